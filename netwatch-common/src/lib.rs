@@ -1,0 +1,2 @@
+//! The wire contract between the kernel side and the agent.
+#![no_std]

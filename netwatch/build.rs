@@ -1,0 +1,53 @@
+//! Builds the kernel side with whichever BPF toolchain `cargo xtask setup` found, and leaves the
+//! object in `OUT_DIR` for `kernel::load`.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use aya_build::{Package, Toolchain};
+
+/// The toolchain that `cargo xtask setup` links where no nightly has `rust-src`.
+const LINKED: &str = "netwatch-bpf";
+
+fn main() -> Result<()> {
+    println!("cargo:rerun-if-env-changed=RUSTUP_TOOLCHAIN");
+    let manifest = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
+    let root_dir = format!("{manifest}/../netwatch-ebpf");
+    let debug = env::var("PROFILE").is_ok_and(|profile| profile == "debug");
+    let features: &[&str] = if debug { &["log"] } else { &[] };
+    let package = Package { name: "netwatch-ebpf", root_dir: &root_dir, features, ..Default::default() };
+    println!("cargo:rerun-if-changed={manifest}/../netwatch-common");
+
+    let toolchain = if has_toolchain(LINKED) {
+        // aya-build adds `-Z build-std` where RUSTC_BOOTSTRAP is unset on a nightly, is `1`, or names
+        // the package. The linked toolchain has a prebuilt core; only aya-ebpf's one feature gate
+        // wants unlocking.
+        // SAFETY: the build script has a single thread.
+        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        Toolchain::Custom(LINKED)
+    } else if nightly_has_rust_src() {
+        Toolchain::Nightly
+    } else {
+        bail!("no toolchain here builds for the BPF target: run `cargo xtask setup`");
+    };
+    aya_build::build_ebpf([package], toolchain)
+}
+
+fn has_toolchain(name: &str) -> bool {
+    Command::new("rustup")
+        .args(["run", name, "rustc", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn nightly_has_rust_src() -> bool {
+    let Ok(output) = Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output()
+    else {
+        return false;
+    };
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    std::path::Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").is_dir()
+}

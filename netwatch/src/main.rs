@@ -1,0 +1,3 @@
+//! The netwatch command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Set-up, build, run, test and bench.
+
+fn main() {}
