@@ -1,8 +1,26 @@
-//! netwatch's kernel side.
+//! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `connect`
+//! (attempts that fail before a SYN leaves), `process` (fork, exec, exit), `cgroup`; `sock` and `task`
+//! read the kernel's structures, `emit` fills the ring.
 #![no_std]
 #![no_main]
 
+mod accept;
+mod cgroup;
+mod connect;
+mod emit;
+mod mem;
+mod process;
+mod sock;
+mod state;
+mod task;
+
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// Some helpers are only for programs that declare this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,118 @@
+//! Where members lie in the running kernel's structures.
+
+/// Declares [`Offsets`] together with the path of each member, so that the agent resolves exactly what
+/// the programs read.
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident = $path:literal $(, $optional:ident)?;)*) => {
+        /// Byte offset of each structure member that the programs read, resolved by the agent from the
+        /// running kernel's BTF. `Offsets::MISSING` where this kernel has no such member.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Offsets {
+            $(
+                $(#[$doc])*
+                #[doc = concat!("`", $path, "`")]
+                pub $name: u32,
+            )*
+        }
+
+        impl Offsets {
+            /// Every member, in the order of the fields: `structure.member.member`, and whether the
+            /// programs do without it.
+            pub const MEMBERS: &'static [(&'static str, bool)] =
+                &[$(($path, offsets!(@optional $($optional)?))),*];
+
+            /// All zero: what stands in the object file until the agent overrides it.
+            pub const ZERO: Self = Self { $($name: 0),* };
+
+            /// Takes the offsets in the order of [`Self::MEMBERS`]; an offset that is not given is
+            /// [`Self::MISSING`].
+            #[must_use]
+            pub fn from_members(mut offsets: impl Iterator<Item = u32>) -> Self {
+                Self { $($name: offsets.next().unwrap_or(Self::MISSING)),* }
+            }
+        }
+    };
+    (@optional optional) => { true };
+    (@optional) => { false };
+}
+
+impl Offsets {
+    /// Stands for a member that the running kernel does not have.
+    pub const MISSING: u32 = u32::MAX;
+
+    /// Name of the global in the object file: the wire version is part of it, so that an object for
+    /// another version does not load.
+    pub const GLOBAL: &'static str = "OFFSETS_V1";
+}
+
+const _: () = assert!(crate::WIRE_VERSION == 1, "Offsets::GLOBAL names the version");
+const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
+
+offsets! {
+    sk_family = "sock.__sk_common.skc_family";
+    sk_daddr = "sock.__sk_common.skc_daddr";
+    sk_rcv_saddr = "sock.__sk_common.skc_rcv_saddr";
+    sk_dport = "sock.__sk_common.skc_dport";
+    sk_num = "sock.__sk_common.skc_num";
+    sk_v6_daddr = "sock.__sk_common.skc_v6_daddr", optional;
+    sk_v6_rcv_saddr = "sock.__sk_common.skc_v6_rcv_saddr", optional;
+    sk_cookie = "sock.__sk_common.skc_cookie";
+    sk_net = "sock.__sk_common.skc_net.net";
+    sk_protocol = "sock.sk_protocol";
+    sk_err = "sock.sk_err";
+    sk_flags = "sock.__sk_common.skc_flags";
+    sk_socket = "sock.sk_socket";
+    inet_sport = "inet_sock.inet_sport";
+    net_inum = "net.ns.inum";
+    socket_sk = "socket.sk";
+    socket_inode = "socket_alloc.vfs_inode";
+    tcp_bytes_sent = "tcp_sock.bytes_sent";
+    tcp_bytes_retrans = "tcp_sock.bytes_retrans";
+    tcp_bytes_received = "tcp_sock.bytes_received";
+
+    task_tgid = "task_struct.tgid";
+    task_pid = "task_struct.pid";
+    task_leader = "task_struct.group_leader";
+    task_parent = "task_struct.real_parent";
+    task_start = "task_struct.start_boottime";
+    task_comm = "task_struct.comm";
+    task_flags = "task_struct.flags";
+    task_loginuid = "task_struct.loginuid.val", optional;
+    task_cred = "task_struct.cred";
+    task_cgroups = "task_struct.cgroups";
+    task_mm = "task_struct.mm";
+    task_signal = "task_struct.signal";
+    task_exit_code = "task_struct.exit_code";
+    task_files = "task_struct.files";
+    cred_euid = "cred.euid.val";
+    signal_live = "signal_struct.live.counter";
+
+    css_set_cgroup = "css_set.dfl_cgrp";
+    cgroup_node = "cgroup.kn";
+    cgroup_root = "cgroup.root";
+    cgroup_root_hierarchy = "cgroup_root.hierarchy_id";
+    kernfs_id = "kernfs_node.id";
+
+    mm_arg_start = "mm_struct.arg_start";
+    mm_arg_end = "mm_struct.arg_end";
+    mm_exe_file = "mm_struct.exe_file";
+    file_mnt = "file.f_path.mnt";
+    file_dentry = "file.f_path.dentry";
+    file_inode = "file.f_inode";
+    file_private = "file.private_data";
+    dentry_parent = "dentry.d_parent";
+    dentry_name = "dentry.d_name.name";
+    inode_ino = "inode.i_ino";
+    inode_mode = "inode.i_mode";
+    inode_nlink = "inode.i_nlink";
+    inode_sb = "inode.i_sb";
+    sb_dev = "super_block.s_dev";
+    mount_mnt = "mount.mnt";
+    mount_parent = "mount.mnt_parent";
+    mount_point = "mount.mnt_mountpoint";
+    mnt_root = "vfsmount.mnt_root";
+    files_fdt = "files_struct.fdt";
+    fdt_fd = "fdtable.fd";
+    fdt_max = "fdtable.max_fds";
+}

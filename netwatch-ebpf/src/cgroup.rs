@@ -1,0 +1,67 @@
+//! Cgroups that are made, and processes that move into one: the paths, so that the cgroup of a process
+//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH).
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use netwatch_common::{CGROUP_PATH_MAX, Cgroup, kind};
+
+use crate::mem::{Memory as _, Typed, offset};
+use crate::{emit, task};
+
+#[repr(C)]
+struct Scratch {
+    fixed: Cgroup,
+    path: [u8; CGROUP_PATH_MAX],
+}
+
+#[btf_map]
+static CGROUP_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+#[btf_tracepoint(function = "cgroup_mkdir")]
+fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    tell(ctx.arg(0), ctx.arg(1), None);
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_attach_task")]
+fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    tell(ctx.arg(0), ctx.arg(1), Some(ctx.arg(2)));
+    0
+}
+
+#[inline(always)]
+fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>) {
+    let Some(scratch) = CGROUP_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: the tracepoints' arguments are of these types; this CPU's scratch is its own meanwhile.
+    unsafe {
+        let fixed = &mut (*scratch).fixed;
+        fixed.header = emit::header(kind::CGROUP);
+        fixed.id = task::cgroup_id(cgroup);
+        let root: *const c_void = Typed::read(cgroup, offset!(cgroup_root));
+        // The unified hierarchy has no number of its own among the v1 ones; the agent tells it by the
+        // id being one of the v2 tree's, so the number is only passed on.
+        fixed.hierarchy = Typed::read(root, offset!(cgroup_root_hierarchy));
+        if let Some(moved) = moved {
+            fixed.tgid = task::tgid(moved);
+            fixed.start = task::start(moved);
+        } else {
+            fixed.tgid = 0;
+            fixed.start = 0;
+        }
+        let out = (&raw mut (*scratch).path).cast();
+        let len = bpf_probe_read_kernel_str(out, CGROUP_PATH_MAX as u32, path);
+        if len <= 0 {
+            emit::lost(kind::CGROUP);
+            return;
+        }
+        // The helper counts the NUL, and never returns more than it was given room for.
+        let len = (len as usize - 1) & (CGROUP_PATH_MAX - 1);
+        (*scratch).fixed.path_len = len as u16;
+        (*scratch).fixed.pad = [0; 6];
+        emit::output(kind::CGROUP, scratch.cast(), size_of::<Cgroup>() + len);
+    }
+}

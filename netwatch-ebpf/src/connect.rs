@@ -1,0 +1,170 @@
+//! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it
+//! within the call without an error on the socket, so the call's own result is the only witness.
+//!
+//! `cgroup/connect4` and `connect6` run with the socket and the kernel's own copy of the address
+//! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); the exit of connect(2) has the errno. A map keyed by
+//! thread joins the two. Where the cgroup hooks cannot be attached such attempts are not seen.
+
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::macros::{btf_map, cgroup_sock_addr, tracepoint};
+use aya_ebpf::programs::{SockAddrContext, TracePointContext};
+use netwatch_common::{Begin, Sock, kind};
+
+use crate::mem::{Memory as _, Typed, offset};
+use crate::{emit, sock, task};
+
+/// Threads that can be inside connect() at once. One more is not followed, and counted.
+const MAX_CALLS: usize = 16384;
+
+const EINPROGRESS: i64 = 115;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Call {
+    sock: Sock,
+    /// The socket went to SYN_SENT: the state transitions tell the rest.
+    syn_sent: u32,
+    /// And from there back to CLOSE, without an error on the socket.
+    gave_up: u32,
+}
+
+#[btf_map]
+static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's context; the kernel wrote it.
+    let address = unsafe { &*ctx.sock_addr };
+    enter(&ctx, address, sock::AF_INET, sock::widen(address.user_ip4.to_ne_bytes()));
+    1
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's context; the kernel wrote it.
+    let address = unsafe { &*ctx.sock_addr };
+    let [a, b, c, d] = address.user_ip6;
+    let mut remote = [0_u8; 16];
+    remote[0..4].copy_from_slice(&a.to_ne_bytes());
+    remote[4..8].copy_from_slice(&b.to_ne_bytes());
+    remote[8..12].copy_from_slice(&c.to_ne_bytes());
+    remote[12..16].copy_from_slice(&d.to_ne_bytes());
+    enter(&ctx, address, sock::AF_INET6, remote);
+    1
+}
+
+#[inline(always)]
+fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u8; 16]) -> Option<()> {
+    if address.protocol != u32::from(sock::IPPROTO_TCP) {
+        return None;
+    }
+    // SAFETY: helpers that take the hook's context, and its socket.
+    let (cookie, tcp) = unsafe {
+        let sk = address.__bindgen_anon_1.sk;
+        if sk.is_null() {
+            return None;
+        }
+        (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_skc_to_tcp_sock(sk.cast()))
+    };
+    if tcp.is_null() {
+        return None;
+    }
+    let mut call = Call {
+        sock: Sock { cookie, family, protocol: sock::IPPROTO_TCP as u8, remote, ..EMPTY },
+        syn_sent: 0,
+        gave_up: 0,
+    };
+    call.sock.remote_port = u16::from_be(address.user_port as u16);
+    // SAFETY: a `struct tcp_sock` of which the verifier knows the type; a socket comes first in it.
+    unsafe {
+        let sk = tcp.cast();
+        call.sock.local_port = Typed::read(sk, offset!(sk_num));
+        let net: *const core::ffi::c_void = Typed::read(sk, offset!(sk_net));
+        call.sock.netns = Typed::read(net, offset!(net_inum));
+    }
+    if CALLS.insert(thread(), call, 0).is_err() {
+        emit::lost(kind::REFUSED);
+    }
+    None
+}
+
+const EMPTY: Sock = Sock {
+    cookie: 0,
+    inode: 0,
+    netns: 0,
+    family: 0,
+    local_port: 0,
+    remote_port: 0,
+    protocol: 0,
+    pad: [0; 5],
+    local: [0; 16],
+    remote: [0; 16],
+};
+
+#[inline(always)]
+fn thread() -> u64 {
+    bpf_get_current_pid_tgid()
+}
+
+#[inline(always)]
+fn call_of(cookie: u64) -> Option<*mut Call> {
+    let call = CALLS.get_ptr_mut(thread())?;
+    // SAFETY: only this thread uses its own entry.
+    (unsafe { (*call).sock.cookie } == cookie).then_some(call)
+}
+
+/// The current thread's connect() made a SYN.
+#[inline(always)]
+pub(crate) fn reached_syn_sent(cookie: u64) {
+    if let Some(call) = call_of(cookie) {
+        // SAFETY: only this thread uses its own entry.
+        unsafe { (*call).syn_sent = 1 };
+    }
+}
+
+/// Whether the current thread is inside connect() on this socket, whose way from SYN_SENT back to CLOSE
+/// is then that call's failure; its exit will tell.
+#[inline(always)]
+pub(crate) fn fails_in_call(cookie: u64) -> bool {
+    let Some(call) = call_of(cookie) else { return false };
+    // SAFETY: only this thread uses its own entry.
+    unsafe { (*call).gave_up = 1 };
+    true
+}
+
+#[tracepoint(category = "syscalls", name = "sys_exit_connect")]
+fn sys_exit_connect(ctx: TracePointContext) -> u32 {
+    let _ = leave(&ctx);
+    0
+}
+
+/// Where the result lies in a system call's exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
+pub(crate) const SYSCALL_RESULT: usize = 16;
+
+#[inline(always)]
+fn leave(ctx: &TracePointContext) -> Option<()> {
+    // SAFETY: copies the entry out before it goes.
+    let call = unsafe { *CALLS.get_ptr(thread())? };
+    // An entry that cannot be removed is one that is gone.
+    let _ = CALLS.remove(thread());
+    // SAFETY: within the tracepoint's record.
+    let result: i64 = unsafe { ctx.read_at(SYSCALL_RESULT) }.ok()?;
+    if result >= 0 || result == -EINPROGRESS || (call.syn_sent != 0 && call.gave_up == 0) {
+        return None;
+    }
+    let mut entry = emit::reserve::<Begin>(kind::REFUSED)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    unsafe {
+        (*record).header = emit::header(kind::REFUSED);
+        (*record).sock = call.sock;
+        task::fill(task::current(), &mut (*record).task);
+        (*record).result = result as i32;
+        (*record).pad = 0;
+    }
+    entry.submit(0);
+    None
+}

@@ -1,0 +1,60 @@
+//! The way out: one ring buffer, and a count of what did not fit.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::{PerCpuArray, RingBuf};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::macros::btf_map;
+use aya_ebpf::maps::ring_buf::RingBufEntry;
+use netwatch_common::{Header, kind};
+
+/// Size in the object file; the agent sets its own before it loads.
+const RING_BYTES: usize = 1 << 24;
+
+#[btf_map]
+static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
+
+/// Records that did not fit, by kind.
+#[btf_map]
+static LOST: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
+
+/// A header for a record of this kind, now.
+#[inline(always)]
+pub(crate) fn header(kind: u16) -> Header {
+    // SAFETY: a helper without arguments.
+    let ts = unsafe { bpf_ktime_get_boot_ns() };
+    Header { kind, pad: [0; 6], ts }
+}
+
+/// Room for one `T` in the ring; where there is none the loss is counted under `kind`.
+#[inline(always)]
+pub(crate) fn reserve<T: 'static>(kind: u16) -> Option<RingBufEntry<T>> {
+    let entry = RECORDS.reserve_untyped::<T>(0);
+    if entry.is_none() {
+        lost(kind);
+    }
+    entry
+}
+
+/// Copies `len` bytes at `record` into the ring, or counts the loss under `kind`.
+///
+/// # Safety
+/// `record` points to at least `len` bytes, as far as the verifier can see.
+#[inline(always)]
+pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
+    // SAFETY: the caller's.
+    let result = unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut(), len as u64, 0) };
+    if result != 0 {
+        lost(kind);
+    }
+}
+
+/// Counts one lost record.
+#[inline(always)]
+pub(crate) fn lost(kind: u16) {
+    if let Some(count) = LOST.get_ptr_mut(u32::from(kind)) {
+        // SAFETY: this CPU's own slot of the map.
+        unsafe { *count += 1 };
+    }
+}

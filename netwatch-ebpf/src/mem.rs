@@ -1,0 +1,69 @@
+//! Reading kernel memory at offsets that the agent resolved from the kernel's BTF.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use netwatch_common::Offsets;
+
+/// Overridden by the agent before the programs are loaded, then frozen: the verifier sees constants.
+#[unsafe(no_mangle)]
+static OFFSETS_V1: Offsets = Offsets::ZERO;
+
+/// The offset of a member of [`Offsets`].
+macro_rules! offset {
+    ($name:ident) => {
+        $crate::mem::read_only(|offsets| &raw const (*offsets).$name)
+    };
+}
+pub(crate) use offset;
+
+/// Reads one value of the frozen table. Volatile: the compiler must not fold the zeros that stand in
+/// the object file.
+#[inline(always)]
+pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u32 {
+    let member = member(&raw const OFFSETS_V1);
+    // SAFETY: a member of a static.
+    unsafe { member.read_volatile() }
+}
+
+/// How a program may read what a pointer points to.
+pub(crate) trait Memory {
+    /// Reads a `T` at `base + offset`; zero where the kernel cannot.
+    ///
+    /// # Safety
+    /// `offset` is that of a member of type `T` in the structure at `base`.
+    unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T;
+}
+
+/// The verifier knows the pointer's type (BTF): a plain load, which yields zero on a fault.
+pub(crate) struct Typed;
+
+impl Memory for Typed {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+        // SAFETY: the caller's; the verifier checks the access against the kernel's BTF.
+        unsafe { base.byte_add(offset as usize).cast::<T>().read_volatile() }
+    }
+}
+
+/// A pointer of which the verifier knows nothing: the helper copies.
+pub(crate) struct Untyped;
+
+impl Memory for Untyped {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the helper writes at most the size of `value`, zeros on a fault
+        // (`mm/maccess.c`, copy_from_kernel_nofault, with kernel/trace/bpf_trace.c's memset).
+        unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                base.byte_add(offset as usize),
+            )
+        };
+        // SAFETY: zeroed above; every `T` used here is an integer, a pointer or an array of bytes.
+        unsafe { value.assume_init() }
+    }
+}

@@ -1,0 +1,180 @@
+//! Fork, exec and exit of processes, with all that names one, read in the kernel: a process that lives
+//! a millisecond is gone before /proc can be asked.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags, kind};
+
+use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::{emit, task};
+
+/// Longest name of one path component, its NUL included (`NAME_MAX`, include/uapi/linux/limits.h).
+const COMPONENT_MAX: usize = 256;
+
+/// Components and mounts that the walk up to the root passes at most.
+const MAX_STEPS: u32 = 48;
+
+#[btf_tracepoint(function = "sched_process_fork")]
+fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    try_fork(&ctx).unwrap_or(0)
+}
+
+#[inline(always)]
+fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
+    let parent: *const c_void = ctx.arg(0);
+    let child: *const c_void = ctx.arg(1);
+    // SAFETY: the tracepoint's arguments are tasks.
+    unsafe {
+        if task::tgid(child) != task::tid(child) {
+            return None;
+        }
+        let mut entry = emit::reserve::<Fork>(kind::FORK)?;
+        let record = entry.as_mut_ptr();
+        (*record).header = emit::header(kind::FORK);
+        task::fill(child, &mut (*record).task);
+        (*record).parent_start = task::start(parent);
+        (*record).parent_tgid = task::tgid(parent);
+        (*record).pad = 0;
+        entry.submit(0);
+    }
+    Some(0)
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    try_exit(&ctx).unwrap_or(0)
+}
+
+#[inline(always)]
+fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
+    let dying: *const c_void = ctx.arg(0);
+    // SAFETY: the tracepoint's argument is a task.
+    unsafe {
+        let signal: *const c_void = Typed::read(dying, offset!(task_signal));
+        // Counted down before the tracepoint (`kernel/exit.c`, do_exit): zero is the last thread.
+        let live: i32 = Typed::read(signal, offset!(signal_live));
+        if live != 0 {
+            return None;
+        }
+        let mut entry = emit::reserve::<Exit>(kind::EXIT)?;
+        let record = entry.as_mut_ptr();
+        (*record).header = emit::header(kind::EXIT);
+        (*record).start = task::start(dying);
+        (*record).tgid = task::tgid(dying);
+        (*record).code = Typed::read(dying, offset!(task_exit_code));
+        entry.submit(0);
+    }
+    Some(0)
+}
+
+/// Where an exec record is put together: too long for the stack.
+#[repr(C)]
+struct Scratch {
+    fixed: Exec,
+    /// The path, then right behind it the arguments; the slack lets the verifier see that a read of
+    /// full length stays inside wherever it begins.
+    tail: [u8; EXEC_PATH_MAX + COMPONENT_MAX + EXEC_ARGS_MAX],
+}
+
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+#[btf_tracepoint(function = "sched_process_exec")]
+fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let current: *const c_void = ctx.arg(0);
+    if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
+        // SAFETY: the tracepoint's argument is the task, this CPU's scratch is its own meanwhile.
+        unsafe { exec(current, &mut *scratch) };
+    }
+    0
+}
+
+#[inline(always)]
+unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
+    // SAFETY: `current` is the task that has a new image, and so has an `mm` with an executable.
+    unsafe {
+        let fixed = &mut scratch.fixed;
+        fixed.header = emit::header(kind::EXEC);
+        task::fill(current, &mut fixed.task);
+        let mm: *const c_void = Typed::read(current, offset!(task_mm));
+        let file: *const c_void = Typed::read(mm, offset!(mm_exe_file));
+        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
+        let sb: *const c_void = Untyped::read(inode, offset!(inode_sb));
+        fixed.dev = Untyped::read(sb, offset!(sb_dev));
+        fixed.ino = Untyped::read(inode, offset!(inode_ino));
+        fixed.nlink = Untyped::read(inode, offset!(inode_nlink));
+        fixed.flags = 0;
+
+        let tail = scratch.tail.as_mut_ptr();
+        let (path_len, whole) = path(file, tail);
+        if !whole {
+            fixed.flags |= exec_flags::PATH_CUT;
+        }
+        fixed.path_len = path_len as u16;
+
+        let begin: u64 = Typed::read(mm, offset!(mm_arg_start));
+        let end: u64 = Typed::read(mm, offset!(mm_arg_end));
+        let mut len = end.wrapping_sub(begin) as usize;
+        if len >= EXEC_ARGS_MAX {
+            len = EXEC_ARGS_MAX - 1;
+            fixed.flags |= exec_flags::ARGS_CUT;
+        }
+        let len = bounded(len, EXEC_ARGS_MAX);
+        let path_len = bounded(path_len, EXEC_PATH_MAX);
+        // A read that faults leaves zeros (`kernel/trace/bpf_trace.c`, bpf_probe_read_user_common).
+        bpf_probe_read_user(tail.add(path_len).cast(), len as u32, begin as *const c_void);
+        fixed.args_len = len as u16;
+        let record = core::ptr::from_mut(scratch).cast();
+        emit::output(kind::EXEC, record, size_of::<Exec>() + path_len + len);
+    }
+}
+
+/// `value` below `limit`, a power of two, in a way that neither the compiler nor the verifier loses.
+#[inline(always)]
+fn bounded(value: usize, limit: usize) -> usize {
+    core::hint::black_box(value) & (limit - 1)
+}
+
+/// Writes the components of a file's path, from the file to the root, each with its NUL. Returns the
+/// bytes written and whether the root was reached. The walk is the kernel's own (`fs/d_path.c`,
+/// prepend_path): up the dentries, and at the root of a mount over to where it is mounted.
+#[inline(always)]
+unsafe fn path(file: *const c_void, out: *mut u8) -> (usize, bool) {
+    // SAFETY: every pointer is read by the helper, which gives zero for what cannot be read.
+    unsafe {
+        let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
+        let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
+        let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
+        let mut written = 0_usize;
+        for _ in 0..MAX_STEPS {
+            let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
+            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
+            if dentry == root {
+                let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
+                if above == mount {
+                    return (written, true);
+                }
+                dentry = Untyped::read(mount, offset!(mount_point));
+                mount = above;
+                continue;
+            }
+            let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
+            let room = bounded(written, EXEC_PATH_MAX);
+            let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
+            if len <= 1 || written + len as usize >= EXEC_PATH_MAX {
+                return (written, false);
+            }
+            written += len as usize;
+            if dentry == parent {
+                // A file without a tree: a memfd, a pipe, something unlinked from its mount.
+                return (written, true);
+            }
+            dentry = parent;
+        }
+        (written, false)
+    }
+}

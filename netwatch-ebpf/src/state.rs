@@ -1,0 +1,215 @@
+//! `tp_btf/inet_sock_set_state`: every TCP state transition (`net/ipv4/af_inet.c`, inet_sk_set_state
+//! and inet_sk_state_store).
+//!
+//! Only CLOSE→SYN_SENT and CLOSE→LISTEN happen in the context of the process that wants them; at every
+//! other transition the current task is anybody. So these two write down the owner, in storage that
+//! lives as long as the socket and is copied from a listener to each child, and the others read it there.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use netwatch_common::{Begin, Change, change_flags, kind};
+
+use crate::mem::{Memory as _, Typed, offset};
+use crate::{connect, emit, sock, task};
+
+/// `include/net/tcp_states.h`
+mod tcp {
+    pub(crate) const ESTABLISHED: i32 = 1;
+    pub(crate) const SYN_SENT: i32 = 2;
+    pub(crate) const SYN_RECV: i32 = 3;
+    pub(crate) const FIN_WAIT1: i32 = 4;
+    pub(crate) const CLOSE: i32 = 7;
+    pub(crate) const CLOSE_WAIT: i32 = 8;
+    pub(crate) const LISTEN: i32 = 10;
+}
+
+/// What is known of a socket, for as long as it lives.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Known {
+    /// The listener's own cookie; its children inherit it and so know where they came from.
+    listener: u64,
+    began: u64,
+    owner_start: u64,
+    owner_tgid: u32,
+    owner_tid: u32,
+    flags: u32,
+    pad: u32,
+}
+
+/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya's `SkStorage` has no room for.
+#[repr(C)]
+struct CloningSkStorage {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Known,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: a map definition is never written; its fields are types in disguise.
+unsafe impl Sync for CloningSkStorage {}
+
+#[btf_map]
+static KNOWN: CloningSkStorage = CloningSkStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// 1 when `--states` wants every transition, not only those that begin or end something.
+#[unsafe(no_mangle)]
+static ALL_STATES: u32 = 0;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    try_state(&ctx).unwrap_or(0)
+}
+
+#[inline(always)]
+fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
+    let sk: *const c_void = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    // SAFETY: the tracepoint's first argument is a `struct sock`.
+    if old == new || unsafe { sock::protocol::<Typed>(sk) } != sock::IPPROTO_TCP {
+        return None;
+    }
+    match (old, new) {
+        (tcp::CLOSE, tcp::SYN_SENT) => begin(sk, kind::CONNECT, change_flags::CONNECTED),
+        (tcp::CLOSE, tcp::LISTEN) => begin(sk, kind::LISTEN, change_flags::LISTENER),
+        _ => change(sk, old, new),
+    }
+}
+
+/// Called in the context of the process that connects or listens.
+#[inline(always)]
+fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
+    let header = emit::header(kind);
+    // SAFETY: `sk` is the tracepoint's typed argument.
+    let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+    let current = task::current();
+    let Some(known) = storage(sk, true) else {
+        // The owner could not be kept: later records will not know it.
+        emit::lost(kind);
+        return None;
+    };
+    // SAFETY: `known` is this socket's storage, `current` the current task.
+    unsafe {
+        *known = Known {
+            listener: if flags == change_flags::LISTENER { cookie } else { 0 },
+            began: header.ts,
+            owner_start: task::start(current),
+            owner_tgid: task::tgid(current),
+            owner_tid: task::tid(current),
+            flags,
+            pad: 0,
+        };
+    }
+    if kind == kind::CONNECT {
+        connect::reached_syn_sent(cookie);
+    }
+    let mut entry = emit::reserve::<Begin>(kind)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    unsafe {
+        (*record).header = header;
+        (*record).sock.cookie = cookie;
+        sock::fill::<Typed>(sk, false, &mut (*record).sock);
+        task::fill(current, &mut (*record).task);
+        (*record).result = 0;
+        (*record).pad = 0;
+    }
+    entry.submit(0);
+    Some(0)
+}
+
+/// Called in whatever context the kernel happens to be in.
+#[inline(always)]
+fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
+    let born = old == tcp::LISTEN && new == tcp::SYN_RECV;
+    // What was there before netwatch has no storage: a child of an old listener gets it here.
+    let known = storage(sk, born);
+    if let Some(known) = known {
+        // SAFETY: this socket's storage.
+        unsafe {
+            if born {
+                (*known).flags = change_flags::CHILD;
+            }
+            const EITHER: u32 = change_flags::FIN_LOCAL | change_flags::FIN_REMOTE;
+            if new == tcp::FIN_WAIT1 && (*known).flags & EITHER == 0 {
+                (*known).flags |= change_flags::FIN_LOCAL;
+            }
+            if new == tcp::CLOSE_WAIT && (*known).flags & EITHER == 0 {
+                (*known).flags |= change_flags::FIN_REMOTE;
+            }
+        }
+    }
+    // SAFETY: a static that the agent may override before the load.
+    let all = unsafe { (&raw const ALL_STATES).read_volatile() } != 0;
+    let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
+    // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
+    let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
+    if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
+        return None;
+    }
+    // SAFETY: `sk` is the tracepoint's typed argument.
+    let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+    let mut error = 0_u16;
+    if new == tcp::CLOSE {
+        // SAFETY: `sk_err` is an int. Read here only: it is stale when the socket is used again.
+        let sk_err: u32 = unsafe { Typed::read(sk, offset!(sk_err)) };
+        error = sk_err as u16;
+        if old == tcp::SYN_SENT && error == 0 && connect::fails_in_call(cookie) {
+            // connect() itself gave up (no free port): its exit knows the errno and tells.
+            return None;
+        }
+    }
+    let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    unsafe {
+        (*record).header = emit::header(kind::CHANGE);
+        (*record).sock.cookie = cookie;
+        sock::fill::<Typed>(sk, new == tcp::CLOSE, &mut (*record).sock);
+        (*record).error = error;
+        (*record).old = old as u8;
+        (*record).new = new as u8;
+        let (sent, received) = if new == tcp::CLOSE && old != tcp::LISTEN { sock::payload(sk) } else { (0, 0) };
+        (*record).sent = sent;
+        (*record).received = received;
+        if let Some(known) = known {
+            (*record).listener = (*known).listener;
+            (*record).began = (*known).began;
+            (*record).owner_start = (*known).owner_start;
+            (*record).owner_tgid = (*known).owner_tgid;
+            (*record).owner_tid = (*known).owner_tid;
+            (*record).flags = (*known).flags;
+        } else {
+            (*record).listener = 0;
+            (*record).began = 0;
+            (*record).owner_start = 0;
+            (*record).owner_tgid = 0;
+            (*record).owner_tid = 0;
+            (*record).flags = 0;
+        }
+    }
+    entry.submit(0);
+    Some(0)
+}
+
+/// The socket's storage, made (all zero) where `create` says so.
+#[inline(always)]
+fn storage(sk: *const c_void, create: bool) -> Option<*mut Known> {
+    let flags = if create { BPF_SK_STORAGE_GET_F_CREATE } else { 0 };
+    let map = (&raw const KNOWN).cast_mut().cast();
+    // SAFETY: the map's definition and the tracepoint's typed argument.
+    let known = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), core::ptr::null_mut(), flags.into()) };
+    (!known.is_null()).then_some(known.cast())
+}

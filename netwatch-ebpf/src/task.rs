@@ -1,0 +1,101 @@
+//! Reads `struct task_struct`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use netwatch_common::{Offsets, Task, task_flags};
+
+use crate::mem::{Memory as _, Typed, Untyped, offset};
+
+/// `include/linux/sched.h`
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// The current task, a pointer of which the verifier knows the type.
+#[inline(always)]
+pub(crate) fn current() -> *const c_void {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_current_task_btf() }.cast_const().cast()
+}
+
+/// Start of the thread group's leader, nanoseconds since boot.
+///
+/// # Safety
+/// `task` is a typed `struct task_struct`.
+#[inline(always)]
+pub(crate) unsafe fn start(task: *const c_void) -> u64 {
+    // SAFETY: the caller's; every task has a leader.
+    unsafe {
+        let leader: *const c_void = Typed::read(task, offset!(task_leader));
+        Typed::read(leader, offset!(task_start))
+    }
+}
+
+/// # Safety
+/// `task` is a typed `struct task_struct`.
+#[inline(always)]
+pub(crate) unsafe fn tgid(task: *const c_void) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { Typed::read(task, offset!(task_tgid)) }
+}
+
+/// # Safety
+/// `task` is a typed `struct task_struct`.
+#[inline(always)]
+pub(crate) unsafe fn tid(task: *const c_void) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { Typed::read(task, offset!(task_pid)) }
+}
+
+/// Fills `out` with who `task` is.
+///
+/// # Safety
+/// `task` is a typed `struct task_struct`.
+#[inline(always)]
+pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
+    // SAFETY: the caller's; each offset is that of the member of this type, and a typed load through
+    // a pointer that went away yields zero.
+    unsafe {
+        let leader: *const c_void = Typed::read(task, offset!(task_leader));
+        let parent: *const c_void = Typed::read(task, offset!(task_parent));
+        let cred: *const c_void = Typed::read(task, offset!(task_cred));
+        out.start = Typed::read(leader, offset!(task_start));
+        out.tgid = tgid(task);
+        out.tid = tid(task);
+        out.ppid = Typed::read(parent, offset!(task_tgid));
+        out.uid = Typed::read(cred, offset!(cred_euid));
+        out.auid = if offset!(task_loginuid) == Offsets::MISSING {
+            u32::MAX
+        } else {
+            Typed::read(task, offset!(task_loginuid))
+        };
+        let flags: u32 = Typed::read(task, offset!(task_flags));
+        out.flags = if flags & PF_KTHREAD != 0 { task_flags::KERNEL } else { 0 };
+        out.cgroup = cgroup_of(task);
+        out.comm = Untyped::read(leader, offset!(task_comm));
+        out.thread = Untyped::read(task, offset!(task_comm));
+    }
+}
+
+/// Id of the task's cgroup in the v2 hierarchy.
+#[inline(always)]
+unsafe fn cgroup_of(task: *const c_void) -> u64 {
+    // SAFETY: as `fill`.
+    unsafe {
+        let set: *const c_void = Typed::read(task, offset!(task_cgroups));
+        let cgroup: *const c_void = Typed::read(set, offset!(css_set_cgroup));
+        cgroup_id(cgroup)
+    }
+}
+
+/// Id of a cgroup: the inode number of its directory.
+///
+/// # Safety
+/// `cgroup` is a typed `struct cgroup`.
+#[inline(always)]
+pub(crate) unsafe fn cgroup_id(cgroup: *const c_void) -> u64 {
+    // SAFETY: the caller's.
+    unsafe {
+        let node: *const c_void = Typed::read(cgroup, offset!(cgroup_node));
+        Typed::read(node, offset!(kernfs_id))
+    }
+}

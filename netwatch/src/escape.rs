@@ -1,0 +1,66 @@
+//! Text from outside is untrusted: names, arguments and paths may hold terminal escapes, newlines, or
+//! bytes that are no UTF-8.
+
+use std::fmt::Write as _;
+
+/// Bytes to a string fit for JSON: what is not UTF-8 becomes `\xNN`. Control characters stay, JSON's own
+/// escapes take care of them.
+#[must_use]
+pub fn utf8(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// A string fit for a terminal: control characters (C0, DEL, C1) and the marks that turn the direction
+/// of text become `\xNN` of each of their bytes.
+#[must_use]
+pub fn terminal(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.chars().any(hostile) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if hostile(c) {
+            let mut buffer = [0; 4];
+            for byte in c.encode_utf8(&mut buffer).bytes() {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out.into()
+}
+
+/// Control characters, line separators, and bidirectional overrides and isolates.
+fn hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_bytes_are_spelled_out() {
+        assert_eq!(utf8(b"a\xff\xfeb"), "a\\xff\\xfeb");
+        assert_eq!(utf8("grün".as_bytes()), "grün");
+        assert_eq!(utf8(b"\xf0\x9f"), "\\xf0\\x9f");
+    }
+
+    #[test]
+    fn terminals_get_no_controls() {
+        assert_eq!(terminal("ls"), "ls");
+        assert_eq!(terminal("\x1b[2Jx\n"), "\\x1b[2Jx\\x0a");
+        assert_eq!(terminal("\u{9b}2J"), "\\xc2\\x9b2J");
+        assert_eq!(terminal("a\u{202e}b"), "a\\xe2\\x80\\xaeb");
+    }
+}

@@ -1,0 +1,11 @@
+//! netwatch's agent, a room a module. What flows where:
+//!
+//! ```text
+//! kernel (ring buffer) → decode → tracker → output
+//! snapshot (/proc, sock_diag) ──────┘
+//! ```
+//!
+//! `commands` composes; nobody else knows two neighbours at once. See ARCHITECTURE.md.
+
+pub mod escape;
+pub mod model;
