@@ -9,3 +9,5 @@
 
 pub mod escape;
 pub mod model;
+pub mod origin;
+pub mod process_view;

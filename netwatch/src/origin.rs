@@ -1,0 +1,440 @@
+//! Who originated a connection, and how that is known: the words, and the rules that need no live record.
+//! Pure, so that the tracker and one look at the host ([`crate::commands::list`]) answer alike.
+//!
+//! What was observed always goes before what is inferred, and port numbers come last: see [`Basis`],
+//! whose order is the order of trust.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+
+use crate::model::{Endpoint, Proto, State};
+
+/// The end that began a connection, relative to the end that the record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// This end.
+    Local,
+    /// The other end.
+    Remote,
+    /// Both at once: a simultaneous open, or a socket that connected to itself.
+    Both,
+    /// Not known.
+    Unknown,
+}
+
+impl Side {
+    /// The same fact, seen from the other end.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Local => Self::Remote,
+            Self::Remote => Self::Local,
+            Self::Both => Self::Both,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+            Self::Both => "both",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a [`Side`] rests on. The greater is the less to be trusted: a record never moves up this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Begun in a process we saw.
+    Connect,
+    /// Taken from a listener by a process we saw.
+    Accept,
+    /// A TCP state transition proves it, no process seen.
+    Handshake,
+    /// The other end is on this host and its origin is known.
+    Peer,
+    /// A listening socket owned the local address and port.
+    Listener,
+    /// Only port numbers speak.
+    PortRange,
+    /// Nothing speaks.
+    None,
+}
+
+impl Basis {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Accept => "accept",
+            Self::Handshake => "handshake",
+            Self::Peer => "peer",
+            Self::Listener => "listener",
+            Self::PortRange => "port-range",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How far to trust a [`Verdict`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// Seen to happen, here or at the other end.
+    Observed,
+    /// Follows from what is there now.
+    Inferred,
+    /// Port numbers only.
+    Guessed,
+    /// Not known.
+    Unknown,
+}
+
+impl Confidence {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Inferred => "inferred",
+            Self::Guessed => "guessed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The three words that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Verdict {
+    /// Who.
+    pub side: Side,
+    /// Why.
+    pub basis: Basis,
+    /// How sure.
+    pub confidence: Confidence,
+}
+
+impl Verdict {
+    /// Nothing is known.
+    pub const UNKNOWN: Self =
+        Self { side: Side::Unknown, basis: Basis::None, confidence: Confidence::Unknown };
+    /// A process was seen to begin it.
+    pub const CONNECT: Self = Self::observed(Side::Local, Basis::Connect);
+    /// A process was seen to take it from a listener.
+    pub const ACCEPT: Self = Self::observed(Side::Remote, Basis::Accept);
+    /// A listening socket owned the local address and port.
+    pub const LISTENER: Self =
+        Self { side: Side::Remote, basis: Basis::Listener, confidence: Confidence::Inferred };
+
+    const fn observed(side: Side, basis: Basis) -> Self {
+        Self { side, basis, confidence: Confidence::Observed }
+    }
+
+    /// A TCP state transition proves `side`.
+    #[must_use]
+    pub const fn handshake(side: Side) -> Self {
+        Self::observed(side, Basis::Handshake)
+    }
+
+    /// Port numbers say `side`.
+    #[must_use]
+    pub const fn port_range(side: Side) -> Self {
+        Self { side, basis: Basis::PortRange, confidence: Confidence::Guessed }
+    }
+
+    /// What an end may conclude from `other`, its peer's own verdict: the opposite side, as sure as the
+    /// peer is. `None` where the peer has nothing to teach: it does not know, it guesses from the same
+    /// two port numbers, or it had its own answer from this end.
+    #[must_use]
+    pub fn from_peer(other: Self) -> Option<Self> {
+        match other.basis {
+            Basis::Connect | Basis::Accept | Basis::Handshake | Basis::Listener => {
+                Some(Self { side: other.side.opposite(), basis: Basis::Peer, confidence: other.confidence })
+            }
+            Basis::Peer | Basis::PortRange | Basis::None => None,
+        }
+    }
+
+    /// What a state alone proves: only an initiator is ever in `SYN_SENT`, and a socket is in `SYN_RECV`
+    /// because a SYN came (`tcp_rcv_synsent_state_process` in net/ipv4/tcp_input.c is the exception: a
+    /// simultaneous open; such a socket was in `SYN_SENT` before, which one look cannot see).
+    #[must_use]
+    pub const fn from_state(state: State) -> Option<Self> {
+        match state {
+            State::SynSent => Some(Self::handshake(Side::Local)),
+            State::SynRecv => Some(Self::handshake(Side::Remote)),
+            _ => None,
+        }
+    }
+}
+
+/// The `origin` object of a connection. `P` is what stands for a process: a view where it is printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin<P> {
+    /// Who began it, relative to this end.
+    pub side: Side,
+    /// What that rests on.
+    pub basis: Basis,
+    /// How far to trust it.
+    pub confidence: Confidence,
+    /// The initiator's address; `None` where the side is unknown.
+    pub endpoint: Option<Endpoint>,
+    /// The initiating process where it is on this host and known. Port numbers alone never name one.
+    pub process: Option<P>,
+    /// What the rule of thumb would have said.
+    pub port_rule: Side,
+}
+
+impl<P> Origin<P> {
+    /// Puts the object together for a connection between `local` and `remote`. `process` is dropped
+    /// where the verdict is a guess: the holder of a socket is not called its originator on port
+    /// numbers alone.
+    #[must_use]
+    pub fn new(verdict: Verdict, local: Endpoint, remote: Endpoint, process: Option<P>) -> Self {
+        let named = verdict.confidence <= Confidence::Inferred;
+        Self {
+            side: verdict.side,
+            basis: verdict.basis,
+            confidence: verdict.confidence,
+            endpoint: endpoint(verdict.side, local, remote),
+            process: process.filter(|_| named),
+            port_rule: port_rule(local.port, remote.port),
+        }
+    }
+}
+
+/// The initiator's address. Of a simultaneous open the local end is named, as this record is about it.
+#[must_use]
+pub const fn endpoint(side: Side, local: Endpoint, remote: Endpoint) -> Option<Endpoint> {
+    match side {
+        Side::Local | Side::Both => Some(local),
+        Side::Remote => Some(remote),
+        Side::Unknown => None,
+    }
+}
+
+/// Ports below this one need a privilege to bind unless `ip_unprivileged_port_start` says otherwise:
+/// `PROT_SOCK` in include/net/sock.h.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// The rule of thumb that netstat's readers use: the high port originated. Shown beside the answer, so
+/// that one sees where it is wrong; it decides nothing.
+#[must_use]
+pub const fn port_rule(local: u16, remote: u16) -> Side {
+    match (local < FIRST_UNPRIVILEGED, remote < FIRST_UNPRIVILEGED) {
+        (false, true) => Side::Local,
+        (true, false) => Side::Remote,
+        _ => Side::Unknown,
+    }
+}
+
+/// The weakest ground: exactly one port lies in `range` (the namespace's `ip_local_port_range`, both ends
+/// included), from which the kernel takes ports for those who connect; or exactly one is below 1024.
+/// `None` where neither holds, and where the two contradict each other.
+#[must_use]
+pub fn by_port_range(local: u16, remote: u16, range: (u16, u16)) -> Option<Side> {
+    let ephemeral = |port| (range.0..=range.1).contains(&port);
+    let by_range = match (ephemeral(local), ephemeral(remote)) {
+        (true, false) => Some(Side::Local),
+        (false, true) => Some(Side::Remote),
+        _ => None,
+    };
+    let by_privilege = Some(port_rule(local, remote)).filter(|side| *side != Side::Unknown);
+    match (by_range, by_privilege) {
+        (Some(a), Some(b)) if a != b => None,
+        (a, b) => a.or(b),
+    }
+}
+
+/// Where a socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listening {
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Of the socket.
+    pub proto: Proto,
+    /// Bound address, mapped form taken off; the unspecified address for a wildcard.
+    pub local: Endpoint,
+    /// `IPV6_V6ONLY` is set: a wildcard IPv6 socket takes no IPv4 connections. Of no meaning for others.
+    pub v6only: bool,
+}
+
+impl Listening {
+    /// 0 for no match, else the more specific the greater: as `compute_score` in net/ipv4/inet_hashtables.c
+    /// prefers a socket bound to an address, and one of the packet's own family.
+    fn score(&self, ip: IpAddr) -> u8 {
+        match (self.local.ip, ip) {
+            (bound, ip) if bound == ip => 3,
+            (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(_))
+            | (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(_)) => 2,
+            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(_)) if !self.v6only => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// All that listens on the host, found by the address that a connection came to. `T` tells one listener
+/// from another: a cookie, an index.
+#[derive(Clone, Debug)]
+pub struct Listeners<T> {
+    by_port: HashMap<(u32, Proto, u16), Vec<(Listening, T)>>,
+}
+
+impl<T> Default for Listeners<T> {
+    fn default() -> Self {
+        Self { by_port: HashMap::new() }
+    }
+}
+
+impl<T: PartialEq> Listeners<T> {
+    /// Several may share an address (`SO_REUSEPORT`).
+    pub fn insert(&mut self, at: Listening, id: T) {
+        self.by_port.entry((at.netns, at.proto, at.local.port)).or_default().push((at, id));
+    }
+
+    /// Forgets what [`Listeners::insert`] was told; tells whether it was known.
+    pub fn remove(&mut self, at: &Listening, id: &T) -> bool {
+        let key = (at.netns, at.proto, at.local.port);
+        let Some(same_port) = self.by_port.get_mut(&key) else { return false };
+        let before = same_port.len();
+        same_port.retain(|(_, other)| other != id);
+        let known = same_port.len() < before;
+        if same_port.is_empty() {
+            self.by_port.remove(&key);
+        }
+        known
+    }
+
+    /// The listener that owns `local`, the most specific of them; of several alike the one that was
+    /// inserted first. A wildcard IPv6 listener owns IPv4 addresses too unless it is `v6only`.
+    #[must_use]
+    pub fn find(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<&T> {
+        let same_port = self.by_port.get(&(netns, proto, local.port))?;
+        let mut best = None;
+        for (at, id) in same_port {
+            let score = at.score(local.ip);
+            if score > best.map_or(0, |(score, _)| score) {
+                best = Some((score, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    #[test]
+    fn rule_of_thumb() {
+        assert_eq!(port_rule(40000, 22), Side::Local);
+        assert_eq!(port_rule(22, 40000), Side::Remote);
+        assert_eq!(port_rule(1023, 1024), Side::Remote);
+        assert_eq!(port_rule(40000, 6000), Side::Unknown);
+        assert_eq!(port_rule(513, 22), Side::Unknown);
+    }
+
+    #[test]
+    fn port_ranges() {
+        const RANGE: (u16, u16) = (32768, 60999);
+        assert_eq!(by_port_range(32768, 6000, RANGE), Some(Side::Local));
+        assert_eq!(by_port_range(6000, 60999, RANGE), Some(Side::Remote));
+        assert_eq!(by_port_range(6000, 61000, RANGE), None);
+        assert_eq!(by_port_range(40000, 40001, RANGE), None);
+        assert_eq!(by_port_range(61000, 22, RANGE), Some(Side::Local));
+        assert_eq!(by_port_range(22, 61000, RANGE), Some(Side::Remote));
+        // A host that connects from low ports: the grounds contradict each other.
+        assert_eq!(by_port_range(900, 3000, (500, 1000)), None);
+        // Everything is ephemeral: only the privilege speaks.
+        assert_eq!(by_port_range(2000, 80, (1, 65535)), Some(Side::Local));
+    }
+
+    #[test]
+    fn the_most_specific_listener_is_found() {
+        let mut listeners = Listeners::default();
+        let listen = |local, v6only| Listening { netns: 1, proto: Proto::Tcp, local: at(local), v6only };
+        listeners.insert(listen("[::]:80", false), 'd');
+        listeners.insert(listen("0.0.0.0:80", false), 'w');
+        listeners.insert(listen("10.0.0.1:80", false), 'x');
+        listeners.insert(listen("[::]:81", true), 'o');
+        listeners.insert(listen("[::]:82", false), 'e');
+        listeners.insert(listen("[::1]:82", false), 'f');
+        let find = |netns, local| listeners.find(netns, Proto::Tcp, at(local)).copied();
+        assert_eq!(find(1, "10.0.0.1:80"), Some('x'));
+        assert_eq!(find(1, "10.0.0.2:80"), Some('w'));
+        assert_eq!(find(1, "[fe80::1]:80"), Some('d'));
+        assert_eq!(find(1, "10.0.0.1:81"), None);
+        assert_eq!(find(1, "[::1]:81"), Some('o'));
+        assert_eq!(find(1, "10.0.0.1:82"), Some('e'));
+        assert_eq!(find(1, "[::1]:82"), Some('f'));
+        assert_eq!(find(2, "10.0.0.1:80"), None);
+        assert_eq!(listeners.find(1, Proto::Udp, at("10.0.0.1:80")), None);
+    }
+
+    #[test]
+    fn listeners_are_forgotten() {
+        let mut listeners = Listeners::default();
+        let here = Listening { netns: 1, proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
+        listeners.insert(here, 1);
+        listeners.insert(here, 2);
+        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&1));
+        assert!(listeners.remove(&here, &1));
+        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&2));
+        assert!(!listeners.remove(&here, &1));
+        assert!(listeners.remove(&here, &2));
+        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
+    }
+
+    #[test]
+    fn peers_teach_what_they_know_themselves() {
+        let learnt = Verdict::from_peer(Verdict::LISTENER).unwrap();
+        assert_eq!(learnt.side, Side::Local);
+        assert_eq!((learnt.basis, learnt.confidence), (Basis::Peer, Confidence::Inferred));
+        assert_eq!(Verdict::from_peer(Verdict::CONNECT).unwrap().confidence, Confidence::Observed);
+        assert_eq!(Verdict::from_peer(learnt), None);
+        assert_eq!(Verdict::from_peer(Verdict::port_range(Side::Local)), None);
+    }
+
+    #[test]
+    fn a_guess_names_no_process() {
+        let (local, remote) = (at("1.2.3.4:40000"), at("5.6.7.8:6000"));
+        let guessed = Origin::new(Verdict::port_range(Side::Local), local, remote, Some(1));
+        assert_eq!((guessed.endpoint, guessed.process), (Some(local), None));
+        let seen = Origin::new(Verdict::CONNECT, local, remote, Some(1));
+        assert_eq!(seen.process, Some(1));
+        let unknown = Origin::new(Verdict::UNKNOWN, local, remote, Some(1));
+        assert_eq!((unknown.endpoint, unknown.process), (None, None));
+    }
+
+    #[test]
+    fn spelling_is_the_contract_s() {
+        for basis in [
+            Basis::Connect,
+            Basis::Accept,
+            Basis::Handshake,
+            Basis::Peer,
+            Basis::Listener,
+            Basis::PortRange,
+            Basis::None,
+        ] {
+            assert_eq!(serde_json::to_string(&basis).unwrap(), format!("\"{}\"", basis.name()));
+        }
+        for side in [Side::Local, Side::Remote, Side::Both, Side::Unknown] {
+            assert_eq!(serde_json::to_string(&side).unwrap(), format!("\"{}\"", side.name()));
+        }
+    }
+}
