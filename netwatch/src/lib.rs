@@ -7,7 +7,11 @@
 //!
 //! `commands` composes; nobody else knows two neighbours at once. See ARCHITECTURE.md.
 
+pub mod commands;
 pub mod escape;
 pub mod model;
 pub mod origin;
 pub mod process_view;
+pub mod services;
+pub mod snapshot;
+pub mod where_it_runs;

@@ -1,0 +1,275 @@
+//! `netwatch list`: netstat's table, row for row and cell for cell, and beside it who originated each
+//! connection. One look at the host: no privilege is needed for one's own processes, and nothing is
+//! attached to the kernel.
+//!
+//! The look is always as wide as it may be, whatever is shown: the other end of a connection may be in
+//! another network namespace.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::model::{Proto, State};
+use crate::snapshot::{self, Holder, Holders, Note, ProcessRow, Scope, SocketRow, holders, netns, processes};
+
+mod json;
+mod origins;
+mod resolve;
+mod text;
+
+/// netstat's letters. None at all stands for `-natup`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Letters {
+    /// `-t`: TCP. Neither this nor `udp`: both.
+    pub tcp: bool,
+    /// `-u`: UDP.
+    pub udp: bool,
+    /// `-l`: only listeners, and UDP that is not connected.
+    pub listening: bool,
+    /// `-a`: those and the others. Neither this nor `listening`: only the others.
+    pub all: bool,
+    /// `-n`: numbers in place of names, as always.
+    pub numeric: bool,
+    /// `-p`: a column for the process.
+    pub programs: bool,
+    /// `-4`: IPv4 sockets. Neither this nor `ipv6`: both.
+    pub ipv4: bool,
+    /// `-6`: IPv6 sockets, those that speak IPv4 included.
+    pub ipv6: bool,
+}
+
+impl Letters {
+    fn or_default(self) -> Self {
+        if self == Self::default() {
+            Self { tcp: true, udp: true, all: true, numeric: true, programs: true, ..self }
+        } else {
+            self
+        }
+    }
+
+    /// netstat's choice: `tcp_do_one` and `udp_do_one` in net-tools' netstat.c.
+    fn show(self, row: &SocketRow) -> bool {
+        let proto = match row.proto {
+            Proto::Tcp => self.tcp || !self.udp,
+            Proto::Udp => self.udp || !self.tcp,
+        };
+        let family = if on_ipv6(row) { self.ipv6 || !self.ipv4 } else { self.ipv4 || !self.ipv6 };
+        proto && family && (self.all || self.listening == row.is_server())
+    }
+}
+
+/// Which network namespaces' sockets are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Namespaces {
+    /// The caller's, as netstat does.
+    #[default]
+    Own,
+    /// All that may be entered.
+    All,
+    /// The one of this inode number.
+    Inum(u32),
+}
+
+/// What to show, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListOptions {
+    /// Which rows and columns.
+    pub letters: Letters,
+    /// Ask for the names of hosts and services. Text only.
+    pub resolve: bool,
+    /// One object a line in place of the table.
+    pub json: bool,
+    /// Whose sockets.
+    pub namespaces: Namespaces,
+}
+
+/// Looks once and prints. What could not be seen is told on stderr.
+///
+/// # Errors
+/// Where nothing can be seen, where `Namespaces::Inum` names a namespace that is not there, and where `out`
+/// fails: the `io::Error` is in the chain, so that a closed pipe can be told.
+pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
+    let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
+    let look = Look::take()?;
+    let shown_netns = match options.namespaces {
+        Namespaces::Own => Some(own),
+        Namespaces::Inum(inum) if look.exists(inum) => Some(inum),
+        Namespaces::Inum(inum) => {
+            bail!("no network namespace {inum} that can be entered here: `lsns -t net` lists them")
+        }
+        Namespaces::All => None,
+    };
+    let letters = options.letters.or_default();
+    for note in look.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
+        // Nobody can be told that stderr is closed.
+        let _ = writeln!(io::stderr(), "netwatch: {note}");
+    }
+    if (letters.programs || options.json)
+        && let Some(warning) = warning(&look.holders)
+    {
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
+    let mut rows: Vec<Row<'_>> = look
+        .rows()
+        .filter(|row| shown_netns.is_none_or(|netns| row.socket.netns == netns) && letters.show(row.socket))
+        .collect();
+    // netstat's order; a stable sort, so the kernel's within.
+    rows.sort_by_key(|row| {
+        (row.socket.netns != own, row.socket.netns, row.socket.proto, on_ipv6(row.socket))
+    });
+
+    let mut out = BufWriter::new(out);
+    if options.json {
+        json::write(&rows, &look, &mut out)?;
+    } else {
+        text::write(&rows, &text::Columns::of(options, letters, shown_netns.is_none()), &mut out)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The socket's own family, which netstat shows as a 6 after the protocol; [`SocketRow::family`] is that of
+/// the wire.
+fn on_ipv6(row: &SocketRow) -> bool {
+    row.mapped || row.local.ip.is_ipv6()
+}
+
+/// netstat's words, on the same occasions: `prg_cache_load` in net-tools' netstat.c.
+fn warning(holders: &Holders) -> Option<String> {
+    match (holders.denied, holders.sockets()) {
+        (0, _) => None,
+        (_, 0) => Some(format!(
+            "(No info could be read for \"-p\": geteuid()={} but you should be root.)",
+            nix::unistd::geteuid()
+        )),
+        _ => Some(
+            "(Not all processes could be identified, non-owned process info\n \
+             will not be shown, you would have to be root to see it all.)"
+                .into(),
+        ),
+    }
+}
+
+/// All that one look saw, joined.
+struct Look {
+    sockets: Vec<SocketRow>,
+    origins: Vec<Option<origins::Found>>,
+    holders: Holders,
+    processes: Vec<ProcessRow>,
+    by_pid: HashMap<u32, usize>,
+    namespaces: Vec<u32>,
+    notes: Vec<Note>,
+}
+
+impl Look {
+    fn take() -> Result<Self> {
+        let snapshot::Sockets { rows: sockets, port_ranges, notes } = snapshot::sockets(Scope::AllNetns)?;
+        let holders = holders::all()?;
+        let processes = processes::all()?;
+        Ok(Self {
+            origins: origins::find(&sockets, &port_ranges),
+            by_pid: processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect(),
+            namespaces: port_ranges.into_keys().collect(),
+            sockets,
+            holders,
+            processes,
+            notes,
+        })
+    }
+
+    fn exists(&self, netns: u32) -> bool {
+        self.namespaces.contains(&netns)
+    }
+
+    fn process(&self, pid: u32) -> Option<&ProcessRow> {
+        self.processes.get(*self.by_pid.get(&pid)?)
+    }
+
+    /// Of several holders the oldest: the opener, or the nearest to it that still lives; workers that
+    /// inherited the socket are younger.
+    fn holder(&self, socket: &SocketRow) -> Option<&ProcessRow> {
+        let holders = self.holders.of(socket.inode).iter();
+        holders
+            .filter_map(|holder| self.process(holder.pid))
+            .min_by_key(|process| (process.key.start, process.key.pid))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.sockets.iter().zip(&self.origins).map(|(socket, found)| Row {
+            socket,
+            found: *found,
+            process: self.holder(socket),
+            initiator: found
+                .and_then(|found| self.sockets.get(found.initiator?))
+                .and_then(|initiator| self.holder(initiator)),
+            holders: self.holders.of(socket.inode),
+            // netstat names the first that it meets in /proc, which lists pids in order.
+            first: self.holders.of(socket.inode).iter().find_map(|holder| self.process(holder.pid)),
+        })
+    }
+}
+
+/// A socket with what belongs to it.
+struct Row<'a> {
+    socket: &'a SocketRow,
+    found: Option<origins::Found>,
+    /// The oldest holder.
+    process: Option<&'a ProcessRow>,
+    /// The oldest holder of the end that began it.
+    initiator: Option<&'a ProcessRow>,
+    /// By pid.
+    holders: &'a [Holder],
+    /// The holder of the lowest pid.
+    first: Option<&'a ProcessRow>,
+}
+
+/// As netstat spells it: UDP that is not connected has no state.
+fn state_name(socket: &SocketRow) -> &'static str {
+    match (socket.proto, socket.state) {
+        (Proto::Udp, State::Close) => "",
+        (_, state) => state.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Endpoint, Family};
+
+    fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
+        let local = Endpoint { ip: [127, 0, 0, 1].into(), port: 80 };
+        SocketRow {
+            proto,
+            family: Family::Ipv4,
+            mapped,
+            netns: 1,
+            cookie: 1,
+            inode: 1,
+            uid: 0,
+            local,
+            remote: (!server).then_some(local),
+            state: if server { State::Listen } else { State::Established },
+            recv_q: 0,
+            send_q: 0,
+            v6only: None,
+            bytes: None,
+        }
+    }
+
+    #[test]
+    fn letters_choose_as_netstat_s_do() {
+        let none = Letters::default();
+        let (tcp, udp) = (row(Proto::Tcp, false, false), row(Proto::Udp, false, false));
+        let (listener, mapped) = (row(Proto::Tcp, false, true), row(Proto::Tcp, true, false));
+        let shown =
+            |letters: Letters| [&tcp, &udp, &listener, &mapped].map(|row| letters.or_default().show(row));
+        assert_eq!(shown(none), [true, true, true, true]);
+        assert_eq!(shown(Letters { numeric: true, ..none }), [true, true, false, true]);
+        assert_eq!(shown(Letters { tcp: true, ..none }), [true, false, false, true]);
+        assert_eq!(shown(Letters { udp: true, all: true, ..none }), [false, true, false, false]);
+        assert_eq!(shown(Letters { listening: true, ..none }), [false, false, true, false]);
+        assert_eq!(shown(Letters { listening: true, all: true, ..none }), [true, true, true, true]);
+        assert_eq!(shown(Letters { ipv6: true, all: true, ..none }), [false, false, false, true]);
+        assert_eq!(shown(Letters { ipv4: true, all: true, ..none }), [true, true, true, false]);
+    }
+}

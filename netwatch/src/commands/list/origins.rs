@@ -1,0 +1,316 @@
+//! Who originated each connection, as far as one look can tell: the states of both ends, the listeners, and
+//! last of all the port numbers. Pure.
+
+use std::collections::HashMap;
+
+use crate::model::{Endpoint, Proto, State};
+use crate::origin::{Basis, Confidence, Listeners, Listening, Side, Verdict, by_port_range};
+use crate::snapshot::SocketRow;
+
+/// What was found out of one row, by indices into the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) verdict: Verdict,
+    /// The end that began it, where that end is on this host.
+    pub(super) initiator: Option<usize>,
+}
+
+/// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
+pub(super) fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -> Vec<Option<Found>> {
+    let index = Index::new(rows);
+    rows.iter()
+        .enumerate()
+        .map(|(own, row)| {
+            let remote = row.remote?;
+            let peer = index.peer(rows, row, remote);
+            let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
+            let verdict = settle(here, there).unwrap_or_else(|| {
+                port_ranges
+                    .get(&row.netns)
+                    .and_then(|range| by_port_range(row.local.port, remote.port, *range))
+                    .map_or(Verdict::UNKNOWN, Verdict::port_range)
+            });
+            let initiator = match verdict.side {
+                Side::Local | Side::Both => Some(own),
+                Side::Remote => peer,
+                Side::Unknown => None,
+            };
+            Some(Found { verdict, initiator })
+        })
+        .collect()
+}
+
+/// Joins what each end alone says; the better ground holds. Two listeners contradict each other, and then
+/// nothing is known: ports are no ground where listeners spoke. `None` where nobody says anything.
+fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
+    match (here, there.and_then(Verdict::from_peer)) {
+        (Some(Verdict { basis: Basis::Listener, .. }), Some(peer))
+            if peer.confidence == Confidence::Inferred =>
+        {
+            Some(Verdict::UNKNOWN)
+        }
+        (Some(here), Some(peer)) => Some(if peer.basis < here.basis { peer } else { here }),
+        (here, peer) => here.or(peer),
+    }
+}
+
+struct Index {
+    /// Cookies of what takes connections, or datagrams from anybody.
+    listeners: Listeners<u64>,
+    by_ends: HashMap<(Proto, Endpoint, Endpoint), Vec<usize>>,
+}
+
+impl Index {
+    fn new(rows: &[SocketRow]) -> Self {
+        let mut index = Self { listeners: Listeners::default(), by_ends: HashMap::new() };
+        for (i, row) in rows.iter().enumerate() {
+            match row.remote {
+                Some(remote) => index.by_ends.entry((row.proto, row.local, remote)).or_default().push(i),
+                None => index.listeners.insert(
+                    Listening {
+                        netns: row.netns,
+                        proto: row.proto,
+                        local: row.local,
+                        // Unset is the default of the kernel: net.ipv6.bindv6only.
+                        v6only: row.v6only.unwrap_or(false),
+                    },
+                    row.cookie,
+                ),
+            }
+        }
+        index
+    }
+
+    /// The other end's row: in the same namespace, or else the only one anywhere that fits, unless an
+    /// address means something else in each namespace. Where several fit, none does.
+    fn peer(&self, rows: &[SocketRow], row: &SocketRow, remote: Endpoint) -> Option<usize> {
+        let fitting = self.by_ends.get(&(row.proto, remote, row.local))?;
+        let netns = |i: usize| rows.get(i).map(|other| other.netns);
+        let mut near = fitting.iter().copied().filter(|i| netns(*i) == Some(row.netns));
+        if let Some(first) = near.next() {
+            return near.next().is_none().then_some(first);
+        }
+        let twins = self.by_ends.get(&(row.proto, row.local, remote)).map_or(0, Vec::len);
+        let local_only = row.local.ip.is_loopback() || remote.ip.is_loopback();
+        match fitting.as_slice() {
+            [only] if twins == 1 && !local_only => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// What an end knows without its peer.
+    fn alone(&self, row: &SocketRow) -> Option<Verdict> {
+        if row.remote == Some(row.local) {
+            return Some(match row.proto {
+                // Its SYN met itself: only a simultaneous open gets there.
+                Proto::Tcp => Verdict::handshake(Side::Both),
+                Proto::Udp => {
+                    Verdict { side: Side::Both, basis: Basis::Peer, confidence: Confidence::Inferred }
+                }
+            });
+        }
+        let listened = self.listeners.find(row.netns, row.proto, row.local).is_some();
+        // A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast
+        // open whose listener is gone: one look cannot tell which.
+        let ambiguous = row.state == State::SynRecv && row.inode != 0 && !listened;
+        Verdict::from_state(row.state)
+            .filter(|_| row.proto == Proto::Tcp && !ambiguous)
+            .or(listened.then_some(Verdict::LISTENER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Family;
+
+    const RANGE: (u16, u16) = (32768, 60999);
+
+    fn at(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    fn socket(netns: u32, state: State, local: &str, remote: &str) -> SocketRow {
+        SocketRow {
+            proto: Proto::Tcp,
+            family: Family::of(at(local).ip),
+            mapped: false,
+            netns,
+            cookie: 0,
+            inode: 1,
+            uid: 0,
+            local: at(local),
+            remote: (!remote.is_empty()).then(|| at(remote)),
+            state,
+            recv_q: 0,
+            send_q: 0,
+            v6only: None,
+            bytes: None,
+        }
+    }
+
+    fn tcp(local: &str, remote: &str) -> SocketRow {
+        socket(1, State::Established, local, remote)
+    }
+
+    fn listen(local: &str) -> SocketRow {
+        socket(1, State::Listen, local, "")
+    }
+
+    fn udp(local: &str, remote: &str) -> SocketRow {
+        let state = if remote.is_empty() { State::Close } else { State::Established };
+        SocketRow { proto: Proto::Udp, ..socket(1, state, local, remote) }
+    }
+
+    /// Side and basis of each row, and the index of the initiator.
+    fn told(rows: &[SocketRow]) -> Vec<String> {
+        let found = find(rows, &HashMap::from([(1, RANGE), (2, RANGE)]));
+        found
+            .into_iter()
+            .map(|found| {
+                found.map_or("-".into(), |Found { verdict, initiator }| {
+                    let (side, basis) = (verdict.side.name(), verdict.basis.name());
+                    let confidence = verdict.confidence.name();
+                    match initiator {
+                        Some(i) => format!("{side} {basis} {confidence} {i}"),
+                        None => format!("{side} {basis} {confidence}"),
+                    }
+                })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn two_ends_and_a_listener() {
+        // High ports on both sides, and the client's is the lower: the rule of thumb has no idea.
+        let rows = [
+            listen("0.0.0.0:6000"),
+            tcp("10.0.0.1:6000", "10.0.0.1:2000"),
+            tcp("10.0.0.1:2000", "10.0.0.1:6000"),
+        ];
+        assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+    }
+
+    #[test]
+    fn a_peer_that_is_elsewhere_is_not_named() {
+        let rows = [listen("[::]:6000"), tcp("10.0.0.1:6000", "10.0.0.9:2000")];
+        assert_eq!(told(&rows), ["-", "remote listener inferred"]);
+        let mut v6only = rows;
+        v6only[0].v6only = Some(true);
+        assert_eq!(told(&v6only), ["-", "unknown none unknown"]);
+    }
+
+    #[test]
+    fn two_listeners_are_no_answer() {
+        let rows = [
+            listen("0.0.0.0:5000"),
+            listen("0.0.0.0:40000"),
+            tcp("10.0.0.1:5000", "10.0.0.1:40000"),
+            tcp("10.0.0.1:40000", "10.0.0.1:5000"),
+        ];
+        assert_eq!(told(&rows)[2..], ["unknown none unknown", "unknown none unknown"]);
+    }
+
+    #[test]
+    fn states_prove() {
+        let rows = [
+            listen("0.0.0.0:5000"),
+            socket(1, State::SynSent, "10.0.0.1:40000", "10.0.0.9:80"),
+            socket(1, State::SynRecv, "10.0.0.1:5000", "10.0.0.9:80"),
+            // Bound to a listener's port (SO_REUSEPORT), and yet the initiator.
+            socket(1, State::SynSent, "10.0.0.1:5000", "10.0.0.9:81"),
+        ];
+        assert_eq!(
+            told(&rows)[1..],
+            ["local handshake observed 1", "remote handshake observed", "local handshake observed 3"]
+        );
+    }
+
+    #[test]
+    fn the_other_end_s_state_beats_a_listener() {
+        let rows = [
+            listen("0.0.0.0:5000"),
+            tcp("10.0.0.1:5000", "10.0.0.1:40000"),
+            socket(1, State::SynSent, "10.0.0.1:40000", "10.0.0.1:5000"),
+        ];
+        assert_eq!(told(&rows)[1..], ["remote peer observed 2", "local handshake observed 2"]);
+    }
+
+    #[test]
+    fn half_a_simultaneous_open_is_not_called_accepted() {
+        let mut rows = [socket(1, State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001")];
+        assert_eq!(told(&rows), ["unknown none unknown"]);
+        rows[0].inode = 0;
+        assert_eq!(told(&rows), ["remote handshake observed"]);
+    }
+
+    #[test]
+    fn a_socket_that_met_itself() {
+        assert_eq!(told(&[tcp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both handshake observed 0"]);
+        assert_eq!(told(&[udp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both peer inferred 0"]);
+    }
+
+    #[test]
+    fn ports_come_last() {
+        let rows = [
+            tcp("10.0.0.1:40000", "10.0.0.9:6000"),
+            tcp("10.0.0.1:6000", "10.0.0.9:40000"),
+            tcp("10.0.0.1:40000", "10.0.0.9:40001"),
+            tcp("10.0.0.1:2000", "10.0.0.9:80"),
+        ];
+        assert_eq!(
+            told(&rows),
+            [
+                "local port-range guessed 0",
+                "remote port-range guessed",
+                "unknown none unknown",
+                "local port-range guessed 3"
+            ]
+        );
+        // The range is the namespace's own.
+        assert_eq!(
+            find(&rows, &HashMap::from([(1, (2000, 6500))]))[0].unwrap().verdict,
+            Verdict::port_range(Side::Remote)
+        );
+        assert_eq!(find(&rows, &HashMap::new())[0].unwrap().verdict, Verdict::UNKNOWN);
+    }
+
+    #[test]
+    fn peers_in_another_namespace() {
+        let server = |netns| {
+            [
+                socket(netns, State::Listen, "10.0.0.2:6000", ""),
+                socket(netns, State::Established, "10.0.0.2:6000", "10.0.0.1:2000"),
+            ]
+        };
+        let client = tcp("10.0.0.1:2000", "10.0.0.2:6000");
+        let mut rows = vec![client.clone()];
+        rows.extend(server(2));
+        assert_eq!(told(&rows), ["local peer inferred 0", "-", "remote listener inferred 0"]);
+        // Two that fit: which of them is not known.
+        rows.extend(server(3));
+        assert_eq!(told(&rows)[0], "unknown none unknown");
+        // Loopback does not lead out of a namespace.
+        let rows = [
+            tcp("127.0.0.1:2000", "127.0.0.1:6000"),
+            socket(2, State::Listen, "127.0.0.1:6000", ""),
+            socket(2, State::Established, "127.0.0.1:6000", "127.0.0.1:2000"),
+        ];
+        assert_eq!(told(&rows), ["unknown none unknown", "-", "remote listener inferred"]);
+    }
+
+    #[test]
+    fn udp_has_servers_too() {
+        // A server that connects a socket to each client, beside its own.
+        let rows = [
+            udp("0.0.0.0:5000", ""),
+            udp("10.0.0.1:5000", "10.0.0.1:2000"),
+            udp("10.0.0.1:2000", "10.0.0.1:5000"),
+        ];
+        assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+        // TCP's listeners are no concern of UDP.
+        let rows = [listen("0.0.0.0:5000"), udp("10.0.0.1:5000", "10.0.0.1:2000")];
+        assert_eq!(told(&rows)[1], "unknown none unknown");
+    }
+}

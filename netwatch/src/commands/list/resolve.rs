@@ -1,0 +1,61 @@
+//! Names of hosts, for `--resolve`. Each address is asked for once.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
+
+use crate::escape;
+
+/// `NI_MAXHOST` of <netdb.h>.
+const LONGEST: usize = 1025;
+
+#[derive(Default)]
+pub(super) struct Names {
+    hosts: HashMap<IpAddr, String>,
+}
+
+impl Names {
+    /// The address itself where it has no name. A wildcard is no host.
+    pub(super) fn host(&mut self, ip: IpAddr) -> String {
+        if ip.is_unspecified() {
+            return if ip.is_ipv4() { "0.0.0.0".into() } else { "[::]".into() };
+        }
+        self.hosts.entry(ip).or_insert_with(|| ask(ip).unwrap_or_else(|| ip.to_string())).clone()
+    }
+}
+
+/// What the host's name service says: files, DNS, whatever nsswitch.conf(5) has.
+fn ask(ip: IpAddr) -> Option<String> {
+    let address = SockaddrStorage::from(SocketAddr::new(ip, 0));
+    let mut host = [0u8; LONGEST];
+    // SAFETY: both pointers are to live memory of the lengths told beside them; no service is asked for.
+    let status = unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.len(),
+            host.as_mut_ptr().cast(),
+            libc::socklen_t::try_from(host.len()).ok()?,
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    let name = CStr::from_bytes_until_nul(&host).ok()?;
+    (status == 0).then(|| escape::utf8(name.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_a_name_and_a_wildcard_has_none() {
+        let mut names = Names::default();
+        assert_eq!(names.host(IpAddr::from([127, 0, 0, 1])), "localhost");
+        assert_eq!(names.host(IpAddr::from([0, 0, 0, 0])), "0.0.0.0");
+        // 240/4 is reserved: nobody has a name there.
+        assert_eq!(names.host(IpAddr::from([240, 0, 0, 9])), "240.0.0.9");
+    }
+}

@@ -1,0 +1,86 @@
+//! Which processes have which socket open, by the links in `/proc/PID/fd`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::{Note, SnapshotError, parse, processes};
+
+/// An open descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Holder {
+    /// Thread group.
+    pub pid: u32,
+    /// Descriptor.
+    pub fd: u32,
+}
+
+/// Every open descriptor of a socket, of whatever family.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    by_inode: HashMap<u64, Vec<Holder>>,
+    /// Processes whose descriptors may not be read.
+    pub denied: usize,
+}
+
+impl Holders {
+    /// By pid, then descriptor; empty where nobody that could be seen holds it.
+    #[must_use]
+    pub fn of(&self, inode: u64) -> &[Holder] {
+        self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many sockets are held.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// What is missing, for a reader.
+    #[must_use]
+    pub fn note(&self) -> Option<Note> {
+        let text = match self.denied {
+            0 => return None,
+            1 => "1 process's descriptors could not be read".into(),
+            n => format!("{n} processes' descriptors could not be read"),
+        };
+        Some(Note { netns: None, text })
+    }
+}
+
+/// Reads them all. A process that ends meanwhile is left out.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn all() -> Result<Holders, SnapshotError> {
+    let pids = processes::pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
+    let mut holders = Holders::default();
+    for pid in pids {
+        if let Err(error) = read(pid, &mut holders)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            holders.denied += 1;
+        }
+    }
+    for same in holders.by_inode.values_mut() {
+        same.sort_unstable();
+    }
+    Ok(holders)
+}
+
+fn read(pid: u32, holders: &mut Holders) -> io::Result<()> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // One may be allowed to list them and not to read them.
+        let link = match fs::read_link(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) => continue,
+            Ok(link) => link,
+        };
+        let Some(inode) = parse::socket_link(link.as_os_str().as_bytes()) else { continue };
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        holders.by_inode.entry(inode).or_default().push(Holder { pid, fd });
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! One look at the host: which sockets there are, who holds them, which processes run. By `sock_diag` and
+//! `/proc`, so it works without a privilege and on any kernel, as far as the caller may see.
+//!
+//! It is a look, no history: what begins or ends meanwhile may be missing. A part that cannot be read is
+//! a note, never a failure of the rest. What stays unseen: sockets of a network namespace that no process
+//! and no mount names, and descriptors of a thread that does not share its group's table.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+
+use crate::model::{Endpoint, Family, Proto, State};
+
+pub mod holders;
+mod netlink;
+pub mod netns;
+mod parse;
+pub mod processes;
+pub mod sockets;
+
+pub use holders::{Holder, Holders};
+pub use processes::ProcessRow;
+pub use sockets::{Sockets, sockets};
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The network namespace of the calling thread; needs no privilege.
+    OwnNetns,
+    /// All that can be found and entered (`CAP_SYS_ADMIN`); the others are noted.
+    AllNetns,
+}
+
+/// A socket at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    /// Transport.
+    pub proto: Proto,
+    /// On the wire: [`Family::Ipv4`] where `mapped`.
+    pub family: Family,
+    /// An IPv6 socket that speaks IPv4; the addresses here are plain IPv4.
+    pub mapped: bool,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT.
+    pub cookie: u64,
+    /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+    /// Bound address.
+    pub local: Endpoint,
+    /// `None` for a listener and for UDP that is not connected.
+    pub remote: Option<Endpoint>,
+    /// See [`State`].
+    pub state: State,
+    /// Bytes not read; of a listener, connections not accepted.
+    pub recv_q: u32,
+    /// Bytes not acknowledged; of a listener, how many may wait.
+    pub send_q: u32,
+    /// `IPV6_V6ONLY`; `None` where the kernel did not say: it does for IPv6 listeners and closed sockets.
+    pub v6only: Option<bool>,
+    /// Payload so far; TCP that is not in TIME_WAIT only.
+    pub bytes: Option<Bytes>,
+}
+
+impl SocketRow {
+    /// It takes connections, or datagrams from anybody.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.remote.is_none()
+    }
+}
+
+/// Payload of a connection, each byte once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// Handed to the network at least once.
+    pub sent: u64,
+    /// Received in order.
+    pub received: u64,
+}
+
+/// What one look saw.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
+    pub sockets: Vec<SocketRow>,
+    /// By pid.
+    pub processes: Vec<ProcessRow>,
+    /// Which processes hold which socket.
+    pub holders: Holders,
+    /// `ip_local_port_range` of each namespace that was looked into.
+    pub port_ranges: HashMap<u32, (u16, u16)>,
+    /// What could not be seen.
+    pub notes: Vec<Note>,
+}
+
+/// Something that could not be seen; displays as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The network namespace that it is about, if it is about one.
+    pub netns: Option<u32>,
+    /// In words.
+    pub text: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.netns {
+            Some(netns) => write!(f, "network namespace {netns}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// Why there is nothing to show at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// `/proc` is not to be read: not mounted, perhaps.
+    #[error("cannot read {path}")]
+    Proc {
+        /// Which part of it.
+        path: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No netlink socket, or not even one kind of socket could be listed.
+    #[error("cannot ask the kernel for its sockets (sock_diag)")]
+    SockDiag(#[source] io::Error),
+    /// The thread that enters namespaces could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Looks at sockets, then their holders, then processes: so a holder is rarely without its process.
+///
+/// # Errors
+/// Where nothing at all can be seen; see [`SnapshotError`].
+pub fn take(scope: Scope) -> Result<Snapshot, SnapshotError> {
+    let Sockets { rows: sockets, port_ranges, mut notes } = sockets(scope)?;
+    let holders = holders::all()?;
+    let processes = processes::all()?;
+    notes.extend(holders.note());
+    Ok(Snapshot { sockets, processes, holders, port_ranges, notes })
+}

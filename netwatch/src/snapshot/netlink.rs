@@ -1,0 +1,125 @@
+//! One dump of `sock_diag`: the request out, every answer in, whole or not at all.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr};
+
+/// The kernel fills up to 32 KiB a message where the reader has the room (`netlink_dump` in
+/// net/netlink/af_netlink.c), and the fewer messages, the fewer sockets move between hash buckets
+/// meanwhile and come twice or never.
+const BUFFER: usize = 64 * 1024;
+
+/// A dump that the kernel marks as interrupted is begun anew this often; then it is taken as it is.
+const ATTEMPTS: usize = 5;
+
+/// ESTABLISHED (1) to NEW_SYN_RECV (12). Not 13, BOUND_INACTIVE, which is no connection and which netstat
+/// does not show either: include/net/tcp_states.h.
+const STATES: u32 = 0x1ffe;
+
+/// What was got.
+pub(super) struct Dump {
+    pub(super) responses: Vec<InetResponse>,
+    /// Answers that could not be understood.
+    pub(super) damaged: usize,
+    /// The kernel said each time that the table changed under it in a way that matters.
+    pub(super) interrupted: bool,
+}
+
+/// A socket to the `sock_diag` of the namespace it was opened in.
+pub(super) struct SockDiag {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl SockDiag {
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// All sockets of an address family and protocol (`AF_*`, `IPPROTO_*`).
+    pub(super) fn dump(&mut self, family: u8, protocol: u8, extensions: ExtensionFlags) -> io::Result<Dump> {
+        let request = InetRequest {
+            family,
+            protocol,
+            extensions,
+            states: StateFlags::from_bits_retain(STATES),
+            // Ignored by a dump but for its size.
+            socket_id: SocketId::new_v4(),
+        };
+        let mut attempt = 1;
+        loop {
+            let dump = self.attempt(&request)?;
+            if !dump.interrupted || attempt == ATTEMPTS {
+                return Ok(dump);
+            }
+            attempt += 1;
+        }
+    }
+
+    fn attempt(&mut self, request: &InetRequest) -> io::Result<Dump> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request.clone()).into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut dump = Dump { responses: Vec::new(), damaged: 0, interrupted: false };
+        let mut buffer = Vec::with_capacity(BUFFER);
+        loop {
+            buffer.clear();
+            match self.socket.recv(&mut buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if self.take(&buffer, &mut dump)? {
+                return Ok(dump);
+            }
+        }
+    }
+
+    /// One datagram, of several messages; true after the last one of the dump.
+    fn take(&self, datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
+        let mut rest = datagram;
+        while !rest.is_empty() {
+            // A length that does not fit ends the datagram.
+            let Ok(header) = NetlinkBuffer::new_checked(rest) else {
+                dump.damaged += 1;
+                break;
+            };
+            let (length, flags) = (header.length() as usize, header.flags());
+            // What is left of a dump that failed before.
+            if header.sequence_number() == self.sequence {
+                dump.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+                match NetlinkMessage::<SockDiagMessage>::deserialize(rest).map(|message| message.payload) {
+                    Ok(NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))) => {
+                        dump.responses.push(*response);
+                    }
+                    Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
+                        return Err(io::Error::from_raw_os_error(-done.code));
+                    }
+                    Ok(NetlinkPayload::Done(_)) => return Ok(true),
+                    Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                    Ok(NetlinkPayload::Overrun(_)) => return Err(io::Error::other("netlink overrun")),
+                    Ok(_) => {}
+                    Err(_) => dump.damaged += 1,
+                }
+            }
+            // Messages start on multiples of four: NLMSG_ALIGN of include/uapi/linux/netlink.h.
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(false)
+    }
+}

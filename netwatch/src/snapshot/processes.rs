@@ -1,0 +1,162 @@
+//! Every process, as `/proc` shows it.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::{SnapshotError, parse};
+use crate::escape;
+use crate::model::{ExeState, Image, ProcessKey};
+
+/// A process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessRow {
+    /// The start is what `/proc` tells: clock ticks, so it falls on a multiple of 10 ms and may lie up to
+    /// that much before the true one.
+    pub key: ProcessKey,
+    /// Present parent; 0 for those that the kernel started.
+    pub ppid: u32,
+    /// Name of the leader.
+    pub comm: Arc<str>,
+    /// Effective user.
+    pub uid: u32,
+    /// Login user, `None` if it never was set.
+    pub auid: Option<u32>,
+    /// What it runs. The arguments are the present ones: a process may have written over them.
+    pub image: Arc<Image>,
+    /// The first argument's own bytes; empty where there are none.
+    pub argv0: Box<[u8]>,
+    /// Path in the cgroup tree, as netwatch's own cgroup namespace shows it.
+    pub cgroup: Arc<str>,
+    /// It is a kernel thread.
+    pub kernel: bool,
+}
+
+/// Reads all processes, by pid. Whatever ends meanwhile, or hides (`hidepid`), is left out.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
+    let mut pids = pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
+    pids.sort_unstable();
+    Ok(pids.into_iter().filter_map(one).collect())
+}
+
+/// Reads one process; `None` where it is gone.
+#[must_use]
+pub fn one(pid: u32) -> Option<ProcessRow> {
+    let base = PathBuf::from(format!("/proc/{pid}"));
+    let stat = parse::stat(&fs::read(base.join("stat")).ok()?)?;
+    let bytes = |name: &str| fs::read(base.join(name)).unwrap_or_default();
+    let comm = bytes("comm");
+    let cmdline = bytes("cmdline");
+    let (exe, exe_state, file) = if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid) };
+    Some(ProcessRow {
+        key: ProcessKey { pid, start: since_boot(stat.start_ticks) },
+        ppid: stat.ppid,
+        comm: escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
+        uid: parse::effective_uid(&bytes("status"))?,
+        auid: parse::login_uid(&bytes("loginuid")),
+        argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into(),
+        image: Arc::new(Image { exe, exe_state, file, args: arguments(&cmdline) }),
+        cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
+        kernel: stat.kernel,
+    })
+}
+
+/// Thread groups that exist now, in the order in which the kernel lists them.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub(super) fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// `USER_HZ` to nanoseconds.
+fn since_boot(ticks: u64) -> u64 {
+    static PER_SECOND: OnceLock<u64> = OnceLock::new();
+    // 100 on every architecture that Linux still has but alpha.
+    let per_second = *PER_SECOND.get_or_init(|| {
+        sysconf(SysconfVar::CLK_TCK)
+            .ok()
+            .flatten()
+            .and_then(|n| n.try_into().ok())
+            .filter(|n| *n > 0)
+            .unwrap_or(100)
+    });
+    ticks.saturating_mul(1_000_000_000 / per_second)
+}
+
+/// Arguments end with a NUL each; one who wrote over them may have left it off.
+fn arguments(cmdline: &[u8]) -> Arc<[Arc<str>]> {
+    if cmdline.is_empty() {
+        return Arc::new([]);
+    }
+    let whole = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    whole.split(|b| *b == 0).map(|argument| escape::utf8(argument).into()).collect()
+}
+
+/// The mark at the end of a link to a file whose name is gone: `d_path` in fs/d_path.c.
+const DELETED: &[u8] = b" (deleted)";
+
+/// What a process runs, looked at now: its path (without the mark of deletion), what became of that file,
+/// and its device and inode (0 where not known). Nothing is known of kernel threads and of processes that
+/// the caller may not inspect.
+#[must_use]
+pub fn exe(pid: u32) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
+    let link = PathBuf::from(format!("/proc/{pid}/exe"));
+    let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
+    let target = target.into_os_string().into_vec();
+    // Follows the link itself, not its text: right whatever became of the name.
+    let running = fs::metadata(&link).ok();
+    let file = running.as_ref().map_or((0, 0), identity);
+
+    let stripped = target.strip_suffix(DELETED);
+    // A file may really be called "x (deleted)".
+    if stripped.is_some() && named(pid, &target).is_some_and(|named| identity(&named) == file) {
+        return (Some(escape::utf8(&target).into()), ExeState::Ok, file);
+    }
+    let path = stripped.unwrap_or(&target);
+    let state = if stripped.is_some() && path.starts_with(b"/memfd:") {
+        ExeState::Memfd
+    } else {
+        match (named(pid, path), stripped) {
+            _ if running.is_none() => ExeState::Unknown,
+            (Some(named), None) if identity(&named) == file => ExeState::Ok,
+            (Some(_), _) => ExeState::Replaced,
+            (None, Some(_)) => ExeState::Deleted,
+            // The name leads nowhere from here: another root, or a mount that was detached.
+            (None, None) => ExeState::Unknown,
+        }
+    };
+    (Some(escape::utf8(path).into()), state, file)
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// What has the name now, where the process sees it: in its own mount namespace. A path in `/proc` starts
+/// at the reader's root where both share the namespace, else at the top of the process's.
+fn named(pid: u32, path: &[u8]) -> Option<Metadata> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    if shares_mounts(pid) {
+        return fs::metadata(path).ok();
+    }
+    fs::metadata(PathBuf::from(format!("/proc/{pid}/root")).join(path.strip_prefix("/").ok()?)).ok()
+}
+
+fn shares_mounts(pid: u32) -> bool {
+    let namespace = |path: &str| fs::read_link(path).ok();
+    let own = namespace("/proc/self/ns/mnt");
+    own.is_some() && own == namespace(&format!("/proc/{pid}/ns/mnt"))
+}
