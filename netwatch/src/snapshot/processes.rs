@@ -160,3 +160,110 @@ fn shares_mounts(pid: u32) -> bool {
     let own = namespace("/proc/self/ns/mnt");
     own.is_some() && own == namespace(&format!("/proc/{pid}/ns/mnt"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// Ends the child whatever becomes of the test.
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A copy of `sleep` under a name of the test's own.
+    fn sleeper(name: &str) -> (Running, PathBuf) {
+        let path = std::env::temp_dir().join(format!("netwatch-{}-{name}", std::process::id()));
+        let source = std::env::var_os("PATH").and_then(|all| {
+            std::env::split_paths(&all).map(|dir| dir.join("sleep")).find(|path| path.exists())
+        });
+        fs::copy(source.unwrap(), &path).unwrap();
+        // A fork in another test's thread may have the copy open for writing for a moment (ETXTBSY).
+        let child = (0..50).find_map(|_| {
+            let child = Command::new(&path).arg("600").spawn();
+            if child.is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            child.ok()
+        });
+        let child = Running(child.unwrap());
+        // spawn() returns once the exec closes its pipe (begin_new_exec in fs/exec.c), which is before the
+        // new arguments are in place.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while fs::read(format!("/proc/{}/cmdline", child.0.id())).unwrap().is_empty() {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        (child, path)
+    }
+
+    #[test]
+    fn a_child_is_seen_as_it_is() {
+        let (child, path) = sleeper("as-it-is");
+        let row = one(child.0.id()).unwrap();
+        assert_eq!(row.ppid, std::process::id());
+        assert_eq!(&*row.comm, &path.file_name().unwrap().to_str().unwrap()[..15]);
+        assert_eq!(row.image.exe.as_deref(), path.to_str());
+        assert_eq!(row.image.exe_state, ExeState::Ok);
+        assert_eq!(row.image.args.iter().map(|a| &**a).collect::<Vec<_>>(), [path.to_str().unwrap(), "600"]);
+        assert_eq!(row.image.file, identity(&fs::metadata(&path).unwrap()));
+        assert_eq!(&*row.argv0, path.as_os_str().as_bytes());
+        assert_eq!(row.uid, nix::unistd::geteuid().as_raw());
+        assert!(!row.kernel);
+        // Younger than this process, and not from the future.
+        let own = one(std::process::id()).unwrap();
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
+        assert!(own.key.start <= row.key.start);
+        assert!(row.key.start <= u64::try_from(now.tv_sec() + 1).unwrap() * 1_000_000_000);
+        assert!(all().unwrap().contains(&row));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_became_of_the_file_is_seen() {
+        let (child, path) = sleeper("file");
+        let state = || exe(child.0.id()).1;
+        assert_eq!(state(), ExeState::Ok);
+        let moved = path.with_extension("moved");
+        fs::rename(&path, &moved).unwrap();
+        // The link follows the name, wherever it goes.
+        assert_eq!(exe(child.0.id()).0.as_deref(), moved.to_str());
+        fs::remove_file(&moved).unwrap();
+        assert_eq!(state(), ExeState::Deleted);
+        assert_eq!(exe(child.0.id()).0.as_deref(), moved.to_str());
+        fs::write(&moved, "another").unwrap();
+        assert_eq!(state(), ExeState::Replaced);
+        fs::remove_file(&moved).unwrap();
+    }
+
+    #[test]
+    fn a_name_may_look_deleted() {
+        let (child, path) = sleeper("odd (deleted)");
+        assert_eq!(exe(child.0.id()).0.as_deref(), path.to_str());
+        assert_eq!(exe(child.0.id()).1, ExeState::Ok);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(exe(child.0.id()).0.as_deref(), path.to_str());
+        assert_eq!(exe(child.0.id()).1, ExeState::Deleted);
+    }
+
+    #[test]
+    fn nobody_is_nobody() {
+        assert_eq!(one(0), None);
+        assert_eq!(exe(0), (None, ExeState::Unknown, (0, 0)));
+    }
+
+    #[test]
+    fn arguments_keep_empty_ones() {
+        let read = |bytes: &[u8]| arguments(bytes).iter().map(|a| a.to_string()).collect::<Vec<_>>();
+        assert_eq!(read(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(read(b"title without an end"), ["title without an end"]);
+        assert_eq!(read(b"\xff\0"), ["\\xff"]);
+        assert!(read(b"").is_empty());
+    }
+}

@@ -140,8 +140,7 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
         family: Family::of(local_ip),
         mapped,
         netns,
-        // Two halves, the lower first: sock_diag_save_cookie in net/core/sock_diag.c.
-        cookie: u64::from_le_bytes(id.cookie),
+        cookie: cookie(id.cookie),
         inode: header.inode.into(),
         uid: header.uid,
         local: Endpoint { ip: local_ip, port: id.source_port },
@@ -162,6 +161,11 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
     row
 }
 
+/// Two halves in host byte order, the lower first: `sock_diag_save_cookie` in net/core/sock_diag.c.
+fn cookie([a, b, c, d, e, f, g, h]: [u8; 8]) -> u64 {
+    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u32::from_ne_bytes([e, f, g, h])) << 32
+}
+
 /// Offsets in `struct tcp_info` of include/uapi/linux/tcp.h, which only ever grows at its end.
 const TCPI_BYTES_RECEIVED: usize = 128;
 const TCPI_BYTES_SENT: usize = 200;
@@ -177,4 +181,138 @@ fn bytes(info: &[u8], state: State) -> Option<Bytes> {
         sent: number(TCPI_BYTES_SENT)?.saturating_sub(number(TCPI_BYTES_RETRANS)?),
         received: number(TCPI_BYTES_RECEIVED)?.saturating_sub(fin.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, AsRawFd as _};
+
+    use super::*;
+    use crate::snapshot::{Holder, holders};
+
+    fn row_of(socket: &impl AsFd, rows: &[SocketRow]) -> SocketRow {
+        let cookie = socket_cookie(socket);
+        let mut found = rows.iter().filter(|row| row.cookie == cookie);
+        let row = found.next().unwrap().clone();
+        assert_eq!(found.next(), None);
+        row
+    }
+
+    fn socket_cookie(socket: &impl AsFd) -> u64 {
+        let mut cookie = 0u64;
+        let mut length = 8;
+        // SAFETY: the pointers are to live memory of the told length.
+        let status = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(status, 0);
+        cookie
+    }
+
+    fn inode(socket: &impl AsFd) -> u64 {
+        nix::sys::stat::fstat(socket).unwrap().st_ino
+    }
+
+    fn end(address: std::net::SocketAddr) -> Endpoint {
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    #[test]
+    fn own_sockets_are_listed_as_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"seven by").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        let all = sockets(Scope::OwnNetns).unwrap();
+        assert_eq!(all.notes, []);
+
+        let row = row_of(&client, &all.rows);
+        assert_eq!((row.inode, row.netns), (inode(&client), netns::own().unwrap()));
+        assert_eq!((row.proto, row.family, row.mapped), (Proto::Tcp, Family::Ipv4, false));
+        assert_eq!(row.state, State::Established);
+        assert_eq!(row.local, end(client.local_addr().unwrap()));
+        assert_eq!(row.remote, Some(end(client.peer_addr().unwrap())));
+        assert_eq!(row.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(row.bytes, Some(Bytes { sent: 8, received: 0 }));
+
+        let row = row_of(&server, &all.rows);
+        assert_eq!(row.bytes, Some(Bytes { sent: 0, received: 8 }));
+        assert_eq!(row.recv_q, 3);
+
+        let row = row_of(&listener, &all.rows);
+        assert_eq!((row.state, row.remote, row.bytes), (State::Listen, None, None));
+        // What std asks for, and no more than somaxconn.
+        assert!(row.send_q > 0 && row.recv_q == 0);
+
+        // A FIN is no payload.
+        client.shutdown(Shutdown::Write).unwrap();
+        server.read_to_end(&mut Vec::new()).unwrap();
+        let row = row_of(&server, &sockets(Scope::OwnNetns).unwrap().rows);
+        assert_eq!((row.state, row.bytes), (State::CloseWait, Some(Bytes { sent: 0, received: 8 })));
+    }
+
+    #[test]
+    fn a_mapped_connection_is_ipv4_and_comes_once() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("::ffff:127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let rows = sockets(Scope::OwnNetns).unwrap().rows;
+        for socket in [&client, &server] {
+            let row = row_of(socket, &rows);
+            assert_eq!((row.family, row.mapped), (Family::Ipv4, true));
+            assert!(row.local.ip.is_ipv4() && row.remote.unwrap().ip.is_ipv4());
+        }
+        let row = row_of(&listener, &rows);
+        assert_eq!((row.family, row.mapped, row.v6only), (Family::Ipv6, false, Some(false)));
+    }
+
+    #[test]
+    fn udp_is_connected_or_not() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let rows = sockets(Scope::OwnNetns).unwrap().rows;
+        let row = row_of(&server, &rows);
+        assert_eq!((row.state, row.remote), (State::Close, None));
+        let row = row_of(&client, &rows);
+        assert_eq!((row.state, row.remote), (State::Established, Some(end(server.local_addr().unwrap()))));
+    }
+
+    #[test]
+    fn holders_are_found() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let again = socket.try_clone().unwrap();
+        let pid = std::process::id();
+        let fd = |socket: &UdpSocket| socket.as_raw_fd().cast_unsigned();
+        let mut expected = [Holder { pid, fd: fd(&socket) }, Holder { pid, fd: fd(&again) }];
+        expected.sort_unstable();
+        // Another test may fork meanwhile, and the child holds it until its exec.
+        let all = holders::all().unwrap();
+        let own: Vec<_> = all.of(inode(&socket)).iter().filter(|holder| holder.pid == pid).copied().collect();
+        assert_eq!(own, expected);
+        assert_eq!(all.of(0), []);
+    }
+
+    #[test]
+    fn a_short_tcp_info_tells_no_bytes() {
+        assert_eq!(bytes(&[0; 200], State::Established), None);
+        assert_eq!(bytes(&[0; 216], State::CloseWait), Some(Bytes { sent: 0, received: 0 }));
+    }
+
+    #[test]
+    fn the_port_range_is_read() {
+        let all = sockets(Scope::OwnNetns).unwrap();
+        let (low, high) = all.port_ranges[&netns::own().unwrap()];
+        assert!(low < high);
+    }
 }
