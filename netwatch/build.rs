@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let package = Package { name: "netwatch-ebpf", root_dir: &root_dir, features, ..Default::default() };
     println!("cargo:rerun-if-changed={manifest}/../netwatch-common");
 
-    let toolchain = if has_toolchain(LINKED) {
+    let toolchain = if has_bpf_core(LINKED) {
         // aya-build adds `-Z build-std` where RUSTC_BOOTSTRAP is unset on a nightly, is `1`, or names
         // the package. The linked toolchain has a prebuilt core; only aya-ebpf's one feature gate
         // wants unlocking.
@@ -34,13 +34,12 @@ fn main() -> Result<()> {
     aya_build::build_ebpf([package], toolchain)
 }
 
-fn has_toolchain(name: &str) -> bool {
-    Command::new("rustup")
-        .args(["run", name, "rustc", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+/// A link outlives what it points to: `core` is what has to be there, not the name.
+fn has_bpf_core(toolchain: &str) -> bool {
+    let args = ["run", toolchain, "rustc", "--print", "target-libdir", "--target", "bpfel-unknown-none"];
+    let Ok(output) = Command::new("rustup").args(args).stderr(Stdio::null()).output() else { return false };
+    let Ok(entries) = std::fs::read_dir(String::from_utf8_lossy(&output.stdout).trim()) else { return false };
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 fn nightly_has_rust_src() -> bool {

@@ -1,3 +1,46 @@
-//! Set-up, build, run, test and bench.
+//! Set-up, build, run and test: `cargo xtask <command>`, one file a command.
+//!
+//! Progress goes to stderr, so that stdout is the program's own (`cargo xtask run -- watch --json | jq`).
 
-fn main() {}
+mod cargo;
+mod exec;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, build, run and test of netwatch")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+    /// Show the output of every tool, not only of those that fail
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building netwatch needs and this machine lacks
+    Setup(setup::Args),
+    /// Build netwatch and run it as root
+    Run(run::Args),
+    /// Check format and lints, run the unit tests, then the end-to-end tests as root
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let Cli { command, verbose } = Cli::parse();
+    let result = match command {
+        Task::Setup(args) => setup::run(&args, verbose),
+        Task::Run(args) => run::run(&args, verbose),
+        Task::Test(args) => test::run(&args, verbose),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

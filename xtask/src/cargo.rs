@@ -1,0 +1,70 @@
+//! The cargo that started this, and what it builds.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// The root of the workspace.
+pub(crate) fn workspace() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// Where cargo keeps what it installs.
+pub(crate) fn home() -> PathBuf {
+    env::var_os("CARGO_HOME")
+        .map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from)
+}
+
+/// A cargo command at the root of the workspace.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(workspace()).args(args);
+    command
+}
+
+/// Builds, with diagnostics on stderr, and returns the path of the executable of the target `name`.
+///
+/// Cargo is asked where it put it: `CARGO_TARGET_DIR` and profiles move it, tests have a hash in the name.
+pub(crate) fn build(args: &[&str], name: &str) -> Result<PathBuf> {
+    let output = cargo(args)
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("cargo {} failed ({})", args.join(" "), output.status);
+    }
+    executable(&output.stdout, name).with_context(|| format!("cargo built no executable called {name}"))
+}
+
+/// Finds the executable of the target `name` in cargo's messages.
+fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
+    messages
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some(name))
+        .find_map(|message| message.get("executable")?.as_str().map(|path| OsStr::new(path).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_is_the_one_of_the_target_and_not_its_library() {
+        let messages =
+            br#"{"reason":"compiler-artifact","target":{"name":"netwatch","kind":["lib"]},"executable":null}
+not json
+{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other"}
+{"reason":"compiler-artifact","target":{"name":"netwatch","kind":["bin"]},"executable":"/t/release/netwatch"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "netwatch").as_deref(), Some(Path::new("/t/release/netwatch")));
+        assert_eq!(executable(messages, "absent"), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Adds up what libtest says of each test program.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// How libtest begins the line that counts.
+const RESULT: &str = "test result: ";
+/// How an end-to-end test says that this machine cannot run it: `SKIP name: reason`. libtest then calls it passed.
+const SKIP: &str = "SKIP ";
+
+/// Tests that passed, failed or were skipped so far.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    /// By name, because a test may give more than one reason.
+    skipped: BTreeSet<String>,
+}
+
+impl Summary {
+    /// Counts what one line of output says.
+    pub(super) fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        if let Some(counts) = line.strip_prefix(RESULT) {
+            self.passed += count(counts, "passed");
+            self.failed += count(counts, "failed");
+            self.ignored += count(counts, "ignored");
+        } else if let Some(name) = skipped(line) {
+            self.skipped.insert(name.to_owned());
+        }
+    }
+
+    /// Counts a failure that libtest knows nothing of.
+    pub(super) fn failed(&mut self) {
+        self.failed += 1;
+    }
+
+    /// Counts something left out that libtest knows nothing of.
+    pub(super) fn skipped(&mut self) {
+        self.ignored += 1;
+    }
+
+    pub(super) fn failures(&self) -> usize {
+        self.failed
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.failed == 0
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let passed = self.passed.saturating_sub(self.skipped.len());
+        write!(out, "{passed} passed, {} failed, {} skipped", self.failed, self.ignored + self.skipped.len())
+    }
+}
+
+/// The number before `word` in `ok. 3 passed; 0 failed; 1 ignored; …`.
+fn count(counts: &str, word: &str) -> usize {
+    let number = |segment: &str| segment.trim().strip_suffix(word)?.trim_end().parse().ok();
+    counts.split(['.', ';']).find_map(number).unwrap_or(0)
+}
+
+/// The name of the test in a skip line; uncaptured, it may follow libtest's unfinished `test name ... `.
+fn skipped(line: &str) -> Option<&str> {
+    let rest = match line.strip_prefix(SKIP) {
+        Some(rest) => rest,
+        None => line.strip_prefix("test ")?.split_once(" ... ")?.1.strip_prefix(SKIP)?,
+    };
+    let (name, _reason) = rest.split_once(": ")?;
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(lines: &[&str]) -> String {
+        let mut summary = Summary::default();
+        lines.iter().for_each(|line| summary.line(line));
+        summary.to_string()
+    }
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let lines = [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 4 filtered out; finished in 1.20s\n",
+        ];
+        assert_eq!(of(&lines), "12 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_test_that_skips_itself_has_not_passed() {
+        let lines = [
+            "test dual::tcp ... SKIP dual::tcp: no IPv6 here",
+            "ok",
+            "SKIP netns: no CAP_SYS_ADMIN",
+            "SKIP netns: and no veth either",
+            "test netns ... ok",
+            "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ];
+        assert_eq!(of(&lines), "3 passed, 0 failed, 2 skipped");
+    }
+
+    #[test]
+    fn lines_that_only_look_like_it_count_nothing() {
+        assert_eq!(
+            of(&["SKIP", "  SKIP x: y", "a test result: ok. 3 passed", "SKIPPED x: y"]),
+            "0 passed, 0 failed, 0 skipped"
+        );
+    }
+
+    #[test]
+    fn a_failure_outside_libtest_fails_the_run() {
+        let mut summary = Summary::default();
+        assert!(summary.is_success());
+        summary.failed();
+        summary.skipped();
+        assert!(!summary.is_success());
+        assert_eq!(summary.to_string(), "0 passed, 1 failed, 1 skipped");
+    }
+}
