@@ -19,6 +19,9 @@ fn main() -> Result<()> {
     let package = Package { name: "netwatch-ebpf", root_dir: &root_dir, features, ..Default::default() };
     println!("cargo:rerun-if-changed={manifest}/../netwatch-common");
 
+    // aya-build passes on what the inner cargo says as warnings: its progress is none.
+    // SAFETY: the build script has a single thread.
+    unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     let toolchain = if has_bpf_core(LINKED) {
         // aya-build adds `-Z build-std` where RUSTC_BOOTSTRAP is unset on a nightly, is `1`, or names
         // the package. The linked toolchain has a prebuilt core; only aya-ebpf's one feature gate

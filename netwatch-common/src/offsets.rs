@@ -31,6 +31,12 @@ macro_rules! offsets {
             pub fn from_members(mut offsets: impl Iterator<Item = u32>) -> Self {
                 Self { $($name: offsets.next().unwrap_or(Self::MISSING)),* }
             }
+
+            /// The offsets in the order of [`Self::MEMBERS`].
+            #[must_use]
+            pub const fn to_members(&self) -> [u32; Self::MEMBERS.len()] {
+                [$(self.$name),*]
+            }
         }
     };
     (@optional optional) => { true };
@@ -83,9 +89,12 @@ offsets! {
     task_cgroups = "task_struct.cgroups";
     task_mm = "task_struct.mm";
     task_signal = "task_struct.signal";
+    task_nsproxy = "task_struct.nsproxy";
     task_exit_code = "task_struct.exit_code";
     task_files = "task_struct.files";
     cred_euid = "cred.euid.val";
+    nsproxy_mnt = "nsproxy.mnt_ns";
+    mnt_ns_inum = "mnt_namespace.ns.inum";
     signal_live = "signal_struct.live.counter";
 
     css_set_cgroup = "css_set.dfl_cgrp";

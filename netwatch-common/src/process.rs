@@ -100,9 +100,13 @@ pub struct Exec {
     pub args_len: u16,
     /// [`exec_flags`].
     pub flags: u32,
+    /// Inode number of the mount namespace, in which the path means something.
+    pub mntns: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Exec>() == 112 && align_of::<Exec>() == 8);
+const _: () = assert!(size_of::<Exec>() == 120 && align_of::<Exec>() == 8);
 
 /// Bits of [`Exec::flags`].
 pub mod exec_flags {

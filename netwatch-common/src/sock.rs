@@ -96,4 +96,8 @@ pub mod change_flags {
     pub const FIN_REMOTE: u32 = 8;
     /// The owner in the record called listen() on this very socket.
     pub const LISTENER: u32 = 16;
+    /// On a transition to CLOSE: the peer's FIN had been taken in (`SOCK_DONE`).
+    pub const DONE: u32 = 32;
+    /// On a transition to CLOSE: no process had the socket any more (`SOCK_DEAD`).
+    pub const DEAD: u32 = 64;
 }

@@ -3,7 +3,9 @@
 //!
 //! `cgroup/connect4` and `connect6` run with the socket and the kernel's own copy of the address
 //! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); the exit of connect(2) has the errno. A map keyed by
-//! thread joins the two. Where the cgroup hooks cannot be attached such attempts are not seen.
+//! thread joins the two. It is the entry of connect(2) that makes an item in it, so that io_uring, which
+//! runs the hooks and not the exit, leaves none behind. Where the cgroup hooks cannot be attached such
+//! attempts are not seen.
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::btf_maps::HashMap;
@@ -72,21 +74,22 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
     if tcp.is_null() {
         return None;
     }
-    let mut call = Call {
-        sock: Sock { cookie, family, protocol: sock::IPPROTO_TCP as u8, remote, ..EMPTY },
-        syn_sent: 0,
-        gave_up: 0,
-    };
-    call.sock.remote_port = u16::from_be(address.user_port as u16);
-    // SAFETY: a `struct tcp_sock` of which the verifier knows the type; a socket comes first in it.
+    let call = CALLS.get_ptr_mut(thread())?;
+    // SAFETY: only this thread uses its own entry; a `struct tcp_sock` of which the verifier knows the
+    // type, and a socket comes first in it.
     unsafe {
         let sk = tcp.cast();
-        call.sock.local_port = Typed::read(sk, offset!(sk_num));
         let net: *const core::ffi::c_void = Typed::read(sk, offset!(sk_net));
-        call.sock.netns = Typed::read(net, offset!(net_inum));
-    }
-    if CALLS.insert(thread(), call, 0).is_err() {
-        emit::lost(kind::REFUSED);
+        (*call).sock = Sock {
+            cookie,
+            family,
+            protocol: sock::IPPROTO_TCP as u8,
+            remote,
+            remote_port: u16::from_be(address.user_port as u16),
+            local_port: Typed::read(sk, offset!(sk_num)),
+            netns: Typed::read(net, offset!(net_inum)),
+            ..EMPTY
+        };
     }
     None
 }
@@ -103,6 +106,14 @@ const EMPTY: Sock = Sock {
     local: [0; 16],
     remote: [0; 16],
 };
+
+#[tracepoint(category = "syscalls", name = "sys_enter_connect")]
+fn sys_enter_connect(_ctx: TracePointContext) -> u32 {
+    if CALLS.insert(thread(), Call { sock: EMPTY, syn_sent: 0, gave_up: 0 }, 0).is_err() {
+        emit::lost(kind::REFUSED);
+    }
+    0
+}
 
 #[inline(always)]
 fn thread() -> u64 {
@@ -152,7 +163,12 @@ fn leave(ctx: &TracePointContext) -> Option<()> {
     let _ = CALLS.remove(thread());
     // SAFETY: within the tracepoint's record.
     let result: i64 = unsafe { ctx.read_at(SYSCALL_RESULT) }.ok()?;
-    if result >= 0 || result == -EINPROGRESS || (call.syn_sent != 0 && call.gave_up == 0) {
+    // Without a cookie no hook ran: not TCP, or refused before the socket was asked.
+    if call.sock.cookie == 0
+        || result >= 0
+        || result == -EINPROGRESS
+        || (call.syn_sent != 0 && call.gave_up == 0)
+    {
         return None;
     }
     let mut entry = emit::reserve::<Begin>(kind::REFUSED)?;

@@ -44,7 +44,9 @@ pub(crate) fn reserve<T: 'static>(kind: u16) -> Option<RingBufEntry<T>> {
 #[inline(always)]
 pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
     // SAFETY: the caller's.
-    let result = unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut(), len as u64, 0) };
+    let result = unsafe {
+        bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut(), len as u64, 0)
+    };
     if result != 0 {
         lost(kind);
     }

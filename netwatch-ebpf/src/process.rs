@@ -108,13 +108,16 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         fixed.ino = Untyped::read(inode, offset!(inode_ino));
         fixed.nlink = Untyped::read(inode, offset!(inode_nlink));
         fixed.flags = 0;
+        let nsproxy: *const c_void = Typed::read(current, offset!(task_nsproxy));
+        let mnt_ns: *const c_void = Untyped::read(nsproxy, offset!(nsproxy_mnt));
+        fixed.mntns = Untyped::read(mnt_ns, offset!(mnt_ns_inum));
+        fixed.pad = 0;
 
         let tail = scratch.tail.as_mut_ptr();
-        let (path_len, whole) = path(file, tail);
-        if !whole {
+        fixed.path_len = 0;
+        if !path(file, tail, &raw mut fixed.path_len) {
             fixed.flags |= exec_flags::PATH_CUT;
         }
-        fixed.path_len = path_len as u16;
 
         let begin: u64 = Typed::read(mm, offset!(mm_arg_start));
         let end: u64 = Typed::read(mm, offset!(mm_arg_end));
@@ -124,7 +127,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
             fixed.flags |= exec_flags::ARGS_CUT;
         }
         let len = bounded(len, EXEC_ARGS_MAX);
-        let path_len = bounded(path_len, EXEC_PATH_MAX);
+        let path_len = bounded(usize::from(fixed.path_len), EXEC_PATH_MAX);
         // A read that faults leaves zeros (`kernel/trace/bpf_trace.c`, bpf_probe_read_user_common).
         bpf_probe_read_user(tail.add(path_len).cast(), len as u32, begin as *const c_void);
         fixed.args_len = len as u16;
@@ -139,42 +142,45 @@ fn bounded(value: usize, limit: usize) -> usize {
     core::hint::black_box(value) & (limit - 1)
 }
 
-/// Writes the components of a file's path, from the file to the root, each with its NUL. Returns the
-/// bytes written and whether the root was reached. The walk is the kernel's own (`fs/d_path.c`,
+/// Writes the components of a file's path, from the file to the root, each with its NUL, and counts the
+/// bytes in `written`. Returns whether the root was reached. The walk is the kernel's own (`fs/d_path.c`,
 /// prepend_path): up the dentries, and at the root of a mount over to where it is mounted.
+///
+/// The count lies in the map's memory on purpose: the verifier does not follow it there, so every turn
+/// of the loop looks the same to it and is checked once.
 #[inline(always)]
-unsafe fn path(file: *const c_void, out: *mut u8) -> (usize, bool) {
-    // SAFETY: every pointer is read by the helper, which gives zero for what cannot be read.
+unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
+    // SAFETY: every pointer is read by the helper, which gives zero for what cannot be read; `out` has
+    // room for a whole component behind EXEC_PATH_MAX.
     unsafe {
         let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
         let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
         let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
-        let mut written = 0_usize;
         for _ in 0..MAX_STEPS {
             let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
-            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
             if dentry == root {
                 let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
                 if above == mount {
-                    return (written, true);
+                    return true;
                 }
                 dentry = Untyped::read(mount, offset!(mount_point));
                 mount = above;
                 continue;
             }
             let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
-            let room = bounded(written, EXEC_PATH_MAX);
+            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
+            let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
-            if len <= 1 || written + len as usize >= EXEC_PATH_MAX {
-                return (written, false);
+            if len <= 1 || room + len as usize >= EXEC_PATH_MAX {
+                return false;
             }
-            written += len as usize;
+            written.write_volatile((room + len as usize) as u16);
             if dentry == parent {
                 // A file without a tree: a memfd, a pipe, something unlinked from its mount.
-                return (written, true);
+                return true;
             }
             dentry = parent;
         }
-        (written, false)
+        false
     }
 }

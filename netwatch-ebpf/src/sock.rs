@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use netwatch_common::{Offsets, Sock};
+use netwatch_common::{Offsets, Sock, change_flags};
 
 use crate::mem::{Memory, Untyped, offset};
 
@@ -10,7 +10,9 @@ pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const IPPROTO_TCP: u16 = 6;
 
-/// Bit of `sk_flags`: the peer's FIN was taken in (`include/net/sock.h`, enum sock_flags).
+/// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and
+/// the peer's FIN was taken in.
+const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
 /// The protocol of a socket: the tracepoints for TCP states fire for MPTCP, SCTP and DCCP as well.
@@ -38,8 +40,12 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
         out.protocol = IPPROTO_TCP as u8;
         out.pad = [0; 5];
         let port: u16 = M::read(sk, offset!(sk_num));
-        out.local_port =
-            if port == 0 && closing { u16::from_be(M::read(sk, offset!(inet_sport))) } else { port };
+        out.local_port = if port == 0 && closing {
+            // Beyond the `struct sock` that the verifier knows.
+            u16::from_be(Untyped::read(sk, offset!(inet_sport)))
+        } else {
+            port
+        };
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
         let net: *const c_void = M::read(sk, offset!(sk_net));
         out.netns = M::read(net, offset!(net_inum));
@@ -76,19 +82,27 @@ unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
     }
 }
 
-/// Payload bytes (sent, received), each once, without the peer's FIN.
+/// Payload bytes (sent, received), each once, without the peer's FIN; and how the socket ended, as
+/// [`change_flags`].
 ///
 /// # Safety
 /// `sk` is a `struct tcp_sock`.
 #[inline(always)]
-pub(crate) unsafe fn payload(sk: *const c_void) -> (u64, u64) {
+pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
     // SAFETY: the caller's. The verifier knows `sk` as a `struct sock` only, so the helper reads.
     unsafe {
         let sent: u64 = Untyped::read(sk, offset!(tcp_bytes_sent));
         let again: u64 = Untyped::read(sk, offset!(tcp_bytes_retrans));
         let received: u64 = Untyped::read(sk, offset!(tcp_bytes_received));
         let flags: u64 = Untyped::read(sk, offset!(sk_flags));
-        let fin = u64::from(flags & SOCK_DONE != 0);
-        (sent.saturating_sub(again), received.saturating_sub(fin))
+        let done = flags & SOCK_DONE != 0;
+        let mut how = 0;
+        if done {
+            how |= change_flags::DONE;
+        }
+        if flags & SOCK_DEAD != 0 {
+            how |= change_flags::DEAD;
+        }
+        (sent.saturating_sub(again), received.saturating_sub(done.into()), how)
     }
 }

@@ -181,7 +181,8 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         (*record).error = error;
         (*record).old = old as u8;
         (*record).new = new as u8;
-        let (sent, received) = if new == tcp::CLOSE && old != tcp::LISTEN { sock::payload(sk) } else { (0, 0) };
+        let (sent, received, how) =
+            if new == tcp::CLOSE && old != tcp::LISTEN { sock::ending(sk) } else { (0, 0, 0) };
         (*record).sent = sent;
         (*record).received = received;
         if let Some(known) = known {
@@ -190,14 +191,14 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             (*record).owner_start = (*known).owner_start;
             (*record).owner_tgid = (*known).owner_tgid;
             (*record).owner_tid = (*known).owner_tid;
-            (*record).flags = (*known).flags;
+            (*record).flags = (*known).flags | how;
         } else {
             (*record).listener = 0;
             (*record).began = 0;
             (*record).owner_start = 0;
             (*record).owner_tgid = 0;
             (*record).owner_tid = 0;
-            (*record).flags = 0;
+            (*record).flags = how;
         }
     }
     entry.submit(0);

@@ -9,6 +9,7 @@
 
 pub mod commands;
 pub mod escape;
+pub mod kernel;
 pub mod model;
 pub mod origin;
 pub mod process_view;

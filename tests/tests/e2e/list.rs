@@ -94,7 +94,7 @@ fn the_table_is_netstat_s_for_every_letter() {
 fn the_scene_has_every_state() {
     in_fresh_netns(|| {
         let _scene = one_of_each();
-        let table = netstat(&["-natup"]);
+        // An acknowledgement may be delayed (TCP_DELACK_MAX), and FIN_WAIT2 with it.
         for state in [
             "LISTEN",
             "ESTABLISHED",
@@ -106,7 +106,7 @@ fn the_scene_has_every_state() {
             "tcp6",
             "udp6",
         ] {
-            assert!(table.contains(state), "no {state} in\n{table}");
+            until(state, || netstat(&["-natup"]).contains(state));
         }
     });
 }
@@ -247,11 +247,14 @@ fn objects_say_what_the_sockets_are() {
         assert_eq!((&x11["recv_q"], &x11["send_q"]), (&json!(0), &json!(16)));
         // Two hold it, and the elder is its opener.
         assert_eq!(x11["process"]["pid"], own);
-        let holders: Vec<_> =
-            x11["holders"].as_array().unwrap().iter().map(|holder| &holder["pid"]).collect();
-        assert_eq!(holders, [own, scene.holders[0].pid()]);
-        assert_eq!(x11["holders"][1]["comm"], "sleep");
-        assert_eq!(x11["holders"][1]["fd"], 0);
+        // A child that another test starts may hold it too for a moment, until its exec.
+        let sleep = json!({"pid": scene.holders[0].pid(), "fd": 0, "comm": "sleep"});
+        until("only the two hold it", || {
+            let holders = Rows::take(&[]).one("tcp", 6000, 0)["holders"].as_array().unwrap().clone();
+            holders.len() == 2
+                && holders.contains(&sleep)
+                && holders.iter().any(|holder| holder["pid"] == own)
+        });
         let full = rows.one("tcp", 7004, 0);
         assert_eq!((&full["recv_q"], &full["send_q"]), (&json!(1), &json!(0)));
 

@@ -1,0 +1,63 @@
+//! What did not come through: records that found no room in the ring, and runs of a program that the
+//! kernel left out because the same program was running on that CPU already.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::ProgramFd;
+use netwatch_common::kind;
+
+/// Losses since the start, by kind of record.
+pub type Lost = [u64; kind::COUNT as usize];
+
+/// Reads the counts.
+pub struct LostCounter {
+    ring: PerCpuArray<MapData, u64>,
+    programs: Vec<(u16, ProgramFd)>,
+}
+
+impl LostCounter {
+    pub(super) fn new(map: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
+        Ok(Self { ring: PerCpuArray::try_from(map)?, programs })
+    }
+
+    /// Losses so far. A count that cannot be read is as it was: it is read again soon.
+    #[must_use]
+    pub fn read(&self, before: &Lost) -> Lost {
+        let mut lost = *before;
+        for (kind, count) in lost.iter_mut().enumerate() {
+            let Ok(kind) = u16::try_from(kind) else { continue };
+            let Ok(cpus) = self.ring.get(&u32::from(kind), 0) else { continue };
+            let missed =
+                self.programs.iter().filter(|(of, _)| *of == kind).map(|(_, fd)| recursion_misses(fd));
+            *count = cpus.iter().sum::<u64>() + missed.sum::<u64>();
+        }
+        lost
+    }
+}
+
+/// The kind under which a left-out run of a program counts. A run of `inet_sock_set_state` may have
+/// been any transition.
+pub(super) fn kind_of(program: &str) -> Option<u16> {
+    Some(match program {
+        "inet_sock_set_state" => kind::CHANGE,
+        "sched_process_fork" => kind::FORK,
+        "sched_process_exec" => kind::EXEC,
+        "sched_process_exit" => kind::EXIT,
+        "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
+        "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
+        "sys_enter_connect" | "sys_exit_connect" => kind::REFUSED,
+        _ => return None,
+    })
+}
+
+/// Runs left out (`kernel/trace/bpf_trace.c`, __bpf_trace_run), from the program's fdinfo; 0 before
+/// 5.12, which does not count them.
+fn recursion_misses(program: &ProgramFd) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+    let Ok(text) = std::fs::read_to_string(path) else { return 0 };
+    text.lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,222 @@
+//! The only room that knows aya: loads the object with the running kernel's offsets, attaches what the
+//! plan says, hands out the ring and the counts of what was lost.
+
+mod attach;
+mod lost;
+mod offsets;
+mod plan;
+
+use aya::maps::{MapData, RingBuf};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use netwatch_common::Offsets;
+use serde::Serialize;
+use thiserror::Error;
+
+pub use lost::{Lost, LostCounter};
+pub use plan::{JOBS, Job, NEVER_SEEN, Phase};
+
+/// The object that build.rs made, aligned as the ELF reader wants it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
+
+/// Default size of the ring: at the highest rate seen, 28,000 connections a second, it holds a third
+/// of a second of records.
+pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
+
+/// Why the kernel side cannot run. Each is one line that says what to do.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The caller lacks capabilities.
+    #[error("needs {0}: run it as root")]
+    Capabilities(String),
+    /// No BTF to take offsets from.
+    #[error(
+        "this kernel offers no BTF ({path}: {0}): netwatch needs a kernel of 5.8 or later built with CONFIG_DEBUG_INFO_BTF",
+        path = offsets::VMLINUX
+    )]
+    NoBtf(String),
+    /// A structure is not what this version knows.
+    #[error(
+        "this kernel has no `{0}`, which netwatch cannot do without: please report it with the kernel's version"
+    )]
+    Member(&'static str),
+    /// The object did not load.
+    #[error("the kernel did not take netwatch's maps: {0}")]
+    Load(String),
+    /// A required job found no rung.
+    #[error("no probe for `{job}` can be had on this kernel: {reason}")]
+    Required {
+        /// The job.
+        job: &'static str,
+        /// Why each rung was refused.
+        reason: String,
+    },
+}
+
+/// What the loader is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring; rounded up to a power of two of at least a page.
+    pub ring_bytes: u32,
+    /// Every TCP transition, not only those that begin or end something.
+    pub all_states: bool,
+}
+
+/// What was attached for one job.
+#[derive(Clone, Debug, Serialize)]
+pub struct Covered {
+    /// The rung in use, `None` when none could be had.
+    pub probe: Option<&'static str>,
+    /// The rungs that were refused, each with its reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
+}
+
+/// A rung that was passed over.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// Its name in the plan.
+    pub probe: &'static str,
+    /// What the kernel said.
+    pub reason: String,
+}
+
+/// Which probe does which job, and what is therefore not seen.
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    /// In the order of the plan.
+    pub jobs: Vec<(&'static str, Covered)>,
+    /// In words.
+    pub unseen: Vec<&'static str>,
+}
+
+/// The kernel side, loaded. Dropping it detaches every probe.
+pub struct Kernel {
+    ebpf: Ebpf,
+    btf: Btf,
+    coverage: Coverage,
+}
+
+impl Kernel {
+    /// Loads the object; nothing is attached yet.
+    ///
+    /// # Errors
+    /// What is missing: capabilities, BTF, a member, or what the kernel refused.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        attach::check_capabilities()?;
+        let offsets = offsets::resolve()?;
+        let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
+        let all_states = u32::from(options.all_states);
+        let offsets = offset_bytes(&offsets);
+        let ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global(Offsets::GLOBAL, offsets.as_slice(), true)
+            .override_global("ALL_STATES", &all_states, true)
+            .map_max_entries("RECORDS", ring_size(options.ring_bytes))
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .load(OBJECT)
+            .map_err(|error| KernelError::Load(chain(&error)))?;
+        Ok(Self { ebpf, btf, coverage: Coverage::default() })
+    }
+
+    /// Attaches every job of a phase by the first rung that the kernel takes.
+    ///
+    /// # Errors
+    /// [`KernelError::Required`] when a job that netwatch cannot do without found none.
+    pub fn attach(&mut self, phase: Phase) -> Result<(), KernelError> {
+        for job in JOBS.iter().filter(|job| job.phase == phase) {
+            let covered = attach::job(&mut self.ebpf, &self.btf, job)?;
+            match job.rungs.iter().find(|rung| Some(rung.name) == covered.probe) {
+                Some(rung) => self.coverage.unseen.extend(rung.unseen),
+                None => self.coverage.unseen.push(job.without),
+            }
+            self.coverage.jobs.push((job.name, covered));
+        }
+        Ok(())
+    }
+
+    /// The ring. Can be taken once.
+    ///
+    /// # Errors
+    /// [`KernelError::Load`] when it cannot be mapped.
+    pub fn take_records(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        let map = self.ebpf.take_map("RECORDS").ok_or_else(|| KernelError::Load("no ring".into()))?;
+        RingBuf::try_from(map).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// The counts of what was lost. Can be taken once, after all phases are attached.
+    ///
+    /// # Errors
+    /// [`KernelError::Load`] when the map is not there.
+    pub fn take_lost(&mut self) -> Result<LostCounter, KernelError> {
+        let map = self.ebpf.take_map("LOST").ok_or_else(|| KernelError::Load("no table of losses".into()))?;
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            let kind = lost::kind_of(name)?;
+            Some((kind, program.fd().ok()?.try_clone().ok()?))
+        });
+        LostCounter::new(map, programs.collect()).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// What is attached.
+    #[must_use]
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+}
+
+/// The kernel wants a power of two of at least a page (`kernel/bpf/ringbuf.c`, ringbuf_map_alloc).
+fn ring_size(bytes: u32) -> u32 {
+    bytes.clamp(4096, 1 << 30).next_power_of_two()
+}
+
+/// The global's bytes, in the order of its fields.
+fn offset_bytes(offsets: &Offsets) -> Vec<u8> {
+    Offsets::to_members(offsets).iter().flat_map(|offset| offset.to_ne_bytes()).collect()
+}
+
+/// An error with its causes, in one line: verifiers answer in many.
+fn chain(error: &dyn std::error::Error) -> String {
+    log::debug!("{error:?}");
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    one_line(&text)
+}
+
+/// The verifier answers in many lines, its verdict followed by statistics: keeps what was said before
+/// its output, and the verdict.
+fn one_line(text: &str) -> String {
+    let statistics = ["processed ", "verification time", "stack depth", "insns_", "total_states"];
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let first = first.split(" Verifier output:").next().unwrap_or(first);
+    match lines.rfind(|line| !statistics.iter().any(|start| line.starts_with(start))) {
+        Some(verdict) => format!("{}: {verdict}", first.trim_end_matches('.')),
+        None => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_verifier_log_the_verdict_stays() {
+        let log = "the syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (79) r1\nR1 invalid mem access\nprocessed 9 insns (limit 1000000)\n";
+        assert_eq!(one_line(log), "the syscall returned EACCES: R1 invalid mem access");
+        assert_eq!(one_line("no such file"), "no such file");
+    }
+
+    #[test]
+    fn the_ring_is_a_power_of_two_of_at_least_a_page() {
+        assert_eq!(ring_size(0), 4096);
+        assert_eq!(ring_size(4097), 8192);
+        assert_eq!(ring_size(u32::MAX), 1 << 30);
+    }
+}

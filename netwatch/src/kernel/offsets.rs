@@ -1,0 +1,129 @@
+//! Resolves [`Offsets`] from the running kernel's BTF. Rust emits no CO-RE relocations, so the programs
+//! take their offsets as read-only globals instead.
+
+use btf_rs::{Btf, Struct, Type};
+use netwatch_common::Offsets;
+
+use super::KernelError;
+
+/// Where the kernel describes its own types (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Every member that the programs read.
+///
+/// # Errors
+/// [`KernelError::NoBtf`] where the kernel has no BTF, [`KernelError::Member`] where it lacks a member
+/// that the programs cannot do without.
+pub(super) fn resolve() -> Result<Offsets, KernelError> {
+    let btf = Btf::from_file(VMLINUX).map_err(|error| KernelError::NoBtf(error.to_string()))?;
+    resolve_with(|path| member(&btf, path))
+}
+
+fn resolve_with(find: impl Fn(&str) -> Option<u32>) -> Result<Offsets, KernelError> {
+    let offsets = Offsets::MEMBERS
+        .iter()
+        .map(|&(path, optional)| match find(path) {
+            Some(offset) => Ok(offset),
+            None if optional => Ok(Offsets::MISSING),
+            None => Err(KernelError::Member(path)),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Offsets::from_members(offsets.into_iter()))
+}
+
+/// Byte offset of `structure.member.member`.
+fn member(btf: &Btf, path: &str) -> Option<u32> {
+    let mut names = path.split('.');
+    let structure = names.next()?;
+    let mut current =
+        btf.resolve_types_by_name(structure).ok()?.into_iter().find_map(|found| match found {
+            Type::Struct(found) => Some(found),
+            _ => None,
+        })?;
+    let mut offset = 0;
+    let mut names = names.peekable();
+    while let Some(name) = names.next() {
+        let (bits, r#type) = find(btf, &current, name)?;
+        if bits % 8 != 0 {
+            return None;
+        }
+        offset += bits / 8;
+        if names.peek().is_some() {
+            current = composite(btf, r#type)?;
+        }
+    }
+    Some(offset)
+}
+
+/// Offset in bits and type of a member, which may lie in an anonymous structure or union.
+fn find(btf: &Btf, within: &Struct, name: &str) -> Option<(u32, Type)> {
+    for member in &within.members {
+        let r#type = btf.resolve_chained_type(member).ok()?;
+        match btf.resolve_name(member) {
+            Ok(found) if found == name => {
+                // A bit-field cannot be read by its offset.
+                return (member.bitfield_size().unwrap_or(0) == 0).then(|| (member.bit_offset(), r#type));
+            }
+            Ok(found) if !found.is_empty() => {}
+            _ => {
+                if let Some(inner) = composite(btf, r#type)
+                    && let Some((bits, r#type)) = find(btf, &inner, name)
+                {
+                    return Some((member.bit_offset() + bits, r#type));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The structure or union behind qualifiers and typedefs.
+fn composite(btf: &Btf, mut r#type: Type) -> Option<Struct> {
+    // A chain of qualifiers is short; the bound is for BTF that runs in a circle.
+    for _ in 0..16 {
+        r#type = match r#type {
+            Type::Struct(found) | Type::Union(found) => return Some(found),
+            Type::Typedef(ref alias) => btf.resolve_chained_type(alias).ok()?,
+            Type::Const(ref alias) => btf.resolve_chained_type(alias).ok()?,
+            Type::Volatile(ref alias) => btf.resolve_chained_type(alias).ok()?,
+            Type::TypeTag(ref alias) => btf.resolve_chained_type(alias).ok()?,
+            _ => return None,
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_member_is_named() {
+        let offsets = resolve_with(|path| (path != "sock.sk_err").then_some(8));
+        assert!(matches!(offsets, Err(KernelError::Member("sock.sk_err"))));
+    }
+
+    #[test]
+    fn a_member_that_may_be_missing_is_marked() {
+        let offsets = resolve_with(|path| (path != "task_struct.loginuid.val").then_some(8)).unwrap();
+        assert_eq!(offsets.task_loginuid, Offsets::MISSING);
+        assert_eq!(offsets.sk_err, 8);
+    }
+
+    /// What must hold on every kernel, whatever the layout; skipped where there is no BTF to read.
+    #[test]
+    fn the_running_kernel_resolves() {
+        if !std::path::Path::new(VMLINUX).exists() {
+            println!("SKIP the_running_kernel_resolves: no {VMLINUX}");
+            return;
+        }
+        let offsets = resolve().unwrap();
+        // `struct sock_common` comes first in `struct sock`, the address pair first in that.
+        assert_eq!(offsets.sk_daddr, 0);
+        assert_eq!(offsets.sk_rcv_saddr, 4);
+        assert_eq!(offsets.sk_num, offsets.sk_dport + 2);
+        assert_eq!(offsets.socket_inode % 8, 0);
+        assert_eq!(offsets.mm_arg_end, offsets.mm_arg_start + 8);
+        assert_ne!(offsets.dentry_name, offsets.dentry_parent);
+    }
+}
