@@ -70,7 +70,10 @@ pub struct Header {
     /// One of [`kind`].
     pub kind: u16,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 2],
+    /// Another value whenever a record, of whatever kind, was lost before this one: a reader that sees it
+    /// change knows that something is missing between the two. 0 until then.
+    pub loss: u32,
     /// When it happened, nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub ts: u64,
 }

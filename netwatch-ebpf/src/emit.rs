@@ -19,12 +19,19 @@ static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static LOST: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
 
+/// When a record was lost last, nanoseconds since boot; each record carries its lower half. A time and
+/// not a count, because BPF code built for any kernel has no atomic addition: of two CPUs that store at
+/// once either is a new value to the reader.
+static mut LAST_LOSS: u64 = 0;
+
 /// A header for a record of this kind, now.
 #[inline(always)]
 pub(crate) fn header(kind: u16) -> Header {
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_boot_ns() };
-    Header { kind, pad: [0; 6], ts }
+    // SAFETY: one aligned word, read as it is.
+    let loss = unsafe { (&raw const LAST_LOSS).read_volatile() };
+    Header { kind, pad: [0; 2], loss: loss as u32, ts }
 }
 
 /// Room for one `T` in the ring; where there is none the loss is counted under `kind`.
@@ -55,6 +62,8 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
 /// Counts one lost record.
 #[inline(always)]
 pub(crate) fn lost(kind: u16) {
+    // SAFETY: a helper without arguments, and one aligned word.
+    unsafe { (&raw mut LAST_LOSS).write_volatile(bpf_ktime_get_boot_ns()) };
     if let Some(count) = LOST.get_ptr_mut(u32::from(kind)) {
         // SAFETY: this CPU's own slot of the map.
         unsafe { *count += 1 };

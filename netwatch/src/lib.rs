@@ -7,12 +7,22 @@
 //!
 //! `commands` composes; nobody else knows two neighbours at once. See ARCHITECTURE.md.
 
+pub mod agent;
+pub mod cli;
 pub mod commands;
+pub mod decode;
+pub mod ends;
 pub mod escape;
+pub mod filter;
 pub mod kernel;
+pub mod listeners;
+pub mod loss;
 pub mod model;
 pub mod origin;
-pub mod process_view;
+pub mod output;
+pub mod process;
+pub mod seeding;
 pub mod services;
 pub mod snapshot;
+pub mod tracker;
 pub mod where_it_runs;

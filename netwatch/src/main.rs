@@ -1,3 +1,39 @@
-//! The netwatch command.
+//! The netwatch command: reads the command line, runs, and turns what went wrong into one line and an exit
+//! status.
 
-fn main() {}
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use netwatch::cli::{self, Command};
+use netwatch::commands::{doctor, is_closed_pipe, list, watch};
+
+/// Wrong usage.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) if error.use_stderr() => {
+            let _ = writeln!(io::stderr(), "{}", cli::one_line(&error));
+            return USAGE.into();
+        }
+        Err(help) => {
+            // Help and version; whoever closed the pipe does not want them.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    let result = match command {
+        Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
+        Command::Watch(options) => watch::run(*options),
+        Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
+    };
+    result.unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
+        // Nobody can be told that stderr is closed.
+        let _ = writeln!(io::stderr(), "netwatch: {error:#}");
+        ExitCode::FAILURE
+    })
+}

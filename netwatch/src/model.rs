@@ -150,8 +150,27 @@ impl State {
 pub struct ProcessKey {
     /// Thread group.
     pub pid: u32,
-    /// Start of its leader, nanoseconds since boot.
+    /// Start of its leader, nanoseconds since boot, in whole clock ticks (see [`ProcessKey::new`]).
     pub start: u64,
+}
+
+impl ProcessKey {
+    /// A clock tick of `/proc`, nanoseconds: `USER_HZ` is 100 on every architecture that Linux still has
+    /// but alpha.
+    const TICK: u64 = 10_000_000;
+
+    /// `start` as the kernel keeps it is cut to the tick, as `/proc/PID/stat` tells it, so that a process
+    /// has one key wherever it was read. Within one tick the kernel does not come back to a pid.
+    #[must_use]
+    pub const fn new(pid: u32, start: u64) -> Self {
+        Self { pid, start: start / Self::TICK * Self::TICK }
+    }
+
+    /// From the start that `/proc/PID/stat` tells.
+    #[must_use]
+    pub const fn from_ticks(pid: u32, ticks: u64) -> Self {
+        Self { pid, start: ticks.saturating_mul(Self::TICK) }
+    }
 }
 
 impl fmt::Display for ProcessKey {
@@ -193,14 +212,27 @@ pub struct Image {
     pub exe_state: ExeState,
     /// Device number as in `stat.st_dev`, and inode; 0 where not known.
     pub file: (u64, u64),
+    /// Inode number of the mount namespace in which `exe` means something; 0 where not known.
+    pub mntns: u32,
     /// Arguments as at exec.
     pub args: Arc<[Arc<str>]>,
 }
 
 impl Image {
+    /// Arguments as they lie in memory, each with a NUL at its end; a last one may lack it, where it was
+    /// cut or somebody wrote over it.
+    #[must_use]
+    pub fn arguments(bytes: &[u8]) -> Arc<[Arc<str>]> {
+        if bytes.is_empty() {
+            return Arc::new([]);
+        }
+        let whole = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        whole.split(|b| *b == 0).map(|argument| crate::escape::utf8(argument).into()).collect()
+    }
+
     /// Nothing known.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
-        Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), args: Arc::new([]) })
+        Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
     }
 }

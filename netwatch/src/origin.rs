@@ -4,12 +4,9 @@
 //! What was observed always goes before what is inferred, and port numbers come last: see [`Basis`],
 //! whose order is the order of trust.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use serde::Serialize;
 
-use crate::model::{Endpoint, Proto, State};
+use crate::model::{Endpoint, State};
 
 /// The end that began a connection, relative to the end that the record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -222,6 +219,17 @@ pub const fn endpoint(side: Side, local: Endpoint, remote: Endpoint) -> Option<E
     }
 }
 
+/// The end that the connection came to: it has the port that a service is known by. `side` is `None` for
+/// a socket that waits for anybody. `None` where nobody knows.
+#[must_use]
+pub const fn responder(side: Option<Side>, local: Endpoint, remote: Option<Endpoint>) -> Option<Endpoint> {
+    match side {
+        None | Some(Side::Remote) => Some(local),
+        Some(Side::Local | Side::Both) => remote,
+        Some(Side::Unknown) => None,
+    }
+}
+
 /// Ports below this one need a privilege to bind unless `ip_unprivileged_port_start` says otherwise:
 /// `PROT_SOCK` in include/net/sock.h.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -252,81 +260,6 @@ pub fn by_port_range(local: u16, remote: u16, range: (u16, u16)) -> Option<Side>
     match (by_range, by_privilege) {
         (Some(a), Some(b)) if a != b => None,
         (a, b) => a.or(b),
-    }
-}
-
-/// Where a socket listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Listening {
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// Of the socket.
-    pub proto: Proto,
-    /// Bound address, mapped form taken off; the unspecified address for a wildcard.
-    pub local: Endpoint,
-    /// `IPV6_V6ONLY` is set: a wildcard IPv6 socket takes no IPv4 connections. Of no meaning for others.
-    pub v6only: bool,
-}
-
-impl Listening {
-    /// 0 for no match, else the more specific the greater: as `compute_score` in net/ipv4/inet_hashtables.c
-    /// prefers a socket bound to an address, and one of the packet's own family.
-    fn score(&self, ip: IpAddr) -> u8 {
-        match (self.local.ip, ip) {
-            (bound, ip) if bound == ip => 3,
-            (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(_))
-            | (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(_)) => 2,
-            (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(_)) if !self.v6only => 1,
-            _ => 0,
-        }
-    }
-}
-
-/// All that listens on the host, found by the address that a connection came to. `T` tells one listener
-/// from another: a cookie, an index.
-#[derive(Clone, Debug)]
-pub struct Listeners<T> {
-    by_port: HashMap<(u32, Proto, u16), Vec<(Listening, T)>>,
-}
-
-impl<T> Default for Listeners<T> {
-    fn default() -> Self {
-        Self { by_port: HashMap::new() }
-    }
-}
-
-impl<T: PartialEq> Listeners<T> {
-    /// Several may share an address (`SO_REUSEPORT`).
-    pub fn insert(&mut self, at: Listening, id: T) {
-        self.by_port.entry((at.netns, at.proto, at.local.port)).or_default().push((at, id));
-    }
-
-    /// Forgets what [`Listeners::insert`] was told; tells whether it was known.
-    pub fn remove(&mut self, at: &Listening, id: &T) -> bool {
-        let key = (at.netns, at.proto, at.local.port);
-        let Some(same_port) = self.by_port.get_mut(&key) else { return false };
-        let before = same_port.len();
-        same_port.retain(|(_, other)| other != id);
-        let known = same_port.len() < before;
-        if same_port.is_empty() {
-            self.by_port.remove(&key);
-        }
-        known
-    }
-
-    /// The listener that owns `local`, the most specific of them; of several alike the one that was
-    /// inserted first. A wildcard IPv6 listener owns IPv4 addresses too unless it is `v6only`.
-    #[must_use]
-    pub fn find(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<&T> {
-        let same_port = self.by_port.get(&(netns, proto, local.port))?;
-        let mut best = None;
-        for (at, id) in same_port {
-            let score = at.score(local.ip);
-            if score > best.map_or(0, |(score, _)| score) {
-                best = Some((score, id));
-            }
-        }
-        best.map(|(_, id)| id)
     }
 }
 
@@ -361,42 +294,6 @@ mod tests {
         assert_eq!(by_port_range(900, 3000, (500, 1000)), None);
         // Everything is ephemeral: only the privilege speaks.
         assert_eq!(by_port_range(2000, 80, (1, 65535)), Some(Side::Local));
-    }
-
-    #[test]
-    fn the_most_specific_listener_is_found() {
-        let mut listeners = Listeners::default();
-        let listen = |local, v6only| Listening { netns: 1, proto: Proto::Tcp, local: at(local), v6only };
-        listeners.insert(listen("[::]:80", false), 'd');
-        listeners.insert(listen("0.0.0.0:80", false), 'w');
-        listeners.insert(listen("10.0.0.1:80", false), 'x');
-        listeners.insert(listen("[::]:81", true), 'o');
-        listeners.insert(listen("[::]:82", false), 'e');
-        listeners.insert(listen("[::1]:82", false), 'f');
-        let find = |netns, local| listeners.find(netns, Proto::Tcp, at(local)).copied();
-        assert_eq!(find(1, "10.0.0.1:80"), Some('x'));
-        assert_eq!(find(1, "10.0.0.2:80"), Some('w'));
-        assert_eq!(find(1, "[fe80::1]:80"), Some('d'));
-        assert_eq!(find(1, "10.0.0.1:81"), None);
-        assert_eq!(find(1, "[::1]:81"), Some('o'));
-        assert_eq!(find(1, "10.0.0.1:82"), Some('e'));
-        assert_eq!(find(1, "[::1]:82"), Some('f'));
-        assert_eq!(find(2, "10.0.0.1:80"), None);
-        assert_eq!(listeners.find(1, Proto::Udp, at("10.0.0.1:80")), None);
-    }
-
-    #[test]
-    fn listeners_are_forgotten() {
-        let mut listeners = Listeners::default();
-        let here = Listening { netns: 1, proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
-        listeners.insert(here, 1);
-        listeners.insert(here, 2);
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&1));
-        assert!(listeners.remove(&here, &1));
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&2));
-        assert!(!listeners.remove(&here, &1));
-        assert!(listeners.remove(&here, &2));
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
     }
 
     #[test]

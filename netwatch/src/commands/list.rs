@@ -11,10 +11,10 @@ use std::io::{self, BufWriter, Write};
 use anyhow::{Context as _, Result, bail};
 
 use crate::model::{Proto, State};
+use crate::seeding;
 use crate::snapshot::{self, Holder, Holders, Note, ProcessRow, Scope, SocketRow, holders, netns, processes};
 
 mod json;
-mod origins;
 mod resolve;
 mod text;
 
@@ -153,7 +153,7 @@ fn warning(holders: &Holders) -> Option<String> {
 /// All that one look saw, joined.
 struct Look {
     sockets: Vec<SocketRow>,
-    origins: Vec<Option<origins::Found>>,
+    origins: Vec<Option<seeding::Found>>,
     holders: Holders,
     processes: Vec<ProcessRow>,
     by_pid: HashMap<u32, usize>,
@@ -167,7 +167,7 @@ impl Look {
         let holders = holders::all()?;
         let processes = processes::all()?;
         Ok(Self {
-            origins: origins::find(&sockets, &port_ranges),
+            origins: seeding::find(&sockets, &port_ranges),
             by_pid: processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect(),
             namespaces: port_ranges.into_keys().collect(),
             sockets,
@@ -212,7 +212,7 @@ impl Look {
 /// A socket with what belongs to it.
 struct Row<'a> {
     socket: &'a SocketRow,
-    found: Option<origins::Found>,
+    found: Option<seeding::Found>,
     /// The oldest holder.
     process: Option<&'a ProcessRow>,
     /// The oldest holder of the end that began it.

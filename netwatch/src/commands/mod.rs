@@ -1,3 +1,16 @@
-//! One file a command: reads its options, joins the rooms, and prints.
+//! One file a command: each composes the rooms, and nothing else does.
 
+use std::io;
+
+pub mod doctor;
 pub mod list;
+pub mod watch;
+
+/// Whether a command ended because nobody reads its output any more, which is no failure.
+#[must_use]
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        cause == Some(io::ErrorKind::BrokenPipe)
+    })
+}

@@ -13,7 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use lost::{Lost, LostCounter};
-pub use plan::{JOBS, Job, NEVER_SEEN, Phase};
+pub use plan::Phase;
+use plan::{JOBS, NEVER_SEEN};
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -85,8 +86,16 @@ pub struct Refused {
 pub struct Coverage {
     /// In the order of the plan.
     pub jobs: Vec<(&'static str, Covered)>,
-    /// In words.
-    pub unseen: Vec<&'static str>,
+    /// In words, for lack of a probe.
+    unseen: Vec<&'static str>,
+}
+
+impl Coverage {
+    /// What is not seen, in words.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<&'static str> {
+        self.unseen.iter().chain(NEVER_SEEN).copied().collect()
+    }
 }
 
 /// The kernel side, loaded. Dropping it detaches every probe.

@@ -13,7 +13,7 @@ pub enum Phase {
 
 /// How one program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub(super) enum Hook {
     /// A typed tracepoint of this name.
     TypedTracepoint(&'static str),
     /// `syscalls:sys_…`
@@ -24,7 +24,7 @@ pub enum Hook {
 
 /// One program of a rung.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe {
+pub(super) struct Probe {
     /// The function in the object file.
     pub program: &'static str,
     /// Where it goes.
@@ -33,7 +33,7 @@ pub struct Probe {
 
 /// One way to do a job: all its probes, or it is not taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Rung {
+pub(super) struct Rung {
     /// As `doctor` prints it.
     pub name: &'static str,
     /// What it attaches.
@@ -44,7 +44,7 @@ pub struct Rung {
 
 /// Something that has to be observed.
 #[derive(Clone, Copy, Debug)]
-pub struct Job {
+pub(super) struct Job {
     /// As `doctor` and `coverage` name it.
     pub name: &'static str,
     /// When it is attached.
@@ -66,7 +66,7 @@ const fn syscall(tracepoint: &'static str) -> Probe {
 }
 
 /// The plan itself.
-pub const JOBS: &[Job] = &[
+pub(super) const JOBS: &[Job] = &[
     Job {
         name: "process",
         phase: Phase::Processes,
@@ -132,7 +132,7 @@ pub const JOBS: &[Job] = &[
 ];
 
 /// What no probe here sees, whatever the kernel.
-pub const NEVER_SEEN: &[&str] = &["UDP flows", "raw and packet sockets"];
+pub(super) const NEVER_SEEN: &[&str] = &["UDP flows", "raw and packet sockets"];
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,19 @@ pub struct Holders {
 }
 
 impl Holders {
+    /// These, each with the inode of what it holds.
+    #[must_use]
+    pub fn of_each(each: impl IntoIterator<Item = (u64, Holder)>) -> Self {
+        let mut holders = Self::default();
+        for (inode, holder) in each {
+            holders.by_inode.entry(inode).or_default().push(holder);
+        }
+        for same in holders.by_inode.values_mut() {
+            same.sort_unstable();
+        }
+        holders
+    }
+
     /// By pid, then descriptor; empty where nobody that could be seen holds it.
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
@@ -55,21 +68,19 @@ impl Holders {
 /// Where `/proc` cannot be read.
 pub fn all() -> Result<Holders, SnapshotError> {
     let pids = processes::pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
-    let mut holders = Holders::default();
+    let mut found = Vec::new();
+    let mut denied = 0;
     for pid in pids {
-        if let Err(error) = read(pid, &mut holders)
+        if let Err(error) = read(pid, &mut found)
             && error.kind() == io::ErrorKind::PermissionDenied
         {
-            holders.denied += 1;
+            denied += 1;
         }
     }
-    for same in holders.by_inode.values_mut() {
-        same.sort_unstable();
-    }
-    Ok(holders)
+    Ok(Holders { denied, ..Holders::of_each(found) })
 }
 
-fn read(pid: u32, holders: &mut Holders) -> io::Result<()> {
+fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         // One may be allowed to list them and not to read them.
@@ -80,7 +91,7 @@ fn read(pid: u32, holders: &mut Holders) -> io::Result<()> {
         };
         let Some(inode) = parse::socket_link(link.as_os_str().as_bytes()) else { continue };
         let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        holders.by_inode.entry(inode).or_default().push(Holder { pid, fd });
+        found.push((inode, Holder { pid, fd }));
     }
     Ok(())
 }

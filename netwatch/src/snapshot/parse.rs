@@ -83,6 +83,11 @@ pub(crate) fn net_link(link: &[u8]) -> Option<u32> {
     bracketed(link, b"net:[")
 }
 
+/// The number in `mnt:[4026531840]`.
+pub(crate) fn mnt_link(link: &[u8]) -> Option<u32> {
+    bracketed(link, b"mnt:[")
+}
+
 /// The number in `socket:[12345]`, which is what a socket's descriptor reads as.
 pub(crate) fn socket_link(link: &[u8]) -> Option<u64> {
     bracketed(link, b"socket:[")

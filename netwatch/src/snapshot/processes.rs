@@ -7,8 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use nix::unistd::{SysconfVar, sysconf};
-
 use super::{SnapshotError, parse};
 use crate::escape;
 use crate::model::{ExeState, Image, ProcessKey};
@@ -57,13 +55,13 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
     let cmdline = bytes("cmdline");
     let (exe, exe_state, file) = if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid) };
     Some(ProcessRow {
-        key: ProcessKey { pid, start: since_boot(stat.start_ticks) },
+        key: ProcessKey::from_ticks(pid, stat.start_ticks),
         ppid: stat.ppid,
         comm: escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
         uid: parse::effective_uid(&bytes("status"))?,
         auid: parse::login_uid(&bytes("loginuid")),
         argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into(),
-        image: Arc::new(Image { exe, exe_state, file, args: arguments(&cmdline) }),
+        image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
     })
@@ -79,30 +77,6 @@ pub(super) fn pids() -> io::Result<Vec<u32>> {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(pids)
-}
-
-/// `USER_HZ` to nanoseconds.
-fn since_boot(ticks: u64) -> u64 {
-    static PER_SECOND: OnceLock<u64> = OnceLock::new();
-    // 100 on every architecture that Linux still has but alpha.
-    let per_second = *PER_SECOND.get_or_init(|| {
-        sysconf(SysconfVar::CLK_TCK)
-            .ok()
-            .flatten()
-            .and_then(|n| n.try_into().ok())
-            .filter(|n| *n > 0)
-            .unwrap_or(100)
-    });
-    ticks.saturating_mul(1_000_000_000 / per_second)
-}
-
-/// Arguments end with a NUL each; one who wrote over them may have left it off.
-fn arguments(cmdline: &[u8]) -> Arc<[Arc<str>]> {
-    if cmdline.is_empty() {
-        return Arc::new([]);
-    }
-    let whole = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
-    whole.split(|b| *b == 0).map(|argument| escape::utf8(argument).into()).collect()
 }
 
 /// The mark at the end of a link to a file whose name is gone: `d_path` in fs/d_path.c.
@@ -156,9 +130,23 @@ fn named(pid: u32, path: &[u8]) -> Option<Metadata> {
 }
 
 fn shares_mounts(pid: u32) -> bool {
-    let namespace = |path: &str| fs::read_link(path).ok();
-    let own = namespace("/proc/self/ns/mnt");
-    own.is_some() && own == namespace(&format!("/proc/{pid}/ns/mnt"))
+    own_mntns() != 0 && own_mntns() == mntns(pid)
+}
+
+/// The mount namespace that netwatch itself is in; 0 where it cannot be told.
+#[must_use]
+pub fn own_mntns() -> u32 {
+    static OWN: OnceLock<u32> = OnceLock::new();
+    *OWN.get_or_init(|| link_of_mntns("/proc/self/ns/mnt"))
+}
+
+fn mntns(pid: u32) -> u32 {
+    link_of_mntns(&format!("/proc/{pid}/ns/mnt"))
+}
+
+fn link_of_mntns(path: &str) -> u32 {
+    let link = fs::read_link(path).unwrap_or_default();
+    parse::mnt_link(link.as_os_str().as_bytes()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -260,7 +248,7 @@ mod tests {
 
     #[test]
     fn arguments_keep_empty_ones() {
-        let read = |bytes: &[u8]| arguments(bytes).iter().map(|a| a.to_string()).collect::<Vec<_>>();
+        let read = |bytes: &[u8]| Image::arguments(bytes).iter().map(|a| a.to_string()).collect::<Vec<_>>();
         assert_eq!(read(b"a\0\0b\0"), ["a", "", "b"]);
         assert_eq!(read(b"title without an end"), ["title without an end"]);
         assert_eq!(read(b"\xff\0"), ["\\xff"]);

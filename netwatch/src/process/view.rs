@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use nix::unistd::{Uid, User};
 use serde::{Serialize, Serializer};
 
+use super::Actor;
 use crate::model::{ExeState, ProcessKey};
+use crate::where_it_runs;
 
 /// A process, with the keys of the contract in its order.
 #[derive(Clone, Debug, Serialize)]
@@ -67,6 +69,55 @@ pub struct AncestorView<'a> {
     pub exe: Option<&'a str>,
 }
 
+/// Makes views: what they need beside the process.
+#[derive(Debug)]
+pub struct Viewer {
+    clock: BootClock,
+    users: Users,
+}
+
+impl Viewer {
+    /// Tells times by `clock`.
+    #[must_use]
+    pub fn new(clock: BootClock) -> Self {
+        Self { clock, users: Users::default() }
+    }
+
+    /// The object of a process, with what became of its file by now.
+    pub fn view<'a>(&mut self, actor: &'a Actor, exe_state: ExeState) -> ProcessView<'a> {
+        let process = &actor.process;
+        let place = where_it_runs::of_cgroup(&process.cgroup);
+        ProcessView {
+            pid: process.key.pid,
+            tid: actor.tid,
+            key: process.key,
+            start: self.clock.time(process.key.start),
+            comm: &process.comm,
+            thread: actor.thread.as_deref(),
+            exe: process.image.exe.as_deref(),
+            exe_state,
+            args: &process.image.args,
+            uid: process.uid,
+            user: self.users.name(process.uid),
+            auid: process.auid,
+            ppid: process.ppid,
+            cgroup: &process.cgroup,
+            container: place.container,
+            unit: place.unit.map(Into::into),
+            kernel: process.kernel,
+            ancestors: process
+                .ancestors()
+                .map(|ancestor| AncestorView {
+                    pid: ancestor.key.pid,
+                    key: ancestor.key,
+                    comm: &ancestor.comm,
+                    exe: ancestor.image.exe.as_deref(),
+                })
+                .collect(),
+        }
+    }
+}
+
 /// As `ts` is spelled: nine digits, so that columns and sorting hold.
 fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
@@ -94,6 +145,17 @@ impl BootClock {
         };
         let boot = nanoseconds(ClockId::CLOCK_BOOTTIME)?;
         Ok(Self { boot: nanoseconds(ClockId::CLOCK_REALTIME)? - boot })
+    }
+
+    /// The same reading, or another where the wall clock was set meanwhile: two readings differ by some
+    /// microseconds, and times of events should not go to and fro.
+    ///
+    /// # Errors
+    /// As [`BootClock::now`].
+    pub fn corrected(self) -> nix::Result<Self> {
+        const SET: u128 = 1_000_000;
+        let now = Self::now()?;
+        Ok(if now.boot.abs_diff(self.boot) > SET { now } else { self })
     }
 
     /// `None` where the result is no date.

@@ -1,28 +1,37 @@
 //! Who originated each connection, as far as one look can tell: the states of both ends, the listeners, and
-//! last of all the port numbers. Pure.
+//! last of all the port numbers. Pure; `list` prints it, and the tracker begins with it.
 
 use std::collections::HashMap;
 
-use crate::model::{Endpoint, Proto, State};
-use crate::origin::{Basis, Confidence, Listeners, Listening, Side, Verdict, by_port_range};
+use crate::ends::Ends;
+use crate::listeners::{Listeners, Listening};
+use crate::model::{Proto, State};
+use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
 use crate::snapshot::SocketRow;
 
 /// What was found out of one row, by indices into the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) verdict: Verdict,
+pub struct Found {
+    /// Who, why, how sure.
+    pub verdict: Verdict,
     /// The end that began it, where that end is on this host.
-    pub(super) initiator: Option<usize>,
+    pub initiator: Option<usize>,
+    /// The other end, where it is on this host.
+    pub peer: Option<usize>,
+    /// The listener that owns the local address, where that is how the connection came.
+    pub listener: Option<usize>,
 }
 
 /// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
-pub(super) fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -> Vec<Option<Found>> {
+/// `port_ranges` are the `ip_local_port_range` of each namespace.
+#[must_use]
+pub fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -> Vec<Option<Found>> {
     let index = Index::new(rows);
     rows.iter()
         .enumerate()
         .map(|(own, row)| {
             let remote = row.remote?;
-            let peer = index.peer(rows, row, remote);
+            let peer = index.ends.peer(row.netns, row.proto, row.local, remote);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
             let verdict = settle(here, there).unwrap_or_else(|| {
                 port_ranges
@@ -35,7 +44,8 @@ pub(super) fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -
                 Side::Remote => peer,
                 Side::Unknown => None,
             };
-            Some(Found { verdict, initiator })
+            let listener = index.listener(row).filter(|_| verdict.side == Side::Remote);
+            Some(Found { verdict, initiator, peer, listener })
         })
         .collect()
 }
@@ -55,47 +65,25 @@ fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
 }
 
 struct Index {
-    /// Cookies of what takes connections, or datagrams from anybody.
-    listeners: Listeners<u64>,
-    by_ends: HashMap<(Proto, Endpoint, Endpoint), Vec<usize>>,
+    /// What takes connections, or datagrams from anybody.
+    listeners: Listeners<usize>,
+    ends: Ends<usize>,
 }
 
 impl Index {
     fn new(rows: &[SocketRow]) -> Self {
-        let mut index = Self { listeners: Listeners::default(), by_ends: HashMap::new() };
+        let mut index = Self { listeners: Listeners::default(), ends: Ends::default() };
         for (i, row) in rows.iter().enumerate() {
             match row.remote {
-                Some(remote) => index.by_ends.entry((row.proto, row.local, remote)).or_default().push(i),
-                None => index.listeners.insert(
-                    Listening {
-                        netns: row.netns,
-                        proto: row.proto,
-                        local: row.local,
-                        // Unset is the default of the kernel: net.ipv6.bindv6only.
-                        v6only: row.v6only.unwrap_or(false),
-                    },
-                    row.cookie,
-                ),
+                Some(remote) => index.ends.insert(row.netns, row.proto, row.local, remote, i),
+                None => index.listeners.insert(Listening::of(row), i),
             }
         }
         index
     }
 
-    /// The other end's row: in the same namespace, or else the only one anywhere that fits, unless an
-    /// address means something else in each namespace. Where several fit, none does.
-    fn peer(&self, rows: &[SocketRow], row: &SocketRow, remote: Endpoint) -> Option<usize> {
-        let fitting = self.by_ends.get(&(row.proto, remote, row.local))?;
-        let netns = |i: usize| rows.get(i).map(|other| other.netns);
-        let mut near = fitting.iter().copied().filter(|i| netns(*i) == Some(row.netns));
-        if let Some(first) = near.next() {
-            return near.next().is_none().then_some(first);
-        }
-        let twins = self.by_ends.get(&(row.proto, row.local, remote)).map_or(0, Vec::len);
-        let local_only = row.local.ip.is_loopback() || remote.ip.is_loopback();
-        match fitting.as_slice() {
-            [only] if twins == 1 && !local_only => Some(*only),
-            _ => None,
-        }
+    fn listener(&self, row: &SocketRow) -> Option<usize> {
+        self.listeners.find(row.netns, row.proto, row.local).copied()
     }
 
     /// What an end knows without its peer.
@@ -109,7 +97,7 @@ impl Index {
                 }
             });
         }
-        let listened = self.listeners.find(row.netns, row.proto, row.local).is_some();
+        let listened = self.listener(row).is_some();
         // A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast
         // open whose listener is gone: one look cannot tell which.
         let ambiguous = row.state == State::SynRecv && row.inode != 0 && !listened;
@@ -122,7 +110,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Family;
+    use crate::model::{Endpoint, Family};
 
     const RANGE: (u16, u16) = (32768, 60999);
 
@@ -169,7 +157,7 @@ mod tests {
         found
             .into_iter()
             .map(|found| {
-                found.map_or("-".into(), |Found { verdict, initiator }| {
+                found.map_or("-".into(), |Found { verdict, initiator, .. }| {
                     let (side, basis) = (verdict.side.name(), verdict.basis.name());
                     let confidence = verdict.confidence.name();
                     match initiator {
@@ -190,6 +178,9 @@ mod tests {
             tcp("10.0.0.1:2000", "10.0.0.1:6000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+        let found = find(&rows, &HashMap::new());
+        let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
+        assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
     }
 
     #[test]
@@ -309,6 +300,9 @@ mod tests {
             udp("10.0.0.1:2000", "10.0.0.1:5000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+        let found = find(&rows, &HashMap::new());
+        let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
+        assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
         // TCP's listeners are no concern of UDP.
         let rows = [listen("0.0.0.0:5000"), udp("10.0.0.1:5000", "10.0.0.1:2000")];
         assert_eq!(told(&rows)[1], "unknown none unknown");

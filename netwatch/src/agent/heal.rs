@@ -1,0 +1,102 @@
+//! Losses, and the look at the host that repairs the tables after them. The look runs on a thread of its
+//! own: records keep coming meanwhile.
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netwatch_common::kind;
+
+use super::{AgentError, now};
+use crate::kernel::{Lost, LostCounter};
+use crate::loss::{Loss, LossReason};
+use crate::snapshot::{self, Holders, ProcessRow, Scope, Sockets, holders, processes};
+use crate::tracker::Look;
+
+/// A flood that loses records would only lose more under a look: so it waits for this long a pause,
+const QUIET: Duration = Duration::from_millis(300);
+/// but no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sockets, their holders, and processes, all seen after `sockets.began`.
+pub(super) struct HostLook {
+    pub(super) sockets: Look,
+    pub(super) processes: Vec<ProcessRow>,
+    pub(super) notes: Vec<snapshot::Note>,
+}
+
+impl HostLook {
+    pub(super) fn take() -> Result<Self, AgentError> {
+        let began = now()?;
+        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns)?;
+        let holders: Holders = holders::all()?;
+        let processes = processes::all()?;
+        Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })
+    }
+}
+
+pub(super) struct Healer {
+    counter: LostCounter,
+    told: Lost,
+    /// The first and the last loss that no look has healed.
+    unhealed: Option<(Instant, Instant)>,
+    look: Option<JoinHandle<Result<HostLook, AgentError>>>,
+}
+
+impl Healer {
+    pub(super) fn new(counter: LostCounter) -> Self {
+        Self { counter, told: [0; kind::COUNT as usize], unhealed: None, look: None }
+    }
+
+    /// What was lost since the last call; `undecodable` is taken and set to 0.
+    pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+        let lost = self.counter.read(&self.told);
+        let kinds: BTreeMap<_, _> = (0..)
+            .zip(lost.iter().zip(&self.told))
+            .filter_map(|(kind, (now, before))| Some((kind::name(kind)?, now.saturating_sub(*before))))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        self.told = lost;
+        let mut losses = Vec::new();
+        if !kinds.is_empty() {
+            losses.push(Loss { reason: LossReason::Ring, kinds });
+        }
+        if *undecodable > 0 {
+            let kinds = BTreeMap::from([("record", std::mem::take(undecodable))]);
+            losses.push(Loss { reason: LossReason::Undecodable, kinds });
+        }
+        if !losses.is_empty() {
+            let at = Instant::now();
+            let first = self.unhealed.map_or(at, |(first, _)| first);
+            self.unhealed = Some((first, at));
+        }
+        losses
+    }
+
+    /// Starts a look where one is due; tells whether it did.
+    pub(super) fn start_look(&mut self) -> bool {
+        let due =
+            self.unhealed.is_some_and(|(first, last)| last.elapsed() >= QUIET || first.elapsed() >= PATIENCE);
+        if !due || self.look.is_some() {
+            return false;
+        }
+        let Ok(look) = std::thread::Builder::new().name("netwatch-look".into()).spawn(HostLook::take) else {
+            // No thread now: the next tick tries again.
+            return false;
+        };
+        self.unhealed = None;
+        self.look = Some(look);
+        true
+    }
+
+    /// The look that was started, once it is there.
+    pub(super) fn finished(&mut self) -> Option<Result<HostLook, AgentError>> {
+        let look = self.look.take_if(|look| look.is_finished())?;
+        let look = look.join().unwrap_or_else(|_| Err(std::io::Error::other("the look panicked").into()));
+        if look.is_err() {
+            let at = Instant::now();
+            self.unhealed = Some((at, at));
+        }
+        Some(look)
+    }
+}

@@ -1,0 +1,311 @@
+//! The agent: the kernel side's records and looks at the host, brought together in the tables of
+//! processes and connections.
+//!
+//! Order matters at the start: attach, then look, then merge, then the records that came meanwhile. The
+//! other order loses what begins in between, or takes it for older than it is.
+
+mod heal;
+mod self_test;
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, RingBuf};
+use nix::time::{ClockId, clock_gettime};
+use thiserror::Error;
+
+use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
+use crate::kernel::{Coverage, Kernel, KernelError, Options, Phase};
+use crate::loss::Loss;
+use crate::model::{ProcessKey, State};
+use crate::process::ProcessTable;
+use crate::snapshot::{Note, SnapshotError, processes};
+use crate::tracker::{ConnectionEvent, Occasion, Tracker};
+use heal::{Healer, HostLook};
+
+pub use self_test::SelfTest;
+
+/// Why the agent cannot start, or not go on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The look at the host.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A system call of the agent's own.
+    #[error("cannot read the clock or the ring")]
+    Io(#[from] io::Error),
+}
+
+/// What there is to tell once it runs.
+#[derive(Debug)]
+pub struct Started {
+    /// What was there before: one for each socket.
+    pub seeds: Vec<ConnectionEvent>,
+    /// What began or ended while the look was taken.
+    pub events: Vec<ConnectionEvent>,
+    /// Whether a connection of netwatch's own came through.
+    pub self_test: SelfTest,
+    /// What could not be seen.
+    pub notes: Vec<Note>,
+}
+
+/// Runs until it is dropped, which detaches the probes.
+pub struct Agent {
+    kernel: Kernel,
+    records: Records,
+    tables: Tables,
+    healer: Healer,
+}
+
+/// How long to wait for the records of the self-test.
+const SELF_TEST_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// Loads, attaches, looks, merges.
+    ///
+    /// # Errors
+    /// Where the kernel side cannot run or the host cannot be looked at.
+    pub fn start(options: &Options) -> Result<(Self, Started), AgentError> {
+        let mut kernel = Kernel::load(options)?;
+        kernel.attach(Phase::Processes)?;
+        let processes = ProcessTable::of(&processes::all()?);
+        kernel.attach(Phase::Sockets)?;
+        let mut records = Records { ring: kernel.take_records()?, undecodable: 0 };
+        let test = self_test::perform();
+        let HostLook { sockets, processes: holders, notes } = HostLook::take()?;
+
+        let mut early = records.until(now()?);
+        let deadline = Instant::now() + SELF_TEST_PATIENCE;
+        while test.is_unfinished(&early, kernel.coverage()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+            early.extend(records.until(now()?));
+        }
+        let self_test = test.finish(&mut early, kernel.coverage());
+
+        let mut tables = Tables { tracker: Tracker::default(), processes, loss: 0, doubted: false };
+        let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
+        // Holders are named as they were when the look saw them hold; the early records' processes as they
+        // were when the probes came, and from there on as the records say.
+        tables.tracker.merge(
+            now()?,
+            &sockets,
+            Occasion::Start,
+            &begun(&early),
+            &ProcessTable::of(&holders),
+            &mut started.seeds,
+        );
+        for record in early {
+            tables.apply(&record, &mut started.events);
+        }
+        let healer = Healer::new(kernel.take_lost()?);
+        Ok((Self { kernel, records, tables, healer }, started))
+    }
+
+    /// What is attached.
+    #[must_use]
+    pub fn coverage(&self) -> &Coverage {
+        self.kernel.coverage()
+    }
+
+    /// A descriptor that becomes readable when there are records.
+    ///
+    /// # Errors
+    /// Where no descriptor is to be had.
+    pub fn readiness(&self) -> io::Result<OwnedFd> {
+        self.records.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Takes in `most` records at the most, and appends what there is to tell. False when there are no
+    /// more.
+    pub fn take(&mut self, most: usize, out: &mut Vec<ConnectionEvent>) -> bool {
+        for _ in 0..most {
+            let Some(record) = self.records.next() else { return false };
+            self.tables.apply(&record, out);
+        }
+        true
+    }
+
+    /// To be called several times a second: returns what was lost since the last call, and heals. What
+    /// healing finds is appended to `out`, to be told after the losses.
+    ///
+    /// # Errors
+    /// Where a look at the host failed; it is tried again.
+    pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
+        let losses = self.healer.losses(&mut self.records.undecodable);
+        if !losses.is_empty() {
+            self.tables.doubt();
+        }
+        if self.healer.start_look() {
+            self.tables.begin_look();
+        }
+        if let Some(look) = self.healer.finished() {
+            let look = look?;
+            // What happened before the end of the look has to be known when it is compared.
+            for record in self.records.until(now()?) {
+                self.tables.apply(&record, out);
+            }
+            self.tables.repair(now()?, &look, out);
+        }
+        Ok(losses)
+    }
+}
+
+/// Nanoseconds since boot, suspension included: the records' clock.
+fn now() -> io::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    u64::try_from(nanoseconds).map_err(io::Error::other)
+}
+
+/// The ring, decoded.
+struct Records {
+    ring: RingBuf<MapData>,
+    /// Records that made no sense, since last told.
+    undecodable: u64,
+}
+
+impl Records {
+    fn next(&mut self) -> Option<Record> {
+        loop {
+            let decoded = decode(&self.ring.next()?);
+            match decoded {
+                Ok(record) => return Some(record),
+                Err(error) => {
+                    log::debug!("{error}");
+                    self.undecodable += 1;
+                }
+            }
+        }
+    }
+
+    /// All that happened before `end`, nanoseconds since boot: under a flood the ring is never empty.
+    fn until(&mut self, end: u64) -> Vec<Record> {
+        let mut records = Vec::new();
+        while let Some(record) = self.next() {
+            let at = record.at;
+            records.push(record);
+            if at >= end {
+                break;
+            }
+        }
+        records
+    }
+}
+
+/// Cookies of the sockets whose first record among `records` is their beginning.
+fn begun(records: &[Record]) -> HashSet<u64> {
+    let mut seen = HashSet::new();
+    let mut begun = HashSet::new();
+    for record in records {
+        let Event::Socket(event) = &record.event else { continue };
+        if seen.insert(event.socket.cookie) && begins(event) {
+            begun.insert(event.socket.cookie);
+        }
+    }
+    begun
+}
+
+fn begins(event: &SocketEvent) -> bool {
+    match &event.act {
+        Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } => true,
+        // A child of a listener.
+        Act::Change(change) => change.old == State::SynRecv && change.new == State::Established,
+        Act::Accept(_) => false,
+    }
+}
+
+/// Connections and processes, kept by records.
+struct Tables {
+    tracker: Tracker,
+    processes: ProcessTable,
+    /// See [`Record::loss`].
+    loss: u32,
+    /// Something was lost since the look in progress began.
+    doubted: bool,
+}
+
+impl Tables {
+    fn apply(&mut self, record: &Record, out: &mut Vec<ConnectionEvent>) {
+        if record.loss != self.loss {
+            self.loss = record.loss;
+            self.doubt();
+        }
+        match &record.event {
+            Event::Process(event) => self.process(event),
+            Event::Socket(event) => {
+                if let Some(key) = actor(&event.act) {
+                    self.look_at(key);
+                }
+                self.tracker.apply(record.at, event, &mut self.processes, out);
+            }
+        }
+    }
+
+    fn process(&mut self, event: &ProcessEvent) {
+        if let ProcessEvent::Fork(fork) = event {
+            self.look_at(fork.parent);
+        }
+        self.processes.apply(event);
+        match event {
+            // /proc has the path as readers see it, and the numbers that stat(2) would give.
+            ProcessEvent::Exec(exec) => {
+                let (exe, _, file) = processes::exe(exec.task.key.pid);
+                self.processes.confirm_exe(exec.task.key, exe, file);
+            }
+            // Of several hierarchies /proc tells all.
+            ProcessEvent::Cgroup(cgroup) => {
+                if let Some(row) =
+                    cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
+                {
+                    self.processes.learn_one(&row);
+                }
+            }
+            ProcessEvent::Fork(_) | ProcessEvent::Exit(_) => {}
+        }
+    }
+
+    /// Completes a process from `/proc` where records alone do not name it.
+    fn look_at(&mut self, key: ProcessKey) {
+        if self.processes.wants_look(key)
+            && let Some(row) = processes::one(key.pid)
+            && row.key == key
+        {
+            self.processes.learn_one(&row);
+        }
+    }
+
+    fn doubt(&mut self) {
+        self.tracker.doubt();
+        self.processes.doubt();
+        self.doubted = true;
+    }
+
+    fn begin_look(&mut self) {
+        self.tracker.begin_look();
+        self.doubted = false;
+    }
+
+    fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
+        self.processes.learn(&look.processes);
+        self.processes.keep_only(&look.processes, look.sockets.began);
+        self.tracker.merge(at, &look.sockets, Occasion::Loss, &HashSet::new(), &self.processes, out);
+        if self.doubted {
+            // Another look is due already.
+            self.tracker.doubt();
+        }
+    }
+}
+
+fn actor(act: &Act) -> Option<ProcessKey> {
+    match act {
+        Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => {
+            Some(task.key)
+        }
+        Act::Change(_) => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! `netwatch doctor`: which probe does each job on this kernel, what is therefore not seen, and a
+//! connection to prove it.
+
+use std::io::{BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::agent::{Agent, SelfTest};
+use crate::kernel::{Covered, Options};
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DoctorOptions {
+    /// One object in place of text.
+    pub json: bool,
+}
+
+/// The self-test needs no more than this.
+const RING_BYTES: u32 = 1 << 20;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    kind: &'static str,
+    kernel: &'a str,
+    jobs: Vec<JobView<'a>>,
+    unseen: Vec<&'static str>,
+    self_test: SelfTestView<'a>,
+}
+
+#[derive(Serialize)]
+struct JobView<'a> {
+    job: &'a str,
+    #[serde(flatten)]
+    covered: &'a Covered,
+}
+
+#[derive(Serialize)]
+struct SelfTestView<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    came: &'a [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_done: Option<&'a str>,
+}
+
+/// Attaches, tests and prints. The exit status is a failure's where the self-test did not come through.
+///
+/// # Errors
+/// Where the probes cannot be had, and where `out` fails.
+pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    let (agent, started) = Agent::start(&Options { ring_bytes: RING_BYTES, all_states: false })?;
+    let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
+    let kernel = uname.release().to_string_lossy();
+    let self_test = match &started.self_test {
+        SelfTest::Passed(came) => SelfTestView { ok: true, came, missing: &[], not_done: None },
+        SelfTest::Missing(missing) => SelfTestView { ok: false, came: &[], missing, not_done: None },
+        SelfTest::NotDone(why) => SelfTestView { ok: false, came: &[], missing: &[], not_done: Some(why) },
+    };
+    let report = Report {
+        kind: "doctor",
+        kernel: &kernel,
+        jobs: agent.coverage().jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
+        unseen: agent.coverage().unseen(),
+        self_test,
+    };
+    let mut out = BufWriter::new(out);
+    if options.json {
+        serde_json::to_writer(&mut out, &report)?;
+        out.write_all(b"\n")?;
+    } else {
+        text(&report, &mut out)?;
+    }
+    out.flush()?;
+    Ok(if report.self_test.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text(report: &Report<'_>, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "kernel      {}", report.kernel)?;
+    for JobView { job, covered } in &report.jobs {
+        writeln!(out, "{job:<11} {}", covered.probe.unwrap_or("no probe can be had"))?;
+        for refused in &covered.refused {
+            writeln!(out, "            refused: {}: {}", refused.probe, refused.reason)?;
+        }
+    }
+    for (i, unseen) in report.unseen.iter().enumerate() {
+        writeln!(out, "{:<11} {unseen}", if i == 0 { "not seen" } else { "" })?;
+    }
+    let test = &report.self_test;
+    let result = match (test.ok, test.not_done) {
+        (true, _) => {
+            format!("passed: a connection of netwatch's own came through ({})", test.came.join(", "))
+        }
+        (false, Some(why)) => format!("not done, the connection could not be made (is loopback up?): {why}"),
+        (false, None) => format!("FAILED: no record came of: {}", test.missing.join(", ")),
+    };
+    writeln!(out, "{:<11} {result}", "self-test")?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Records about processes and cgroups.
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_flags, task_flags};
+
+use super::{Bytes, DecodeError};
+use crate::escape;
+use crate::model::{ExeState, Image, ProcessKey};
+
+/// A task as the kernel side read it. Strings are fit for JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Thread group and its start.
+    pub key: ProcessKey,
+    /// Thread.
+    pub tid: u32,
+    /// Thread group of the present parent.
+    pub ppid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Login user.
+    pub auid: Option<u32>,
+    /// It is a kernel thread.
+    pub kernel: bool,
+    /// Id of its cgroup in the unified hierarchy.
+    pub cgroup: u64,
+    /// Name of the leader.
+    pub comm: Arc<str>,
+    /// Name of the thread, where it is not the leader.
+    pub thread: Option<Arc<str>>,
+}
+
+/// Something happened to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// There is a new one.
+    Fork(ForkEvent),
+    /// It runs another program.
+    Exec(ExecEvent),
+    /// Its last thread is gone.
+    Exit(ProcessKey),
+    /// A cgroup was made, or a process moved into one.
+    Cgroup(CgroupEvent),
+}
+
+/// A new process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkEvent {
+    /// The child.
+    pub task: Task,
+    /// Who called fork(): not always the child's parent (CLONE_PARENT).
+    pub parent: ProcessKey,
+}
+
+/// A process has a new image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecEvent {
+    /// With its new name.
+    pub task: Task,
+    /// What it runs now; `file` has the device as the kernel numbers it inside.
+    pub image: Arc<Image>,
+    /// The path is not whole: the root's end is missing, and so there is none in `image`.
+    pub path_cut: bool,
+}
+
+/// A cgroup's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupEvent {
+    /// Inode number of its directory.
+    pub id: u64,
+    /// 0 is the unified hierarchy.
+    pub hierarchy: u32,
+    /// From the hierarchy's root.
+    pub path: Arc<str>,
+    /// Who moved into it; `None` where it was made.
+    pub moved: Option<ProcessKey>,
+}
+
+pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
+    let tgid = bytes.u32(at + offset_of!(Wire, tgid))?;
+    let tid = bytes.u32(at + offset_of!(Wire, tid))?;
+    let auid = bytes.u32(at + offset_of!(Wire, auid))?;
+    let name = |offset: usize| -> Result<Arc<str>, DecodeError> {
+        let name: [u8; COMM_LEN] = bytes.array(at + offset)?;
+        Ok(escape::utf8(name.split(|b| *b == 0).next().unwrap_or_default()).into())
+    };
+    Ok(Task {
+        key: ProcessKey::new(tgid, bytes.u64(at + offset_of!(Wire, start))?),
+        tid,
+        ppid: bytes.u32(at + offset_of!(Wire, ppid))?,
+        uid: bytes.u32(at + offset_of!(Wire, uid))?,
+        auid: (auid != u32::MAX).then_some(auid),
+        kernel: bytes.u32(at + offset_of!(Wire, flags))? & task_flags::KERNEL != 0,
+        cgroup: bytes.u64(at + offset_of!(Wire, cgroup))?,
+        comm: name(offset_of!(Wire, comm))?,
+        thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },
+    })
+}
+
+pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
+    Ok(ProcessEvent::Fork(ForkEvent {
+        task: task(bytes, offset_of!(Fork, task))?,
+        parent: ProcessKey::new(
+            bytes.u32(offset_of!(Fork, parent_tgid))?,
+            bytes.u64(offset_of!(Fork, parent_start))?,
+        ),
+    }))
+}
+
+pub(super) fn exit(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
+    let key = ProcessKey::new(bytes.u32(offset_of!(Exit, tgid))?, bytes.u64(offset_of!(Exit, start))?);
+    Ok(ProcessEvent::Exit(key))
+}
+
+pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
+    let path_len = usize::from(bytes.u16(offset_of!(Exec, path_len))?);
+    let args_len = usize::from(bytes.u16(offset_of!(Exec, args_len))?);
+    let components = bytes.tail(size_of::<Exec>(), path_len)?;
+    let args = bytes.tail(size_of::<Exec>() + path_len, args_len)?;
+    let flags = bytes.u32(offset_of!(Exec, flags))?;
+    let path_cut = flags & exec_flags::PATH_CUT != 0;
+    let path = path(components);
+    let exe_state = match bytes.u32(offset_of!(Exec, nlink))? {
+        0 if path.starts_with(b"/memfd:") => ExeState::Memfd,
+        0 => ExeState::Deleted,
+        _ => ExeState::Ok,
+    };
+    let image = Image {
+        exe: (!path_cut).then(|| escape::utf8(&path).into()),
+        exe_state,
+        file: (device(bytes.u32(offset_of!(Exec, dev))?), bytes.u64(offset_of!(Exec, ino))?),
+        mntns: bytes.u32(offset_of!(Exec, mntns))?,
+        args: Image::arguments(args),
+    };
+    Ok(ProcessEvent::Exec(ExecEvent {
+        task: task(bytes, offset_of!(Exec, task))?,
+        image: Arc::new(image),
+        path_cut,
+    }))
+}
+
+/// The record has the components from the file up, each with its NUL.
+fn path(components: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(components.len() + 1);
+    let whole = components.strip_suffix(b"\0").unwrap_or(components);
+    for component in whole.rsplit(|b| *b == 0) {
+        // A file that stands alone (a memfd) has its name for a root.
+        if component != b"/" {
+            path.push(b'/');
+            path.extend_from_slice(component);
+        }
+    }
+    path
+}
+
+/// From the kernel's own numbering (12 bits major, 20 minor: `include/linux/kdev_t.h`) to that of stat(2).
+fn device(dev: u32) -> u64 {
+    libc::makedev(dev >> 20, dev & 0xf_ffff)
+}
+
+pub(super) fn cgroup(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
+    let len = usize::from(bytes.u16(offset_of!(Cgroup, path_len))?);
+    let path = bytes.tail(size_of::<Cgroup>(), len)?;
+    let tgid = bytes.u32(offset_of!(Cgroup, tgid))?;
+    let start = bytes.u64(offset_of!(Cgroup, start))?;
+    Ok(ProcessEvent::Cgroup(CgroupEvent {
+        id: bytes.u64(offset_of!(Cgroup, id))?,
+        hierarchy: bytes.u32(offset_of!(Cgroup, hierarchy))?,
+        path: escape::utf8(path).into(),
+        moved: (tgid != 0).then(|| ProcessKey::new(tgid, start)),
+    }))
+}

@@ -1,0 +1,189 @@
+//! Records about TCP sockets.
+
+use std::mem::offset_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netwatch_common::{Begin, Change, Sock, change_flags, kind};
+
+use super::process::{Task, task};
+use super::{Bytes, DecodeError};
+use crate::model::{Endpoint, Family, ProcessKey, Proto, State, unmap};
+use crate::origin::Side;
+use crate::snapshot::Bytes as Payload;
+
+/// Something happened to a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketEvent {
+    /// Which.
+    pub socket: Socket,
+    /// What.
+    pub act: Act,
+}
+
+/// A socket as it was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// 0 where nobody had asked for it and the probe could not.
+    pub cookie: u64,
+    /// 0 where no file stood for it.
+    pub inode: u64,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Transport.
+    pub proto: Proto,
+    /// On the wire.
+    pub family: Family,
+    /// An IPv6 socket that speaks IPv4.
+    pub mapped: bool,
+    /// Port 0: not bound yet.
+    pub local: Endpoint,
+    /// Unspecified for a listener.
+    pub remote: Endpoint,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// A task began a connection.
+    Connect(Task),
+    /// A task made it a listener.
+    Listen(Task),
+    /// A task took it from its listener.
+    Accept(Task),
+    /// connect() failed and no transition tells why.
+    Refused {
+        /// The caller.
+        task: Task,
+        /// As the caller got it, positive.
+        errno: i32,
+    },
+    /// Its TCP state changed; whose doing that was is not said.
+    Change(StateChange),
+}
+
+/// A TCP state transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// Before.
+    pub old: State,
+    /// After.
+    pub new: State,
+    /// How the socket came to be, as far as the kernel side saw it.
+    pub born: Born,
+    /// Cookie of the listener that it came from.
+    pub listener: Option<u64>,
+    /// Who connected it; of a child, who called listen().
+    pub owner: Option<Owner>,
+    /// Whose FIN came first, as far as the kernel side saw it.
+    pub first_fin: Option<Side>,
+    /// The peer's FIN had been taken in; told on a transition to CLOSE.
+    pub done: bool,
+    /// No process had the socket any more; told on a transition to CLOSE.
+    pub dead: bool,
+    /// Told on a transition to CLOSE.
+    pub payload: Payload,
+    /// `sk_err` on a transition to CLOSE; 0: none.
+    pub errno: i32,
+}
+
+/// How a socket came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Born {
+    /// connect() was called on it.
+    Connected,
+    /// Of a listener.
+    Child,
+    /// listen() was called on it.
+    Listener,
+    /// Before the probes were there.
+    Unseen,
+}
+
+/// Who connected a socket, or called listen().
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process.
+    pub key: ProcessKey,
+    /// The thread.
+    pub tid: u32,
+    /// When, nanoseconds since boot.
+    pub at: u64,
+}
+
+pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeError> {
+    let socket = socket(bytes, offset_of!(Begin, sock))?;
+    let task = task(bytes, offset_of!(Begin, task))?;
+    let act = match kind {
+        kind::CONNECT => Act::Connect(task),
+        kind::LISTEN => Act::Listen(task),
+        kind::ACCEPT => Act::Accept(task),
+        _ => Act::Refused { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
+    };
+    Ok(SocketEvent { socket, act })
+}
+
+pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
+    let flags = bytes.u32(offset_of!(Change, flags))?;
+    let has = |flag| flags & flag != 0;
+    let listener = bytes.u64(offset_of!(Change, listener))?;
+    let tgid = bytes.u32(offset_of!(Change, owner_tgid))?;
+    let owner = Owner {
+        key: ProcessKey::new(tgid, bytes.u64(offset_of!(Change, owner_start))?),
+        tid: bytes.u32(offset_of!(Change, owner_tid))?,
+        at: bytes.u64(offset_of!(Change, began))?,
+    };
+    let change = StateChange {
+        old: State::from_kernel(bytes.u8(offset_of!(Change, old))?),
+        new: State::from_kernel(bytes.u8(offset_of!(Change, new))?),
+        born: match (has(change_flags::CONNECTED), has(change_flags::CHILD), has(change_flags::LISTENER)) {
+            (true, ..) => Born::Connected,
+            (_, true, _) => Born::Child,
+            (.., true) => Born::Listener,
+            _ => Born::Unseen,
+        },
+        listener: (listener != 0).then_some(listener),
+        owner: (tgid != 0).then_some(owner),
+        first_fin: match (has(change_flags::FIN_LOCAL), has(change_flags::FIN_REMOTE)) {
+            (true, _) => Some(Side::Local),
+            (_, true) => Some(Side::Remote),
+            _ => None,
+        },
+        done: has(change_flags::DONE),
+        dead: has(change_flags::DEAD),
+        payload: Payload {
+            sent: bytes.u64(offset_of!(Change, sent))?,
+            received: bytes.u64(offset_of!(Change, received))?,
+        },
+        errno: bytes.u16(offset_of!(Change, error))?.into(),
+    };
+    Ok(SocketEvent { socket: socket(bytes, offset_of!(Change, sock))?, act: Act::Change(change) })
+}
+
+/// `include/linux/socket.h`
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
+    let family = bytes.u16(at + offset_of!(Sock, family))?;
+    let address = |offset: usize| -> Result<IpAddr, DecodeError> {
+        let octets: [u8; 16] = bytes.array(at + offset)?;
+        match (family, octets) {
+            (AF_INET, [a, b, c, d, ..]) => Ok(Ipv4Addr::new(a, b, c, d).into()),
+            (AF_INET6, octets) => Ok(Ipv6Addr::from(octets).into()),
+            (other, _) => Err(DecodeError::Family(other)),
+        }
+    };
+    let (local_ip, local_mapped) = unmap(address(offset_of!(Sock, local))?);
+    let (remote_ip, remote_mapped) = unmap(address(offset_of!(Sock, remote))?);
+    let mapped = local_mapped || remote_mapped;
+    Ok(Socket {
+        cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
+        inode: bytes.u64(at + offset_of!(Sock, inode))?,
+        netns: bytes.u32(at + offset_of!(Sock, netns))?,
+        proto: Proto::Tcp,
+        family: if mapped { Family::Ipv4 } else { Family::of(local_ip) },
+        mapped,
+        local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
+        remote: Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? },
+    })
+}

@@ -1,0 +1,102 @@
+//! Which two ends on this host make one connection. Pure.
+
+use std::collections::HashMap;
+
+use crate::model::{Endpoint, Proto};
+
+/// Connected ends, found by their addresses. `T` tells one end from another: a cookie, an index.
+#[derive(Clone, Debug)]
+pub struct Ends<T> {
+    /// By protocol, local and remote address; with each end its network namespace.
+    by_addresses: HashMap<(Proto, Endpoint, Endpoint), Vec<(u32, T)>>,
+}
+
+impl<T> Default for Ends<T> {
+    fn default() -> Self {
+        Self { by_addresses: HashMap::new() }
+    }
+}
+
+impl<T: Copy + PartialEq> Ends<T> {
+    /// An end of the namespace `netns` that is connected from `local` to `remote`.
+    pub fn insert(&mut self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint, id: T) {
+        self.by_addresses.entry((proto, local, remote)).or_default().push((netns, id));
+    }
+
+    /// Forgets what [`Ends::insert`] was told.
+    pub fn remove(&mut self, proto: Proto, local: Endpoint, remote: Endpoint, id: T) {
+        let key = (proto, local, remote);
+        if let Some(same) = self.by_addresses.get_mut(&key) {
+            same.retain(|(_, other)| *other != id);
+            if same.is_empty() {
+                self.by_addresses.remove(&key);
+            }
+        }
+    }
+
+    /// The only end with just these addresses in this namespace.
+    #[must_use]
+    pub fn exact(&self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Option<T> {
+        let mut same = self.by_addresses.get(&(proto, local, remote))?.iter().filter(|(n, _)| *n == netns);
+        let first = same.next()?;
+        same.next().is_none().then_some(first.1)
+    }
+
+    /// The other end: in the same namespace, or else the only one anywhere that fits, unless an address
+    /// means something else in each namespace. Where several fit, none does.
+    #[must_use]
+    pub fn peer(&self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Option<T> {
+        let fitting = self.by_addresses.get(&(proto, remote, local))?;
+        if fitting.iter().any(|(other, _)| *other == netns) {
+            return self.exact(netns, proto, remote, local);
+        }
+        let twins = self.by_addresses.get(&(proto, local, remote)).map_or(0, Vec::len);
+        let local_only = local.ip.is_loopback() || remote.ip.is_loopback();
+        match fitting.as_slice() {
+            [(_, only)] if twins <= 1 && !local_only => Some(*only),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    #[test]
+    fn the_same_addresses_in_two_namespaces_are_two_connections() {
+        let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
+        let mut ends = Ends::default();
+        for (netns, c, s) in [(1, 'a', 'b'), (2, 'c', 'd')] {
+            ends.insert(netns, Proto::Tcp, client, server, c);
+            ends.insert(netns, Proto::Tcp, server, client, s);
+        }
+        assert_eq!(ends.peer(1, Proto::Tcp, client, server), Some('b'));
+        assert_eq!(ends.peer(2, Proto::Tcp, server, client), Some('c'));
+        assert_eq!(ends.peer(3, Proto::Tcp, server, client), None);
+        assert_eq!(ends.exact(2, Proto::Tcp, server, client), Some('d'));
+        ends.remove(Proto::Tcp, server, client, 'b');
+        // What is left over there belongs to the other client there.
+        assert_eq!(ends.peer(1, Proto::Tcp, client, server), None);
+    }
+
+    #[test]
+    fn a_wire_between_namespaces_is_crossed_where_only_one_fits() {
+        let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
+        let mut ends = Ends::default();
+        ends.insert(1, Proto::Tcp, client, server, 'a');
+        ends.insert(2, Proto::Tcp, server, client, 'b');
+        assert_eq!(ends.peer(1, Proto::Tcp, client, server), Some('b'));
+        assert_eq!(ends.peer(1, Proto::Udp, client, server), None);
+        ends.insert(3, Proto::Tcp, server, client, 'c');
+        assert_eq!(ends.peer(1, Proto::Tcp, client, server), None);
+        let (inner, outer) = (at("127.0.0.1:1"), at("127.0.0.1:2"));
+        ends.insert(1, Proto::Tcp, inner, outer, 'd');
+        assert_eq!(ends.peer(2, Proto::Tcp, outer, inner), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Which events are shown. Pure. A filter never changes what is known: it comes last.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use globset::GlobMatcher;
+use ipnet::IpNet;
+
+use crate::model::{Endpoint, Family, Proto, unmap};
+use crate::origin::Side;
+use crate::process::Process;
+use crate::tracker::{ConnectionEvent, End, Kind};
+use crate::where_it_runs;
+
+/// Conditions that all have to hold; the default has none.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of the process on this end.
+    pub pid: Option<u32>,
+    /// On its name, or on its executable's path.
+    pub process: Option<GlobMatcher>,
+    /// Its effective user.
+    pub uid: Option<u32>,
+    /// Any of these, at either end. None: any port.
+    pub ports: Vec<u16>,
+    /// This end.
+    pub local: Option<AddressPattern>,
+    /// The other end.
+    pub remote: Option<AddressPattern>,
+    /// Who began it.
+    pub origin: Option<Side>,
+    /// Any of these. None: any kind.
+    pub kinds: Vec<Kind>,
+    /// Transport.
+    pub proto: Option<Proto>,
+    /// Only this family; IPv4-mapped is IPv4.
+    pub family: Option<Family>,
+    /// Container id or the beginning of one, or a name.
+    pub container: Option<String>,
+    /// Network namespace inode number.
+    pub netns: Option<u32>,
+}
+
+impl Filter {
+    /// Whether an event is to be shown.
+    #[must_use]
+    pub fn shows(&self, event: &ConnectionEvent) -> bool {
+        let end = &event.end;
+        let process = end.process.as_ref().map(|actor| &*actor.process);
+        let ports = [Some(end.local.port), end.remote.map(|remote| remote.port)];
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.netns.is_none_or(|netns| netns == end.netns)
+            && self.proto.is_none_or(|proto| proto == end.proto)
+            && self.family.is_none_or(|family| family == end.family)
+            && self.origin.is_none_or(|side| end.side() == Some(side))
+            && (self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port))))
+            && self.ends(end)
+            && self.pid.is_none_or(|pid| process.is_some_and(|process| process.key.pid == pid))
+            && self.uid.is_none_or(|uid| process.is_some_and(|process| process.uid == uid))
+            && self
+                .process
+                .as_ref()
+                .is_none_or(|glob| process.is_some_and(|process| is_called(process, glob)))
+            && self.container.as_ref().is_none_or(|id| process.is_some_and(|process| is_in(process, id)))
+    }
+
+    fn ends(&self, end: &End) -> bool {
+        self.local.is_none_or(|pattern| pattern.fits(end.local))
+            && self.remote.is_none_or(|pattern| end.remote.is_some_and(|remote| pattern.fits(remote)))
+    }
+}
+
+fn is_called(process: &Process, glob: &GlobMatcher) -> bool {
+    glob.is_match(&*process.comm) || process.image.exe.as_deref().is_some_and(|exe| glob.is_match(exe))
+}
+
+/// Runtimes show ids cut to twelve digits, so a beginning does; a name has to be whole.
+fn is_in(process: &Process, id: &str) -> bool {
+    const SHORTEST: usize = 12;
+    let container = where_it_runs::of_cgroup(&process.cgroup).container;
+    container.is_some_and(|container| {
+        container == id || (id.len() >= SHORTEST && container.len() == 64 && container.starts_with(id))
+    })
+}
+
+/// `CIDR[:PORT]`: `10.0.0.0/8`, `10.0.0.1:443`, `[fe80::]/10`, `[2001:db8::/32]:443`, `::1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPattern {
+    network: IpNet,
+    port: Option<u16>,
+}
+
+impl AddressPattern {
+    fn fits(self, end: Endpoint) -> bool {
+        self.network.contains(&end.ip) && self.port.is_none_or(|port| port == end.port)
+    }
+}
+
+/// What an address pattern looks like.
+const FORM: &str = "not an address, CIDR or CIDR:PORT (an IPv6 address with a port stands in brackets)";
+
+impl FromStr for AddressPattern {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // `10.0.0.0/8`, `fe80::/10`, `::1`, `10.0.0.1`
+        if let Some(network) = network(text) {
+            return Ok(Self { network, port: None });
+        }
+        let (address, port) = match text.strip_prefix('[') {
+            // `[ADDRESS]…` or `[ADDRESS/BITS]…`, then `/BITS`, `:PORT`, or both.
+            Some(rest) => {
+                let (address, rest) = rest.split_once(']').ok_or(FORM)?;
+                let (bits, port) = match rest.split_once(':') {
+                    Some((bits, port)) => (bits, Some(port)),
+                    None => (rest, None),
+                };
+                (format!("{address}{bits}"), port)
+            }
+            None => {
+                let (address, port) = text.rsplit_once(':').ok_or(FORM)?;
+                (address.to_owned(), Some(port))
+            }
+        };
+        let port = port.map(str::parse).transpose().map_err(|_| "the port is not a number up to 65535")?;
+        Ok(Self { network: network(&address).ok_or(FORM)?, port })
+    }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    match text.parse::<IpNet>() {
+        Ok(network) => Some(network),
+        // One address; netwatch knows the mapped ones as IPv4.
+        Err(_) => text.parse::<IpAddr>().ok().map(|ip| IpNet::from(unmap(ip).0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::origin::Verdict;
+    use crate::process::Actor;
+    use crate::tracker::tests::{at, event};
+
+    fn fits(pattern: &str, end: &str) -> bool {
+        pattern.parse::<AddressPattern>().unwrap().fits(at(end))
+    }
+
+    #[test]
+    fn address_patterns() {
+        assert!(fits("10.0.0.0/8", "10.1.2.3:5"));
+        assert!(!fits("10.0.0.0/8", "11.1.2.3:5"));
+        assert!(fits("10.0.0.0/8:443", "10.1.2.3:443"));
+        assert!(!fits("10.0.0.0/8:443", "10.1.2.3:80"));
+        assert!(fits("10.1.2.3", "10.1.2.3:1") && !fits("10.1.2.3", "10.1.2.4:1"));
+        assert!(fits("10.1.2.3:1", "10.1.2.3:1") && !fits("10.1.2.3:1", "10.1.2.3:2"));
+        assert!(fits("::1", "[::1]:9") && fits("fe80::/10", "[fe80::5]:9"));
+        assert!(fits("[::1]", "[::1]:9") && fits("[::1]:9", "[::1]:9") && !fits("[::1]:8", "[::1]:9"));
+        assert!(fits("[fe80::]/10:9", "[fe80::5]:9") && fits("[fe80::/10]:9", "[fe80::5]:9"));
+        assert!(fits("::ffff:10.1.2.3", "10.1.2.3:1"));
+        assert!(fits("0.0.0.0/0", "10.1.2.3:1") && !fits("0.0.0.0/0", "[::1]:1"));
+        for bad in [
+            "",
+            "x",
+            "10.0.0.0/33",
+            "10.0.0.1:",
+            "10.0.0.1:99999",
+            "[::1",
+            "[::1]:",
+            "[::1]x",
+            ":80",
+            "::1/129",
+        ] {
+            assert!(bad.parse::<AddressPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_condition_has_to_hold() {
+        let mut open = event(Kind::Open, "10.0.0.1:40000", Some("10.0.0.2:443"));
+        open.end.verdict = Verdict::CONNECT;
+        let mut process = Process::clone(&crate::process::tests::process(77, None));
+        process.uid = 5;
+        process.cgroup = format!("/docker/{}", "a1".repeat(32)).into();
+        open.end.process = Some(Actor::leader(process.into()));
+        let listen = event(Kind::Listen, "0.0.0.0:443", None);
+        let glob = |text| Some(globset::Glob::new(text).unwrap().compile_matcher());
+        let none = Filter::default;
+        let cases: Vec<(Filter, [bool; 2])> = vec![
+            (none(), [true, true]),
+            (Filter { kinds: vec![Kind::Open, Kind::Close], ..none() }, [true, false]),
+            (Filter { ports: vec![1, 443], ..none() }, [true, true]),
+            (Filter { ports: vec![40000], ..none() }, [true, false]),
+            (Filter { origin: Some(Side::Local), ..none() }, [true, false]),
+            (Filter { origin: Some(Side::Unknown), ..none() }, [false, false]),
+            (Filter { pid: Some(77), ..none() }, [true, false]),
+            (Filter { uid: Some(5), ..none() }, [true, false]),
+            (Filter { uid: Some(6), ..none() }, [false, false]),
+            (Filter { process: glob("p7*"), ..none() }, [true, false]),
+            (Filter { process: glob("q*"), ..none() }, [false, false]),
+            (Filter { container: Some("a1".repeat(6)), ..none() }, [true, false]),
+            (Filter { container: Some("a1".repeat(5)), ..none() }, [false, false]),
+            (Filter { netns: Some(1), ..none() }, [true, true]),
+            (Filter { netns: Some(2), ..none() }, [false, false]),
+            (Filter { proto: Some(Proto::Udp), ..none() }, [false, false]),
+            (Filter { family: Some(Family::Ipv6), ..none() }, [false, false]),
+            (Filter { local: "10.0.0.1".parse().ok(), ..none() }, [true, false]),
+            (Filter { remote: "10.0.0.0/24:443".parse().ok(), ..none() }, [true, false]),
+            (Filter { pid: Some(77), ports: vec![1], ..none() }, [false, false]),
+        ];
+        for (filter, expected) in cases {
+            assert_eq!([filter.shows(&open), filter.shows(&listen)], expected, "{filter:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_panics(text in r"[\[\]0-9a-f:./]{0,24}") {
+            let _ = text.parse::<AddressPattern>();
+        }
+    }
+}

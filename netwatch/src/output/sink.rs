@@ -1,0 +1,136 @@
+//! The writer: a thread of its own, so that a reader who does not read never holds up the agent. What is
+//! waiting is bounded; beyond that the log drops lines and counts them.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// What waits at the most, but for the chunks under way: several seconds of a busy host's events.
+const MOST_WAITING: usize = 32 << 20;
+
+/// Chunks handed over and not yet written: one that is being written and one behind it.
+const CHUNKS: usize = 1;
+
+/// Large enough that a flood needs few system calls, small enough to be soon on the other side.
+const CHUNK: usize = 256 << 10;
+
+/// How long the end of the run waits for a reader.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why nothing more can be written.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// Nobody reads any more: a pipe was closed.
+    #[error("the output was closed")]
+    Closed,
+    /// The output failed: a full file system, say.
+    #[error("cannot write the output: {0}")]
+    Failed(#[source] io::Error),
+}
+
+/// Takes lines, and has them written in order.
+pub struct Sink {
+    waiting: Vec<u8>,
+    chunks: Option<SyncSender<Vec<u8>>>,
+    writer: Option<JoinHandle<()>>,
+    failure: Option<oneshot::Receiver<io::Error>>,
+}
+
+impl Sink {
+    pub(super) fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (chunks, received) = sync_channel(CHUNKS);
+        let (failed, failure) = oneshot::channel();
+        let writer = std::thread::Builder::new().name("netwatch-write".into()).spawn(move || {
+            if let Err(error) = write_all(out, &received) {
+                // Nobody waits for it any more: the run is over.
+                let _ = failed.send(error);
+            }
+        })?;
+        Ok(Self { waiting: Vec::new(), chunks: Some(chunks), writer: Some(writer), failure: Some(failure) })
+    }
+
+    /// Where the next line goes.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.waiting.len() >= CHUNK {
+            self.flush();
+        }
+        &mut self.waiting
+    }
+
+    /// Whether one more line may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < MOST_WAITING
+    }
+
+    /// Whether the reader has caught up so far that it may be told what it missed.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.waiting.len() < MOST_WAITING / 2
+    }
+
+    /// Hands over what waits, if the writer is ready for it.
+    pub(super) fn flush(&mut self) {
+        let Some(chunks) = &self.chunks else { return };
+        if self.waiting.is_empty() {
+            return;
+        }
+        match chunks.try_send(std::mem::take(&mut self.waiting)) {
+            Ok(()) => {}
+            // The writer's failure is told by `failed`.
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => self.waiting = back,
+        }
+    }
+
+    /// Waits until nothing more can be written, perhaps forever.
+    pub async fn failed(&mut self) -> SinkError {
+        if let Some(failure) = &mut self.failure
+            && let Ok(error) = failure.await
+        {
+            self.failure = None;
+            return kind_of(error);
+        }
+        std::future::pending().await
+    }
+
+    /// Writes what is left and ends the writer, as far as the reader lets it.
+    ///
+    /// # Errors
+    /// What the writer met.
+    pub fn finish(mut self) -> Result<(), SinkError> {
+        let deadline = Instant::now() + LAST_PATIENCE;
+        let wait = || std::thread::sleep(Duration::from_millis(2));
+        while !self.waiting.is_empty() && Instant::now() < deadline {
+            self.flush();
+            if !self.waiting.is_empty() {
+                if self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
+                    break;
+                }
+                wait();
+            }
+        }
+        self.chunks = None;
+        while self.writer.as_ref().is_some_and(|writer| !writer.is_finished()) && Instant::now() < deadline {
+            wait();
+        }
+        // A writer that is still stuck in a write ends with the process.
+        match self.failure.take().map(|mut failure| failure.try_recv()) {
+            Some(Ok(error)) => Err(kind_of(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn kind_of(error: io::Error) -> SinkError {
+    if error.kind() == io::ErrorKind::BrokenPipe { SinkError::Closed } else { SinkError::Failed(error) }
+}
+
+fn write_all(mut out: impl Write, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
+    while let Ok(chunk) = chunks.recv() {
+        out.write_all(&chunk)?;
+        out.flush()?;
+    }
+    Ok(())
+}

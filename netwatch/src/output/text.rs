@@ -1,0 +1,182 @@
+//! For people: one line an event, in columns, and reads as a sentence does: who, which way, whom, how
+//! known. Whatever comes from outside is escaped.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::json::errno;
+use super::{Line, Ready, Spell};
+use crate::escape;
+use crate::loss::{Loss, LossReason};
+use crate::model::Endpoint;
+use crate::origin::{Confidence, Side, responder};
+use crate::process::Actor;
+use crate::services::Services;
+use crate::tracker::{ConnectionEvent, End, Kind};
+
+/// Widths of the columns where nothing is longer: most names, IPv4 addresses with their ports.
+const EVENT: usize = 8;
+const WHO: usize = 20;
+const ADDRESS: usize = 21;
+
+pub(super) struct Text {
+    colour: bool,
+    zone: TimeZone,
+}
+
+impl Text {
+    pub(super) fn new(colour: bool) -> Self {
+        Self { colour, zone: TimeZone::system() }
+    }
+}
+
+impl Spell for Text {
+    fn spell(&mut self, _seq: u64, time: Timestamp, line: &Line<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        let time = time.to_zoned_datetime(self.zone.clone());
+        write!(out, "{} ", time.strftime("%H:%M:%S.%6f"))?;
+        match line {
+            Line::Ready(Ready { coverage, seeded }) => {
+                let event = self.event("ready", Style::new());
+                let sockets = if *seeded == 1 { "socket" } else { "sockets" };
+                write!(out, "{event} {}: {seeded} {sockets} were there before", time.strftime("%F %:z"))?;
+                for unseen in coverage.unseen() {
+                    write!(out, "; not seen: {unseen}")?;
+                }
+            }
+            Line::Loss(loss) => {
+                write!(out, "{} {}", self.event("loss", AnsiColor::Red.on_default().bold()), lost(loss))?;
+            }
+            Line::Connection(event) => {
+                let style = match event.kind {
+                    Kind::Fail => AnsiColor::Red.on_default(),
+                    Kind::Open => AnsiColor::Green.on_default(),
+                    Kind::Accept => AnsiColor::Cyan.on_default(),
+                    Kind::Listen | Kind::Unlisten => AnsiColor::Yellow.on_default(),
+                    Kind::Seed | Kind::Attempt | Kind::Close | Kind::State => Style::new().dimmed(),
+                };
+                let end = &event.end;
+                write!(
+                    out,
+                    "{} {} {:<WHO$} ",
+                    self.event(event.kind.name(), style),
+                    end.proto.name(),
+                    who(end.process.as_ref())
+                )?;
+                out.write_all(sentence(event).trim_end().as_bytes())?;
+            }
+        }
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+impl Text {
+    fn event(&self, name: &str, style: Style) -> String {
+        if self.colour { format!("{style}{name:<EVENT$}{style:#}") } else { format!("{name:<EVENT$}") }
+    }
+}
+
+fn lost(loss: &Loss) -> String {
+    let kinds: Vec<_> = loss.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let (why, then) = match loss.reason {
+        LossReason::Ring => ("the ring was full", "; the table will be read again and repaired"),
+        LossReason::Undecodable => ("they made no sense", ""),
+        LossReason::Stdout => ("the reader was too slow", ""),
+    };
+    format!("{} records are missing, {why}: {}{then}", loss.count(), kinds.join(", "))
+}
+
+/// `comm[pid]`
+fn who(actor: Option<&Actor>) -> String {
+    match actor {
+        Some(Actor { process, .. }) => format!("{}[{}]", escape::terminal(&process.comm), process.key.pid),
+        None => "-".into(),
+    }
+}
+
+fn sentence(event: &ConnectionEvent) -> String {
+    let end = &event.end;
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let Some(remote) = end.remote else {
+        let verb = if event.kind == Kind::Unlisten { "listened on" } else { "listens on" };
+        let _ = write!(out, "{verb} {}", named(end, end.local));
+        return out;
+    };
+    // The arrow goes from whoever began it.
+    let arrow = match end.verdict.side {
+        Side::Local => "->",
+        Side::Remote => "<-",
+        Side::Both => "<>",
+        Side::Unknown => "--",
+    };
+    let _ = write!(out, "{:>ADDRESS$} {arrow} {:<ADDRESS$} ", named(end, end.local), named(end, remote));
+    // Whom: the process at the other end, where that is here.
+    let whom = end.peer.as_ref().and_then(|peer| peer.process.as_ref());
+    let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
+    let _ = write!(out, "{}", how_known(end));
+    if event.kind == Kind::Fail
+        && let Some(number) = end.errno
+    {
+        let _ = write!(out, "; {}", errno(number));
+    }
+    if event.kind == Kind::State {
+        let _ = write!(out, "; {}", end.state.name());
+    }
+    if event.kind == Kind::Close {
+        if let Some(closed_by) = end.closed_by {
+            let _ = write!(out, "; closed: {}", closed_by.name());
+        }
+        if let Some(bytes) = end.bytes {
+            let _ = write!(out, ", {} B sent, {} B received", bytes.sent, bytes.received);
+        }
+        if let Some(duration) = end.duration {
+            let _ = write!(out, ", {}", lasted(duration));
+        }
+    }
+    if event.repaired {
+        out.push_str("; found out after a loss");
+    }
+    out
+}
+
+/// `connect`, or with how far to trust it where it was not seen; and what the rule of thumb had said where
+/// that is something else.
+fn how_known(end: &End) -> String {
+    let verdict = end.verdict;
+    let mut out = match verdict.confidence {
+        Confidence::Observed => verdict.basis.name().to_owned(),
+        Confidence::Unknown => "origin unknown".to_owned(),
+        confidence => format!("{}, {}", verdict.basis.name(), confidence.name()),
+    };
+    if let Some(remote) = end.remote {
+        let rule = crate::origin::port_rule(end.local.port, remote.port);
+        if rule != Side::Unknown && verdict.side != Side::Unknown && rule != verdict.side {
+            let _ = write!(out, " (by the ports: {})", rule.name());
+        }
+    }
+    out
+}
+
+/// An address; the responder's with the name of its port.
+fn named(end: &End, address: Endpoint) -> String {
+    let is_responder = responder(end.side(), end.local, end.remote) == Some(address);
+    let service =
+        is_responder.then(|| Services::host().name(end.proto, address.port)).flatten().map(escape::terminal);
+    match service {
+        Some(service) => format!("{address}({service})"),
+        None => address.to_string(),
+    }
+}
+
+fn lasted(nanoseconds: u64) -> String {
+    match nanoseconds {
+        0..1_000_000 => format!("{} us", nanoseconds / 1000),
+        1_000_000..1_000_000_000 => format!("{}.{} ms", nanoseconds / 1_000_000, nanoseconds / 100_000 % 10),
+        _ => format!("{}.{} s", nanoseconds / 1_000_000_000, nanoseconds / 100_000_000 % 10),
+    }
+}

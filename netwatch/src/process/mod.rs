@@ -1,0 +1,119 @@
+//! Processes: what one is, the table that keeps them with their true lineage, and the object that is
+//! printed. Pure but for the names of users.
+
+use std::sync::Arc;
+
+use crate::model::{Image, ProcessKey};
+
+pub mod table;
+pub mod view;
+
+pub use table::ProcessTable;
+
+/// A process as it was at one moment: a later exec or a new name makes another value, so whoever keeps
+/// this one keeps what acted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Survives the reuse of a pid.
+    pub key: ProcessKey,
+    /// Present parent.
+    pub ppid: u32,
+    /// Name of the thread-group leader, fit for JSON.
+    pub comm: Arc<str>,
+    /// Effective user.
+    pub uid: u32,
+    /// Login user, `None` if it never was set.
+    pub auid: Option<u32>,
+    /// What it runs.
+    pub image: Arc<Image>,
+    /// Id of the cgroup in the unified hierarchy; 0 where not known.
+    pub cgroup_id: u64,
+    /// Path of the cgroup; see [`crate::snapshot::ProcessRow::cgroup`].
+    pub cgroup: Arc<str>,
+    /// It is a kernel thread.
+    pub kernel: bool,
+    /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
+    /// process was first looked at.
+    pub parent: Option<Arc<Self>>,
+    /// Ancestors above.
+    depth: u32,
+}
+
+/// More ancestors than this are not kept: a program that forks and exits forever makes a line without
+/// end.
+const MOST_ANCESTORS: u32 = 128;
+
+impl Process {
+    /// Nearest first.
+    pub fn ancestors(&self) -> impl Iterator<Item = &Arc<Self>> {
+        std::iter::successors(self.parent.as_ref(), |process| process.parent.as_ref())
+    }
+
+    /// Puts `self` under `parent`. A line that grew too long loses its far half.
+    fn under(mut self, parent: Option<&Arc<Self>>) -> Self {
+        self.parent = parent.cloned();
+        self.depth = parent.map_or(0, |parent| parent.depth + 1);
+        if self.depth >= MOST_ANCESTORS {
+            let near: Vec<_> = self.ancestors().take(MOST_ANCESTORS as usize / 2).cloned().collect();
+            let mut above = None;
+            for process in near.iter().rev() {
+                above = Some(Arc::new(Self::clone(process).under(above.as_ref())));
+            }
+            self = self.under(above.as_ref());
+        }
+        self
+    }
+}
+
+/// Who did something: a process, and in it a thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// The process.
+    pub process: Arc<Process>,
+    /// The thread.
+    pub tid: u32,
+    /// Its name, where it is not the leader.
+    pub thread: Option<Arc<str>>,
+}
+
+impl Actor {
+    /// The process as a whole, no thread being known.
+    #[must_use]
+    pub fn leader(process: Arc<Process>) -> Self {
+        Self { tid: process.key.pid, process, thread: None }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A process of which nothing matters but who it is.
+    pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
+        let process = Process {
+            key: ProcessKey::from_ticks(pid, u64::from(pid)),
+            ppid: parent.map_or(0, |parent| parent.key.pid),
+            comm: format!("p{pid}").into(),
+            uid: 0,
+            auid: None,
+            image: Image::unknown(),
+            cgroup_id: 0,
+            cgroup: "/".into(),
+            kernel: false,
+            parent: None,
+            depth: 0,
+        };
+        Arc::new(process.under(parent))
+    }
+
+    #[test]
+    fn a_line_without_end_keeps_its_near_half() {
+        let mut last = process(1, None);
+        for pid in 2..10_000 {
+            last = process(pid, Some(&last));
+            assert!(last.ancestors().count() < MOST_ANCESTORS as usize);
+        }
+        let pids: Vec<_> = last.ancestors().take(40).map(|p| p.key.pid).collect();
+        assert_eq!(pids, (0..40).map(|n| 9998 - n).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,88 @@
+//! Who ended a connection, told from the last transition. An RST decides, else the first FIN.
+
+use super::ClosedBy;
+use crate::decode::StateChange;
+use crate::model::State;
+use crate::origin::Side;
+
+/// The first FIN, as the state of a connection alone tells it.
+pub(super) fn first_fin(state: State) -> Option<Side> {
+    match state {
+        State::FinWait1 | State::FinWait2 | State::TimeWait | State::Closing => Some(Side::Local),
+        State::CloseWait | State::LastAck => Some(Side::Remote),
+        _ => None,
+    }
+}
+
+/// `change` leads to CLOSE.
+pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>) -> ClosedBy {
+    use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT};
+    match change.errno {
+        // tcp_reset in net/ipv4/tcp_input.c: EPIPE in CLOSE_WAIT.
+        ECONNRESET | EPIPE => return ClosedBy::ResetRemote,
+        // tcp_abort in net/ipv4/tcp.c, by an administrator's hand (`ss -K`): it sends an RST.
+        ECONNABORTED => return ClosedBy::ResetLocal,
+        // tcp_write_err in net/ipv4/tcp_timer.c: what ICMP said last goes before ETIMEDOUT.
+        ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => return ClosedBy::Timeout,
+        _ => {}
+    }
+    let reset = match change.old {
+        // Nothing but an RST of one's own leads from these to CLOSE without an error: __tcp_close with
+        // unread data, tcp_disconnect (SO_LINGER 0, connect(AF_UNSPEC), a child that nobody accepted).
+        State::Established | State::CloseWait | State::SynRecv | State::FinWait1 => true,
+        // To TIME_WAIT, which is the way of a FIN, the full socket goes with the peer's FIN (tcp_fin) or as
+        // an orphan (tcp_time_wait with FIN_WAIT2); tcp_disconnect comes before either.
+        State::FinWait2 => !change.done && !change.dead,
+        _ => false,
+    };
+    match first_fin {
+        _ if reset => ClosedBy::ResetLocal,
+        Some(Side::Local | Side::Both) => ClosedBy::Local,
+        Some(Side::Remote) => ClosedBy::Remote,
+        Some(Side::Unknown) | None => ClosedBy::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Born;
+    use crate::snapshot::Bytes;
+
+    #[test]
+    fn an_rst_decides_else_the_first_fin() {
+        let told = |old, errno, done, dead, first_fin| {
+            let change = StateChange {
+                old,
+                new: State::Close,
+                born: Born::Connected,
+                listener: None,
+                owner: None,
+                first_fin: None,
+                done,
+                dead,
+                payload: Bytes { sent: 0, received: 0 },
+                errno,
+            };
+            closed_by(&change, first_fin).name()
+        };
+        use libc::{ECONNRESET, EPIPE, ETIMEDOUT};
+        let (local, remote) = (Some(Side::Local), Some(Side::Remote));
+        for (old, errno, done, dead, first_fin, expected) in [
+            (State::LastAck, 0, true, true, remote, "remote"),
+            (State::FinWait2, 0, true, true, local, "local"),
+            (State::FinWait2, 0, false, true, local, "local"),
+            (State::FinWait2, 0, false, false, local, "reset-local"),
+            (State::Closing, 0, true, true, local, "local"),
+            (State::Established, 0, false, false, None, "reset-local"),
+            (State::CloseWait, 0, true, false, remote, "reset-local"),
+            (State::FinWait1, 0, false, false, local, "reset-local"),
+            (State::Established, ECONNRESET, false, false, None, "reset-remote"),
+            (State::CloseWait, EPIPE, true, false, remote, "reset-remote"),
+            (State::FinWait1, ETIMEDOUT, false, true, local, "timeout"),
+            (State::LastAck, 0, true, true, None, "unknown"),
+        ] {
+            assert_eq!(told(old, errno, done, dead, first_fin), expected, "{old:?} {errno}");
+        }
+    }
+}

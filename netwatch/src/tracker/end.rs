@@ -1,0 +1,213 @@
+//! One end of a connection, and what is told of it.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::model::{Endpoint, Family, Proto, State};
+use crate::origin::{Side, Verdict};
+use crate::process::Actor;
+use crate::snapshot::Bytes;
+
+/// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
+/// twice before the next boot, and a socket that is used again gets another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EndId {
+    /// The socket's.
+    pub cookie: u64,
+    /// When it began or was first seen, nanoseconds since boot.
+    pub began: u64,
+}
+
+impl fmt::Display for EndId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.cookie, self.began)
+    }
+}
+
+/// How the process on an end is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessBasis {
+    /// It connected.
+    Connect,
+    /// It took the connection off the listener.
+    Accept,
+    /// It called listen(), on the listener that the connection came to.
+    Listener,
+    /// It had the socket open when netwatch looked.
+    Seed,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClosedBy {
+    /// This end sent the first FIN.
+    Local,
+    /// The other end did.
+    Remote,
+    /// This end sent an RST.
+    ResetLocal,
+    /// The other end did.
+    ResetRemote,
+    /// The other end did not answer any more.
+    Timeout,
+    /// Not known.
+    Unknown,
+}
+
+impl ClosedBy {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+            Self::ResetLocal => "reset-local",
+            Self::ResetRemote => "reset-remote",
+            Self::Timeout => "timeout",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Another end, and the process on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// Which.
+    pub id: EndId,
+    /// Its process, where one is known.
+    pub process: Option<Actor>,
+}
+
+/// One end of a connection as it is known at some moment; or a listener, which has no `remote`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Stable for as long as the connection lasts.
+    pub id: EndId,
+    /// The same at both ends on this host.
+    pub flow: EndId,
+    /// Transport.
+    pub proto: Proto,
+    /// On the wire.
+    pub family: Family,
+    /// An IPv6 socket that speaks IPv4.
+    pub mapped: bool,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Socket inode, 0 while no file stands for it.
+    pub inode: u64,
+    /// This end; port 0 while unbound.
+    pub local: Endpoint,
+    /// The other; `None` for a listener.
+    pub remote: Option<Endpoint>,
+    /// TCP state.
+    pub state: State,
+    /// Who began it, why, how sure.
+    pub verdict: Verdict,
+    /// The process that began it, where it is on this host and known.
+    pub originator: Option<Actor>,
+    /// The process on this end.
+    pub process: Option<Actor>,
+    /// How that is known.
+    pub process_basis: Option<ProcessBasis>,
+    /// Where it came from, with who called listen() there.
+    pub listener: Option<Party>,
+    /// The other end, where it is on this host.
+    pub peer: Option<Party>,
+    /// Why it failed or broke.
+    pub errno: Option<i32>,
+    /// From SYN to the established state, nanoseconds, at the end that connected.
+    pub handshake: Option<u64>,
+    /// Established, nanoseconds.
+    pub duration: Option<u64>,
+    /// Payload.
+    pub bytes: Option<Bytes>,
+    /// Who ended it.
+    pub closed_by: Option<ClosedBy>,
+}
+
+/// What is told of an end: the `event` of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It was there before netwatch.
+    Seed,
+    /// It listens.
+    Listen,
+    /// It listens no more.
+    Unlisten,
+    /// A connection is begun.
+    Attempt,
+    /// It is established.
+    Open,
+    /// A process took it off its listener.
+    Accept,
+    /// It never opened.
+    Fail,
+    /// It is over.
+    Close,
+    /// Another transition.
+    State,
+}
+
+impl Kind {
+    /// All, in the order of the contract.
+    pub const ALL: [Self; 9] = [
+        Self::Seed,
+        Self::Listen,
+        Self::Unlisten,
+        Self::Attempt,
+        Self::Open,
+        Self::Accept,
+        Self::Fail,
+        Self::Close,
+        Self::State,
+    ];
+
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::Listen => "listen",
+            Self::Unlisten => "unlisten",
+            Self::Attempt => "attempt",
+            Self::Open => "open",
+            Self::Accept => "accept",
+            Self::Fail => "fail",
+            Self::Close => "close",
+            Self::State => "state",
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Something happened to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionEvent {
+    /// When, nanoseconds since boot.
+    pub at: u64,
+    /// What.
+    pub kind: Kind,
+    /// The end, with that in it.
+    pub end: End,
+    /// It was not seen when it happened, because records were lost, but found out later.
+    pub repaired: bool,
+}
+
+/// Which end began a connection, or `None` where it is a listener.
+impl End {
+    /// The side that began it; `None` for a listener, which nobody began.
+    #[must_use]
+    pub fn side(&self) -> Option<Side> {
+        self.remote.map(|_| self.verdict.side)
+    }
+}

@@ -1,0 +1,47 @@
+//! Connections that were over before anybody accepted them: accept() still hands them out, and then the
+//! record is told under the id that it had.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::Conn;
+use crate::decode::Socket;
+
+/// As many as wait in the queues of a few busy listeners (`net.core.somaxconn` is 4096); of more, the
+/// oldest is forgotten, and its accept is told under an id of its own.
+const MOST: usize = 16384;
+
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    by_cookie: HashMap<u64, Conn>,
+    order: VecDeque<u64>,
+}
+
+impl Late {
+    pub(super) fn put(&mut self, conn: Conn) {
+        while self.order.len() >= MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_cookie.remove(&oldest);
+        }
+        self.order.push_back(conn.end.cookie);
+        self.by_cookie.insert(conn.end.cookie, conn);
+    }
+
+    /// The one with this cookie; where the probe had none, the only one with these addresses.
+    pub(super) fn take(&mut self, socket: &Socket) -> Option<Conn> {
+        if socket.cookie != 0 {
+            return self.by_cookie.remove(&socket.cookie);
+        }
+        let same = |conn: &&Conn| {
+            conn.end.netns == socket.netns
+                && conn.end.local == socket.local
+                && conn.end.remote == Some(socket.remote)
+        };
+        let mut fitting = self.by_cookie.values().filter(same).map(|conn| conn.end.cookie);
+        let first = fitting.next()?;
+        if fitting.next().is_some() {
+            return None;
+        }
+        self.by_cookie.remove(&first)
+    }
+}

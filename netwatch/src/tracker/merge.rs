@@ -1,0 +1,226 @@
+//! What one look at the host adds to the table: all of it at the start, and after a loss whatever was
+//! missed. Live records win: an end that had one since the look began is left as it is.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Conn, ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
+use crate::decode::Socket;
+use crate::listeners::Listening;
+use crate::model::{Proto, State};
+use crate::process::{Actor, ProcessTable};
+use crate::seeding::{self, Found};
+use crate::snapshot::{Holders, SocketRow};
+
+/// A look at sockets and who holds them.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// All that were seen.
+    pub sockets: Vec<SocketRow>,
+    /// Who holds them.
+    pub holders: Holders,
+    /// See [`crate::snapshot::Snapshot::port_ranges`].
+    pub port_ranges: HashMap<u32, (u16, u16)>,
+    /// When it began, nanoseconds since boot.
+    pub began: u64,
+}
+
+/// Why a look was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// netwatch begins: what is there came before it.
+    Start,
+    /// Records were lost: what is there and not known came to be unseen, and what is known and not there
+    /// ended unseen.
+    Loss,
+}
+
+impl Tracker {
+    /// From now on keeps in mind what has records, for the [`Tracker::merge`] that follows.
+    pub fn begin_look(&mut self) {
+        self.touched = Some(HashSet::new());
+    }
+
+    /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
+    /// `begun` names the cookies of what begins in the records that are still to be applied.
+    ///
+    /// `at` is the time of what is told, nanoseconds since boot.
+    pub fn merge(
+        &mut self,
+        at: u64,
+        look: &Look,
+        occasion: Occasion,
+        begun: &HashSet<u64>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let touched = self.touched.take().unwrap_or_default();
+        self.doubtful = false;
+        let told_before = out.len();
+        if occasion == Occasion::Loss {
+            self.end_what_is_gone(at, look, &touched, out);
+        }
+
+        let found = seeding::find(&look.sockets, &look.port_ranges);
+        let mut added = Vec::new();
+        for (row, found) in look.sockets.iter().zip(found) {
+            if !lives(row) || touched.contains(&row.cookie) || begun.contains(&row.cookie) {
+                continue;
+            }
+            match self.conns.get_mut(&row.cookie) {
+                // Its way to the established state was missed.
+                Some(conn) if !conn.established && has_opened(row) => {
+                    let Some(mut conn) = self.remove(row.cookie) else { continue };
+                    conn.end.local = row.local;
+                    conn.end.inode = row.inode;
+                    conn.end.state = row.state;
+                    conn.established = true;
+                    self.insert(conn);
+                    added.push((row.cookie, Kind::Open));
+                }
+                Some(conn) => {
+                    conn.end.inode = row.inode;
+                    if !conn.taken && row.inode != 0 {
+                        // Somebody accepted it; who that was is not known, only who has it now.
+                        conn.held_by(row, look, processes);
+                        conn.taken = true;
+                    }
+                }
+                None => {
+                    let kind = match (occasion, row.state) {
+                        (Occasion::Start, _) => Kind::Seed,
+                        (Occasion::Loss, State::Listen) => Kind::Listen,
+                        (Occasion::Loss, State::SynSent) => Kind::Attempt,
+                        (Occasion::Loss, _) => Kind::Open,
+                    };
+                    self.add(at, row, found, look, processes);
+                    added.push((row.cookie, kind));
+                }
+            }
+        }
+        // A listener, its child and that one's peer may come in any order.
+        for (cookie, _) in &added {
+            self.join(*cookie);
+        }
+        for (cookie, kind) in added {
+            self.name_listener(cookie);
+            let Some(conn) = self.conns.get_mut(&cookie) else { continue };
+            conn.name_originator(None);
+            conn.tell(at, kind, out);
+        }
+        if occasion == Occasion::Loss {
+            out.iter_mut().skip(told_before).for_each(|event| event.repaired = true);
+        }
+    }
+
+    fn end_what_is_gone(
+        &mut self,
+        at: u64,
+        look: &Look,
+        touched: &HashSet<u64>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let there: HashSet<u64> =
+            look.sockets.iter().filter(|row| lives(row)).map(|row| row.cookie).collect();
+        let gone: Vec<u64> = self
+            .conns
+            .keys()
+            .copied()
+            .filter(|cookie| !there.contains(cookie) && !touched.contains(cookie))
+            .filter(|cookie| self.looked_into(*cookie, look))
+            .collect();
+        for cookie in gone {
+            let Some(mut conn) = self.remove(cookie) else { continue };
+            let kind = match (conn.end.state, conn.established) {
+                (State::Listen, _) => Kind::Unlisten,
+                (State::SynSent, false) => Kind::Fail,
+                _ => Kind::Close,
+            };
+            conn.end.state = State::Close;
+            if kind == Kind::Close {
+                conn.end.closed_by = Some(super::ClosedBy::Unknown);
+            }
+            conn.tell(at, kind, out);
+        }
+    }
+
+    /// Whether the look had a chance to see it.
+    fn looked_into(&self, cookie: u64, look: &Look) -> bool {
+        let netns = self.conns.get(&cookie).map(|conn| conn.end.netns);
+        netns.is_some_and(|netns| look.port_ranges.contains_key(&netns))
+    }
+
+    fn add(&mut self, at: u64, row: &SocketRow, found: Option<Found>, look: &Look, processes: &ProcessTable) {
+        let mut conn = Conn::new(at, &socket(row), row.state);
+        conn.end.remote = row.remote;
+        conn.end.bytes = row.bytes;
+        if let Some(found) = found {
+            conn.end.verdict = found.verdict;
+        }
+        conn.established = has_opened(row);
+        conn.held_by(row, look, processes);
+        if row.remote.is_none() {
+            self.listeners.insert(Listening::of(row), row.cookie);
+            self.conns.insert(row.cookie, conn);
+            return;
+        }
+        // What no file stands for is still in the queue of its listener.
+        conn.taken = row.inode != 0 || found.is_none_or(|found| found.listener.is_none());
+        if let Some(listener) = found.and_then(|found| look.sockets.get(found.listener?)) {
+            conn.end.listener =
+                Some(Party { id: super::EndId { cookie: listener.cookie, began: at }, process: None });
+        }
+        self.insert(conn);
+    }
+
+    /// Completes what [`Tracker::add`] could only note, now that every row has its end.
+    fn name_listener(&mut self, cookie: u64) {
+        let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.end.listener.as_ref()) else { return };
+        let listener = self.conns.get(&noted.id.cookie).map(Conn::party);
+        let Some(conn) = self.conns.get_mut(&cookie) else { return };
+        if !conn.taken && conn.end.process.is_none() {
+            conn.end.process = listener.as_ref().and_then(|listener| listener.process.clone());
+            conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
+        }
+        conn.end.listener = listener;
+    }
+}
+
+impl Conn {
+    /// Of several holders the oldest: the opener, or the nearest to it that still lives.
+    fn held_by(&mut self, row: &SocketRow, look: &Look, processes: &ProcessTable) {
+        let holders = look.holders.of(row.inode).iter();
+        let oldest = holders
+            .filter_map(|holder| processes.present(holder.pid))
+            .min_by_key(|process| (process.key.start, process.key.pid));
+        self.end.process = oldest.cloned().map(Actor::leader);
+        self.end.process_basis = self.end.process.as_ref().map(|_| ProcessBasis::Seed);
+    }
+}
+
+/// Whether records of it are still to come. TIME_WAIT, FIN_WAIT2 without a file (which TIME_WAIT's small
+/// socket stands for: tcp_time_wait in net/ipv4/tcp_minisocks.c) and half-open requests make none.
+fn lives(row: &SocketRow) -> bool {
+    row.proto == Proto::Tcp
+        && match row.state {
+            State::TimeWait | State::Close | State::Unknown(_) => false,
+            State::SynRecv | State::FinWait2 => row.inode != 0,
+            _ => true,
+        }
+}
+
+fn has_opened(row: &SocketRow) -> bool {
+    !matches!(row.state, State::Listen | State::SynSent | State::SynRecv)
+}
+
+fn socket(row: &SocketRow) -> Socket {
+    Socket {
+        cookie: row.cookie,
+        inode: row.inode,
+        netns: row.netns,
+        proto: row.proto,
+        family: row.family,
+        mapped: row.mapped,
+        local: row.local,
+        remote: row.remote.unwrap_or(row.local),
+    }
+}

@@ -1,0 +1,495 @@
+//! Every connection end on the host, from its first record to its last. Pure: `(time, event) → what is
+//! told`; no clock, no I/O, no aya.
+//!
+//! The key is the socket cookie; addresses are attributes. Who originated a connection is decided when it
+//! is first seen and only ever gets better grounds ([`crate::origin::Basis`]). While records are known to
+//! be missing ([`Tracker::doubt`]) no two ends are joined by their addresses: one of them might be of a
+//! connection that is gone. [`Tracker::merge`] ends that.
+
+mod closing;
+mod end;
+mod late;
+mod merge;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+pub use end::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+pub use merge::{Look, Occasion};
+
+use crate::decode::{Act, Born, Socket, SocketEvent, StateChange, Task};
+use crate::ends::Ends;
+use crate::listeners::{Listeners, Listening};
+use crate::model::State;
+use crate::origin::{Basis, Side, Verdict};
+use crate::process::{Actor, ProcessTable};
+use late::Late;
+
+/// An end, and what is needed to tell more of it.
+#[derive(Debug)]
+struct Conn {
+    end: End,
+    /// It left the handshake behind.
+    established: bool,
+    /// When, where that was seen.
+    opened: Option<u64>,
+    /// A process took it off its listener, or it never had one.
+    taken: bool,
+    /// Whose FIN came first.
+    first_fin: Option<Side>,
+    /// Cookie of the other end, while that lives.
+    peer: Option<u64>,
+}
+
+/// The table of connections.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    conns: HashMap<u64, Conn>,
+    /// Established ends.
+    ends: Ends<u64>,
+    listeners: Listeners<u64>,
+    late: Late,
+    /// Records are missing.
+    doubtful: bool,
+    /// What had a record since [`Tracker::begin_look`].
+    touched: Option<HashSet<u64>>,
+}
+
+impl Tracker {
+    /// Takes in what happened at `at`, nanoseconds since boot, and appends what there is to tell.
+    pub fn apply(
+        &mut self,
+        at: u64,
+        event: &SocketEvent,
+        processes: &mut ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let socket = &event.socket;
+        if let Some(touched) = &mut self.touched {
+            touched.insert(socket.cookie);
+        }
+        match &event.act {
+            Act::Connect(task) => self.connect(at, socket, &processes.actor(task), out),
+            Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
+            Act::Accept(task) => self.accept(at, socket, &processes.actor(task), out),
+            Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
+            Act::Change(change) => self.change(at, socket, change, processes, out),
+        }
+    }
+
+    /// Records were lost: what the table has may be out of date until the next [`Tracker::merge`].
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// How many ends there are, listeners included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    fn connect(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+        // Whatever had this socket before is over, and its last record was lost.
+        self.remove(socket.cookie);
+        let mut conn = Conn::new(at, socket, State::SynSent);
+        conn.connected_by(Some(actor.clone()));
+        conn.tell(at, Kind::Attempt, out);
+        self.conns.insert(socket.cookie, conn);
+    }
+
+    fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+        self.remove(socket.cookie);
+        let mut conn = Conn::new(at, socket, State::Listen);
+        conn.end.remote = None;
+        conn.end.process = Some(actor.clone());
+        conn.end.process_basis = Some(ProcessBasis::Listener);
+        conn.tell(at, Kind::Listen, out);
+        self.listeners.insert(conn.listening(), socket.cookie);
+        self.conns.insert(socket.cookie, conn);
+    }
+
+    fn accept(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+        // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
+        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
+        let cookie = if socket.cookie == 0 { by_addresses().unwrap_or(0) } else { socket.cookie };
+        if !self.conns.contains_key(&cookie)
+            && let Some(mut conn) = self.late.take(socket)
+        {
+            conn.accepted_by(actor, socket.inode);
+            conn.tell(at, Kind::Accept, out);
+            return;
+        }
+        let conn = self.conns.entry(cookie).or_insert_with(|| {
+            // Its first record was lost.
+            Conn::new(at, socket, State::Established)
+        });
+        conn.accepted_by(actor, socket.inode);
+        let party = conn.party();
+        if let Some(peer) = conn.peer
+            && let Some(peer) = self.conns.get_mut(&peer)
+        {
+            peer.end.peer = Some(party);
+        }
+        let Some(conn) = self.conns.get_mut(&cookie) else { return };
+        conn.tell(at, Kind::Accept, out);
+        if cookie == 0 {
+            // No later record will find it.
+            self.conns.remove(&cookie);
+        }
+    }
+
+    fn refused(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        task: &Task,
+        errno: i32,
+        processes: &mut ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let mut conn = self.remove(socket.cookie).unwrap_or_else(|| {
+            let mut conn = Conn::new(at, socket, State::Close);
+            conn.connected_by(Some(processes.actor(task)));
+            conn
+        });
+        conn.fail(at, errno, out);
+    }
+
+    fn change(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        change: &StateChange,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        match (change.old, change.new) {
+            (State::Listen, State::Close) => self.unlisten(at, socket, change, processes, out),
+            (_, State::Close) => self.close(at, socket, change, processes, out),
+            (State::SynSent | State::SynRecv, State::Established) => {
+                self.open(at, socket, change, processes, out);
+            }
+            _ => {
+                let Some(conn) = self.conns.get_mut(&socket.cookie) else { return };
+                conn.end.state = change.new;
+                match (change.old, change.new) {
+                    (State::SynSent, State::SynRecv) => conn.end.verdict.side = Side::Both,
+                    (_, State::FinWait1) => _ = conn.first_fin.get_or_insert(Side::Local),
+                    (_, State::CloseWait) => _ = conn.first_fin.get_or_insert(Side::Remote),
+                    _ => {}
+                }
+                conn.tell(at, Kind::State, out);
+            }
+        }
+    }
+
+    fn unlisten(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        change: &StateChange,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let mut conn = self.remove(socket.cookie).unwrap_or_else(|| {
+            let mut conn = Conn::new(at, socket, State::Listen);
+            conn.end.remote = None;
+            conn.end.process = change.owner.and_then(|owner| processes.owner(&owner));
+            conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
+            conn
+        });
+        conn.end.state = State::Close;
+        conn.tell(at, Kind::Unlisten, out);
+    }
+
+    fn open(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        change: &StateChange,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let known = self.remove(socket.cookie).filter(|conn| !conn.established);
+        let mut conn = known.unwrap_or_else(|| {
+            let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
+            match change.born {
+                Born::Connected => {
+                    conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
+                    // Its own SYN_SENT was left before, by way of SYN_RECV.
+                    if change.old == State::SynRecv {
+                        conn.end.verdict.side = Side::Both;
+                    }
+                }
+                Born::Child => {
+                    conn.end.id.began = at;
+                    conn.end.flow = conn.end.id;
+                    conn.end.verdict = Verdict::handshake(Side::Remote);
+                }
+                // From before the probes: only an initiator is ever in SYN_SENT.
+                _ if change.old == State::SynSent => conn.end.verdict = Verdict::handshake(Side::Local),
+                _ => {}
+            }
+            conn
+        });
+        if conn.end.verdict.basis != Basis::Connect && conn.end.verdict.side != Side::Local {
+            self.born_of_listener(&mut conn, socket, change, processes);
+        }
+        conn.end.state = change.new;
+        conn.end.local = socket.local;
+        conn.end.remote = Some(socket.remote);
+        conn.end.inode = socket.inode;
+        conn.established = true;
+        conn.opened = Some(at);
+        if change.old == State::SynSent
+            && let Some(owner) = change.owner.filter(|_| change.born == Born::Connected)
+        {
+            conn.end.handshake = at.checked_sub(owner.at);
+        }
+        if socket.local == socket.remote {
+            conn.end.verdict.side = Side::Both;
+        }
+        self.insert(conn);
+        self.join(socket.cookie);
+        if let Some(conn) = self.conns.get(&socket.cookie) {
+            conn.tell(at, Kind::Open, out);
+        }
+    }
+
+    /// Names the listener that a child came from, and for the time being its process. The kernel side
+    /// knows the listener where it saw listen(); for an older one the address has to do.
+    fn born_of_listener(
+        &self,
+        conn: &mut Conn,
+        socket: &Socket,
+        change: &StateChange,
+        processes: &ProcessTable,
+    ) {
+        let by_address = || {
+            let found = self.listeners.find(socket.netns, socket.proto, socket.local);
+            found.copied().filter(|_| !self.doubtful)
+        };
+        let Some(cookie) = change.listener.or_else(by_address) else { return };
+        let party = match (self.conns.get(&cookie), change.owner) {
+            (Some(listener), _) => listener.party(),
+            (None, Some(owner)) => {
+                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }
+            }
+            (None, None) => return,
+        };
+        conn.taken = false;
+        conn.improve(Verdict::LISTENER);
+        conn.end.process = party.process.clone();
+        conn.end.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
+        conn.end.listener = Some(party);
+    }
+
+    fn close(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        change: &StateChange,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        // Where neither its beginning was seen nor a look had it, it is told all the same.
+        let known = self.remove(socket.cookie);
+        let mut conn = known.unwrap_or_else(|| Conn::new(at, socket, change.old));
+        // What the kernel side kept with the socket knows more than a look did.
+        if change.born == Born::Connected && conn.end.process_basis != Some(ProcessBasis::Connect) {
+            conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
+        }
+        if change.born == Born::Child {
+            conn.improve(Verdict::handshake(Side::Remote));
+        }
+        if socket.local.port != 0 {
+            conn.end.local = socket.local;
+        }
+        if change.old == State::SynSent {
+            let errno = if change.errno == 0 { libc::ECANCELED } else { change.errno };
+            conn.fail(at, errno, out);
+            return;
+        }
+        // Never established: a child that a fast open began, or half of a simultaneous open.
+        if !conn.established && change.old == State::SynRecv && conn.taken {
+            conn.fail(at, change.errno, out);
+            return;
+        }
+        let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
+        conn.end.closed_by = Some(closing::closed_by(change, first_fin));
+        conn.end.errno = (change.errno != 0).then_some(change.errno);
+        conn.end.bytes = Some(change.payload);
+        conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
+        conn.end.state = State::Close;
+        conn.tell(at, Kind::Close, out);
+        if !conn.taken {
+            self.late.put(conn);
+        }
+    }
+
+    /// Takes an end out of every index; its peer keeps what it knows of it.
+    fn remove(&mut self, cookie: u64) -> Option<Conn> {
+        let conn = self.conns.remove(&cookie)?;
+        match conn.end.remote {
+            Some(remote) => self.ends.remove(conn.end.proto, conn.end.local, remote, cookie),
+            None => _ = self.listeners.remove(&conn.listening(), &cookie),
+        }
+        if let Some(peer) = conn.peer
+            && let Some(peer) = self.conns.get_mut(&peer)
+        {
+            peer.end.peer = Some(conn.party());
+            peer.peer = None;
+        }
+        Some(conn)
+    }
+
+    /// Puts an established end where its peer will find it.
+    fn insert(&mut self, conn: Conn) {
+        let end = &conn.end;
+        if let Some(remote) = end.remote {
+            self.ends.insert(end.netns, end.proto, end.local, remote, end.cookie);
+        }
+        self.conns.insert(end.cookie, conn);
+    }
+
+    /// Finds the other end of an end that nothing was told of yet, and lets each learn from the other.
+    fn join(&mut self, cookie: u64) {
+        if self.doubtful {
+            return;
+        }
+        let Some(mut conn) = self.conns.remove(&cookie) else { return };
+        let other = conn
+            .end
+            .remote
+            .and_then(|remote| self.ends.peer(conn.end.netns, conn.end.proto, conn.end.local, remote))
+            .filter(|other| *other != cookie);
+        if let Some(other) = other
+            && let Some(peer) = self.conns.get_mut(&other)
+            // One that has its peer already is not the other end of this one too.
+            && peer.peer.is_none_or(|known| known == cookie)
+        {
+            (conn.peer, peer.peer) = (Some(other), Some(cookie));
+            conn.end.flow = peer.end.flow;
+            conn.learn_from(peer);
+            peer.learn_from(&conn);
+            conn.learn_from(peer);
+        }
+        self.conns.insert(cookie, conn);
+    }
+}
+
+impl Conn {
+    fn new(at: u64, socket: &Socket, state: State) -> Self {
+        let id = EndId { cookie: socket.cookie, began: at };
+        Self {
+            end: End {
+                id,
+                flow: id,
+                proto: socket.proto,
+                family: socket.family,
+                mapped: socket.mapped,
+                netns: socket.netns,
+                cookie: socket.cookie,
+                inode: socket.inode,
+                local: socket.local,
+                remote: Some(socket.remote),
+                state,
+                verdict: Verdict::UNKNOWN,
+                originator: None,
+                process: None,
+                process_basis: None,
+                listener: None,
+                peer: None,
+                errno: None,
+                handshake: None,
+                duration: None,
+                bytes: None,
+                closed_by: None,
+            },
+            established: false,
+            opened: None,
+            taken: true,
+            first_fin: None,
+            peer: None,
+        }
+    }
+
+    fn tell(&self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
+    }
+
+    fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
+        self.end.state = State::Close;
+        self.end.errno = (errno != 0).then_some(errno);
+        self.tell(at, Kind::Fail, out);
+    }
+
+    fn party(&self) -> Party {
+        Party { id: self.end.id, process: self.end.process.clone() }
+    }
+
+    /// Of a listener.
+    fn listening(&self) -> Listening {
+        let End { netns, proto, local, .. } = self.end;
+        // Not known of one that was seen to listen, and not needed: its children bring its cookie.
+        Listening { netns, proto, local, v6only: false }
+    }
+
+    fn improve(&mut self, verdict: Verdict) {
+        if verdict.basis < self.end.verdict.basis {
+            self.end.verdict = verdict;
+        }
+    }
+
+    fn connected_by(&mut self, actor: Option<Actor>) {
+        self.improve(Verdict::CONNECT);
+        if let Some(actor) = actor {
+            self.end.originator = Some(actor.clone());
+            self.end.process = Some(actor);
+            self.end.process_basis = Some(ProcessBasis::Connect);
+        }
+    }
+
+    fn accepted_by(&mut self, actor: &Actor, inode: u64) {
+        self.improve(Verdict::ACCEPT);
+        self.end.process = Some(actor.clone());
+        self.end.process_basis = Some(ProcessBasis::Accept);
+        self.end.inode = inode;
+        self.taken = true;
+    }
+
+    /// What the other end knows and this one does not.
+    fn learn_from(&mut self, peer: &Self) {
+        if let Some(verdict) = Verdict::from_peer(peer.end.verdict) {
+            self.improve(verdict);
+        }
+        self.end.peer = Some(peer.party());
+        self.name_originator(Some(peer));
+    }
+
+    /// Names the process that began it: once, since that does not change.
+    fn name_originator(&mut self, peer: Option<&Self>) {
+        /// Who began it from its own end: not one who accepted there, or only listened.
+        fn own(conn: &Conn) -> Option<&Actor> {
+            conn.end.originator.as_ref().or_else(|| {
+                let began =
+                    matches!(conn.end.process_basis, Some(ProcessBasis::Connect | ProcessBasis::Seed));
+                conn.end.process.as_ref().filter(|_| began)
+            })
+        }
+        if self.end.originator.is_none() {
+            self.end.originator = match self.end.verdict.side {
+                Side::Local | Side::Both => own(self).cloned(),
+                Side::Remote => peer.and_then(own).cloned(),
+                Side::Unknown => None,
+            };
+        }
+    }
+}
