@@ -19,6 +19,10 @@ static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static LOST: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
 
+/// Runs that the kernel left out of one program and another took in its place.
+#[btf_map]
+static CAUGHT: PerCpuArray<u64, 1> = PerCpuArray::new();
+
 /// When a record was lost last, nanoseconds since boot; each record carries its lower half. A time and
 /// not a count, because BPF code built for any kernel has no atomic addition: of two CPUs that store at
 /// once either is a new value to the reader.
@@ -56,6 +60,15 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
     };
     if result != 0 {
         lost(kind);
+    }
+}
+
+/// Counts a run that the kernel counts as missed, and that was not.
+#[inline(always)]
+pub(crate) fn caught() {
+    if let Some(count) = CAUGHT.get_ptr_mut(0) {
+        // SAFETY: this CPU's own slot of the map.
+        unsafe { *count += 1 };
     }
 }
 

@@ -8,6 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
@@ -67,8 +68,31 @@ static KNOWN: CloningSkStorage = CloningSkStorage {
 #[unsafe(no_mangle)]
 static ALL_STATES: u32 = 0;
 
+/// Whether [`inet_sock_set_state`] is running on this CPU.
+#[btf_map]
+static RUNNING: PerCpuArray<u32, 1> = PerCpuArray::new();
+
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot; volatile, because an interrupt reads it.
+    unsafe { running.write_volatile(1) };
+    let result = try_state(&ctx).unwrap_or(0);
+    // SAFETY: as above.
+    unsafe { running.write_volatile(0) };
+    result
+}
+
+/// The same for a transition in a softirq that interrupts the program above: the kernel does not run a
+/// program inside itself (`kernel/trace/bpf_trace.c`, __bpf_trace_run), so this one takes its place.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
+    let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own slot.
+    if unsafe { running.read_volatile() } == 0 {
+        return 0;
+    }
+    emit::caught();
     try_state(&ctx).unwrap_or(0)
 }
 

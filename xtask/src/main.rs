@@ -1,7 +1,8 @@
-//! Set-up, build, run and test: `cargo xtask <command>`, one file a command.
+//! Set-up, build, run, test and bench: `cargo xtask <command>`, one file a command.
 //!
 //! Progress goes to stderr, so that stdout is the program's own (`cargo xtask run -- watch --json | jq`).
 
+mod bench;
 mod cargo;
 mod exec;
 mod run;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, run and test of netwatch")]
+#[command(name = "cargo xtask", about = "Set-up, build, run, test and bench of netwatch")]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -30,6 +31,8 @@ enum Task {
     Run(run::Args),
     /// Check format and lints, run the unit tests, then the end-to-end tests as root
     Test(test::Args),
+    /// Measure netwatch's latency, its cost, and what it loses under a flood of connections
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args, verbose),
         Task::Run(args) => run::run(&args, verbose),
         Task::Test(args) => test::run(&args, verbose),
+        Task::Bench(args) => bench::run(&args, verbose),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -13,12 +13,14 @@ pub type Lost = [u64; kind::COUNT as usize];
 /// Reads the counts.
 pub struct LostCounter {
     ring: PerCpuArray<MapData, u64>,
+    /// Runs of `inet_sock_set_state` that were left out and done by another program.
+    caught: PerCpuArray<MapData, u64>,
     programs: Vec<(u16, ProgramFd)>,
 }
 
 impl LostCounter {
-    pub(super) fn new(map: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
-        Ok(Self { ring: PerCpuArray::try_from(map)?, programs })
+    pub(super) fn new(ring: Map, caught: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
+        Ok(Self { ring: PerCpuArray::try_from(ring)?, caught: PerCpuArray::try_from(caught)?, programs })
     }
 
     /// Losses so far. A count that cannot be read is as it was: it is read again soon.
@@ -28,15 +30,22 @@ impl LostCounter {
         for (kind, count) in lost.iter_mut().enumerate() {
             let Ok(kind) = u16::try_from(kind) else { continue };
             let Ok(cpus) = self.ring.get(&u32::from(kind), 0) else { continue };
-            let missed =
-                self.programs.iter().filter(|(of, _)| *of == kind).map(|(_, fd)| recursion_misses(fd));
-            *count = cpus.iter().sum::<u64>() + missed.sum::<u64>();
+            // Before the runs that were left out: one that is counted in between is told next time, and
+            // never as less than nothing.
+            let caught = match (kind, self.caught.get(&0, 0)) {
+                (kind::CHANGE, Ok(cpus)) => cpus.iter().sum::<u64>(),
+                _ => 0,
+            };
+            let programs = self.programs.iter().filter(|(of, _)| *of == kind);
+            let missed: u64 = programs.map(|(_, program)| recursion_misses(program)).sum();
+            *count = (*count).max(cpus.iter().sum::<u64>() + missed.saturating_sub(caught));
         }
         lost
     }
 }
 
-/// The kind under which a left-out run of a program counts. A run of `inet_sock_set_state` may have
+/// The kind under which a left-out run of a program counts; none of the program that takes another's place,
+/// which is left out only where the other ran. A run of `inet_sock_set_state` may have
 /// been any transition.
 pub(super) fn kind_of(program: &str) -> Option<u16> {
     Some(match program {

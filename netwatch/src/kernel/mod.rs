@@ -157,12 +157,14 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Load`] when the map is not there.
     pub fn take_lost(&mut self) -> Result<LostCounter, KernelError> {
-        let map = self.ebpf.take_map("LOST").ok_or_else(|| KernelError::Load("no table of losses".into()))?;
+        let mut map =
+            |name| self.ebpf.take_map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
+        let (lost, caught) = (map("LOST")?, map("CAUGHT")?);
         let programs = self.ebpf.programs().filter_map(|(name, program)| {
             let kind = lost::kind_of(name)?;
             Some((kind, program.fd().ok()?.try_clone().ok()?))
         });
-        LostCounter::new(map, programs.collect()).map_err(|error| KernelError::Load(chain(&error)))
+        LostCounter::new(lost, caught, programs.collect()).map_err(|error| KernelError::Load(chain(&error)))
     }
 
     /// What is attached.

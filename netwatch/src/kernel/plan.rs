@@ -94,7 +94,13 @@ pub(super) const JOBS: &[Job] = &[
         phase: Phase::Sockets,
         rungs: &[Rung {
             name: "tp_btf/inet_sock_set_state",
-            probes: &[typed("inet_sock_set_state")],
+            probes: &[
+                typed("inet_sock_set_state"),
+                Probe {
+                    program: "inet_sock_set_state_nested",
+                    hook: Hook::TypedTracepoint("inet_sock_set_state"),
+                },
+            ],
             unseen: &[
                 "half-open inbound connections (request sockets, SYN cookies) before the handshake ends",
             ],

@@ -28,7 +28,7 @@ pub enum SinkError {
     #[error("the output was closed")]
     Closed,
     /// The output failed: a full file system, say.
-    #[error("cannot write the output: {0}")]
+    #[error("cannot write the output")]
     Failed(#[source] io::Error),
 }
 

@@ -41,11 +41,15 @@ impl Spell for Text {
         match line {
             Line::Ready(Ready { coverage, seeded }) => {
                 let event = self.event("ready", Style::new());
-                let sockets = if *seeded == 1 { "socket" } else { "sockets" };
-                write!(out, "{event} {}: {seeded} {sockets} were there before", time.strftime("%F %:z"))?;
-                for unseen in coverage.unseen() {
-                    write!(out, "; not seen: {unseen}")?;
-                }
+                let sockets = if *seeded == 1 { "socket was" } else { "sockets were" };
+                let probes = coverage.jobs.iter().filter(|(_, covered)| covered.probe.is_some()).count();
+                write!(
+                    out,
+                    "{event} {}, {probes} of {} jobs have a probe, {seeded} {sockets} there before; \
+                     `netwatch doctor` tells what is not seen",
+                    time.strftime("%F %:z"),
+                    coverage.jobs.len()
+                )?;
             }
             Line::Loss(loss) => {
                 write!(out, "{} {}", self.event("loss", AnsiColor::Red.on_default().bold()), lost(loss))?;

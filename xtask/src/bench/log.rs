@@ -1,0 +1,114 @@
+//! `netwatch watch --json`, read as it comes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::exec::as_root;
+
+/// A running log.
+pub(crate) struct Log {
+    child: Child,
+    reader: JoinHandle<std::io::Result<Seen>>,
+}
+
+/// What was read.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Lines after `ready`.
+    pub(crate) events: u64,
+    latencies: Vec<Duration>,
+    lost: BTreeMap<String, u64>,
+}
+
+/// One line in so many is taken apart for its latency: parsing all would be what is measured.
+const SAMPLE: u64 = 16;
+
+impl Log {
+    /// Returns once the log says that it is ready.
+    pub(crate) fn start(netwatch: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut command = as_root(netwatch, &[])?;
+        command.args(["watch", "--json", "--no-seed"]).args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start netwatch")?;
+        let mut out = BufReader::with_capacity(1 << 20, child.stdout.take().context("no stdout")?);
+        let mut ready = Vec::new();
+        if out.read_until(b'\n', &mut ready)? == 0 {
+            bail!("netwatch ended before it was ready ({})", child.wait()?);
+        }
+        Ok(Self { child, reader: std::thread::spawn(move || read(out)) })
+    }
+
+    /// Ends it and reads to the end.
+    pub(crate) fn finish(mut self) -> Result<Seen> {
+        // What is under way arrives within the ring's and the reader's own time.
+        std::thread::sleep(Duration::from_millis(500));
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("netwatch failed ({status})");
+        }
+        Ok(self.reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??)
+    }
+}
+
+fn read(mut out: BufReader<impl std::io::Read>) -> std::io::Result<Seen> {
+    let mut seen = Seen::default();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if out.by_ref().read_until(b'\n', &mut line)? == 0 {
+            return Ok(seen);
+        }
+        let now = jiff::Timestamp::now();
+        seen.events += 1;
+        // `loss` is among the first keys.
+        let is_loss = line.get(..120).unwrap_or(&line).windows(14).any(|key| key == br#""event":"loss""#);
+        if !is_loss && seen.events % SAMPLE != 0 {
+            continue;
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(&line) else { continue };
+        if is_loss {
+            let reason = event.get("reason").and_then(Value::as_str).unwrap_or("no reason");
+            for (kind, count) in event.get("kinds").and_then(Value::as_object).into_iter().flatten() {
+                *seen.lost.entry(format!("{kind} ({reason})")).or_default() += count.as_u64().unwrap_or(0);
+            }
+        } else if let Some(at) =
+            event.get("ts").and_then(Value::as_str).and_then(|ts| ts.parse::<jiff::Timestamp>().ok())
+        {
+            seen.latencies.extend(Duration::try_from(now.duration_since(at)));
+        }
+    }
+}
+
+impl Seen {
+    pub(crate) fn losses(&self) -> String {
+        if self.lost.is_empty() {
+            return "none".into();
+        }
+        let each: Vec<_> = self.lost.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        each.join(", ")
+    }
+
+    pub(crate) fn latencies(mut self) -> String {
+        self.latencies.sort_unstable();
+        let at = |share: usize| {
+            let index = (self.latencies.len() * share / 1000).min(self.latencies.len().saturating_sub(1));
+            self.latencies.get(index).copied().unwrap_or_default()
+        };
+        format!(
+            "median {:?}, 99 % {:?}, most {:?} ({} events measured)",
+            at(500),
+            at(990),
+            at(1000),
+            self.latencies.len()
+        )
+    }
+}
