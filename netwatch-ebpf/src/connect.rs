@@ -108,9 +108,11 @@ const EMPTY: Sock = Sock {
 };
 
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
-fn sys_enter_connect(_ctx: TracePointContext) -> u32 {
+fn sys_enter_connect(ctx: TracePointContext) -> u32 {
     if CALLS.insert(thread(), Call { sock: EMPTY, syn_sent: 0, gave_up: 0 }, 0).is_err() {
         emit::lost(kind::REFUSED);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::warn!(&ctx, "{} calls of connect() are under way, one more is not followed", MAX_CALLS);
     }
     0
 }

@@ -11,6 +11,9 @@ use netwatch::commands::{doctor, is_closed_pipe, list, watch};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // For whoever works on netwatch: silent unless RUST_LOG asks, or the build is for debugging.
+    let quiet = if cfg!(debug_assertions) { "info" } else { "off" };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(quiet)).init();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) if error.use_stderr() => {

@@ -136,6 +136,8 @@ impl Agent {
     /// # Errors
     /// Where a look at the host failed; it is tried again.
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
+        #[cfg(debug_assertions)]
+        self.kernel.flush_lines();
         let losses = self.healer.losses(&mut self.records.undecodable);
         if !losses.is_empty() {
             self.tables.doubt();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +31,9 @@ pub struct WatchOptions {
 /// Losses are looked for this often, and what a slow reader left waiting is offered to it again.
 const TICK: Duration = Duration::from_millis(50);
 
+/// What anybody may ask for: `fs.pipe-max-size`.
+const PIPE_BYTES: i32 = 1 << 20;
+
 /// Records that are taken in before anything else is looked after: a fraction of a tick's work.
 const BATCH: usize = 2048;
 
@@ -49,6 +53,8 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
     let end = options.duration.map(|duration| Instant::now() + duration);
 
     let (mut agent, started) = Agent::start(&options.kernel)?;
+    // A flood needs fewer changes between writer and reader. Refused where stdout is no pipe.
+    let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut log = Log::new(options.log, io::stdout())?;
     begin(&agent, &started, options.seeds, &mut log)?;
     drop(started);
@@ -68,7 +74,7 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = until(end) => break,
-            failure = log.sink().failed() => return closed(failure),
+            failure = log.sink().attend() => return closed(failure),
             _ = ticks.tick() => tick = true,
             ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
         }

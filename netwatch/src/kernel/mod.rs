@@ -101,6 +101,9 @@ impl Coverage {
 /// The kernel side, loaded. Dropping it detaches every probe.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// The kernel side's own lines, for whoever works on it.
+    #[cfg(debug_assertions)]
+    lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     btf: Btf,
     coverage: Coverage,
 }
@@ -116,7 +119,8 @@ impl Kernel {
         let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
         let all_states = u32::from(options.all_states);
         let offsets = offset_bytes(&offsets);
-        let ebpf = EbpfLoader::new()
+        #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
+        let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global(Offsets::GLOBAL, offsets.as_slice(), true)
             .override_global("ALL_STATES", &all_states, true)
@@ -124,7 +128,13 @@ impl Kernel {
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(chain(&error)))?;
-        Ok(Self { ebpf, btf, coverage: Coverage::default() })
+        Ok(Self {
+            #[cfg(debug_assertions)]
+            lines: aya_log::EbpfLogger::init(&mut ebpf).inspect_err(|error| log::info!("{error}")).ok(),
+            ebpf,
+            btf,
+            coverage: Coverage::default(),
+        })
     }
 
     /// Attaches every job of a phase by the first rung that the kernel takes.
@@ -141,6 +151,14 @@ impl Kernel {
             self.coverage.jobs.push((job.name, covered));
         }
         Ok(())
+    }
+
+    /// Hands the kernel side's lines to the log of this process.
+    #[cfg(debug_assertions)]
+    pub fn flush_lines(&mut self) {
+        if let Some(lines) = &mut self.lines {
+            lines.flush();
+        }
     }
 
     /// The ring. Can be taken once.

@@ -2,15 +2,16 @@
 //! waiting is bounded; beyond that the log drops lines and counts them.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 /// What waits at the most, but for the chunks under way: several seconds of a busy host's events.
-const MOST_WAITING: usize = 32 << 20;
+const MOST_WAITING: usize = 64 << 20;
 
 /// Chunks handed over and not yet written: one that is being written and one behind it.
 const CHUNKS: usize = 1;
@@ -35,17 +36,17 @@ pub enum SinkError {
 /// Takes lines, and has them written in order.
 pub struct Sink {
     waiting: Vec<u8>,
-    chunks: Option<SyncSender<Vec<u8>>>,
+    chunks: Option<Sender<Vec<u8>>>,
     writer: Option<JoinHandle<()>>,
     failure: Option<oneshot::Receiver<io::Error>>,
 }
 
 impl Sink {
     pub(super) fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (chunks, received) = sync_channel(CHUNKS);
+        let (chunks, received) = channel(CHUNKS);
         let (failed, failure) = oneshot::channel();
         let writer = std::thread::Builder::new().name("netwatch-write".into()).spawn(move || {
-            if let Err(error) = write_all(out, &received) {
+            if let Err(error) = write_all(out, received) {
                 // Nobody waits for it any more: the run is over.
                 let _ = failed.send(error);
             }
@@ -79,18 +80,25 @@ impl Sink {
         }
         match chunks.try_send(std::mem::take(&mut self.waiting)) {
             Ok(()) => {}
-            // The writer's failure is told by `failed`.
-            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => self.waiting = back,
+            // What waits goes with the next one; the writer's failure is told by `attend`.
+            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => self.waiting = back,
         }
     }
 
-    /// Waits until nothing more can be written, perhaps forever.
-    pub async fn failed(&mut self) -> SinkError {
-        if let Some(failure) = &mut self.failure
-            && let Ok(error) = failure.await
-        {
-            self.failure = None;
-            return kind_of(error);
+    /// Hands over what waits as soon as the writer is ready for it, and goes on so until nothing more can
+    /// be written, perhaps forever.
+    pub async fn attend(&mut self) -> SinkError {
+        while let (Some(failure), Some(chunks)) = (&mut self.failure, &self.chunks) {
+            tokio::select! {
+                Ok(error) = &mut *failure => {
+                    self.failure = None;
+                    return kind_of(error);
+                }
+                Ok(room) = chunks.reserve(), if !self.waiting.is_empty() => {
+                    room.send(std::mem::take(&mut self.waiting));
+                }
+                else => break,
+            }
         }
         std::future::pending().await
     }
@@ -127,8 +135,8 @@ fn kind_of(error: io::Error) -> SinkError {
     if error.kind() == io::ErrorKind::BrokenPipe { SinkError::Closed } else { SinkError::Failed(error) }
 }
 
-fn write_all(mut out: impl Write, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
-    while let Ok(chunk) = chunks.recv() {
+fn write_all(mut out: impl Write, mut chunks: Receiver<Vec<u8>>) -> io::Result<()> {
+    while let Some(chunk) = chunks.blocking_recv() {
         out.write_all(&chunk)?;
         out.flush()?;
     }
