@@ -1,5 +1,6 @@
 //! One connection of netwatch's own on loopback: where its records do not come, no others would.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
@@ -94,17 +95,38 @@ impl Test {
 
     /// Takes its own records out of `records`, and judges by them.
     pub(super) fn finish(self, records: &mut Vec<Record>, coverage: &Coverage) -> SelfTest {
-        let own = match self.sockets {
-            Ok(own) => own,
-            Err(error) => return SelfTest::NotDone(error.to_string()),
+        let result = match self.sockets {
+            Ok(own) => match split(&own, records, coverage) {
+                (came, missing) if missing.is_empty() => SelfTest::Passed(came),
+                (_, missing) => SelfTest::Missing(missing),
+            },
+            Err(error) => SelfTest::NotDone(error.to_string()),
         };
-        let (came, missing) = split(&own, records, coverage);
+        let own = own_cookies(records);
         records.retain(|record| match &record.event {
-            Event::Socket(event) => ![own.listener, own.client, own.server].contains(&event.socket.cookie),
+            Event::Socket(event) => !own.contains(&event.socket.cookie),
             Event::Process(_) => true,
         });
-        if missing.is_empty() { SelfTest::Passed(came) } else { SelfTest::Missing(missing) }
+        result
     }
+}
+
+/// Sockets of this process, which makes no connection but that of the test, and children of its listener.
+fn own_cookies(records: &[Record]) -> HashSet<u64> {
+    let mut own = HashSet::new();
+    for record in records {
+        let Event::Socket(event) = &record.event else { continue };
+        let is_own = match &event.act {
+            Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => {
+                task.key.pid == std::process::id()
+            }
+            Act::Change(change) => change.listener.is_some_and(|listener| own.contains(&listener)),
+        };
+        if is_own {
+            own.insert(event.socket.cookie);
+        }
+    }
+    own
 }
 
 /// Which came, and which did not, of those whose probes are attached.

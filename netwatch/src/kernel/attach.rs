@@ -25,7 +25,7 @@ pub(super) fn check_capabilities() -> Result<(), KernelError> {
     let effective = Process::myself()
         .and_then(|me| me.status())
         .map(|status| status.capeff)
-        .map_err(|error| KernelError::Load(format!("/proc/self/status: {error}")))?;
+        .map_err(|error| KernelError::Proc(error.to_string()))?;
     let missing = missing_capabilities(effective);
     if missing.is_empty() { Ok(()) } else { Err(KernelError::Capabilities(missing.join(", "))) }
 }

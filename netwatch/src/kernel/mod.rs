@@ -29,6 +29,9 @@ pub enum KernelError {
     /// The caller lacks capabilities.
     #[error("needs {0}: run it as root")]
     Capabilities(String),
+    /// Its own capabilities cannot be told.
+    #[error("cannot read /proc/self/status (is /proc mounted?): {0}")]
+    Proc(String),
     /// No BTF to take offsets from.
     #[error(
         "this kernel offers no BTF ({path}: {0}): netwatch needs a kernel of 5.8 or later built with CONFIG_DEBUG_INFO_BTF",
