@@ -1,18 +1,13 @@
 //! Loads and attaches the probes of one job, by trying.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Program, ProgramError, TracePoint, trace_point,
 };
 use aya::{Btf, Ebpf};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use procfs::process::Process;
 
 use super::plan::{Hook, Job, Probe, Rung};
-use super::{Covered, KernelError, Refused, chain};
+use super::{Covered, KernelError, Refused, chain, mounts};
 
 /// `include/uapi/linux/capability.h`
 const CAP_NET_ADMIN: u32 = 12;
@@ -108,47 +103,15 @@ fn typed_tracepoint(program: &mut Program, btf: &Btf, name: &str) -> Result<(), 
 fn syscall(program: &mut Program, name: &str) -> Result<(), String> {
     let program: &mut TracePoint = program.try_into().map_err(said)?;
     program.load().map_err(said)?;
-    if Path::new("/sys/kernel/tracing/events").exists()
-        || Path::new("/sys/kernel/debug/tracing/events").exists()
-    {
-        program.attach("syscalls", name).map_err(said)?;
-        return Ok(());
-    }
-    // tracefs is not mounted: mount it where nobody else sees it, in a mount namespace of one thread.
-    std::thread::scope(|scope| {
-        let attached = scope.spawn(|| -> Result<(), String> {
-            private_mounts()?;
-            mount(Some("tracefs"), "/sys/kernel/tracing", Some("tracefs"), MsFlags::empty(), None::<&str>)
-                .map_err(|error| format!("tracefs is not mounted, and mounting it: {error}"))?;
-            program.attach("syscalls", name).map_err(said)?;
-            Ok(())
-        });
-        attached.join().map_err(|_| "the attaching thread panicked".to_owned())?
-    })
-}
-
-fn private_mounts() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("a mount namespace: {error}"))?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(|error| format!("a private mount namespace: {error}"))
+    mounts::with_tracefs(|| program.attach("syscalls", name).map(drop).map_err(said))
 }
 
 fn cgroup_root(program: &mut Program) -> Result<(), String> {
     let program: &mut CgroupSockAddr = program.try_into().map_err(said)?;
     program.load().map_err(said)?;
-    let root = cgroup2_mount().ok_or("no cgroup v2 tree is mounted")?;
-    let root = File::open(&root).map_err(|error| format!("{}: {error}", root.display()))?;
     // A link takes no flags (`kernel/bpf/cgroup.c`, cgroup_bpf_link_attach), and others may attach beside it.
-    program.attach(root, CgroupAttachMode::Single).map_err(said)?;
+    program.attach(mounts::cgroup2_root()?, CgroupAttachMode::Single).map_err(said)?;
     Ok(())
-}
-
-/// Where the cgroup v2 tree is mounted: the mount whose root is the tree's own, if there are several.
-fn cgroup2_mount() -> Option<PathBuf> {
-    let mounts = Process::myself().ok()?.mountinfo().ok()?;
-    let mut found: Vec<_> = mounts.0.into_iter().filter(|mount| mount.fs_type == "cgroup2").collect();
-    found.sort_by_key(|mount| mount.root != "/");
-    found.into_iter().next().map(|mount| mount.mount_point)
 }
 
 /// What the kernel said, in one line.

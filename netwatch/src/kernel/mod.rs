@@ -3,6 +3,7 @@
 
 mod attach;
 mod lost;
+mod mounts;
 mod offsets;
 mod plan;
 

@@ -1,6 +1,7 @@
 //! For people: one line an event, in columns, and reads as a sentence does: who, which way, whom, how
 //! known. Whatever comes from outside is escaped.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -12,7 +13,6 @@ use super::json::errno;
 use super::{Line, Ready, Spell};
 use crate::escape;
 use crate::loss::{Loss, LossReason};
-use crate::model::Endpoint;
 use crate::origin::{Confidence, Side, responder};
 use crate::process::Actor;
 use crate::services::Services;
@@ -108,7 +108,10 @@ fn sentence(event: &ConnectionEvent) -> String {
     // Writing to a String cannot fail.
     let Some(remote) = end.remote else {
         let verb = if event.kind == Kind::Unlisten { "listened on" } else { "listens on" };
-        let _ = write!(out, "{verb} {}", named(end, end.local));
+        let _ = write!(out, "{verb} {}", end.local);
+        if let Some(service) = service(end) {
+            let _ = write!(out, "; {service}");
+        }
         return out;
     };
     // The arrow goes from whoever began it.
@@ -118,11 +121,15 @@ fn sentence(event: &ConnectionEvent) -> String {
         Side::Both => "<>",
         Side::Unknown => "--",
     };
-    let _ = write!(out, "{:>ADDRESS$} {arrow} {:<ADDRESS$} ", named(end, end.local), named(end, remote));
+    let (local, remote) = (end.local.to_string(), remote.to_string());
+    let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // Whom: the process at the other end, where that is here.
     let whom = end.peer.as_ref().and_then(|peer| peer.process.as_ref());
     let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
-    let _ = write!(out, "{}", how_known(end));
+    out.push_str(&how_known(end));
+    if let Some(service) = service(end) {
+        let _ = write!(out, "; {service}");
+    }
     if event.kind == Kind::Fail
         && let Some(number) = end.errno
     {
@@ -166,15 +173,10 @@ fn how_known(end: &End) -> String {
     out
 }
 
-/// An address; the responder's with the name of its port.
-fn named(end: &End, address: Endpoint) -> String {
-    let is_responder = responder(end.side(), end.local, end.remote) == Some(address);
-    let service =
-        is_responder.then(|| Services::host().name(end.proto, address.port)).flatten().map(escape::terminal);
-    match service {
-        Some(service) => format!("{address}({service})"),
-        None => address.to_string(),
-    }
+/// What the responder's port is registered for.
+fn service(end: &End) -> Option<Cow<'static, str>> {
+    let responder = responder(end.side(), end.local, end.remote)?;
+    Services::host().name(end.proto, responder.port).map(escape::terminal)
 }
 
 fn lasted(nanoseconds: u64) -> String {
