@@ -16,7 +16,7 @@ use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
+use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, Task, decode};
 use crate::kernel::{Coverage, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State};
@@ -77,7 +77,8 @@ impl Agent {
         kernel.attach(Phase::Sockets)?;
         let mut records = Records { ring: kernel.take_records()?, undecodable: 0 };
         let test = self_test::perform();
-        let HostLook { sockets, processes: holders, notes } = HostLook::take()?;
+        let HostLook { sockets, processes: holders, mut notes } = HostLook::take()?;
+        notes.extend(foreign_pids());
 
         let mut early = records.until(now()?);
         let deadline = Instant::now() + SELF_TEST_PATIENCE;
@@ -155,6 +156,17 @@ impl Agent {
         }
         Ok(losses)
     }
+}
+
+/// Inode number of the initial pid namespace: include/linux/proc_ns.h.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The kernel side numbers processes as the initial namespace does, `/proc` as its own mount's.
+fn foreign_pids() -> Option<Note> {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let text = "netwatch runs in a pid namespace of its own: processes that begin from now on are named by \
+                the pids of the initial one; run it there";
+    (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
 
 /// Nanoseconds since boot, suspension included: the records' clock.
@@ -238,21 +250,22 @@ impl Tables {
             self.doubt();
         }
         match &record.event {
-            Event::Process(event) => self.process(event),
+            Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
-                if let Some(key) = actor(&event.act) {
-                    self.look_at(key);
+                if let Some(task) = actor(&event.act) {
+                    self.look_at(task.key, &task.comm);
                 }
                 self.tracker.apply(record.at, event, &mut self.processes, out);
             }
         }
     }
 
-    fn process(&mut self, event: &ProcessEvent) {
+    fn process(&mut self, at: u64, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
-            self.look_at(fork.parent);
+            // A child is born with the name of who forked it.
+            self.look_at(fork.parent, &fork.task.comm);
         }
-        self.processes.apply(event);
+        self.processes.apply(at, event);
         match event {
             // /proc has the path as readers see it, and the numbers that stat(2) would give.
             ProcessEvent::Exec(exec) => {
@@ -271,13 +284,14 @@ impl Tables {
         }
     }
 
-    /// Completes a process from `/proc` where records alone do not name it.
-    fn look_at(&mut self, key: ProcessKey) {
+    /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
+    /// then.
+    fn look_at(&mut self, key: ProcessKey, comm: &str) {
         if self.processes.wants_look(key)
             && let Some(row) = processes::one(key.pid)
             && row.key == key
         {
-            self.processes.learn_one(&row);
+            self.processes.learn_named(&row, comm);
         }
     }
 
@@ -293,7 +307,7 @@ impl Tables {
     }
 
     fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
-        self.processes.learn(&look.processes);
+        self.processes.learn(&look.processes, look.sockets.began);
         self.processes.keep_only(&look.processes, look.sockets.began);
         self.tracker.merge(at, &look.sockets, Occasion::Loss, &HashSet::new(), &self.processes, out);
         if self.doubted {
@@ -303,11 +317,9 @@ impl Tables {
     }
 }
 
-fn actor(act: &Act) -> Option<ProcessKey> {
+fn actor(act: &Act) -> Option<&Task> {
     match act {
-        Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => {
-            Some(task.key)
-        }
+        Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => Some(task),
         Act::Change(_) => None,
     }
 }

@@ -30,7 +30,10 @@ pub struct ProcessTable {
 #[derive(Debug)]
 struct Live {
     process: Arc<Process>,
+    /// The table's when this was learnt; one before where only part of it is known.
     epoch: u32,
+    /// When a record last changed it, nanoseconds since boot; 0: never.
+    changed: u64,
 }
 
 impl ProcessTable {
@@ -38,17 +41,31 @@ impl ProcessTable {
     #[must_use]
     pub fn of(rows: &[ProcessRow]) -> Self {
         let mut table = Self::default();
-        table.learn(rows);
+        table.learn(rows, u64::MAX);
         table
     }
 
-    /// Takes in what one look saw. A process that the table knows keeps its lineage.
-    pub fn learn(&mut self, rows: &[ProcessRow]) {
+    /// Takes in what a look saw that began at `began`, nanoseconds since boot. A process that the table
+    /// knows keeps its lineage, and is left as it is where a record changed it since.
+    pub fn learn(&mut self, rows: &[ProcessRow], began: u64) {
         // A parent is never younger than its child: so it is there when its child comes.
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| (row.key.start, row.key.pid));
         for row in by_age {
+            let live = self.live.get(&row.key.pid);
+            if live.is_none_or(|live| live.process.key != row.key || live.changed < began) {
+                self.learn_one(row);
+            }
+        }
+    }
+
+    /// Takes in a process of which a record said at some time that it was called `comm`, from what `/proc`
+    /// shows by now. Where it has another name by now it may have another image as well: that stays unknown.
+    pub fn learn_named(&mut self, row: &ProcessRow, comm: &str) {
+        if *row.comm == *comm {
             self.learn_one(row);
+        } else {
+            self.learn_one(&ProcessRow { image: Image::unknown(), comm: comm.into(), ..row.clone() });
         }
     }
 
@@ -82,14 +99,15 @@ impl ProcessTable {
             parent: None,
             depth: 0,
         };
-        self.put(Arc::new(process.under(parent.as_ref())));
+        let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
+        self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
 
-    /// Takes in what happened to a process.
-    pub fn apply(&mut self, event: &ProcessEvent) {
+    /// Takes in what happened to a process at `at`, nanoseconds since boot.
+    pub fn apply(&mut self, at: u64, event: &ProcessEvent) {
         match event {
-            ProcessEvent::Fork(fork) => self.fork(fork),
-            ProcessEvent::Exec(exec) => self.exec(exec),
+            ProcessEvent::Fork(fork) => self.fork(at, fork),
+            ProcessEvent::Exec(exec) => self.exec(at, exec),
             ProcessEvent::Exit(key) => self.exit(*key),
             ProcessEvent::Cgroup(cgroup) => self.cgroup(cgroup),
         }
@@ -105,9 +123,7 @@ impl ProcessTable {
     #[must_use]
     pub fn wants_look(&self, key: ProcessKey) -> bool {
         match self.live.get(&key.pid) {
-            Some(Live { process, epoch }) if process.key == key => {
-                *epoch != self.epoch || (process.image.exe.is_none() && !process.kernel)
-            }
+            Some(live) if live.process.key == key => live.epoch != self.epoch,
             _ => !self.gone.contains_key(&key),
         }
     }
@@ -175,27 +191,31 @@ impl ProcessTable {
         }
     }
 
-    fn fork(&mut self, fork: &ForkEvent) {
+    fn fork(&mut self, at: u64, fork: &ForkEvent) {
         let task = &fork.task;
         let mut child = self.stranger(task);
-        if let Some(parent) = self.find(fork.parent) {
+        let mut epoch = self.unsure();
+        if let Some(parent) = self.find(fork.parent).cloned() {
             child.image = parent.image.clone();
             if parent.cgroup_id == task.cgroup || parent.cgroup_id == 0 {
                 child.cgroup = parent.cgroup.clone();
             }
-            child = child.under(Some(&parent.clone()));
+            child = child.under(Some(&parent));
+            // A child has the image of its parent, and is as sure of it.
+            epoch = self.live.get(&parent.key.pid).map_or(self.epoch, |live| live.epoch);
         }
-        self.put(Arc::new(child));
+        self.put(child, epoch, at);
     }
 
-    fn exec(&mut self, exec: &ExecEvent) {
-        let mut process = match self.find(exec.task.key) {
-            Some(known) => Process::clone(known),
-            None => self.stranger(&exec.task),
+    fn exec(&mut self, at: u64, exec: &ExecEvent) {
+        let (mut process, epoch) = match self.find(exec.task.key) {
+            Some(known) => (Process::clone(known), self.epoch),
+            // Its fork was lost, and with it its lineage.
+            None => (self.stranger(&exec.task), self.unsure()),
         };
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
-        self.put(Arc::new(process));
+        self.put(process, epoch, at);
     }
 
     fn exit(&mut self, key: ProcessKey) {
@@ -218,7 +238,8 @@ impl ProcessTable {
         if event.hierarchy == UNIFIED {
             self.cgroups.insert(event.id, event.path.clone());
         }
-        let Some(Live { process, epoch }) = event.moved.and_then(|key| self.live.get(&key.pid)) else {
+        let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
+        else {
             return;
         };
         if Some(process.key) != event.moved {
@@ -233,8 +254,8 @@ impl ProcessTable {
             if event.hierarchy == UNIFIED {
                 moved.cgroup_id = event.id;
             }
-            let epoch = *epoch;
-            self.live.insert(moved.key.pid, Live { process: Arc::new(moved), epoch });
+            let (epoch, changed) = (*epoch, *changed);
+            self.put(moved, epoch, changed);
         }
     }
 
@@ -268,25 +289,27 @@ impl ProcessTable {
         }
     }
 
-    fn put(&mut self, process: Arc<Process>) {
-        self.live.insert(process.key.pid, Live { process, epoch: self.epoch });
+    /// The epoch of what is known in part only.
+    fn unsure(&self) -> u32 {
+        self.epoch.wrapping_sub(1)
     }
 
-    /// Another value of a process, where the one before was; a process that is gone stays gone, and is
-    /// as old in the table as it was.
-    fn put_again(&mut self, process: Process) -> Arc<Process> {
+    fn put(&mut self, process: Process, epoch: u32, changed: u64) -> Arc<Process> {
         let process = Arc::new(process);
-        if let Some(gone) = self.gone.get_mut(&process.key) {
-            *gone = process.clone();
-        } else {
-            let epoch = match self.live.get(&process.key.pid) {
-                Some(live) if live.process.key == process.key => live.epoch,
-                // Only a record has spoken of it.
-                _ => self.epoch.wrapping_sub(1),
-            };
-            self.live.insert(process.key.pid, Live { process: process.clone(), epoch });
-        }
+        self.live.insert(process.key.pid, Live { process: process.clone(), epoch, changed });
         process
+    }
+
+    /// Another value of a process, where the one before was; a process that is gone stays gone, and what
+    /// is known of one is as old as it was.
+    fn put_again(&mut self, process: Process) -> Arc<Process> {
+        if let Some(gone) = self.gone.get_mut(&process.key) {
+            *gone = Arc::new(process);
+            return gone.clone();
+        }
+        let known = self.live.get(&process.key.pid).filter(|live| live.process.key == process.key);
+        let (epoch, changed) = known.map_or((self.unsure(), 0), |live| (live.epoch, live.changed));
+        self.put(process, epoch, changed)
     }
 }
 
@@ -363,34 +386,34 @@ mod tests {
         let mut table = ProcessTable::of(&[row(2, 1, "sh"), row(1, 0, "init")]);
         assert_eq!(lineage(&table, 2), ["1:init"]);
         for event in [fork(2, 10), exec(10, "launcher"), fork(10, 11), ProcessEvent::Exit(key(10))] {
-            table.apply(&event);
+            table.apply(1, &event);
         }
-        table.apply(&exec(11, "daemon"));
+        table.apply(1, &exec(11, "daemon"));
         assert_eq!(lineage(&table, 11), ["10:launcher", "2:sh", "1:init"]);
         // What it was adopted by shows in ppid only.
         let actor = table.actor(&task(11, "daemon"));
         assert_eq!((actor.process.ppid, actor.process.image.exe.as_deref()), (1, Some("daemon")));
         // What the shell becomes later was not what forked.
-        table.apply(&exec(2, "other"));
+        table.apply(1, &exec(2, "other"));
         assert_eq!(lineage(&table, 11)[1], "2:sh");
     }
 
     #[test]
     fn a_reused_pid_is_another_process() {
         let mut table = ProcessTable::default();
-        table.apply(&fork(1, 10));
-        table.apply(&exec(10, "old"));
+        table.apply(1, &fork(1, 10));
+        table.apply(1, &exec(10, "old"));
         let before = table.actor(&task(10, "old"));
-        table.apply(&ProcessEvent::Exit(key(10)));
+        table.apply(1, &ProcessEvent::Exit(key(10)));
         let mut again = task(10, "new");
         again.key.start += 10_000_000;
-        table.apply(&ProcessEvent::Fork(ForkEvent { task: again.clone(), parent: key(1) }));
+        table.apply(1, &ProcessEvent::Fork(ForkEvent { task: again.clone(), parent: key(1) }));
         assert_eq!(table.find(key(10)).unwrap().image.exe.as_deref(), Some("old"));
         assert_eq!(table.find(again.key).unwrap().image.exe, None);
         assert_eq!(table.actor(&again).process.key, again.key);
         assert_eq!(before.process.image.exe.as_deref(), Some("old"));
         // An exit of the old one that comes late does not end the new one.
-        table.apply(&ProcessEvent::Exit(key(10)));
+        table.apply(1, &ProcessEvent::Exit(key(10)));
         assert_eq!(table.present(10).unwrap().key, again.key);
     }
 
@@ -406,9 +429,36 @@ mod tests {
         table.doubt();
         assert!(table.wants_look(key(5)));
         // A child of a doubtful parent has an image that may be the wrong one.
+        table.apply(1, &fork(5, 6));
+        assert!(table.wants_look(key(6)));
         table.learn_one(&row(5, 1, "/five"));
-        table.apply(&ProcessEvent::Exit(key(5)));
+        table.apply(1, &fork(5, 7));
+        assert!(!table.wants_look(key(7)));
+        table.apply(1, &ProcessEvent::Exit(key(5)));
         assert!(!table.wants_look(key(5)));
+    }
+
+    #[test]
+    fn a_look_does_not_undo_what_a_record_said_since() {
+        let mut table = ProcessTable::of(&[row(3, 1, "/old")]);
+        table.apply(100, &exec(3, "/new"));
+        table.learn(&[row(3, 1, "/old")], 50);
+        assert_eq!(table.find(key(3)).unwrap().image.exe.as_deref(), Some("/new"));
+        // A look that began later knows better: the file is another one.
+        let mut later = row(3, 1, "/newer");
+        later.image = Arc::new(Image { file: (1, 2), ..Image::clone(&later.image) });
+        table.learn(&[later], 150);
+        assert_eq!(table.find(key(3)).unwrap().image.exe.as_deref(), Some("/newer"));
+    }
+
+    #[test]
+    fn what_has_another_name_by_now_may_have_another_image() {
+        let mut table = ProcessTable::default();
+        table.learn_named(&row(3, 1, "later"), "sooner");
+        let process = table.find(key(3)).unwrap();
+        assert_eq!((&*process.comm, process.image.exe.as_deref()), ("sooner", None));
+        table.learn_named(&row(4, 1, "same"), "same");
+        assert_eq!(table.find(key(4)).unwrap().image.exe.as_deref(), Some("same"));
     }
 
     #[test]
@@ -423,30 +473,30 @@ mod tests {
     #[test]
     fn cgroups_are_inherited_and_moved() {
         let mut table = ProcessTable::of(&[row(2, 1, "sh")]);
-        table.apply(&fork(2, 10));
+        table.apply(1, &fork(2, 10));
         assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/row");
         let moved = |pid, path: &str, hierarchy| {
             let moved = (pid != 0).then(|| key(pid));
             ProcessEvent::Cgroup(CgroupEvent { id: 99, hierarchy, path: path.into(), moved })
         };
-        table.apply(&moved(0, "/made", 0));
-        table.apply(&moved(10, "/made", 0));
+        table.apply(1, &moved(0, "/made", 0));
+        table.apply(1, &moved(10, "/made", 0));
         assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
         // An old hierarchy has nothing to add.
-        table.apply(&moved(10, "/v1", 3));
+        table.apply(1, &moved(10, "/v1", 3));
         assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
         // Born into a group that was made before our eyes.
         let mut born = task(11, "x");
         born.cgroup = 99;
         let parent = table.actor(&task(2, "sh")).process.key;
-        table.apply(&ProcessEvent::Fork(ForkEvent { task: born, parent }));
+        table.apply(1, &ProcessEvent::Fork(ForkEvent { task: born, parent }));
         assert_eq!(&*table.find(key(11)).unwrap().cgroup, "/made");
     }
 
     #[test]
     fn a_look_ends_those_whose_exit_was_lost() {
         let mut table = ProcessTable::of(&[row(2, 1, "a"), row(3, 1, "b")]);
-        table.apply(&fork(2, 50));
+        table.apply(1, &fork(2, 50));
         table.keep_only(&[row(2, 1, "a")], key(40).start);
         assert!(table.present(2).is_some() && table.present(3).is_none() && table.present(50).is_some());
         assert!(table.find(key(3)).is_some());
@@ -456,8 +506,8 @@ mod tests {
     fn the_gone_are_bounded() {
         let mut table = ProcessTable::default();
         for pid in 1..20_000 {
-            table.apply(&fork(0, pid));
-            table.apply(&ProcessEvent::Exit(key(pid)));
+            table.apply(1, &fork(0, pid));
+            table.apply(1, &ProcessEvent::Exit(key(pid)));
         }
         assert_eq!(table.gone.len(), MOST_GONE);
         assert!(table.find(key(19_999)).is_some() && table.find(key(1)).is_none());

@@ -129,17 +129,7 @@ impl Tracker {
             .filter(|cookie| self.looked_into(*cookie, look))
             .collect();
         for cookie in gone {
-            let Some(mut conn) = self.remove(cookie) else { continue };
-            let kind = match (conn.end.state, conn.established) {
-                (State::Listen, _) => Kind::Unlisten,
-                (State::SynSent, false) => Kind::Fail,
-                _ => Kind::Close,
-            };
-            conn.end.state = State::Close;
-            if kind == Kind::Close {
-                conn.end.closed_by = Some(super::ClosedBy::Unknown);
-            }
-            conn.tell(at, kind, out);
+            self.end_unseen(at, cookie, out);
         }
     }
 

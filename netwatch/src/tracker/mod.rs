@@ -96,8 +96,7 @@ impl Tracker {
     }
 
     fn connect(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
-        // Whatever had this socket before is over, and its last record was lost.
-        self.remove(socket.cookie);
+        self.end_unseen(at, socket.cookie, out);
         let mut conn = Conn::new(at, socket, State::SynSent);
         conn.connected_by(Some(actor.clone()));
         conn.tell(at, Kind::Attempt, out);
@@ -105,7 +104,7 @@ impl Tracker {
     }
 
     fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
-        self.remove(socket.cookie);
+        self.end_unseen(at, socket.cookie, out);
         let mut conn = Conn::new(at, socket, State::Listen);
         conn.end.remote = None;
         conn.end.process = Some(actor.clone());
@@ -217,7 +216,10 @@ impl Tracker {
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let known = self.remove(socket.cookie).filter(|conn| !conn.established);
+        if self.conns.get(&socket.cookie).is_some_and(|conn| conn.established) {
+            self.end_unseen(at, socket.cookie, out);
+        }
+        let known = self.remove(socket.cookie);
         let mut conn = known.unwrap_or_else(|| {
             let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
             match change.born {
@@ -313,13 +315,21 @@ impl Tracker {
             conn.end.local = socket.local;
         }
         if change.old == State::SynSent {
-            let errno = if change.errno == 0 { libc::ECANCELED } else { change.errno };
+            // Given up by its own process. Without a port it never had a SYN out: the call failed, by a way
+            // in that no probe sees the result of.
+            let errno = match change.errno {
+                0 if socket.local.port != 0 => libc::ECANCELED,
+                errno => errno,
+            };
             conn.fail(at, errno, out);
             return;
         }
-        // Never established: a child that a fast open began, or half of a simultaneous open.
-        if !conn.established && change.old == State::SynRecv && conn.taken {
-            conn.fail(at, change.errno, out);
+        if !conn.established && change.old == State::SynRecv {
+            match change.born {
+                // Half open to the end, and inbound: that is no connection.
+                Born::Child => {}
+                _ => conn.fail(at, change.errno, out),
+            }
             return;
         }
         let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
@@ -331,6 +341,13 @@ impl Tracker {
         conn.tell(at, Kind::Close, out);
         if !conn.taken {
             self.late.put(conn);
+        }
+    }
+
+    /// Whatever had this socket before is over, and the record of that was lost.
+    fn end_unseen(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+        if let Some(mut conn) = self.remove(cookie) {
+            conn.end_unseen(at, out);
         }
     }
 
@@ -429,6 +446,20 @@ impl Conn {
         self.end.state = State::Close;
         self.end.errno = (errno != 0).then_some(errno);
         self.tell(at, Kind::Fail, out);
+    }
+
+    /// Tells an end that nobody saw.
+    fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
+        let kind = match (self.end.remote, self.established) {
+            (None, _) => Kind::Unlisten,
+            (Some(_), true) => Kind::Close,
+            (Some(_), false) => Kind::Fail,
+        };
+        self.end.state = State::Close;
+        if kind == Kind::Close {
+            self.end.closed_by = Some(ClosedBy::Unknown);
+        }
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: true });
     }
 
     fn party(&self) -> Party {

@@ -484,7 +484,7 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 fn a_listener_s_owner_is_known_after_it_ended() {
     let mut host = Host::default();
     host.listen(1, "0.0.0.0:6000", 11);
-    host.processes.apply(&ProcessEvent::Exit(key(11)));
+    host.processes.apply(1, &ProcessEvent::Exit(key(11)));
     let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
     assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
