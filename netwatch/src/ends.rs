@@ -62,11 +62,7 @@ impl<T: Copy + PartialEq> Ends<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Endpoint {
-        let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
-    }
+    use crate::model::tests::at;
 
     #[test]
     fn the_same_addresses_in_two_namespaces_are_two_connections() {

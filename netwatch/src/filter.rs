@@ -140,9 +140,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::tests::at;
     use crate::origin::Verdict;
     use crate::process::Actor;
-    use crate::tracker::tests::{at, event};
+    use crate::tracker::tests::event;
 
     fn fits(pattern: &str, end: &str) -> bool {
         pattern.parse::<AddressPattern>().unwrap().fits(at(end))

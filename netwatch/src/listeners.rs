@@ -92,11 +92,7 @@ impl<T: PartialEq> Listeners<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Endpoint {
-        let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
-    }
+    use crate::model::tests::at;
 
     #[test]
     fn the_most_specific_listener_is_found() {

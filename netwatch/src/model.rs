@@ -236,3 +236,14 @@ impl Image {
         Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `10.0.0.1:80`, `[::1]:80`
+    pub(crate) fn at(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+}

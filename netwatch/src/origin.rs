@@ -266,11 +266,7 @@ pub fn by_port_range(local: u16, remote: u16, range: (u16, u16)) -> Option<Side>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(text: &str) -> Endpoint {
-        let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
-    }
+    use crate::model::tests::at;
 
     #[test]
     fn rule_of_thumb() {

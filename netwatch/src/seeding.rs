@@ -110,14 +110,10 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, Family};
+    use crate::model::Family;
+    use crate::model::tests::at;
 
     const RANGE: (u16, u16) = (32768, 60999);
-
-    fn at(text: &str) -> Endpoint {
-        let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
-    }
 
     fn socket(netns: u32, state: State, local: &str, remote: &str) -> SocketRow {
         SocketRow {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Conn;
+use super::conn::Conn;
 use crate::decode::Socket;
 
 /// As many as wait in the queues of a few busy listeners (`net.core.somaxconn` is 4096); of more, the

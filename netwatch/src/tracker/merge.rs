@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Conn, ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
+use super::conn::Conn;
+use super::{ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::listeners::Listening;
 use crate::model::{Proto, State};

@@ -7,6 +7,7 @@
 //! connection that is gone. [`Tracker::merge`] ends that.
 
 mod closing;
+mod conn;
 mod end;
 mod late;
 mod merge;
@@ -20,26 +21,18 @@ pub use merge::{Look, Occasion};
 
 use crate::decode::{Act, Born, Socket, SocketEvent, StateChange, Task};
 use crate::ends::Ends;
-use crate::listeners::{Listeners, Listening};
+use crate::listeners::Listeners;
 use crate::model::State;
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
+use conn::Conn;
 use late::Late;
 
-/// An end, and what is needed to tell more of it.
-#[derive(Debug)]
-struct Conn {
-    end: End,
-    /// It left the handshake behind.
-    established: bool,
-    /// When, where that was seen.
-    opened: Option<u64>,
-    /// A process took it off its listener, or it never had one.
-    taken: bool,
-    /// Whose FIN came first.
-    first_fin: Option<Side>,
-    /// Cookie of the other end, while that lives.
-    peer: Option<u64>,
+/// A TCP state transition of a socket at some time, nanoseconds since boot.
+struct Transition<'a> {
+    at: u64,
+    socket: &'a Socket,
+    change: &'a StateChange,
 }
 
 /// The table of connections.
@@ -74,7 +67,7 @@ impl Tracker {
             Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
             Act::Accept(task) => self.accept(at, socket, &processes.actor(task), out),
             Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
-            Act::Change(change) => self.change(at, socket, change, processes, out),
+            Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
         }
     }
 
@@ -163,17 +156,16 @@ impl Tracker {
 
     fn change(
         &mut self,
-        at: u64,
-        socket: &Socket,
-        change: &StateChange,
+        transition: &Transition<'_>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        let &Transition { at, socket, change } = transition;
         match (change.old, change.new) {
-            (State::Listen, State::Close) => self.unlisten(at, socket, change, processes, out),
-            (_, State::Close) => self.close(at, socket, change, processes, out),
+            (State::Listen, State::Close) => self.unlisten(transition, processes, out),
+            (_, State::Close) => self.close(transition, processes, out),
             (State::SynSent | State::SynRecv, State::Established) => {
-                self.open(at, socket, change, processes, out);
+                self.open(transition, processes, out);
             }
             _ => {
                 let Some(conn) = self.conns.get_mut(&socket.cookie) else { return };
@@ -191,12 +183,11 @@ impl Tracker {
 
     fn unlisten(
         &mut self,
-        at: u64,
-        socket: &Socket,
-        change: &StateChange,
+        transition: &Transition<'_>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        let &Transition { at, socket, change } = transition;
         let mut conn = self.remove(socket.cookie).unwrap_or_else(|| {
             let mut conn = Conn::new(at, socket, State::Listen);
             conn.end.remote = None;
@@ -210,12 +201,11 @@ impl Tracker {
 
     fn open(
         &mut self,
-        at: u64,
-        socket: &Socket,
-        change: &StateChange,
+        transition: &Transition<'_>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        let &Transition { at, socket, change } = transition;
         if self.conns.get(&socket.cookie).is_some_and(|conn| conn.established) {
             self.end_unseen(at, socket.cookie, out);
         }
@@ -242,7 +232,7 @@ impl Tracker {
             conn
         });
         if conn.end.verdict.basis != Basis::Connect && conn.end.verdict.side != Side::Local {
-            self.born_of_listener(&mut conn, socket, change, processes);
+            self.born_of_listener(&mut conn, transition, processes);
         }
         conn.end.state = change.new;
         conn.end.local = socket.local;
@@ -267,13 +257,8 @@ impl Tracker {
 
     /// Names the listener that a child came from, and for the time being its process. The kernel side
     /// knows the listener where it saw listen(); for an older one the address has to do.
-    fn born_of_listener(
-        &self,
-        conn: &mut Conn,
-        socket: &Socket,
-        change: &StateChange,
-        processes: &ProcessTable,
-    ) {
+    fn born_of_listener(&self, conn: &mut Conn, transition: &Transition<'_>, processes: &ProcessTable) {
+        let &Transition { socket, change, .. } = transition;
         let by_address = || {
             let found = self.listeners.find(socket.netns, socket.proto, socket.local);
             found.copied().filter(|_| !self.doubtful)
@@ -295,12 +280,11 @@ impl Tracker {
 
     fn close(
         &mut self,
-        at: u64,
-        socket: &Socket,
-        change: &StateChange,
+        transition: &Transition<'_>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        let &Transition { at, socket, change } = transition;
         // Where neither its beginning was seen nor a look had it, it is told all the same.
         let known = self.remove(socket.cookie);
         let mut conn = known.unwrap_or_else(|| Conn::new(at, socket, change.old));
@@ -399,128 +383,5 @@ impl Tracker {
             conn.learn_from(peer);
         }
         self.conns.insert(cookie, conn);
-    }
-}
-
-impl Conn {
-    fn new(at: u64, socket: &Socket, state: State) -> Self {
-        let id = EndId { cookie: socket.cookie, began: at };
-        Self {
-            end: End {
-                id,
-                flow: id,
-                proto: socket.proto,
-                family: socket.family,
-                mapped: socket.mapped,
-                netns: socket.netns,
-                cookie: socket.cookie,
-                inode: socket.inode,
-                local: socket.local,
-                remote: Some(socket.remote),
-                state,
-                verdict: Verdict::UNKNOWN,
-                originator: None,
-                process: None,
-                process_basis: None,
-                listener: None,
-                peer: None,
-                errno: None,
-                handshake: None,
-                duration: None,
-                bytes: None,
-                closed_by: None,
-            },
-            established: false,
-            opened: None,
-            taken: true,
-            first_fin: None,
-            peer: None,
-        }
-    }
-
-    fn tell(&self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
-    }
-
-    fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
-        self.end.state = State::Close;
-        self.end.errno = (errno != 0).then_some(errno);
-        self.tell(at, Kind::Fail, out);
-    }
-
-    /// Tells an end that nobody saw.
-    fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
-        let kind = match (self.end.remote, self.established) {
-            (None, _) => Kind::Unlisten,
-            (Some(_), true) => Kind::Close,
-            (Some(_), false) => Kind::Fail,
-        };
-        self.end.state = State::Close;
-        if kind == Kind::Close {
-            self.end.closed_by = Some(ClosedBy::Unknown);
-        }
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: true });
-    }
-
-    fn party(&self) -> Party {
-        Party { id: self.end.id, process: self.end.process.clone() }
-    }
-
-    /// Of a listener.
-    fn listening(&self) -> Listening {
-        let End { netns, proto, local, .. } = self.end;
-        // Not known of one that was seen to listen, and not needed: its children bring its cookie.
-        Listening { netns, proto, local, v6only: false }
-    }
-
-    fn improve(&mut self, verdict: Verdict) {
-        if verdict.basis < self.end.verdict.basis {
-            self.end.verdict = verdict;
-        }
-    }
-
-    fn connected_by(&mut self, actor: Option<Actor>) {
-        self.improve(Verdict::CONNECT);
-        if let Some(actor) = actor {
-            self.end.originator = Some(actor.clone());
-            self.end.process = Some(actor);
-            self.end.process_basis = Some(ProcessBasis::Connect);
-        }
-    }
-
-    fn accepted_by(&mut self, actor: &Actor, inode: u64) {
-        self.improve(Verdict::ACCEPT);
-        self.end.process = Some(actor.clone());
-        self.end.process_basis = Some(ProcessBasis::Accept);
-        self.end.inode = inode;
-        self.taken = true;
-    }
-
-    /// What the other end knows and this one does not.
-    fn learn_from(&mut self, peer: &Self) {
-        if let Some(verdict) = Verdict::from_peer(peer.end.verdict) {
-            self.improve(verdict);
-        }
-        self.end.peer = Some(peer.party());
-        self.name_originator(Some(peer));
-    }
-
-    /// Names the process that began it: once, since that does not change.
-    fn name_originator(&mut self, peer: Option<&Self>) {
-        /// Who began it from its own end: not one who accepted there, or only listened.
-        fn own(conn: &Conn) -> Option<&Actor> {
-            conn.end.originator.as_ref().or_else(|| {
-                let began =
-                    matches!(conn.end.process_basis, Some(ProcessBasis::Connect | ProcessBasis::Seed));
-                conn.end.process.as_ref().filter(|_| began)
-            })
-        }
-        if self.end.originator.is_none() {
-            self.end.originator = match self.end.verdict.side {
-                Side::Local | Side::Both => own(self).cloned(),
-                Side::Remote => peer.and_then(own).cloned(),
-                Side::Unknown => None,
-            };
-        }
     }
 }

@@ -4,14 +4,10 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::decode::{Owner, ProcessEvent, Task};
-use crate::model::{Endpoint, Family, ProcessKey, Proto};
+use crate::model::tests::at;
+use crate::model::{Family, ProcessKey, Proto};
 use crate::origin::{Basis, Confidence};
 use crate::snapshot::{Bytes, Holder, Holders, ProcessRow, SocketRow};
-
-pub(crate) fn at(text: &str) -> Endpoint {
-    let address: std::net::SocketAddr = text.parse().unwrap();
-    Endpoint { ip: address.ip(), port: address.port() }
-}
 
 /// An event about an end of which nothing matters but its addresses.
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {

@@ -1,0 +1,147 @@
+//! An end as the tracker keeps it, and how it learns.
+
+use super::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+use crate::decode::Socket;
+use crate::listeners::Listening;
+use crate::model::State;
+use crate::origin::{Side, Verdict};
+use crate::process::Actor;
+
+/// An end, and what is needed to tell more of it.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) end: End,
+    /// It left the handshake behind.
+    pub(super) established: bool,
+    /// When, where that was seen.
+    pub(super) opened: Option<u64>,
+    /// A process took it off its listener, or it never had one.
+    pub(super) taken: bool,
+    /// Whose FIN came first.
+    pub(super) first_fin: Option<Side>,
+    /// Cookie of the other end, while that lives.
+    pub(super) peer: Option<u64>,
+}
+
+impl Conn {
+    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
+        let id = EndId { cookie: socket.cookie, began: at };
+        Self {
+            end: End {
+                id,
+                flow: id,
+                proto: socket.proto,
+                family: socket.family,
+                mapped: socket.mapped,
+                netns: socket.netns,
+                cookie: socket.cookie,
+                inode: socket.inode,
+                local: socket.local,
+                remote: Some(socket.remote),
+                state,
+                verdict: Verdict::UNKNOWN,
+                originator: None,
+                process: None,
+                process_basis: None,
+                listener: None,
+                peer: None,
+                errno: None,
+                handshake: None,
+                duration: None,
+                bytes: None,
+                closed_by: None,
+            },
+            established: false,
+            opened: None,
+            taken: true,
+            first_fin: None,
+            peer: None,
+        }
+    }
+
+    pub(super) fn tell(&self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
+    }
+
+    pub(super) fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
+        self.end.state = State::Close;
+        self.end.errno = (errno != 0).then_some(errno);
+        self.tell(at, Kind::Fail, out);
+    }
+
+    /// Tells an end that nobody saw.
+    pub(super) fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
+        let kind = match (self.end.remote, self.established) {
+            (None, _) => Kind::Unlisten,
+            (Some(_), true) => Kind::Close,
+            (Some(_), false) => Kind::Fail,
+        };
+        self.end.state = State::Close;
+        if kind == Kind::Close {
+            self.end.closed_by = Some(ClosedBy::Unknown);
+        }
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: true });
+    }
+
+    pub(super) fn party(&self) -> Party {
+        Party { id: self.end.id, process: self.end.process.clone() }
+    }
+
+    /// Of a listener.
+    pub(super) fn listening(&self) -> Listening {
+        let End { netns, proto, local, .. } = self.end;
+        // Not known of one that was seen to listen, and not needed: its children bring its cookie.
+        Listening { netns, proto, local, v6only: false }
+    }
+
+    pub(super) fn improve(&mut self, verdict: Verdict) {
+        if verdict.basis < self.end.verdict.basis {
+            self.end.verdict = verdict;
+        }
+    }
+
+    pub(super) fn connected_by(&mut self, actor: Option<Actor>) {
+        self.improve(Verdict::CONNECT);
+        if let Some(actor) = actor {
+            self.end.originator = Some(actor.clone());
+            self.end.process = Some(actor);
+            self.end.process_basis = Some(ProcessBasis::Connect);
+        }
+    }
+
+    pub(super) fn accepted_by(&mut self, actor: &Actor, inode: u64) {
+        self.improve(Verdict::ACCEPT);
+        self.end.process = Some(actor.clone());
+        self.end.process_basis = Some(ProcessBasis::Accept);
+        self.end.inode = inode;
+        self.taken = true;
+    }
+
+    /// What the other end knows and this one does not.
+    pub(super) fn learn_from(&mut self, peer: &Self) {
+        if let Some(verdict) = Verdict::from_peer(peer.end.verdict) {
+            self.improve(verdict);
+        }
+        self.end.peer = Some(peer.party());
+        self.name_originator(Some(peer));
+    }
+
+    /// Names the process that began it: once, since that does not change.
+    pub(super) fn name_originator(&mut self, peer: Option<&Self>) {
+        /// Who began it from its own end: not one who accepted there, or only listened.
+        fn own(conn: &Conn) -> Option<&Actor> {
+            conn.end.originator.as_ref().or_else(|| {
+                let began =
+                    matches!(conn.end.process_basis, Some(ProcessBasis::Connect | ProcessBasis::Seed));
+                conn.end.process.as_ref().filter(|_| began)
+            })
+        }
+        if self.end.originator.is_none() {
+            self.end.originator = match self.end.verdict.side {
+                Side::Local | Side::Both => own(self).cloned(),
+                Side::Remote => peer.and_then(own).cloned(),
+                Side::Unknown => None,
+            };
+        }
+    }
+}
