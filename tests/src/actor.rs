@@ -42,7 +42,7 @@ impl Actor {
         let pid = running.pid();
         let mut actor = Self { running, path: path.to_owned(), pid, commands, answers };
         // It is past its exec, and whoever looks at it sees the actor.
-        actor.say("pid");
+        actor.pid = actor.say("pid").parse().expect("a pid");
         actor
     }
 
@@ -50,6 +50,12 @@ impl Actor {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The process that was started first: what runs the actor, or an actor before it forked.
+    #[must_use]
+    pub fn started(&self) -> u32 {
+        self.running.pid()
     }
 
     /// Tells it something that must succeed; returns what it has to say to it.

@@ -186,6 +186,11 @@ fn on_stream(stream: &mut TcpStream, words: &[&str]) -> Result<String> {
             setsockopt(stream, sockopt::TcpUserTimeout, &milliseconds.parse()?)?;
             Ok(String::new())
         }
+        ["reconnect", remote] => {
+            let remote: SocketAddr = remote.parse()?;
+            connect(stream.as_raw_fd(), &SockaddrStorage::from(remote))?;
+            Ok(String::new())
+        }
         ["disconnect"] => {
             let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
             // SAFETY: the pointer is to a whole address, AF_UNSPEC, of the told length.

@@ -2,4 +2,27 @@
 
 #![cfg(test)]
 
+use serde_json::{Value, json};
+use tests::Actor;
+
+mod accept;
+mod close;
+mod connect;
+mod fail;
 mod list;
+mod process;
+
+/// A process that does as it is told, in the calling thread's network namespace.
+fn actor() -> Actor {
+    Actor::start(env!("CARGO_BIN_EXE_actor"))
+}
+
+/// An endpoint as events have it. IPv4-mapped addresses stand there as IPv4.
+fn endpoint(address: &str) -> Value {
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    json!({"ip": address.ip().to_canonical().to_string(), "port": address.port()})
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}
