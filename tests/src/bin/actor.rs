@@ -1,7 +1,8 @@
 //! Does to sockets what it is told, a command a line on stdin, and answers each with a line on stdout:
 //! `ok …`, or `error ERRNO`. Arguments are commands too: with them it does those and ends, silently.
 //!
-//! Commands about a connection are about the one that was connected or accepted last.
+//! Commands about a connection are about the one that was connected or accepted last and not closed yet;
+//! likewise for listeners.
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -29,9 +30,12 @@ const BUSY: Duration = Duration::from_secs(30);
 /// How long `finish` waits for a handshake, in milliseconds.
 const HANDSHAKE_MS: u16 = 20_000;
 
+/// `TCP_REPAIR_OFF_NO_WP` of the kernel's uapi tcp.h, -1: without a window probe to a peer that is not.
+const REPAIR_OFF_NO_WP: u32 = u32::MAX;
+
 #[derive(Default)]
 struct Actor {
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
     streams: Vec<TcpStream>,
 }
 
@@ -76,15 +80,15 @@ impl Actor {
                 listen(&fd, Backlog::new(backlog.parse::<i32>()?)?)?;
                 let listener = TcpListener::from(fd);
                 let local = listener.local_addr()?.to_string();
-                self.listener = Some(listener);
+                self.listeners.push(listener);
                 Ok(local)
             }
             ["unlisten"] => {
-                self.listener = None;
+                drop(self.listeners.pop().context("no listener")?);
                 done()
             }
             ["accept"] => {
-                let (stream, remote) = self.listener.as_ref().context("no listener")?.accept()?;
+                let (stream, remote) = self.listeners.last().context("no listener")?.accept()?;
                 self.streams.push(stream);
                 Ok(remote.to_string())
             }
@@ -129,7 +133,7 @@ impl Actor {
         let fd = tcp_socket(Some(local), remote)?;
         setsockopt(&fd, sockopt::TcpRepair, &1)?;
         connect(fd.as_raw_fd(), &SockaddrStorage::from(remote))?;
-        setsockopt(&fd, sockopt::TcpRepair, &0)?;
+        setsockopt(&fd, sockopt::TcpRepair, &REPAIR_OFF_NO_WP)?;
         self.streams.push(fd.into());
         Ok(String::new())
     }
@@ -143,7 +147,7 @@ impl Actor {
                 Ok(std::process::id().to_string())
             }
             ForkResult::Parent { child } => {
-                self.listener = None;
+                self.listeners.clear();
                 self.streams.clear();
                 if wait {
                     waitpid(child, None)?;

@@ -10,7 +10,9 @@ mod close;
 mod connect;
 mod fail;
 mod list;
+mod namespaces;
 mod process;
+mod seed;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {
