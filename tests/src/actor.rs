@@ -38,7 +38,7 @@ impl Actor {
     pub fn start_as(path: &Path, command: &mut Command) -> Self {
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let commands = running.0.stdin.take().expect("piped");
-        let answers = Lines::of(running.0.stdout.take().expect("piped"));
+        let answers = Lines::of(running.stdout());
         let pid = running.pid();
         let mut actor = Self { running, path: path.to_owned(), pid, commands, answers };
         // It is past its exec, and whoever looks at it sees the actor.

@@ -17,7 +17,7 @@ mod watch;
 
 pub use actor::Actor;
 pub use event::{End, assert_has, end, kind, port, service};
-pub use lines::Lines;
+pub use lines::{Lines, first_line};
 pub use netns::{Netns, in_fresh_netns, ip, netns, sysctl, tool, veth};
 pub use program::{Running, binary, netwatch, stranger_s_copy};
 pub use wait::{PATIENCE, until};

@@ -4,6 +4,20 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+/// Reads a line and not a byte more, so that what comes after it stays in the pipe.
+///
+/// # Panics
+/// When the output ends before the line does.
+pub fn first_line(from: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while byte != *b"\n" {
+        from.read_exact(&mut byte).expect("a whole line");
+        line.extend(byte);
+    }
+    String::from_utf8_lossy(&line).into_owned()
+}
+
 /// Reads on a thread of its own, so that a process which says nothing cannot hang a test.
 #[derive(Debug)]
 pub struct Lines(Receiver<String>);

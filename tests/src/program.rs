@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -82,6 +82,22 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// What it prints, where that was asked for.
+    ///
+    /// # Panics
+    /// When it was not, or was taken already.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("piped")
+    }
+
+    /// What it complains about, where that was asked for.
+    ///
+    /// # Panics
+    /// When it was not, or was taken already.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.0.stderr.take().expect("piped")
     }
 
     /// Sends it a signal.

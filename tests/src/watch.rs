@@ -53,8 +53,8 @@ impl Watch {
         let mut command = Command::new(binary());
         command.args(["watch", "--json"]).args(arguments).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let lines = Lines::of(running.0.stdout.take().expect("piped"));
-        let mut pipe = running.0.stderr.take().expect("piped");
+        let lines = Lines::of(running.stdout());
+        let mut pipe = running.stderr();
         let (send, stderr) = channel();
         std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -71,10 +71,12 @@ impl Watch {
         watch
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.running.pid()
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
     }
 
     /// The first line.
@@ -157,7 +159,7 @@ impl Watch {
     /// When it does not end, or lost what it had room for.
     #[track_caller]
     pub fn finish(self) -> Log {
-        self.running.signal(Signal::SIGINT);
+        self.signal(Signal::SIGINT);
         self.ended()
     }
 

@@ -9,10 +9,15 @@ mod accept;
 mod close;
 mod connect;
 mod fail;
+mod filter;
 mod list;
+mod loss;
 mod namespaces;
 mod process;
+mod run;
 mod seed;
+mod text;
+mod usage;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {
