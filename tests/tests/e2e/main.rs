@@ -8,6 +8,7 @@ use tests::Actor;
 mod accept;
 mod close;
 mod connect;
+mod doctor;
 mod fail;
 mod filter;
 mod list;
