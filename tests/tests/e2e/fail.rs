@@ -151,6 +151,8 @@ fn nobody_answers() {
     here.inside(|| {
         // Two SYNs, one and two seconds apart, and then the kernel gives up.
         sysctl("net/ipv4/tcp_syn_retries", "1");
+        // One question for an address, a second long: shorter than that.
+        sysctl("net/ipv4/neigh/veth/mcast_solicit", "1");
         tests::ip("neigh add 10.77.4.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut watch = Watch::start(&[]);
         let (mut dropped, mut unknown) = (actor(), actor());
