@@ -1,8 +1,10 @@
 //! Processes: netwatch, and whatever else a test starts.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,10 +24,32 @@ pub fn binary() -> PathBuf {
 /// Runs netwatch to its end, which the arguments must bring about.
 ///
 /// # Panics
-/// When it cannot be started.
+/// When it cannot be started, or goes on.
 #[must_use]
 pub fn netwatch(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).output().expect("netwatch starts")
+    output(Command::new(binary()).args(arguments))
+}
+
+/// What a program prints until it ends by itself.
+///
+/// # Panics
+/// When it cannot be started, or goes on.
+#[must_use]
+pub fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    let (stdout, stderr) = (rest_of(running.stdout()), rest_of(running.stderr()));
+    let status = running.ended(&format!("{command:?} ends"));
+    let whole = |thread: JoinHandle<_>| thread.join().expect("a pipe to read");
+    Output { status, stdout: whole(stdout), stderr: whole(stderr) }
+}
+
+fn rest_of(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe to read");
+        bytes
+    })
 }
 
 /// A copy of `program` where anybody may run it, called `name`, and the directory that keeps it there.

@@ -95,7 +95,9 @@ fn without_seeds_older_connections_are_known_all_the_same() {
 #[test]
 fn two_runs_tell_the_same_and_their_ids_do_not_clash() {
     in_fresh_netns(|| {
-        let mut watches = [Watch::start(&["--netns", "self"]), Watch::start(&["--netns", "self"])];
+        // Not the connection by which the second of them tries itself.
+        let arguments = ["--netns", "self", "--port", "6000"];
+        let mut watches = [Watch::start(&arguments), Watch::start(&arguments)];
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         let mut ids = Vec::new();

@@ -10,7 +10,8 @@ use tests::{Actor, Lines, PATIENCE, Running, Watch, binary, end, in_fresh_netns,
 
 use crate::actor;
 
-const QUIET: [&str; 3] = ["--no-seed", "--netns", "self"];
+/// Neither what was there before nor the connection by which another netwatch tries itself.
+const QUIET: [&str; 5] = ["--no-seed", "--netns", "self", "--port", "6000"];
 
 /// A log in text, with its first line read.
 fn text() -> (Running, Lines, String) {

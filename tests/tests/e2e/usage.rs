@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
-use tests::{binary, netwatch, stranger_s_copy};
+use tests::{binary, netwatch, output, stranger_s_copy};
 
 /// Nothing on stdout, one line on stderr that names all of `says`.
 #[track_caller]
@@ -65,7 +65,7 @@ fn without_root_it_says_so() {
     let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
     for arguments in [&["watch"][..], &["watch", "--json"]] {
         let mut command = Command::new(&copy);
-        let output = command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/").output().unwrap();
+        let output = output(command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/"));
         one_line(&output, 1, &["root"]);
     }
 }
@@ -73,13 +73,9 @@ fn without_root_it_says_so() {
 #[test]
 fn without_the_capability_it_says_so() {
     // Root, and yet not allowed to load programs or to see others' sockets.
-    let output = Command::new("setpriv")
-        .args(["--bounding-set=-all", "--inh-caps=-all"])
-        .arg(binary())
-        .arg("watch")
-        .output()
-        .unwrap();
-    one_line(&output, 1, &[]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(binary()).arg("watch");
+    one_line(&output(&mut command), 1, &[]);
 }
 
 #[test]
