@@ -42,10 +42,11 @@ struct Actor {
 fn main() -> Result<()> {
     alarm::set(LIFETIME_S);
     let mut actor = Actor::default();
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    // The program's own name may be anything: args() would panic.
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     for command in &arguments {
         // An attempt that is to fail is as good as one that is not.
-        let _ = actor.obey(command);
+        let _ = actor.obey(&command.to_string_lossy());
     }
     if !arguments.is_empty() {
         return Ok(());

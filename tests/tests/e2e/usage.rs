@@ -28,7 +28,7 @@ fn a_bad_value_is_one_line() {
         ("--event", &["nosuch", "open,nosuch"]),
         ("--proto", &["sctp"]),
         ("--netns", &["here", "-1"]),
-        ("--pid", &["x", "0"]),
+        ("--pid", &["x", "-1"]),
         ("--process", &["[", "{a"]),
         ("--user", &["no-such-user-of-netwatch"]),
         ("--count", &["x", "-1"]),
