@@ -1,1 +1,24 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: network namespaces of the test's own, real processes that do as they
+//! are told ([`Actor`]), and netwatch itself ([`Watch`]). Whatever it starts or makes goes with its guard.
+//!
+//! Nothing here sleeps for something to happen: it waits for it, with a deadline. A deadline is an hour
+//! compared with what is waited for, and so says nothing about speed.
+
+#![expect(clippy::indexing_slicing, reason = "a missing key is null to serde_json, and a harness may panic")]
+
+mod actor;
+mod checks;
+mod event;
+mod lines;
+mod netns;
+mod program;
+mod wait;
+mod watch;
+
+pub use actor::Actor;
+pub use event::{End, assert_has, end, kind, port, service};
+pub use lines::{Lines, first_line};
+pub use netns::{Netns, in_fresh_netns, ip, netns, sysctl, tool, veth};
+pub use program::{Running, binary, netwatch, output, stranger_s_copy};
+pub use wait::{PATIENCE, until};
+pub use watch::{Log, Watch};

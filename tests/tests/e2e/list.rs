@@ -2,28 +2,14 @@
 //! connections whose initiator is known because the test began them.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tests::{Running, binary, in_fresh_netns, ip, stranger_s_copy, until};
 
 mod scene;
 
-use scene::{Running, in_fresh_netns, ip, one_of_each, pair};
-
-/// Waits for what comes about soon, or never.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn binary() -> PathBuf {
-    std::env::var_os("NETWATCH_BIN").expect("NETWATCH_BIN: the path of the netwatch to test").into()
-}
+use scene::{one_of_each, pair};
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
@@ -64,7 +50,7 @@ fn assert_same(ours: &str, theirs: &str, letters: &str) {
     for (ours, theirs) in ours.iter().zip(&theirs).skip(1) {
         // netstat pads its last column only where there is a program.
         let rest = ours.strip_prefix(*theirs).unwrap_or_else(|| panic!("-{letters}:\n{ours}\n{theirs}"));
-        assert!(rest.trim_start().len() > 0 && rest.starts_with(' '), "-{letters}: no origin: {ours}");
+        assert!(!rest.trim_start().is_empty() && rest.starts_with(' '), "-{letters}: no origin: {ours}");
     }
 }
 
@@ -146,11 +132,7 @@ fn a_stranger_s_view_is_netstat_s() {
     in_fresh_netns(|| {
         let _scene = one_of_each();
         // A place where anybody may run it.
-        let directory = tempfile::tempdir().unwrap();
-        let copy = directory.path().join("netwatch");
-        std::fs::copy(binary(), &copy).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(directory.path(), mode).unwrap();
+        let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
         const NOBODY: u32 = 65534;
         let as_nobody = |command: &mut Command| run(command.uid(NOBODY).gid(NOBODY).current_dir("/"));
         let theirs = as_nobody(Command::new("netstat").arg("-natup"));

@@ -3,63 +3,13 @@
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt, socket,
     sockopt,
 };
-
-/// Runs `test` on a thread of its own in a fresh network namespace with loopback up. Programs that it
-/// starts are in there too.
-pub(super) fn in_fresh_netns(test: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run the end-to-end tests as root");
-            ip("link set lo up");
-            test();
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
-
-/// `ip`, with its arguments in one string.
-pub(super) fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
-
-/// A process that ends with the test.
-pub(super) struct Running(Child);
-
-impl Running {
-    pub(super) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// `sleep`, with a socket as its standard input: a holder that does nothing with it.
-    pub(super) fn holding(fd: impl Into<OwnedFd>) -> Self {
-        let child = Command::new("sleep").arg("600").stdin(Stdio::from(fd.into())).spawn().unwrap();
-        let running = Self(child);
-        // spawn() returns in the middle of the exec, before the new arguments can be read.
-        super::until("sleep has its arguments", || {
-            std::fs::read(format!("/proc/{}/cmdline", running.pid()))
-                .is_ok_and(|line| line.starts_with(b"sleep"))
-        });
-        running
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use tests::Running;
 
 fn tcp_socket(local: SocketAddr) -> OwnedFd {
     let family = if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

@@ -1,0 +1,157 @@
+//! A process that does to sockets what a test tells it (`src/bin/actor.rs`), step by step.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::lines::Lines;
+use crate::program::Running;
+use crate::wait::PATIENCE;
+
+/// The process. It is in the network namespace of the thread that starts it.
+#[derive(Debug)]
+pub struct Actor {
+    running: Running,
+    path: PathBuf,
+    pid: u32,
+    commands: ChildStdin,
+    answers: Lines,
+}
+
+impl Actor {
+    /// Starts the program at `path`, which is `env!("CARGO_BIN_EXE_actor")` or a copy of it.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn start(path: impl AsRef<Path>) -> Self {
+        Self::start_as(path.as_ref(), &mut Command::new(path.as_ref()))
+    }
+
+    /// Starts it by a command of one's own, which runs the program at `path` in the end.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn start_as(path: &Path, command: &mut Command) -> Self {
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let commands = running.0.stdin.take().expect("piped");
+        let answers = Lines::of(running.stdout());
+        let pid = running.pid();
+        let mut actor = Self { running, path: path.to_owned(), pid, commands, answers };
+        // It is past its exec, and whoever looks at it sees the actor.
+        actor.pid = actor.say("pid").parse().expect("a pid");
+        actor
+    }
+
+    /// The process that does what is told; another one after `fork`.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The process that was started first: what runs the actor, or an actor before it forked.
+    #[must_use]
+    pub fn started(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Tells it something that must succeed; returns what it has to say to it.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn say(&mut self, command: &str) -> String {
+        self.tell(command).unwrap_or_else(|errno| panic!("{command}: {errno}"))
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// The name of the errno.
+    pub fn tell(&mut self, command: &str) -> Result<String, String> {
+        self.begin(command);
+        self.answer()
+    }
+
+    /// Tells it something and does not wait for it: [`Actor::answer`] does.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn begin(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").expect("the actor is there");
+    }
+
+    /// The answer to [`Actor::begin`].
+    ///
+    /// # Errors
+    /// The name of the errno.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn answer(&mut self) -> Result<String, String> {
+        let line = self.answers.next(PATIENCE).expect("the actor is there");
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "ok" => Ok(rest.to_owned()),
+            "error" => Err(rest.to_owned()),
+            _ => panic!("the actor says {line}"),
+        }
+    }
+
+    /// Goes on in a child process, which has inherited the sockets. The parent waits for it to end.
+    /// Returns the parent's pid.
+    ///
+    /// # Panics
+    /// When it cannot fork.
+    pub fn fork(&mut self) -> u32 {
+        self.fork_by("fork")
+    }
+
+    /// As [`Actor::fork`], but the parent ends at once.
+    ///
+    /// # Panics
+    /// When it cannot fork.
+    pub fn fork_and_leave(&mut self) -> u32 {
+        self.fork_by("fork leave")
+    }
+
+    fn fork_by(&mut self, command: &str) -> u32 {
+        let child = self.say(command).parse().expect("a pid");
+        std::mem::replace(&mut self.pid, child)
+    }
+
+    /// Kills the process that was started (not one it forked), and waits until it is gone.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    /// What netwatch has to say of it, as far as that is the same in every test.
+    ///
+    /// # Panics
+    /// When the program is gone.
+    #[must_use]
+    pub fn object(&self) -> Value {
+        let exe = self.path.canonicalize().expect("the program is there");
+        json!({
+            "pid": self.pid,
+            "tid": self.pid,
+            "comm": "actor",
+            "exe": exe.to_str().expect("a path in UTF-8"),
+            "exe_state": "ok",
+            "args": [self.path.to_str().expect("a path in UTF-8")],
+            "uid": 0,
+            "user": "root",
+            "kernel": false,
+        })
+    }
+
+    /// Waits for the process that was started to end by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn ended(&mut self) {
+        self.running.ended("the actor ends");
+    }
+}

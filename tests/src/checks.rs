@@ -1,0 +1,144 @@
+//! What holds for every event of every run, whatever a test is about.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::event::kind;
+
+const KINDS: [&str; 12] = [
+    "ready", "seed", "listen", "unlisten", "attempt", "open", "accept", "handover", "fail", "close", "state",
+    "loss",
+];
+
+/// The order of trust, and how sure each is.
+const BASES: [(&str, &[&str]); 7] = [
+    ("connect", &["observed"]),
+    ("accept", &["observed"]),
+    ("handshake", &["observed"]),
+    ("peer", &["observed", "inferred"]),
+    ("listener", &["inferred"]),
+    ("port-range", &["guessed"]),
+    ("none", &["unknown"]),
+];
+
+/// Keys of every event about a socket.
+const KEYS: [&str; 14] = [
+    "id",
+    "proto",
+    "family",
+    "netns",
+    "cookie",
+    "inode",
+    "local",
+    "remote",
+    "service",
+    "state",
+    "origin",
+    "process",
+    "process_basis",
+    "event",
+];
+
+/// What was seen of a connection end so far.
+#[derive(Debug)]
+struct Seen {
+    cookie: Value,
+    flow: Value,
+    trust: usize,
+    over: bool,
+}
+
+/// Checks a run, line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    seq: Option<u64>,
+    ends: HashMap<String, Seen>,
+}
+
+impl Checks {
+    /// Parses the line.
+    ///
+    /// # Panics
+    /// When the line is not what the contract says.
+    pub(crate) fn line(&mut self, line: &str) -> Value {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let seq = event["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {line}"));
+        if let Some(before) = self.seq.replace(seq) {
+            assert_eq!(seq, before + 1, "a gap before {line}");
+        } else {
+            assert_eq!(kind(&event), "ready", "{line}");
+        }
+        let ts = event["ts"].as_str().unwrap_or_else(|| panic!("no ts: {line}"));
+        assert!(ts.parse::<jiff::Timestamp>().is_ok(), "ts is no time: {line}");
+        assert!(ts.len() == "2017-07-14T02:40:00.123456789Z".len() && ts.ends_with('Z'), "ts: {line}");
+        let head = format!(r#"{{"v":1,"seq":{seq},"ts":"{ts}","event":"{}""#, kind(&event));
+        assert!(line.starts_with(&head), "keys do not begin with v, seq, ts, event: {line}");
+        assert!(KINDS.contains(&kind(&event)), "what event is this: {line}");
+        if !["ready", "loss"].contains(&kind(&event)) {
+            self.socket(&event);
+        }
+        event
+    }
+
+    fn socket(&mut self, event: &Value) {
+        for key in KEYS {
+            assert!(event.get(key).is_some(), "no {key}: {event:#}");
+        }
+        assert!(event["netns"].is_u64() && event["inode"].is_u64(), "{event:#}");
+        assert!(event["local"]["port"].is_u64(), "{event:#}");
+        let listens = matches!(kind(event), "listen" | "unlisten") || event["state"] == "LISTEN";
+        assert!(event["remote"].is_null() == listens || event["proto"] == "udp", "{event:#}");
+        let trust = if event["remote"].is_null() {
+            assert!(event["origin"].is_null(), "{event:#}");
+            0
+        } else {
+            assert!(event["flow"].is_string(), "{event:#}");
+            origin(event)
+        };
+        let id = event["id"].as_str().unwrap_or_else(|| panic!("no id: {event:#}"));
+        let seen = self.ends.entry(id.to_owned()).or_insert_with(|| Seen {
+            cookie: event["cookie"].clone(),
+            flow: event["flow"].clone(),
+            trust,
+            over: false,
+        });
+        assert_eq!(seen.cookie, event["cookie"], "one id: {event:#}");
+        // That two ends belong together may come out only when the table is repaired.
+        let flow = seen.flow == event["flow"] || event["repaired"] == true;
+        assert!(flow, "one id, and a flow other than {}: {event:#}", seen.flow);
+        assert!(seen.trust >= trust, "trusted less than before: {event:#}");
+        assert!(!seen.over || kind(event) == "accept", "after its end: {event:#}");
+        seen.trust = trust;
+        seen.flow = event["flow"].clone();
+        seen.over |= matches!(kind(event), "close" | "fail" | "unlisten");
+    }
+}
+
+/// Checks that the words of an origin belong together; returns its place in the order of trust.
+fn origin(event: &Value) -> usize {
+    let origin = &event["origin"];
+    let trust = BASES.iter().position(|(basis, _)| origin["basis"] == *basis);
+    let trust = trust.unwrap_or_else(|| panic!("what basis is this: {event:#}"));
+    let (_, confidences) = BASES[trust];
+    assert!(confidences.iter().any(|word| origin["confidence"] == *word), "{event:#}");
+    let local = event["local"].clone();
+    let endpoint = match origin["side"].as_str() {
+        Some("local" | "both") => local,
+        Some("remote") => event["remote"].clone(),
+        Some("unknown") => Value::Null,
+        _ => panic!("what side is this: {event:#}"),
+    };
+    assert_eq!(origin["endpoint"], endpoint, "{event:#}");
+    assert_eq!(origin["side"] == "unknown", origin["basis"] == "none", "{event:#}");
+    let sure = ["observed", "inferred"].iter().any(|word| origin["confidence"] == *word);
+    assert!(sure || origin["process"].is_null(), "a guess names a process: {event:#}");
+    let low = |end: &str| crate::event::port(event, end) < 1024;
+    let rule = match (low("local"), low("remote")) {
+        (false, true) => "local",
+        (true, false) => "remote",
+        _ => "unknown",
+    };
+    assert_eq!(origin["port_rule"], rule, "{event:#}");
+    trust
+}

@@ -1,0 +1,59 @@
+//! Lines of another process, with a deadline for each.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Reads a line and not a byte more, so that what comes after it stays in the pipe.
+///
+/// # Panics
+/// When the output ends before the line does.
+pub fn first_line(from: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while byte != *b"\n" {
+        from.read_exact(&mut byte).expect("a whole line");
+        line.extend(byte);
+    }
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Reads on a thread of its own, so that a process which says nothing cannot hang a test.
+#[derive(Debug)]
+pub struct Lines(Receiver<String>);
+
+impl Lines {
+    /// Starts to read; ends when `from` does.
+    pub fn of(from: impl Read + Send + 'static) -> Self {
+        let (send, receive) = channel();
+        std::thread::spawn(move || {
+            // Bytes that are not UTF-8 end the thread: then the lines end too early, and the test fails.
+            for line in BufReader::new(from).lines() {
+                if send.send(line.expect("lines are UTF-8")).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receive)
+    }
+
+    /// The next line; `None` where there are no more.
+    ///
+    /// # Panics
+    /// When neither a line nor the end comes within `patience`.
+    pub fn next(&self, patience: Duration) -> Option<String> {
+        self.before(Instant::now() + patience).expect("in vain: a line, or the end of the output")
+    }
+
+    /// The next line; `Ok(None)` where there are no more.
+    ///
+    /// # Errors
+    /// When the deadline passes first.
+    pub fn before(&self, deadline: Instant) -> Result<Option<String>, RecvTimeoutError> {
+        match self.0.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(timeout) => Err(timeout),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! How connections end: who closed, what was carried, and every state on the way.
+
+use serde_json::{Value, json};
+use tests::{Actor, End, Netns, Watch, assert_has, end, in_fresh_netns, kind, veth};
+
+use crate::actor;
+
+/// A connection between two processes on loopback, with the log that saw it begin.
+struct Pair {
+    watch: Watch,
+    client: Actor,
+    server: Actor,
+}
+
+const CLIENT: (u16, u16) = (2000, 6000);
+const SERVER: (u16, u16) = (6000, 2000);
+
+fn at((local, remote): (u16, u16)) -> End {
+    end(local, remote)
+}
+
+impl Pair {
+    fn new(arguments: &[&str]) -> Self {
+        let mut pair = Self { watch: Watch::start(arguments), client: actor(), server: actor() };
+        pair.server.say("listen 127.0.0.1:6000 16");
+        pair.client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+        pair.server.say("accept");
+        pair
+    }
+
+    /// What both ends' `close` must say: the client's first.
+    fn closes(mut self, client: Value, server: Value) {
+        let closed = [self.watch.at("close", at(CLIENT)), self.watch.at("close", at(SERVER))];
+        assert_has(&closed[0], json!({"process": self.client.object(), "process_basis": "connect"}));
+        assert_has(&closed[1], json!({"process": self.server.object(), "process_basis": "accept"}));
+        assert_has(&closed[0], client);
+        assert_has(&closed[1], server);
+        assert_eq!(closed[0]["flow"], closed[1]["flow"]);
+        for (event, other) in [(&closed[0], &closed[1]), (&closed[1], &closed[0])] {
+            assert_eq!(event["peer"]["id"], other["id"]);
+            assert!(event["duration_us"].is_u64(), "{event:#}");
+        }
+        let log = self.watch.finish();
+        assert_eq!((log.at("close", at(CLIENT)).len(), log.at("close", at(SERVER)).len()), (1, 1));
+    }
+}
+
+#[test]
+fn by_the_server_first() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.server.say("send 70000");
+        pair.server.say("close");
+        assert_eq!(pair.client.say("eof"), "70000");
+        pair.client.say("close");
+        pair.closes(
+            json!({"closed_by": "remote", "bytes_sent": 0, "bytes_received": 70000, "errno": null}),
+            json!({"closed_by": "local", "bytes_sent": 70000, "bytes_received": 0, "errno": null}),
+        );
+    });
+}
+
+#[test]
+fn by_half_first() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.client.say("send 5");
+        pair.client.say("shutdown");
+        assert_eq!(pair.server.say("eof"), "5");
+        // The other direction is open still.
+        pair.server.say("send 7");
+        pair.client.say("recv 7");
+        pair.server.say("close");
+        pair.client.say("eof");
+        pair.client.say("close");
+        pair.closes(
+            json!({"closed_by": "local", "bytes_sent": 5, "bytes_received": 7}),
+            json!({"closed_by": "remote", "bytes_sent": 7, "bytes_received": 5}),
+        );
+    });
+}
+
+#[test]
+fn by_a_reset_that_was_asked_for() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.client.say("send 3");
+        pair.server.say("recv 3");
+        pair.client.say("linger0");
+        pair.client.say("close");
+        assert_eq!(pair.server.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        pair.closes(
+            json!({"closed_by": "reset-local", "bytes_sent": 3, "bytes_received": 0}),
+            json!({
+                "closed_by": "reset-remote", "bytes_sent": 0, "bytes_received": 3, "errno": "ECONNRESET",
+            }),
+        );
+    });
+}
+
+#[test]
+fn by_a_reset_for_what_was_not_read() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.client.say("send 10");
+        pair.server.say("recv 4");
+        pair.server.say("close");
+        assert_eq!(pair.client.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        pair.closes(
+            json!({
+                "closed_by": "reset-remote", "bytes_sent": 10, "bytes_received": 0, "errno": "ECONNRESET",
+            }),
+            json!({"closed_by": "reset-local", "bytes_sent": 0, "bytes_received": 10}),
+        );
+    });
+}
+
+#[test]
+fn by_a_disconnect() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.client.say("disconnect");
+        assert_eq!(pair.server.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        pair.closes(
+            json!({"closed_by": "reset-local"}),
+            json!({"closed_by": "reset-remote", "errno": "ECONNRESET"}),
+        );
+    });
+}
+
+/// A FIN went first, and then the reset decides.
+#[test]
+fn by_a_reset_after_a_fin() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        pair.client.say("shutdown");
+        assert_eq!(pair.server.say("eof"), "0");
+        pair.server.say("linger0");
+        pair.server.say("close");
+        pair.closes(
+            json!({"closed_by": "reset-remote", "errno": "ECONNRESET"}),
+            json!({"closed_by": "reset-local"}),
+        );
+    });
+}
+
+#[test]
+fn by_the_end_of_its_process() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&[]);
+        let client = pair.client.object();
+        pair.client.say("send 9");
+        pair.client.kill();
+        assert_eq!(pair.server.say("eof"), "9");
+        pair.server.say("close");
+        let closed = pair.watch.at("close", at(CLIENT));
+        // Whoever was killed is named still, and fully.
+        assert_has(
+            &closed,
+            json!({
+                "process": client,
+                "origin": {"process": client},
+                "closed_by": "local",
+                "bytes_sent": 9,
+                "bytes_received": 0,
+            }),
+        );
+        let closed = pair.watch.at("close", at(SERVER));
+        assert_has(&closed, json!({"closed_by": "remote", "peer": {"process": client}}));
+    });
+}
+
+#[test]
+fn by_nobody_but_time() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    veth(&here, "10.77.5.1", &there, "10.77.5.2");
+    let mut server = there.inside(actor);
+    server.say("listen 10.77.5.2:6000 16");
+    here.inside(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        client.say("connect 10.77.5.1:2000 10.77.5.2:6000");
+        client.say("user-timeout 300");
+        server.say("accept");
+        // Answers get lost from now on: the other side sends them to somebody else.
+        there.inside(|| {
+            tests::ip("neigh replace 10.77.5.1 lladdr 02:00:00:00:00:99 dev veth");
+        });
+        client.say("send 10");
+        assert_eq!(client.tell("recv 1"), Err("ETIMEDOUT".to_owned()));
+        let closed = watch.at("close", at(CLIENT));
+        assert_has(
+            &closed,
+            json!({
+                "closed_by": "timeout",
+                "errno": "ETIMEDOUT",
+                "bytes_sent": 10,
+                "process": client.object(),
+                "peer": {"process": server.object()},
+            }),
+        );
+    });
+}
+
+/// States after the first, in their order.
+fn states(watch: &Watch, at: End) -> Vec<String> {
+    let ours = watch.events().iter().filter(|event| at.of(event) && kind(event) == "state");
+    ours.map(|event| event["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_state_on_request() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new(&["--states"]);
+        let attempt = pair.watch.at("attempt", at(CLIENT));
+        assert_has(
+            &attempt,
+            json!({
+                "state": "SYN_SENT",
+                "process": pair.client.object(),
+                "process_basis": "connect",
+                "origin": {
+                    "side": "local", "basis": "connect", "confidence": "observed",
+                    "process": pair.client.object(),
+                },
+            }),
+        );
+        let open = pair.watch.at("open", at(CLIENT));
+        assert_eq!((&attempt["id"], &attempt["flow"]), (&open["id"], &open["flow"]));
+        pair.client.say("close");
+        pair.server.say("eof");
+        pair.server.say("close");
+        pair.watch.at("close", at(CLIENT));
+        pair.watch.at("close", at(SERVER));
+        assert_eq!(states(&pair.watch, at(CLIENT)), ["FIN_WAIT1", "FIN_WAIT2"]);
+        // A socket is born in SYN_RECV: that is no transition of its own to tell.
+        let server: Vec<_> = states(&pair.watch, at(SERVER));
+        assert_eq!(
+            server.iter().filter(|state| *state != "SYN_RECV").collect::<Vec<_>>(),
+            ["CLOSE_WAIT", "LAST_ACK"]
+        );
+        let log = pair.watch.finish();
+        assert_eq!(log.kinds(at(CLIENT)), ["attempt", "open", "state", "state", "close"]);
+        // A listener's states are told as listen and unlisten.
+        assert_eq!(log.kinds(end(6000, 0)), ["listen"]);
+        for event in log.events.iter().filter(|event| at(CLIENT).of(event)) {
+            assert_eq!((&event["id"], &event["flow"]), (&open["id"], &open["flow"]));
+        }
+    });
+}
+
+#[test]
+fn by_both_at_once() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    veth(&here, "10.77.6.1", &there, "10.77.6.2");
+    let (mut server, mut client) = (there.inside(actor), here.inside(actor));
+    let mut watch = here.inside(|| Watch::start(&["--states"]));
+    server.say("listen 10.77.6.2:6000 16");
+    client.say("connect 10.77.6.1:2000 10.77.6.2:6000");
+    server.say("accept");
+    // Both FINs stand for half a second behind what fills their lines.
+    for (netns, other) in [(&here, "10.77.6.2:9"), (&there, "10.77.6.1:9")] {
+        netns.inside(|| {
+            tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000");
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            for _ in 0..2 {
+                socket.send_to(&[0; 1400], other).unwrap();
+            }
+        });
+    }
+    client.begin("close");
+    server.begin("close");
+    client.answer().unwrap();
+    server.answer().unwrap();
+    let ends = [here.inside(|| at(CLIENT)), there.inside(|| at(SERVER))];
+    for at in ends {
+        assert_has(&watch.at("close", at), json!({"closed_by": "local", "errno": null}));
+        let closing = states(&watch, at);
+        assert_eq!(
+            closing.iter().filter(|state| *state != "SYN_RECV").collect::<Vec<_>>(),
+            ["FIN_WAIT1", "CLOSING"]
+        );
+    }
+}

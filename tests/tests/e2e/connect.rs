@@ -1,0 +1,302 @@
+//! Connections begun while netwatch looks: both ends, from the first event to the last.
+
+use serde_json::{Value, json};
+use tests::{Actor, Watch, assert_has, end, in_fresh_netns, netns, service, veth};
+
+use crate::{actor, endpoint, port_of};
+
+/// Who connects to whom, and what the rule of thumb makes of it at the client's end.
+struct Case {
+    client: &'static str,
+    server: &'static str,
+    /// Where the server listens, if not at the address that the client names.
+    listens: Option<&'static str>,
+    nonblocking: bool,
+    port_rule: &'static str,
+}
+
+impl Case {
+    const fn new(client: &'static str, server: &'static str, port_rule: &'static str) -> Self {
+        Self { client, server, listens: None, nonblocking: false, port_rule }
+    }
+
+    const fn nonblocking(mut self) -> Self {
+        self.nonblocking = true;
+        self
+    }
+
+    const fn listens(mut self, at: &'static str) -> Self {
+        self.listens = Some(at);
+        self
+    }
+
+    /// What both ends' events have in common, seen from `local`.
+    fn addresses(&self, local: &str, remote: &str) -> Value {
+        let socket = if local == self.client { self.client } else { self.listens.unwrap_or(self.server) };
+        // A socket of the other family than the packets is a mapped one.
+        let packets = endpoint(local)["ip"].as_str().unwrap().contains(':');
+        let mapped = socket.contains('[') && !packets;
+        json!({
+            "proto": "tcp",
+            "family": if packets { "ipv6" } else { "ipv4" },
+            "mapped": if mapped { json!(true) } else { Value::Null },
+            "netns": netns(),
+            "local": endpoint(local),
+            "remote": endpoint(remote),
+            "service": service(port_of(self.server)),
+            "via": null,
+        })
+    }
+}
+
+/// Goes through a connection's life and looks at every event of it.
+fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor) {
+    let listens = case.listens.unwrap_or(case.server);
+    let (client_port, server_port) = (port_of(case.client), port_of(case.server));
+    let (client_end, server_end) = (end(client_port, server_port), end(server_port, client_port));
+
+    server.say(&format!("listen {listens} 16"));
+    let listen = watch.at("listen", end(server_port, 0));
+    let how = if case.nonblocking { " nonblocking" } else { "" };
+    client.say(&format!("connect {} {}{how}", case.client, case.server));
+    if case.nonblocking {
+        client.say("finish");
+    }
+
+    let initiator = client.object();
+    let by_client = |basis: &str, side: &str, rule: &str| {
+        json!({
+            "side": side,
+            "basis": basis,
+            "confidence": "observed",
+            "endpoint": endpoint(case.client),
+            "process": initiator,
+            "port_rule": rule,
+        })
+    };
+    let connected = watch.at("open", client_end);
+    let origin = by_client("connect", "local", case.port_rule);
+    assert_has(&connected, case.addresses(case.client, case.server));
+    assert_has(
+        &connected,
+        json!({
+            "state": "ESTABLISHED",
+            "origin": origin,
+            "process": client.object(),
+            "process_basis": "connect",
+            "listener": null,
+            "errno": null,
+        }),
+    );
+    assert!(connected["handshake_us"].is_u64(), "{connected:#}");
+
+    let rule = match case.port_rule {
+        "local" => "remote",
+        "remote" => "local",
+        unknown => unknown,
+    };
+    let listener = json!({"id": listen["id"], "process": server.object()});
+    let born = watch.at("open", server_end);
+    assert_has(&born, case.addresses(case.server, case.client));
+    assert_has(
+        &born,
+        json!({
+            "flow": connected["flow"],
+            "state": "ESTABLISHED",
+            "origin": by_client("handshake", "remote", rule),
+            "process": server.object(),
+            "process_basis": "listener",
+            "listener": listener,
+            "errno": null,
+        }),
+    );
+    assert_ne!(born["id"], connected["id"]);
+    assert_ne!(born["cookie"], connected["cookie"]);
+
+    server.say("accept");
+    let accepted = watch.at("accept", server_end);
+    let client_peer = json!({"id": connected["id"], "process": client.object()});
+    assert_has(&accepted, case.addresses(case.server, case.client));
+    assert_has(
+        &accepted,
+        json!({
+            "id": born["id"],
+            "cookie": born["cookie"],
+            "flow": connected["flow"],
+            "state": "ESTABLISHED",
+            "origin": by_client("accept", "remote", rule),
+            "process": server.object(),
+            "process_basis": "accept",
+            "listener": listener,
+            "peer": client_peer,
+        }),
+    );
+
+    client.say("send 1000");
+    server.say("recv 1000");
+    server.say("send 234");
+    client.say("recv 234");
+    client.say("close");
+    server.say("eof");
+    server.say("close");
+    let closed = watch.at("close", client_end);
+    assert_has(&closed, case.addresses(case.client, case.server));
+    assert_has(
+        &closed,
+        json!({
+            "id": connected["id"],
+            "flow": connected["flow"],
+            "origin": origin,
+            "process": client.object(),
+            "process_basis": "connect",
+            "peer": {"id": born["id"], "process": server.object()},
+            "errno": null,
+            "handshake_us": connected["handshake_us"],
+            "bytes_sent": 1000,
+            "bytes_received": 234,
+            "closed_by": "local",
+        }),
+    );
+    assert!(closed["duration_us"].is_u64(), "{closed:#}");
+    let closed = watch.at("close", server_end);
+    assert_has(&closed, case.addresses(case.server, case.client));
+    assert_has(
+        &closed,
+        json!({
+            "id": born["id"],
+            "flow": connected["flow"],
+            "origin": by_client("accept", "remote", rule),
+            "process": server.object(),
+            "process_basis": "accept",
+            "listener": listener,
+            "peer": client_peer,
+            "errno": null,
+            "bytes_sent": 234,
+            "bytes_received": 1000,
+            "closed_by": "remote",
+        }),
+    );
+    assert!(closed["duration_us"].is_u64(), "{closed:#}");
+    server.say("unlisten");
+    assert_eq!(watch.at("unlisten", end(server_port, 0))["id"], listen["id"]);
+}
+
+#[test]
+fn the_originator_is_whoever_connected_whatever_the_ports() {
+    in_fresh_netns(|| {
+        let cases = [
+            Case::new("127.0.0.1:12345", "127.0.0.1:23456", "unknown"),
+            // Where the rule of thumb is wrong.
+            Case::new("127.0.0.1:900", "127.0.0.1:40000", "remote"),
+            Case::new("127.0.0.1:40001", "127.0.0.1:901", "local"),
+            Case::new("127.0.0.1:902", "127.0.0.1:903", "unknown"),
+            // A display server.
+            Case::new("127.0.0.1:2000", "127.0.0.1:6000", "unknown"),
+            Case::new("[::1]:2001", "[::1]:7001", "unknown"),
+            Case::new("[::1]:904", "[::1]:7002", "remote"),
+            Case::new("[::ffff:127.0.0.1]:2003", "[::ffff:127.0.0.1]:7003", "unknown"),
+            // Mapped at one end only: the server's, the client's.
+            Case::new("127.0.0.1:2004", "127.0.0.1:7004", "unknown").listens("[::]:7004"),
+            Case::new("[::ffff:127.0.0.1]:2005", "[::ffff:127.0.0.1]:7005", "unknown")
+                .listens("127.0.0.1:7005"),
+            Case::new("127.0.0.1:2006", "127.0.0.1:7006", "unknown").nonblocking(),
+            Case::new("[::1]:2007", "[::1]:7007", "unknown").nonblocking(),
+            Case::new("[::ffff:127.0.0.1]:905", "[::ffff:127.0.0.1]:7008", "remote").nonblocking(),
+        ];
+        let mut watch = Watch::start(&[]);
+        let (mut client, mut server) = (actor(), actor());
+        for case in &cases {
+            lives(case, &mut watch, &mut client, &mut server);
+        }
+        let log = watch.finish();
+        assert!(log.status.success(), "{:?}", log.status);
+        // Each event once, and no other.
+        for case in &cases {
+            let (client, server) = (port_of(case.client), port_of(case.server));
+            assert_eq!(log.kinds(end(client, server)), ["open", "close"]);
+            assert_eq!(log.kinds(end(server, client)), ["open", "accept", "close"]);
+            assert_eq!(log.kinds(end(server, 0)), ["listen", "unlisten"]);
+        }
+    });
+}
+
+#[test]
+fn a_port_of_the_kernel_s_choice_is_told() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut client, mut server) = (actor(), actor());
+        let to = server.say("listen 127.0.0.1:0 16");
+        let from = client.say(&format!("connect - {to}"));
+        let open = watch.at("open", end(port_of(&from), port_of(&to)));
+        assert_has(&open, json!({"local": endpoint(&from), "remote": endpoint(&to)}));
+        assert_has(&open["origin"], json!({"endpoint": endpoint(&from), "process": client.object()}));
+    });
+}
+
+#[test]
+fn a_socket_that_meets_itself_was_begun_by_both() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        client.say("connect 127.0.0.1:4000 127.0.0.1:4000");
+        let open = watch.at("open", end(4000, 4000));
+        assert_has(&open, json!({"process": client.object(), "process_basis": "connect"}));
+        assert_has(&open["origin"], json!({"side": "both", "confidence": "observed"}));
+        client.say("close");
+        watch.at("close", end(4000, 4000));
+    });
+}
+
+/// On loopback the connector happens to be the current task at every step of its handshake. Here it is not.
+#[test]
+fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
+    let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
+    veth(&here, "10.77.1.1", &there, "10.77.1.2");
+    // Room for one full packet, and then 2,500 bytes a second.
+    here.inside(|| tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000"));
+    let mut server = there.inside(actor);
+    server.say("listen 10.77.1.2:6000 16");
+    let (mut busy, mut blocked, mut polling) = here.inside(|| (actor(), actor(), actor()));
+    let mut watch = here.inside(|| Watch::start(&[]));
+    busy.say("busy");
+    // The first datagram takes the room, the second waits for half a second, and the SYN behind it. Later
+    // on there is no room, and one is enough: a second would make the SYN come twice.
+    for (client, port, how, datagrams) in
+        [(&mut blocked, 2000, "", 2), (&mut polling, 2001, " nonblocking", 1)]
+    {
+        here.inside(|| {
+            let socket = std::net::UdpSocket::bind("10.77.1.1:0").unwrap();
+            for _ in 0..datagrams {
+                socket.send_to(&[0; 1400], "10.77.1.2:9").unwrap();
+            }
+        });
+        client.begin(&format!("connect 10.77.1.1:{port} 10.77.1.2:6000{how}"));
+        client.answer().unwrap();
+        if !how.is_empty() {
+            client.say("finish");
+        }
+        server.say("accept");
+        let open = watch.at("open", here.inside(|| end(port, 6000)));
+        assert_has(&open, json!({"process": client.object(), "process_basis": "connect"}));
+        assert_has(
+            &open["origin"],
+            json!({"side": "local", "basis": "connect", "confidence": "observed", "process": client.object()}),
+        );
+        assert!(open["handshake_us"].as_u64().unwrap() > 400_000, "{open:#}");
+        let born = watch.at("open", there.inside(|| end(6000, port)));
+        assert_has(&born, json!({"process": server.object(), "process_basis": "listener"}));
+        let accepted = watch.at("accept", there.inside(|| end(6000, port)));
+        for event in [&born, &accepted] {
+            assert_has(&event["origin"], json!({"side": "remote", "process": client.object()}));
+            assert_eq!(event["flow"], open["flow"]);
+        }
+        client.say("close");
+        watch.at("close", here.inside(|| end(port, 6000)));
+    }
+    let log = watch.finish();
+    let named = format!("\"pid\":{},", busy.pid());
+    let ours = |event: &&Value| [here.inum(), there.inum()].iter().any(|inum| event["netns"] == *inum);
+    for event in log.events.iter().filter(ours) {
+        assert!(!event.to_string().contains(&named), "{event:#}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Attempts that never opened: who tried, where to, and the errno that the caller got.
+
+use serde_json::{Value, json};
+use tests::{Actor, Netns, Watch, assert_has, in_fresh_netns, kind, netns, sysctl, veth};
+
+use crate::{actor, endpoint};
+
+/// The attempt of `client` at `remote`, whatever port it came from.
+fn failure(watch: &mut Watch, remote: &str, client: &Actor) -> Value {
+    let (own, remote) = (netns(), endpoint(remote));
+    let fail = watch.expect(&format!("fail to {remote}"), |event| {
+        kind(event) == "fail"
+            && event["netns"] == own
+            && event["remote"] == remote
+            && event["process"]["pid"] == client.pid()
+    });
+    assert_has(
+        &fail,
+        json!({
+            "proto": "tcp",
+            "process": client.object(),
+            "process_basis": "connect",
+            "listener": null,
+            "peer": null,
+        }),
+    );
+    assert_has(
+        &fail["origin"],
+        json!({
+            "side": "local",
+            "basis": "connect",
+            "confidence": "observed",
+            "endpoint": fail["local"],
+            "process": client.object(),
+        }),
+    );
+    fail
+}
+
+/// Every attempt has failed once, and nothing else is told of it.
+fn only_fails(watch: Watch, client: &Actor, attempts: usize) {
+    let log = watch.finish();
+    let ours = |event: &&Value| event["process"]["pid"] == client.pid();
+    let kinds: Vec<_> = log.events.iter().filter(ours).map(kind).collect();
+    assert_eq!(kinds, vec!["fail"; attempts]);
+}
+
+#[test]
+fn refused() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        let cases = [
+            ("127.0.0.1:2000", "127.0.0.1:6000", "ipv4", ""),
+            ("127.0.0.1:900", "127.0.0.1:901", "ipv4", " nonblocking"),
+            ("[::1]:2001", "[::1]:6001", "ipv6", ""),
+            ("[::ffff:127.0.0.1]:2002", "[::ffff:127.0.0.1]:6002", "ipv4", ""),
+            ("[::1]:2003", "[::1]:6003", "ipv6", " nonblocking"),
+        ];
+        for (local, remote, family, how) in cases {
+            let begun = client.tell(&format!("connect {local} {remote}{how}"));
+            let got = if how.is_empty() { begun } else { begun.and_then(|_| client.tell("finish")) };
+            assert_eq!(got, Err("ECONNREFUSED".to_owned()));
+            if !how.is_empty() {
+                client.say("close");
+            }
+            let fail = failure(&mut watch, remote, &client);
+            assert_has(&fail, json!({"errno": "ECONNREFUSED", "family": family, "local": endpoint(local)}));
+        }
+        only_fails(watch, &client, cases.len());
+    });
+}
+
+#[test]
+fn no_route() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        for (remote, how) in
+            [("192.0.2.1:80", ""), ("192.0.2.2:80", " nonblocking"), ("[2001:db8::1]:80", "")]
+        {
+            assert_eq!(client.tell(&format!("connect - {remote}{how}")), Err("ENETUNREACH".to_owned()));
+            let fail = failure(&mut watch, remote, &client);
+            assert_has(&fail, json!({"errno": "ENETUNREACH", "service": tests::service(80)}));
+        }
+        only_fails(watch, &client, 3);
+    });
+}
+
+#[test]
+fn no_free_port() {
+    in_fresh_netns(|| {
+        sysctl("net/ipv4/ip_local_port_range", "40000 40000");
+        let mut watch = Watch::start(&[]);
+        let (mut server, mut first, mut second) = (actor(), actor(), actor());
+        server.say("listen 127.0.0.1:6000 16");
+        first.say("connect - 127.0.0.1:6000");
+        assert_eq!(second.tell("connect - 127.0.0.1:6000"), Err("EADDRNOTAVAIL".to_owned()));
+        let fail = failure(&mut watch, "127.0.0.1:6000", &second);
+        assert_has(&fail, json!({"errno": "EADDRNOTAVAIL"}));
+        only_fails(watch, &second, 1);
+    });
+}
+
+#[test]
+fn given_up_by_its_own_process() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    veth(&here, "10.77.2.1", &there, "10.77.2.2");
+    here.inside(|| {
+        // The other side throws away what is for another address than its own.
+        tests::ip("neigh add 10.77.2.9 lladdr 02:00:00:00:00:99 dev veth");
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        client.say("connect 10.77.2.1:2000 10.77.2.9:6000 nonblocking");
+        client.say("close");
+        let fail = failure(&mut watch, "10.77.2.9:6000", &client);
+        assert_has(&fail, json!({"errno": "ECANCELED", "local": endpoint("10.77.2.1:2000")}));
+        only_fails(watch, &client, 1);
+    });
+}
+
+#[test]
+fn killed_in_the_middle_of_it() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    veth(&here, "10.77.3.1", &there, "10.77.3.2");
+    here.inside(|| {
+        tests::ip("neigh add 10.77.3.9 lladdr 02:00:00:00:00:99 dev veth");
+        let mut watch = Watch::start(&["--states"]);
+        let mut client = actor();
+        let object = client.object();
+        client.begin("connect 10.77.3.1:2000 10.77.3.9:6000");
+        let attempt = watch.at("attempt", tests::end(2000, 6000));
+        client.kill();
+        let fail = watch.at("fail", tests::end(2000, 6000));
+        assert_has(
+            &fail,
+            json!({
+                "id": attempt["id"],
+                "errno": "ECANCELED",
+                "process": object,
+                "origin": {"side": "local", "basis": "connect", "process": object},
+            }),
+        );
+    });
+}
+
+#[test]
+fn nobody_answers() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    veth(&here, "10.77.4.1", &there, "10.77.4.2");
+    here.inside(|| {
+        // Two SYNs, one and two seconds apart, and then the kernel gives up.
+        sysctl("net/ipv4/tcp_syn_retries", "1");
+        // One question for an address, a second long: shorter than that.
+        sysctl("net/ipv4/neigh/veth/mcast_solicit", "1");
+        tests::ip("neigh add 10.77.4.9 lladdr 02:00:00:00:00:99 dev veth");
+        let mut watch = Watch::start(&[]);
+        let (mut dropped, mut unknown) = (actor(), actor());
+        dropped.begin("connect 10.77.4.1:2000 10.77.4.9:6000");
+        // Nobody is told to have this address, and nobody says so.
+        unknown.begin("connect 10.77.4.1:2001 10.77.4.8:6000");
+        assert_eq!(dropped.answer(), Err("ETIMEDOUT".to_owned()));
+        assert_eq!(unknown.answer(), Err("EHOSTUNREACH".to_owned()));
+        let fail = failure(&mut watch, "10.77.4.9:6000", &dropped);
+        assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": endpoint("10.77.4.1:2000")}));
+        let fail = failure(&mut watch, "10.77.4.8:6000", &unknown);
+        assert_has(&fail, json!({"errno": "EHOSTUNREACH", "local": endpoint("10.77.4.1:2001")}));
+        only_fails(watch, &dropped, 1);
+    });
+}
+
+#[test]
+fn an_attempt_that_fails_after_another_on_the_same_socket_succeeded() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut server, mut client) = (actor(), actor());
+        server.say("listen 127.0.0.1:6000 16");
+        client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+        let open = watch.at("open", tests::end(2000, 6000));
+        client.say("disconnect");
+        let close = watch.at("close", tests::end(2000, 6000));
+        assert_has(&close, json!({"id": open["id"], "closed_by": "reset-local", "process": client.object()}));
+        // The socket, and with it its cookie, goes on to another connection.
+        assert_eq!(client.tell("reconnect 127.0.0.1:6001"), Err("ECONNREFUSED".to_owned()));
+        let fail = failure(&mut watch, "127.0.0.1:6001", &client);
+        assert_has(&fail, json!({"errno": "ECONNREFUSED", "cookie": open["cookie"]}));
+        assert_ne!(fail["id"], open["id"]);
+        assert_ne!(fail["flow"], open["flow"]);
+    });
+}

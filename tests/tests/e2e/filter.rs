@@ -1,0 +1,291 @@
+//! Every filter shows what it is for and hides the rest: the same scene, seen with each and with none.
+//! What a filtered log must hold is what the unfiltered one has and the filter means.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tests::{Actor, Netns, Watch, end, in_fresh_netns, kind, port, stranger_s_copy};
+
+use crate::actor;
+
+const NOBODY: u32 = 65534;
+
+/// A filter, and what it means.
+struct Case {
+    arguments: Vec<String>,
+    shows: Box<dyn Fn(&Value) -> bool>,
+}
+
+fn case(arguments: &str, shows: impl Fn(&Value) -> bool + 'static) -> Case {
+    Case { arguments: arguments.split(' ').map(str::to_owned).collect(), shows: Box::new(shows) }
+}
+
+/// What the scene is played with.
+struct Cast {
+    server: Actor,
+    client: Actor,
+    /// Another program and another user.
+    stranger: Actor,
+    /// Another namespace, where somebody uses the same addresses.
+    elsewhere: Netns,
+    /// The stranger's program, as long as it is needed.
+    _directory: tempfile::TempDir,
+}
+
+impl Cast {
+    fn new() -> Self {
+        let (directory, path) = stranger_s_copy(Path::new(env!("CARGO_BIN_EXE_actor")), "stranger");
+        let mut stranger = Command::new(&path);
+        stranger.uid(NOBODY).current_dir("/");
+        Self {
+            server: actor(),
+            client: actor(),
+            stranger: Actor::start_as(&path, &mut stranger),
+            elsewhere: Netns::fresh(),
+            _directory: directory,
+        }
+    }
+
+    /// All kinds of events, each end with ports that tell it.
+    fn play(&mut self) {
+        let mut elsewhere = self.elsewhere.inside(actor);
+        elsewhere.say("listen 127.0.0.1:6000 16");
+        elsewhere.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+        for command in ["accept", "linger0", "close", "close", "unlisten"] {
+            elsewhere.say(command);
+        }
+        let Self { server, client, stranger, .. } = self;
+        let mut connection = |client: &mut Actor, from: &str, to: &str, listens: &str| {
+            server.say(&format!("listen {listens} 16"));
+            client.say(&format!("connect {from} {to}"));
+            server.say("accept");
+            client.say("close");
+            server.say("eof");
+            server.say("close");
+            server.say("unlisten");
+        };
+        connection(client, "127.0.0.1:2000", "127.0.0.1:6000", "127.0.0.1:6000");
+        // Mapped at the server's end.
+        connection(stranger, "127.0.0.1:2001", "127.0.0.1:7000", "[::]:7000");
+        connection(client, "[::1]:2002", "[::1]:7001", "[::1]:7001");
+        for client in [client, stranger] {
+            assert!(client.tell("connect 127.0.0.1:2003 127.0.0.1:6999").is_err());
+            assert!(client.tell("connect [::1]:2004 [::1]:6999").is_err());
+        }
+    }
+
+    /// The scene is over when so many of these were told.
+    const ENDS: [(&str, usize); 3] = [("close", 8), ("unlisten", 4), ("fail", 4)];
+}
+
+/// Runs the scene before all these filters at once, and before none.
+fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
+    in_fresh_netns(|| {
+        let mut cast = Cast::new();
+        let cases = cases(&cast);
+        let scene = [tests::netns(), cast.elsewhere.inum()];
+        let mut reference = Watch::start(&["--no-seed"]);
+        let mut watches: Vec<_> = cases
+            .iter()
+            .map(|case| {
+                let arguments = case.arguments.iter().map(String::as_str);
+                Watch::start(&arguments.chain(["--no-seed"]).collect::<Vec<_>>())
+            })
+            .collect();
+        cast.play();
+        reference.until("the scene is over", |events| {
+            Cast::ENDS.iter().all(|(ending, times)| {
+                of_scene(events, scene).filter(|event| kind(event) == *ending).count() == *times
+            })
+        });
+        let all: Vec<_> = of_scene(reference.events(), scene).cloned().collect();
+        let expected = |case: &Case| sorted(all.iter().filter(|event| (case.shows)(event)));
+        for (watch, case) in watches.iter_mut().zip(&cases) {
+            let expected = expected(case);
+            // A filter that hides nothing tests nothing.
+            assert!(expected.len() < all.len(), "{:?}", case.arguments);
+            watch.until(&format!("{:?} shows {expected:#?}", case.arguments), |events| {
+                of_scene(events, scene).count() >= expected.len()
+            });
+        }
+        for (watch, case) in watches.into_iter().zip(&cases) {
+            let log = watch.finish();
+            assert_eq!(kind(&log.events[0]), "ready");
+            assert_eq!(sorted(of_scene(&log.events, scene)), expected(case), "{:?}", case.arguments);
+            // Whatever else happens on the host.
+            let stray = log.events.iter().skip(1).find(|event| !(case.shows)(event));
+            assert!(stray.is_none(), "{:?}: {}", case.arguments, stray.unwrap_or(&Value::Null));
+        }
+    });
+}
+
+/// Not the connections by which each netwatch tries itself before it is ready.
+fn of_scene(events: &[Value], scene: [u64; 2]) -> impl Iterator<Item = &Value> {
+    events.iter().filter(move |event| {
+        scene.iter().any(|netns| event["netns"] == *netns) && PORTS.contains(&port(event, "local"))
+    })
+}
+
+/// All that the scene has at either end.
+const PORTS: [u16; 9] = [2000, 2001, 2002, 2003, 2004, 6000, 6999, 7000, 7001];
+
+/// What happens on two processors at once may stand in two logs in two orders.
+fn sorted<'a>(events: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let mut sorted: Vec<_> = events.map(words).collect();
+    sorted.sort();
+    sorted
+}
+
+/// What tells an event of the scene from the others, whichever log it is in.
+fn words(event: &Value) -> String {
+    let at = |end: &str| format!("{}:{}", event[end]["ip"], port(event, end));
+    format!(
+        "{} {} {} {} {} {}",
+        kind(event),
+        event["netns"],
+        at("local"),
+        at("remote"),
+        event["cookie"],
+        event["process"]["pid"]
+    )
+}
+
+fn ip_is(event: &Value, end: &str, ip: &str) -> bool {
+    event[end]["ip"] == ip
+}
+
+#[test]
+fn by_event_and_port() {
+    compare(|_| {
+        vec![
+            case("--event open", |event| kind(event) == "open"),
+            case("--event fail,close", |event| ["fail", "close"].contains(&kind(event))),
+            case("--event listen,unlisten", |event| ["listen", "unlisten"].contains(&kind(event))),
+            case("--port 2000", |event| port(event, "local") == 2000 || port(event, "remote") == 2000),
+            case("--port 7000,2003", |event| {
+                ["local", "remote"].iter().any(|end| [7000, 2003].contains(&port(event, end)))
+            }),
+        ]
+    });
+}
+
+#[test]
+fn by_process_and_user() {
+    compare(|cast| {
+        let pid = cast.client.pid();
+        let exe =
+            |event: &Value, end: &str| event["process"]["exe"].as_str().is_some_and(|exe| exe.ends_with(end));
+        vec![
+            case(&format!("--pid {pid}"), move |event| event["process"]["pid"] == pid),
+            case("--process stranger", |event| event["process"]["comm"] == "stranger"),
+            case("--process str?nge[q-s]", |event| event["process"]["comm"] == "stranger"),
+            case("--process */actor", move |event| exe(event, "/actor")),
+            case(&format!("--user {NOBODY}"), |event| event["process"]["uid"] == NOBODY),
+            case("--user root", |event| event["process"]["uid"] == 0),
+        ]
+    });
+}
+
+#[test]
+fn by_address() {
+    compare(|_| {
+        vec![
+            case("--local 127.0.0.0/8", |event| {
+                event["local"]["ip"].as_str().is_some_and(|ip| ip.starts_with("127."))
+            }),
+            // The server's end is a mapped one.
+            case("--local 127.0.0.1/32:7000", |event| {
+                ip_is(event, "local", "127.0.0.1") && port(event, "local") == 7000
+            }),
+            case("--local 127.0.0.1:6000", |event| {
+                ip_is(event, "local", "127.0.0.1") && port(event, "local") == 6000
+            }),
+            case("--remote 127.0.0.1/32:2001", |event| {
+                ip_is(event, "remote", "127.0.0.1") && port(event, "remote") == 2001
+            }),
+            case("--remote ::1/128", |event| ip_is(event, "remote", "::1")),
+            case("--remote [::1]:6999", |event| {
+                ip_is(event, "remote", "::1") && port(event, "remote") == 6999
+            }),
+            case("--remote 10.0.0.0/8", |event| {
+                event["remote"]["ip"].as_str().is_some_and(|ip| ip.starts_with("10."))
+            }),
+        ]
+    });
+}
+
+#[test]
+fn by_origin_family_and_protocol() {
+    compare(|_| {
+        vec![
+            case("--origin local", |event| event["origin"]["side"] == "local"),
+            case("--origin remote", |event| event["origin"]["side"] == "remote"),
+            case("--origin both", |event| event["origin"]["side"] == "both"),
+            case("--origin unknown", |event| event["origin"]["side"] == "unknown"),
+            case("-4", |event| event["family"] == "ipv4"),
+            case("-6", |event| event["family"] == "ipv6"),
+            case("--proto udp", |event| event["proto"] == "udp"),
+        ]
+    });
+}
+
+#[test]
+fn by_namespace_and_by_several() {
+    compare(|cast| {
+        let (own, other) = (tests::netns(), cast.elsewhere.inum());
+        vec![
+            case("--netns self", move |event| event["netns"] == own),
+            case(&format!("--netns {other}"), move |event| event["netns"] == other),
+            case("--event open --port 2000 --origin local", |event| {
+                kind(event) == "open"
+                    && (port(event, "local") == 2000 || port(event, "remote") == 2000)
+                    && event["origin"]["side"] == "local"
+            }),
+            case("--netns self -4 --remote 127.0.0.0/8 --process actor", move |event| {
+                event["netns"] == own
+                    && event["family"] == "ipv4"
+                    && event["remote"]["ip"].as_str().is_some_and(|ip| ip.starts_with("127."))
+                    && event["process"]["comm"] == "actor"
+            }),
+        ]
+    });
+}
+
+/// What is hidden is known all the same.
+#[test]
+fn a_filter_decides_what_is_shown_and_not_what_is_known() {
+    in_fresh_netns(|| {
+        let (mut client, mut server) = (actor(), actor());
+        server.say("listen 127.0.0.1:6000 16");
+        let mut watch = Watch::start(&["--event", "close", "--origin", "remote", "--netns", "self"]);
+        client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+        server.say("accept");
+        client.say("close");
+        server.say("close");
+        let closed = watch.at("close", end(6000, 2000));
+        tests::assert_has(
+            &closed,
+            serde_json::json!({
+                "process": server.object(),
+                "process_basis": "accept",
+                "listener": {"process": server.object()},
+                "origin": {"basis": "accept", "process": client.object()},
+                "peer": {"process": client.object()},
+            }),
+        );
+        assert!(closed["duration_us"].is_u64());
+        assert_eq!(watch.finish().events.len(), 2);
+    });
+}
+
+#[test]
+fn tcp_is_all_there_is_so_far() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&["--proto", "tcp", "--netns", "self"]);
+        let mut client = actor();
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        watch.at("fail", end(2000, 6000));
+    });
+}

@@ -1,0 +1,36 @@
+//! The real binary (`NETWATCH_BIN`), real processes, real connections. As root. A module a subject.
+
+#![cfg(test)]
+
+use serde_json::{Value, json};
+use tests::Actor;
+
+mod accept;
+mod close;
+mod connect;
+mod doctor;
+mod fail;
+mod filter;
+mod list;
+mod loss;
+mod namespaces;
+mod process;
+mod run;
+mod seed;
+mod text;
+mod usage;
+
+/// A process that does as it is told, in the calling thread's network namespace.
+fn actor() -> Actor {
+    Actor::start(env!("CARGO_BIN_EXE_actor"))
+}
+
+/// An endpoint as events have it. IPv4-mapped addresses stand there as IPv4.
+fn endpoint(address: &str) -> Value {
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    json!({"ip": address.ip().to_canonical().to_string(), "port": address.port()})
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').unwrap().1.parse().unwrap()
+}

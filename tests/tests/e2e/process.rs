@@ -1,0 +1,161 @@
+//! Names of processes that are hard to name, and who really started them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{Actor, Running, Watch, assert_has, end, in_fresh_netns, stranger_s_copy, until};
+
+use crate::actor;
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+
+fn own_comm() -> String {
+    std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn every_key_of_a_process() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert_has(&process, client.object());
+        let own = std::process::id();
+        let exe = std::env::current_exe().unwrap();
+        assert_has(&process, json!({"ppid": own}));
+        assert_has(
+            &process["ancestors"][0],
+            json!({"pid": own, "comm": own_comm(), "exe": exe.to_str().unwrap()}),
+        );
+        // From the nearest to the first process that there is.
+        let ancestors = process["ancestors"].as_array().unwrap();
+        assert_eq!(ancestors.last().unwrap()["pid"], 1, "{process:#}");
+
+        let pid = client.pid();
+        let proc = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        let start = proc("stat").rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().to_owned();
+        let (of, nanoseconds) = process["key"].as_str().unwrap().split_once('@').unwrap();
+        assert_eq!(of, pid.to_string());
+        // /proc counts in hundredths of a second (USER_HZ), the kernel and the key in nanoseconds.
+        assert_eq!(nanoseconds.parse::<u64>().unwrap() / 10_000_000, start.parse::<u64>().unwrap());
+        let start: jiff::Timestamp = process["start"].as_str().unwrap().parse().unwrap();
+        assert!(start.duration_until(jiff::Timestamp::now()).as_secs() < 60, "{process:#}");
+
+        let nobody = u32::MAX.to_string();
+        let auid = Some(proc("loginuid").trim().to_owned()).filter(|auid| *auid != nobody);
+        let auid = auid.map_or(Value::Null, |auid| auid.parse::<u32>().unwrap().into());
+        assert_eq!(process["auid"], auid);
+        // One of the trees that it is in: which one tells most is not the same on every host.
+        let cgroups = proc("cgroup");
+        let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        assert!(paths.any(|path| process["cgroup"] == path), "{cgroups}{process:#}");
+        for key in ["container", "unit"] {
+            assert!(process.get(key).is_some(), "no {key}: {process:#}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_lives_for_a_moment_is_fully_named() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut server = actor();
+        server.say("listen 127.0.0.1:6000 16");
+        for port in 2000..2010 {
+            let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
+            let mut client = Running::start(Command::new(ACTOR).arg(&connect));
+            let pid = client.pid();
+            assert!(client.ended("the client ends").success());
+            let open = watch.at("open", end(port, 6000));
+            let expected = json!({
+                "pid": pid,
+                "comm": "actor",
+                "exe": std::fs::canonicalize(ACTOR).unwrap().to_str().unwrap(),
+                "args": [ACTOR, connect],
+                "uid": 0,
+                "user": "root",
+                "kernel": false,
+            });
+            for event in [&open, &watch.at("close", end(port, 6000))] {
+                assert_has(&event["process"], expected.clone());
+                assert_has(&event["origin"]["process"], expected.clone());
+                assert_has(
+                    &event["process"]["ancestors"][0],
+                    json!({"pid": std::process::id(), "comm": own_comm()}),
+                );
+            }
+            let accepted_end = watch.at("open", end(6000, port));
+            assert_has(&accepted_end["origin"]["process"], expected.clone());
+            assert_has(&open["origin"], json!({"side": "local", "basis": "connect"}));
+        }
+    });
+}
+
+#[test]
+fn ancestors_are_those_who_really_forked() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        // What a daemon does: its parents are gone before it does anything.
+        let grandparent = client.fork_and_leave();
+        let parent = client.fork_and_leave();
+        client.ended();
+        let pid = client.pid();
+        let present_parent = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit_once(')').unwrap().1.split(' ').nth(2).unwrap().parse::<u32>().unwrap()
+        };
+        until("the parent is gone", || present_parent() != parent);
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert_has(&process, client.object());
+        assert_eq!(process["ppid"], present_parent());
+        let pids: Vec<_> = (0..3).map(|nth| process["ancestors"][nth]["pid"].clone()).collect();
+        assert_eq!(pids, [parent, grandparent, std::process::id()], "{process:#}");
+        for nth in 0..2 {
+            let exe = client.object()["exe"].clone();
+            assert_has(&process["ancestors"][nth], json!({"comm": "actor", "exe": exe}));
+        }
+    });
+}
+
+#[test]
+fn a_shell_that_is_gone_is_an_ancestor() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        // A background job has no stdin of its own unless it is told so.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"exec 3<&0; "$0" <&3 &"#, ACTOR]);
+        let mut client = Actor::start_as(Path::new(ACTOR), &mut shell);
+        client.ended();
+        assert_ne!(client.started(), client.pid());
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert_has(&process, client.object());
+        let sh = std::fs::canonicalize("/bin/sh").unwrap();
+        assert_has(
+            &process["ancestors"][0],
+            json!({"pid": client.started(), "comm": "sh", "exe": sh.to_str().unwrap()}),
+        );
+        assert_eq!(process["ancestors"][1]["pid"], std::process::id());
+    });
+}
+
+/// A file's name, and with it a process's, may be anything.
+#[test]
+fn a_name_with_control_characters_stays_valid_json() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let name = OsStr::from_bytes(b"a\"\\\n\x1b[31m\xff");
+        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), name);
+        let mut client = Actor::start(&path);
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert_eq!(process["comm"], "a\"\\\n\u{1b}[31m\\xff");
+        assert!(process["exe"].as_str().unwrap().ends_with("/a\"\\\n\u{1b}[31m\\xff"), "{process:#}");
+    });
+}
