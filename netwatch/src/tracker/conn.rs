@@ -69,13 +69,10 @@ impl Conn {
         self.tell(at, Kind::Fail, out);
     }
 
-    /// Tells an end that nobody saw.
+    /// Tells an end that nobody saw. Of an attempt it is not known whether it failed or opened first, so it
+    /// is not said to have failed.
     pub(super) fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
-        let kind = match (self.end.remote, self.established) {
-            (None, _) => Kind::Unlisten,
-            (Some(_), true) => Kind::Close,
-            (Some(_), false) => Kind::Fail,
-        };
+        let kind = if self.end.remote.is_none() { Kind::Unlisten } else { Kind::Close };
         self.end.state = State::Close;
         if kind == Kind::Close {
             self.end.closed_by = Some(ClosedBy::Unknown);
@@ -94,8 +91,10 @@ impl Conn {
         Listening { netns, proto, local, v6only: false }
     }
 
+    /// Takes a verdict on better ground, or on the same ground where it is surer by now.
     pub(super) fn improve(&mut self, verdict: Verdict) {
-        if verdict.basis < self.end.verdict.basis {
+        let known = self.end.verdict;
+        if (verdict.basis, verdict.confidence) < (known.basis, known.confidence) {
             self.end.verdict = verdict;
         }
     }

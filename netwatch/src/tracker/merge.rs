@@ -102,8 +102,11 @@ impl Tracker {
         for (cookie, _) in &added {
             self.join(*cookie);
         }
+        for (cookie, _) in &added {
+            self.name_listener(*cookie);
+            self.teach_peer(*cookie);
+        }
         for (cookie, kind) in added {
-            self.name_listener(cookie);
             let Some(conn) = self.conns.get_mut(&cookie) else { continue };
             conn.name_originator(None);
             conn.tell(at, kind, out);

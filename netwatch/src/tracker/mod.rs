@@ -123,14 +123,8 @@ impl Tracker {
             Conn::new(at, socket, State::Established)
         });
         conn.accepted_by(actor, socket.inode);
-        let party = conn.party();
-        if let Some(peer) = conn.peer
-            && let Some(peer) = self.conns.get_mut(&peer)
-        {
-            peer.end.peer = Some(party);
-        }
-        let Some(conn) = self.conns.get_mut(&cookie) else { return };
         conn.tell(at, Kind::Accept, out);
+        self.teach_peer(cookie);
         if cookie == 0 {
             // No later record will find it.
             self.conns.remove(&cookie);
@@ -333,6 +327,15 @@ impl Tracker {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
         }
+    }
+
+    /// Lets the other end know what this one has come to know.
+    fn teach_peer(&mut self, cookie: u64) {
+        let Some(conn) = self.conns.remove(&cookie) else { return };
+        if let Some(peer) = conn.peer.and_then(|peer| self.conns.get_mut(&peer)) {
+            peer.learn_from(&conn);
+        }
+        self.conns.insert(cookie, conn);
     }
 
     /// Takes an end out of every index; its peer keeps what it knows of it.

@@ -388,6 +388,41 @@ fn a_seed_in_the_queue_belongs_to_the_listener_until_it_is_accepted() {
 }
 
 #[test]
+fn what_one_end_comes_to_know_the_other_learns() {
+    let mut host = Host::default();
+    let mut waiting = row(3, State::Established, SERVER, Some(CLIENT));
+    waiting.inode = 0;
+    let rows = [
+        waiting,
+        row(1, State::Listen, "0.0.0.0:6000", None),
+        row(2, State::Established, CLIENT, Some(SERVER)),
+    ];
+    let seeds = host.look(Occasion::Start, &rows, &[(100, 11), (200, 22)]);
+    assert_eq!(told(&seeds[2]), "seed local peer inferred 22 22 11");
+    host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, HOW);
+    assert_eq!(told(&closed), "close local peer observed 22 22 33");
+}
+
+#[test]
+fn an_attempt_whose_end_was_lost_is_not_said_to_have_failed() {
+    let mut host = Host::default();
+    let attempt = host.connect(2, SERVER, 22);
+    host.tracker.doubt();
+    host.tracker.begin_look();
+    let found = host.look(Occasion::Loss, &[], &[]);
+    assert_eq!(found.iter().map(told).collect::<Vec<_>>(), ["close local connect observed 22 22 -"]);
+    assert_eq!((found[0].end.id, found[0].end.closed_by), (attempt.end.id, Some(ClosedBy::Unknown)));
+    // Nor one whose socket is used again.
+    host.connect(2, SERVER, 22);
+    let events = host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22)));
+    assert_eq!(
+        events.iter().map(|event| (event.kind, event.repaired)).collect::<Vec<_>>(),
+        [(Kind::Close, true), (Kind::Attempt, false)]
+    );
+}
+
+#[test]
 fn the_first_fin_of_a_seed_is_in_its_state_or_comes_as_a_transition() {
     let mut host = Host::default();
     let rows = [
