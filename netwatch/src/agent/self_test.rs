@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 
@@ -33,6 +34,9 @@ struct Sockets {
     server: u64,
 }
 
+/// An hour, on loopback.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Makes and closes it.
 pub(super) fn perform() -> Test {
     Test { sockets: connect() }
@@ -41,10 +45,11 @@ pub(super) fn perform() -> Test {
 fn connect() -> io::Result<Sockets> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .or_else(|error| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_err(|_| error))?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
+    // Where loopback was taken down, a SYN may find a way to nowhere.
+    let client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
     let (server, _) = listener.accept()?;
     // An RST: a TIME_WAIT would stand in the host's table for a minute.
-    sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO))?;
+    sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
     Ok(Sockets {
         listener: sockopt::socket_cookie(&listener)?,
         client: sockopt::socket_cookie(&client)?,

@@ -1,0 +1,91 @@
+//! Hosts that lack something: what can be had all the same is had, and what cannot is said in one line.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tests::{binary, end, in_fresh_netns, output};
+
+use crate::actor;
+
+/// Runs netwatch with an empty file system mounted over each of `hidden`, which nobody else sees.
+fn without(hidden: &[&str], arguments: &str) -> Output {
+    let mounts: Vec<_> = hidden.iter().map(|path| format!("mount -t tmpfs none {path} && ")).collect();
+    let script = format!("{}exec \"$NETWATCH\" {arguments}", mounts.concat());
+    output(Command::new("unshare").args(["--mount", "sh", "-c", &script]).env("NETWATCH", binary()))
+}
+
+fn complaint(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[test]
+fn no_btf_is_said_in_one_line() {
+    let told = complaint(&without(&["/sys/kernel/btf"], "watch"));
+    assert!(told.contains("/sys/kernel/btf/vmlinux") && told.contains("CONFIG_DEBUG_INFO_BTF"), "{told}");
+    assert!(complaint(&without(&["/sys/kernel/btf"], "doctor")).contains("BTF"));
+}
+
+#[test]
+fn no_proc_is_said_in_one_line() {
+    assert!(complaint(&without(&["/proc"], "watch")).contains("/proc"));
+    assert!(complaint(&without(&["/proc"], "list")).contains("/proc"));
+}
+
+#[test]
+fn a_full_file_system_is_said_in_one_line() {
+    let told = complaint(&without(&[], "watch > /dev/full"));
+    assert!(told.contains("No space left"), "{told}");
+    assert!(complaint(&without(&[], "list -nat > /dev/full")).contains("No space left"));
+}
+
+/// As `ip netns exec` leaves it: a /sys of one's own, without what others mounted below.
+#[test]
+fn what_nobody_mounted_is_mounted_where_nobody_sees_it() {
+    let hidden = ["/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/cgroup"];
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let output = without(&hidden, "doctor --json");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let doctor: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for job in doctor["jobs"].as_array().unwrap() {
+        assert!(job["probe"].is_string(), "{job}");
+    }
+    assert_eq!(doctor["self_test"]["ok"], true);
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+#[test]
+fn without_loopback_the_self_test_is_not_done_and_leaves_no_trace() {
+    in_fresh_netns(|| {
+        tests::ip("link set lo down");
+        let output = without(&[], "watch --json --netns self --duration 100ms");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("self-test") && stderr.contains("loopback"));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(stdout.lines().count(), 1, "{stdout}");
+        assert_eq!(without(&[], "doctor").status.code(), Some(1));
+    });
+}
+
+/// A stranger to the pids of the host: it says so, and names nobody wrongly.
+#[test]
+fn in_a_pid_namespace_of_its_own_it_says_so() {
+    in_fresh_netns(|| {
+        let command = "exec \"$NETWATCH\" watch --json --netns self --count 1";
+        let mut server = actor();
+        server.say("listen 127.0.0.1:6000 16");
+        let output = output(
+            Command::new("unshare")
+                .args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", command])
+                .env("NETWATCH", binary()),
+        );
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("pid namespace"), "{stderr}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let seed: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        assert!(end(6000, 0).of(&seed), "{seed}");
+        assert_eq!(seed["process"], Value::Null);
+    });
+}
