@@ -138,13 +138,11 @@ fn one_seed_for_each_socket_and_first_of_all() {
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.say("accept");
         let mut watch = Watch::start(&[]);
-        let seeded = watch.ready()["seeded"].as_u64().unwrap();
-        let seeds = |events: &[Value]| {
-            u64::try_from(events.iter().filter(|event| kind(event) == "seed").count()).unwrap()
-        };
-        watch.until("as many seeds as ready says", |events| seeds(events) == seeded);
+        let seeded = usize::try_from(watch.ready()["seeded"].as_u64().unwrap()).unwrap();
+        let is_seed = |event: &Value| kind(event) == "seed";
+        watch.expect_times("as many seeds as ready says", seeded, is_seed);
         let log = watch.finish();
-        assert_eq!(seeds(&log.events), seeded);
+        assert_eq!(log.events.iter().filter(|event| is_seed(event)).count(), seeded);
         for (local, remote) in [(6000, 0), (2000, 6000), (6000, 2000)] {
             assert_eq!(log.kinds(end(local, remote)), ["seed"]);
         }
