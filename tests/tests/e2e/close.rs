@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tests::{Actor, End, Netns, Watch, assert_has, end, in_fresh_netns, kind, veth};
 
 use crate::actor;
+use crate::connect::slow_line;
 
 /// A connection between two processes on loopback, with the log that saw it begin.
 struct Pair {
@@ -260,13 +261,7 @@ fn by_both_at_once() {
     server.say("accept");
     // Both FINs stand for half a second behind what fills their lines.
     for (netns, other) in [(&here, "10.77.6.2:9"), (&there, "10.77.6.1:9")] {
-        netns.inside(|| {
-            tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000");
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            for _ in 0..2 {
-                socket.send_to(&[0; 1400], other).unwrap();
-            }
-        });
+        netns.inside(|| slow_line(other));
     }
     client.begin("close");
     server.begin("close");

@@ -247,29 +247,71 @@ fn a_socket_that_meets_itself_was_begun_by_both() {
     });
 }
 
+/// Neither listens: their SYNs cross.
+#[test]
+fn a_simultaneous_open_was_begun_by_both() {
+    let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
+    veth(&here, "10.77.10.1", &there, "10.77.10.2");
+    let mut ends = [here.inside(actor), there.inside(actor)];
+    let mut watch = Watch::start(&[]);
+    let commands = ["connect 10.77.10.1:2000 10.77.10.2:6000", "connect 10.77.10.2:6000 10.77.10.1:2000"];
+    for (netns, other) in [(&here, "10.77.10.2:9"), (&there, "10.77.10.1:9")] {
+        netns.inside(|| slow_line(other));
+    }
+    for (end, command) in ends.iter_mut().zip(commands) {
+        end.begin(command);
+    }
+    for end in &mut ends {
+        end.answer().unwrap();
+    }
+    let opens = [
+        watch.at("open", here.inside(|| end(2000, 6000))),
+        watch.at("open", there.inside(|| end(6000, 2000))),
+    ];
+    for (open, process) in opens.iter().zip(&ends) {
+        let origin = json!({
+            "side": "both",
+            "basis": "connect",
+            "confidence": "observed",
+            "endpoint": open["local"],
+            "process": process.object(),
+        });
+        assert_has(open, json!({"process": process.object(), "process_basis": "connect", "origin": origin}));
+    }
+    assert_eq!(opens[0]["flow"], opens[1]["flow"]);
+}
+
+/// Puts what the calling thread's namespace sends to its veth behind what takes half a second.
+pub(crate) fn slow_line(other: &str) {
+    // Room for one full packet, and then 2,500 bytes a second.
+    tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000");
+    fill_line(other, 2);
+}
+
+/// The first datagram takes the room, the next waits for half a second, and so does what comes after it.
+/// Where there was no room, one is enough: a second would make a SYN come twice.
+fn fill_line(other: &str, datagrams: usize) {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    for _ in 0..datagrams {
+        socket.send_to(&[0; 1400], other).unwrap();
+    }
+}
+
 /// On loopback the connector happens to be the current task at every step of its handshake. Here it is not.
 #[test]
 fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
     let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
     veth(&here, "10.77.1.1", &there, "10.77.1.2");
-    // Room for one full packet, and then 2,500 bytes a second.
-    here.inside(|| tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000"));
     let mut server = there.inside(actor);
     server.say("listen 10.77.1.2:6000 16");
     let (mut busy, mut blocked, mut polling) = here.inside(|| (actor(), actor(), actor()));
     let mut watch = here.inside(|| Watch::start(&[]));
     busy.say("busy");
-    // The first datagram takes the room, the second waits for half a second, and the SYN behind it. Later
-    // on there is no room, and one is enough: a second would make the SYN come twice.
-    for (client, port, how, datagrams) in
-        [(&mut blocked, 2000, "", 2), (&mut polling, 2001, " nonblocking", 1)]
-    {
-        here.inside(|| {
-            let socket = std::net::UdpSocket::bind("10.77.1.1:0").unwrap();
-            for _ in 0..datagrams {
-                socket.send_to(&[0; 1400], "10.77.1.2:9").unwrap();
-            }
-        });
+    here.inside(|| slow_line("10.77.1.2:9"));
+    for (client, port, how) in [(&mut blocked, 2000, ""), (&mut polling, 2001, " nonblocking")] {
+        if port != 2000 {
+            here.inside(|| fill_line("10.77.1.2:9", 1));
+        }
         client.begin(&format!("connect 10.77.1.1:{port} 10.77.1.2:6000{how}"));
         client.answer().unwrap();
         if !how.is_empty() {
