@@ -1,7 +1,7 @@
 //! Connections begun while netwatch looks: both ends, from the first event to the last.
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, assert_has, end, in_fresh_netns, netns, service, veth};
+use tests::{Actor, Watch, Wire, assert_has, end, in_fresh_netns, netns, service};
 
 use crate::{actor, endpoint, port_of};
 
@@ -251,14 +251,15 @@ fn a_socket_that_meets_itself_was_begun_by_both() {
 #[test]
 fn a_simultaneous_open_was_begun_by_both() {
     let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
-    veth(&here, "10.77.10.1", &there, "10.77.10.2");
+    let wire = Wire::between(&here, &there);
     let mut ends = [here.inside(actor), there.inside(actor)];
     let mut watch = Watch::start(&[]);
-    let commands = ["connect 10.77.10.1:2000 10.77.10.2:6000", "connect 10.77.10.2:6000 10.77.10.1:2000"];
-    for (netns, other) in [(&here, "10.77.10.2:9"), (&there, "10.77.10.1:9")] {
+    let Wire { a, b, .. } = &wire;
+    let commands = [format!("connect {a}:2000 {b}:6000"), format!("connect {b}:6000 {a}:2000")];
+    for (netns, other) in [(&here, b), (&there, a)] {
         netns.inside(|| slow_line(other));
     }
-    for (end, command) in ends.iter_mut().zip(commands) {
+    for (end, command) in ends.iter_mut().zip(&commands) {
         end.begin(command);
     }
     for end in &mut ends {
@@ -291,9 +292,10 @@ pub(crate) fn slow_line(other: &str) {
 /// The first datagram takes the room, the next waits for half a second, and so does what comes after it.
 /// Where there was no room, one is enough: a second would make a SYN come twice.
 fn fill_line(other: &str, datagrams: usize) {
+    const DISCARD: u16 = 9;
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     for _ in 0..datagrams {
-        socket.send_to(&[0; 1400], other).unwrap();
+        socket.send_to(&[0; 1400], (other, DISCARD)).unwrap();
     }
 }
 
@@ -301,18 +303,18 @@ fn fill_line(other: &str, datagrams: usize) {
 #[test]
 fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
     let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
-    veth(&here, "10.77.1.1", &there, "10.77.1.2");
+    let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut server = there.inside(actor);
-    server.say("listen 10.77.1.2:6000 16");
+    server.say(&format!("listen {b}:6000 16"));
     let (mut busy, mut blocked, mut polling) = here.inside(|| (actor(), actor(), actor()));
     let mut watch = here.inside(|| Watch::start(&[]));
     busy.say("busy");
-    here.inside(|| slow_line("10.77.1.2:9"));
+    here.inside(|| slow_line(&b));
     for (client, port, how) in [(&mut blocked, 2000, ""), (&mut polling, 2001, " nonblocking")] {
         if port != 2000 {
-            here.inside(|| fill_line("10.77.1.2:9", 1));
+            here.inside(|| fill_line(&b, 1));
         }
-        client.begin(&format!("connect 10.77.1.1:{port} 10.77.1.2:6000{how}"));
+        client.begin(&format!("connect {a}:{port} {b}:6000{how}"));
         client.answer().unwrap();
         if !how.is_empty() {
             client.say("finish");

@@ -1,7 +1,7 @@
 //! Connections older than netwatch: nobody saw them begin, and nothing is said that does not follow.
 
 use serde_json::{Value, json};
-use tests::{Netns, Watch, assert_has, end, in_fresh_netns, ip, kind, netns, service, veth};
+use tests::{Netns, Watch, Wire, assert_has, end, in_fresh_netns, ip, kind, netns, service};
 
 use crate::{actor, endpoint, port_of};
 
@@ -307,11 +307,10 @@ fn one_that_waits_to_be_accepted() {
 #[test]
 fn one_that_is_being_begun() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.7.1", &there, "10.77.7.2");
+    let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        ip("neigh add 10.77.7.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut client = actor();
-        client.say("connect 10.77.7.1:2000 10.77.7.9:6000 nonblocking");
+        client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         let mut watch = Watch::start(&[]);
         let seed = watch.at("seed", end(2000, 6000));
         // In SYN_SENT there are none but initiators.
