@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -73,28 +74,76 @@ impl Netns {
     }
 }
 
-/// Connects two namespaces by a pair of interfaces, both called `veth`, up, with these addresses. They
-/// speak to nobody unasked (no IPv6 on them) and know each other without asking (no ARP), so that what a
-/// test sends is all that passes.
+/// Addresses for a wire, which nobody else on the host uses: netwatch sees every namespace, and where the
+/// same addresses are in several it cannot always tell which ends belong together.
+#[derive(Debug)]
+pub struct Wire {
+    /// Of the first namespace.
+    pub a: String,
+    /// Of the second.
+    pub b: String,
+    /// What is sent there gets lost.
+    pub lost: String,
+    /// Nobody has it.
+    pub nobody: String,
+}
+
+/// Nobody's.
+const LOST_MAC: &str = "02:00:00:00:00:99";
+
+impl Default for Wire {
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Two bytes for the process, four bits for the wire.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let address = |host: u32| format!("10.{high}.{low}.{}", nth % 16 * 16 + host);
+        Self { a: address(1), b: address(2), lost: address(9), nobody: address(8) }
+    }
+}
+
+impl Wire {
+    /// Connects two namespaces by a pair of interfaces, both called `veth`, up, with new addresses. They
+    /// speak to nobody unasked (no IPv6 on them) and know each other without asking (no ARP), so that what
+    /// a test sends is all that passes.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[must_use]
+    pub fn between(a: &Netns, b: &Netns) -> Self {
+        let wire = Self::default();
+        wire.connects(a, b);
+        wire
+    }
+
+    /// Connects two more by a wire with the same addresses.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn connects(&self, a: &Netns, b: &Netns) {
+        const A_MAC: &str = "02:00:00:00:00:0a";
+        const B_MAC: &str = "02:00:00:00:00:0b";
+        a.inside(|| ip(&format!("link add name veth type veth peer name veth netns {}", b.path())));
+        for (here, mac, address, there, there_mac) in
+            [(a, A_MAC, &self.a, &self.b, B_MAC), (b, B_MAC, &self.b, &self.a, A_MAC)]
+        {
+            here.inside(|| {
+                sysctl("net/ipv6/conf/veth/disable_ipv6", "1");
+                ip(&format!("link set veth address {mac} up"));
+                ip(&format!("addr add {address}/28 dev veth"));
+                ip(&format!("neigh add {there} lladdr {there_mac} dev veth"));
+                loses(&self.lost);
+            });
+        }
+    }
+}
+
+/// What the calling thread's namespace sends to `address` by its wire gets lost from now on.
 ///
 /// # Panics
-/// When that fails.
-pub fn veth(a: &Netns, a_address: &str, b: &Netns, b_address: &str) {
-    const A_MAC: &str = "02:00:00:00:00:0a";
-    const B_MAC: &str = "02:00:00:00:00:0b";
-    a.inside(|| {
-        ip(&format!("link add name veth type veth peer name veth netns {}", b.path()));
-    });
-    for (here, mac, address, there, there_mac) in
-        [(a, A_MAC, a_address, b_address, B_MAC), (b, B_MAC, b_address, a_address, A_MAC)]
-    {
-        here.inside(|| {
-            sysctl("net/ipv6/conf/veth/disable_ipv6", "1");
-            ip(&format!("link set veth address {mac} up"));
-            ip(&format!("addr add {address}/24 dev veth"));
-            ip(&format!("neigh add {there} lladdr {there_mac} dev veth"));
-        });
-    }
+/// When there is no wire.
+pub fn loses(address: &str) {
+    ip(&format!("neigh replace {address} lladdr {LOST_MAC} dev veth"));
 }
 
 /// Sets what is under `/proc/sys`, which for `net` is the calling thread's namespace's: it goes with it.

@@ -97,15 +97,29 @@ impl Watch {
     /// When it does not come.
     #[track_caller]
     pub fn expect(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let found = self.expect_times(what, 1, is);
+        found.into_iter().next().expect("one was found")
+    }
+
+    /// The first so many events that each `is` it, past or to come. Looks at each event once: other tests'
+    /// events are among them, and may be many.
+    ///
+    /// # Panics
+    /// When they do not come.
+    #[track_caller]
+    pub fn expect_times(&mut self, what: &str, times: usize, is: impl Fn(&Value) -> bool) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         let mut looked_at = 0;
+        let mut found = Vec::new();
         loop {
-            if let Some(event) = self.events[looked_at..].iter().find(|event| is(event)) {
-                return event.clone();
-            }
+            let new = self.events[looked_at..].iter().filter(|event| is(event));
+            found.extend(new.take(times - found.len()).cloned());
             looked_at = self.events.len();
-            if !self.read(deadline) {
-                self.fail(what);
+            if found.len() == times {
+                return found;
+            }
+            if Instant::now() > deadline || !self.read(deadline) {
+                self.fail(&format!("{what}: {} of {times}", found.len()));
             }
         }
     }
@@ -119,20 +133,6 @@ impl Watch {
         self.expect(&format!("{event} of {end:?}"), |seen| kind(seen) == event && end.of(seen))
     }
 
-    /// Reads on until all events so far are `enough`.
-    ///
-    /// # Panics
-    /// When they never are.
-    #[track_caller]
-    pub fn until(&mut self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !enough(&self.events) {
-            if !self.read(deadline) {
-                self.fail(what);
-            }
-        }
-    }
-
     /// Reads on until the events so far are `enough`, looking again at whatever is outside from time to
     /// time, though no event comes.
     ///
@@ -143,7 +143,7 @@ impl Watch {
         const LOOK: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            while self.read(Instant::now() + LOOK) {}
+            while Instant::now() < deadline && self.read(Instant::now() + LOOK) {}
             if enough(&self.events) {
                 return;
             }

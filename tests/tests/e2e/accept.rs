@@ -96,6 +96,35 @@ fn acceptor_and_listener_are_told_apart() {
 }
 
 #[test]
+fn a_connection_outlives_its_listener() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut server, mut client, mut other) = (actor(), actor(), actor());
+        server.say("listen 127.0.0.1:6000 16");
+        let listen = watch.at("listen", end(6000, 0));
+        client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+        server.say("accept");
+        server.say("unlisten");
+        // Another process has the address now, and nothing to do with what came to it before.
+        other.say("listen 127.0.0.1:6000 16");
+        watch.expect_times("two listeners", 2, |event| {
+            tests::kind(event) == "listen" && end(6000, 0).of(event)
+        });
+        client.say("close");
+        server.say("close");
+        let closed = watch.at("close", end(6000, 2000));
+        assert_has(
+            &closed,
+            json!({
+                "process": server.object(),
+                "listener": {"id": listen["id"], "process": server.object()},
+                "origin": {"side": "remote", "basis": "accept", "process": client.object()},
+            }),
+        );
+    });
+}
+
+#[test]
 fn never_accepted() {
     in_fresh_netns(|| {
         let mut watch = Watch::start(&[]);

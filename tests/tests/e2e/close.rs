@@ -1,9 +1,10 @@
 //! How connections end: who closed, what was carried, and every state on the way.
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Netns, Watch, assert_has, end, in_fresh_netns, kind, veth};
+use tests::{Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind};
 
 use crate::actor;
+use crate::connect::slow_line;
 
 /// A connection between two processes on loopback, with the log that saw it begin.
 struct Pair {
@@ -173,19 +174,16 @@ fn by_the_end_of_its_process() {
 #[test]
 fn by_nobody_but_time() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.5.1", &there, "10.77.5.2");
+    let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut server = there.inside(actor);
-    server.say("listen 10.77.5.2:6000 16");
+    server.say(&format!("listen {b}:6000 16"));
     here.inside(|| {
         let mut watch = Watch::start(&[]);
         let mut client = actor();
-        client.say("connect 10.77.5.1:2000 10.77.5.2:6000");
+        client.say(&format!("connect {a}:2000 {b}:6000"));
         client.say("user-timeout 300");
         server.say("accept");
-        // Answers get lost from now on: the other side sends them to somebody else.
-        there.inside(|| {
-            tests::ip("neigh replace 10.77.5.1 lladdr 02:00:00:00:00:99 dev veth");
-        });
+        there.inside(|| tests::loses(&a));
         client.say("send 10");
         assert_eq!(client.tell("recv 1"), Err("ETIMEDOUT".to_owned()));
         let closed = watch.at("close", at(CLIENT));
@@ -252,21 +250,15 @@ fn every_state_on_request() {
 #[test]
 fn by_both_at_once() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.6.1", &there, "10.77.6.2");
+    let Wire { a, b, .. } = Wire::between(&here, &there);
     let (mut server, mut client) = (there.inside(actor), here.inside(actor));
     let mut watch = here.inside(|| Watch::start(&["--states"]));
-    server.say("listen 10.77.6.2:6000 16");
-    client.say("connect 10.77.6.1:2000 10.77.6.2:6000");
+    server.say(&format!("listen {b}:6000 16"));
+    client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");
     // Both FINs stand for half a second behind what fills their lines.
-    for (netns, other) in [(&here, "10.77.6.2:9"), (&there, "10.77.6.1:9")] {
-        netns.inside(|| {
-            tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000");
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            for _ in 0..2 {
-                socket.send_to(&[0; 1400], other).unwrap();
-            }
-        });
+    for (netns, other) in [(&here, &b), (&there, &a)] {
+        netns.inside(|| slow_line(other));
     }
     client.begin("close");
     server.begin("close");

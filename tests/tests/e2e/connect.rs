@@ -1,7 +1,7 @@
 //! Connections begun while netwatch looks: both ends, from the first event to the last.
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, assert_has, end, in_fresh_netns, netns, service, veth};
+use tests::{Actor, Watch, Wire, assert_has, end, in_fresh_netns, netns, service};
 
 use crate::{actor, endpoint, port_of};
 
@@ -247,30 +247,74 @@ fn a_socket_that_meets_itself_was_begun_by_both() {
     });
 }
 
+/// Neither listens: their SYNs cross.
+#[test]
+fn a_simultaneous_open_was_begun_by_both() {
+    let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
+    let wire = Wire::between(&here, &there);
+    let mut ends = [here.inside(actor), there.inside(actor)];
+    let mut watch = Watch::start(&[]);
+    let Wire { a, b, .. } = &wire;
+    let commands = [format!("connect {a}:2000 {b}:6000"), format!("connect {b}:6000 {a}:2000")];
+    for (netns, other) in [(&here, b), (&there, a)] {
+        netns.inside(|| slow_line(other));
+    }
+    for (end, command) in ends.iter_mut().zip(&commands) {
+        end.begin(command);
+    }
+    for end in &mut ends {
+        end.answer().unwrap();
+    }
+    let opens = [
+        watch.at("open", here.inside(|| end(2000, 6000))),
+        watch.at("open", there.inside(|| end(6000, 2000))),
+    ];
+    for (open, process) in opens.iter().zip(&ends) {
+        let origin = json!({
+            "side": "both",
+            "basis": "connect",
+            "confidence": "observed",
+            "endpoint": open["local"],
+            "process": process.object(),
+        });
+        assert_has(open, json!({"process": process.object(), "process_basis": "connect", "origin": origin}));
+    }
+    assert_eq!(opens[0]["flow"], opens[1]["flow"]);
+}
+
+/// Puts what the calling thread's namespace sends to its veth behind what takes half a second.
+pub(crate) fn slow_line(other: &str) {
+    // Room for one full packet, and then 2,500 bytes a second.
+    tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000");
+    fill_line(other, 2);
+}
+
+/// The first datagram takes the room, the next waits for half a second, and so does what comes after it.
+/// Where there was no room, one is enough: a second would make a SYN come twice.
+fn fill_line(other: &str, datagrams: usize) {
+    const DISCARD: u16 = 9;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    for _ in 0..datagrams {
+        socket.send_to(&[0; 1400], (other, DISCARD)).unwrap();
+    }
+}
+
 /// On loopback the connector happens to be the current task at every step of its handshake. Here it is not.
 #[test]
 fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
     let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
-    veth(&here, "10.77.1.1", &there, "10.77.1.2");
-    // Room for one full packet, and then 2,500 bytes a second.
-    here.inside(|| tests::tool("tc", "qdisc add dev veth root tbf rate 20kbit burst 1600 limit 20000"));
+    let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut server = there.inside(actor);
-    server.say("listen 10.77.1.2:6000 16");
+    server.say(&format!("listen {b}:6000 16"));
     let (mut busy, mut blocked, mut polling) = here.inside(|| (actor(), actor(), actor()));
     let mut watch = here.inside(|| Watch::start(&[]));
     busy.say("busy");
-    // The first datagram takes the room, the second waits for half a second, and the SYN behind it. Later
-    // on there is no room, and one is enough: a second would make the SYN come twice.
-    for (client, port, how, datagrams) in
-        [(&mut blocked, 2000, "", 2), (&mut polling, 2001, " nonblocking", 1)]
-    {
-        here.inside(|| {
-            let socket = std::net::UdpSocket::bind("10.77.1.1:0").unwrap();
-            for _ in 0..datagrams {
-                socket.send_to(&[0; 1400], "10.77.1.2:9").unwrap();
-            }
-        });
-        client.begin(&format!("connect 10.77.1.1:{port} 10.77.1.2:6000{how}"));
+    here.inside(|| slow_line(&b));
+    for (client, port, how) in [(&mut blocked, 2000, ""), (&mut polling, 2001, " nonblocking")] {
+        if port != 2000 {
+            here.inside(|| fill_line(&b, 1));
+        }
+        client.begin(&format!("connect {a}:{port} {b}:6000{how}"));
         client.answer().unwrap();
         if !how.is_empty() {
             client.say("finish");

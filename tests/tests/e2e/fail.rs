@@ -1,7 +1,7 @@
 //! Attempts that never opened: who tried, where to, and the errno that the caller got.
 
 use serde_json::{Value, json};
-use tests::{Actor, Netns, Watch, assert_has, in_fresh_netns, kind, netns, sysctl, veth};
+use tests::{Actor, Netns, Watch, Wire, assert_has, in_fresh_netns, kind, netns, sysctl};
 
 use crate::{actor, endpoint};
 
@@ -105,16 +105,14 @@ fn no_free_port() {
 #[test]
 fn given_up_by_its_own_process() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.2.1", &there, "10.77.2.2");
+    let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        // The other side throws away what is for another address than its own.
-        tests::ip("neigh add 10.77.2.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut watch = Watch::start(&[]);
         let mut client = actor();
-        client.say("connect 10.77.2.1:2000 10.77.2.9:6000 nonblocking");
+        client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         client.say("close");
-        let fail = failure(&mut watch, "10.77.2.9:6000", &client);
-        assert_has(&fail, json!({"errno": "ECANCELED", "local": endpoint("10.77.2.1:2000")}));
+        let fail = failure(&mut watch, &format!("{lost}:6000"), &client);
+        assert_has(&fail, json!({"errno": "ECANCELED", "local": endpoint(&format!("{a}:2000"))}));
         only_fails(watch, &client, 1);
     });
 }
@@ -122,13 +120,12 @@ fn given_up_by_its_own_process() {
 #[test]
 fn killed_in_the_middle_of_it() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.3.1", &there, "10.77.3.2");
+    let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        tests::ip("neigh add 10.77.3.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut watch = Watch::start(&["--states"]);
         let mut client = actor();
         let object = client.object();
-        client.begin("connect 10.77.3.1:2000 10.77.3.9:6000");
+        client.begin(&format!("connect {a}:2000 {lost}:6000"));
         let attempt = watch.at("attempt", tests::end(2000, 6000));
         client.kill();
         let fail = watch.at("fail", tests::end(2000, 6000));
@@ -147,24 +144,22 @@ fn killed_in_the_middle_of_it() {
 #[test]
 fn nobody_answers() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.4.1", &there, "10.77.4.2");
+    let Wire { a, lost, nobody, .. } = Wire::between(&here, &there);
     here.inside(|| {
         // Two SYNs, one and two seconds apart, and then the kernel gives up.
         sysctl("net/ipv4/tcp_syn_retries", "1");
         // One question for an address, a second long: shorter than that.
         sysctl("net/ipv4/neigh/veth/mcast_solicit", "1");
-        tests::ip("neigh add 10.77.4.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut watch = Watch::start(&[]);
-        let (mut dropped, mut unknown) = (actor(), actor());
-        dropped.begin("connect 10.77.4.1:2000 10.77.4.9:6000");
-        // Nobody is told to have this address, and nobody says so.
-        unknown.begin("connect 10.77.4.1:2001 10.77.4.8:6000");
+        let (mut dropped, mut unanswered) = (actor(), actor());
+        dropped.begin(&format!("connect {a}:2000 {lost}:6000"));
+        unanswered.begin(&format!("connect {a}:2001 {nobody}:6000"));
         assert_eq!(dropped.answer(), Err("ETIMEDOUT".to_owned()));
-        assert_eq!(unknown.answer(), Err("EHOSTUNREACH".to_owned()));
-        let fail = failure(&mut watch, "10.77.4.9:6000", &dropped);
-        assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": endpoint("10.77.4.1:2000")}));
-        let fail = failure(&mut watch, "10.77.4.8:6000", &unknown);
-        assert_has(&fail, json!({"errno": "EHOSTUNREACH", "local": endpoint("10.77.4.1:2001")}));
+        assert_eq!(unanswered.answer(), Err("EHOSTUNREACH".to_owned()));
+        let fail = failure(&mut watch, &format!("{lost}:6000"), &dropped);
+        assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": endpoint(&format!("{a}:2000"))}));
+        let fail = failure(&mut watch, &format!("{nobody}:6000"), &unanswered);
+        assert_has(&fail, json!({"errno": "EHOSTUNREACH", "local": endpoint(&format!("{a}:2001"))}));
         only_fails(watch, &dropped, 1);
     });
 }

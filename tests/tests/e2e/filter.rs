@@ -95,25 +95,25 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
             })
             .collect();
         cast.play();
-        reference.until("the scene is over", |events| {
-            Cast::ENDS.iter().all(|(ending, times)| {
-                of_scene(events, scene).filter(|event| kind(event) == *ending).count() == *times
-            })
-        });
-        let all: Vec<_> = of_scene(reference.events(), scene).cloned().collect();
+        for (ending, times) in Cast::ENDS {
+            reference.expect_times("the scene is over", times, |event| {
+                kind(event) == ending && of_scene(event, scene)
+            });
+        }
+        let all: Vec<_> = reference.events().iter().filter(|event| of_scene(event, scene)).cloned().collect();
         let expected = |case: &Case| sorted(all.iter().filter(|event| (case.shows)(event)));
         for (watch, case) in watches.iter_mut().zip(&cases) {
             let expected = expected(case);
             // A filter that hides nothing tests nothing.
             assert!(expected.len() < all.len(), "{:?}", case.arguments);
-            watch.until(&format!("{:?} shows {expected:#?}", case.arguments), |events| {
-                of_scene(events, scene).count() >= expected.len()
-            });
+            let what = format!("{:?} shows {expected:#?}", case.arguments);
+            watch.expect_times(&what, expected.len(), |event| of_scene(event, scene));
         }
         for (watch, case) in watches.into_iter().zip(&cases) {
             let log = watch.finish();
             assert_eq!(kind(&log.events[0]), "ready");
-            assert_eq!(sorted(of_scene(&log.events, scene)), expected(case), "{:?}", case.arguments);
+            let shown = log.events.iter().filter(|event| of_scene(event, scene));
+            assert_eq!(sorted(shown), expected(case), "{:?}", case.arguments);
             // Whatever else happens on the host.
             let stray = log.events.iter().skip(1).find(|event| !(case.shows)(event));
             assert!(stray.is_none(), "{:?}: {}", case.arguments, stray.unwrap_or(&Value::Null));
@@ -122,10 +122,8 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
 }
 
 /// Not the connections by which each netwatch tries itself before it is ready.
-fn of_scene(events: &[Value], scene: [u64; 2]) -> impl Iterator<Item = &Value> {
-    events.iter().filter(move |event| {
-        scene.iter().any(|netns| event["netns"] == *netns) && PORTS.contains(&port(event, "local"))
-    })
+fn of_scene(event: &Value, scene: [u64; 2]) -> bool {
+    scene.iter().any(|netns| event["netns"] == *netns) && PORTS.contains(&port(event, "local"))
 }
 
 /// All that the scene has at either end.

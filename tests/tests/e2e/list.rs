@@ -97,15 +97,22 @@ fn the_scene_has_every_state() {
     });
 }
 
+fn local_routes() -> String {
+    text(&run(Command::new("ip").args(["-6", "route", "show", "table", "local"])))
+}
+
 #[test]
 fn long_addresses_are_whole_and_aligned() {
     in_fresh_netns(|| {
         const HOST: &str = "2001:db8:1111:2222:3333:4444:5555:6666";
         ip(&format!("-6 addr add {HOST}/64 dev lo nodad"));
-        // An IPv6 address gets its route a little later, from a work queue (addrconf_dad_work).
+        // An IPv6 address gets its routes a little later, one by one, from a work queue (addrconf_dad_work).
+        let probe = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
         until("the address is routed", || {
-            std::net::UdpSocket::bind("[::]:0").unwrap().connect((HOST, 9)).is_ok()
+            std::net::TcpStream::connect((HOST, port)).is_ok() && local_routes().contains(HOST)
         });
+        drop(probe);
         let server = format!("[{HOST}]:17001");
         let _long = pair(&format!("[{HOST}]:12001"), &server);
         let _short = pair("127.0.0.1:2000", "127.0.0.1:6000");

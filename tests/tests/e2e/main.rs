@@ -16,8 +16,10 @@ mod list;
 mod loss;
 mod namespaces;
 mod process;
+mod race;
 mod run;
 mod seed;
+mod table;
 mod text;
 mod usage;
 

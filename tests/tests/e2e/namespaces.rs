@@ -1,7 +1,9 @@
 //! The same addresses in two places, and one connection with its ends in two.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
-use tests::{Actor, Netns, Watch, assert_has, end, kind, veth};
+use tests::{Actor, End, Log, Netns, Watch, Wire, assert_has, end, loses};
 
 use crate::actor;
 
@@ -56,11 +58,11 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 #[test]
 fn ends_in_two_namespaces_are_one_flow() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.8.1", &there, "10.77.8.2");
+    let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut live = Watch::start(&[]);
     let (mut client, mut server) = (here.inside(actor), there.inside(actor));
-    server.say("listen 10.77.8.2:6000 16");
-    client.say("connect 10.77.8.1:2000 10.77.8.2:6000");
+    server.say(&format!("listen {b}:6000 16"));
+    client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");
     let ends = [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))];
     let connected = live.at("open", ends[0]);
@@ -113,55 +115,108 @@ fn ends_in_two_namespaces_are_one_flow() {
     }
 }
 
-/// Two pairs of namespaces with the same addresses and ports on their wires: which end belongs to which
-/// cannot be told from the outside. Saying nothing is right, and saying the wrong thing is not.
-#[test]
-fn nothing_is_joined_that_does_not_belong_together() {
-    let wires = [(Netns::fresh(), Netns::fresh()), (Netns::fresh(), Netns::fresh())];
-    let live = Watch::start(&[]);
-    let mut actors: Vec<_> = wires
-        .iter()
-        .map(|(here, there)| {
-            veth(here, "10.77.9.1", there, "10.77.9.2");
-            let (mut client, mut server) = (here.inside(actor), there.inside(actor));
-            server.say("listen 10.77.9.2:6000 16");
-            client.say("connect 10.77.9.1:2000 10.77.9.2:6000");
-            server.say("accept");
-            (client, server)
-        })
-        .collect();
-    let ends: Vec<_> = wires
-        .iter()
-        .map(|(here, there)| [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))])
-        .collect();
-    let mut seeded = Watch::start(&[]);
-    for end in ends.iter().flatten() {
-        seeded.at("seed", *end);
+/// Two namespaces with a wire, a client in the one and a server in the other.
+struct Pair {
+    here: Netns,
+    there: Netns,
+    client: Actor,
+    server: Actor,
+}
+
+impl Pair {
+    /// The same addresses and ports in every pair: which end belongs to which cannot be told from those.
+    fn on(wire: &Wire) -> Self {
+        let (here, there) = (Netns::fresh(), Netns::fresh());
+        wire.connects(&here, &there);
+        let (mut client, mut server) = (here.inside(actor), there.inside(actor));
+        let Wire { a, b, .. } = wire;
+        server.say(&format!("listen {b}:6000 16"));
+        client.say(&format!("connect {a}:2000 {b}:6000"));
+        server.say("accept");
+        Self { here, there, client, server }
     }
-    for (client, server) in &mut actors {
-        client.say("close");
-        server.say("close");
+
+    fn ends(&self) -> [End; 2] {
+        [self.here.inside(|| end(2000, 6000)), self.there.inside(|| end(6000, 2000))]
     }
-    for mut watch in [live, seeded] {
-        for end in ends.iter().flatten() {
-            watch.at("close", *end);
-        }
-        let log = watch.finish();
-        for (nth, ends) in ends.iter().enumerate() {
-            let pids = [actors[nth].0.pid(), actors[nth].1.pid()];
-            let ours = log.events.iter().filter(|event| ends.iter().any(|end| end.of(event)));
-            for event in ours {
-                for named in [&event["process"], &event["origin"]["process"], &event["peer"]["process"]] {
-                    let right = named.is_null() || pids.iter().any(|pid| named["pid"] == *pid);
-                    assert!(right, "pair {nth} names a stranger: {event:#}");
-                }
+
+    fn close(&mut self) {
+        self.client.say("close");
+        self.server.say("close");
+    }
+
+    /// All that the log has of it.
+    fn of<'a>(&self, log: &'a Log) -> Vec<&'a Value> {
+        let ends = self.ends();
+        log.events.iter().filter(|event| ends.iter().any(|end| end.of(event))).collect()
+    }
+
+    /// Nobody but these two is named, wherever a process is: saying nothing is right, and saying the wrong
+    /// thing is not.
+    fn names_no_stranger(&self, log: &Log) {
+        let events = self.of(log);
+        assert!(!events.is_empty());
+        for event in events {
+            for named in ["/process", "/origin/process", "/peer/process", "/listener/process"] {
+                let Some(process) = event.pointer(named).filter(|process| !process.is_null()) else {
+                    continue;
+                };
+                let right = process["pid"] == self.client.pid() || process["pid"] == self.server.pid();
+                assert!(right, "{named} is a stranger: {event:#}");
             }
         }
-        let flows = |nth: usize| -> Vec<Value> {
-            let ours = log.events.iter().filter(|event| ends[nth].iter().any(|end| end.of(event)));
-            ours.filter(|event| kind(event) == "close").map(|event| event["flow"].clone()).collect()
-        };
-        let (one, other) = (flows(0), flows(1));
-        assert!(one.iter().all(|flow| !other.contains(flow)), "{one:?} {other:?}");
+    }
+
+    fn flows(&self, log: &Log) -> HashSet<String> {
+        self.of(log).iter().map(|event| event["flow"].to_string()).collect()
+    }
+}
+
+#[test]
+fn nothing_is_joined_that_does_not_belong_together() {
+    let wire = Wire::default();
+    let live = Watch::start(&[]);
+    let mut pairs = [Pair::on(&wire), Pair::on(&wire)];
+    let seeded = Watch::start(&[]);
+    for pair in &mut pairs {
+        pair.close();
+    }
+    for mut watch in [live, seeded] {
+        for end in pairs.iter().flat_map(Pair::ends) {
+            watch.at("close", end);
+        }
+        let log = watch.finish();
+        for pair in &pairs {
+            pair.names_no_stranger(&log);
+        }
+        assert!(pairs[0].flows(&log).is_disjoint(&pairs[1].flows(&log)));
+    }
+}
+
+/// An end that is still there although its other end is gone is the only one that fits the new client's
+/// addresses, until the new server's end is born.
+#[test]
+fn an_end_that_lost_its_peer_is_nobody_else_s() {
+    let wire = Wire::default();
+    let live = Watch::start(&[]);
+    let mut old = Pair::on(&wire);
+    // The reset does not get there.
+    old.here.inside(|| loses(&wire.b));
+    old.client.say("linger0");
+    old.client.say("close");
+    let seeded = Watch::start(&[]);
+    let mut new = Pair::on(&wire);
+    new.close();
+    old.server.say("linger0");
+    old.server.say("close");
+    for mut watch in [live, seeded] {
+        for end in new.ends() {
+            watch.at("close", end);
+        }
+        watch.at("close", old.ends()[1]);
+        let log = watch.finish();
+        new.names_no_stranger(&log);
+        old.names_no_stranger(&log);
+        assert!(old.flows(&log).is_disjoint(&new.flows(&log)));
     }
 }

@@ -60,6 +60,28 @@ fn every_key_of_a_process() {
 }
 
 #[test]
+fn a_thread_is_told_from_its_process() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let netns = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let connector = std::thread::Builder::new().name("a worker".to_owned()).spawn(move || {
+            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let server = std::net::TcpListener::bind("127.0.0.1:6000").unwrap();
+            let client = std::net::TcpStream::connect("127.0.0.1:6000").unwrap();
+            (nix::unistd::gettid().as_raw(), client.local_addr().unwrap().port(), server)
+        });
+        let (tid, port, _server) = connector.unwrap().join().unwrap();
+        let open = watch.at("open", end(port, 6000));
+        for process in [&open["process"], &open["origin"]["process"]] {
+            assert_has(
+                process,
+                json!({"pid": std::process::id(), "tid": tid, "comm": own_comm(), "thread": "a worker"}),
+            );
+        }
+    });
+}
+
+#[test]
 fn a_client_that_lives_for_a_moment_is_fully_named() {
     in_fresh_netns(|| {
         let mut watch = Watch::start(&[]);

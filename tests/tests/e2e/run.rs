@@ -110,9 +110,7 @@ fn two_runs_tell_the_same_and_their_ids_do_not_clash() {
             server.say("close");
         }
         for watch in &mut watches {
-            watch.until("three connections are over", |events| {
-                events.iter().filter(|event| kind(event) == "close").count() == 6
-            });
+            watch.expect_times("three connections are over", 6, |event| kind(event) == "close");
             let opens = watch.events().iter().filter(|event| kind(event) == "open");
             let mut own: Vec<_> = opens.map(|event| event["id"].to_string()).collect();
             own.sort();

@@ -1,7 +1,7 @@
 //! Connections older than netwatch: nobody saw them begin, and nothing is said that does not follow.
 
 use serde_json::{Value, json};
-use tests::{Netns, Watch, assert_has, end, in_fresh_netns, ip, kind, netns, service, veth};
+use tests::{Netns, Watch, Wire, assert_has, end, in_fresh_netns, ip, kind, netns, service};
 
 use crate::{actor, endpoint, port_of};
 
@@ -138,13 +138,11 @@ fn one_seed_for_each_socket_and_first_of_all() {
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.say("accept");
         let mut watch = Watch::start(&[]);
-        let seeded = watch.ready()["seeded"].as_u64().unwrap();
-        let seeds = |events: &[Value]| {
-            u64::try_from(events.iter().filter(|event| kind(event) == "seed").count()).unwrap()
-        };
-        watch.until("as many seeds as ready says", |events| seeds(events) == seeded);
+        let seeded = usize::try_from(watch.ready()["seeded"].as_u64().unwrap()).unwrap();
+        let is_seed = |event: &Value| kind(event) == "seed";
+        watch.expect_times("as many seeds as ready says", seeded, is_seed);
         let log = watch.finish();
-        assert_eq!(seeds(&log.events), seeded);
+        assert_eq!(log.events.iter().filter(|event| is_seed(event)).count(), seeded);
         for (local, remote) in [(6000, 0), (2000, 6000), (6000, 2000)] {
             assert_eq!(log.kinds(end(local, remote)), ["seed"]);
         }
@@ -309,11 +307,10 @@ fn one_that_waits_to_be_accepted() {
 #[test]
 fn one_that_is_being_begun() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
-    veth(&here, "10.77.7.1", &there, "10.77.7.2");
+    let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        ip("neigh add 10.77.7.9 lladdr 02:00:00:00:00:99 dev veth");
         let mut client = actor();
-        client.say("connect 10.77.7.1:2000 10.77.7.9:6000 nonblocking");
+        client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         let mut watch = Watch::start(&[]);
         let seed = watch.at("seed", end(2000, 6000));
         // In SYN_SENT there are none but initiators.
