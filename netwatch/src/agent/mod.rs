@@ -227,8 +227,11 @@ fn begun(records: &[Record]) -> HashSet<u64> {
 fn begins(event: &SocketEvent) -> bool {
     match &event.act {
         Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } => true,
-        // A child of a listener.
-        Act::Change(change) => change.old == State::SynRecv && change.new == State::Established,
+        // A child of a listener; the first of these comes only where every transition is asked for.
+        Act::Change(change) => matches!(
+            (change.old, change.new),
+            (State::Listen, State::SynRecv) | (State::SynRecv, State::Established)
+        ),
         Act::Accept(_) => false,
     }
 }

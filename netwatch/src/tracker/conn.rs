@@ -21,6 +21,8 @@ pub(super) struct Conn {
     pub(super) first_fin: Option<Side>,
     /// Cookie of the other end, while that lives.
     pub(super) peer: Option<u64>,
+    /// Something was told of it: its flow stands.
+    pub(super) told: bool,
 }
 
 impl Conn {
@@ -56,10 +58,12 @@ impl Conn {
             taken: true,
             first_fin: None,
             peer: None,
+            told: false,
         }
     }
 
-    pub(super) fn tell(&self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+        self.told = true;
         out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
     }
 
@@ -114,6 +118,26 @@ impl Conn {
         self.end.process_basis = Some(ProcessBasis::Accept);
         self.end.inode = inode;
         self.taken = true;
+    }
+
+    /// Whether the two can be of one connection, which their addresses say. One that has had its other end
+    /// is nobody else's; and what was there before a connection was begun is of an older one.
+    pub(super) fn may_belong_to(&self, other: &Self) -> bool {
+        let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.end.cookie);
+        let younger = |one: &Self, other: &Self| {
+            let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
+            begun.is_some_and(|begun| begun > other.opened.unwrap_or(other.end.id.began))
+        };
+        free(self, other) && free(other, self) && !younger(self, other) && !younger(other, self)
+    }
+
+    /// Both ends carry one flow: that of the one of which something was told already.
+    pub(super) fn share_flow(&mut self, peer: &mut Self) {
+        if self.told && !peer.told {
+            peer.end.flow = self.end.flow;
+        } else if !self.told {
+            self.end.flow = peer.end.flow;
+        }
     }
 
     /// What the other end knows and this one does not.

@@ -244,7 +244,7 @@ impl Tracker {
         }
         self.insert(conn);
         self.join(socket.cookie);
-        if let Some(conn) = self.conns.get(&socket.cookie) {
+        if let Some(conn) = self.conns.get_mut(&socket.cookie) {
             conn.tell(at, Kind::Open, out);
         }
     }
@@ -376,11 +376,10 @@ impl Tracker {
             .filter(|other| *other != cookie);
         if let Some(other) = other
             && let Some(peer) = self.conns.get_mut(&other)
-            // One that has its peer already is not the other end of this one too.
-            && peer.peer.is_none_or(|known| known == cookie)
+            && conn.may_belong_to(peer)
         {
             (conn.peer, peer.peer) = (Some(other), Some(cookie));
-            conn.end.flow = peer.end.flow;
+            conn.share_flow(peer);
             conn.learn_from(peer);
             peer.learn_from(&conn);
             conn.learn_from(peer);

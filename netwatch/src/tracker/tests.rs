@@ -512,6 +512,51 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 }
 
 #[test]
+fn an_end_that_lost_its_peer_is_nobody_else_s() {
+    let mut host = Host::default();
+    let (client, server) = host.connected();
+    // Its RST never arrives: the server's end is still there.
+    host.close(2, (CLIENT, SERVER), State::Established, HOW);
+    for (cookie, netns) in [(20, 1), (30, 2)] {
+        let mut again = socket(cookie, CLIENT, SERVER);
+        again.netns = netns;
+        host.one(again, Act::Connect(task(44)));
+        let how = How { born: Born::Connected, owner: owner(44, host.now), ..HOW };
+        let opened = host.change(again, State::SynSent, State::Established, how);
+        assert_eq!(told(&opened[0]), "open local connect observed 44 44 -");
+        assert_ne!(opened[0].end.flow, client.end.flow);
+    }
+    let closed = host.close(3, (SERVER, CLIENT), State::Established, HOW);
+    assert_eq!(
+        (told(&closed).as_str(), closed.end.id),
+        ("close remote handshake observed 22 11 22", server.end.id)
+    );
+}
+
+#[test]
+fn what_was_there_before_a_connection_began_is_not_its_other_end() {
+    let mut host = Host::default();
+    host.look(Occasion::Start, &[row(3, State::Established, SERVER, Some(CLIENT))], &[(300, 33)]);
+    host.connect(2, SERVER, 22);
+    let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
+    let opened = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
+    assert_eq!(told(&opened[0]), "open local connect observed 22 22 -");
+}
+
+#[test]
+fn a_flow_that_was_told_stands() {
+    let mut host = Host::default();
+    let attempt = host.connect(2, SERVER, 22);
+    host.tracker.doubt();
+    host.tracker.begin_look();
+    let rows =
+        [row(3, State::Established, SERVER, Some(CLIENT)), row(2, State::Established, CLIENT, Some(SERVER))];
+    let found = host.look(Occasion::Loss, &rows, &[(200, 22), (300, 33)]);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|event| event.end.flow == attempt.end.flow), "{found:?}");
+}
+
+#[test]
 fn a_listener_s_owner_is_known_after_it_ended() {
     let mut host = Host::default();
     host.listen(1, "0.0.0.0:6000", 11);
