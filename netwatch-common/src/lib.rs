@@ -10,11 +10,11 @@ mod offsets;
 mod process;
 mod sock;
 
-pub use offsets::Offsets;
+pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,
 };
-pub use sock::{Begin, Change, Sock, change_flags};
+pub use sock::{Begin, Change, Sock, change_flags, sock_flags};
 
 /// Version of everything in this crate; the agent refuses an object built for another.
 pub const WIRE_VERSION: u32 = 1;
@@ -42,8 +42,11 @@ pub mod kind {
     pub const EXIT: u16 = 8;
     /// [`Cgroup`](crate::Cgroup)
     pub const CGROUP: u16 = 9;
+    /// [`Begin`](crate::Begin): a process reads from or writes to a socket, for the first time as far as the
+    /// kernel side remembers.
+    pub const USE: u16 = 10;
     /// One more than the greatest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 
     /// The name of a kind in `loss` events, `None` for a number that is none.
     #[must_use]
@@ -58,6 +61,7 @@ pub mod kind {
             EXEC => "exec",
             EXIT => "exit",
             CGROUP => "cgroup",
+            USE => "use",
             _ => return None,
         })
     }

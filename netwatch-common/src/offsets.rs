@@ -17,10 +17,9 @@ macro_rules! offsets {
         }
 
         impl Offsets {
-            /// Every member, in the order of the fields: `structure.member.member`, and whether the
-            /// programs do without it.
-            pub const MEMBERS: &'static [(&'static str, bool)] =
-                &[$(($path, offsets!(@optional $($optional)?))),*];
+            /// Every member, in the order of the fields: `structure.member.member`, and how it is needed.
+            pub const MEMBERS: &'static [(&'static str, Need)] =
+                &[$(($path, offsets!(@need $($optional)?))),*];
 
             /// All zero: what stands in the object file until the agent overrides it.
             pub const ZERO: Self = Self { $($name: 0),* };
@@ -39,8 +38,20 @@ macro_rules! offsets {
             }
         }
     };
-    (@optional optional) => { true };
-    (@optional) => { false };
+    (@need optional) => { Need::Optional };
+    (@need bit) => { Need::Bit };
+    (@need) => { Need::Required };
+}
+
+/// How the programs need a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// They cannot do without it.
+    Required,
+    /// They do without it where the kernel has none.
+    Optional,
+    /// Likewise; it is a bit-field of one bit, and its offset counts bits.
+    Bit,
 }
 
 impl Offsets {
@@ -69,6 +80,7 @@ offsets! {
     sk_err = "sock.sk_err";
     sk_flags = "sock.__sk_common.skc_flags";
     sk_socket = "sock.sk_socket";
+    sk_state = "sock.__sk_common.skc_state";
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";
     socket_sk = "socket.sk";
@@ -76,6 +88,11 @@ offsets! {
     tcp_bytes_sent = "tcp_sock.bytes_sent";
     tcp_bytes_retrans = "tcp_sock.bytes_retrans";
     tcp_bytes_received = "tcp_sock.bytes_received";
+    tcp_is_mptcp = "tcp_sock.is_mptcp", bit;
+    tcp_fastopen_req = "tcp_sock.fastopen_req", optional;
+    tcp_fastopen_connect = "tcp_sock.fastopen_connect", bit;
+    mptcp_bytes_sent = "mptcp_sock.bytes_sent", optional;
+    mptcp_bytes_received = "mptcp_sock.bytes_received", optional;
 
     task_tgid = "task_struct.tgid";
     task_pid = "task_struct.pid";
@@ -91,7 +108,9 @@ offsets! {
     task_signal = "task_struct.signal";
     task_nsproxy = "task_struct.nsproxy";
     task_exit_code = "task_struct.exit_code";
+    task_status = "task_struct.thread_info.status", optional;
     task_files = "task_struct.files";
+    regs_syscall = "pt_regs.orig_ax", optional;
     cred_euid = "cred.euid.val";
     nsproxy_mnt = "nsproxy.mnt_ns";
     mnt_ns_inum = "mnt_namespace.ns.inum";

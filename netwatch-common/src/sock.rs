@@ -21,8 +21,10 @@ pub struct Sock {
     pub remote_port: u16,
     /// `IPPROTO_TCP`.
     pub protocol: u8,
+    /// [`sock_flags`].
+    pub flags: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: [u8; 4],
     /// Local address, network byte order, IPv4 in the first four bytes.
     pub local: [u8; 16],
     /// Remote address, likewise.
@@ -31,11 +33,20 @@ pub struct Sock {
 
 const _: () = assert!(size_of::<Sock>() == 64 && align_of::<Sock>() == 8);
 
-/// Something that the current task does to a socket: it connects, listens, accepts, or fails to connect.
+/// Bits of [`Sock::flags`].
+pub mod sock_flags {
+    /// An MPTCP socket, the application's own: not one of its subflows.
+    pub const MPTCP: u8 = 1;
+    /// Data goes, or came, with the SYN (or would, were there a cookie).
+    pub const FASTOPEN: u8 = 2;
+}
+
+/// Something that the current task does to a socket: it connects, listens, accepts, fails to connect, or
+/// uses it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Begin {
-    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`] or [`kind::REFUSED`].
+    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`], [`kind::REFUSED`] or [`kind::USE`].
     pub header: Header,
     /// The socket.
     pub sock: Sock,
@@ -48,7 +59,7 @@ pub struct Begin {
 }
 
 const _: () = assert!(size_of::<Begin>() == 160 && align_of::<Begin>() == 8);
-const _: () = assert!(kind::COUNT == 10);
+const _: () = assert!(kind::COUNT == 11);
 
 /// A transition that says nothing about the current task: it may be anybody's.
 #[repr(C)]

@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use netwatch_common::{Begin, kind};
+use netwatch_common::{Begin, kind, sock_flags};
 
 use crate::connect::SYSCALL_RESULT;
 use crate::mem::{Memory as _, Typed, Untyped, offset};
@@ -17,6 +17,9 @@ use crate::{emit, sock, task};
 /// `include/uapi/linux/stat.h`
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
+
+/// `include/net/tcp_states.h`
+const SYN_RECV: u8 = 3;
 
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
 fn sys_exit_accept(ctx: TracePointContext) -> u32 {
@@ -40,7 +43,7 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
     let current = task::current();
     let sk = socket_of(current, fd as u32)?;
     // SAFETY: `socket_of` found a `struct sock`.
-    if unsafe { sock::protocol::<Untyped>(sk) } != sock::IPPROTO_TCP {
+    if !unsafe { sock::is_ours::<Untyped>(sk) } {
         return None;
     }
     let mut entry = emit::reserve::<Begin>(kind::ACCEPT)?;
@@ -52,6 +55,10 @@ fn accepted(ctx: &TracePointContext) -> Option<()> {
         (*record).sock.cookie = Untyped::read(sk, offset!(sk_cookie));
         // The socket may be closed already: its number then stands in `inet_sport` only.
         sock::fill::<Untyped>(sk, true, &mut (*record).sock);
+        // Taken before the handshake's end.
+        if Untyped::read::<u8>(sk, offset!(sk_state)) == SYN_RECV {
+            (*record).sock.flags |= sock_flags::FASTOPEN;
+        }
         task::fill(current, &mut (*record).task);
         (*record).result = 0;
         (*record).pad = 0;

@@ -71,7 +71,8 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
         }
         (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_skc_to_tcp_sock(sk.cast()))
     };
-    if tcp.is_null() {
+    // SAFETY: a `struct tcp_sock`. A subflow of MPTCP is connected by the kernel.
+    if tcp.is_null() || unsafe { sock::is_subflow(tcp.cast()) } {
         return None;
     }
     let call = CALLS.get_ptr_mut(thread())?;
@@ -102,7 +103,8 @@ const EMPTY: Sock = Sock {
     local_port: 0,
     remote_port: 0,
     protocol: 0,
-    pad: [0; 5],
+    flags: 0,
+    pad: [0; 4],
     local: [0; 16],
     remote: [0; 16],
 };

@@ -1,6 +1,7 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `connect`
-//! (attempts that fail before a SYN leaves), `process` (fork, exec, exit), `cgroup`; `sock` and `task`
-//! read the kernel's structures, `emit` fills the ring.
+//! (attempts that fail before a SYN leaves), `using` (who reads and writes), `process` (fork, exec, exit),
+//! `cgroup`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
+//! fills the ring.
 #![no_std]
 #![no_main]
 
@@ -8,11 +9,13 @@ mod accept;
 mod cgroup;
 mod connect;
 mod emit;
+mod known;
 mod mem;
 mod process;
 mod sock;
 mod state;
 mod task;
+mod using;
 
 #[cfg(not(test))]
 #[panic_handler]

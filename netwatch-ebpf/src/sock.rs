@@ -2,20 +2,73 @@
 
 use core::ffi::c_void;
 
-use netwatch_common::{Offsets, Sock, change_flags};
+use netwatch_common::{Offsets, Sock, change_flags, sock_flags};
 
 use crate::mem::{Memory, Untyped, offset};
 
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const IPPROTO_TCP: u16 = 6;
+pub(crate) const IPPROTO_MPTCP: u16 = 262;
 
 /// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and
 /// the peer's FIN was taken in.
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
-/// The protocol of a socket: the tracepoints for TCP states fire for MPTCP, SCTP and DCCP as well.
+/// Whether a socket is a connection of its own: TCP, or the application's end of MPTCP. The tracepoints for
+/// TCP states fire for SCTP and DCCP as well. Of a subflow of MPTCP [`is_subflow`] tells.
+///
+/// # Safety
+/// `sk` is a `struct sock`, readable as `M` says.
+#[inline(always)]
+pub(crate) unsafe fn is_ours<M: Memory>(sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    matches!(unsafe { protocol::<M>(sk) }, IPPROTO_TCP | IPPROTO_MPTCP)
+}
+
+/// Whether a TCP socket carries another's data: it is the kernel's own, below an MPTCP socket.
+///
+/// # Safety
+/// `sk` is a `struct sock` of TCP or MPTCP.
+#[inline(always)]
+pub(crate) unsafe fn is_subflow(sk: *const c_void) -> bool {
+    // SAFETY: the caller's; the bit is asked for only where `sk` is a `struct tcp_sock`.
+    unsafe { protocol::<Untyped>(sk) == IPPROTO_TCP && bit(sk, offset!(tcp_is_mptcp)) }
+}
+
+/// Whether connect() was called on a socket to send data with its SYN.
+///
+/// # Safety
+/// `sk` is a `struct sock` of TCP or MPTCP.
+#[inline(always)]
+pub(crate) unsafe fn is_fastopen(sk: *const c_void) -> bool {
+    // SAFETY: the caller's; as above.
+    unsafe {
+        if protocol::<Untyped>(sk) != IPPROTO_TCP {
+            return false;
+        }
+        let request: u64 = if offset!(tcp_fastopen_req) == Offsets::MISSING {
+            0
+        } else {
+            Untyped::read(sk, offset!(tcp_fastopen_req))
+        };
+        request != 0 || bit(sk, offset!(tcp_fastopen_connect))
+    }
+}
+
+/// A bit-field of one bit, by its offset in bits; false where this kernel has none.
+#[inline(always)]
+unsafe fn bit(sk: *const c_void, offset: u32) -> bool {
+    if offset == Offsets::MISSING {
+        return false;
+    }
+    // SAFETY: the caller's.
+    let byte: u8 = unsafe { Untyped::read(sk, offset / 8) };
+    byte & 1 << (offset % 8) != 0
+}
+
+/// The protocol of a socket.
 ///
 /// # Safety
 /// `sk` is a `struct sock`, readable as `M` says.
@@ -31,14 +84,15 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 /// `closing` asks for `inet_sport` instead, which stays (and is stale when the socket is used again).
 ///
 /// # Safety
-/// `sk` is a TCP `struct sock`, readable as `M` says.
+/// `sk` is a `struct sock` of TCP or MPTCP, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: the caller's; each offset is that of the member of this type.
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
         out.protocol = IPPROTO_TCP as u8;
-        out.pad = [0; 5];
+        out.flags = if protocol::<M>(sk) == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
+        out.pad = [0; 4];
         let port: u16 = M::read(sk, offset!(sk_num));
         out.local_port = if port == 0 && closing {
             // Beyond the `struct sock` that the verifier knows.
@@ -86,14 +140,11 @@ unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
 /// [`change_flags`].
 ///
 /// # Safety
-/// `sk` is a `struct tcp_sock`.
+/// `sk` is a `struct sock` of TCP or MPTCP.
 #[inline(always)]
 pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
     // SAFETY: the caller's. The verifier knows `sk` as a `struct sock` only, so the helper reads.
     unsafe {
-        let sent: u64 = Untyped::read(sk, offset!(tcp_bytes_sent));
-        let again: u64 = Untyped::read(sk, offset!(tcp_bytes_retrans));
-        let received: u64 = Untyped::read(sk, offset!(tcp_bytes_received));
         let flags: u64 = Untyped::read(sk, offset!(sk_flags));
         let done = flags & SOCK_DONE != 0;
         let mut how = 0;
@@ -103,6 +154,32 @@ pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
         if flags & SOCK_DEAD != 0 {
             how |= change_flags::DEAD;
         }
+        if protocol::<Untyped>(sk) == IPPROTO_MPTCP {
+            // Its own counts are of data alone.
+            if offset!(mptcp_bytes_sent) == Offsets::MISSING
+                || offset!(mptcp_bytes_received) == Offsets::MISSING
+            {
+                return (0, 0, how);
+            }
+            let sent = Untyped::read(sk, offset!(mptcp_bytes_sent));
+            return (sent, Untyped::read(sk, offset!(mptcp_bytes_received)), how);
+        }
+        let sent: u64 = Untyped::read(sk, offset!(tcp_bytes_sent));
+        let again: u64 = Untyped::read(sk, offset!(tcp_bytes_retrans));
+        let received: u64 = Untyped::read(sk, offset!(tcp_bytes_received));
         (sent.saturating_sub(again), received.saturating_sub(done.into()), how)
+    }
+}
+
+/// Whether data came with the SYN, of a child that leaves SYN_RECV: any other child has none by then
+/// (`net/ipv4/tcp_fastopen.c`, tcp_fastopen_add_skb).
+///
+/// # Safety
+/// `sk` is a `struct sock` of TCP or MPTCP.
+#[inline(always)]
+pub(crate) unsafe fn has_data(sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        protocol::<Untyped>(sk) == IPPROTO_TCP && Untyped::read::<u64>(sk, offset!(tcp_bytes_received)) != 0
     }
 }

@@ -7,15 +7,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
 use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use netwatch_common::{Begin, Change, change_flags, kind};
+use netwatch_common::{Begin, Change, change_flags, kind, sock_flags};
 
+use crate::known::{Known, USERS, storage};
 use crate::mem::{Memory as _, Typed, offset};
-use crate::{connect, emit, sock, task};
+use crate::{connect, emit, sock, task, using};
 
 /// `include/net/tcp_states.h`
 mod tcp {
@@ -27,42 +27,6 @@ mod tcp {
     pub(crate) const CLOSE_WAIT: i32 = 8;
     pub(crate) const LISTEN: i32 = 10;
 }
-
-/// What is known of a socket, for as long as it lives.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Known {
-    /// The listener's own cookie; its children inherit it and so know where they came from.
-    listener: u64,
-    began: u64,
-    owner_start: u64,
-    owner_tgid: u32,
-    owner_tid: u32,
-    flags: u32,
-    pad: u32,
-}
-
-/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya's `SkStorage` has no room for.
-#[repr(C)]
-struct CloningSkStorage {
-    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const Known,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
-}
-
-// SAFETY: a map definition is never written; its fields are types in disguise.
-unsafe impl Sync for CloningSkStorage {}
-
-#[btf_map]
-static KNOWN: CloningSkStorage = CloningSkStorage {
-    r#type: core::ptr::null(),
-    key: core::ptr::null(),
-    value: core::ptr::null(),
-    max_entries: core::ptr::null(),
-    map_flags: core::ptr::null(),
-};
 
 /// 1 when `--states` wants every transition, not only those that begin or end something.
 #[unsafe(no_mangle)]
@@ -104,7 +68,7 @@ fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
     // SAFETY: the tracepoint's first argument is a `struct sock`.
-    if old == new || unsafe { sock::protocol::<Typed>(sk) } != sock::IPPROTO_TCP {
+    if old == new || !unsafe { sock::is_ours::<Typed>(sk) } {
         return None;
     }
     match (old, new) {
@@ -117,8 +81,12 @@ fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
 /// Called in the context of the process that connects or listens.
 #[inline(always)]
 fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
+    // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
+    if unsafe { sock::is_subflow(sk) } {
+        return None;
+    }
     let header = emit::header(kind);
-    // SAFETY: `sk` is the tracepoint's typed argument.
+    // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
     let current = task::current();
     let Some(known) = storage(sk, true) else {
@@ -135,8 +103,10 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
             owner_tgid: task::tgid(current),
             owner_tid: task::tid(current),
             flags,
-            pad: 0,
+            told: 0,
+            users: [0; USERS],
         };
+        (*known).users[0] = using::who(current);
     }
     if kind == kind::CONNECT {
         connect::reached_syn_sent(cookie);
@@ -148,7 +118,11 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
         (*record).header = header;
         (*record).sock.cookie = cookie;
         sock::fill::<Typed>(sk, false, &mut (*record).sock);
+        if sock::is_fastopen(sk) {
+            (*record).sock.flags |= sock_flags::FASTOPEN;
+        }
         task::fill(current, &mut (*record).task);
+        (*record).task.flags |= task::way(current);
         (*record).result = 0;
         (*record).pad = 0;
     }
@@ -159,7 +133,8 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
 /// Called in whatever context the kernel happens to be in.
 #[inline(always)]
 fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
-    let born = old == tcp::LISTEN && new == tcp::SYN_RECV;
+    // An MPTCP child is born established (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
+    let born = old == tcp::LISTEN && new != tcp::CLOSE;
     // What was there before netwatch has no storage: a child of an old listener gets it here.
     let known = storage(sk, born);
     if let Some(known) = known {
@@ -167,6 +142,8 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         unsafe {
             if born {
                 (*known).flags = change_flags::CHILD;
+                (*known).told = 0;
+                (*known).users = [0; USERS];
             }
             const EITHER: u32 = change_flags::FIN_LOCAL | change_flags::FIN_REMOTE;
             if new == tcp::FIN_WAIT1 && (*known).flags & EITHER == 0 {
@@ -182,10 +159,20 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
     let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
     // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
     let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
+    if born {
+        // Asked for once, it stays: an accept that comes before the handshake's end (fast open) has it.
+        // SAFETY: `sk` is the tracepoint's typed argument.
+        unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+    }
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
     }
-    // SAFETY: `sk` is the tracepoint's typed argument.
+    // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP. A child of an MPTCP listener whose
+    // peer speaks plain TCP is no subflow any more by the time that it is established.
+    if unsafe { sock::is_subflow(sk) } {
+        return None;
+    }
+    // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
     let mut error = 0_u16;
     if new == tcp::CLOSE {
@@ -204,6 +191,9 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         (*record).header = emit::header(kind::CHANGE);
         (*record).sock.cookie = cookie;
         sock::fill::<Typed>(sk, new == tcp::CLOSE, &mut (*record).sock);
+        if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(sk) {
+            (*record).sock.flags |= sock_flags::FASTOPEN;
+        }
         (*record).error = error;
         (*record).old = old as u8;
         (*record).new = new as u8;
@@ -229,14 +219,4 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
     }
     entry.submit(0);
     Some(0)
-}
-
-/// The socket's storage, made (all zero) where `create` says so.
-#[inline(always)]
-fn storage(sk: *const c_void, create: bool) -> Option<*mut Known> {
-    let flags = if create { BPF_SK_STORAGE_GET_F_CREATE } else { 0 };
-    let map = (&raw const KNOWN).cast_mut().cast();
-    // SAFETY: the map's definition and the tracepoint's typed argument.
-    let known = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), core::ptr::null_mut(), flags.into()) };
-    (!known.is_null()).then_some(known.cast())
 }

@@ -2,13 +2,51 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use netwatch_common::{Offsets, Task, task_flags};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 
 /// `include/linux/sched.h`
 const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// Likewise, since 5.12: a worker or poller of io_uring, which is a thread of the application.
+const PF_IO_WORKER: u32 = 0x10;
+
+/// `include/uapi/asm-generic/unistd.h`, the same on every architecture.
+const NR_IO_URING_ENTER: u64 = 426;
+
+/// `arch/x86/entry/syscalls/syscall_32.tbl`, and the flag of a 32-bit call
+/// (`arch/x86/include/asm/thread_info.h`).
+const NR_SOCKETCALL: u64 = 102;
+const TS_COMPAT: u32 = 2;
+
+/// How the current task came to be in the kernel, where that is not a plain system call: [`task_flags`].
+#[inline(always)]
+pub(crate) fn way(current: *const c_void) -> u32 {
+    // SAFETY: the current task; its registers were saved where the helper says.
+    unsafe {
+        let flags: u32 = Typed::read(current, offset!(task_flags));
+        if flags & PF_KTHREAD != 0 {
+            return 0;
+        }
+        if flags & PF_IO_WORKER != 0 {
+            return task_flags::IO_URING;
+        }
+        if offset!(regs_syscall) == Offsets::MISSING {
+            return 0;
+        }
+        let regs = bpf_task_pt_regs(current.cast_mut().cast()) as *const c_void;
+        match Typed::read::<u64>(regs, offset!(regs_syscall)) {
+            NR_IO_URING_ENTER => task_flags::IO_URING,
+            NR_SOCKETCALL if offset!(task_status) != Offsets::MISSING => {
+                let status: u32 = Typed::read(current, offset!(task_status));
+                if status & TS_COMPAT != 0 { task_flags::SOCKETCALL } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+}
 
 /// The current task, a pointer of which the verifier knows the type.
 #[inline(always)]

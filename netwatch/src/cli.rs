@@ -328,13 +328,7 @@ impl WatchArgs {
             kernel: kernel::Options { ring_bytes: self.ring, all_states: self.states },
             seeds: !self.no_seed,
             duration: self.duration,
-            log: LogOptions {
-                format,
-                colour,
-                filter: self.filter.filter()?,
-                states: self.states,
-                limit: self.count,
-            },
+            log: LogOptions { format, colour, filter: self.filter.filter()?, limit: self.count },
         })
     }
 }

@@ -145,6 +145,36 @@ impl State {
     }
 }
 
+/// How a call came where it is not a plain system call on a plain socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// By io_uring, its threads included.
+    IoUring,
+    /// By 32-bit socketcall(2).
+    Socketcall,
+    /// By a kernel thread.
+    Kernel,
+    /// With data in the SYN.
+    Fastopen,
+    /// On an MPTCP socket.
+    Mptcp,
+}
+
+impl Via {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Socketcall => "socketcall",
+            Self::Kernel => "kernel",
+            Self::Fastopen => "fastopen",
+            Self::Mptcp => "mptcp",
+        }
+    }
+}
+
 /// Survives the reuse of a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {

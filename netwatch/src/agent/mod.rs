@@ -16,7 +16,7 @@ use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, Task, decode};
+use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
 use crate::kernel::{Coverage, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State};
@@ -88,7 +88,8 @@ impl Agent {
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
-        let mut tables = Tables { tracker: Tracker::default(), processes, loss: 0, doubted: false };
+        let mut tables =
+            Tables { tracker: Tracker::new(options.all_states), processes, loss: 0, doubted: false };
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were when the look saw them hold; the early records' processes as they
         // were when the probes came, and from there on as the records say.
@@ -230,9 +231,9 @@ fn begins(event: &SocketEvent) -> bool {
         // A child of a listener; the first of these comes only where every transition is asked for.
         Act::Change(change) => matches!(
             (change.old, change.new),
-            (State::Listen, State::SynRecv) | (State::SynRecv, State::Established)
+            (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)
         ),
-        Act::Accept(_) => false,
+        Act::Accept(_) | Act::Use(_) => false,
     }
 }
 
@@ -255,7 +256,7 @@ impl Tables {
         match &record.event {
             Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
-                if let Some(task) = actor(&event.act) {
+                if let Some(task) = event.act.task() {
                     self.look_at(task.key, &task.comm);
                 }
                 self.tracker.apply(record.at, event, &mut self.processes, out);
@@ -317,12 +318,5 @@ impl Tables {
             // Another look is due already.
             self.tracker.doubt();
         }
-    }
-}
-
-fn actor(act: &Act) -> Option<&Task> {
-    match act {
-        Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => Some(task),
-        Act::Change(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! One connection of netwatch's own on loopback: where its records do not come, no others would.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -46,8 +46,11 @@ fn connect() -> io::Result<Sockets> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .or_else(|error| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_err(|_| error))?;
     // Where loopback was taken down, a SYN may find a way to nowhere.
-    let client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
-    let (server, _) = listener.accept()?;
+    let mut client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
+    let (mut server, _) = listener.accept()?;
+    client.write_all(b"x")?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    server.read_exact(&mut [0])?;
     // An RST: a TIME_WAIT would stand in the host's table for a minute.
     sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
     Ok(Sockets {
@@ -61,12 +64,13 @@ fn connect() -> io::Result<Sockets> {
 type Recognise = fn(&Sockets, u64, &Act) -> bool;
 
 /// Each record that has to come: its name, the job whose probes make it, and what it looks like.
-const EXPECTED: [(&str, &str, Recognise); 7] = [
+const EXPECTED: [(&str, &str, Recognise); 8] = [
     ("listen", "state", |own, cookie, act| cookie == own.listener && own_task(act, Kind::Listen)),
     ("connect", "state", |own, cookie, act| cookie == own.client && own_task(act, Kind::Connect)),
     ("open (client)", "state", |own, cookie, act| cookie == own.client && becomes(act, State::Established)),
     ("open (server)", "state", |own, cookie, act| cookie == own.server && becomes(act, State::Established)),
     ("accept", "accept", |own, cookie, act| cookie == own.server && own_task(act, Kind::Accept)),
+    ("use", "use", |own, cookie, act| cookie == own.server && own_task(act, Kind::Use)),
     ("close (client)", "state", |own, cookie, act| cookie == own.client && becomes(act, State::Close)),
     ("close (server)", "state", |own, cookie, act| cookie == own.server && becomes(act, State::Close)),
 ];
@@ -76,6 +80,7 @@ enum Kind {
     Listen,
     Connect,
     Accept,
+    Use,
 }
 
 fn own_task(act: &Act, wanted: Kind) -> bool {
@@ -83,6 +88,7 @@ fn own_task(act: &Act, wanted: Kind) -> bool {
         Act::Listen(task) => (Kind::Listen, task),
         Act::Connect(task) => (Kind::Connect, task),
         Act::Accept(task) => (Kind::Accept, task),
+        Act::Use(task) => (Kind::Use, task),
         _ => return false,
     };
     kind == wanted && task.key.pid == std::process::id()
@@ -121,13 +127,10 @@ fn own_cookies(records: &[Record]) -> HashSet<u64> {
     let mut own = HashSet::new();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
-        let is_own = match &event.act {
-            Act::Connect(task) | Act::Listen(task) | Act::Accept(task) | Act::Refused { task, .. } => {
-                task.key.pid == std::process::id()
-            }
-            Act::Change(change) => change.listener.is_some_and(|listener| own.contains(&listener)),
-        };
-        if is_own {
+        let by_self = event.act.task().is_some_and(|task| task.key.pid == std::process::id());
+        let of_own = matches!(&event.act, Act::Change(change)
+            if change.listener.is_some_and(|listener| own.contains(&listener)));
+        if by_self || of_own {
             own.insert(event.socket.cookie);
         }
     }

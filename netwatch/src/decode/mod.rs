@@ -54,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let bytes = Bytes(bytes);
     let kind = bytes.u16(offset_of!(Header, kind))?;
     let event = match kind {
-        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::REFUSED => {
+        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::REFUSED => {
             Event::Socket(Box::new(sock::begin(bytes, kind)?))
         }
         kind::CHANGE => Event::Socket(Box::new(sock::change(bytes)?)),

@@ -7,7 +7,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{ExeState, Image, ProcessKey};
+use crate::model::{ExeState, Image, ProcessKey, Via};
 
 /// A task as the kernel side read it. Strings are fit for JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Task {
     pub auid: Option<u32>,
     /// It is a kernel thread.
     pub kernel: bool,
+    /// How its call came, where the probe asked and it is not a plain system call.
+    pub via: Option<Via>,
     /// Id of its cgroup in the unified hierarchy.
     pub cgroup: u64,
     /// Name of the leader.
@@ -86,13 +88,21 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         let name: [u8; COMM_LEN] = bytes.array(at + offset)?;
         Ok(escape::utf8(name.split(|b| *b == 0).next().unwrap_or_default()).into())
     };
+    let flags = bytes.u32(at + offset_of!(Wire, flags))?;
+    let kernel = flags & task_flags::KERNEL != 0;
+    let via = match flags {
+        flags if flags & task_flags::IO_URING != 0 => Some(Via::IoUring),
+        flags if flags & task_flags::SOCKETCALL != 0 => Some(Via::Socketcall),
+        _ => kernel.then_some(Via::Kernel),
+    };
     Ok(Task {
         key: ProcessKey::new(tgid, bytes.u64(at + offset_of!(Wire, start))?),
         tid,
         ppid: bytes.u32(at + offset_of!(Wire, ppid))?,
         uid: bytes.u32(at + offset_of!(Wire, uid))?,
         auid: (auid != u32::MAX).then_some(auid),
-        kernel: bytes.u32(at + offset_of!(Wire, flags))? & task_flags::KERNEL != 0,
+        kernel,
+        via,
         cgroup: bytes.u64(at + offset_of!(Wire, cgroup))?,
         comm: name(offset_of!(Wire, comm))?,
         thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },

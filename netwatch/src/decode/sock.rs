@@ -3,11 +3,11 @@
 use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netwatch_common::{Begin, Change, Sock, change_flags, kind};
+use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
 use super::process::{Task, task};
 use super::{Bytes, DecodeError};
-use crate::model::{Endpoint, Family, ProcessKey, Proto, State, unmap};
+use crate::model::{Endpoint, Family, ProcessKey, Proto, State, Via, unmap};
 use crate::origin::Side;
 use crate::snapshot::Bytes as Payload;
 
@@ -35,6 +35,8 @@ pub struct Socket {
     pub family: Family,
     /// An IPv6 socket that speaks IPv4.
     pub mapped: bool,
+    /// What kind of connection it is, where that is not plain TCP.
+    pub via: Option<Via>,
     /// Port 0: not bound yet.
     pub local: Endpoint,
     /// Unspecified for a listener.
@@ -57,6 +59,8 @@ pub enum Act {
         /// As the caller got it, positive.
         errno: i32,
     },
+    /// A task reads from it or writes to it: the first time, or not lately.
+    Use(Task),
     /// Its TCP state changed; whose doing that was is not said.
     Change(StateChange),
 }
@@ -84,6 +88,21 @@ pub struct StateChange {
     pub payload: Payload,
     /// `sk_err` on a transition to CLOSE; 0: none.
     pub errno: i32,
+}
+
+impl Act {
+    /// Whose doing it was, where that is said.
+    #[must_use]
+    pub fn task(&self) -> Option<&Task> {
+        match self {
+            Self::Connect(task)
+            | Self::Listen(task)
+            | Self::Accept(task)
+            | Self::Use(task)
+            | Self::Refused { task, .. } => Some(task),
+            Self::Change(_) => None,
+        }
+    }
 }
 
 /// How a socket came to be.
@@ -117,6 +136,7 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
         kind::CONNECT => Act::Connect(task),
         kind::LISTEN => Act::Listen(task),
         kind::ACCEPT => Act::Accept(task),
+        kind::USE => Act::Use(task),
         _ => Act::Refused { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
     };
     Ok(SocketEvent { socket, act })
@@ -176,6 +196,7 @@ fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
     let (local_ip, local_mapped) = unmap(address(offset_of!(Sock, local))?);
     let (remote_ip, remote_mapped) = unmap(address(offset_of!(Sock, remote))?);
     let mapped = local_mapped || remote_mapped;
+    let flags = bytes.u8(at + offset_of!(Sock, flags))?;
     Ok(Socket {
         cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
@@ -183,6 +204,11 @@ fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
         proto: Proto::Tcp,
         family: if mapped { Family::Ipv4 } else { Family::of(local_ip) },
         mapped,
+        via: match flags {
+            flags if flags & sock_flags::FASTOPEN != 0 => Some(Via::Fastopen),
+            flags if flags & sock_flags::MPTCP != 0 => Some(Via::Mptcp),
+            _ => None,
+        },
         local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
         remote: Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? },
     })

@@ -55,6 +55,7 @@ pub(super) fn kind_of(program: &str) -> Option<u16> {
         "sched_process_exit" => kind::EXIT,
         "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
         "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
+        "sock_send_length" | "sock_recv_length" => kind::USE,
         "sys_enter_connect" | "sys_exit_connect" => kind::REFUSED,
         _ => return None,
     })

@@ -2,7 +2,7 @@
 //! take their offsets as read-only globals instead.
 
 use btf_rs::{Btf, Struct, Type};
-use netwatch_common::Offsets;
+use netwatch_common::{Need, Offsets};
 
 use super::KernelError;
 
@@ -16,23 +16,23 @@ pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// that the programs cannot do without.
 pub(super) fn resolve() -> Result<Offsets, KernelError> {
     let btf = Btf::from_file(VMLINUX).map_err(|error| KernelError::NoBtf(error.to_string()))?;
-    resolve_with(|path| member(&btf, path))
+    resolve_with(|path, need| member(&btf, path, need))
 }
 
-fn resolve_with(find: impl Fn(&str) -> Option<u32>) -> Result<Offsets, KernelError> {
+fn resolve_with(find: impl Fn(&str, Need) -> Option<u32>) -> Result<Offsets, KernelError> {
     let offsets = Offsets::MEMBERS
         .iter()
-        .map(|&(path, optional)| match find(path) {
-            Some(offset) => Ok(offset),
-            None if optional => Ok(Offsets::MISSING),
-            None => Err(KernelError::Member(path)),
+        .map(|&(path, need)| match (find(path, need), need) {
+            (Some(offset), _) => Ok(offset),
+            (None, Need::Optional | Need::Bit) => Ok(Offsets::MISSING),
+            (None, Need::Required) => Err(KernelError::Member(path)),
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Offsets::from_members(offsets.into_iter()))
 }
 
-/// Byte offset of `structure.member.member`.
-fn member(btf: &Btf, path: &str) -> Option<u32> {
+/// Offset of `structure.member.member`: in bytes, or in bits where a bit-field of one bit is needed.
+fn member(btf: &Btf, path: &str, need: Need) -> Option<u32> {
     let mut names = path.split('.');
     let structure = names.next()?;
     let mut current =
@@ -43,33 +43,45 @@ fn member(btf: &Btf, path: &str) -> Option<u32> {
     let mut offset = 0;
     let mut names = names.peekable();
     while let Some(name) = names.next() {
-        let (bits, r#type) = find(btf, &current, name)?;
-        if bits % 8 != 0 {
-            return None;
-        }
-        offset += bits / 8;
+        let found = find(btf, &current, name)?;
+        offset += found.bit_offset;
         if names.peek().is_some() {
-            current = composite(btf, r#type)?;
+            current = composite(btf, found.r#type)?;
+        } else {
+            return match (need, found.bit_field) {
+                (Need::Bit, Some(1)) => Some(offset),
+                (Need::Required | Need::Optional, None) if offset % 8 == 0 => Some(offset / 8),
+                // A bit-field cannot be read by an offset in bytes, nor anything else by one in bits.
+                _ => None,
+            };
         }
     }
-    Some(offset)
+    None
 }
 
-/// Offset in bits and type of a member, which may lie in an anonymous structure or union.
-fn find(btf: &Btf, within: &Struct, name: &str) -> Option<(u32, Type)> {
+/// A member of a structure.
+struct Member {
+    bit_offset: u32,
+    /// Its bits, where it is a bit-field.
+    bit_field: Option<u32>,
+    r#type: Type,
+}
+
+/// A member, which may lie in an anonymous structure or union.
+fn find(btf: &Btf, within: &Struct, name: &str) -> Option<Member> {
     for member in &within.members {
         let r#type = btf.resolve_chained_type(member).ok()?;
         match btf.resolve_name(member) {
             Ok(found) if found == name => {
-                // A bit-field cannot be read by its offset.
-                return (member.bitfield_size().unwrap_or(0) == 0).then(|| (member.bit_offset(), r#type));
+                let bit_field = member.bitfield_size().filter(|size| *size > 0);
+                return Some(Member { bit_offset: member.bit_offset(), bit_field, r#type });
             }
             Ok(found) if !found.is_empty() => {}
             _ => {
                 if let Some(inner) = composite(btf, r#type)
-                    && let Some((bits, r#type)) = find(btf, &inner, name)
+                    && let Some(found) = find(btf, &inner, name)
                 {
-                    return Some((member.bit_offset() + bits, r#type));
+                    return Some(Member { bit_offset: member.bit_offset() + found.bit_offset, ..found });
                 }
             }
         }
@@ -99,13 +111,13 @@ mod tests {
 
     #[test]
     fn a_missing_member_is_named() {
-        let offsets = resolve_with(|path| (path != "sock.sk_err").then_some(8));
+        let offsets = resolve_with(|path, _| (path != "sock.sk_err").then_some(8));
         assert!(matches!(offsets, Err(KernelError::Member("sock.sk_err"))));
     }
 
     #[test]
     fn a_member_that_may_be_missing_is_marked() {
-        let offsets = resolve_with(|path| (path != "task_struct.loginuid.val").then_some(8)).unwrap();
+        let offsets = resolve_with(|path, _| (path != "task_struct.loginuid.val").then_some(8)).unwrap();
         assert_eq!(offsets.task_loginuid, Offsets::MISSING);
         assert_eq!(offsets.sk_err, 8);
     }

@@ -114,10 +114,21 @@ pub(super) const JOBS: &[Job] = &[
         rungs: &[Rung {
             name: "tracepoint/sys_exit_accept{,4}",
             probes: &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")],
-            unseen: &["the acceptor where accept() came by io_uring or 32-bit socketcall"],
+            unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
         }],
         required: false,
-        without: "who accepted a connection: the listener's owner is named instead",
+        without: "accept() itself: the listener's owner is named until the socket is used",
+    },
+    Job {
+        name: "use",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            name: "tp_btf/sock_{send,recv}_length",
+            probes: &[typed("sock_send_length"), typed("sock_recv_length")],
+            unseen: &["a process that only reads, and by splice() alone"],
+        }],
+        required: false,
+        without: "a connection that was inherited or passed on: whoever connected or accepted it is named",
     },
     Job {
         name: "connect",

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::process::ProcessObjects;
 use super::{Line, Ready, Spell};
 use crate::loss::Loss;
-use crate::model::{Endpoint, Family, Proto};
+use crate::model::{Endpoint, Family, Proto, Via};
 use crate::origin::{Origin, responder};
 use crate::process::Actor;
 use crate::process::view::BootClock;
@@ -102,6 +102,8 @@ struct ConnectionLine<'a> {
     bytes_sent: Option<u64>,
     bytes_received: Option<u64>,
     closed_by: Option<ClosedBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<Via>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     repaired: bool,
 }
@@ -184,6 +186,7 @@ impl Json {
             bytes_sent: end.bytes.map(|bytes| bytes.sent),
             bytes_received: end.bytes.map(|bytes| bytes.received),
             closed_by: end.closed_by,
+            via: end.via,
             repaired: event.repaired,
         })
     }

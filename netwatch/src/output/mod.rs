@@ -12,7 +12,7 @@ use crate::filter::Filter;
 use crate::kernel::Coverage;
 use crate::loss::{Loss, LossReason};
 use crate::process::view::BootClock;
-use crate::tracker::{ConnectionEvent, Kind};
+use crate::tracker::ConnectionEvent;
 
 pub use sink::{Sink, SinkError};
 
@@ -58,8 +58,6 @@ pub struct Log {
     spell: Box<dyn Spell>,
     sink: Sink,
     filter: Filter,
-    /// Every TCP transition is shown.
-    states: bool,
     clock: BootClock,
     seq: u64,
     /// Lines after `ready`.
@@ -78,8 +76,6 @@ pub struct LogOptions {
     pub colour: bool,
     /// What is shown.
     pub filter: Filter,
-    /// Attempts and every transition are shown too.
-    pub states: bool,
     /// The log is full after so many lines, `ready` not counted.
     pub limit: Option<u64>,
 }
@@ -99,7 +95,6 @@ impl Log {
             spell,
             sink: Sink::new(out)?,
             filter: options.filter,
-            states: options.states,
             clock,
             seq: 0,
             printed: 0,
@@ -121,8 +116,7 @@ impl Log {
     /// # Errors
     /// As [`Log::ready`].
     pub fn connection(&mut self, event: &ConnectionEvent) -> io::Result<()> {
-        let shown = self.states || !matches!(event.kind, Kind::Attempt | Kind::State);
-        if !shown || !self.filter.shows(event) || self.is_full() {
+        if !self.filter.shows(event) || self.is_full() {
             return Ok(());
         }
         if !self.sink.has_room() {

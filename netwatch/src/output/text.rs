@@ -58,7 +58,7 @@ impl Spell for Text {
                 let style = match event.kind {
                     Kind::Fail => AnsiColor::Red.on_default(),
                     Kind::Open => AnsiColor::Green.on_default(),
-                    Kind::Accept => AnsiColor::Cyan.on_default(),
+                    Kind::Accept | Kind::Handover => AnsiColor::Cyan.on_default(),
                     Kind::Listen | Kind::Unlisten => AnsiColor::Yellow.on_default(),
                     Kind::Seed | Kind::Attempt | Kind::Close | Kind::State => Style::new().dimmed(),
                 };
@@ -129,6 +129,9 @@ fn sentence(event: &ConnectionEvent) -> String {
     out.push_str(&how_known(end));
     if let Some(service) = service(end) {
         let _ = write!(out, "; {service}");
+    }
+    if let Some(via) = end.via {
+        let _ = write!(out, "; via {}", via.name());
     }
     if event.kind == Kind::Fail
         && let Some(number) = end.errno

@@ -338,6 +338,7 @@ mod tests {
             uid: 0,
             auid: None,
             kernel: false,
+            via: None,
             cgroup: 7,
             comm: comm.into(),
             thread: None,

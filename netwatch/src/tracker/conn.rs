@@ -3,7 +3,7 @@
 use super::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
 use crate::decode::Socket;
 use crate::listeners::Listening;
-use crate::model::State;
+use crate::model::{ProcessKey, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -17,6 +17,8 @@ pub(super) struct Conn {
     pub(super) opened: Option<u64>,
     /// A process took it off its listener, or it never had one.
     pub(super) taken: bool,
+    /// Who used it, of those that were told.
+    pub(super) users: Vec<ProcessKey>,
     /// Whose FIN came first.
     pub(super) first_fin: Option<Side>,
     /// Cookie of the other end, while that lives.
@@ -40,6 +42,7 @@ impl Conn {
                 inode: socket.inode,
                 local: socket.local,
                 remote: Some(socket.remote),
+                via: socket.via,
                 state,
                 verdict: Verdict::UNKNOWN,
                 originator: None,
@@ -56,6 +59,7 @@ impl Conn {
             established: false,
             opened: None,
             taken: true,
+            users: Vec::new(),
             first_fin: None,
             peer: None,
             told: false,
@@ -112,12 +116,27 @@ impl Conn {
         }
     }
 
-    pub(super) fn accepted_by(&mut self, actor: &Actor, inode: u64) {
+    pub(super) fn accepted_by(&mut self, actor: &Actor, inode: u64, via: Option<Via>) {
         self.improve(Verdict::ACCEPT);
+        self.end.via = via.or(self.end.via);
         self.end.process = Some(actor.clone());
         self.end.process_basis = Some(ProcessBasis::Accept);
         self.end.inode = inode;
         self.taken = true;
+    }
+
+    /// Whether this is the first that was heard of `actor` using it; from then on it is the process here.
+    pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
+        let key = actor.process.key;
+        let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key == key);
+        if has(&self.end.process) || self.users.contains(&key) {
+            return false;
+        }
+        // Whoever had it so far may use it again, and that is no news.
+        self.users.extend(self.end.process.as_ref().map(|actor| actor.process.key));
+        self.end.process = Some(actor.clone());
+        self.end.process_basis = Some(ProcessBasis::Handover);
+        true
     }
 
     /// Whether the two can be of one connection, which their addresses say. One that has had its other end
@@ -126,7 +145,8 @@ impl Conn {
         let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.end.cookie);
         let younger = |one: &Self, other: &Self| {
             let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
-            begun.is_some_and(|begun| begun > other.opened.unwrap_or(other.end.id.began))
+            let since = other.opened.or(other.established.then_some(other.end.id.began));
+            begun.zip(since).is_some_and(|(begun, since)| begun > since)
         };
         free(self, other) && free(other, self) && !younger(self, other) && !younger(other, self)
     }

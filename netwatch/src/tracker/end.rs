@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Endpoint, Family, Proto, State};
+use crate::model::{Endpoint, Family, Proto, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 use crate::snapshot::Bytes;
@@ -35,6 +35,8 @@ pub enum ProcessBasis {
     Accept,
     /// It called listen(), on the listener that the connection came to.
     Listener,
+    /// It uses the connection, and others had it before.
+    Handover,
     /// It had the socket open when netwatch looked.
     Seed,
 }
@@ -104,6 +106,8 @@ pub struct End {
     pub local: Endpoint,
     /// The other; `None` for a listener.
     pub remote: Option<Endpoint>,
+    /// How it was connected or accepted, where that is not by a plain system call.
+    pub via: Option<Via>,
     /// TCP state.
     pub state: State,
     /// Who began it, why, how sure.
@@ -145,6 +149,8 @@ pub enum Kind {
     Open,
     /// A process took it off its listener.
     Accept,
+    /// Another process uses it than the one that connected or accepted it.
+    Handover,
     /// It never opened.
     Fail,
     /// It is over.
@@ -155,13 +161,14 @@ pub enum Kind {
 
 impl Kind {
     /// All, in the order of the contract.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Seed,
         Self::Listen,
         Self::Unlisten,
         Self::Attempt,
         Self::Open,
         Self::Accept,
+        Self::Handover,
         Self::Fail,
         Self::Close,
         Self::State,
@@ -177,6 +184,7 @@ impl Kind {
             Self::Attempt => "attempt",
             Self::Open => "open",
             Self::Accept => "accept",
+            Self::Handover => "handover",
             Self::Fail => "fail",
             Self::Close => "close",
             Self::State => "state",

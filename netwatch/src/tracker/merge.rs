@@ -70,7 +70,7 @@ impl Tracker {
             match self.conns.get_mut(&row.cookie) {
                 // Its way to the established state was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
-                    let Some(mut conn) = self.remove(row.cookie) else { continue };
+                    let Some(mut conn) = self.take(row.cookie) else { continue };
                     conn.end.local = row.local;
                     conn.end.inode = row.inode;
                     conn.end.state = row.state;
@@ -109,7 +109,9 @@ impl Tracker {
         for (cookie, kind) in added {
             let Some(conn) = self.conns.get_mut(&cookie) else { continue };
             conn.name_originator(None);
-            conn.tell(at, kind, out);
+            if kind != Kind::Attempt || self.states {
+                conn.tell(at, kind, out);
+            }
         }
         if occasion == Occasion::Loss {
             out.iter_mut().skip(told_before).for_each(|event| event.repaired = true);
@@ -214,6 +216,7 @@ fn socket(row: &SocketRow) -> Socket {
         proto: row.proto,
         family: row.family,
         mapped: row.mapped,
+        via: None,
         local: row.local,
         remote: row.remote.unwrap_or(row.local),
     }

@@ -22,7 +22,7 @@ pub use merge::{Look, Occasion};
 use crate::decode::{Act, Born, Socket, SocketEvent, StateChange, Task};
 use crate::ends::Ends;
 use crate::listeners::Listeners;
-use crate::model::State;
+use crate::model::{State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 use conn::Conn;
@@ -43,6 +43,8 @@ pub struct Tracker {
     ends: Ends<u64>,
     listeners: Listeners<u64>,
     late: Late,
+    /// Attempts and every transition are told.
+    states: bool,
     /// Records are missing.
     doubtful: bool,
     /// What had a record since [`Tracker::begin_look`].
@@ -50,6 +52,12 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// An empty table. `states`: attempts, and transitions that are no event of their own, are told too.
+    #[must_use]
+    pub fn new(states: bool) -> Self {
+        Self { states, ..Self::default() }
+    }
+
     /// Takes in what happened at `at`, nanoseconds since boot, and appends what there is to tell.
     pub fn apply(
         &mut self,
@@ -63,9 +71,10 @@ impl Tracker {
             touched.insert(socket.cookie);
         }
         match &event.act {
-            Act::Connect(task) => self.connect(at, socket, &processes.actor(task), out),
+            Act::Connect(task) => self.connect(at, socket, task, processes, out),
             Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
-            Act::Accept(task) => self.accept(at, socket, &processes.actor(task), out),
+            Act::Accept(task) => self.accept(at, socket, &processes.actor(task), task.via, out),
+            Act::Use(task) => self.used(at, socket, &processes.actor(task), task.via, out),
             Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
             Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
         }
@@ -88,12 +97,30 @@ impl Tracker {
         self.conns.is_empty()
     }
 
-    fn connect(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+    fn connect(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        task: &Task,
+        processes: &mut ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
         self.end_unseen(at, socket.cookie, out);
         let mut conn = Conn::new(at, socket, State::SynSent);
-        conn.connected_by(Some(actor.clone()));
-        conn.tell(at, Kind::Attempt, out);
-        self.conns.insert(socket.cookie, conn);
+        conn.connected_by(Some(processes.actor(task)));
+        conn.end.via = task.via.or(socket.via);
+        if socket.local.port == 0 {
+            self.conns.insert(socket.cookie, conn);
+        } else {
+            // Bound already, so its other end may be known: one that connects to it at the same time.
+            self.insert(conn);
+            self.join(socket.cookie);
+        }
+        if self.states
+            && let Some(conn) = self.conns.get_mut(&socket.cookie)
+        {
+            conn.tell(at, Kind::Attempt, out);
+        }
     }
 
     fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
@@ -107,28 +134,71 @@ impl Tracker {
         self.conns.insert(socket.cookie, conn);
     }
 
-    fn accept(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+    fn accept(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let via = via.or(socket.via);
         // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
         let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
         let cookie = if socket.cookie == 0 { by_addresses().unwrap_or(0) } else { socket.cookie };
         if !self.conns.contains_key(&cookie)
             && let Some(mut conn) = self.late.take(socket)
         {
-            conn.accepted_by(actor, socket.inode);
+            conn.accepted_by(actor, socket.inode, via);
             conn.tell(at, Kind::Accept, out);
             return;
         }
-        let conn = self.conns.entry(cookie).or_insert_with(|| {
-            // Its first record was lost.
-            Conn::new(at, socket, State::Established)
-        });
-        conn.accepted_by(actor, socket.inode);
+        if !self.conns.contains_key(&cookie) {
+            // Before the handshake's end (fast open), or its first record was lost.
+            let mut conn = Conn::new(at, socket, State::SynRecv);
+            conn.end.cookie = cookie;
+            self.insert(conn);
+            self.join(cookie);
+        }
+        let Some(conn) = self.conns.get_mut(&cookie) else { return };
+        if conn.end.process_basis == Some(ProcessBasis::Accept) {
+            // Its first use was quicker to be told.
+            return;
+        }
+        conn.accepted_by(actor, socket.inode, via);
         conn.tell(at, Kind::Accept, out);
         self.teach_peer(cookie);
         if cookie == 0 {
             // No later record will find it.
-            self.conns.remove(&cookie);
+            self.remove(cookie);
         }
+    }
+
+    fn used(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let Some(conn) = self.conns.get_mut(&socket.cookie) else {
+            // Over, but perhaps never accepted as far as any other probe saw.
+            if let Some(mut conn) = self.late.take(socket) {
+                conn.accepted_by(actor, socket.inode, via);
+                conn.tell(at, Kind::Accept, out);
+            }
+            return;
+        };
+        if !conn.taken {
+            conn.accepted_by(actor, socket.inode, via);
+            conn.tell(at, Kind::Accept, out);
+        } else if conn.handed_over_to(actor) {
+            conn.tell(at, Kind::Handover, out);
+        } else {
+            return;
+        }
+        self.teach_peer(socket.cookie);
     }
 
     fn refused(
@@ -158,7 +228,8 @@ impl Tracker {
         match (change.old, change.new) {
             (State::Listen, State::Close) => self.unlisten(transition, processes, out),
             (_, State::Close) => self.close(transition, processes, out),
-            (State::SynSent | State::SynRecv, State::Established) => {
+            // An MPTCP child is born established.
+            (State::SynSent | State::SynRecv | State::Listen, State::Established) => {
                 self.open(transition, processes, out);
             }
             _ => {
@@ -170,7 +241,9 @@ impl Tracker {
                     (_, State::CloseWait) => _ = conn.first_fin.get_or_insert(Side::Remote),
                     _ => {}
                 }
-                conn.tell(at, Kind::State, out);
+                if self.states {
+                    conn.tell(at, Kind::State, out);
+                }
             }
         }
     }
@@ -203,7 +276,7 @@ impl Tracker {
         if self.conns.get(&socket.cookie).is_some_and(|conn| conn.established) {
             self.end_unseen(at, socket.cookie, out);
         }
-        let known = self.remove(socket.cookie);
+        let known = self.take(socket.cookie);
         let mut conn = known.unwrap_or_else(|| {
             let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
             match change.born {
@@ -232,6 +305,7 @@ impl Tracker {
         conn.end.local = socket.local;
         conn.end.remote = Some(socket.remote);
         conn.end.inode = socket.inode;
+        conn.end.via = conn.end.via.or(socket.via);
         conn.established = true;
         conn.opened = Some(at);
         if change.old == State::SynSent
@@ -265,10 +339,12 @@ impl Tracker {
             }
             (None, None) => return,
         };
-        conn.taken = false;
         conn.improve(Verdict::LISTENER);
-        conn.end.process = party.process.clone();
-        conn.end.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
+        if conn.end.process_basis != Some(ProcessBasis::Accept) {
+            conn.taken = false;
+            conn.end.process = party.process.clone();
+            conn.end.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
+        }
         conn.end.listener = Some(party);
     }
 
@@ -338,13 +414,19 @@ impl Tracker {
         self.conns.insert(cookie, conn);
     }
 
-    /// Takes an end out of every index; its peer keeps what it knows of it.
-    fn remove(&mut self, cookie: u64) -> Option<Conn> {
+    /// Takes an end out of every index, to be changed and put back.
+    fn take(&mut self, cookie: u64) -> Option<Conn> {
         let conn = self.conns.remove(&cookie)?;
         match conn.end.remote {
             Some(remote) => self.ends.remove(conn.end.proto, conn.end.local, remote, cookie),
             None => _ = self.listeners.remove(&conn.listening(), &cookie),
         }
+        Some(conn)
+    }
+
+    /// Takes an end out for good; its peer keeps what it knows of it.
+    fn remove(&mut self, cookie: u64) -> Option<Conn> {
+        let conn = self.take(cookie)?;
         if let Some(peer) = conn.peer
             && let Some(peer) = self.conns.get_mut(&peer)
         {

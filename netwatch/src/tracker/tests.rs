@@ -24,6 +24,7 @@ fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
         proto: Proto::Tcp,
         family: Family::Ipv4,
         mapped: false,
+        via: None,
         local: at(local),
         remote: at(remote),
     }
@@ -37,6 +38,7 @@ fn task(pid: u32) -> Task {
         uid: 0,
         auid: None,
         kernel: false,
+        via: None,
         cgroup: 0,
         comm: format!("p{pid}").into(),
         thread: None,
@@ -47,12 +49,17 @@ fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
 }
 
-/// A tracker with the processes it names, and the time.
-#[derive(Default)]
+/// A tracker that tells all, with the processes it names, and the time.
 struct Host {
     tracker: Tracker,
     processes: ProcessTable,
     now: u64,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: 0 }
+    }
 }
 
 const CLIENT: &str = "10.0.0.1:40000";
@@ -336,6 +343,25 @@ fn both_at_once() {
 }
 
 #[test]
+fn two_that_connect_to_each_other_share_a_flow_from_the_first() {
+    let mut host = Host::default();
+    let attempts = [(2, CLIENT, SERVER), (3, SERVER, CLIENT)].map(|(cookie, local, remote)| {
+        host.one(socket(cookie, local, remote), Act::Connect(task(cookie as u32)))
+    });
+    assert_eq!(attempts[0].end.flow, attempts[1].end.flow);
+    assert_ne!(attempts[0].end.id, attempts[1].end.id);
+    for (cookie, local, remote) in [(2, CLIENT, SERVER), (3, SERVER, CLIENT)] {
+        let how = How { born: Born::Connected, owner: owner(cookie as u32, host.now), ..HOW };
+        let socket = socket(cookie, local, remote);
+        host.change(socket, State::SynSent, State::SynRecv, how);
+        let opened = host.change(socket, State::SynRecv, State::Established, how);
+        assert_eq!(opened[0].end.flow, attempts[0].end.flow);
+        let other = if cookie == 2 { 3 } else { 2 };
+        assert_eq!(told(&opened[0]), format!("open both connect observed {cookie} {cookie} {other}"));
+    }
+}
+
+#[test]
 fn seeds_are_inferred_and_joined() {
     let mut host = Host::default();
     let rows = [
@@ -541,6 +567,61 @@ fn what_was_there_before_a_connection_began_is_not_its_other_end() {
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     let opened = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
     assert_eq!(told(&opened[0]), "open local connect observed 22 22 -");
+}
+
+#[test]
+fn another_user_is_told_once_and_the_originator_stays() {
+    let mut host = Host::default();
+    let (client, _) = host.connected();
+    let used = |host: &mut Host, pid| host.apply(socket(2, CLIENT, SERVER), Act::Use(task(pid)));
+    assert!(used(&mut host, 22).is_empty());
+    let handed = used(&mut host, 23);
+    assert_eq!(handed.iter().map(told).collect::<Vec<_>>(), ["handover local connect observed 22 23 11"]);
+    assert_eq!(
+        (handed[0].end.process_basis, handed[0].end.id),
+        (Some(ProcessBasis::Handover), client.end.id)
+    );
+    for pid in [22, 23, 22] {
+        assert!(used(&mut host, pid).is_empty(), "{pid}");
+    }
+    assert_eq!(used(&mut host, 24).len(), 1);
+    assert!(used(&mut host, 23).is_empty());
+    // The other end knows whom it talks to by now.
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 24");
+}
+
+#[test]
+fn the_first_use_tells_who_accepted_where_no_probe_saw_it() {
+    let mut host = Host::default();
+    let (_, server) = host.connected();
+    let mut by_uring = task(33);
+    by_uring.via = Some(Via::IoUring);
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Use(by_uring));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.end.id, accepted.end.via), (server.end.id, Some(Via::IoUring)));
+    // The probe was only slower.
+    assert!(host.apply(socket(3, SERVER, CLIENT), Act::Accept(task(33))).is_empty());
+}
+
+#[test]
+fn a_fast_open_is_accepted_before_it_is_open() {
+    let mut host = Host { tracker: Tracker::new(false), ..Host::default() };
+    host.listen(1, "0.0.0.0:6000", 11);
+    assert!(host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22))).is_empty());
+    let early = Socket { via: Some(Via::Fastopen), ..socket(3, SERVER, CLIENT) };
+    let accepted = host.one(early, Act::Accept(task(33)));
+    assert_eq!(
+        (told(&accepted).as_str(), accepted.end.via),
+        ("accept remote accept observed - 33 -", early.via)
+    );
+    let how = How { born: Born::Connected, owner: owner(22, 2_000), ..HOW };
+    let client = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let server = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
+    assert_eq!(told(&server[0]), "open remote accept observed 22 33 22");
+    assert_eq!((server[0].end.id, server[0].end.flow), (accepted.end.id, accepted.end.flow));
+    assert_eq!(client[0].end.flow, server[0].end.flow);
 }
 
 #[test]

@@ -1,0 +1,73 @@
+//! Who uses a connection: `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3) run in the context of
+//! whoever reads or writes, io_uring's threads included. One look into the socket's storage tells whether
+//! that is somebody new: who inherited it, got it over a UNIX socket, or accepted it by a way that no other
+//! probe sees. Without these such a process is not told; `splice(2)` out of a socket passes them by.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use netwatch_common::{Begin, kind};
+
+use crate::known::storage;
+use crate::mem::{Memory as _, Typed, offset};
+use crate::{emit, sock, task};
+
+/// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
+const MOST_TOLD: u32 = 64;
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    used(ctx.arg(0)).unwrap_or(0)
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    used(ctx.arg(0)).unwrap_or(0)
+}
+
+/// Tells one process from another: thread group, and when it started, in steps of a millisecond.
+///
+/// # Safety
+/// `current` is the current task, typed.
+#[inline(always)]
+pub(crate) unsafe fn who(current: *const c_void) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { u64::from(task::tgid(current)) << 32 | task::start(current) >> 20 & 0xffff_ffff }
+}
+
+#[inline(always)]
+fn used(sk: *const c_void) -> Option<i32> {
+    // SAFETY: the tracepoints' first argument is a `struct sock`.
+    unsafe {
+        let family: u16 = Typed::read(sk, offset!(sk_family));
+        if (family != sock::AF_INET && family != sock::AF_INET6) || !sock::is_ours::<Typed>(sk) {
+            return None;
+        }
+        let known = storage(sk, true)?;
+        let current = task::current();
+        let who = who(current);
+        let [first, second, third, fourth] = (*known).users;
+        if who == first || who == second || who == third || who == fourth {
+            return None;
+        }
+        // A subflow is used by the kernel, for whoever uses the socket above it.
+        if (*known).told >= MOST_TOLD || sock::is_subflow(sk) {
+            return None;
+        }
+        (*known).told += 1;
+        (*known).users = [who, first, second, third];
+        let mut entry = emit::reserve::<Begin>(kind::USE)?;
+        let record = entry.as_mut_ptr();
+        (*record).header = emit::header(kind::USE);
+        (*record).sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
+        sock::fill::<Typed>(sk, true, &mut (*record).sock);
+        task::fill(current, &mut (*record).task);
+        (*record).task.flags |= task::way(current);
+        (*record).result = 0;
+        (*record).pad = 0;
+        entry.submit(0);
+    }
+    Some(0)
+}
