@@ -122,6 +122,16 @@ impl Actor {
         std::mem::replace(&mut self.pid, child)
     }
 
+    /// Starts a child that has inherited the sockets, and obeys what is said after `worker`. Returns what
+    /// netwatch has to say of it.
+    ///
+    /// # Panics
+    /// When it cannot fork.
+    pub fn hire(&mut self) -> Value {
+        let pid = self.say("hire").parse().expect("a pid");
+        self.object_of(pid)
+    }
+
     /// Kills the process that was started (not one it forked), and waits until it is gone.
     pub fn kill(self) {
         drop(self);
@@ -133,10 +143,15 @@ impl Actor {
     /// When the program is gone.
     #[must_use]
     pub fn object(&self) -> Value {
+        self.object_of(self.pid)
+    }
+
+    /// The same of a child of it that runs the same program.
+    fn object_of(&self, pid: u32) -> Value {
         let exe = self.path.canonicalize().expect("the program is there");
         json!({
-            "pid": self.pid,
-            "tid": self.pid,
+            "pid": pid,
+            "tid": pid,
             "comm": "actor",
             "exe": exe.to_str().expect("a path in UTF-8"),
             "exe_state": "ok",

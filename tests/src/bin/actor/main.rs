@@ -1,0 +1,94 @@
+//! Does to sockets what it is told, a command a line on stdin, and answers each with a line on stdout:
+//! `ok …`, or `error ERRNO`. Arguments are commands too: with them it does those and ends, silently.
+//!
+//! Commands about a connection are about the one that was connected or accepted last and not closed yet;
+//! likewise for listeners, and for workers. A module has the commands of one subject.
+
+mod pass;
+mod staff;
+mod tcp;
+
+use std::io::BufRead as _;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::unistd::alarm;
+
+/// No test takes this long: what a failed one leaves behind ends by itself.
+const LIFETIME_S: u32 = 300;
+
+/// How long `busy` keeps the processors so.
+const BUSY: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Actor {
+    listeners: Vec<TcpListener>,
+    streams: Vec<TcpStream>,
+    workers: Vec<staff::Worker>,
+    mailbox: Option<UnixDatagram>,
+}
+
+fn main() -> Result<()> {
+    alarm::set(LIFETIME_S);
+    let mut actor = Actor::default();
+    // The program's own name may be anything: args() would panic.
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    for command in &arguments {
+        // An attempt that is to fail is as good as one that is not.
+        let _ = actor.obey(&command.to_string_lossy());
+    }
+    if !arguments.is_empty() {
+        return Ok(());
+    }
+    for command in std::io::stdin().lock().lines() {
+        let command = command?;
+        if command == "exit" {
+            break;
+        }
+        match actor.obey(&command) {
+            Ok(answer) => println!("ok {answer}"),
+            Err(error) => println!("error {}", errno(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// The name that an error has in C, or what is wrong with the command.
+fn errno(error: &anyhow::Error) -> String {
+    let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    let errno = error.downcast_ref::<Errno>().copied().or_else(|| io.map(Errno::from_raw));
+    errno.map_or_else(|| format!("{error:#}"), |errno| format!("{errno:?}"))
+}
+
+impl Actor {
+    fn obey(&mut self, command: &str) -> Result<String> {
+        let words: Vec<_> = command.split(' ').collect();
+        if words == ["pid"] {
+            return Ok(std::process::id().to_string());
+        }
+        for subject in [staff::obey, pass::obey, tcp::obey] {
+            if let Some(answer) = subject(self, &words) {
+                return answer;
+            }
+        }
+        bail!("no such command, or nothing to do it to: {command}")
+    }
+
+    fn listener(&self) -> Result<&TcpListener> {
+        self.listeners.last().context("no listener")
+    }
+
+    fn stream(&self) -> Result<&TcpStream> {
+        self.streams.last().context("no connection")
+    }
+
+    /// A connection that came from somewhere.
+    fn push(&mut self, fd: OwnedFd) -> String {
+        self.streams.push(fd.into());
+        String::new()
+    }
+}

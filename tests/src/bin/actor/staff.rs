@@ -1,0 +1,139 @@
+//! Processes and threads that do it in the actor's stead: they share its sockets.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, alarm, dup2_stdin, dup2_stdout, fork, gettid, pipe};
+
+use crate::{Actor, BUSY, LIFETIME_S};
+
+/// A child that has inherited all sockets, and is told what to do like the actor itself.
+pub(crate) struct Worker {
+    pid: Pid,
+    commands: File,
+    answers: BufReader<File>,
+}
+
+/// `None`: these words mean something else.
+pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
+    Some(match words {
+        ["fork"] => go_on_in_child(actor, true),
+        ["fork", "leave"] => go_on_in_child(actor, false),
+        ["hire"] => hire(actor),
+        ["dismiss"] => dismiss(actor),
+        ["worker", command @ ..] => tell(actor, &command.join(" ")),
+        ["thread", name, command @ ..] => in_thread(actor, name, &command.join(" ")),
+        ["spawn", what, program, arguments @ ..] => spawn(actor, what, program, arguments),
+        ["become", program] => become_program(actor, program),
+        ["busy"] => busy(),
+        _ => return None,
+    })
+}
+
+/// The child goes on and answers. The parent has nothing to say any more.
+fn go_on_in_child(actor: &mut Actor, wait: bool) -> Result<String> {
+    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            alarm::set(LIFETIME_S);
+            Ok(std::process::id().to_string())
+        }
+        ForkResult::Parent { child } => {
+            actor.listeners.clear();
+            actor.streams.clear();
+            if wait {
+                waitpid(child, None)?;
+            }
+            std::process::exit(0)
+        }
+    }
+}
+
+fn hire(actor: &mut Actor) -> Result<String> {
+    let (commands, to_child) = pipe()?;
+    let (from_child, answers) = pipe()?;
+    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            alarm::set(LIFETIME_S);
+            actor.workers.clear();
+            // What it was told before was read: the next line comes from its employer.
+            dup2_stdin(commands)?;
+            dup2_stdout(answers)?;
+            Ok(std::process::id().to_string())
+        }
+        ForkResult::Parent { child } => {
+            drop((commands, answers));
+            let answers = BufReader::new(File::from(from_child));
+            actor.workers.push(Worker { pid: child, commands: to_child.into(), answers });
+            answer(actor)
+        }
+    }
+}
+
+/// It ends as soon as there are no more commands.
+fn dismiss(actor: &mut Actor) -> Result<String> {
+    let Worker { pid, commands, .. } = actor.workers.pop().context("no worker")?;
+    drop(commands);
+    waitpid(pid, None)?;
+    Ok(String::new())
+}
+
+fn tell(actor: &mut Actor, command: &str) -> Result<String> {
+    let worker = actor.workers.last_mut().context("no worker")?;
+    writeln!(worker.commands, "{command}")?;
+    answer(actor)
+}
+
+fn answer(actor: &mut Actor) -> Result<String> {
+    let mut line = String::new();
+    actor.workers.last_mut().context("no worker")?.answers.read_line(&mut line)?;
+    match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+        ("ok", answer) => Ok(answer.to_owned()),
+        (_, error) => bail!("{error}"),
+    }
+}
+
+/// Answers with the thread's id, and then what the command has to say.
+fn in_thread(actor: &mut Actor, name: &str, command: &str) -> Result<String> {
+    std::thread::scope(|scope| {
+        let work = || Ok(format!("{} {}", gettid(), actor.obey(command)?));
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|_| bail!("the thread panicked"))
+    })
+}
+
+/// What inetd does: a program with the connection (or the listener) as its standard input and output. A
+/// blank within an argument is spelled `+`.
+fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Result<String> {
+    let socket = || -> Result<OwnedFd> {
+        Ok(match what {
+            "listener" => actor.listeners.last().context("no listener")?.as_fd().try_clone_to_owned()?,
+            _ => actor.streams.last().context("no connection")?.as_fd().try_clone_to_owned()?,
+        })
+    };
+    let mut command = Command::new(program);
+    command.args(arguments.iter().map(|argument| argument.replace('+', " ")));
+    let child = command.stdin(Stdio::from(socket()?)).stdout(Stdio::from(socket()?)).spawn()?;
+    Ok(child.id().to_string())
+}
+
+/// The same process goes on as another program, with the connection as its standard input and output.
+fn become_program(actor: &Actor, program: &str) -> Result<String> {
+    let socket = || actor.stream()?.as_fd().try_clone_to_owned().map_err(anyhow::Error::from);
+    Err(Command::new(program).stdin(Stdio::from(socket()?)).stdout(Stdio::from(socket()?)).exec().into())
+}
+
+fn busy() -> Result<String> {
+    let until = Instant::now() + BUSY;
+    for _ in 0..std::thread::available_parallelism()?.get() {
+        std::thread::spawn(move || while Instant::now() < until {});
+    }
+    Ok(String::new())
+}

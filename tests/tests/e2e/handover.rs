@@ -1,0 +1,314 @@
+//! Sockets that are used by another process than the one that connected or accepted: who uses them is told
+//! once, and who originated the connection stays what it was.
+
+use serde_json::{Value, json};
+use tests::{Actor, Running, Watch, assert_has, in_fresh_netns};
+
+use crate::actor;
+use crate::expect::{CONN, Conn, assert_via, used_by};
+
+mod passed;
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+
+/// A client and a server that are connected.
+struct Pair {
+    watch: Watch,
+    client: Actor,
+    server: Actor,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut pair = Self { watch: Watch::start(&[]), client: actor(), server: actor() };
+        pair.connect(CONN);
+        pair.server.say("accept");
+        pair
+    }
+
+    fn connect(&mut self, conn: Conn) {
+        conn.listens(&mut self.server);
+        conn.connects(&mut self.client, "");
+    }
+
+    /// The client's end is used by another, which its record must say and nothing else.
+    #[track_caller]
+    fn at_client(&mut self, user: &Value) -> Value {
+        let open = self.watch.at("open", CONN.client_end());
+        let handover = self.watch.expect("a handover of the client's end", |event| {
+            tests::kind(event) == "handover"
+                && CONN.client_end().of(event)
+                && event["process"]["pid"] == user["pid"]
+        });
+        let client = self.client.object();
+        assert_has(&handover, CONN.at_client(&client));
+        assert_has(&handover, used_by(user, "handover"));
+        same_end(&open, &handover);
+        handover
+    }
+
+    /// Likewise the server's.
+    #[track_caller]
+    fn at_server(&mut self, user: &Value) -> Value {
+        let accept = self.watch.at("accept", CONN.server_end());
+        let handover = self.watch.expect("a handover of the server's end", |event| {
+            tests::kind(event) == "handover"
+                && CONN.server_end().of(event)
+                && event["process"]["pid"] == user["pid"]
+        });
+        let (client, server) = (self.client.object(), self.server.object());
+        assert_has(&accept, used_by(&server, "accept"));
+        assert_has(&handover, CONN.at_server(&client));
+        assert_has(&handover, used_by(user, "handover"));
+        assert_eq!(handover["listener"], accept["listener"]);
+        assert_has(&handover["listener"], json!({"process": server}));
+        same_end(&accept, &handover);
+        handover
+    }
+
+    /// Ends it, and checks that no more was told: kinds of events at the client's end and at the server's.
+    #[track_caller]
+    fn ends(mut self, client: &[&str], server: &[&str]) {
+        let (connector, acceptor) = (self.client.object(), self.server.object());
+        let closed = CONN.closes(&mut self.watch, &mut self.client, &mut self.server);
+        assert_has(&closed[0], CONN.at_client(&connector));
+        assert_has(&closed[1], CONN.at_server(&connector));
+        assert_has(&closed[1], json!({"listener": {"process": acceptor}}));
+        let log = self.watch.finish();
+        CONN.kinds(&log, client, server);
+    }
+}
+
+#[track_caller]
+fn same_end(before: &Value, handover: &Value) {
+    for key in ["id", "flow", "cookie", "inode", "listener"] {
+        assert_eq!(before[key], handover[key], "{key} of {handover:#}");
+    }
+    assert_eq!(handover["state"], "ESTABLISHED");
+    assert_via(handover, None);
+}
+
+#[test]
+fn connector_and_acceptor_hand_nothing_over_to_themselves() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let Pair { client, server, .. } = &mut pair;
+        for how in ["", "thread another "] {
+            client.say(&format!("{how}send 10"));
+            server.say(&format!("{how}recv 10"));
+            server.say(&format!("{how}send 10"));
+            client.say(&format!("{how}recv 10"));
+        }
+        pair.ends(&["open", "close"], &["open", "accept", "close"]);
+    });
+}
+
+#[test]
+fn a_child_that_writes_is_told_once() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let child = pair.client.hire();
+        pair.client.say("worker send 10");
+        pair.server.say("recv 10");
+        let handover = pair.at_client(&child);
+        let parent = pair.client.pid();
+        assert_has(&handover["process"], json!({"ppid": parent, "kernel": false}));
+        assert_eq!(handover["process"]["ancestors"][0]["pid"], parent);
+        assert_eq!(handover["process"].get("thread"), None);
+        // Again; the parent after it; and the child after that.
+        for command in ["worker send 10", "send 10", "worker send 10", "send 10"] {
+            pair.client.say(command);
+            pair.server.say("recv 10");
+        }
+        pair.server.say("send 10");
+        pair.client.say("worker recv 10");
+        pair.client.say("dismiss");
+        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
+
+#[test]
+fn a_child_that_only_has_it_is_not_told() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        pair.client.hire();
+        pair.client.say("worker close");
+        pair.server.hire();
+        pair.client.say("send 10");
+        pair.server.say("recv 10");
+        pair.server.say("worker close");
+        pair.ends(&["open", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// A server that forks for each connection.
+#[test]
+fn a_worker_that_reads_what_its_parent_accepted() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let child = pair.server.hire();
+        pair.client.say("send 10");
+        pair.server.say("worker recv 10");
+        let handover = pair.at_server(&child);
+        assert_eq!(handover["process"]["ancestors"][0]["pid"], pair.server.pid());
+        pair.server.say("worker send 10");
+        pair.client.say("recv 10");
+        pair.server.say("dismiss");
+        pair.ends(&["open", "close"], &["open", "accept", "handover", "close"]);
+    });
+}
+
+#[test]
+fn every_process_that_uses_it_is_told_once() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let first = pair.client.hire();
+        pair.client.say("worker send 10");
+        pair.at_client(&first);
+        // The younger one is the one that obeys now; then the elder again.
+        let second = pair.client.hire();
+        pair.client.say("worker send 10");
+        pair.at_client(&second);
+        assert_ne!(first["pid"], second["pid"]);
+        pair.client.say("dismiss");
+        pair.client.say("worker send 10");
+        pair.client.say("send 10");
+        pair.client.say("dismiss");
+        pair.server.say("recv 40");
+        pair.ends(&["open", "handover", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// Process and thread are told: the name of the leader, and the name of the one that acted.
+#[test]
+fn a_thread_of_a_child() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let mut child = pair.client.hire();
+        let tid: u32 = pair.client.say("worker thread a-worker send 10").trim().parse().unwrap();
+        child["tid"] = tid.into();
+        child["thread"] = "a-worker".into();
+        assert_ne!(child["tid"], child["pid"]);
+        pair.at_client(&child);
+        // The process is known, whichever of its threads it is.
+        pair.client.say("worker send 10");
+        pair.client.say("worker thread another send 10");
+        pair.server.say("recv 30");
+        pair.client.say("dismiss");
+        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
+
+#[test]
+fn threads_connect_and_accept() {
+    in_fresh_netns(|| {
+        let mut pair = Pair { watch: Watch::start(&[]), client: actor(), server: actor() };
+        CONN.listens(&mut pair.server);
+        let connect = format!("thread a-connector connect {} {}", CONN.client, CONN.server);
+        let thread_of = |answer: &str| answer.split(' ').next().unwrap().parse::<u32>().unwrap();
+        let connecting = thread_of(&pair.client.say(&connect));
+        let accepting = thread_of(&pair.server.say("thread an-acceptor accept"));
+        let (mut connector, mut acceptor) = (pair.client.object(), pair.server.object());
+        connector["tid"] = connecting.into();
+        connector["thread"] = "a-connector".into();
+        acceptor["tid"] = accepting.into();
+        acceptor["thread"] = "an-acceptor".into();
+        let open = pair.watch.at("open", CONN.client_end());
+        assert_has(&open, CONN.at_client(&connector));
+        assert_has(&open, used_by(&connector, "connect"));
+        let accept = pair.watch.at("accept", CONN.server_end());
+        assert_has(&accept, CONN.at_server(&connector));
+        assert_has(&accept, used_by(&acceptor, "accept"));
+        assert_has(&accept["peer"], json!({"id": open["id"], "process": connector}));
+        pair.client.say("send 10");
+        pair.server.say("recv 10");
+        let closed = CONN.closes(&mut pair.watch, &mut pair.client, &mut pair.server);
+        assert_has(&closed[0], CONN.at_client(&connector));
+        assert_has(&closed[1], CONN.at_server(&connector));
+        let log = pair.watch.finish();
+        CONN.kinds(&log, &["open", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// What inetd starts has never heard of sockets.
+#[test]
+fn a_program_with_the_connection_as_its_standard_input() {
+    in_fresh_netns(|| {
+        let mut pair = Pair::new();
+        let cat = pair.server.say("spawn stream cat");
+        pair.client.say("send 10");
+        pair.client.say("recv 10");
+        let exe = std::fs::canonicalize("/usr/bin/cat").or_else(|_| std::fs::canonicalize("/bin/cat"));
+        let pid: u32 = cat.parse().unwrap();
+        let cat = json!({
+            "pid": pid,
+            "tid": pid,
+            "comm": "cat",
+            "exe": exe.unwrap().to_str().unwrap(),
+            "exe_state": "ok",
+            "args": ["cat"],
+            "uid": 0,
+            "user": "root",
+            "ppid": pair.server.pid(),
+            "kernel": false,
+        });
+        let handover = pair.at_server(&cat);
+        let ancestor = json!({"pid": pair.server.pid(), "comm": "actor"});
+        assert_has(&handover["process"]["ancestors"][0], ancestor);
+        // inetd keeps nothing of it; cat ends where its client does.
+        pair.ends(&["open", "close"], &["open", "accept", "handover", "close"]);
+    });
+}
+
+/// The same process, and yet another program: nothing was handed over, and the connector is who it was.
+#[test]
+fn a_connector_that_becomes_another_program() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut server = actor();
+        CONN.listens(&mut server);
+        let script = format!("exec {} connect\\ {}\\ {} become\\ cat", ACTOR, CONN.client, CONN.server);
+        let mut program = Running::start(std::process::Command::new("sh").args(["-c", &script]));
+        server.say("accept");
+        server.say("send 10");
+        server.say("recv 10");
+        let open = watch.at("open", CONN.client_end());
+        assert_has(&open["process"], json!({"pid": program.pid(), "comm": "actor"}));
+        server.say("close");
+        program.ended("cat ends with its input");
+        let closed = watch.at("close", CONN.client_end());
+        assert_has(&closed["origin"]["process"], json!({"pid": program.pid(), "comm": "actor"}));
+        assert_eq!(closed["origin"]["process"]["args"], open["origin"]["process"]["args"]);
+        let log = watch.finish();
+        CONN.kinds(&log, &["open", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// Whose socket it was before does not matter: who connects it is the connector, and its maker another user.
+#[test]
+fn a_socket_that_is_connected_by_a_child() {
+    in_fresh_netns(|| {
+        let mut pair = Pair { watch: Watch::start(&[]), client: actor(), server: actor() };
+        CONN.listens(&mut pair.server);
+        pair.client.say(&format!("socket {}", CONN.client));
+        let child = pair.client.hire();
+        pair.client.say(&format!("worker reconnect {}", CONN.server));
+        pair.server.say("accept");
+        let open = pair.watch.at("open", CONN.client_end());
+        assert_has(&open, CONN.at_client(&child));
+        assert_has(&open, used_by(&child, "connect"));
+        let accept = pair.watch.at("accept", CONN.server_end());
+        assert_has(&accept, CONN.at_server(&child));
+        pair.client.say("worker send 10");
+        pair.client.say("send 10");
+        pair.server.say("recv 20");
+        let handover = pair.watch.at("handover", CONN.client_end());
+        assert_has(&handover, CONN.at_client(&child));
+        assert_has(&handover, used_by(&pair.client.object(), "handover"));
+        pair.client.say("dismiss");
+        let closed = CONN.closes(&mut pair.watch, &mut pair.client, &mut pair.server);
+        assert_has(&closed[0], CONN.at_client(&child));
+        let log = pair.watch.finish();
+        CONN.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
