@@ -9,12 +9,14 @@
 mod offsets;
 mod process;
 mod sock;
+mod udp;
 
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,
 };
 pub use sock::{Begin, Change, Sock, change_flags, sock_flags};
+pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, flow_flags};
 
 /// Version of everything in this crate; the agent refuses an object built for another.
 pub const WIRE_VERSION: u32 = 1;
@@ -45,8 +47,14 @@ pub mod kind {
     /// [`Begin`](crate::Begin): a process reads from or writes to a socket, for the first time as far as the
     /// kernel side remembers.
     pub const USE: u16 = 10;
+    /// [`Flow`](crate::Flow): the first datagram between a UDP socket and a remote address.
+    pub const FLOW: u16 = 11;
+    /// [`Begin`](crate::Begin): a process makes a UDP socket.
+    pub const BORN: u16 = 12;
+    /// [`Release`](crate::Release)
+    pub const RELEASE: u16 = 13;
     /// One more than the greatest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 14;
 
     /// The name of a kind in `loss` events, `None` for a number that is none.
     #[must_use]
@@ -62,6 +70,9 @@ pub mod kind {
             EXIT => "exit",
             CGROUP => "cgroup",
             USE => "use",
+            FLOW => "flow",
+            BORN => "born",
+            RELEASE => "release",
             _ => return None,
         })
     }

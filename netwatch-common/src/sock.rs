@@ -1,4 +1,4 @@
-//! Records about TCP sockets.
+//! Records about sockets.
 
 use crate::process::Task;
 use crate::{Header, kind};
@@ -19,7 +19,7 @@ pub struct Sock {
     pub local_port: u16,
     /// Remote port, host byte order.
     pub remote_port: u16,
-    /// `IPPROTO_TCP`.
+    /// `IPPROTO_TCP` (of MPTCP too), or `IPPROTO_UDP`.
     pub protocol: u8,
     /// [`sock_flags`].
     pub flags: u8,
@@ -39,6 +39,8 @@ pub mod sock_flags {
     pub const MPTCP: u8 = 1;
     /// Data goes, or came, with the SYN (or would, were there a cookie).
     pub const FASTOPEN: u8 = 2;
+    /// An IPv6 socket, and the addresses are the IPv4 ones of a datagram.
+    pub const MAPPED: u8 = 4;
 }
 
 /// Something that the current task does to a socket: it connects, listens, accepts, fails to connect, or
@@ -46,7 +48,8 @@ pub mod sock_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Begin {
-    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`], [`kind::REFUSED`] or [`kind::USE`].
+    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`], [`kind::REFUSED`], [`kind::USE`]
+    /// or [`kind::BORN`].
     pub header: Header,
     /// The socket.
     pub sock: Sock,
@@ -59,7 +62,7 @@ pub struct Begin {
 }
 
 const _: () = assert!(size_of::<Begin>() == 160 && align_of::<Begin>() == 8);
-const _: () = assert!(kind::COUNT == 11);
+const _: () = assert!(kind::COUNT == 14);
 
 /// A transition that says nothing about the current task: it may be anybody's.
 #[repr(C)]

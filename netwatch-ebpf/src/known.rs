@@ -23,6 +23,12 @@ pub(crate) struct Known {
     pub(crate) users: [u64; USERS],
 }
 
+/// Bits of [`Known::flags`] beside [`netwatch_common::change_flags`]: the socket was seen to be made, it had
+/// UDP flows, and one of them began with a call that has not ended.
+pub(crate) const BORN: u32 = 1 << 16;
+pub(crate) const FLOWS: u32 = 1 << 17;
+pub(crate) const PENDING: u32 = 1 << 18;
+
 /// As many as usually share a connection: who handed it over, and who has it.
 pub(crate) const USERS: usize = 4;
 

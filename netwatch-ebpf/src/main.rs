@@ -1,5 +1,5 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `connect`
-//! (attempts that fail before a SYN leaves), `using` (who reads and writes), `process` (fork, exec, exit),
+//! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
 //! `cgroup`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
 //! fills the ring.
 #![no_std]
@@ -15,6 +15,7 @@ mod process;
 mod sock;
 mod state;
 mod task;
+mod udp;
 mod using;
 
 #[cfg(not(test))]

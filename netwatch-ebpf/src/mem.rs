@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::macros::btf_map;
 use netwatch_common::Offsets;
 
 /// Overridden by the agent before the programs are loaded, then frozen: the verifier sees constants.
@@ -25,6 +27,24 @@ pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u3
     let member = member(&raw const OFFSETS_V1);
     // SAFETY: a member of a static.
     unsafe { member.read_volatile() }
+}
+
+/// A pointer on its way through memory that the verifier does not follow: one for each kind of program that
+/// another may interrupt.
+#[btf_map]
+static PASSAGE: PerCpuArray<u64, 4> = PerCpuArray::new();
+
+/// The same address without what the verifier knows of it: a socket that it allows to be handed to some
+/// helpers only may then be read by [`Untyped`]. `passage`, below 4, is the kind of program. NULL where that
+/// is not to be had.
+#[inline(always)]
+pub(crate) fn plain(pointer: *const c_void, passage: u32) -> *const c_void {
+    let Some(passage) = PASSAGE.get_ptr_mut(passage) else { return core::ptr::null() };
+    // SAFETY: this CPU's own slot.
+    unsafe {
+        passage.write_volatile(pointer as u64);
+        passage.read_volatile() as *const c_void
+    }
 }
 
 /// How a program may read what a pointer points to.

@@ -9,6 +9,7 @@ use crate::mem::{Memory, Untyped, offset};
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const IPPROTO_TCP: u16 = 6;
+pub(crate) const IPPROTO_UDP: u16 = 17;
 pub(crate) const IPPROTO_MPTCP: u16 = 262;
 
 /// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and
@@ -84,14 +85,15 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 /// `closing` asks for `inet_sport` instead, which stays (and is stale when the socket is used again).
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP or MPTCP, readable as `M` says.
+/// `sk` is a `struct sock` of TCP, MPTCP or UDP, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: the caller's; each offset is that of the member of this type.
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
-        out.protocol = IPPROTO_TCP as u8;
-        out.flags = if protocol::<M>(sk) == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
+        let protocol = protocol::<M>(sk);
+        out.protocol = if protocol == IPPROTO_UDP { IPPROTO_UDP as u8 } else { IPPROTO_TCP as u8 };
+        out.flags = if protocol == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
         out.pad = [0; 4];
         let port: u16 = M::read(sk, offset!(sk_num));
         out.local_port = if port == 0 && closing {
@@ -123,8 +125,11 @@ pub(crate) const fn widen(v4: [u8; 4]) -> [u8; 16] {
 }
 
 /// The socket's inode (`struct socket_alloc` puts it behind the `struct socket`), 0 while it has none.
+///
+/// # Safety
+/// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
-unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
+pub(crate) unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
     // SAFETY: `sk_socket` is a `struct socket` inside a `struct socket_alloc` (`net/socket.c`,
     // sock_alloc_inode), or NULL; beyond the typed part only the helper may read.
     unsafe {

@@ -1,7 +1,7 @@
 //! Who uses a connection: `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3) run in the context of
 //! whoever reads or writes, io_uring's threads included. One look into the socket's storage tells whether
 //! that is somebody new: who inherited it, got it over a UNIX socket, or accepted it by a way that no other
-//! probe sees. Without these such a process is not told; `splice(2)` out of a socket passes them by.
+//! probe sees; or who sends the first datagram of a UDP flow. Without these such a process is not told; `splice(2)` out of a socket passes them by.
 
 use core::ffi::c_void;
 
@@ -10,7 +10,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{Begin, kind};
 
-use crate::known::storage;
+use crate::known::{PENDING, storage};
 use crate::mem::{Memory as _, Typed, offset};
 use crate::{emit, sock, task};
 
@@ -42,22 +42,30 @@ fn used(sk: *const c_void) -> Option<i32> {
     // SAFETY: the tracepoints' first argument is a `struct sock`.
     unsafe {
         let family: u16 = Typed::read(sk, offset!(sk_family));
-        if (family != sock::AF_INET && family != sock::AF_INET6) || !sock::is_ours::<Typed>(sk) {
+        if family != sock::AF_INET && family != sock::AF_INET6 {
+            return None;
+        }
+        if !matches!(sock::protocol::<Typed>(sk), sock::IPPROTO_TCP | sock::IPPROTO_MPTCP | sock::IPPROTO_UDP)
+        {
             return None;
         }
         let known = storage(sk, true)?;
         let current = task::current();
         let who = who(current);
         let [first, second, third, fourth] = (*known).users;
-        if who == first || who == second || who == third || who == fourth {
+        let is_known = who == first || who == second || who == third || who == fourth;
+        if is_known && (*known).flags & PENDING == 0 {
             return None;
         }
-        // A subflow is used by the kernel, for whoever uses the socket above it.
-        if (*known).told >= MOST_TOLD || sock::is_subflow(sk) {
-            return None;
+        (*known).flags &= !PENDING;
+        if !is_known {
+            // A subflow is used by the kernel, for whoever uses the socket above it.
+            if (*known).told >= MOST_TOLD || sock::is_subflow(sk) {
+                return None;
+            }
+            (*known).told += 1;
+            (*known).users = [who, first, second, third];
         }
-        (*known).told += 1;
-        (*known).users = [who, first, second, third];
         let mut entry = emit::reserve::<Begin>(kind::USE)?;
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::USE);

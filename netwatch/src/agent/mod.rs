@@ -17,12 +17,12 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
-use crate::kernel::{Coverage, Kernel, KernelError, Options, Phase};
+use crate::kernel::{Coverage, FlowTable, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State};
 use crate::process::ProcessTable;
 use crate::snapshot::{Note, SnapshotError, processes};
-use crate::tracker::{ConnectionEvent, Occasion, Tracker};
+use crate::tracker::{ConnectionEvent, IDLE, Occasion, Tracker};
 use heal::{Healer, HostLook};
 
 pub use self_test::SelfTest;
@@ -88,8 +88,14 @@ impl Agent {
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
-        let mut tables =
-            Tables { tracker: Tracker::new(options.all_states), processes, loss: 0, doubted: false };
+        let mut tables = Tables {
+            tracker: Tracker::new(options.all_states),
+            flows: kernel.take_flows()?,
+            processes,
+            loss: 0,
+            doubted: false,
+            idle_looked: Instant::now(),
+        };
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were when the look saw them hold; the early records' processes as they
         // were when the probes came, and from there on as the records say.
@@ -144,6 +150,7 @@ impl Agent {
         if !losses.is_empty() {
             self.tables.doubt();
         }
+        self.tables.settle(now()?, out);
         if self.healer.start_look() {
             self.tables.begin_look();
         }
@@ -169,6 +176,9 @@ fn foreign_pids() -> Option<Note> {
                 the pids of the initial one; run it there";
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
+
+/// Flows are looked through for idle ones this often.
+const IDLE_LOOKS: Duration = Duration::from_secs(10);
 
 /// Nanoseconds since boot, suspension included: the records' clock.
 fn now() -> io::Result<u64> {
@@ -227,24 +237,27 @@ fn begun(records: &[Record]) -> HashSet<u64> {
 
 fn begins(event: &SocketEvent) -> bool {
     match &event.act {
-        Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } => true,
+        Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } | Act::Born(_) => true,
         // A child of a listener; the first of these comes only where every transition is asked for.
         Act::Change(change) => matches!(
             (change.old, change.new),
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)
         ),
-        Act::Accept(_) | Act::Use(_) => false,
+        Act::Accept(_) | Act::Use(_) | Act::Datagram { .. } | Act::Release => false,
     }
 }
 
 /// Connections and processes, kept by records.
 struct Tables {
     tracker: Tracker,
+    flows: FlowTable,
     processes: ProcessTable,
     /// See [`Record::loss`].
     loss: u32,
     /// Something was lost since the look in progress began.
     doubted: bool,
+    /// When flows were last looked through for idle ones.
+    idle_looked: Instant,
 }
 
 impl Tables {
@@ -258,6 +271,9 @@ impl Tables {
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
                     self.look_at(task.key, &task.comm);
+                }
+                if event.act == Act::Release {
+                    self.count_flows(event.socket.cookie);
                 }
                 self.tracker.apply(record.at, event, &mut self.processes, out);
             }
@@ -296,6 +312,35 @@ impl Tables {
             && row.key == key
         {
             self.processes.learn_named(&row, comm);
+        }
+    }
+
+    /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
+    fn count_flows(&mut self, cookie: u64) {
+        for (key, remote) in self.tracker.flows_of(cookie) {
+            if let Some(bytes) = self.flows.take(cookie, remote) {
+                self.tracker.count(key, bytes);
+            }
+        }
+    }
+
+    /// Tells UDP flows that wait for nothing any more, and ends those on which nothing passes any more.
+    fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+        self.tracker.settle(now, out);
+        if self.idle_looked.elapsed() < IDLE_LOOKS {
+            return;
+        }
+        self.idle_looked = Instant::now();
+        let flows: Vec<_> = self.tracker.flows().collect();
+        for (key, cookie, remote) in flows {
+            // Of a connected socket that was there before there may be no count yet.
+            let Some((_, last)) = self.flows.get(cookie, remote) else { continue };
+            if now.saturating_sub(last) > IDLE {
+                if let Some(bytes) = self.flows.take(cookie, remote) {
+                    self.tracker.count(key, bytes);
+                }
+                self.tracker.idle(now, key, out);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod process;
 mod sock;
+mod udp;
 
 use std::mem::offset_of;
 
@@ -54,10 +55,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let bytes = Bytes(bytes);
     let kind = bytes.u16(offset_of!(Header, kind))?;
     let event = match kind {
-        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::REFUSED => {
+        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::REFUSED => {
             Event::Socket(Box::new(sock::begin(bytes, kind)?))
         }
         kind::CHANGE => Event::Socket(Box::new(sock::change(bytes)?)),
+        kind::FLOW => Event::Socket(Box::new(udp::flow(bytes)?)),
+        kind::RELEASE => Event::Socket(Box::new(udp::release(bytes)?)),
         kind::FORK => Event::Process(Box::new(process::fork(bytes)?)),
         kind::EXEC => Event::Process(Box::new(process::exec(bytes)?)),
         kind::EXIT => Event::Process(Box::new(process::exit(bytes)?)),
@@ -223,7 +226,7 @@ mod tests {
         /// Of a known kind, so that the fields are reached.
         #[test]
         fn any_fields_are_an_event_or_an_error(
-            kind in 0_u16..12,
+            kind in 0_u16..15,
             mut bytes in prop::collection::vec(any::<u8>(), 16..400),
             family in prop::sample::select(vec![2_u16, 10, 3]),
         ) {

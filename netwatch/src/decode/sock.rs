@@ -1,4 +1,4 @@
-//! Records about TCP sockets.
+//! Records about sockets.
 
 use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -61,6 +61,17 @@ pub enum Act {
     },
     /// A task reads from it or writes to it: the first time, or not lately.
     Use(Task),
+    /// A task made it: told of UDP.
+    Born(Task),
+    /// The first datagram between it and a remote address.
+    Datagram {
+        /// It came in; else it went out.
+        received: bool,
+        /// The socket was not seen to be made.
+        old_socket: bool,
+    },
+    /// It is closed: told of UDP.
+    Release,
     /// Its TCP state changed; whose doing that was is not said.
     Change(StateChange),
 }
@@ -99,8 +110,9 @@ impl Act {
             | Self::Listen(task)
             | Self::Accept(task)
             | Self::Use(task)
+            | Self::Born(task)
             | Self::Refused { task, .. } => Some(task),
-            Self::Change(_) => None,
+            Self::Change(_) | Self::Datagram { .. } | Self::Release => None,
         }
     }
 }
@@ -137,6 +149,7 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
         kind::LISTEN => Act::Listen(task),
         kind::ACCEPT => Act::Accept(task),
         kind::USE => Act::Use(task),
+        kind::BORN => Act::Born(task),
         _ => Act::Refused { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
     };
     Ok(SocketEvent { socket, act })
@@ -183,7 +196,10 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
+/// `include/uapi/linux/in.h`
+const IPPROTO_UDP: u8 = 17;
+
+pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
     let family = bytes.u16(at + offset_of!(Sock, family))?;
     let address = |offset: usize| -> Result<IpAddr, DecodeError> {
         let octets: [u8; 16] = bytes.array(at + offset)?;
@@ -195,13 +211,17 @@ fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
     };
     let (local_ip, local_mapped) = unmap(address(offset_of!(Sock, local))?);
     let (remote_ip, remote_mapped) = unmap(address(offset_of!(Sock, remote))?);
-    let mapped = local_mapped || remote_mapped;
     let flags = bytes.u8(at + offset_of!(Sock, flags))?;
+    let mapped = local_mapped || remote_mapped || flags & sock_flags::MAPPED != 0;
+    let proto = match bytes.u8(at + offset_of!(Sock, protocol))? {
+        IPPROTO_UDP => Proto::Udp,
+        _ => Proto::Tcp,
+    };
     Ok(Socket {
         cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
         netns: bytes.u32(at + offset_of!(Sock, netns))?,
-        proto: Proto::Tcp,
+        proto,
         family: if mapped { Family::Ipv4 } else { Family::of(local_ip) },
         mapped,
         via: match flags {

@@ -1,7 +1,8 @@
 //! Loads and attaches the probes of one job, by trying.
 
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Program, ProgramError, TracePoint, trace_point,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, ProgramError, TracePoint,
+    trace_point,
 };
 use aya::{Btf, Ebpf};
 use procfs::process::Process;
@@ -80,6 +81,8 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::BtfTracePoint(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
         Program::CgroupSockAddr(program) => program.unload(),
+        Program::CgroupSock(program) => program.unload(),
+        Program::CgroupSkb(program) => program.unload(),
         _ => Ok(()),
     }
 }
@@ -90,6 +93,8 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, probe: &Probe) -> Result<(), String> {
         Hook::TypedTracepoint(name) => typed_tracepoint(program, btf, name),
         Hook::Syscall(name) => syscall(program, name),
         Hook::CgroupRoot => cgroup_root(program),
+        Hook::CgroupIngress => cgroup_packets(program, CgroupSkbAttachType::Ingress),
+        Hook::CgroupEgress => cgroup_packets(program, CgroupSkbAttachType::Egress),
     }
 }
 
@@ -106,11 +111,29 @@ fn syscall(program: &mut Program, name: &str) -> Result<(), String> {
     mounts::with_tracefs(|| program.attach("syscalls", name).map(drop).map_err(said))
 }
 
+/// A link takes no flags (`kernel/bpf/cgroup.c`, cgroup_bpf_link_attach), and others may attach beside it.
+const BESIDE_OTHERS: CgroupAttachMode = CgroupAttachMode::Single;
+
 fn cgroup_root(program: &mut Program) -> Result<(), String> {
-    let program: &mut CgroupSockAddr = program.try_into().map_err(said)?;
+    let root = mounts::cgroup2_root()?;
+    match program {
+        Program::CgroupSockAddr(program) => {
+            program.load().map_err(said)?;
+            program.attach(root, BESIDE_OTHERS).map_err(said)?;
+        }
+        Program::CgroupSock(program) => {
+            program.load().map_err(said)?;
+            program.attach(root, BESIDE_OTHERS).map_err(said)?;
+        }
+        _ => return Err("not a program for the cgroup tree".into()),
+    }
+    Ok(())
+}
+
+fn cgroup_packets(program: &mut Program, direction: CgroupSkbAttachType) -> Result<(), String> {
+    let program: &mut CgroupSkb = program.try_into().map_err(said)?;
     program.load().map_err(said)?;
-    // A link takes no flags (`kernel/bpf/cgroup.c`, cgroup_bpf_link_attach), and others may attach beside it.
-    program.attach(mounts::cgroup2_root()?, CgroupAttachMode::Single).map_err(said)?;
+    program.attach(mounts::cgroup2_root()?, direction, BESIDE_OTHERS).map_err(said)?;
     Ok(())
 }
 

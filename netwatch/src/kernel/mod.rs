@@ -2,6 +2,7 @@
 //! plan says, hands out the ring and the counts of what was lost.
 
 mod attach;
+mod flows;
 mod lost;
 mod mounts;
 mod offsets;
@@ -13,6 +14,7 @@ use netwatch_common::Offsets;
 use serde::Serialize;
 use thiserror::Error;
 
+pub use flows::FlowTable;
 pub use lost::{Lost, LostCounter};
 pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN};
@@ -172,6 +174,15 @@ impl Kernel {
     pub fn take_records(&mut self) -> Result<RingBuf<MapData>, KernelError> {
         let map = self.ebpf.take_map("RECORDS").ok_or_else(|| KernelError::Load("no ring".into()))?;
         RingBuf::try_from(map).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// The table of UDP flows. Can be taken once.
+    ///
+    /// # Errors
+    /// [`KernelError::Load`] when the map is not there.
+    pub fn take_flows(&mut self) -> Result<FlowTable, KernelError> {
+        let map = self.ebpf.take_map("FLOWS").ok_or_else(|| KernelError::Load("no table of flows".into()))?;
+        FlowTable::new(map).map_err(|error| KernelError::Load(chain(&error)))
     }
 
     /// The counts of what was lost. Can be taken once, after all phases are attached.

@@ -20,6 +20,10 @@ pub(super) enum Hook {
     Syscall(&'static str),
     /// The root of the cgroup v2 tree.
     CgroupRoot,
+    /// Likewise, for packets that come in.
+    CgroupIngress,
+    /// For packets that go out.
+    CgroupEgress,
 }
 
 /// One program of a rung.
@@ -146,10 +150,26 @@ pub(super) const JOBS: &[Job] = &[
         required: false,
         without: "attempts that fail before a SYN leaves (no route, no free port), and their errno",
     },
+    Job {
+        name: "udp",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            name: "cgroup_skb + cgroup/sock_{create,release}",
+            probes: &[
+                Probe { program: "udp_create", hook: Hook::CgroupRoot },
+                Probe { program: "udp_release", hook: Hook::CgroupRoot },
+                Probe { program: "udp_ingress", hook: Hook::CgroupIngress },
+                Probe { program: "udp_egress", hook: Hook::CgroupEgress },
+            ],
+            unseen: &["UDP behind IPv6 extension headers"],
+        }],
+        required: false,
+        without: "UDP flows",
+    },
 ];
 
 /// What no probe here sees, whatever the kernel.
-pub(super) const NEVER_SEEN: &[&str] = &["UDP flows", "raw and packet sockets"];
+pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
 
 #[cfg(test)]
 mod tests {

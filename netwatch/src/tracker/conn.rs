@@ -10,6 +10,8 @@ use crate::process::Actor;
 /// An end, and what is needed to tell more of it.
 #[derive(Debug)]
 pub(super) struct Conn {
+    /// Of the table: the cookie, but of a UDP flow, of which a socket can have many.
+    pub(super) key: u64,
     pub(super) end: End,
     /// It left the handshake behind.
     pub(super) established: bool,
@@ -31,6 +33,7 @@ impl Conn {
     pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
         let id = EndId { cookie: socket.cookie, began: at };
         Self {
+            key: socket.cookie,
             end: End {
                 id,
                 flow: id,
@@ -125,6 +128,17 @@ impl Conn {
         self.taken = true;
     }
 
+    /// The datagram that began it was sent by `actor`.
+    pub(super) fn sent_by(&mut self, actor: &Actor, via: Option<Via>) {
+        self.end.via = via;
+        if self.end.verdict.side == Side::Local {
+            self.connected_by(Some(actor.clone()));
+        } else {
+            self.end.process = Some(actor.clone());
+            self.end.process_basis = Some(ProcessBasis::Connect);
+        }
+    }
+
     /// Whether this is the first that was heard of `actor` using it; from then on it is the process here.
     pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
         let key = actor.process.key;
@@ -142,7 +156,7 @@ impl Conn {
     /// Whether the two can be of one connection, which their addresses say. One that has had its other end
     /// is nobody else's; and what was there before a connection was begun is of an older one.
     pub(super) fn may_belong_to(&self, other: &Self) -> bool {
-        let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.end.cookie);
+        let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.key);
         let younger = |one: &Self, other: &Self| {
             let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
             let since = other.opened.or(other.established.then_some(other.end.id.began));

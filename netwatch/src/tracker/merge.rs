@@ -57,6 +57,9 @@ impl Tracker {
         let touched = self.touched.take().unwrap_or_default();
         self.doubtful = false;
         let told_before = out.len();
+        if occasion == Occasion::Start {
+            self.began = at;
+        }
         if occasion == Occasion::Loss {
             self.end_what_is_gone(at, look, &touched, out);
         }
@@ -64,6 +67,12 @@ impl Tracker {
         let found = seeding::find(&look.sockets, &look.port_ranges);
         let mut added = Vec::new();
         for (row, found) in look.sockets.iter().zip(found) {
+            if row.proto == Proto::Udp && !begun.contains(&row.cookie) {
+                if let Some(key) = self.add_udp(at, row, found, occasion, look, processes) {
+                    added.push((key, Kind::Seed));
+                }
+                continue;
+            }
             if !lives(row) || touched.contains(&row.cookie) || begun.contains(&row.cookie) {
                 continue;
             }
@@ -125,24 +134,39 @@ impl Tracker {
         touched: &HashSet<u64>,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let there: HashSet<u64> =
-            look.sockets.iter().filter(|row| lives(row)).map(|row| row.cookie).collect();
+        let is_there = |row: &&SocketRow| row.proto == Proto::Udp || lives(row);
+        let there: HashSet<u64> = look.sockets.iter().filter(is_there).map(|row| row.cookie).collect();
         let gone: Vec<u64> = self
             .conns
-            .keys()
-            .copied()
-            .filter(|cookie| !there.contains(cookie) && !touched.contains(cookie))
-            .filter(|cookie| self.looked_into(*cookie, look))
+            .values()
+            .filter(|conn| !there.contains(&conn.end.cookie) && !touched.contains(&conn.end.cookie))
+            // Whether the look had a chance to see it.
+            .filter(|conn| look.port_ranges.contains_key(&conn.end.netns))
+            .map(|conn| conn.key)
             .collect();
         for cookie in gone {
             self.end_unseen(at, cookie, out);
         }
     }
 
-    /// Whether the look had a chance to see it.
-    fn looked_into(&self, cookie: u64, look: &Look) -> bool {
-        let netns = self.conns.get(&cookie).map(|conn| conn.end.netns);
-        netns.is_some_and(|netns| look.port_ranges.contains_key(&netns))
+    /// A UDP socket; its key where it is connected, and so a flow by itself.
+    fn add_udp(
+        &mut self,
+        at: u64,
+        row: &SocketRow,
+        found: Option<Found>,
+        occasion: Occasion,
+        look: &Look,
+        processes: &ProcessTable,
+    ) -> Option<u64> {
+        let mut conn = Conn::new(at, &socket(row), row.state);
+        conn.held_by(row, look, processes);
+        self.udp_found(row.cookie, conn.end.process.clone());
+        conn.end.remote = Some(row.remote?);
+        conn.end.verdict = found?.verdict;
+        conn.established = true;
+        // After a loss the table of flows in the kernel is the better witness.
+        (occasion == Occasion::Start).then(|| self.udp_insert(conn))
     }
 
     fn add(&mut self, at: u64, row: &SocketRow, found: Option<Found>, look: &Look, processes: &ProcessTable) {

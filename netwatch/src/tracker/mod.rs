@@ -13,6 +13,7 @@ mod late;
 mod merge;
 #[cfg(test)]
 pub(crate) mod tests;
+mod udp;
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,11 +23,13 @@ pub use merge::{Look, Occasion};
 use crate::decode::{Act, Born, Socket, SocketEvent, StateChange, Task};
 use crate::ends::Ends;
 use crate::listeners::Listeners;
-use crate::model::{State, Via};
+use crate::model::{Proto, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 use conn::Conn;
 use late::Late;
+pub use udp::IDLE;
+use udp::Udp;
 
 /// A TCP state transition of a socket at some time, nanoseconds since boot.
 struct Transition<'a> {
@@ -43,6 +46,9 @@ pub struct Tracker {
     ends: Ends<u64>,
     listeners: Listeners<u64>,
     late: Late,
+    udp: Udp,
+    /// When netwatch began to look, nanoseconds since boot.
+    began: u64,
     /// Attempts and every transition are told.
     states: bool,
     /// Records are missing.
@@ -74,7 +80,15 @@ impl Tracker {
             Act::Connect(task) => self.connect(at, socket, task, processes, out),
             Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
             Act::Accept(task) => self.accept(at, socket, &processes.actor(task), task.via, out),
-            Act::Use(task) => self.used(at, socket, &processes.actor(task), task.via, out),
+            Act::Use(task) => match socket.proto {
+                Proto::Tcp => self.used(at, socket, &processes.actor(task), task.via, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, &processes.actor(task), task.via, out),
+            },
+            Act::Born(task) => self.udp_born(socket.cookie, processes.actor(task)),
+            Act::Datagram { received, old_socket } => {
+                self.datagram(at, socket, *received, *old_socket, out);
+            }
+            Act::Release => self.released(at, socket.cookie, out),
             Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
             Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
         }
@@ -440,9 +454,9 @@ impl Tracker {
     fn insert(&mut self, conn: Conn) {
         let end = &conn.end;
         if let Some(remote) = end.remote {
-            self.ends.insert(end.netns, end.proto, end.local, remote, end.cookie);
+            self.ends.insert(end.netns, end.proto, end.local, remote, conn.key);
         }
-        self.conns.insert(end.cookie, conn);
+        self.conns.insert(conn.key, conn);
     }
 
     /// Finds the other end of an end that nothing was told of yet, and lets each learn from the other.

@@ -1,0 +1,23 @@
+//! Records about UDP.
+
+use std::mem::offset_of;
+
+use netwatch_common::{Flow, Release, flow_flags};
+
+use super::sock::{Act, SocketEvent, socket};
+use super::{Bytes, DecodeError};
+
+pub(super) fn flow(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
+    let flags = bytes.u32(offset_of!(Flow, flags))?;
+    Ok(SocketEvent {
+        socket: socket(bytes, offset_of!(Flow, sock))?,
+        act: Act::Datagram {
+            received: flags & flow_flags::RECEIVED != 0,
+            old_socket: flags & flow_flags::OLD != 0,
+        },
+    })
+}
+
+pub(super) fn release(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
+    Ok(SocketEvent { socket: socket(bytes, offset_of!(Release, sock))?, act: Act::Release })
+}

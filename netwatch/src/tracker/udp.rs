@@ -1,0 +1,221 @@
+//! UDP: a flow is a socket and a remote address, and begins with the first datagram between the two.
+//!
+//! Who sends it is known when the call that does so returns, a moment after the datagram and after its
+//! arrival at an end on this host: so what is to be told waits for that, briefly ([`Tracker::settle`]).
+
+use std::collections::HashMap;
+
+use super::conn::Conn;
+use super::{ClosedBy, ConnectionEvent, Kind, ProcessBasis, Tracker};
+use crate::decode::Socket;
+use crate::model::{Endpoint, State, Via};
+use crate::origin::{Side, Verdict};
+use crate::process::Actor;
+use crate::snapshot::Bytes;
+
+/// A flow without a datagram for so long is over, nanoseconds.
+pub const IDLE: u64 = 120_000_000_000;
+
+/// A sender is not waited for any longer, nanoseconds: its call has returned long since.
+const PATIENCE: u64 = 20_000_000;
+
+/// Tells keys of flows from cookies, which count up from 1: one cookie can have many flows.
+const FLOW: u64 = 1 << 63;
+
+#[derive(Debug, Default)]
+pub(super) struct Udp {
+    sockets: HashMap<u64, UdpSocket>,
+    /// What is to be told and waits for a sender: the flow, and the flow whose sender it is.
+    waiting: Vec<(u64, u64)>,
+    last_key: u64,
+}
+
+#[derive(Debug, Default)]
+struct UdpSocket {
+    /// Who made it, or used it last.
+    owner: Option<Actor>,
+    flows: HashMap<Endpoint, u64>,
+}
+
+impl Tracker {
+    pub(super) fn udp_born(&mut self, cookie: u64, actor: Actor) {
+        self.udp.sockets.entry(cookie).or_default().owner = Some(actor);
+    }
+
+    /// A seeded socket, or one that a look found.
+    pub(super) fn udp_found(&mut self, cookie: u64, owner: Option<Actor>) {
+        self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: HashMap::new() });
+    }
+
+    /// Puts a flow where its socket and its peer will find it; returns its key.
+    pub(super) fn udp_insert(&mut self, mut conn: Conn) -> u64 {
+        self.udp.last_key += 1;
+        conn.key = FLOW | self.udp.last_key;
+        let key = conn.key;
+        if let Some(remote) = conn.end.remote {
+            self.udp.sockets.entry(conn.end.cookie).or_default().flows.insert(remote, key);
+        }
+        self.insert(conn);
+        key
+    }
+
+    pub(super) fn datagram(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        received: bool,
+        old_socket: bool,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let known = self.udp.sockets.entry(socket.cookie).or_default();
+        if known.flows.contains_key(&socket.remote) {
+            return;
+        }
+        let mut conn = Conn::new(at, socket, State::Established);
+        conn.established = true;
+        conn.opened = Some(at);
+        conn.end.process = known.owner.clone();
+        conn.end.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
+        // A socket from before the probes may have had a datagram of this flow before them too.
+        let may_be_older = old_socket && at < self.began.saturating_add(IDLE);
+        if !may_be_older {
+            conn.end.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
+        }
+        let key = self.udp_insert(conn);
+        self.join(key);
+        let peer = self.conns.get(&key).and_then(|conn| conn.peer);
+        let waits_for = match (received, peer) {
+            (false, _) => Some(key),
+            (true, Some(peer)) => self.udp.waiting.iter().any(|(of, _)| *of == peer).then_some(peer),
+            (true, None) => None,
+        };
+        match waits_for {
+            Some(sender) => self.udp.waiting.push((key, sender)),
+            None => self.tell_flow(at, key, Kind::Open, out),
+        }
+    }
+
+    /// A process sends from or receives on a UDP socket.
+    pub(super) fn udp_used(
+        &mut self,
+        cookie: u64,
+        at: u64,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let socket = self.udp.sockets.entry(cookie).or_default();
+        let same = |owner: &Actor| owner.process.key == actor.process.key;
+        let is_other = !socket.owner.as_ref().is_some_and(same);
+        socket.owner = Some(actor.clone());
+        // Of a socket with many flows it is not known which of them this is about.
+        let only = if socket.flows.len() == 1 { socket.flows.values().next().copied() } else { None };
+        let sent: Vec<u64> = self
+            .udp
+            .waiting
+            .iter()
+            .filter(|(key, sender)| key == sender)
+            .map(|(key, _)| *key)
+            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.end.cookie == cookie))
+            .collect();
+        for key in &sent {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.sent_by(actor, via);
+            }
+            self.teach_peer(*key);
+            self.tell_waiting_for(*key, out);
+        }
+        if let Some(key) = only.filter(|key| is_other && !sent.contains(key))
+            && let Some(conn) = self.conns.get_mut(&key)
+            && conn.told
+            && conn.handed_over_to(actor)
+        {
+            conn.tell(at, Kind::Handover, out);
+            self.teach_peer(key);
+        }
+    }
+
+    /// Tells what has waited long enough. To be called several times a second; `now` is nanoseconds since
+    /// boot.
+    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+        let late: Vec<u64> = self
+            .udp
+            .waiting
+            .iter()
+            .map(|(_, sender)| *sender)
+            .filter(|sender| {
+                self.conns.get(sender).is_none_or(|conn| now.saturating_sub(conn.end.id.began) > PATIENCE)
+            })
+            .collect();
+        for sender in late {
+            self.tell_waiting_for(sender, out);
+        }
+    }
+
+    /// Flows of a socket, the oldest first: their keys and remote addresses.
+    #[must_use]
+    pub fn flows_of(&self, cookie: u64) -> Vec<(u64, Endpoint)> {
+        let flows = self.udp.sockets.get(&cookie).map(|socket| &socket.flows);
+        let mut flows: Vec<_> = flows.into_iter().flatten().map(|(remote, key)| (*key, *remote)).collect();
+        flows.sort_unstable();
+        flows
+    }
+
+    /// All flows: keys, cookies and remote addresses.
+    pub fn flows(&self) -> impl Iterator<Item = (u64, u64, Endpoint)> {
+        let sockets = self.udp.sockets.iter();
+        sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
+    }
+
+    /// What passed on a flow so far.
+    pub fn count(&mut self, key: u64, bytes: Bytes) {
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.end.bytes = Some(bytes);
+        }
+    }
+
+    /// The socket is closed, and every flow of it is over.
+    pub(super) fn released(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+        for (key, _) in self.flows_of(cookie) {
+            self.end_flow(at, key, ClosedBy::Local, out);
+        }
+        self.udp.sockets.remove(&cookie);
+    }
+
+    /// Ends a flow on which nothing passes any more.
+    pub fn idle(&mut self, at: u64, key: u64, out: &mut Vec<ConnectionEvent>) {
+        self.end_flow(at, key, ClosedBy::Timeout, out);
+    }
+
+    fn end_flow(&mut self, at: u64, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
+        let waits_for = self.udp.waiting.iter().find(|(of, _)| *of == key).map(|(_, sender)| *sender);
+        if let Some(sender) = waits_for {
+            self.tell_waiting_for(sender, out);
+        }
+        let Some(mut conn) = self.remove(key) else { return };
+        if let Some(remote) = conn.end.remote
+            && let Some(socket) = self.udp.sockets.get_mut(&conn.end.cookie)
+        {
+            socket.flows.remove(&remote);
+        }
+        conn.end.state = State::Close;
+        conn.end.closed_by = Some(closed_by);
+        conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
+        conn.tell(at, Kind::Close, out);
+    }
+
+    fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
+        let (told, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
+        self.udp.waiting = waiting;
+        for (key, _) in told {
+            let Some(began) = self.conns.get(&key).map(|conn| conn.end.id.began) else { continue };
+            self.tell_flow(began, key, Kind::Open, out);
+        }
+    }
+
+    fn tell_flow(&mut self, at: u64, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.tell(at, kind, out);
+        }
+    }
+}
