@@ -7,6 +7,7 @@
 mod pass;
 mod staff;
 mod tcp;
+mod uring;
 
 use std::io::BufRead as _;
 use std::net::{TcpListener, TcpStream};
@@ -30,6 +31,7 @@ struct Actor {
     streams: Vec<TcpStream>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
+    ring: Option<io_uring::IoUring>,
 }
 
 fn main() -> Result<()> {
@@ -70,7 +72,7 @@ impl Actor {
         if words == ["pid"] {
             return Ok(std::process::id().to_string());
         }
-        for subject in [staff::obey, pass::obey, tcp::obey] {
+        for subject in [staff::obey, pass::obey, uring::obey, tcp::obey] {
             if let Some(answer) = subject(self, &words) {
                 return answer;
             }
