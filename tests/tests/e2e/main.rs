@@ -23,6 +23,7 @@ mod run;
 mod seed;
 mod table;
 mod text;
+mod uring;
 mod usage;
 
 /// A process that does as it is told, in the calling thread's network namespace.
