@@ -10,8 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen,
-    setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen,
+    sendto, setsockopt, socket, sockopt,
 };
 
 use crate::Actor;
@@ -22,6 +22,9 @@ const HANDSHAKE_MS: u16 = 20_000;
 /// `TCP_REPAIR_OFF_NO_WP` of the kernel's uapi tcp.h, -1: without a window probe to a peer that is not.
 const REPAIR_OFF_NO_WP: u32 = u32::MAX;
 
+/// Connections that came with data and are not known to be real ones yet.
+const FASTOPEN_QUEUE: libc::c_int = 16;
+
 /// `None`: these words mean something else.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
@@ -30,6 +33,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["accept"] => accept(actor),
         ["connect", local, remote, how @ ..] => do_connect(actor, local, remote, how),
         ["socket", local] => unconnected(actor, local),
+        ["fastopen", local, remote, bytes] => fastopen(actor, local, remote, bytes),
         ["repair", local, remote] => repair(actor, local, remote),
         ["close"] => actor.streams.pop().context("no connection").map(|_| String::new()),
         _ => match actor.streams.last_mut() {
@@ -42,6 +46,9 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
 fn do_listen(actor: &mut Actor, local: &str, backlog: &str, how: &[&str]) -> Result<String> {
     let local = local.parse()?;
     let fd = tcp_socket(Some(local), local, how)?;
+    if how.contains(&"fastopen") {
+        set(&fd, libc::TCP_FASTOPEN, FASTOPEN_QUEUE)?;
+    }
     listen(&fd, Backlog::new(backlog.parse::<i32>()?)?)?;
     let listener = TcpListener::from(fd);
     let local = listener.local_addr()?.to_string();
@@ -60,6 +67,9 @@ fn do_connect(actor: &mut Actor, local: &str, remote: &str, how: &[&str]) -> Res
     let remote: SocketAddr = remote.parse()?;
     let nonblocking = how.contains(&"nonblocking");
     let fd = tcp_socket(local, remote, how)?;
+    if how.contains(&"fastopen") {
+        set(&fd, libc::TCP_FASTOPEN_CONNECT, 1)?;
+    }
     if nonblocking {
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
@@ -69,6 +79,26 @@ fn do_connect(actor: &mut Actor, local: &str, remote: &str, how: &[&str]) -> Res
     }
     actor.streams.push(fd.into());
     Ok(actor.streams.last().context("just pushed")?.local_addr()?.to_string())
+}
+
+/// A first datagram, so to speak, that connects: `MSG_FASTOPEN` of sendto(2).
+fn fastopen(actor: &mut Actor, local: &str, remote: &str, bytes: &str) -> Result<String> {
+    let remote: SocketAddr = remote.parse()?;
+    let fd = tcp_socket(Some(local.parse()?), remote, &[])?;
+    let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    sendto(fd.as_raw_fd(), &vec![b'x'; bytes.parse()?], &SockaddrStorage::from(remote), flags)?;
+    Ok(actor.push(fd))
+}
+
+/// An option of TCP that nix does not know.
+fn set(fd: &OwnedFd, option: libc::c_int, value: libc::c_int) -> Result<()> {
+    let level = libc::IPPROTO_TCP;
+    let length = size_of_val(&value).try_into()?;
+    // SAFETY: the pointer is to a live integer of the told length.
+    let status =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    Errno::result(status)?;
+    Ok(())
 }
 
 /// One that `reconnect` connects.
