@@ -12,6 +12,7 @@ mod connect;
 mod doctor;
 mod expect;
 mod fail;
+mod fastopen;
 mod filter;
 mod handover;
 mod list;
