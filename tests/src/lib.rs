@@ -18,7 +18,7 @@ mod watch;
 pub use actor::Actor;
 pub use event::{End, assert_has, end, kind, port, service};
 pub use lines::{Lines, first_line};
-pub use netns::{Netns, Wire, in_fresh_netns, ip, loses, netns, sysctl, tool};
+pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
 pub use wait::{PATIENCE, until};
 pub use watch::{Log, Watch};

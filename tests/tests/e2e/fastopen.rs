@@ -2,7 +2,7 @@
 //! sends nothing, and the server's end may be accepted and read before the client's is open.
 
 use serde_json::{Value, json};
-use tests::{Actor, Netns, Watch, Wire, assert_has, in_fresh_netns, sysctl};
+use tests::{Actor, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, sysctl};
 
 use crate::connect::slow_line;
 use crate::expect::{CONN, Conn, assert_via, used_by};
@@ -17,13 +17,7 @@ const VIA: Option<&str> = Some("fastopen");
 
 /// How often data came in a SYN and was taken, at the client and at the server.
 fn counted() -> [u64; 2] {
-    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
-    ["TCPFastOpenActive", "TCPFastOpenPassive"].map(|wanted| {
-        let mut pairs = names.split(' ').zip(values.split(' '));
-        pairs.find(|(name, _)| *name == wanted).unwrap().1.parse().unwrap()
-    })
+    ["TCPFastOpenActive", "TCPFastOpenPassive"].map(|name| counter("TcpExt", name))
 }
 
 /// The two ways, with ten bytes.

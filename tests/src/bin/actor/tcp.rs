@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -129,6 +129,7 @@ fn on_stream(stream: &mut TcpStream, words: &[&str]) -> Option<Result<String>> {
         ["eof"] => stream.read_to_end(&mut Vec::new()).map(|read| read.to_string()).map_err(Into::into),
         ["shutdown"] => done(stream.shutdown(Shutdown::Write)),
         ["linger0"] => done(setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })),
+        ["cookie"] => cookie(stream),
         ["user-timeout", milliseconds] => user_timeout(stream, milliseconds),
         ["reconnect", remote] => reconnect(stream, remote),
         ["disconnect"] => disconnect(stream),
@@ -161,6 +162,17 @@ fn user_timeout(stream: &TcpStream, milliseconds: &str) -> Result<String> {
     done(setsockopt(stream, sockopt::TcpUserTimeout, &milliseconds.parse()?))
 }
 
+/// What netwatch knows the socket by.
+fn cookie(stream: &TcpStream) -> Result<String> {
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = size_of_val(&cookie).try_into()?;
+    let (fd, out) = (stream.as_raw_fd(), (&raw mut cookie).cast());
+    // SAFETY: both pointers are to live variables, and the length is that of the first.
+    let status = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, out, &raw mut length) };
+    Errno::result(status)?;
+    Ok(cookie.to_string())
+}
+
 fn reconnect(stream: &TcpStream, remote: &str) -> Result<String> {
     let remote: SocketAddr = remote.parse()?;
     done(connect(stream.as_raw_fd(), &SockaddrStorage::from(remote)))
@@ -173,10 +185,23 @@ fn disconnect(stream: &TcpStream) -> Result<String> {
     done(Errno::result(status).map(drop))
 }
 
+/// nix does not know the protocol.
+fn mptcp_socket(family: AddressFamily) -> Result<OwnedFd> {
+    let stream = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: three integers go in, and a new descriptor comes out.
+    let fd = Errno::result(unsafe { libc::socket(family as libc::c_int, stream, libc::IPPROTO_MPTCP) })?;
+    // SAFETY: the kernel has just made it for this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A socket of the family of `of_family`, bound where that is asked for.
-pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, _how: &[&str]) -> Result<OwnedFd> {
+pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, how: &[&str]) -> Result<OwnedFd> {
     let family = if of_family.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let fd = if how.contains(&"mptcp") {
+        mptcp_socket(family)?
+    } else {
+        socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?
+    };
     if let Some(local) = local {
         // A test's port may be in TIME_WAIT from the step before.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
