@@ -17,6 +17,7 @@ mod filter;
 mod handover;
 mod list;
 mod loss;
+mod mptcp;
 mod namespaces;
 mod process;
 mod race;
