@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 use tests::{Actor, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, ip, kind, port, until};
 
-use crate::actor;
 use crate::expect::{CONN, Conn, assert_via, used_by};
+use crate::{actor, endpoint};
 
 const VIA: Option<&str> = Some("mptcp");
 
@@ -106,12 +106,13 @@ fn subflows_are_no_connections() {
     speak(&mut client, &mut server);
     let ends = [here.inside(|| conn.client_end()), there.inside(|| conn.server_end())];
     for (watch, begins) in [(&mut watch, "open"), (&mut late, "seed")] {
-        let [first, closed] = ends.map(|end| (watch.at(begins, end), watch.at("close", end)));
-        assert_has(&first.0, json!({"process": client.object(), "flow": closed.0["flow"]}));
-        for (begun, closed) in [&first, &closed] {
-            assert_eq!(begun["id"], closed["id"]);
-            assert_has(&closed["origin"], json!({"process": client.object(), "endpoint": begun_at(&local)}));
+        for (end, process) in ends.into_iter().zip([client.object(), server.object()]) {
+            let (begun, closed) = (watch.at(begins, end), watch.at("close", end));
+            assert_has(&begun, json!({"id": closed["id"], "flow": closed["flow"]}));
+            assert_has(&closed, json!({"process": process}));
+            assert_has(&closed["origin"], json!({"process": client.object(), "endpoint": endpoint(&local)}));
         }
+        assert_eq!(watch.at("close", ends[0])["flow"], watch.at("close", ends[1])["flow"]);
     }
     let kinds = |begins: &'static str| vec![begins, "close"];
     for (watch, client_s, server_s) in
@@ -127,10 +128,6 @@ fn subflows_are_no_connections() {
             assert!(event["process"]["kernel"] != true, "{event:#}");
         }
     }
-}
-
-fn begun_at(local: &str) -> Value {
-    crate::endpoint(local)
 }
 
 /// One end is MPTCP's, and the connection falls back.
