@@ -20,5 +20,5 @@ pub use event::{End, assert_has, end, kind, port, service};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
-pub use wait::{PATIENCE, until};
+pub use wait::{PATIENCE, skip, until};
 pub use watch::{Log, Watch};

@@ -125,6 +125,7 @@ fn on_stream(stream: &mut TcpStream, words: &[&str]) -> Option<Result<String>> {
         ["finish"] => finish(stream),
         ["send", bytes] => send(stream, bytes),
         ["recv", bytes] => recv(stream, bytes),
+        ["line"] => done(stream.write_all(b"a line\n")),
         // To the end of what the other side sends: its FIN has come.
         ["eof"] => stream.read_to_end(&mut Vec::new()).map(|read| read.to_string()).map_err(Into::into),
         ["shutdown"] => done(stream.shutdown(Shutdown::Write)),
