@@ -27,6 +27,7 @@ mod table;
 mod text;
 mod uring;
 mod usage;
+mod ways;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {
