@@ -7,6 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 mod ia32;
 mod pass;
+mod rewrite;
 mod staff;
 mod tcp;
 mod uring;
@@ -81,6 +82,7 @@ impl Actor {
             staff::obey,
             pass::obey,
             uring::obey,
+            rewrite::obey,
             #[cfg(target_arch = "x86_64")]
             ia32::obey,
             // Words that nobody else knows are about the last connection.

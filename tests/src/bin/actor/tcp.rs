@@ -28,8 +28,10 @@ const FASTOPEN_QUEUE: libc::c_int = 16;
 /// `None`: these words mean something else.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
+        ["listen", "-", backlog] => listen_unbound(actor, backlog),
         ["listen", local, backlog, how @ ..] => do_listen(actor, local, backlog, how),
         ["unlisten"] => actor.listeners.pop().context("no listener").map(|_| String::new()),
+        ["pending"] => pending(actor),
         ["accept"] => accept(actor),
         ["connect", local, remote, how @ ..] => do_connect(actor, local, remote, how),
         ["socket", local] => unconnected(actor, local),
@@ -54,6 +56,20 @@ fn do_listen(actor: &mut Actor, local: &str, backlog: &str, how: &[&str]) -> Res
     let local = listener.local_addr()?.to_string();
     actor.listeners.push(listener);
     Ok(local)
+}
+
+/// Without bind(): the kernel chooses a port.
+fn listen_unbound(actor: &mut Actor, backlog: &str) -> Result<String> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    listen(&fd, Backlog::new(backlog.parse::<i32>()?)?)?;
+    actor.listeners.push(fd.into());
+    Ok(actor.listener()?.local_addr()?.to_string())
+}
+
+/// Whether a connection waits to be accepted.
+fn pending(actor: &Actor) -> Result<String> {
+    let mut waiting = [PollFd::new(actor.listener()?.as_fd(), PollFlags::POLLIN)];
+    Ok((poll(&mut waiting, PollTimeout::ZERO)? == 1).to_string())
 }
 
 fn accept(actor: &mut Actor) -> Result<String> {
@@ -206,6 +222,9 @@ pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, how: 
     if let Some(local) = local {
         // A test's port may be in TIME_WAIT from the step before.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        if how.contains(&"reuseport") {
+            setsockopt(&fd, sockopt::ReusePort, &true)?;
+        }
         bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
     }
     Ok(fd)
