@@ -9,6 +9,7 @@ mod accept;
 mod bare;
 mod close;
 mod connect;
+mod corners;
 mod doctor;
 mod expect;
 mod fail;
