@@ -154,6 +154,21 @@ pub fn sysctl(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/{name}"), value).unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
+/// A counter of the calling thread's namespace, as in `/proc/net/netstat`: `TcpExt`, `TCPFastOpenActive`.
+///
+/// # Panics
+/// When there is no such counter.
+#[must_use]
+pub fn counter(group: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
+    let prefix = format!("{group}: ");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut counters = names.split(' ').zip(values.split(' '));
+    let found = counters.find(|(counter, _)| *counter == name).and_then(|(_, value)| value.parse().ok());
+    found.unwrap_or_else(|| panic!("no counter {name} in {group}"))
+}
+
 /// `ip`, with its arguments in one string.
 ///
 /// # Panics

@@ -9,13 +9,16 @@ mod accept;
 mod bare;
 mod close;
 mod connect;
+mod corners;
 mod doctor;
 mod expect;
 mod fail;
+mod fastopen;
 mod filter;
 mod handover;
 mod list;
 mod loss;
+mod mptcp;
 mod namespaces;
 mod process;
 mod race;
@@ -23,7 +26,9 @@ mod run;
 mod seed;
 mod table;
 mod text;
+mod uring;
 mod usage;
+mod ways;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {

@@ -4,9 +4,13 @@
 //! Commands about a connection are about the one that was connected or accepted last and not closed yet;
 //! likewise for listeners, and for workers. A module has the commands of one subject.
 
+#[cfg(target_arch = "x86_64")]
+mod ia32;
 mod pass;
+mod rewrite;
 mod staff;
 mod tcp;
+mod uring;
 
 use std::io::BufRead as _;
 use std::net::{TcpListener, TcpStream};
@@ -24,12 +28,16 @@ const LIFETIME_S: u32 = 300;
 /// How long `busy` keeps the processors so.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// The commands of one subject; `None`: the words mean something else.
+type Subject = fn(&mut Actor, &[&str]) -> Option<Result<String>>;
+
 #[derive(Default)]
 struct Actor {
     listeners: Vec<TcpListener>,
     streams: Vec<TcpStream>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
+    ring: Option<io_uring::IoUring>,
 }
 
 fn main() -> Result<()> {
@@ -70,7 +78,17 @@ impl Actor {
         if words == ["pid"] {
             return Ok(std::process::id().to_string());
         }
-        for subject in [staff::obey, pass::obey, tcp::obey] {
+        let subjects: &[Subject] = &[
+            staff::obey,
+            pass::obey,
+            uring::obey,
+            rewrite::obey,
+            #[cfg(target_arch = "x86_64")]
+            ia32::obey,
+            // Words that nobody else knows are about the last connection.
+            tcp::obey,
+        ];
+        for subject in subjects {
             if let Some(answer) = subject(self, &words) {
                 return answer;
             }

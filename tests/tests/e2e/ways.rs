@@ -1,0 +1,175 @@
+//! Other ways into the kernel than a system call of a 64-bit program: 32-bit ones, and a shell that is its
+//! own client.
+//!
+//! Not here: sockets that the kernel opens for itself (`via: kernel`, as NFS, CIFS, NBD, DRBD, Ceph and DLM
+//! have). This kernel is built without any of those and without modules; the subflows of MPTCP, which are
+//! such sockets, are no connections (`mptcp.rs`).
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use tests::{Running, Watch, assert_has, in_fresh_netns, skip};
+
+use crate::actor;
+use crate::expect::{CONN, Conn, assert_via, used_by};
+
+/// This kernel, and this processor, take 32-bit system calls. Where not, it says that `test` is skipped.
+fn takes_32_bit_calls(test: &str) -> bool {
+    let has = cfg!(target_arch = "x86_64")
+        && Running::start(Command::new(env!("CARGO_BIN_EXE_actor")).arg("ia32"))
+            .ended("the actor tries")
+            .success();
+    if !has {
+        skip(test, "the kernel takes no 32-bit system calls (CONFIG_IA32_EMULATION)");
+    }
+    has
+}
+
+/// Everything done by `way`, and what is said of it.
+fn lives(way: &str, via: Option<&str>) {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut client, mut server) = (actor(), actor());
+        CONN.listens(&mut server);
+        CONN.connects(&mut client, &format!("{way} "));
+        server.say(&format!("{way} accept"));
+        client.say(&format!("{way} send 10"));
+        server.say(&format!("{way} recv 10"));
+        let open = watch.at("open", CONN.client_end());
+        assert_has(&open, CONN.at_client(&client.object()));
+        assert_has(&open, used_by(&client.object(), "connect"));
+        let listen = watch.at("listen", tests::end(6000, 0));
+        let accept = watch.at("accept", CONN.server_end());
+        assert_has(&accept, CONN.at_server(&client.object()));
+        assert_has(&accept, used_by(&server.object(), "accept"));
+        assert_has(
+            &accept,
+            json!({
+                "listener": {"id": listen["id"], "process": server.object()},
+                "peer": {"id": open["id"], "process": client.object()},
+            }),
+        );
+        let closed = CONN.closes(&mut watch, &mut client, &mut server);
+        assert_has(&closed[0], CONN.at_client(&client.object()));
+        assert_has(&closed[1], CONN.at_server(&client.object()));
+        for event in [&open, &accept, &closed[0], &closed[1]] {
+            assert_via(event, via);
+        }
+        let log = watch.finish();
+        CONN.kinds(&log, &["open", "close"], &["open", "accept", "close"]);
+    });
+}
+
+#[test]
+fn socketcall() {
+    if takes_32_bit_calls("ways::socketcall") {
+        lives("socketcall", Some("socketcall"));
+    }
+}
+
+/// What a 32-bit program does since Linux 4.3 is as plain as what others do.
+#[test]
+fn system_calls_of_32_bits() {
+    if takes_32_bit_calls("ways::system_calls_of_32_bits") {
+        lives("ia32", None);
+    }
+}
+
+#[test]
+fn refused() {
+    if !takes_32_bit_calls("ways::refused") {
+        return;
+    }
+    for (way, via) in [("socketcall", Some("socketcall")), ("ia32", None)] {
+        in_fresh_netns(|| {
+            let mut watch = Watch::start(&[]);
+            let mut client = actor();
+            let Conn { client: local, server: remote } = CONN;
+            let got = client.tell(&format!("{way} connect {local} {remote}"));
+            assert_eq!(got, Err("ECONNREFUSED".to_owned()));
+            let fail = watch.at("fail", CONN.client_end());
+            let mut expected = CONN.at_client(&client.object());
+            expected["errno"] = "ECONNREFUSED".into();
+            assert_has(&fail, expected);
+            assert_has(&fail, used_by(&client.object(), "connect"));
+            assert_via(&fail, via);
+            assert_eq!(watch.finish().kinds(CONN.client_end()), ["fail"]);
+        });
+    }
+}
+
+/// A child that uses what its parent has, by 32-bit calls.
+#[test]
+fn use_by_a_child() {
+    if !takes_32_bit_calls("ways::use_by_a_child") {
+        return;
+    }
+    for way in ["socketcall", "ia32"] {
+        in_fresh_netns(|| {
+            let mut watch = Watch::start(&[]);
+            let (mut client, mut server) = (actor(), actor());
+            CONN.listens(&mut server);
+            CONN.connects(&mut client, "");
+            server.say("accept");
+            let child = client.hire();
+            client.say(&format!("worker {way} send 10"));
+            server.say("recv 10");
+            let handover = watch.at("handover", CONN.client_end());
+            assert_has(&handover, CONN.at_client(&client.object()));
+            assert_has(&handover, used_by(&child, "handover"));
+        });
+    }
+}
+
+#[test]
+fn bash_is_a_client_of_its_own() {
+    let bash = Path::new("/bin/bash");
+    if !bash.exists() {
+        skip("ways::bash_is_a_client_of_its_own", "there is no bash");
+        return;
+    }
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut server = actor();
+        CONN.listens(&mut server);
+        let script =
+            "exec 3<>/dev/tcp/127.0.0.1/6000; echo hello >&3; read -r answer <&3; cat <&3; exec 3>&-";
+        let mut shell = Running::start(Command::new(bash).args(["-c", script]));
+        let local = server.say("accept");
+        server.say("recv 6");
+        let conn = Conn { client: &local, ..CONN };
+        let connector = json!({
+            "pid": shell.pid(),
+            "tid": shell.pid(),
+            "comm": "bash",
+            "exe": bash.canonicalize().unwrap().to_str().unwrap(),
+            "exe_state": "ok",
+            "args": ["/bin/bash", "-c", script],
+            "uid": 0,
+            "user": "root",
+            "ppid": std::process::id(),
+            "kernel": false,
+        });
+        let open = watch.at("open", conn.client_end());
+        assert_has(&open, conn.at_client(&connector));
+        assert_has(&open, used_by(&connector, "connect"));
+        assert_via(&open, None);
+        let accept = watch.at("accept", conn.server_end());
+        assert_has(&accept, conn.at_server(&connector));
+        assert_has(&accept, used_by(&server.object(), "accept"));
+        // Its child is another user of it.
+        server.say("line");
+        server.say("close");
+        shell.ended("bash ends");
+        let handover = watch.at("handover", conn.client_end());
+        assert_has(&handover, conn.at_client(&connector));
+        assert_has(&handover, json!({"process_basis": "handover"}));
+        assert_has(&handover["process"], json!({"comm": "cat", "args": ["cat"], "ppid": shell.pid()}));
+        let closed = watch.at("close", conn.client_end());
+        assert_has(&closed, conn.at_client(&connector));
+        assert_has(&closed, json!({"bytes_sent": 6, "closed_by": "remote"}));
+        let log = watch.finish();
+        conn.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
