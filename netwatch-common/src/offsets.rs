@@ -50,7 +50,7 @@ pub enum Need {
     Required,
     /// They do without it where the kernel has none.
     Optional,
-    /// Likewise; it is a bit-field of one bit, and its offset counts bits.
+    /// Likewise; it is a bit-field of one bit or a bool, and its offset counts bits.
     Bit,
 }
 
@@ -91,6 +91,9 @@ offsets! {
     tcp_is_mptcp = "tcp_sock.is_mptcp", bit;
     tcp_fastopen_req = "tcp_sock.fastopen_req", optional;
     tcp_fastopen_connect = "tcp_sock.fastopen_connect", bit;
+    icsk_ulp_data = "inet_connection_sock.icsk_ulp_data", optional;
+    subflow_conn = "mptcp_subflow_context.conn", optional;
+    subflow_join = "mptcp_subflow_context.mp_join", bit;
     mptcp_bytes_sent = "mptcp_sock.bytes_sent", optional;
     mptcp_bytes_received = "mptcp_sock.bytes_received", optional;
 

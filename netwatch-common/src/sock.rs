@@ -112,6 +112,9 @@ pub mod change_flags {
     pub const LISTENER: u32 = 16;
     /// On a transition to CLOSE: the peer's FIN had been taken in (`SOCK_DONE`).
     pub const DONE: u32 = 32;
+    /// The record is about the first subflow of the MPTCP socket whose cookie this is: its addresses, which
+    /// that has none of when it begins, and its error, which that gets later.
+    pub const SUBFLOW: u32 = 128;
     /// On a transition to CLOSE: no process had the socket any more (`SOCK_DEAD`).
     pub const DEAD: u32 = 64;
 }

@@ -38,6 +38,27 @@ pub(crate) unsafe fn is_subflow(sk: *const c_void) -> bool {
     unsafe { protocol::<Untyped>(sk) == IPPROTO_TCP && bit(sk, offset!(tcp_is_mptcp)) }
 }
 
+/// Cookie of the MPTCP socket that began with this subflow; 0 where it joined later, or where nobody asked
+/// for the cookie yet.
+///
+/// # Safety
+/// `sk` is a subflow: see [`is_subflow`].
+#[inline(always)]
+pub(crate) unsafe fn owner_of_subflow(sk: *const c_void) -> u64 {
+    // SAFETY: the caller's; `net/mptcp/protocol.h`, mptcp_subflow_ctx.
+    unsafe {
+        if offset!(icsk_ulp_data) == Offsets::MISSING || offset!(subflow_conn) == Offsets::MISSING {
+            return 0;
+        }
+        let subflow: *const c_void = Untyped::read(sk, offset!(icsk_ulp_data));
+        if bit(subflow, offset!(subflow_join)) {
+            return 0;
+        }
+        let owner: *const c_void = Untyped::read(subflow, offset!(subflow_conn));
+        Untyped::read(owner, offset!(sk_cookie))
+    }
+}
+
 /// Whether connect() was called on a socket to send data with its SYN.
 ///
 /// # Safety

@@ -83,7 +83,7 @@ fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
 fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
     if unsafe { sock::is_subflow(sk) } {
-        return None;
+        return if kind == kind::CONNECT { subflow(sk, tcp::CLOSE, tcp::SYN_SENT) } else { None };
     }
     let header = emit::header(kind);
     // SAFETY: as above.
@@ -133,8 +133,12 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
 /// Called in whatever context the kernel happens to be in.
 #[inline(always)]
 fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
-    // An MPTCP child is born established (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
-    let born = old == tcp::LISTEN && new != tcp::CLOSE;
+    // An MPTCP child is born and established in one transition, from a state that no transition led to
+    // (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
+    // SAFETY: `sk` is the tracepoint's typed argument.
+    let mptcp = unsafe { sock::protocol::<Typed>(sk) } == sock::IPPROTO_MPTCP;
+    let born =
+        old == tcp::LISTEN && new != tcp::CLOSE || mptcp && old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
     // What was there before netwatch has no storage: a child of an old listener gets it here.
     let known = storage(sk, born);
     if let Some(known) = known {
@@ -170,7 +174,10 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP. A child of an MPTCP listener whose
     // peer speaks plain TCP is no subflow any more by the time that it is established.
     if unsafe { sock::is_subflow(sk) } {
-        return None;
+        return match (old, new) {
+            (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(sk, old, new),
+            _ => None,
+        };
     }
     // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
@@ -216,6 +223,39 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             (*record).owner_tid = 0;
             (*record).flags = how;
         }
+    }
+    entry.submit(0);
+    Some(0)
+}
+
+/// Tells what an MPTCP socket does not know by itself yet: see [`change_flags::SUBFLOW`].
+#[inline(always)]
+fn subflow(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
+    // SAFETY: a subflow.
+    let cookie = unsafe { sock::owner_of_subflow(sk) };
+    if cookie == 0 {
+        return None;
+    }
+    let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    unsafe {
+        (*record).header = emit::header(kind::CHANGE);
+        (*record).sock.cookie = cookie;
+        sock::fill::<Typed>(sk, false, &mut (*record).sock);
+        (*record).sock.flags |= sock_flags::MPTCP;
+        (*record).listener = 0;
+        (*record).began = 0;
+        (*record).owner_start = 0;
+        (*record).owner_tgid = 0;
+        (*record).owner_tid = 0;
+        (*record).sent = 0;
+        (*record).received = 0;
+        let sk_err: u32 = if new == tcp::CLOSE { Typed::read(sk, offset!(sk_err)) } else { 0 };
+        (*record).error = sk_err as u16;
+        (*record).old = old as u8;
+        (*record).new = new as u8;
+        (*record).flags = change_flags::SUBFLOW;
     }
     entry.submit(0);
     Some(0)

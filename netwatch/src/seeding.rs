@@ -130,6 +130,7 @@ mod tests {
             recv_q: 0,
             send_q: 0,
             v6only: None,
+            subflow: false,
             bytes: None,
         }
     }

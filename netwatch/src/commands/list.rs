@@ -252,6 +252,7 @@ mod tests {
             recv_q: 0,
             send_q: 0,
             v6only: None,
+            subflow: false,
             bytes: None,
         }
     }

@@ -23,6 +23,8 @@ pub struct SocketEvent {
 /// A socket as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
+    /// What the tables know it by: the cookie, unless others have that too.
+    pub key: u64,
     /// 0 where nobody had asked for it and the probe could not.
     pub cookie: u64,
     /// 0 where no file stood for it.
@@ -126,6 +128,8 @@ pub enum Born {
     Child,
     /// listen() was called on it.
     Listener,
+    /// Below an MPTCP socket, which is the one that the cookie is of: only the addresses are news.
+    Subflow,
     /// Before the probes were there.
     Unseen,
 }
@@ -168,10 +172,11 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
     let change = StateChange {
         old: State::from_kernel(bytes.u8(offset_of!(Change, old))?),
         new: State::from_kernel(bytes.u8(offset_of!(Change, new))?),
-        born: match (has(change_flags::CONNECTED), has(change_flags::CHILD), has(change_flags::LISTENER)) {
-            (true, ..) => Born::Connected,
-            (_, true, _) => Born::Child,
-            (.., true) => Born::Listener,
+        born: match flags {
+            _ if has(change_flags::SUBFLOW) => Born::Subflow,
+            _ if has(change_flags::CONNECTED) => Born::Connected,
+            _ if has(change_flags::CHILD) => Born::Child,
+            _ if has(change_flags::LISTENER) => Born::Listener,
             _ => Born::Unseen,
         },
         listener: (listener != 0).then_some(listener),
@@ -217,8 +222,10 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError>
         IPPROTO_UDP => Proto::Udp,
         _ => Proto::Tcp,
     };
+    let cookie = bytes.u64(at + offset_of!(Sock, cookie))?;
     Ok(Socket {
-        cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
+        key: cookie,
+        cookie,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
         netns: bytes.u32(at + offset_of!(Sock, netns))?,
         proto,

@@ -49,7 +49,8 @@ fn member(btf: &Btf, path: &str, need: Need) -> Option<u32> {
             current = composite(btf, found.r#type)?;
         } else {
             return match (need, found.bit_field) {
-                (Need::Bit, Some(1)) => Some(offset),
+                // A bool is its lowest bit.
+                (Need::Bit, Some(1) | None) => Some(offset),
                 (Need::Required | Need::Optional, None) if offset % 8 == 0 => Some(offset / 8),
                 // A bit-field cannot be read by an offset in bytes, nor anything else by one in bits.
                 _ => None,

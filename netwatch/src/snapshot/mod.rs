@@ -60,6 +60,8 @@ pub struct SocketRow {
     pub send_q: u32,
     /// `IPV6_V6ONLY`; `None` where the kernel did not say: it does for IPv6 listeners and closed sockets.
     pub v6only: Option<bool>,
+    /// The kernel's own, below an MPTCP socket, which is the connection.
+    pub subflow: bool,
     /// Payload so far; TCP that is not in TIME_WAIT only.
     pub bytes: Option<Bytes>,
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
@@ -149,16 +150,28 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
         recv_q: header.recv_queue,
         send_q: header.send_queue,
         v6only: None,
+        subflow: false,
         bytes: None,
     };
     for attribute in &response.nlas {
         match attribute {
             Nla::SkV6Only(v6only) => row.v6only = Some(*v6only),
+            Nla::Other(other) if other.kind() == INET_DIAG_ULP_INFO => row.subflow = is_mptcp(other),
             Nla::TcpInfo(info) if connected => row.bytes = bytes(info, state),
             _ => {}
         }
     }
     row
+}
+
+/// `include/uapi/linux/inet_diag.h`
+const INET_DIAG_ULP_INFO: u16 = 19;
+
+/// The name of what is layered on TCP lies among nested attributes: tcp_diag_put_ulp in net/ipv4/tcp_diag.c.
+fn is_mptcp(info: &DefaultNla) -> bool {
+    let mut nested = vec![0; info.value_len()];
+    info.emit_value(&mut nested);
+    nested.windows(6).any(|name| name == b"mptcp\0")
 }
 
 /// Two halves in host byte order, the lower first: `sock_diag_save_cookie` in net/core/sock_diag.c.

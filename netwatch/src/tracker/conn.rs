@@ -27,13 +27,18 @@ pub(super) struct Conn {
     pub(super) peer: Option<u64>,
     /// Something was told of it: its flow stands.
     pub(super) told: bool,
+    /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins
+    /// without.
+    pub(super) held: Option<(u64, Kind)>,
+    /// What its subflow failed with: an MPTCP socket gets to know that too late.
+    pub(super) subflow_errno: i32,
 }
 
 impl Conn {
     pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
         let id = EndId { cookie: socket.cookie, began: at };
         Self {
-            key: socket.cookie,
+            key: socket.key,
             end: End {
                 id,
                 flow: id,
@@ -66,6 +71,8 @@ impl Conn {
             first_fin: None,
             peer: None,
             told: false,
+            held: None,
+            subflow_errno: 0,
         }
     }
 

@@ -12,7 +12,7 @@ const MOST: usize = 16384;
 
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    by_cookie: HashMap<u64, Conn>,
+    by_key: HashMap<u64, Conn>,
     order: VecDeque<u64>,
 }
 
@@ -21,27 +21,27 @@ impl Late {
         while self.order.len() >= MOST
             && let Some(oldest) = self.order.pop_front()
         {
-            self.by_cookie.remove(&oldest);
+            self.by_key.remove(&oldest);
         }
-        self.order.push_back(conn.end.cookie);
-        self.by_cookie.insert(conn.end.cookie, conn);
+        self.order.push_back(conn.key);
+        self.by_key.insert(conn.key, conn);
     }
 
-    /// The one with this cookie; where the probe had none, the only one with these addresses.
+    /// The one with this key; where the cookie makes none, the only one with these addresses.
     pub(super) fn take(&mut self, socket: &Socket) -> Option<Conn> {
-        if socket.cookie != 0 {
-            return self.by_cookie.remove(&socket.cookie);
+        if socket.key != 0 && socket.key == socket.cookie {
+            return self.by_key.remove(&socket.key);
         }
         let same = |conn: &&Conn| {
             conn.end.netns == socket.netns
                 && conn.end.local == socket.local
                 && conn.end.remote == Some(socket.remote)
         };
-        let mut fitting = self.by_cookie.values().filter(same).map(|conn| conn.end.cookie);
+        let mut fitting = self.by_key.values().filter(same).map(|conn| conn.key);
         let first = fitting.next()?;
         if fitting.next().is_some() {
             return None;
         }
-        self.by_cookie.remove(&first)
+        self.by_key.remove(&first)
     }
 }

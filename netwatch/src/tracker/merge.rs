@@ -221,6 +221,7 @@ impl Conn {
 /// socket stands for: tcp_time_wait in net/ipv4/tcp_minisocks.c) and half-open requests make none.
 fn lives(row: &SocketRow) -> bool {
     row.proto == Proto::Tcp
+        && !row.subflow
         && match row.state {
             State::TimeWait | State::Close | State::Unknown(_) => false,
             State::SynRecv | State::FinWait2 => row.inode != 0,
@@ -234,6 +235,7 @@ fn has_opened(row: &SocketRow) -> bool {
 
 fn socket(row: &SocketRow) -> Socket {
     Socket {
+        key: row.cookie,
         cookie: row.cookie,
         inode: row.inode,
         netns: row.netns,

@@ -38,6 +38,9 @@ struct Transition<'a> {
     change: &'a StateChange,
 }
 
+/// Tells the keys of sockets whose cookie is not theirs alone from cookies, which count up from 1.
+const ALIAS: u64 = 1 << 62;
+
 /// The table of connections.
 #[derive(Debug, Default)]
 pub struct Tracker {
@@ -47,6 +50,8 @@ pub struct Tracker {
     listeners: Listeners<u64>,
     late: Late,
     udp: Udp,
+    /// See [`Tracker::key_of`].
+    last_alias: u64,
     /// When netwatch began to look, nanoseconds since boot.
     began: u64,
     /// Attempts and every transition are told.
@@ -76,6 +81,9 @@ impl Tracker {
         if let Some(touched) = &mut self.touched {
             touched.insert(socket.cookie);
         }
+        let Some(key) = self.key_of(event) else { return };
+        let socket = &Socket { key, ..*socket };
+        self.complete(socket, out);
         match &event.act {
             Act::Connect(task) => self.connect(at, socket, task, processes, out),
             Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
@@ -111,6 +119,55 @@ impl Tracker {
         self.conns.is_empty()
     }
 
+    /// What the tables know a socket by. A child of an MPTCP listener has the cookie of that, if anybody had
+    /// asked for it (`net/core/sock.c`, sk_clone_lock copies it, and `net/mptcp/protocol.c` lets it be): so
+    /// its addresses have to tell it from the others. `None` where it has none yet.
+    fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
+        let socket = &event.socket;
+        let known = self.conns.get(&socket.cookie);
+        let is_own = match &event.act {
+            Act::Listen(_) => true,
+            Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
+            _ => known.is_some_and(|conn| conn.end.remote.is_some()),
+        };
+        let is_attempt = matches!(&event.act, Act::Connect(_) | Act::Refused { .. });
+        if socket.via != Some(Via::Mptcp) || is_own || is_attempt {
+            return Some(socket.cookie);
+        }
+        if socket.remote.port == 0 {
+            return known.is_none().then_some(socket.cookie);
+        }
+        let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
+        Some(by_addresses.unwrap_or_else(|| {
+            self.last_alias += 1;
+            ALIAS | self.last_alias
+        }))
+    }
+
+    /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
+    fn complete(&mut self, socket: &Socket, out: &mut Vec<ConnectionEvent>) {
+        let is_held = |conn: &Conn| conn.held.is_some() && socket.remote.port != 0;
+        if !self.conns.get(&socket.key).is_some_and(is_held) {
+            return;
+        }
+        let Some(mut conn) = self.take(socket.key) else { return };
+        let held = conn.held.take();
+        conn.end.local = socket.local;
+        conn.end.remote = Some(socket.remote);
+        (conn.end.family, conn.end.mapped) = (socket.family, socket.mapped);
+        if socket.local.port == 0 {
+            self.conns.insert(socket.key, conn);
+        } else {
+            self.insert(conn);
+            self.join(socket.key);
+        }
+        if let Some((at, kind)) = held.filter(|(_, kind)| self.states || *kind != Kind::Attempt)
+            && let Some(conn) = self.conns.get_mut(&socket.key)
+        {
+            conn.tell(at, kind, out);
+        }
+    }
+
     fn connect(
         &mut self,
         at: u64,
@@ -119,33 +176,39 @@ impl Tracker {
         processes: &mut ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        self.end_unseen(at, socket.cookie, out);
+        self.end_unseen(at, socket.key, out);
         let mut conn = Conn::new(at, socket, State::SynSent);
         conn.connected_by(Some(processes.actor(task)));
         conn.end.via = task.via.or(socket.via);
+        if socket.remote.port == 0 {
+            // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
+            conn.held = Some((at, Kind::Attempt));
+            self.conns.insert(socket.key, conn);
+            return;
+        }
         if socket.local.port == 0 {
-            self.conns.insert(socket.cookie, conn);
+            self.conns.insert(socket.key, conn);
         } else {
             // Bound already, so its other end may be known: one that connects to it at the same time.
             self.insert(conn);
-            self.join(socket.cookie);
+            self.join(socket.key);
         }
         if self.states
-            && let Some(conn) = self.conns.get_mut(&socket.cookie)
+            && let Some(conn) = self.conns.get_mut(&socket.key)
         {
             conn.tell(at, Kind::Attempt, out);
         }
     }
 
     fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
-        self.end_unseen(at, socket.cookie, out);
+        self.end_unseen(at, socket.key, out);
         let mut conn = Conn::new(at, socket, State::Listen);
         conn.end.remote = None;
         conn.end.process = Some(actor.clone());
         conn.end.process_basis = Some(ProcessBasis::Listener);
         conn.tell(at, Kind::Listen, out);
-        self.listeners.insert(conn.listening(), socket.cookie);
-        self.conns.insert(socket.cookie, conn);
+        self.listeners.insert(conn.listening(), socket.key);
+        self.conns.insert(socket.key, conn);
     }
 
     fn accept(
@@ -159,7 +222,7 @@ impl Tracker {
         let via = via.or(socket.via);
         // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
         let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
-        let cookie = if socket.cookie == 0 { by_addresses().unwrap_or(0) } else { socket.cookie };
+        let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
         if !self.conns.contains_key(&cookie)
             && let Some(mut conn) = self.late.take(socket)
         {
@@ -170,7 +233,8 @@ impl Tracker {
         if !self.conns.contains_key(&cookie) {
             // Before the handshake's end (fast open), or its first record was lost.
             let mut conn = Conn::new(at, socket, State::SynRecv);
-            conn.end.cookie = cookie;
+            conn.key = cookie;
+            conn.end.listener = self.listener_of(socket).map(Conn::party);
             self.insert(conn);
             self.join(cookie);
         }
@@ -196,7 +260,7 @@ impl Tracker {
         via: Option<Via>,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let Some(conn) = self.conns.get_mut(&socket.cookie) else {
+        let Some(conn) = self.conns.get_mut(&socket.key) else {
             // Over, but perhaps never accepted as far as any other probe saw.
             if let Some(mut conn) = self.late.take(socket) {
                 conn.accepted_by(actor, socket.inode, via);
@@ -212,7 +276,7 @@ impl Tracker {
         } else {
             return;
         }
-        self.teach_peer(socket.cookie);
+        self.teach_peer(socket.key);
     }
 
     fn refused(
@@ -224,7 +288,7 @@ impl Tracker {
         processes: &mut ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let mut conn = self.remove(socket.cookie).unwrap_or_else(|| {
+        let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = Conn::new(at, socket, State::Close);
             conn.connected_by(Some(processes.actor(task)));
             conn
@@ -240,6 +304,8 @@ impl Tracker {
     ) {
         let &Transition { at, socket, change } = transition;
         match (change.old, change.new) {
+            // `complete` has done the rest.
+            _ if change.born == Born::Subflow => self.subflow(transition, processes, out),
             (State::Listen, State::Close) => self.unlisten(transition, processes, out),
             (_, State::Close) => self.close(transition, processes, out),
             // An MPTCP child is born established.
@@ -247,7 +313,7 @@ impl Tracker {
                 self.open(transition, processes, out);
             }
             _ => {
-                let Some(conn) = self.conns.get_mut(&socket.cookie) else { return };
+                let Some(conn) = self.conns.get_mut(&socket.key) else { return };
                 conn.end.state = change.new;
                 match (change.old, change.new) {
                     (State::SynSent, State::SynRecv) => conn.end.verdict.side = Side::Both,
@@ -262,6 +328,26 @@ impl Tracker {
         }
     }
 
+    /// The first subflow of an MPTCP socket went ahead of it.
+    fn subflow(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        match (self.conns.get_mut(&socket.key), change.new) {
+            (Some(conn), State::Close) => conn.subflow_errno = change.errno,
+            // A child that is known by its listener's cookie.
+            (None, State::Established) if socket.key != socket.cookie => {
+                let listener = Some(socket.cookie);
+                let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
+                self.open(&Transition { at, socket, change: &change }, processes, out);
+            }
+            _ => {}
+        }
+    }
+
     fn unlisten(
         &mut self,
         transition: &Transition<'_>,
@@ -269,7 +355,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let &Transition { at, socket, change } = transition;
-        let mut conn = self.remove(socket.cookie).unwrap_or_else(|| {
+        let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = Conn::new(at, socket, State::Listen);
             conn.end.remote = None;
             conn.end.process = change.owner.and_then(|owner| processes.owner(&owner));
@@ -287,10 +373,10 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let &Transition { at, socket, change } = transition;
-        if self.conns.get(&socket.cookie).is_some_and(|conn| conn.established) {
-            self.end_unseen(at, socket.cookie, out);
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.established) {
+            self.end_unseen(at, socket.key, out);
         }
-        let known = self.take(socket.cookie);
+        let known = self.take(socket.key);
         let mut conn = known.unwrap_or_else(|| {
             let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
             match change.born {
@@ -327,31 +413,44 @@ impl Tracker {
         {
             conn.end.handshake = at.checked_sub(owner.at);
         }
+        if socket.remote.port == 0 {
+            conn.held = Some((at, Kind::Open));
+            self.conns.insert(socket.key, conn);
+            return;
+        }
         if socket.local == socket.remote {
             conn.end.verdict.side = Side::Both;
         }
         self.insert(conn);
-        self.join(socket.cookie);
-        if let Some(conn) = self.conns.get_mut(&socket.cookie) {
+        self.join(socket.key);
+        if let Some(conn) = self.conns.get_mut(&socket.key) {
             conn.tell(at, Kind::Open, out);
         }
+    }
+
+    /// The listener that owns the local address of a socket, unless records are missing that may be about it.
+    fn listener_of(&self, socket: &Socket) -> Option<&Conn> {
+        if self.doubtful {
+            return None;
+        }
+        self.conns.get(self.listeners.find(socket.netns, socket.proto, socket.local)?)
     }
 
     /// Names the listener that a child came from, and for the time being its process. The kernel side
     /// knows the listener where it saw listen(); for an older one the address has to do.
     fn born_of_listener(&self, conn: &mut Conn, transition: &Transition<'_>, processes: &ProcessTable) {
         let &Transition { socket, change, .. } = transition;
-        let by_address = || {
-            let found = self.listeners.find(socket.netns, socket.proto, socket.local);
-            found.copied().filter(|_| !self.doubtful)
-        };
-        let Some(cookie) = change.listener.or_else(by_address) else { return };
-        let party = match (self.conns.get(&cookie), change.owner) {
-            (Some(listener), _) => listener.party(),
-            (None, Some(owner)) => {
+        let seen = change.listener.and_then(|cookie| self.conns.get(&cookie));
+        let party = match (seen, change.listener, change.owner) {
+            (Some(listener), ..) => listener.party(),
+            // Its record of listen() was lost.
+            (None, Some(cookie), Some(owner)) => {
                 Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }
             }
-            (None, None) => return,
+            _ => match self.listener_of(socket) {
+                Some(listener) => listener.party(),
+                None => return,
+            },
         };
         conn.improve(Verdict::LISTENER);
         if conn.end.process_basis != Some(ProcessBasis::Accept) {
@@ -370,7 +469,7 @@ impl Tracker {
     ) {
         let &Transition { at, socket, change } = transition;
         // Where neither its beginning was seen nor a look had it, it is told all the same.
-        let known = self.remove(socket.cookie);
+        let known = self.remove(socket.key);
         let mut conn = known.unwrap_or_else(|| Conn::new(at, socket, change.old));
         // What the kernel side kept with the socket knows more than a look did.
         if change.born == Born::Connected && conn.end.process_basis != Some(ProcessBasis::Connect) {
@@ -386,6 +485,7 @@ impl Tracker {
             // Given up by its own process. Without a port it never had a SYN out: the call failed, by a way
             // in that no probe sees the result of.
             let errno = match change.errno {
+                0 if conn.subflow_errno != 0 => conn.subflow_errno,
                 0 if socket.local.port != 0 => libc::ECANCELED,
                 errno => errno,
             };

@@ -18,6 +18,7 @@ pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> Connection
 
 fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
     Socket {
+        key: cookie,
         cookie,
         inode: cookie * 100,
         netns: 1,
@@ -207,6 +208,7 @@ fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRo
         recv_q: 0,
         send_q: 0,
         v6only: None,
+        subflow: false,
         bytes: None,
     }
 }
