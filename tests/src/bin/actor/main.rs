@@ -4,6 +4,7 @@
 //! Commands about a connection are about the one that was connected or accepted last and not closed yet;
 //! likewise for listeners, and for workers. A module has the commands of one subject.
 
+mod disguise;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
 mod pass;
@@ -12,7 +13,7 @@ mod staff;
 mod tcp;
 mod uring;
 
-use std::io::BufRead as _;
+use std::io::BufRead;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -52,7 +53,12 @@ fn main() -> Result<()> {
     if !arguments.is_empty() {
         return Ok(());
     }
-    for command in std::io::stdin().lock().lines() {
+    obey_all(&mut actor, std::io::stdin().lock())
+}
+
+/// Until there are no more commands.
+fn obey_all(actor: &mut Actor, commands: impl BufRead) -> Result<()> {
+    for command in commands.lines() {
         let command = command?;
         if command == "exit" {
             break;
@@ -83,6 +89,7 @@ impl Actor {
             pass::obey,
             uring::obey,
             rewrite::obey,
+            disguise::obey,
             #[cfg(target_arch = "x86_64")]
             ia32::obey,
             // Words that nobody else knows are about the last connection.
