@@ -18,6 +18,7 @@ use crate::Actor;
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["leaderless", thread] => leaderless(actor, thread),
+        ["loginuid", uid] => login(uid),
         ["rename", name] => rename(name),
         ["argv", bytes] => argv(bytes),
         _ => return None,
@@ -27,6 +28,12 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
 fn bytes(hex: &str) -> Result<Vec<u8>> {
     let pair = |at| hex.get(at..at + 2).context("half a byte");
     (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(pair(at)?, 16)?)).collect()
+}
+
+/// What pam_loginuid does when somebody logs in.
+fn login(uid: &str) -> Result<String> {
+    std::fs::write("/proc/self/loginuid", uid)?;
+    Ok(String::new())
 }
 
 fn rename(name: &str) -> Result<String> {
