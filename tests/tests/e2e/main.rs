@@ -30,6 +30,7 @@ mod text;
 mod uring;
 mod usage;
 mod ways;
+mod where_it_runs;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {
