@@ -11,10 +11,11 @@ mod pass;
 mod rewrite;
 mod staff;
 mod tcp;
+mod udp;
 mod uring;
 
 use std::io::BufRead;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -36,6 +37,7 @@ type Subject = fn(&mut Actor, &[&str]) -> Option<Result<String>>;
 struct Actor {
     listeners: Vec<TcpListener>,
     streams: Vec<TcpStream>,
+    datagrams: Vec<UdpSocket>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
     ring: Option<io_uring::IoUring>,
@@ -90,6 +92,7 @@ impl Actor {
             uring::obey,
             rewrite::obey,
             disguise::obey,
+            udp::obey,
             #[cfg(target_arch = "x86_64")]
             ia32::obey,
             // Words that nobody else knows are about the last connection.

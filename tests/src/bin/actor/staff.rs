@@ -53,6 +53,7 @@ fn go_on_in_child(actor: &mut Actor, wait: bool, pid: Option<&str>) -> Result<St
         ForkResult::Parent { child } => {
             actor.listeners.clear();
             actor.streams.clear();
+            actor.datagrams.clear();
             if wait {
                 waitpid(child, None)?;
             }
