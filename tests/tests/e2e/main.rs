@@ -27,6 +27,7 @@ mod run;
 mod seed;
 mod table;
 mod text;
+mod udp;
 mod uring;
 mod usage;
 mod ways;
