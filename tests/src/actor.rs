@@ -117,6 +117,14 @@ impl Actor {
         self.fork_by("fork leave")
     }
 
+    /// As [`Actor::fork`], with a pid of one's own choice for the child, which nobody must have.
+    ///
+    /// # Panics
+    /// When it cannot fork.
+    pub fn fork_as(&mut self, pid: u32) -> u32 {
+        self.fork_by(&format!("fork as {pid}"))
+    }
+
     fn fork_by(&mut self, command: &str) -> u32 {
         let child = self.say(command).parse().expect("a pid");
         std::mem::replace(&mut self.pid, child)

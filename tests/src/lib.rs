@@ -7,6 +7,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing key is null to serde_json, and a harness may panic")]
 
 mod actor;
+mod cgroup;
 mod checks;
 mod event;
 mod lines;
@@ -16,6 +17,7 @@ mod wait;
 mod watch;
 
 pub use actor::Actor;
+pub use cgroup::{Cgroup, Tree};
 pub use event::{End, assert_has, end, kind, port, service};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};

@@ -10,6 +10,7 @@ mod bare;
 mod close;
 mod connect;
 mod corners;
+mod disguise;
 mod doctor;
 mod expect;
 mod fail;
@@ -26,9 +27,11 @@ mod run;
 mod seed;
 mod table;
 mod text;
+mod udp;
 mod uring;
 mod usage;
 mod ways;
+mod where_it_runs;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {

@@ -4,16 +4,18 @@
 //! Commands about a connection are about the one that was connected or accepted last and not closed yet;
 //! likewise for listeners, and for workers. A module has the commands of one subject.
 
+mod disguise;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
 mod pass;
 mod rewrite;
 mod staff;
 mod tcp;
+mod udp;
 mod uring;
 
-use std::io::BufRead as _;
-use std::net::{TcpListener, TcpStream};
+use std::io::BufRead;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -35,6 +37,7 @@ type Subject = fn(&mut Actor, &[&str]) -> Option<Result<String>>;
 struct Actor {
     listeners: Vec<TcpListener>,
     streams: Vec<TcpStream>,
+    datagrams: Vec<UdpSocket>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
     ring: Option<io_uring::IoUring>,
@@ -52,7 +55,12 @@ fn main() -> Result<()> {
     if !arguments.is_empty() {
         return Ok(());
     }
-    for command in std::io::stdin().lock().lines() {
+    obey_all(&mut actor, std::io::stdin().lock())
+}
+
+/// Until there are no more commands.
+fn obey_all(actor: &mut Actor, commands: impl BufRead) -> Result<()> {
+    for command in commands.lines() {
         let command = command?;
         if command == "exit" {
             break;
@@ -83,6 +91,8 @@ impl Actor {
             pass::obey,
             uring::obey,
             rewrite::obey,
+            disguise::obey,
+            udp::obey,
             #[cfg(target_arch = "x86_64")]
             ia32::obey,
             // Words that nobody else knows are about the last connection.

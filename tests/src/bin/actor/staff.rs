@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, alarm, dup2_stdin, dup2_stdout, fork, gettid, pipe};
 
-use crate::{Actor, BUSY, LIFETIME_S};
+use crate::{Actor, BUSY, LIFETIME_S, disguise};
 
 /// A child that has inherited all sockets, and is told what to do like the actor itself.
 pub(crate) struct Worker {
@@ -23,8 +23,9 @@ pub(crate) struct Worker {
 /// `None`: these words mean something else.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
-        ["fork"] => go_on_in_child(actor, true),
-        ["fork", "leave"] => go_on_in_child(actor, false),
+        ["fork"] => go_on_in_child(actor, true, None),
+        ["fork", "leave"] => go_on_in_child(actor, false, None),
+        ["fork", "as", pid] => go_on_in_child(actor, true, Some(pid)),
         ["hire"] => hire(actor),
         ["dismiss"] => dismiss(actor),
         ["worker", command @ ..] => tell(actor, &command.join(" ")),
@@ -37,9 +38,14 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
 }
 
 /// The child goes on and answers. The parent has nothing to say any more.
-fn go_on_in_child(actor: &mut Actor, wait: bool) -> Result<String> {
-    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
-    match unsafe { fork() }? {
+fn go_on_in_child(actor: &mut Actor, wait: bool, pid: Option<&str>) -> Result<String> {
+    let forked = match pid {
+        // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+        Some(pid) => unsafe { disguise::fork_as(pid) }?,
+        // SAFETY: the same.
+        None => unsafe { fork() }?,
+    };
+    match forked {
         ForkResult::Child => {
             alarm::set(LIFETIME_S);
             Ok(std::process::id().to_string())
@@ -47,6 +53,7 @@ fn go_on_in_child(actor: &mut Actor, wait: bool) -> Result<String> {
         ForkResult::Parent { child } => {
             actor.listeners.clear();
             actor.streams.clear();
+            actor.datagrams.clear();
             if wait {
                 waitpid(child, None)?;
             }

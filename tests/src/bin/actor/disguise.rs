@@ -1,0 +1,100 @@
+//! What a process does so as to look like another one. Bytes are told in hexadecimal.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::BufReader;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl::set_name;
+use nix::unistd::{ForkResult, Pid, gettid};
+
+use crate::Actor;
+
+/// `None`: these words mean something else.
+pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
+    Some(match words {
+        ["leaderless", thread] => leaderless(actor, thread),
+        ["loginuid", uid] => login(uid),
+        ["rename", name] => rename(name),
+        ["argv", bytes] => argv(bytes),
+        _ => return None,
+    })
+}
+
+fn bytes(hex: &str) -> Result<Vec<u8>> {
+    let pair = |at| hex.get(at..at + 2).context("half a byte");
+    (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(pair(at)?, 16)?)).collect()
+}
+
+/// What pam_loginuid does when somebody logs in.
+fn login(uid: &str) -> Result<String> {
+    std::fs::write("/proc/self/loginuid", uid)?;
+    Ok(String::new())
+}
+
+fn rename(name: &str) -> Result<String> {
+    set_name(&CString::new(bytes(name)?)?)?;
+    Ok(String::new())
+}
+
+/// The fields of `/proc/PID/stat` after the name, that one being in parentheses: see proc_pid_stat(5).
+const ARG_START: usize = 48 - 3;
+const ARG_END: usize = 49 - 3;
+
+/// Overwrites the memory where the kernel left the arguments, which is what `/proc/PID/cmdline` shows.
+fn argv(hex: &str) -> Result<String> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+    let fields: Vec<_> = fields.split_ascii_whitespace().collect();
+    let address = |nth: usize| Ok::<u64, anyhow::Error>(fields.get(nth).context("too short")?.parse()?);
+    let (start, end) = (address(ARG_START)?, address(ARG_END)?);
+    let mut fake = bytes(hex)?;
+    let room = usize::try_from(end - start)?;
+    if fake.len() > room {
+        bail!("room for {room} bytes");
+    }
+    fake.resize(room, 0);
+    let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&fake, start)?;
+    Ok(String::new())
+}
+
+/// Goes on in another thread, and the first one ends: there is a process still, but little of it in `/proc`.
+fn leaderless(actor: &mut Actor, thread: &str) -> Result<String> {
+    let mut actor = std::mem::take(actor);
+    // The first thread keeps the lock of its standard input for ever.
+    let commands = BufReader::new(File::from(std::io::stdin().as_fd().try_clone_to_owned()?));
+    std::thread::Builder::new().name(thread.to_owned()).spawn(move || {
+        println!("ok {}", gettid());
+        let _ = crate::obey_all(&mut actor, commands);
+        std::process::exit(0)
+    })?;
+    // SAFETY: nothing that this thread has is anybody else's, but for the lock.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    bail!("a thread that ended")
+}
+
+/// fork(), with a pid of one's own choice for the child: clone3(2).
+///
+/// # Safety
+/// As of fork().
+pub(crate) unsafe fn fork_as(pid: &str) -> Result<ForkResult> {
+    let pid: libc::pid_t = pid.parse()?;
+    let signal = libc::SIGCHLD.cast_unsigned().into();
+    // SAFETY: integers, of which 0 asks for nothing.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = signal;
+    arguments.set_tid = (&raw const pid).addr().try_into()?;
+    arguments.set_tid_size = 1;
+    let length = size_of_val(&arguments);
+    // SAFETY: the arguments are whole, and what they point to lives on.
+    let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, length) };
+    Ok(match Errno::result(child)? {
+        0 => ForkResult::Child,
+        child => ForkResult::Parent { child: Pid::from_raw(child.try_into()?) },
+    })
+}

@@ -1,0 +1,321 @@
+//! Processes that look like something else: by their names, their arguments, their programs and their pids.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tests::{
+    Actor, Lines, PATIENCE, Running, Watch, assert_has, binary, end, in_fresh_netns, stranger_s_copy, until,
+};
+
+use crate::actor;
+use crate::expect::{CONN, used_by};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An attempt that is refused, which is enough to be named.
+fn attempt(client: &mut Actor, port: u16, watch: &mut Watch) -> Value {
+    let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
+    assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
+    let fail = watch.at("fail", end(port, 6000));
+    assert_has(&fail["origin"], json!({"side": "local", "basis": "connect", "process": fail["process"]}));
+    fail["process"].clone()
+}
+
+#[test]
+fn a_name_of_its_own_choice() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        let mut expected = client.object();
+        for (port, name) in [(2000, "sshd"), (2001, "kworker/0:1"), (2002, "a name of 15 b.")] {
+            client.say(&format!("rename {}", hex(name.as_bytes())));
+            expected["comm"] = name.into();
+            let process = attempt(&mut client, port, &mut watch);
+            assert_has(&process, expected.clone());
+            assert_eq!(process.get("thread"), None, "{process:#}");
+        }
+    });
+}
+
+/// Terminal escapes, line ends, and bytes that are no UTF-8.
+#[test]
+fn a_hostile_name() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        let mut expected = client.object();
+        for (port, name, shown) in [
+            (2000, &b"\x1b[2J\x1b[31m"[..], "\u{1b}[2J\u{1b}[31m"),
+            (2001, b"a\nb\r\tc", "a\nb\r\tc"),
+            (2002, b"\xff\xfe\xc3\x28", "\\xff\\xfe\\xc3("),
+            (2003, b"\",\"pid\":1,\"x", "\",\"pid\":1,\"x"),
+            // Cut in the middle of a character: a name has 15 bytes.
+            (2004, "aaaaaaaaaaaaaaé".as_bytes(), "aaaaaaaaaaaaaa\\xc3"),
+        ] {
+            client.say(&format!("rename {}", hex(name)));
+            expected["comm"] = shown.into();
+            assert_has(&attempt(&mut client, port, &mut watch), expected.clone());
+        }
+    });
+}
+
+#[test]
+fn arguments_that_were_overwritten() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        client.say(&format!("argv {}", hex(b"/sbin/init\0splash")));
+        let shown = std::fs::read(format!("/proc/{}/cmdline", client.pid())).unwrap();
+        assert!(shown.starts_with(b"/sbin/init\0splash\0"));
+        // As at exec, whatever ps shows.
+        let process = attempt(&mut client, 2000, &mut watch);
+        assert_has(&process, client.object());
+        assert_eq!(process["args"], json!([ACTOR]));
+    });
+}
+
+#[test]
+fn hostile_arguments() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let arguments: [(&[u8], &str); 5] = [
+            (b"\x1b]0;title\x07", "\u{1b}]0;title\u{7}"),
+            (b"two\nlines", "two\nlines"),
+            (b"\xff\xc3\x28", "\\xff\\xc3("),
+            (b"", ""),
+            (b"\"}\\", "\"}\\"),
+        ];
+        let mut command = Command::new(ACTOR);
+        command.args(arguments.map(|(bytes, _)| OsStr::from_bytes(bytes)));
+        let mut client = Running::start(command.arg("connect 127.0.0.1:2000 127.0.0.1:6000"));
+        let pid = client.pid();
+        client.ended("the client ends");
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        let mut expected = vec![ACTOR];
+        expected.extend(arguments.map(|(_, shown)| shown));
+        expected.push("connect 127.0.0.1:2000 127.0.0.1:6000");
+        assert_has(&process, json!({"pid": pid, "comm": "actor", "args": expected}));
+    });
+}
+
+/// One line an event, and nothing that a terminal would obey.
+#[test]
+fn hostile_bytes_in_text() {
+    in_fresh_netns(|| {
+        let mut command = Command::new(binary());
+        command.args(["watch", "--no-seed", "--netns", "self", "--port", "6000"]);
+        let mut running = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        let lines = Lines::of(running.stdout());
+        assert!(lines.next(PATIENCE).unwrap().contains("ready"));
+        let (_directory, path) =
+            stranger_s_copy(Path::new(ACTOR), OsStr::from_bytes(b"x\x1b[1m\n\xff\x9b31m"));
+        let mut client = Actor::start(&path);
+        client.say(&format!("rename {}", hex(b"\x1b[31m\r\n\xffy\x07")));
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let line = lines.next(PATIENCE).unwrap();
+        assert!(line.contains(r"\x1b[31m\x0d\x0a\xffy\x07"), "{line:?}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        running.signal(Signal::SIGINT);
+        assert_eq!(lines.next(PATIENCE), None);
+    });
+}
+
+/// A program that is in no file system.
+fn memfd() -> File {
+    let mut file = File::from(memfd_create(c"hidden", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(&std::fs::read(ACTOR).unwrap()).unwrap();
+    // Open for writing, it cannot be run.
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
+}
+
+#[test]
+fn a_program_without_a_file() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let file = memfd();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let mut client = Actor::start(&path);
+        let mut expected = json!({
+            "pid": client.pid(),
+            "tid": client.pid(),
+            "comm": file.as_raw_fd().to_string(),
+            "exe": "/memfd:hidden",
+            "exe_state": "memfd",
+            "args": [path],
+            "uid": 0,
+            "user": "root",
+            "kernel": false,
+        });
+        assert_has(&attempt(&mut client, 2000, &mut watch), expected.clone());
+        // One that nobody had time to look at.
+        let connect = "connect 127.0.0.1:2001 127.0.0.1:6000";
+        let mut client = Running::start(Command::new(&path).arg(connect));
+        expected["pid"] = client.pid().into();
+        expected["tid"] = client.pid().into();
+        expected["args"] = json!([path, connect]);
+        client.ended("the client ends");
+        assert_has(&watch.at("fail", end(2001, 6000))["process"], expected);
+    });
+}
+
+/// Attempts until one says `state` of the program's file, which is looked at every so often only.
+fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
+    let mut process = Value::Null;
+    let mut ports = 3000..;
+    until(state, || {
+        process = attempt(client, ports.next().unwrap(), watch);
+        process["exe_state"] == state
+    });
+    process
+}
+
+#[test]
+fn a_program_whose_file_is_gone() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "gone");
+        let mut client = Actor::start(&path);
+        // Its path is what it was, and its state what it is.
+        let mut expected = client.object();
+        expected["comm"] = "gone".into();
+        std::fs::remove_file(&path).unwrap();
+        expected["exe_state"] = "deleted".into();
+        assert_has(&attempt(&mut client, 2000, &mut watch), expected);
+    });
+}
+
+#[test]
+fn a_program_whose_file_goes_while_it_is_connected() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "going");
+        let (mut client, mut server) = (Actor::start(&path), actor());
+        let mut expected = client.object();
+        expected["comm"] = "going".into();
+        server.say("listen 127.0.0.1:6001 16");
+        client.say("connect 127.0.0.1:2000 127.0.0.1:6001");
+        assert_has(&watch.at("open", end(2000, 6001)), used_by(&expected, "connect"));
+        std::fs::remove_file(&path).unwrap();
+        expected["exe_state"] = "deleted".into();
+        assert_has(&attempts(&mut client, &mut watch, "deleted"), expected.clone());
+        client.say("close");
+        assert_has(&watch.at("close", end(2000, 6001)), used_by(&expected, "connect"));
+    });
+}
+
+/// Another file has the name now.
+#[test]
+fn a_program_whose_file_was_replaced() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (directory, path) = stranger_s_copy(Path::new(ACTOR), "replaced");
+        let mut client = Actor::start(&path);
+        let mut expected = client.object();
+        expected["comm"] = "replaced".into();
+        assert_has(&attempt(&mut client, 2000, &mut watch), expected.clone());
+        let other = directory.path().join("other");
+        std::fs::copy("/bin/true", &other).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        expected["exe_state"] = "replaced".into();
+        assert_has(&attempts(&mut client, &mut watch, "replaced"), expected);
+    });
+}
+
+/// Of such a process `/proc/PID` shows neither program nor arguments nor sockets.
+#[test]
+fn a_process_whose_first_thread_is_gone() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut client, mut server) = (actor(), actor());
+        CONN.listens(&mut server);
+        let mut expected = client.object();
+        expected["tid"] = client.say("leaderless survivor").parse::<u32>().unwrap().into();
+        expected["thread"] = "survivor".into();
+        assert_ne!(expected["tid"], expected["pid"]);
+        let exe = format!("/proc/{}/exe", client.pid());
+        until("the first thread is gone", || std::fs::read_link(&exe).is_err());
+        CONN.connects(&mut client, "");
+        let open = watch.at("open", CONN.client_end());
+        // Nothing is left that tells what became of the file.
+        let state = open["process"]["exe_state"].clone();
+        assert!(["ok", "unknown"].iter().any(|known| state == *known), "{open:#}");
+        expected["exe_state"] = state;
+        assert_has(&open, CONN.at_client(&expected));
+        assert_has(&open, used_by(&expected, "connect"));
+        // Who comes later finds its socket all the same.
+        let mut late = Watch::start(&[]);
+        let seed = late.at("seed", CONN.client_end());
+        assert_has(&seed["process"], json!({"pid": client.pid(), "comm": "actor", "kernel": false}));
+        let exe = &seed["process"]["exe"];
+        assert!(exe.is_null() || *exe == expected["exe"], "{seed:#}");
+        assert_eq!(seed["process_basis"], "seed");
+    });
+}
+
+/// The pid of the connector, which is gone, is another process's now: neither is taken for the other, not
+/// even where that one gets the very socket.
+#[test]
+fn a_pid_that_is_used_again() {
+    in_fresh_netns(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut watch = Watch::start(&[]);
+        let (_first_s, path) = stranger_s_copy(Path::new(ACTOR), "first");
+        let mut old = Actor::start(&path);
+        let mut connector = old.object();
+        connector["comm"] = "first".into();
+        let mut server = actor();
+        CONN.listens(&mut server);
+        CONN.connects(&mut old, "");
+        server.say("accept");
+        let open = watch.at("open", CONN.client_end());
+        assert_has(&open, CONN.at_client(&connector));
+        connector["key"] = open["process"]["key"].clone();
+        // Its child has the socket, and it is gone itself.
+        let pid = old.fork_and_leave();
+        old.ended();
+        assert_eq!(connector["pid"], pid);
+        until("the pid is free", || !Path::new(&format!("/proc/{pid}")).exists());
+
+        let (_second_s, path) = stranger_s_copy(Path::new(ACTOR), "second");
+        let mut new = Actor::start(&path);
+        let mailbox = directory.path().join("mailbox");
+        new.say(&format!("mailbox {}", mailbox.display()));
+        let parent = new.fork_as(pid);
+        assert_eq!(new.pid(), pid);
+        let mut user = new.object();
+        user["comm"] = "second".into();
+        new.say(&format!("connect 127.0.0.1:2001 {}", CONN.server));
+        let process = watch.at("open", end(2001, 6000))["process"].clone();
+        assert_has(&process, user.clone());
+        assert_ne!(process["key"], connector["key"]);
+        assert_has(&process, json!({"ppid": parent}));
+        assert_has(&process["ancestors"][0], json!({"pid": parent, "comm": "second"}));
+        user["key"] = process["key"].clone();
+
+        old.say(&format!("give {}", mailbox.display()));
+        new.say("take");
+        new.say("send 10");
+        server.say("recv 10");
+        let handover = watch.at("handover", CONN.client_end());
+        assert_has(&handover, CONN.at_client(&connector));
+        assert_has(&handover, used_by(&user, "handover"));
+        new.say("close");
+        let closed = CONN.closes(&mut watch, &mut old, &mut server);
+        assert_has(&closed[0], CONN.at_client(&connector));
+        assert_has(&closed[1], CONN.at_server(&connector));
+        let log = watch.finish();
+        CONN.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}

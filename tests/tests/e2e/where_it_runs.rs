@@ -1,0 +1,188 @@
+//! Where a process runs: its container, its systemd unit, and who logged in to start it.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{Actor, Cgroup, Running, Tree, Watch, assert_has, end, in_fresh_netns, kind, skip};
+
+use crate::actor;
+use crate::expect::{CONN, used_by};
+
+const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const OTHER_ID: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
+
+/// Both trees, where they are; where one is not, it says that `test` does without it.
+fn trees(test: &str) -> Vec<Tree> {
+    let (has, lacks) = [Tree::Unified, Tree::Systemd].into_iter().partition(|tree| tree.root().is_some());
+    // One is enough to have tested it.
+    if Vec::is_empty(&has) {
+        skip(test, &format!("no tree of control groups of these is mounted: {lacks:?}"));
+    }
+    has
+}
+
+fn unified(test: &str) -> bool {
+    let has = Tree::Unified.root().is_some();
+    if !has {
+        skip(test, "cgroup v2 is not mounted");
+    }
+    has
+}
+
+/// An attempt that is refused, which is enough to be placed.
+fn attempt(client: &mut Actor, port: u16, watch: &mut Watch) -> Value {
+    let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
+    assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
+    let fail = watch.at("fail", end(port, 6000));
+    assert_has(&fail["origin"], json!({"side": "local", "basis": "connect", "process": fail["process"]}));
+    fail["process"].clone()
+}
+
+fn place(group: &Cgroup, container: Option<&str>, unit: Option<&str>) -> Value {
+    json!({"cgroup": group.path(), "container": container, "unit": unit})
+}
+
+#[test]
+fn container_and_unit_are_told_from_the_group() {
+    // Docker with and without systemd, containerd and CRI-O under Kubernetes, podman, nspawn; and what is no
+    // container.
+    let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234.slice";
+    let scope = |prefix: &str| format!("{prefix}-{ID}.scope");
+    let (docker, containerd, crio, podman) =
+        (scope("docker"), scope("cri-containerd"), scope("crio"), scope("libpod"));
+    let cases = [
+        (format!("docker/{ID}"), Some(ID), None),
+        (format!("system.slice/{docker}"), Some(ID), Some(docker.as_str())),
+        (format!("{pod}/{containerd}"), Some(ID), Some(&containerd)),
+        (format!("{pod}/{crio}"), Some(ID), Some(&crio)),
+        (format!("machine.slice/{podman}"), Some(ID), Some(&podman)),
+        ("machine.slice/machine-web.scope".to_owned(), Some("web"), Some("machine-web.scope")),
+        ("system.slice/x.service".to_owned(), None, Some("x.service")),
+        ("user.slice/user-0.slice/session-3.scope".to_owned(), None, Some("session-3.scope")),
+        // Nothing but digits, and not where a runtime puts its containers.
+        (format!("something/{ID}"), None, None),
+    ];
+    for tree in trees("where_it_runs::container_and_unit_are_told_from_the_group") {
+        in_fresh_netns(|| {
+            let mut watch = Watch::start(&[]);
+            for (port, (path, container, unit)) in (2000..).zip(&cases) {
+                let group = Cgroup::new(tree, path);
+                let mut client = actor();
+                group.takes(client.pid());
+                let process = attempt(&mut client, port, &mut watch);
+                assert_has(&process, client.object());
+                assert_has(&process, place(&group, *container, *unit));
+            }
+        });
+    }
+}
+
+/// It forks in there, and is moved to another one; each event says where it was.
+#[test]
+fn the_group_is_that_of_the_moment() {
+    if !unified("where_it_runs::the_group_is_that_of_the_moment") {
+        return;
+    }
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let groups = [ID, OTHER_ID].map(|id| Cgroup::new(Tree::Unified, &format!("docker/{id}")));
+        let mut client = actor();
+        groups[0].takes(client.pid());
+        client.fork();
+        let first = attempt(&mut client, 2000, &mut watch);
+        assert_has(&first, place(&groups[0], Some(ID), None));
+        groups[1].takes(client.pid());
+        let second = attempt(&mut client, 2001, &mut watch);
+        assert_has(&second, place(&groups[1], Some(OTHER_ID), None));
+        assert_eq!(first["key"], second["key"]);
+    });
+}
+
+/// A container of a moment: process and group are gone before anybody can look at them.
+#[test]
+fn a_container_that_is_gone() {
+    if !unified("where_it_runs::a_container_that_is_gone") {
+        return;
+    }
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let group = Cgroup::new(Tree::Unified, &format!("docker/{ID}"));
+        let script = format!("echo $$ > {}; exec \"$0\" \"$1\"", group.procs().display());
+        let connect = "connect 127.0.0.1:2000 127.0.0.1:6000";
+        let mut shell = Running::start(Command::new("sh").args(["-c", &script, ACTOR, connect]));
+        let pid = shell.pid();
+        assert!(shell.ended("the client ends").success());
+        let expected = place(&group, Some(ID), None);
+        drop(group);
+        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert_has(&process, expected);
+        assert_has(&process, json!({"pid": pid, "comm": "actor", "args": [ACTOR, connect]}));
+    });
+}
+
+#[test]
+fn both_ends_in_containers() {
+    if !unified("where_it_runs::both_ends_in_containers") {
+        return;
+    }
+    in_fresh_netns(|| {
+        let groups = [ID, OTHER_ID].map(|id| Cgroup::new(Tree::Unified, &format!("docker/{id}")));
+        let mut watch = Watch::start(&[]);
+        let mut only = Watch::start(&["--container", OTHER_ID]);
+        let (mut client, mut server) = (actor(), actor());
+        groups[0].takes(client.pid());
+        groups[1].takes(server.pid());
+        CONN.listens(&mut server);
+        CONN.connects(&mut client, "");
+        server.say("accept");
+        let (mut connector, mut acceptor) = (client.object(), server.object());
+        connector["container"] = ID.into();
+        acceptor["container"] = OTHER_ID.into();
+        let open = watch.at("open", CONN.client_end());
+        assert_has(&open, CONN.at_client(&connector));
+        assert_has(&open, used_by(&connector, "connect"));
+        let accept = watch.at("accept", CONN.server_end());
+        assert_has(&accept, CONN.at_server(&connector));
+        assert_has(&accept, used_by(&acceptor, "accept"));
+        assert_has(&accept, json!({"listener": {"process": acceptor}, "peer": {"process": connector}}));
+        // Who came later sees it as well.
+        let mut late = Watch::start(&[]);
+        assert_has(&late.at("seed", CONN.client_end()), json!({"process": connector}));
+        assert_has(&late.at("seed", CONN.server_end()), json!({"process": acceptor}));
+        CONN.closes(&mut watch, &mut client, &mut server);
+
+        // The filter shows what is of one of them, and knows of the other all the same.
+        let shown = only.at("close", CONN.server_end());
+        assert_has(&shown, CONN.at_server(&connector));
+        assert_has(&shown["peer"], json!({"process": connector}));
+        let log = only.finish();
+        assert_eq!(log.kinds(end(6000, 0)), ["listen"]);
+        assert_eq!(log.kinds(CONN.server_end()), ["open", "accept", "close"]);
+        for event in log.events.iter().filter(|event| kind(event) != "ready") {
+            assert_eq!(event["process"]["container"], OTHER_ID, "{event:#}");
+        }
+    });
+}
+
+/// It stays with all that is started from there, whoever they become.
+#[test]
+fn who_logged_in() {
+    const UID: u32 = 4_242;
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut client = actor();
+        if let Err(error) = client.tell(&format!("loginuid {UID}")) {
+            return skip(
+                "where_it_runs::who_logged_in",
+                &format!("the login uid cannot be set here: {error}"),
+            );
+        }
+        let process = attempt(&mut client, 2000, &mut watch);
+        assert_has(&process, json!({"auid": UID, "uid": 0, "user": "root"}));
+        client.fork();
+        let process = attempt(&mut client, 2001, &mut watch);
+        assert_has(&process, json!({"pid": client.pid(), "auid": UID, "uid": 0}));
+    });
+}
