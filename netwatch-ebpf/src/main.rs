@@ -1,4 +1,4 @@
-//! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `connect`
+//! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
 //! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
 //! `cgroup`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
 //! fills the ring.
@@ -10,6 +10,7 @@ mod cgroup;
 mod connect;
 mod emit;
 mod known;
+mod listen;
 mod mem;
 mod process;
 mod sock;

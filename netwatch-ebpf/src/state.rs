@@ -15,7 +15,7 @@ use netwatch_common::{Begin, Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, USERS, storage};
 use crate::mem::{Memory as _, Typed, offset};
-use crate::{connect, emit, sock, task, using};
+use crate::{connect, emit, listen, sock, task, using};
 
 /// `include/net/tcp_states.h`
 mod tcp {
@@ -110,6 +110,9 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
     }
     if kind == kind::CONNECT {
         connect::reached_syn_sent(cookie);
+    }
+    if kind == kind::LISTEN {
+        listen::begun(sk, cookie);
     }
     let mut entry = emit::reserve::<Begin>(kind)?;
     let record = entry.as_mut_ptr();

@@ -73,19 +73,37 @@ impl<T: PartialEq> Listeners<T> {
         known
     }
 
-    /// The listener that owns `local`, the most specific of them; of several alike the one that was
-    /// inserted first. A wildcard IPv6 listener owns IPv4 addresses too unless it is `v6only`.
+    /// Whether something listens on `local`. A wildcard IPv6 listener owns IPv4 addresses too unless it is
+    /// `v6only`.
+    #[must_use]
+    pub fn owned(&self, netns: u32, proto: Proto, local: Endpoint) -> bool {
+        !self.best(netns, proto, local).is_empty()
+    }
+
+    /// The listener that owns `local`, the most specific of them. `None` also where several are alike
+    /// (`SO_REUSEPORT`): each has some of the connections, and which is not to be told from addresses.
     #[must_use]
     pub fn find(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<&T> {
-        let same_port = self.by_port.get(&(netns, proto, local.port))?;
-        let mut best = None;
-        for (at, id) in same_port {
+        match self.best(netns, proto, local).as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    fn best(&self, netns: u32, proto: Proto, local: Endpoint) -> Vec<&T> {
+        let mut best = Vec::new();
+        let mut highest = 1;
+        for (at, id) in self.by_port.get(&(netns, proto, local.port)).into_iter().flatten() {
             let score = at.score(local.ip);
-            if score > best.map_or(0, |(score, _)| score) {
-                best = Some((score, id));
+            if score > highest {
+                highest = score;
+                best.clear();
+            }
+            if score == highest {
+                best.push(id);
             }
         }
-        best.map(|(_, id)| id)
+        best
     }
 }
 
@@ -122,11 +140,14 @@ mod tests {
         let here = Listening { netns: 1, proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
         listeners.insert(here, 1);
         listeners.insert(here, 2);
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&1));
+        // Either may have any connection.
+        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
+        assert!(listeners.owned(1, Proto::Tcp, at("1.2.3.4:80")));
         assert!(listeners.remove(&here, &1));
         assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&2));
         assert!(!listeners.remove(&here, &1));
         assert!(listeners.remove(&here, &2));
         assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
+        assert!(!listeners.owned(1, Proto::Tcp, at("1.2.3.4:80")));
     }
 }

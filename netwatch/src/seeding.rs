@@ -97,7 +97,7 @@ impl Index {
                 }
             });
         }
-        let listened = self.listener(row).is_some();
+        let listened = self.listeners.owned(row.netns, row.proto, row.local);
         // A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast
         // open whose listener is gone: one look cannot tell which.
         let ambiguous = row.state == State::SynRecv && row.inode != 0 && !listened;

@@ -56,6 +56,7 @@ pub(super) fn kind_of(program: &str) -> Option<u16> {
         "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
         "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
         "sock_send_length" | "sock_recv_length" => kind::USE,
+        "sys_exit_listen" => kind::LISTEN,
         "sys_enter_connect" | "sys_exit_connect" => kind::REFUSED,
         _ => return None,
     })

@@ -124,6 +124,17 @@ pub(super) const JOBS: &[Job] = &[
         without: "accept() itself: the listener's owner is named until the socket is used",
     },
     Job {
+        name: "listen",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            name: "tracepoint/sys_exit_listen",
+            probes: &[syscall("sys_exit_listen")],
+            unseen: &[],
+        }],
+        required: false,
+        without: "the port of a listener that was not bound before",
+    },
+    Job {
         name: "use",
         phase: Phase::Sockets,
         rungs: &[Rung {

@@ -23,7 +23,7 @@ pub use merge::{Look, Occasion};
 use crate::decode::{Act, Born, Socket, SocketEvent, StateChange, Task};
 use crate::ends::Ends;
 use crate::listeners::Listeners;
-use crate::model::{Proto, State, Via};
+use crate::model::{Endpoint, Proto, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 use conn::Conn;
@@ -38,6 +38,9 @@ struct Transition<'a> {
     change: &'a StateChange,
 }
 
+/// What a call tells when it ends is not waited for any longer, nanoseconds: it has ended long since.
+const PATIENCE: u64 = 20_000_000;
+
 /// Tells the keys of sockets whose cookie is not theirs alone from cookies, which count up from 1.
 const ALIAS: u64 = 1 << 62;
 
@@ -50,6 +53,8 @@ pub struct Tracker {
     listeners: Listeners<u64>,
     late: Late,
     udp: Udp,
+    /// Listeners that wait for their port.
+    unbound: Vec<u64>,
     /// See [`Tracker::key_of`].
     last_alias: u64,
     /// When netwatch began to look, nanoseconds since boot.
@@ -146,7 +151,8 @@ impl Tracker {
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
     fn complete(&mut self, socket: &Socket, out: &mut Vec<ConnectionEvent>) {
-        let is_held = |conn: &Conn| conn.held.is_some() && socket.remote.port != 0;
+        let is_held =
+            |conn: &Conn| conn.held.is_some() && conn.end.remote.is_some() && socket.remote.port != 0;
         if !self.conns.get(&socket.key).is_some_and(is_held) {
             return;
         }
@@ -201,14 +207,48 @@ impl Tracker {
     }
 
     fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+            // Its port is known by now.
+            self.hold_no_longer(socket.key, Some(socket.local), out);
+            return;
+        }
         self.end_unseen(at, socket.key, out);
         let mut conn = Conn::new(at, socket, State::Listen);
         conn.end.remote = None;
         conn.end.process = Some(actor.clone());
         conn.end.process_basis = Some(ProcessBasis::Listener);
-        conn.tell(at, Kind::Listen, out);
-        self.listeners.insert(conn.listening(), socket.key);
+        conn.held = Some((at, Kind::Listen));
         self.conns.insert(socket.key, conn);
+        if socket.local.port == 0 {
+            // The kernel has not picked one yet; it will have when the call ends.
+            self.unbound.push(socket.key);
+        } else {
+            self.hold_no_longer(socket.key, None, out);
+        }
+    }
+
+    /// Tells a listener, at `local` where that is news.
+    fn hold_no_longer(&mut self, key: u64, local: Option<Endpoint>, out: &mut Vec<ConnectionEvent>) {
+        self.unbound.retain(|unbound| *unbound != key);
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        conn.end.local = local.unwrap_or(conn.end.local);
+        if let Some((at, kind)) = conn.held.take() {
+            conn.tell(at, kind, out);
+        }
+        let listening = conn.listening();
+        self.listeners.insert(listening, key);
+    }
+
+    /// Tells what has waited long enough for something to become known. To be called several times a
+    /// second; `now` is nanoseconds since boot.
+    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+        let is_late = |conn: &Conn| now.saturating_sub(conn.end.id.began) > PATIENCE;
+        let late: Vec<u64> =
+            self.unbound.iter().copied().filter(|key| self.conns.get(key).is_none_or(is_late)).collect();
+        for key in late {
+            self.hold_no_longer(key, None, out);
+        }
+        self.settle_flows(now, out);
     }
 
     fn accept(
@@ -355,6 +395,9 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let &Transition { at, socket, change } = transition;
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+            self.hold_no_longer(socket.key, Some(socket.local), out);
+        }
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = Conn::new(at, socket, State::Listen);
             conn.end.remote = None;
@@ -449,7 +492,13 @@ impl Tracker {
             }
             _ => match self.listener_of(socket) {
                 Some(listener) => listener.party(),
-                None => return,
+                None => {
+                    if self.listeners.owned(socket.netns, socket.proto, socket.local) && !self.doubtful {
+                        conn.improve(Verdict::LISTENER);
+                    }
+                    conn.taken = conn.end.process_basis == Some(ProcessBasis::Accept);
+                    return;
+                }
             },
         };
         conn.improve(Verdict::LISTENER);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::conn::Conn;
-use super::{ClosedBy, ConnectionEvent, Kind, ProcessBasis, Tracker};
+use super::{ClosedBy, ConnectionEvent, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::model::{Endpoint, State, Via};
 use crate::origin::{Side, Verdict};
@@ -15,9 +15,6 @@ use crate::snapshot::Bytes;
 
 /// A flow without a datagram for so long is over, nanoseconds.
 pub const IDLE: u64 = 120_000_000_000;
-
-/// A sender is not waited for any longer, nanoseconds: its call has returned long since.
-const PATIENCE: u64 = 20_000_000;
 
 /// Tells keys of flows from cookies, which count up from 1: one cookie can have many flows.
 const FLOW: u64 = 1 << 63;
@@ -135,9 +132,7 @@ impl Tracker {
         }
     }
 
-    /// Tells what has waited long enough. To be called several times a second; `now` is nanoseconds since
-    /// boot.
-    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn settle_flows(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
         let late: Vec<u64> = self
             .udp
             .waiting

@@ -1,0 +1,72 @@
+//! listen() without bind(): the kernel picks the port after the transition to LISTEN
+//! (`net/ipv4/inet_connection_sock.c`, inet_csk_listen_start), so the record of that has none. The exit of
+//! listen(2) sends it once more. Without this probe such a listener is told with port 0.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{btf_map, tracepoint};
+use aya_ebpf::programs::TracePointContext;
+use netwatch_common::{Begin, kind};
+
+use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::{emit, sock, task};
+
+/// Threads that can be inside such a call at once.
+const MAX_CALLS: usize = 1024;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Call {
+    sk: u64,
+    cookie: u64,
+}
+
+#[btf_map]
+static UNBOUND: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
+
+/// The current thread makes `sk` a listener.
+#[inline(always)]
+pub(crate) fn begun(sk: *const c_void, cookie: u64) {
+    // SAFETY: the tracepoint's typed argument.
+    let port: u16 = unsafe { Typed::read(sk, offset!(sk_num)) };
+    if port == 0 && UNBOUND.insert(bpf_get_current_pid_tgid(), Call { sk: sk as u64, cookie }, 0).is_err() {
+        emit::lost(kind::LISTEN);
+    }
+}
+
+#[tracepoint(category = "syscalls", name = "sys_exit_listen")]
+fn sys_exit_listen(_ctx: TracePointContext) -> u32 {
+    let _ = ended();
+    0
+}
+
+#[inline(always)]
+fn ended() -> Option<()> {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: copies the entry out before it goes.
+    let call = unsafe { *UNBOUND.get_ptr(thread)? };
+    // An entry that cannot be removed is one that is gone.
+    let _ = UNBOUND.remove(thread);
+    let sk = call.sk as *const c_void;
+    // SAFETY: the helper reads, whatever is there by now: another thread may have closed the socket. The
+    // cookie tells.
+    unsafe {
+        if Untyped::read::<u64>(sk, offset!(sk_cookie)) != call.cookie
+            || Untyped::read::<u16>(sk, offset!(sk_num)) == 0
+        {
+            return None;
+        }
+        let mut entry = emit::reserve::<Begin>(kind::LISTEN)?;
+        let record = entry.as_mut_ptr();
+        (*record).header = emit::header(kind::LISTEN);
+        (*record).sock.cookie = call.cookie;
+        sock::fill::<Untyped>(sk, false, &mut (*record).sock);
+        task::fill(task::current(), &mut (*record).task);
+        (*record).result = 0;
+        (*record).pad = 0;
+        entry.submit(0);
+    }
+    Some(())
+}
