@@ -18,7 +18,7 @@ use netwatch_common::{Begin, FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock,
 use crate::known::{BORN, FLOWS as HAS_FLOWS, PENDING, storage};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
-use crate::{emit, sock, task, using};
+use crate::{emit, sock, task};
 
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowCount, FLOWS_MAX> = HashMap::new();
@@ -197,8 +197,8 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         }
         let known = storage(sk.cast(), true)?;
         (*known).flags |= BORN;
+        // Who makes it is not noted as a user: its own first use is told too, as another one than a child's.
         let current = task::current();
-        (*known).users[0] = using::who(current);
         let mut entry = emit::reserve::<Begin>(kind::BORN)?;
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::BORN);

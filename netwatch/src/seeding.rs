@@ -131,6 +131,7 @@ mod tests {
             send_q: 0,
             v6only: None,
             subflow: false,
+            mptcp: false,
             bytes: None,
         }
     }

@@ -10,7 +10,7 @@ use netwatch_common::kind;
 use super::{AgentError, now};
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::snapshot::{self, Holders, ProcessRow, Scope, Sockets, holders, processes};
+use crate::snapshot::{self, Holders, Mptcp, ProcessRow, Scope, Sockets, holders, processes};
 use crate::tracker::Look;
 
 /// A flood that loses records would only lose more under a look: so it waits for this long a pause,
@@ -28,7 +28,7 @@ pub(super) struct HostLook {
 impl HostLook {
     pub(super) fn take() -> Result<Self, AgentError> {
         let began = now()?;
-        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns)?;
+        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns, Mptcp::Whole)?;
         let holders: Holders = holders::all()?;
         let processes = processes::all()?;
         Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })

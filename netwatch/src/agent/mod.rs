@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
 use crate::kernel::{Coverage, FlowTable, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
-use crate::model::{ProcessKey, State};
+use crate::model::{ProcessKey, State, Via};
 use crate::process::ProcessTable;
 use crate::snapshot::{Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, IDLE, Occasion, Tracker};
@@ -239,6 +239,7 @@ fn begins(event: &SocketEvent) -> bool {
     match &event.act {
         Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } | Act::Born(_) => true,
         // A child of a listener; the first of these comes only where every transition is asked for.
+        Act::Change(_) if event.socket.via == Some(Via::Mptcp) => false,
         Act::Change(change) => matches!(
             (change.old, change.new),
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)

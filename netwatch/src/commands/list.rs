@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::model::{Proto, State};
 use crate::seeding;
-use crate::snapshot::{self, Holder, Holders, Note, ProcessRow, Scope, SocketRow, holders, netns, processes};
+use crate::snapshot::{
+    self, Holder, Holders, Mptcp, Note, ProcessRow, Scope, SocketRow, holders, netns, processes,
+};
 
 mod json;
 mod resolve;
@@ -163,7 +165,8 @@ struct Look {
 
 impl Look {
     fn take() -> Result<Self> {
-        let snapshot::Sockets { rows: sockets, port_ranges, notes } = snapshot::sockets(Scope::AllNetns)?;
+        let snapshot::Sockets { rows: sockets, port_ranges, notes } =
+            snapshot::sockets(Scope::AllNetns, Mptcp::Subflows)?;
         let holders = holders::all()?;
         let processes = processes::all()?;
         Ok(Self {
@@ -253,6 +256,7 @@ mod tests {
             send_q: 0,
             v6only: None,
             subflow: false,
+            mptcp: false,
             bytes: None,
         }
     }

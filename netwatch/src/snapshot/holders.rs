@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use super::{Note, SnapshotError, parse, processes};
 
@@ -81,8 +82,23 @@ pub fn all() -> Result<Holders, SnapshotError> {
 }
 
 fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+    if !descriptors(pid, format!("/proc/{pid}/fd"), found)? {
+        // None at all: a kernel thread's, or the first thread is gone, and the others still have theirs.
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            if descriptors(pid, task?.path().join("fd"), found)? {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether there are any, of a socket or not.
+fn descriptors(pid: u32, directory: impl AsRef<Path>, found: &mut Vec<(u64, Holder)>) -> io::Result<bool> {
+    let mut any = false;
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
+        any = true;
         // One may be allowed to list them and not to read them.
         let link = match fs::read_link(entry.path()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
@@ -93,5 +109,5 @@ fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
         let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         found.push((inode, Holder { pid, fd }));
     }
-    Ok(())
+    Ok(any)
 }

@@ -5,7 +5,6 @@
 //! a note, never a failure of the rest. What stays unseen: sockets of a network namespace that no process
 //! and no mount names, and descriptors of a thread that does not share its group's table.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
@@ -20,7 +19,7 @@ pub mod sockets;
 
 pub use holders::{Holder, Holders};
 pub use processes::ProcessRow;
-pub use sockets::{Sockets, sockets};
+pub use sockets::{Mptcp, Sockets, sockets};
 
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +61,8 @@ pub struct SocketRow {
     pub v6only: Option<bool>,
     /// The kernel's own, below an MPTCP socket, which is the connection.
     pub subflow: bool,
+    /// An MPTCP socket. Its cookie may be that of the listener that it came from.
+    pub mptcp: bool,
     /// Payload so far; TCP that is not in TIME_WAIT only.
     pub bytes: Option<Bytes>,
 }
@@ -81,21 +82,6 @@ pub struct Bytes {
     pub sent: u64,
     /// Received in order.
     pub received: u64,
-}
-
-/// What one look saw.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
-    pub sockets: Vec<SocketRow>,
-    /// By pid.
-    pub processes: Vec<ProcessRow>,
-    /// Which processes hold which socket.
-    pub holders: Holders,
-    /// `ip_local_port_range` of each namespace that was looked into.
-    pub port_ranges: HashMap<u32, (u16, u16)>,
-    /// What could not be seen.
-    pub notes: Vec<Note>,
 }
 
 /// Something that could not be seen; displays as one line.
@@ -133,16 +119,4 @@ pub enum SnapshotError {
     /// The thread that enters namespaces could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-}
-
-/// Looks at sockets, then their holders, then processes: so a holder is rarely without its process.
-///
-/// # Errors
-/// Where nothing at all can be seen; see [`SnapshotError`].
-pub fn take(scope: Scope) -> Result<Snapshot, SnapshotError> {
-    let Sockets { rows: sockets, port_ranges, mut notes } = sockets(scope)?;
-    let holders = holders::all()?;
-    let processes = processes::all()?;
-    notes.extend(holders.note());
-    Ok(Snapshot { sockets, processes, holders, port_ranges, notes })
 }

@@ -31,6 +31,21 @@ pub(super) struct Dump {
     pub(super) interrupted: bool,
 }
 
+/// `include/uapi/linux/inet_diag.h`; a number of 32 bits.
+const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+
+/// Appends the attribute to a whole message, and puts the message's length right.
+fn append_protocol(message: &mut Vec<u8>, protocol: u16) {
+    const LENGTH: u16 = 8;
+    message.extend(LENGTH.to_ne_bytes());
+    message.extend(INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
+    message.extend(u32::from(protocol).to_ne_bytes());
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    if let Some(field) = message.first_chunk_mut() {
+        *field = length.to_ne_bytes();
+    }
+}
+
 /// A socket to the `sock_diag` of the namespace it was opened in.
 pub(super) struct SockDiag {
     socket: Socket,
@@ -46,7 +61,12 @@ impl SockDiag {
     }
 
     /// All sockets of an address family and protocol (`AF_*`, `IPPROTO_*`).
-    pub(super) fn dump(&mut self, family: u8, protocol: u8, extensions: ExtensionFlags) -> io::Result<Dump> {
+    pub(super) fn dump(&mut self, family: u8, protocol: u16, extensions: ExtensionFlags) -> io::Result<Dump> {
+        // A number that does not fit into the request goes behind it.
+        let (protocol, wide) = match u8::try_from(protocol) {
+            Ok(narrow) => (narrow, None),
+            Err(_) => (u8::MAX, Some(protocol)),
+        };
         let request = InetRequest {
             family,
             protocol,
@@ -57,7 +77,7 @@ impl SockDiag {
         };
         let mut attempt = 1;
         loop {
-            let dump = self.attempt(&request)?;
+            let dump = self.attempt(&request, wide)?;
             if !dump.interrupted || attempt == ATTEMPTS {
                 return Ok(dump);
             }
@@ -65,7 +85,7 @@ impl SockDiag {
         }
     }
 
-    fn attempt(&mut self, request: &InetRequest) -> io::Result<Dump> {
+    fn attempt(&mut self, request: &InetRequest, wide: Option<u16>) -> io::Result<Dump> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -74,6 +94,9 @@ impl SockDiag {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
+        if let Some(protocol) = wide {
+            append_protocol(&mut bytes, protocol);
+        }
         self.socket.send(&bytes, 0)?;
 
         let mut dump = Dump { responses: Vec::new(), damaged: 0, interrupted: false };

@@ -14,40 +14,55 @@ use super::{Bytes, Note, Scope, SnapshotError, SocketRow};
 use crate::model::{Endpoint, Family, Proto, State, unmap};
 
 /// What is asked for, in netstat's order.
-const DUMPS: [(&str, u8, u8, Proto); 4] = [
-    ("tcp", AF_INET, IPPROTO_TCP, Proto::Tcp),
-    ("tcp6", AF_INET6, IPPROTO_TCP, Proto::Tcp),
-    ("udp", AF_INET, IPPROTO_UDP, Proto::Udp),
-    ("udp6", AF_INET6, IPPROTO_UDP, Proto::Udp),
+const DUMPS: [(&str, u8, u16, Proto); 4] = [
+    ("tcp", AF_INET, IPPROTO_TCP as u16, Proto::Tcp),
+    ("tcp6", AF_INET6, IPPROTO_TCP as u16, Proto::Tcp),
+    ("udp", AF_INET, IPPROTO_UDP as u16, Proto::Udp),
+    ("udp6", AF_INET6, IPPROTO_UDP as u16, Proto::Udp),
 ];
+
+/// `include/uapi/linux/in.h`
+const IPPROTO_MPTCP: u16 = 262;
+
+/// The applications' ends of MPTCP, which netstat does not know: it lists their subflows.
+const MPTCP: [u8; 2] = [AF_INET, AF_INET6];
 
 /// Sockets, and what could not be seen of them.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
-    /// See [`super::Snapshot::sockets`].
+    /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
     pub rows: Vec<SocketRow>,
-    /// See [`super::Snapshot::port_ranges`].
+    /// `ip_local_port_range` of each namespace that was looked into.
     pub port_ranges: HashMap<u32, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
+}
+
+/// Whether MPTCP sockets are listed as well as the subflows below them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mptcp {
+    /// As netstat has it.
+    Subflows,
+    /// Those too that applications hold.
+    Whole,
 }
 
 /// Lists them.
 ///
 /// # Errors
 /// Where not even one kind of socket could be listed in any namespace.
-pub fn sockets(scope: Scope) -> Result<Sockets, SnapshotError> {
+pub fn sockets(scope: Scope, mptcp: Mptcp) -> Result<Sockets, SnapshotError> {
     let mut all = Sockets::default();
     let mut failure = None;
     match scope {
         Scope::OwnNetns => {
             let own = netns::own()
                 .map_err(|source| SnapshotError::Proc { path: "/proc/thread-self/ns/net", source })?;
-            all.add(own, look(own), &mut failure);
+            all.add(own, look(own, mptcp), &mut failure);
         }
         Scope::AllNetns => {
             let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
-                (*inum, entered.and_then(|()| look(*inum)))
+                (*inum, entered.and_then(|()| look(*inum, mptcp)))
             });
             for (inum, look) in looks.map_err(SnapshotError::Thread)? {
                 all.add(inum, look, &mut failure);
@@ -92,7 +107,7 @@ struct Look {
 }
 
 /// Looks into the namespace that the calling thread is in.
-fn look(netns: u32) -> io::Result<Look> {
+fn look(netns: u32, mptcp: Mptcp) -> io::Result<Look> {
     let mut look = Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new() };
     let mut failure = None;
     for (name, family, protocol, proto) in DUMPS {
@@ -120,6 +135,14 @@ fn look(netns: u32) -> io::Result<Look> {
         if dump.interrupted {
             look.notes.push(note(netns, format!("{name} sockets changed while being listed")));
         }
+    }
+    for family in MPTCP.into_iter().filter(|_| mptcp == Mptcp::Whole) {
+        // Not every kernel has it, nor its diagnostics.
+        let dump = SockDiag::open()
+            .and_then(|mut diag| diag.dump(family, IPPROTO_MPTCP, ExtensionFlags::empty()))
+            .inspect_err(|error| log::debug!("mptcp sockets: {error}"));
+        let rows = dump.iter().flat_map(|dump| &dump.responses);
+        look.rows.extend(rows.map(|response| SocketRow { mptcp: true, ..row(netns, Proto::Tcp, response) }));
     }
     match failure {
         Some(failure) if look.notes.len() >= DUMPS.len() && look.rows.is_empty() => Err(failure),
@@ -151,6 +174,7 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
         send_q: header.send_queue,
         v6only: None,
         subflow: false,
+        mptcp: false,
         bytes: None,
     };
     for attribute in &response.nlas {
@@ -245,7 +269,7 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"seven by").unwrap();
         server.read_exact(&mut [0; 5]).unwrap();
-        let all = sockets(Scope::OwnNetns).unwrap();
+        let all = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap();
         assert_eq!(all.notes, []);
 
         let row = row_of(&client, &all.rows);
@@ -269,7 +293,7 @@ mod tests {
         // A FIN is no payload.
         client.shutdown(Shutdown::Write).unwrap();
         server.read_to_end(&mut Vec::new()).unwrap();
-        let row = row_of(&server, &sockets(Scope::OwnNetns).unwrap().rows);
+        let row = row_of(&server, &sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows);
         assert_eq!((row.state, row.bytes), (State::CloseWait, Some(Bytes { sent: 0, received: 8 })));
     }
 
@@ -279,7 +303,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("::ffff:127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let rows = sockets(Scope::OwnNetns).unwrap().rows;
+        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows;
         for socket in [&client, &server] {
             let row = row_of(socket, &rows);
             assert_eq!((row.family, row.mapped), (Family::Ipv4, true));
@@ -294,7 +318,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(server.local_addr().unwrap()).unwrap();
-        let rows = sockets(Scope::OwnNetns).unwrap().rows;
+        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows;
         let row = row_of(&server, &rows);
         assert_eq!((row.state, row.remote), (State::Close, None));
         let row = row_of(&client, &rows);
@@ -324,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_port_range_is_read() {
-        let all = sockets(Scope::OwnNetns).unwrap();
+        let all = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap();
         let (low, high) = all.port_ranges[&netns::own().unwrap()];
         assert!(low < high);
     }

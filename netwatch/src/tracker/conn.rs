@@ -36,7 +36,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
-        let id = EndId { cookie: socket.cookie, began: at };
+        let id = EndId { cookie: socket.key, began: at };
         Self {
             key: socket.key,
             end: End {

@@ -13,7 +13,7 @@ use crate::snapshot::Bytes;
 /// twice before the next boot, and a socket that is used again gets another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndId {
-    /// The socket's.
+    /// The socket's, unless others have that too.
     pub cookie: u64,
     /// When it began or was first seen, nanoseconds since boot.
     pub began: u64,

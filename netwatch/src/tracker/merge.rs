@@ -7,7 +7,7 @@ use super::conn::Conn;
 use super::{ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::listeners::Listening;
-use crate::model::{Proto, State};
+use crate::model::{Proto, State, Via};
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
 use crate::snapshot::{Holders, SocketRow};
@@ -19,7 +19,7 @@ pub struct Look {
     pub sockets: Vec<SocketRow>,
     /// Who holds them.
     pub holders: Holders,
-    /// See [`crate::snapshot::Snapshot::port_ranges`].
+    /// See [`crate::snapshot::Sockets::port_ranges`].
     pub port_ranges: HashMap<u32, (u16, u16)>,
     /// When it began, nanoseconds since boot.
     pub began: u64,
@@ -76,16 +76,17 @@ impl Tracker {
             if !lives(row) || touched.contains(&row.cookie) || begun.contains(&row.cookie) {
                 continue;
             }
-            match self.conns.get_mut(&row.cookie) {
+            let key = self.key_of_row(row, look);
+            match self.conns.get_mut(&key) {
                 // Its way to the established state was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
-                    let Some(mut conn) = self.take(row.cookie) else { continue };
+                    let Some(mut conn) = self.take(key) else { continue };
                     conn.end.local = row.local;
                     conn.end.inode = row.inode;
                     conn.end.state = row.state;
                     conn.established = true;
                     self.insert(conn);
-                    added.push((row.cookie, Kind::Open));
+                    added.push((key, Kind::Open));
                 }
                 Some(conn) => {
                     conn.end.inode = row.inode;
@@ -102,8 +103,8 @@ impl Tracker {
                         (Occasion::Loss, State::SynSent) => Kind::Attempt,
                         (Occasion::Loss, _) => Kind::Open,
                     };
-                    self.add(at, row, found, look, processes);
-                    added.push((row.cookie, kind));
+                    self.add(at, key, row, found, look, processes);
+                    added.push((key, kind));
                 }
             }
         }
@@ -169,8 +170,25 @@ impl Tracker {
         (occasion == Occasion::Start).then(|| self.udp_insert(conn))
     }
 
-    fn add(&mut self, at: u64, row: &SocketRow, found: Option<Found>, look: &Look, processes: &ProcessTable) {
-        let mut conn = Conn::new(at, &socket(row), row.state);
+    /// See [`Tracker::key_of`].
+    fn key_of_row(&mut self, row: &SocketRow, look: &Look) -> u64 {
+        let Some(remote) = row.remote.filter(|_| row.mptcp) else { return row.cookie };
+        if look.sockets.iter().filter(|other| other.cookie == row.cookie).count() == 1 {
+            return row.cookie;
+        }
+        self.ends.exact(row.netns, row.proto, row.local, remote).unwrap_or_else(|| self.alias())
+    }
+
+    fn add(
+        &mut self,
+        at: u64,
+        key: u64,
+        row: &SocketRow,
+        found: Option<Found>,
+        look: &Look,
+        processes: &ProcessTable,
+    ) {
+        let mut conn = Conn::new(at, &Socket { key, ..socket(row) }, row.state);
         conn.end.remote = row.remote;
         conn.end.bytes = row.bytes;
         if let Some(found) = found {
@@ -242,7 +260,7 @@ fn socket(row: &SocketRow) -> Socket {
         proto: row.proto,
         family: row.family,
         mapped: row.mapped,
-        via: None,
+        via: row.mptcp.then_some(Via::Mptcp),
         local: row.local,
         remote: row.remote.unwrap_or(row.local),
     }

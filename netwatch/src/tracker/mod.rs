@@ -143,10 +143,12 @@ impl Tracker {
             return known.is_none().then_some(socket.cookie);
         }
         let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
-        Some(by_addresses.unwrap_or_else(|| {
-            self.last_alias += 1;
-            ALIAS | self.last_alias
-        }))
+        Some(by_addresses.unwrap_or_else(|| self.alias()))
+    }
+
+    fn alias(&mut self) -> u64 {
+        self.last_alias += 1;
+        ALIAS | self.last_alias
     }
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.

@@ -209,6 +209,7 @@ fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRo
         send_q: 0,
         v6only: None,
         subflow: false,
+        mptcp: false,
         bytes: None,
     }
 }
