@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use tests::{Actor, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, ip, kind, port, until};
+use tests::{Actor, End, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, ip, port, until};
 
 use crate::expect::{CONN, Conn, assert_via, used_by};
 use crate::{actor, endpoint};
@@ -77,57 +77,95 @@ fn one_connection_of_the_application_s_process() {
     }
 }
 
-/// A kernel worker opens the second subflow, from another address.
-#[test]
-fn subflows_are_no_connections() {
-    let (here, there) = (Netns::fresh(), Netns::fresh());
-    let Wire { a, b, .. } = Wire::between(&here, &there);
-    let second = Ipv4Addr::from(u32::from(a.parse::<Ipv4Addr>().unwrap()) + 2);
-    for netns in [&here, &there] {
-        netns.inside(|| ip("mptcp limits set subflow 2 add_addr_accepted 2"));
-    }
-    here.inside(|| {
-        ip(&format!("addr add {second}/28 dev veth"));
-        ip(&format!("mptcp endpoint add {second} dev veth subflow"));
-    });
-    let mut watch = Watch::start(&[]);
-    let (mut client, mut server) = (here.inside(actor), there.inside(actor));
-    let (local, remote) = (format!("{a}:2000"), format!("{b}:6000"));
-    let conn = Conn { client: &local, server: &remote };
-    listens(conn, &mut server);
-    connects(conn, &mut client);
-    server.say("accept");
-    // Not before the first data has come is the connection known to be a whole one.
-    client.say("send 10");
-    server.say("recv 10");
-    until("the second subflow is there", || there.inside(|| counter("MPTcpExt", "MPJoinAckRx")) == 1);
-    // Somebody who was not there when it began sees one connection, too.
-    let mut late = Watch::start(&[]);
-    speak(&mut client, &mut server);
-    let ends = [here.inside(|| conn.client_end()), there.inside(|| conn.server_end())];
-    for (watch, begins) in [(&mut watch, "open"), (&mut late, "seed")] {
-        for (end, process) in ends.into_iter().zip([client.object(), server.object()]) {
-            let (begun, closed) = (watch.at(begins, end), watch.at("close", end));
-            assert_has(&begun, json!({"id": closed["id"], "flow": closed["flow"]}));
-            assert_has(&closed, json!({"process": process}));
-            assert_has(&closed["origin"], json!({"process": client.object(), "endpoint": endpoint(&local)}));
+/// Two hosts whose wire has two addresses at the client's end, and a client and a server there.
+struct Hosts {
+    netns: [Netns; 2],
+    addresses: [String; 2],
+    client: Actor,
+    server: Actor,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let netns = [Netns::fresh(), Netns::fresh()];
+        let Wire { a, b, .. } = Wire::between(&netns[0], &netns[1]);
+        let second = Ipv4Addr::from(u32::from(a.parse::<Ipv4Addr>().unwrap()) + 2);
+        for netns in &netns {
+            netns.inside(|| ip("mptcp limits set subflow 2 add_addr_accepted 2"));
         }
-        assert_eq!(watch.at("close", ends[0])["flow"], watch.at("close", ends[1])["flow"]);
+        netns[0].inside(|| {
+            ip(&format!("addr add {second}/28 dev veth"));
+            ip(&format!("mptcp endpoint add {second} dev veth subflow"));
+        });
+        let (client, server) = (netns[0].inside(actor), netns[1].inside(actor));
+        Self { netns, addresses: [format!("{a}:2000"), format!("{b}:6000")], client, server }
     }
-    let kinds = |begins: &'static str| vec![begins, "close"];
-    for (watch, client_s, server_s) in
-        [(watch, kinds("open"), vec!["open", "accept", "close"]), (late, kinds("seed"), kinds("seed"))]
-    {
+
+    fn conn(&self) -> Conn<'_> {
+        Conn { client: &self.addresses[0], server: &self.addresses[1] }
+    }
+
+    fn ends(&self) -> [End; 2] {
+        let [here, there] = [&self.netns[0], &self.netns[1]].map(Netns::inum);
+        [End { netns: here, local: 2000, remote: 6000 }, End { netns: there, local: 6000, remote: 2000 }]
+    }
+
+    /// A connection with two subflows, of which a kernel worker opens the second, from another address.
+    fn connect(&mut self) {
+        let Self { addresses: [local, remote], client, server, netns } = self;
+        server.say(&format!("listen {remote} 16 mptcp"));
+        client.say(&format!("connect {local} {remote} mptcp"));
+        server.say("accept");
+        // Not before the first data has come is the connection known to be a whole one.
+        client.say("send 10");
+        server.say("recv 10");
+        let joined = || netns[1].inside(|| counter("MPTcpExt", "MPJoinAckRx"));
+        until("the second subflow is there", || joined() == 1);
+    }
+
+    /// Ends it, and checks that it was one connection: kinds of events at the client's end and at the
+    /// server's, first to last.
+    fn are_told_as_one(&mut self, mut watch: Watch, client_s: &[&str], server_s: &[&str]) {
+        speak(&mut self.client, &mut self.server);
+        let ends = self.ends();
+        let (client, server) = (self.client.object(), self.server.object());
+        let mut flows = Vec::new();
+        for (end, process, kinds) in [(ends[0], &client, client_s), (ends[1], &server, server_s)] {
+            let (begun, closed) = (watch.at(kinds[0], end), watch.at("close", end));
+            assert_has(&begun, json!({"id": closed["id"], "flow": closed["flow"], "process": process}));
+            assert_has(&closed, json!({"process": process}));
+            assert_has(
+                &closed["origin"],
+                json!({"process": client, "endpoint": endpoint(self.conn().client)}),
+            );
+            flows.push(closed["flow"].clone());
+        }
+        assert_eq!(flows[0], flows[1]);
         let log = watch.finish();
-        assert_eq!((log.kinds(ends[0]), log.kinds(ends[1])), (client_s, server_s));
-        let here_or_there = |event: &&Value| [here.inum(), there.inum()].iter().any(|n| event["netns"] == *n);
-        for event in log.events.iter().filter(here_or_there).filter(|event| kind(event) != "ready") {
+        assert_eq!((log.kinds(ends[0]), log.kinds(ends[1])), (client_s.to_vec(), server_s.to_vec()));
+        let ours = |event: &&Value| ends.iter().any(|end| event["netns"] == end.netns);
+        for event in log.events.iter().filter(ours) {
             let ports = (port(event, "local"), port(event, "remote"));
             let known = [(2000, 6000), (6000, 2000), (6000, 0)].contains(&ports);
             assert!(known, "a subflow's event: {event:#}");
             assert!(event["process"]["kernel"] != true, "{event:#}");
         }
     }
+}
+
+#[test]
+fn subflows_are_no_connections() {
+    let mut hosts = Hosts::new();
+    let watch = Watch::start(&[]);
+    hosts.connect();
+    hosts.are_told_as_one(watch, &["open", "close"], &["open", "accept", "close"]);
+}
+
+#[test]
+fn one_that_is_older_than_netwatch() {
+    let mut hosts = Hosts::new();
+    hosts.connect();
+    hosts.are_told_as_one(Watch::start(&[]), &["seed", "close"], &["seed", "close"]);
 }
 
 /// One end is MPTCP's, and the connection falls back.
