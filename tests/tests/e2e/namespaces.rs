@@ -121,6 +121,7 @@ struct Pair {
     there: Netns,
     client: Actor,
     server: Actor,
+    addresses: [String; 2],
 }
 
 impl Pair {
@@ -133,7 +134,8 @@ impl Pair {
         server.say(&format!("listen {b}:6000 16"));
         client.say(&format!("connect {a}:2000 {b}:6000"));
         server.say("accept");
-        Self { here, there, client, server }
+        let addresses = [a, b].map(ToString::to_string);
+        Self { here, there, client, server, addresses }
     }
 
     fn ends(&self) -> [End; 2] {
@@ -148,7 +150,9 @@ impl Pair {
     /// All that the log has of it.
     fn of<'a>(&self, log: &'a Log) -> Vec<&'a Value> {
         let ends = self.ends();
-        log.events.iter().filter(|event| ends.iter().any(|end| end.of(event))).collect()
+        // The number of a namespace is given anew when it is gone: another test may have had it just now.
+        let is_here = |event: &Value| self.addresses.iter().any(|address| event["local"]["ip"] == *address);
+        log.events.iter().filter(|event| is_here(event) && ends.iter().any(|end| end.of(event))).collect()
     }
 
     /// Nobody but these two is named, wherever a process is: saying nothing is right, and saying the wrong
