@@ -1,0 +1,402 @@
+//! TCP: what connect(), listen(), accept(), use and each transition do to the table.
+
+use super::conn::Conn;
+use super::{ConnectionEvent, EndId, Kind, Party, ProcessBasis, Tracker, closing};
+use crate::decode::{Born, Socket, StateChange, Task};
+use crate::model::{Endpoint, State, Via};
+use crate::origin::{Basis, Side, Verdict};
+use crate::process::{Actor, ProcessTable};
+
+/// A TCP state transition of a socket at some time, nanoseconds since boot.
+pub(super) struct Transition<'a> {
+    pub(super) at: u64,
+    pub(super) socket: &'a Socket,
+    pub(super) change: &'a StateChange,
+}
+
+impl Tracker {
+    pub(super) fn connect(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        task: &Task,
+        processes: &mut ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        self.end_unseen(at, socket.key, out);
+        let mut conn = Conn::new(at, socket, State::SynSent);
+        conn.connected_by(Some(processes.actor(task)));
+        conn.end.via = task.via.or(socket.via);
+        if socket.remote.port == 0 {
+            // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
+            conn.held = Some((at, Kind::Attempt));
+            self.conns.insert(socket.key, conn);
+            return;
+        }
+        if socket.local.port == 0 {
+            self.conns.insert(socket.key, conn);
+        } else {
+            // Bound already, so its other end may be known: one that connects to it at the same time.
+            self.insert(conn);
+            self.join(socket.key);
+        }
+        if self.states
+            && let Some(conn) = self.conns.get_mut(&socket.key)
+        {
+            conn.tell(at, Kind::Attempt, out);
+        }
+    }
+
+    pub(super) fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+            // Its port is known by now.
+            self.hold_no_longer(socket.key, Some(socket.local), out);
+            return;
+        }
+        self.end_unseen(at, socket.key, out);
+        let mut conn = Conn::new(at, socket, State::Listen);
+        conn.end.remote = None;
+        conn.end.process = Some(actor.clone());
+        conn.end.process_basis = Some(ProcessBasis::Listener);
+        conn.held = Some((at, Kind::Listen));
+        self.conns.insert(socket.key, conn);
+        if socket.local.port == 0 {
+            // The kernel has not picked one yet; it will have when the call ends.
+            self.unbound.push(socket.key);
+        } else {
+            self.hold_no_longer(socket.key, None, out);
+        }
+    }
+
+    /// Tells a listener, at `local` where that is news.
+    pub(super) fn hold_no_longer(
+        &mut self,
+        key: u64,
+        local: Option<Endpoint>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        self.unbound.retain(|unbound| *unbound != key);
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        conn.end.local = local.unwrap_or(conn.end.local);
+        if let Some((at, kind)) = conn.held.take() {
+            conn.tell(at, kind, out);
+        }
+        let listening = conn.listening();
+        self.listeners.insert(listening, key);
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let via = via.or(socket.via);
+        // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
+        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
+        let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
+        if !self.conns.contains_key(&cookie)
+            && let Some(mut conn) = self.late.take(socket)
+        {
+            conn.accepted_by(actor, socket.inode, via);
+            conn.tell(at, Kind::Accept, out);
+            return;
+        }
+        if !self.conns.contains_key(&cookie) {
+            // Before the handshake's end (fast open), or its first record was lost.
+            let mut conn = Conn::new(at, socket, State::SynRecv);
+            conn.key = cookie;
+            conn.end.listener = self.listener_of(socket).map(Conn::party);
+            self.insert(conn);
+            self.join(cookie);
+        }
+        let Some(conn) = self.conns.get_mut(&cookie) else { return };
+        if conn.end.process_basis == Some(ProcessBasis::Accept) {
+            // Its first use was quicker to be told.
+            return;
+        }
+        conn.accepted_by(actor, socket.inode, via);
+        conn.tell(at, Kind::Accept, out);
+        self.teach_peer(cookie);
+        if cookie == 0 {
+            // No later record will find it.
+            self.remove(cookie);
+        }
+    }
+
+    pub(super) fn used(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let Some(conn) = self.conns.get_mut(&socket.key) else {
+            // Over, but perhaps never accepted as far as any other probe saw.
+            if let Some(mut conn) = self.late.take(socket) {
+                conn.accepted_by(actor, socket.inode, via);
+                conn.tell(at, Kind::Accept, out);
+            }
+            return;
+        };
+        if !conn.taken {
+            conn.accepted_by(actor, socket.inode, via);
+            conn.tell(at, Kind::Accept, out);
+        } else if conn.handed_over_to(actor) {
+            conn.tell(at, Kind::Handover, out);
+        } else {
+            return;
+        }
+        self.teach_peer(socket.key);
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        task: &Task,
+        errno: i32,
+        processes: &mut ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let mut conn = self.remove(socket.key).unwrap_or_else(|| {
+            let mut conn = Conn::new(at, socket, State::Close);
+            conn.connected_by(Some(processes.actor(task)));
+            conn
+        });
+        conn.fail(at, errno, out);
+    }
+
+    pub(super) fn change(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        match (change.old, change.new) {
+            // `complete` has done the rest.
+            _ if change.born == Born::Subflow => self.subflow(transition, processes, out),
+            (State::Listen, State::Close) => self.unlisten(transition, processes, out),
+            (_, State::Close) => self.close(transition, processes, out),
+            // An MPTCP child is born established.
+            (State::SynSent | State::SynRecv | State::Listen, State::Established) => {
+                self.open(transition, processes, out);
+            }
+            _ => {
+                let Some(conn) = self.conns.get_mut(&socket.key) else { return };
+                conn.end.state = change.new;
+                match (change.old, change.new) {
+                    (State::SynSent, State::SynRecv) => conn.end.verdict.side = Side::Both,
+                    (_, State::FinWait1) => _ = conn.first_fin.get_or_insert(Side::Local),
+                    (_, State::CloseWait) => _ = conn.first_fin.get_or_insert(Side::Remote),
+                    _ => {}
+                }
+                if self.states {
+                    conn.tell(at, Kind::State, out);
+                }
+            }
+        }
+    }
+
+    /// The first subflow of an MPTCP socket went ahead of it.
+    pub(super) fn subflow(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        match (self.conns.get_mut(&socket.key), change.new) {
+            (Some(conn), State::Close) => conn.subflow_errno = change.errno,
+            // A child that is known by its listener's cookie.
+            (None, State::Established) if socket.key != socket.cookie => {
+                let listener = Some(socket.cookie);
+                let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
+                self.open(&Transition { at, socket, change: &change }, processes, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn unlisten(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+            self.hold_no_longer(socket.key, Some(socket.local), out);
+        }
+        let mut conn = self.remove(socket.key).unwrap_or_else(|| {
+            let mut conn = Conn::new(at, socket, State::Listen);
+            conn.end.remote = None;
+            conn.end.process = change.owner.and_then(|owner| processes.owner(&owner));
+            conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
+            conn
+        });
+        conn.end.state = State::Close;
+        conn.tell(at, Kind::Unlisten, out);
+    }
+
+    pub(super) fn open(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.established) {
+            self.end_unseen(at, socket.key, out);
+        }
+        let known = self.take(socket.key);
+        let mut conn = known.unwrap_or_else(|| {
+            let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
+            match change.born {
+                Born::Connected => {
+                    conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
+                    // Its own SYN_SENT was left before, by way of SYN_RECV.
+                    if change.old == State::SynRecv {
+                        conn.end.verdict.side = Side::Both;
+                    }
+                }
+                Born::Child => {
+                    conn.end.id.began = at;
+                    conn.end.flow = conn.end.id;
+                    conn.end.verdict = Verdict::handshake(Side::Remote);
+                }
+                // From before the probes: only an initiator is ever in SYN_SENT.
+                _ if change.old == State::SynSent => conn.end.verdict = Verdict::handshake(Side::Local),
+                _ => {}
+            }
+            conn
+        });
+        if conn.end.verdict.basis != Basis::Connect && conn.end.verdict.side != Side::Local {
+            self.born_of_listener(&mut conn, transition, processes);
+        }
+        conn.end.state = change.new;
+        conn.end.local = socket.local;
+        conn.end.remote = Some(socket.remote);
+        conn.end.inode = socket.inode;
+        conn.end.via = conn.end.via.or(socket.via);
+        conn.established = true;
+        conn.opened = Some(at);
+        if change.old == State::SynSent
+            && let Some(owner) = change.owner.filter(|_| change.born == Born::Connected)
+        {
+            conn.end.handshake = at.checked_sub(owner.at);
+        }
+        if socket.remote.port == 0 {
+            conn.held = Some((at, Kind::Open));
+            self.conns.insert(socket.key, conn);
+            return;
+        }
+        if socket.local == socket.remote {
+            conn.end.verdict.side = Side::Both;
+        }
+        self.insert(conn);
+        self.join(socket.key);
+        if let Some(conn) = self.conns.get_mut(&socket.key) {
+            conn.tell(at, Kind::Open, out);
+        }
+    }
+
+    /// The listener that owns the local address of a socket, unless records are missing that may be about it.
+    pub(super) fn listener_of(&self, socket: &Socket) -> Option<&Conn> {
+        if self.doubtful {
+            return None;
+        }
+        self.conns.get(self.listeners.find(socket.netns, socket.proto, socket.local)?)
+    }
+
+    /// Names the listener that a child came from, and for the time being its process. The kernel side
+    /// knows the listener where it saw listen(); for an older one the address has to do.
+    pub(super) fn born_of_listener(
+        &self,
+        conn: &mut Conn,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+    ) {
+        let &Transition { socket, change, .. } = transition;
+        let seen = change.listener.and_then(|cookie| self.conns.get(&cookie));
+        let party = match (seen, change.listener, change.owner) {
+            (Some(listener), ..) => listener.party(),
+            // Its record of listen() was lost.
+            (None, Some(cookie), Some(owner)) => {
+                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }
+            }
+            _ => match self.listener_of(socket) {
+                Some(listener) => listener.party(),
+                None => {
+                    if self.listeners.owned(socket.netns, socket.proto, socket.local) && !self.doubtful {
+                        conn.improve(Verdict::LISTENER);
+                    }
+                    conn.taken = conn.end.process_basis == Some(ProcessBasis::Accept);
+                    return;
+                }
+            },
+        };
+        conn.improve(Verdict::LISTENER);
+        if conn.end.process_basis != Some(ProcessBasis::Accept) {
+            conn.taken = false;
+            conn.end.process = party.process.clone();
+            conn.end.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
+        }
+        conn.end.listener = Some(party);
+    }
+
+    pub(super) fn close(
+        &mut self,
+        transition: &Transition<'_>,
+        processes: &ProcessTable,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        let &Transition { at, socket, change } = transition;
+        // Where neither its beginning was seen nor a look had it, it is told all the same.
+        let known = self.remove(socket.key);
+        let mut conn = known.unwrap_or_else(|| Conn::new(at, socket, change.old));
+        // What the kernel side kept with the socket knows more than a look did.
+        if change.born == Born::Connected && conn.end.process_basis != Some(ProcessBasis::Connect) {
+            conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
+        }
+        if change.born == Born::Child {
+            conn.improve(Verdict::handshake(Side::Remote));
+        }
+        if socket.local.port != 0 {
+            conn.end.local = socket.local;
+        }
+        if change.old == State::SynSent {
+            // Given up by its own process. Without a port it never had a SYN out: the call failed, by a way
+            // in that no probe sees the result of.
+            let errno = match change.errno {
+                0 if conn.subflow_errno != 0 => conn.subflow_errno,
+                0 if socket.local.port != 0 => libc::ECANCELED,
+                errno => errno,
+            };
+            conn.fail(at, errno, out);
+            return;
+        }
+        if !conn.established && change.old == State::SynRecv {
+            match change.born {
+                // Half open to the end, and inbound: that is no connection.
+                Born::Child => {}
+                _ => conn.fail(at, change.errno, out),
+            }
+            return;
+        }
+        let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
+        conn.end.closed_by = Some(closing::closed_by(change, first_fin));
+        conn.end.errno = (change.errno != 0).then_some(change.errno);
+        conn.end.bytes = Some(change.payload);
+        conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
+        conn.end.state = State::Close;
+        conn.tell(at, Kind::Close, out);
+        if !conn.taken {
+            self.late.put(conn);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One record after the other.
+
+use super::*;
+
+#[test]
+fn one_connection_from_listen_to_close() {
+    let mut host = Host::default();
+    let (client, server) = host.connected();
+    assert_eq!(told(&client), "open local connect observed 22 22 -");
+    assert_eq!(client.end.handshake, Some(1_000));
+    assert_eq!(told(&server), "open remote handshake observed 22 11 22");
+    assert_eq!(server.end.process_basis, Some(ProcessBasis::Listener));
+    assert_eq!(server.end.flow, client.end.flow);
+    assert_ne!(server.end.id, client.end.id);
+    let listener = server.end.listener.clone().unwrap();
+    assert_eq!((listener.id.cookie, listener.process.unwrap().process.key), (1, key(11)));
+
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.end.id, accepted.end.inode), (server.end.id, 300));
+    assert_eq!(accepted.end.listener, server.end.listener);
+
+    let how = How { born: Born::Connected, first_fin: Some(Side::Local), done: true, dead: true, ..HOW };
+    let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, how);
+    assert_eq!(told(&closed), "close local connect observed 22 22 33");
+    assert_eq!((closed.end.id, closed.end.closed_by), (client.end.id, Some(ClosedBy::Local)));
+    assert_eq!(closed.end.bytes, Some(Bytes { sent: 10, received: 20 }));
+    assert_eq!(closed.end.duration, Some(3_000));
+    let how = How { born: Born::Child, first_fin: Some(Side::Remote), done: true, dead: true, ..HOW };
+    let closed = host.close(3, (SERVER, CLIENT), State::LastAck, how);
+    assert_eq!(told(&closed), "close remote accept observed 22 33 22");
+    assert_eq!(closed.end.closed_by, Some(ClosedBy::Remote));
+
+    let gone = host.change(
+        socket(1, "0.0.0.0:6000", NOWHERE),
+        State::Listen,
+        State::Close,
+        How { born: Born::Listener, ..HOW },
+    );
+    assert_eq!(gone[0].kind, Kind::Unlisten);
+    assert!(host.tracker.is_empty());
+}
+
+#[test]
+fn a_client_that_was_gone_first_is_accepted_under_its_id() {
+    let mut host = Host::default();
+    let (client, server) = host.connected();
+    host.close(2, (CLIENT, SERVER), State::Established, HOW);
+    let closed = host.close(3, (SERVER, CLIENT), State::Established, How { errno: libc::ECONNRESET, ..HOW });
+    assert_eq!((closed.end.id, closed.end.closed_by), (server.end.id, Some(ClosedBy::ResetRemote)));
+    assert_eq!(closed.end.errno, Some(libc::ECONNRESET));
+    // The probe has no cookie where nobody asked for one.
+    let accepted = host.one(socket(0, SERVER, CLIENT), Act::Accept(task(33)));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.end.id, accepted.end.flow), (server.end.id, client.end.flow));
+    assert_eq!(accepted.end.state, State::Close);
+}
+
+#[test]
+fn failures_have_their_errno() {
+    let mut host = Host::default();
+    let refused = How { born: Born::Connected, errno: libc::ECONNREFUSED, ..HOW };
+    for (how, errno) in [(refused, libc::ECONNREFUSED), (How { errno: 0, ..refused }, libc::ECANCELED)] {
+        let attempt = host.connect(2, SERVER, 22);
+        let failed = host.close(2, (CLIENT, SERVER), State::SynSent, how);
+        assert_eq!(told(&failed), "fail local connect observed 22 22 -");
+        assert_eq!((failed.end.id, failed.end.errno), (attempt.end.id, Some(errno)));
+        assert_eq!(failed.end.local, at(CLIENT));
+    }
+    // No SYN was made, or the socket went there and back within the call.
+    let call = Act::Refused { task: task(22), errno: libc::ENETUNREACH };
+    let failed = host.one(socket(4, NOWHERE, SERVER), call.clone());
+    assert_eq!(told(&failed), "fail local connect observed 22 22 -");
+    let attempt = host.connect(5, SERVER, 22);
+    assert_eq!(host.one(socket(5, NOWHERE, SERVER), call).end.id, attempt.end.id);
+    assert!(host.tracker.is_empty());
+}
+
+#[test]
+fn a_socket_that_is_used_again_is_another_connection() {
+    let mut host = Host::default();
+    let (client, _) = host.connected();
+    // connect(AF_UNSPEC), then connect() again.
+    let closed = host.close(2, (CLIENT, SERVER), State::Established, HOW);
+    assert_eq!(closed.end.closed_by, Some(ClosedBy::ResetLocal));
+    let again = host.connect(2, SERVER, 22);
+    assert_ne!(again.end.id, client.end.id);
+}
+
+#[test]
+fn whoever_runs_on_the_cpu_is_never_named() {
+    // A child of a listener from before netwatch: no storage, no look yet.
+    let mut host = Host::default();
+    let events = host.change(
+        socket(3, SERVER, CLIENT),
+        State::SynRecv,
+        State::Established,
+        How { born: Born::Child, ..HOW },
+    );
+    assert_eq!(told(&events[0]), "open remote handshake observed - - -");
+    assert_eq!(events[0].end.process_basis, None);
+}
+
+#[test]
+fn both_at_once() {
+    let mut host = Host::default();
+    host.connect(2, SERVER, 22);
+    let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
+    host.change(socket(2, CLIENT, SERVER), State::SynSent, State::SynRecv, how);
+    let opened = host.change(socket(2, CLIENT, SERVER), State::SynRecv, State::Established, how);
+    assert_eq!(told(&opened[0]), "open both connect observed 22 22 -");
+    // A socket that met itself is not its own peer.
+    host.connect(5, CLIENT, 22);
+    let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
+    let met = host.change(socket(5, CLIENT, CLIENT), State::SynRecv, State::Established, how);
+    assert_eq!(told(&met[0]), "open both connect observed 22 22 -");
+    assert_eq!(met[0].end.peer, None);
+}
+
+#[test]
+fn two_that_connect_to_each_other_share_a_flow_from_the_first() {
+    let mut host = Host::default();
+    let attempts = [(2, CLIENT, SERVER), (3, SERVER, CLIENT)].map(|(cookie, local, remote)| {
+        host.one(socket(cookie, local, remote), Act::Connect(task(cookie as u32)))
+    });
+    assert_eq!(attempts[0].end.flow, attempts[1].end.flow);
+    assert_ne!(attempts[0].end.id, attempts[1].end.id);
+    for (cookie, local, remote) in [(2, CLIENT, SERVER), (3, SERVER, CLIENT)] {
+        let how = How { born: Born::Connected, owner: owner(cookie as u32, host.now), ..HOW };
+        let socket = socket(cookie, local, remote);
+        host.change(socket, State::SynSent, State::SynRecv, how);
+        let opened = host.change(socket, State::SynRecv, State::Established, how);
+        assert_eq!(opened[0].end.flow, attempts[0].end.flow);
+        let other = if cookie == 2 { 3 } else { 2 };
+        assert_eq!(told(&opened[0]), format!("open both connect observed {cookie} {cookie} {other}"));
+    }
+}
+
+#[test]
+fn the_same_addresses_in_two_namespaces_are_two_flows() {
+    let mut host = Host::default();
+    let mut flows = Vec::new();
+    for (netns, first) in [(1, 10), (2, 20)] {
+        let mut client = socket(first, CLIENT, SERVER);
+        let mut server = socket(first + 1, SERVER, CLIENT);
+        (client.netns, server.netns) = (netns, netns);
+        host.one(client, Act::Connect(task(netns)));
+        let how = How { born: Born::Connected, owner: owner(netns, host.now), ..HOW };
+        let opened = host.change(client, State::SynSent, State::Established, how);
+        let born = How { born: Born::Child, ..HOW };
+        let accepted = host.change(server, State::SynRecv, State::Established, born);
+        assert_eq!(opened[0].end.flow, accepted[0].end.flow);
+        assert_eq!(accepted[0].end.originator.as_ref().unwrap().process.key.pid, netns);
+        flows.push(opened[0].end.flow);
+    }
+    assert_ne!(flows[0], flows[1]);
+}
+
+#[test]
+fn an_end_that_lost_its_peer_is_nobody_else_s() {
+    let mut host = Host::default();
+    let (client, server) = host.connected();
+    // Its RST never arrives: the server's end is still there.
+    host.close(2, (CLIENT, SERVER), State::Established, HOW);
+    for (cookie, netns) in [(20, 1), (30, 2)] {
+        let mut again = socket(cookie, CLIENT, SERVER);
+        again.netns = netns;
+        host.one(again, Act::Connect(task(44)));
+        let how = How { born: Born::Connected, owner: owner(44, host.now), ..HOW };
+        let opened = host.change(again, State::SynSent, State::Established, how);
+        assert_eq!(told(&opened[0]), "open local connect observed 44 44 -");
+        assert_ne!(opened[0].end.flow, client.end.flow);
+    }
+    let closed = host.close(3, (SERVER, CLIENT), State::Established, HOW);
+    assert_eq!(
+        (told(&closed).as_str(), closed.end.id),
+        ("close remote handshake observed 22 11 22", server.end.id)
+    );
+}
+
+#[test]
+fn another_user_is_told_once_and_the_originator_stays() {
+    let mut host = Host::default();
+    let (client, _) = host.connected();
+    let used = |host: &mut Host, pid| host.apply(socket(2, CLIENT, SERVER), Act::Use(task(pid)));
+    assert!(used(&mut host, 22).is_empty());
+    let handed = used(&mut host, 23);
+    assert_eq!(handed.iter().map(told).collect::<Vec<_>>(), ["handover local connect observed 22 23 11"]);
+    assert_eq!(
+        (handed[0].end.process_basis, handed[0].end.id),
+        (Some(ProcessBasis::Handover), client.end.id)
+    );
+    for pid in [22, 23, 22] {
+        assert!(used(&mut host, pid).is_empty(), "{pid}");
+    }
+    assert_eq!(used(&mut host, 24).len(), 1);
+    assert!(used(&mut host, 23).is_empty());
+    // The other end knows whom it talks to by now.
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 24");
+}
+
+#[test]
+fn the_first_use_tells_who_accepted_where_no_probe_saw_it() {
+    let mut host = Host::default();
+    let (_, server) = host.connected();
+    let mut by_uring = task(33);
+    by_uring.via = Some(Via::IoUring);
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Use(by_uring));
+    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.end.id, accepted.end.via), (server.end.id, Some(Via::IoUring)));
+    // The probe was only slower.
+    assert!(host.apply(socket(3, SERVER, CLIENT), Act::Accept(task(33))).is_empty());
+}
+
+#[test]
+fn a_fast_open_is_accepted_before_it_is_open() {
+    let mut host = Host { tracker: Tracker::new(false), ..Host::default() };
+    host.listen(1, "0.0.0.0:6000", 11);
+    assert!(host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22))).is_empty());
+    let early = Socket { via: Some(Via::Fastopen), ..socket(3, SERVER, CLIENT) };
+    let accepted = host.one(early, Act::Accept(task(33)));
+    assert_eq!(
+        (told(&accepted).as_str(), accepted.end.via),
+        ("accept remote accept observed - 33 -", early.via)
+    );
+    let how = How { born: Born::Connected, owner: owner(22, 2_000), ..HOW };
+    let client = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let server = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
+    assert_eq!(told(&server[0]), "open remote accept observed 22 33 22");
+    assert_eq!((server[0].end.id, server[0].end.flow), (accepted.end.id, accepted.end.flow));
+    assert_eq!(client[0].end.flow, server[0].end.flow);
+}
+
+#[test]
+fn a_listener_s_owner_is_known_after_it_ended() {
+    let mut host = Host::default();
+    host.listen(1, "0.0.0.0:6000", 11);
+    host.processes.apply(1, &ProcessEvent::Exit(key(11)));
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
+    assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
+    // Even where the record of listen() was lost: the kernel side kept it.
+    let how = How { listener: Some(77), owner: owner(11, 500), ..how };
+    let opened = host.change(socket(4, SERVER, "10.0.0.1:2"), State::SynRecv, State::Established, how);
+    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, EndId { cookie: 77, began: 500 });
+    assert_eq!(opened[0].end.process.as_ref().unwrap().process.key, key(11));
+}

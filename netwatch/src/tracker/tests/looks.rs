@@ -1,0 +1,182 @@
+//! What a look adds, at the start and after a loss.
+
+use super::*;
+
+#[test]
+fn seeds_are_inferred_and_joined() {
+    let mut host = Host::default();
+    let rows = [
+        row(1, State::Listen, "0.0.0.0:6000", None),
+        row(2, State::Established, CLIENT, Some(SERVER)),
+        row(3, State::Established, SERVER, Some(CLIENT)),
+        // A far peer: port numbers alone.
+        row(4, State::Established, "10.0.0.1:50000", Some("10.9.9.9:443")),
+        row(5, State::Established, "10.0.0.1:7000", Some("10.9.9.9:7001")),
+        row(6, State::TimeWait, "10.0.0.1:7002", Some("10.9.9.9:7001")),
+    ];
+    let seeds = host.look(Occasion::Start, &rows, &[(100, 11), (200, 22), (300, 33), (400, 44)]);
+    assert_eq!(
+        seeds.iter().map(told).collect::<Vec<_>>(),
+        [
+            "seed unknown none unknown - 11 -",
+            "seed local peer inferred 22 22 33",
+            "seed remote listener inferred 22 33 22",
+            "seed local port-range guessed 44 44 -",
+            "seed unknown none unknown - - -",
+        ]
+    );
+    assert_eq!(seeds[1].end.flow, seeds[2].end.flow);
+    assert_eq!(seeds[2].end.listener.as_ref().unwrap().id, seeds[0].end.id);
+    assert_eq!(seeds[0].end.side(), None);
+    // Whoever has a guessed connection is not called its originator.
+    let end = &seeds[3].end;
+    let origin =
+        crate::origin::Origin::new(end.verdict, end.local, end.remote.unwrap(), end.originator.clone());
+    assert_eq!((origin.confidence, origin.process), (Confidence::Guessed, None));
+    // A live record of a seeded end: who ended it, and no duration that nobody measured.
+    let closed =
+        host.close(2, (CLIENT, SERVER), State::LastAck, How { first_fin: Some(Side::Remote), ..HOW });
+    assert_eq!((closed.end.id, closed.end.duration), (seeds[1].end.id, None));
+    assert_eq!(told(&closed), "close local peer inferred 22 22 33");
+}
+
+#[test]
+fn a_seed_in_the_queue_belongs_to_the_listener_until_it_is_accepted() {
+    let mut host = Host::default();
+    let mut waiting = row(3, State::Established, SERVER, Some("10.9.9.9:1"));
+    waiting.inode = 0;
+    let seeds =
+        host.look(Occasion::Start, &[waiting, row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
+    assert_eq!(told(&seeds[0]), "seed remote listener inferred - 11 -");
+    assert_eq!(seeds[0].end.process_basis, Some(ProcessBasis::Listener));
+    let accepted = host.one(socket(3, SERVER, "10.9.9.9:1"), Act::Accept(task(33)));
+    assert_eq!(told(&accepted), "accept remote accept observed - 33 -");
+    assert_eq!(accepted.end.id, seeds[0].end.id);
+}
+
+#[test]
+fn what_one_end_comes_to_know_the_other_learns() {
+    let mut host = Host::default();
+    let mut waiting = row(3, State::Established, SERVER, Some(CLIENT));
+    waiting.inode = 0;
+    let rows = [
+        waiting,
+        row(1, State::Listen, "0.0.0.0:6000", None),
+        row(2, State::Established, CLIENT, Some(SERVER)),
+    ];
+    let seeds = host.look(Occasion::Start, &rows, &[(100, 11), (200, 22)]);
+    assert_eq!(told(&seeds[2]), "seed local peer inferred 22 22 11");
+    host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, HOW);
+    assert_eq!(told(&closed), "close local peer observed 22 22 33");
+}
+
+#[test]
+fn an_attempt_whose_end_was_lost_is_not_said_to_have_failed() {
+    let mut host = Host::default();
+    let attempt = host.connect(2, SERVER, 22);
+    host.tracker.doubt();
+    host.tracker.begin_look();
+    let found = host.look(Occasion::Loss, &[], &[]);
+    assert_eq!(found.iter().map(told).collect::<Vec<_>>(), ["close local connect observed 22 22 -"]);
+    assert_eq!((found[0].end.id, found[0].end.closed_by), (attempt.end.id, Some(ClosedBy::Unknown)));
+    // Nor one whose socket is used again.
+    host.connect(2, SERVER, 22);
+    let events = host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22)));
+    assert_eq!(
+        events.iter().map(|event| (event.kind, event.repaired)).collect::<Vec<_>>(),
+        [(Kind::Close, true), (Kind::Attempt, false)]
+    );
+}
+
+#[test]
+fn the_first_fin_of_a_seed_is_in_its_state_or_comes_as_a_transition() {
+    let mut host = Host::default();
+    let rows = [
+        row(2, State::CloseWait, CLIENT, Some("10.9.9.9:1")),
+        row(3, State::Established, SERVER, Some("10.9.9.9:2")),
+    ];
+    host.look(Occasion::Start, &rows, &[]);
+    let closed = host.close(2, (CLIENT, "10.9.9.9:1"), State::LastAck, HOW);
+    assert_eq!(closed.end.closed_by, Some(ClosedBy::Remote));
+    host.change(socket(3, SERVER, "10.9.9.9:2"), State::Established, State::FinWait1, HOW);
+    let closed =
+        host.close(3, (SERVER, "10.9.9.9:2"), State::FinWait2, How { done: true, dead: true, ..HOW });
+    assert_eq!(closed.end.closed_by, Some(ClosedBy::Local));
+}
+
+#[test]
+fn while_in_doubt_no_two_ends_are_joined() {
+    let mut host = Host::default();
+    let (old, _) = host.connected();
+    host.tracker.doubt();
+    // The client's end was closed and made anew, and no record of that came: only its server's.
+    let mut born = socket(9, SERVER, CLIENT);
+    born.inode = 0;
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let opened = host.change(born, State::SynRecv, State::Established, how);
+    assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
+    assert_ne!(opened[0].end.flow, old.end.flow);
+}
+
+#[test]
+fn a_look_repairs_what_a_loss_left() {
+    let mut host = Host::default();
+    let (client, _) = host.connected();
+    host.connect(7, "10.9.9.9:80", 22);
+    host.tracker.doubt();
+    host.tracker.begin_look();
+    // This one has a record after the look began: it is left alone.
+    host.listen(8, "0.0.0.0:7000", 11);
+    let rows = [
+        row(1, State::Listen, "0.0.0.0:6000", None),
+        row(2, State::Established, CLIENT, Some(SERVER)),
+        row(7, State::Established, "10.0.0.1:50001", Some("10.9.9.9:80")),
+        row(9, State::Established, "10.0.0.1:50000", Some("10.9.9.9:443")),
+    ];
+    let found = host.look(Occasion::Loss, &rows, &[(200, 22), (900, 44)]);
+    assert!(found.iter().all(|event| event.repaired));
+    assert_eq!(
+        found.iter().map(told).collect::<Vec<_>>(),
+        [
+            "close remote handshake observed 22 11 22",
+            "open local connect observed 22 22 -",
+            "open local port-range guessed 44 44 -",
+        ]
+    );
+    assert_eq!(found[0].end.closed_by, Some(ClosedBy::Unknown));
+    assert_eq!(found[1].end.local, at("10.0.0.1:50001"));
+    // What the kernel side kept with the socket knows better, and says so in the end.
+    let how = How { born: Born::Connected, owner: owner(22, 5), ..HOW };
+    let closed = host.close(9, ("10.0.0.1:50000", "10.9.9.9:443"), State::Established, how);
+    assert_eq!((closed.end.verdict.basis, closed.end.id), (Basis::Connect, found[2].end.id));
+    // The end that is left has no peer any more, and remembers it.
+    let closed = host.close(2, (CLIENT, SERVER), State::LastAck, HOW);
+    assert_eq!(
+        (told(&closed).as_str(), closed.end.id),
+        ("close local connect observed 22 22 11", client.end.id)
+    );
+}
+
+#[test]
+fn what_was_there_before_a_connection_began_is_not_its_other_end() {
+    let mut host = Host::default();
+    host.look(Occasion::Start, &[row(3, State::Established, SERVER, Some(CLIENT))], &[(300, 33)]);
+    host.connect(2, SERVER, 22);
+    let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
+    let opened = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
+    assert_eq!(told(&opened[0]), "open local connect observed 22 22 -");
+}
+
+#[test]
+fn a_flow_that_was_told_stands() {
+    let mut host = Host::default();
+    let attempt = host.connect(2, SERVER, 22);
+    host.tracker.doubt();
+    host.tracker.begin_look();
+    let rows =
+        [row(3, State::Established, SERVER, Some(CLIENT)), row(2, State::Established, CLIENT, Some(SERVER))];
+    let found = host.look(Occasion::Loss, &rows, &[(200, 22), (300, 33)]);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|event| event.end.flow == attempt.end.flow), "{found:?}");
+}

@@ -1,0 +1,237 @@
+//! The tracker, by tables of records: no kernel. Live records, looks and UDP each have a file.
+
+mod live;
+mod looks;
+mod udp;
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
+use crate::model::tests::at;
+use crate::model::{Family, ProcessKey, Proto};
+use crate::origin::Side;
+use crate::origin::{Basis, Confidence};
+use crate::process::Actor;
+use crate::snapshot::{Bytes, Holder, Holders, ProcessRow, SocketRow};
+
+/// An event about an end of which nothing matters but its addresses.
+pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
+    let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
+    conn.end.remote = remote.map(at);
+    ConnectionEvent { at: 1, kind, end: conn.end, repaired: false }
+}
+
+fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
+    Socket {
+        key: cookie,
+        cookie,
+        inode: cookie * 100,
+        netns: 1,
+        proto: Proto::Tcp,
+        family: Family::Ipv4,
+        mapped: false,
+        via: None,
+        local: at(local),
+        remote: at(remote),
+    }
+}
+
+fn task(pid: u32) -> Task {
+    Task {
+        key: key(pid),
+        tid: pid,
+        ppid: 1,
+        uid: 0,
+        auid: None,
+        kernel: false,
+        via: None,
+        cgroup: 0,
+        comm: format!("p{pid}").into(),
+        thread: None,
+    }
+}
+
+fn key(pid: u32) -> ProcessKey {
+    ProcessKey::from_ticks(pid, u64::from(pid))
+}
+
+/// A tracker that tells all, with the processes it names, and the time.
+struct Host {
+    tracker: Tracker,
+    processes: ProcessTable,
+    now: u64,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: 0 }
+    }
+}
+
+const CLIENT: &str = "10.0.0.1:40000";
+const SERVER: &str = "10.0.0.1:6000";
+const NOWHERE: &str = "0.0.0.0:0";
+
+impl Host {
+    fn apply(&mut self, socket: Socket, act: Act) -> Vec<ConnectionEvent> {
+        self.now += 1_000;
+        let mut out = Vec::new();
+        self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
+        out
+    }
+
+    fn one(&mut self, socket: Socket, act: Act) -> ConnectionEvent {
+        let mut out = self.apply(socket, act);
+        assert_eq!(out.len(), 1, "{out:?}");
+        out.remove(0)
+    }
+
+    fn listen(&mut self, cookie: u64, local: &str, pid: u32) -> ConnectionEvent {
+        self.one(socket(cookie, local, NOWHERE), Act::Listen(task(pid)))
+    }
+
+    /// SYN_SENT, and so far without a port of its own.
+    fn connect(&mut self, cookie: u64, remote: &str, pid: u32) -> ConnectionEvent {
+        self.one(socket(cookie, "10.0.0.1:0", remote), Act::Connect(task(pid)))
+    }
+
+    fn change(&mut self, socket: Socket, old: State, new: State, how: How) -> Vec<ConnectionEvent> {
+        let change = StateChange {
+            old,
+            new,
+            born: how.born,
+            listener: how.listener,
+            owner: how.owner,
+            first_fin: how.first_fin,
+            done: how.done,
+            dead: how.dead,
+            payload: Bytes { sent: 10, received: 20 },
+            errno: how.errno,
+        };
+        self.apply(socket, Act::Change(change))
+    }
+
+    /// The client's end is established, then the server's, as the kernel does it.
+    fn connected(&mut self) -> (ConnectionEvent, ConnectionEvent) {
+        self.listen(1, "0.0.0.0:6000", 11);
+        self.connect(2, SERVER, 22);
+        let client = self.change(
+            socket(2, CLIENT, SERVER),
+            State::SynSent,
+            State::Established,
+            How { born: Born::Connected, owner: owner(22, self.now), ..HOW },
+        );
+        let mut accepted = socket(3, SERVER, CLIENT);
+        accepted.inode = 0;
+        let server = self.change(
+            accepted,
+            State::SynRecv,
+            State::Established,
+            How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW },
+        );
+        (client.into_iter().next().unwrap(), server.into_iter().next().unwrap())
+    }
+
+    fn close(&mut self, cookie: u64, ends: (&str, &str), old: State, how: How) -> ConnectionEvent {
+        let mut events = self.change(socket(cookie, ends.0, ends.1), old, State::Close, how);
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+
+    fn look(
+        &mut self,
+        occasion: Occasion,
+        rows: &[SocketRow],
+        holders: &[(u64, u32)],
+    ) -> Vec<ConnectionEvent> {
+        let rows: Vec<_> = rows.to_vec();
+        let mut look = Look { sockets: rows, began: self.now, ..Look::default() };
+        look.port_ranges.insert(1, (32768, 60999));
+        look.holders =
+            Holders::of_each(holders.iter().map(|(inode, pid)| (*inode, Holder { pid: *pid, fd: 3 })));
+        for (_, pid) in holders {
+            self.processes.learn_one(&row_of(*pid));
+        }
+        self.now += 1_000;
+        let mut out = Vec::new();
+        self.tracker.merge(self.now, &look, occasion, &HashSet::new(), &self.processes, &mut out);
+        out
+    }
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    born: Born,
+    listener: Option<u64>,
+    owner: Option<Owner>,
+    first_fin: Option<Side>,
+    done: bool,
+    dead: bool,
+    errno: i32,
+}
+
+const HOW: How = How {
+    born: Born::Unseen,
+    listener: None,
+    owner: None,
+    first_fin: None,
+    done: false,
+    dead: false,
+    errno: 0,
+};
+
+fn owner(pid: u32, at: u64) -> Option<Owner> {
+    Some(Owner { key: key(pid), tid: pid, at })
+}
+
+fn row_of(pid: u32) -> ProcessRow {
+    ProcessRow {
+        key: key(pid),
+        ppid: 1,
+        comm: format!("p{pid}").into(),
+        uid: 0,
+        auid: None,
+        image: crate::model::Image::unknown(),
+        argv0: Box::default(),
+        cgroup: "/".into(),
+        kernel: false,
+    }
+}
+
+fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
+    SocketRow {
+        proto: Proto::Tcp,
+        family: Family::Ipv4,
+        mapped: false,
+        netns: 1,
+        cookie,
+        inode: cookie * 100,
+        uid: 0,
+        local: at(local),
+        remote: remote.map(at),
+        state,
+        recv_q: 0,
+        send_q: 0,
+        v6only: None,
+        subflow: false,
+        mptcp: false,
+        bytes: None,
+    }
+}
+
+/// Event, side, basis, confidence, originator, process on this end, process at the other end.
+fn told(event: &ConnectionEvent) -> String {
+    let pid = |actor: Option<&Actor>| actor.map_or("-".into(), |actor| actor.process.key.pid.to_string());
+    let end = &event.end;
+    format!(
+        "{} {} {} {} {} {} {}",
+        event.kind.name(),
+        end.verdict.side.name(),
+        end.verdict.basis.name(),
+        end.verdict.confidence.name(),
+        pid(end.originator.as_ref()),
+        pid(end.process.as_ref()),
+        pid(end.peer.as_ref().and_then(|peer| peer.process.as_ref())),
+    )
+}
