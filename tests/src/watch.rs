@@ -44,12 +44,38 @@ pub struct Log {
 }
 
 impl Watch {
-    /// Starts it, with `arguments` after `watch --json`, and waits until it is ready.
+    /// Starts it, with `arguments` after `watch --json`, and waits until it is ready. It shows the calling
+    /// thread's namespace: all others' events, the floods of other tests among them, would be read for
+    /// nothing.
     ///
     /// # Panics
     /// When it does not get ready.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::showing(&["--netns", "self"], arguments)
+    }
+
+    /// The same for several namespaces with wires between them.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn on_wires(arguments: &[&str]) -> Self {
+        Self::showing(&["--local", "10.0.0.0/8"], arguments)
+    }
+
+    /// The same for whatever `arguments` show.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn everywhere(arguments: &[&str]) -> Self {
+        Self::showing(&[], arguments)
+    }
+
+    fn showing(filter: &[&str], arguments: &[&str]) -> Self {
+        let own = arguments.iter().any(|argument| filter.first() == Some(argument));
+        let arguments = &[arguments, if own { &[] } else { filter }].concat();
         let mut command = Command::new(binary());
         command.args(["watch", "--json"]).args(arguments).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));

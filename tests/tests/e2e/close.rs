@@ -252,7 +252,7 @@ fn by_both_at_once() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
     let (mut server, mut client) = (there.inside(actor), here.inside(actor));
-    let mut watch = here.inside(|| Watch::start(&["--states"]));
+    let mut watch = here.inside(|| Watch::on_wires(&["--states"]));
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");

@@ -86,12 +86,12 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
         let mut cast = Cast::new();
         let cases = cases(&cast);
         let scene = [tests::netns(), cast.elsewhere.inum()];
-        let mut reference = Watch::start(&["--no-seed"]);
+        let mut reference = Watch::everywhere(&["--no-seed"]);
         let mut watches: Vec<_> = cases
             .iter()
             .map(|case| {
                 let arguments = case.arguments.iter().map(String::as_str);
-                Watch::start(&arguments.chain(["--no-seed"]).collect::<Vec<_>>())
+                Watch::everywhere(&arguments.chain(["--no-seed"]).collect::<Vec<_>>())
             })
             .collect();
         cast.play();
@@ -257,7 +257,7 @@ fn a_filter_decides_what_is_shown_and_not_what_is_known() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
-        let mut watch = Watch::start(&["--event", "close", "--origin", "remote", "--netns", "self"]);
+        let mut watch = Watch::everywhere(&["--event", "close", "--origin", "remote", "--netns", "self"]);
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.say("accept");
         client.say("close");
@@ -281,7 +281,7 @@ fn a_filter_decides_what_is_shown_and_not_what_is_known() {
 #[test]
 fn tcp_is_all_there_is_so_far() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&["--proto", "tcp", "--netns", "self"]);
+        let mut watch = Watch::everywhere(&["--proto", "tcp", "--netns", "self"]);
         let mut client = actor();
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         watch.at("fail", end(2000, 6000));

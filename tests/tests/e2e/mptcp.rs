@@ -156,7 +156,7 @@ impl Hosts {
 #[test]
 fn subflows_are_no_connections() {
     let mut hosts = Hosts::new();
-    let watch = Watch::start(&[]);
+    let watch = Watch::on_wires(&[]);
     hosts.connect();
     hosts.are_told_as_one(watch, &["open", "close"], &["open", "accept", "close"]);
 }
@@ -165,7 +165,7 @@ fn subflows_are_no_connections() {
 fn one_that_is_older_than_netwatch() {
     let mut hosts = Hosts::new();
     hosts.connect();
-    hosts.are_told_as_one(Watch::start(&[]), &["seed", "close"], &["seed", "close"]);
+    hosts.are_told_as_one(Watch::on_wires(&[]), &["seed", "close"], &["seed", "close"]);
 }
 
 /// One end is MPTCP's, and the connection falls back.

@@ -38,10 +38,10 @@ fn two_flows(watch: &mut Watch, event: &str, netns: [&Netns; 2], twins: &[(Actor
 #[test]
 fn the_same_addresses_in_two_namespaces_are_two_flows() {
     let netns = [&Netns::fresh(), &Netns::fresh()];
-    let mut live = Watch::start(&[]);
+    let mut live = Watch::everywhere(&["--port", "2000"]);
     let mut twins = netns.map(twins);
     two_flows(&mut live, "open", netns, &twins);
-    let mut seeded = Watch::start(&[]);
+    let mut seeded = Watch::everywhere(&["--port", "2000"]);
     two_flows(&mut seeded, "seed", netns, &twins);
     // One ends, and the other does not.
     twins[0].0.say("close");
@@ -59,7 +59,7 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 fn ends_in_two_namespaces_are_one_flow() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
-    let mut live = Watch::start(&[]);
+    let mut live = Watch::on_wires(&[]);
     let (mut client, mut server) = (here.inside(actor), there.inside(actor));
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));
@@ -78,7 +78,7 @@ fn ends_in_two_namespaces_are_one_flow() {
         }),
     );
 
-    let mut seeded = Watch::start(&[]);
+    let mut seeded = Watch::on_wires(&[]);
     let (connected, accepted) = (seeded.at("seed", ends[0]), seeded.at("seed", ends[1]));
     assert_eq!(connected["flow"], accepted["flow"]);
     assert_has(
@@ -179,9 +179,9 @@ impl Pair {
 #[test]
 fn nothing_is_joined_that_does_not_belong_together() {
     let wire = Wire::default();
-    let live = Watch::start(&[]);
+    let live = Watch::on_wires(&[]);
     let mut pairs = [Pair::on(&wire), Pair::on(&wire)];
-    let seeded = Watch::start(&[]);
+    let seeded = Watch::on_wires(&[]);
     for pair in &mut pairs {
         pair.close();
     }
@@ -202,13 +202,13 @@ fn nothing_is_joined_that_does_not_belong_together() {
 #[test]
 fn an_end_that_lost_its_peer_is_nobody_else_s() {
     let wire = Wire::default();
-    let live = Watch::start(&[]);
+    let live = Watch::on_wires(&[]);
     let mut old = Pair::on(&wire);
     // The reset does not get there.
     old.here.inside(|| loses(&wire.b));
     old.client.say("linger0");
     old.client.say("close");
-    let seeded = Watch::start(&[]);
+    let seeded = Watch::on_wires(&[]);
     let mut new = Pair::on(&wire);
     new.close();
     old.server.say("linger0");

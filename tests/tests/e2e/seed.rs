@@ -137,7 +137,7 @@ fn one_seed_for_each_socket_and_first_of_all() {
         server.say("listen 127.0.0.1:6000 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.say("accept");
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::everywhere(&["--event", "seed"]);
         let seeded = usize::try_from(watch.ready()["seeded"].as_u64().unwrap()).unwrap();
         let is_seed = |event: &Value| kind(event) == "seed";
         watch.expect_times("as many seeds as ready says", seeded, is_seed);

@@ -140,7 +140,7 @@ fn an_answer_is_not_taken_for_a_question() {
 fn through_a_wire() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
-    let mut watch = Watch::start(&[]);
+    let mut watch = Watch::on_wires(&[]);
     let (mut client, mut server) = (here.inside(actor), there.inside(actor));
     server.say(&format!("udp bind {b}:53"));
     client.say(&format!("udp bind {a}:2000"));
