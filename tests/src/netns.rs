@@ -88,6 +88,10 @@ pub struct Wire {
     pub nobody: String,
 }
 
+/// Of a wire's ends.
+const A_MAC: &str = "02:00:00:00:00:0a";
+const B_MAC: &str = "02:00:00:00:00:0b";
+
 /// Nobody's.
 const LOST_MAC: &str = "02:00:00:00:00:99";
 
@@ -121,8 +125,6 @@ impl Wire {
     /// # Panics
     /// When that fails.
     pub fn connects(&self, a: &Netns, b: &Netns) {
-        const A_MAC: &str = "02:00:00:00:00:0a";
-        const B_MAC: &str = "02:00:00:00:00:0b";
         a.inside(|| ip(&format!("link add name veth type veth peer name veth netns {}", b.path())));
         for (here, mac, address, there, there_mac) in
             [(a, A_MAC, &self.a, &self.b, B_MAC), (b, B_MAC, &self.b, &self.a, A_MAC)]
@@ -134,6 +136,18 @@ impl Wire {
                 ip(&format!("neigh add {there} lladdr {there_mac} dev veth"));
                 loses(&self.lost);
             });
+        }
+    }
+}
+
+impl Wire {
+    /// What the two send each other gets there again, after [`loses`].
+    ///
+    /// # Panics
+    /// When there is no such wire.
+    pub fn mends(&self, a: &Netns, b: &Netns) {
+        for (here, there, mac) in [(a, &self.b, B_MAC), (b, &self.a, A_MAC)] {
+            here.inside(|| ip(&format!("neigh replace {there} lladdr {mac} dev veth")));
         }
     }
 }

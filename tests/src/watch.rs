@@ -226,7 +226,13 @@ impl Watch {
             ended => format!("{ended:?}: {}", self.stderr.recv_timeout(PATIENCE).unwrap_or_default()),
         };
         let rest = last.join("\n");
-        panic!("in vain: {what}; netwatch {end}; the last of {all} events here ({own}):\n{rest}");
+        // Where nothing comes of other tests either, it is netwatch that stands still.
+        let newest = self.events.last().map_or(&Value::Null, |event| &event["ts"]);
+        let (read, now) = (self.events.len(), jiff::Timestamp::now());
+        panic!(
+            "in vain: {what}; netwatch {end}; {read} events, the newest of {newest}, now {now}; \
+             the last of {all} events here ({own}):\n{rest}"
+        );
     }
 }
 

@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Watch, assert_has, end, in_fresh_netns, kind, service, until};
+use tests::{Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind, loses, service, until};
 
 use crate::expect::{CONN, Conn, used_by};
+use crate::table::table_of_kernel;
 use crate::{actor, endpoint, port_of};
 
 /// Two listeners on one address.
@@ -306,6 +307,54 @@ fn two_of_the_same_tuple_wait_to_be_accepted() {
         let log = watch.finish();
         assert_eq!(log.kinds(CONN.server_end()), ["open", "close", "open", "accept", "accept"]);
     });
+}
+
+/// Each connects to the other, and netwatch comes when both have tried once. As TCP has it, one may be answered
+/// before it tries again: then only the other sees that it was a crossing.
+#[test]
+fn a_simultaneous_open_that_is_older_than_netwatch() {
+    crossing(["SYN_SENT", "SYN_SENT"]);
+}
+
+/// When netwatch comes, the one has heard of the other already, and its answer got lost.
+#[test]
+fn a_simultaneous_open_of_which_half_is_older_than_netwatch() {
+    crossing(["SYN_SENT", "SYN_RECV"]);
+}
+
+fn crossing(states: [&str; 2]) {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    let wire = Wire::between(&here, &there);
+    let Wire { a, b, .. } = &wire;
+    let mut ends = [here.inside(actor), there.inside(actor)];
+    here.inside(|| loses(b));
+    there.inside(|| loses(a));
+    ends[0].say(&format!("connect {a}:2000 {b}:6000 nonblocking"));
+    ends[1].say(&format!("connect {b}:6000 {a}:2000 nonblocking"));
+    if states[1] == "SYN_RECV" {
+        wire.mends(&here, &there);
+        there.inside(|| loses(a));
+        until("the other's SYN came", || {
+            let table = there.inside(table_of_kernel);
+            table.values().any(|(state, ..)| state == "SYN-RECV")
+        });
+    }
+    let mut watch = Watch::start(&[]);
+    let at = [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))];
+    let seeds = at.map(|end| watch.at("seed", end));
+    wire.mends(&here, &there);
+    for end in &mut ends {
+        end.say("finish");
+    }
+    let opens = at.map(|end| watch.at("open", end));
+    for (((seed, open), process), state) in seeds.iter().zip(&opens).zip(&ends).zip(states) {
+        assert_eq!(seed["state"], state);
+        assert_has(open, json!({"id": seed["id"], "process": process.object()}));
+        assert_has(&open["origin"], json!({"confidence": "observed", "process": process.object()}));
+        assert!(["local", "both"].iter().any(|side| open["origin"]["side"] == *side), "{open:#}");
+        assert_ne!(open["origin"]["basis"], "none");
+    }
+    assert!(opens.iter().any(|open| open["origin"]["side"] == "both"), "{:#} {:#}", opens[0], opens[1]);
 }
 
 /// What is reported is what the kernel used, and not what stood in memory before or after.
