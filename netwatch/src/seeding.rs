@@ -33,6 +33,8 @@ pub fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -> Vec<O
             let remote = row.remote?;
             let peer = index.ends.peer(row.netns, row.proto, row.local, remote);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
+            // That the other end connected is no proof that this one did not.
+            let there = there.filter(|_| !index.may_be_of_two(row));
             let verdict = settle(here, there).unwrap_or_else(|| {
                 port_ranges
                     .get(&row.netns)
@@ -86,6 +88,15 @@ impl Index {
         self.listeners.find(row.netns, row.proto, row.local).copied()
     }
 
+    /// A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast open
+    /// whose listener is gone: one look cannot tell which.
+    fn may_be_of_two(&self, row: &SocketRow) -> bool {
+        row.proto == Proto::Tcp
+            && row.state == State::SynRecv
+            && row.inode != 0
+            && !self.listeners.owned(row.netns, row.proto, row.local)
+    }
+
     /// What an end knows without its peer.
     fn alone(&self, row: &SocketRow) -> Option<Verdict> {
         if row.remote == Some(row.local) {
@@ -98,11 +109,8 @@ impl Index {
             });
         }
         let listened = self.listeners.owned(row.netns, row.proto, row.local);
-        // A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast
-        // open whose listener is gone: one look cannot tell which.
-        let ambiguous = row.state == State::SynRecv && row.inode != 0 && !listened;
         Verdict::from_state(row.state)
-            .filter(|_| row.proto == Proto::Tcp && !ambiguous)
+            .filter(|_| row.proto == Proto::Tcp && !self.may_be_of_two(row))
             .or(listened.then_some(Verdict::LISTENER))
     }
 }
@@ -232,6 +240,12 @@ mod tests {
         assert_eq!(told(&rows), ["unknown none unknown"]);
         rows[0].inode = 0;
         assert_eq!(told(&rows), ["remote handshake observed"]);
+        // Nor is it where the other half is seen too.
+        let rows = [
+            socket(1, State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001"),
+            socket(1, State::SynSent, "10.0.0.9:40001", "10.0.0.1:40000"),
+        ];
+        assert_eq!(told(&rows), ["unknown none unknown", "local handshake observed 1"]);
     }
 
     #[test]

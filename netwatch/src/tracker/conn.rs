@@ -30,6 +30,8 @@ pub(super) struct Conn {
     /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins
     /// without.
     pub(super) held: Option<(u64, Kind)>,
+    /// It may have called connect() as well as its peer: that the peer did is no proof of anything.
+    pub(super) undecided: bool,
     /// What its subflow failed with: an MPTCP socket gets to know that too late.
     pub(super) subflow_errno: i32,
 }
@@ -72,6 +74,7 @@ impl Conn {
             peer: None,
             told: false,
             held: None,
+            undecided: false,
             subflow_errno: 0,
         }
     }
@@ -181,12 +184,23 @@ impl Conn {
         }
     }
 
-    /// What the other end knows and this one does not.
+    /// A transition shows that both ends called connect().
+    pub(super) fn begun_by_both(&mut self) {
+        self.improve(Verdict::handshake(Side::Both));
+        self.end.verdict.side = Side::Both;
+    }
+
+    /// What the other end knows and this one does not. One that is still in its handshake does not know yet
+    /// whether it began the connection alone.
     pub(super) fn learn_from(&mut self, peer: &Self) {
-        if let Some(verdict) = Verdict::from_peer(peer.end.verdict) {
+        self.end.peer = Some(peer.party());
+        if self.undecided && peer.end.verdict.side != Side::Both {
+            return;
+        }
+        let settled = peer.established || peer.end.verdict.side == Side::Both;
+        if let Some(verdict) = Verdict::from_peer(peer.end.verdict).filter(|_| settled) {
             self.improve(verdict);
         }
-        self.end.peer = Some(peer.party());
         self.name_originator(Some(peer));
     }
 

@@ -190,7 +190,7 @@ impl Tracker {
                 let Some(conn) = self.conns.get_mut(&socket.key) else { return };
                 conn.end.state = change.new;
                 match (change.old, change.new) {
-                    (State::SynSent, State::SynRecv) => conn.end.verdict.side = Side::Both,
+                    (State::SynSent, State::SynRecv) => conn.begun_by_both(),
                     (_, State::FinWait1) => _ = conn.first_fin.get_or_insert(Side::Local),
                     (_, State::CloseWait) => _ = conn.first_fin.get_or_insert(Side::Remote),
                     _ => {}
@@ -261,7 +261,7 @@ impl Tracker {
                     conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
                     // Its own SYN_SENT was left before, by way of SYN_RECV.
                     if change.old == State::SynRecv {
-                        conn.end.verdict.side = Side::Both;
+                        conn.begun_by_both();
                     }
                 }
                 Born::Child => {
@@ -275,6 +275,10 @@ impl Tracker {
             }
             conn
         });
+        // Without data from its SYN it is no fast open: its own SYN crossed the other's.
+        if std::mem::take(&mut conn.undecided) && socket.via != Some(Via::Fastopen) {
+            conn.begun_by_both();
+        }
         if conn.end.verdict.basis != Basis::Connect && conn.end.verdict.side != Side::Local {
             self.born_of_listener(&mut conn, transition, processes);
         }
@@ -296,7 +300,7 @@ impl Tracker {
             return;
         }
         if socket.local == socket.remote {
-            conn.end.verdict.side = Side::Both;
+            conn.begun_by_both();
         }
         self.insert(conn);
         self.join(socket.key);

@@ -339,7 +339,7 @@ fn crossing(states: [&str; 2]) {
             table.values().any(|(state, ..)| state == "SYN-RECV")
         });
     }
-    let mut watch = Watch::start(&[]);
+    let mut watch = Watch::on_wires(&[]);
     let at = [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))];
     let seeds = at.map(|end| watch.at("seed", end));
     wire.mends(&here, &there);
