@@ -189,6 +189,15 @@ impl Tracker {
         }
     }
 
+    /// Lets an end know what the other one has come to know.
+    fn learn_from_peer(&mut self, cookie: u64) {
+        let Some(mut conn) = self.conns.remove(&cookie) else { return };
+        if let Some(peer) = conn.peer.and_then(|peer| self.conns.get(&peer)) {
+            conn.learn_from(peer);
+        }
+        self.conns.insert(cookie, conn);
+    }
+
     /// Lets the other end know what this one has come to know.
     fn teach_peer(&mut self, cookie: u64) {
         let Some(conn) = self.conns.remove(&cookie) else { return };

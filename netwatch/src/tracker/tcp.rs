@@ -118,7 +118,10 @@ impl Tracker {
             return;
         }
         conn.accepted_by(actor, socket.inode, via);
-        conn.tell(at, Kind::Accept, out);
+        self.learn_from_peer(cookie);
+        if let Some(conn) = self.conns.get_mut(&cookie) {
+            conn.tell(at, Kind::Accept, out);
+        }
         self.teach_peer(cookie);
         if cookie == 0 {
             // No later record will find it.

@@ -14,6 +14,9 @@ use crate::table::{table_of_kernel, table_of_log};
 /// Some are open at any time.
 const OPEN: usize = 20;
 
+/// Between two connections.
+const PAUSE: std::time::Duration = std::time::Duration::from_micros(300);
+
 /// Makes connections, and ends them, until it is told to stop.
 fn restless(stop: &AtomicBool) -> Vec<(TcpStream, TcpStream)> {
     let server = TcpListener::bind("127.0.0.1:6000").unwrap();
@@ -25,6 +28,8 @@ fn restless(stop: &AtomicBool) -> Vec<(TcpStream, TcpStream)> {
         if open.len() > OPEN {
             open.remove(0);
         }
+        // Faster than that, and what there is to tell is more than a slow machine's reader can take.
+        std::thread::sleep(PAUSE);
     }
     open
 }
