@@ -13,6 +13,9 @@ use crate::loss::{Loss, LossReason};
 use crate::snapshot::{self, Holders, Mptcp, ProcessRow, Scope, Sockets, holders, processes};
 use crate::tracker::Look;
 
+/// The counts are read this often: that takes some forty system calls.
+const LOOKS: Duration = Duration::from_millis(250);
+
 /// A flood that loses records would only lose more under a look: so it waits for this long a pause,
 const QUIET: Duration = Duration::from_millis(300);
 /// but no longer than this.
@@ -38,6 +41,8 @@ impl HostLook {
 pub(super) struct Healer {
     counter: LostCounter,
     told: Lost,
+    /// When the counts were last read.
+    looked: Instant,
     /// The first and the last loss that no look has healed.
     unhealed: Option<(Instant, Instant)>,
     look: Option<JoinHandle<Result<HostLook, AgentError>>>,
@@ -45,11 +50,17 @@ pub(super) struct Healer {
 
 impl Healer {
     pub(super) fn new(counter: LostCounter) -> Self {
-        Self { counter, told: [0; kind::COUNT as usize], unhealed: None, look: None }
+        Self { counter, told: [0; kind::COUNT as usize], looked: Instant::now(), unhealed: None, look: None }
     }
 
-    /// What was lost since the last call; `undecodable` is taken and set to 0.
+    /// What was lost since it was last told, if the counts are due.
+    pub(super) fn losses_if_due(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+        if self.looked.elapsed() < LOOKS { Vec::new() } else { self.losses(undecodable) }
+    }
+
+    /// What was lost since it was last told; `undecodable` is taken and set to 0.
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+        self.looked = Instant::now();
         let lost = self.counter.read(&self.told);
         let kinds: BTreeMap<_, _> = (0..)
             .zip(lost.iter().zip(&self.told))

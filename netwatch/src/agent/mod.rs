@@ -138,6 +138,20 @@ impl Agent {
         true
     }
 
+    /// The last of it: what is to be told when nothing more will be taken in, and what was lost.
+    ///
+    /// # Errors
+    /// Where the clock cannot be read.
+    pub fn finish(mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
+        let now = now()?;
+        for record in self.records.until(now) {
+            self.tables.apply(&record, out);
+        }
+        // Nothing is waited for any more.
+        self.tables.tracker.settle(u64::MAX, out);
+        Ok(self.healer.losses(&mut self.records.undecodable))
+    }
+
     /// To be called several times a second: returns what was lost since the last call, and heals. What
     /// healing finds is appended to `out`, to be told after the losses.
     ///
@@ -146,7 +160,7 @@ impl Agent {
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let losses = self.healer.losses(&mut self.records.undecodable);
+        let losses = self.healer.losses_if_due(&mut self.records.undecodable);
         if !losses.is_empty() {
             self.tables.doubt();
         }

@@ -100,8 +100,10 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
             log.flush();
         }
     }
-    // Detached before the reader is waited for.
-    drop(agent);
+    // Which detaches the probes, before the reader is waited for.
+    let losses = agent.finish(&mut events)?;
+    tell(&mut events, &mut log)?;
+    losses.iter().try_for_each(|loss| log.loss(loss))?;
     log.finish().map_or_else(closed, |()| Ok(ExitCode::SUCCESS))
 }
 
