@@ -211,24 +211,37 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             if new == tcp::CLOSE && old != tcp::LISTEN { sock::ending(sk) } else { (0, 0, 0) };
         (*record).sent = sent;
         (*record).received = received;
+        tell_known(record, known);
+        (*record).flags |= how;
+    }
+    entry.submit(0);
+    Some(0)
+}
+
+/// Fills in what is kept with a socket; zeros where nothing is.
+///
+/// # Safety
+/// `record` is the ring's memory, `known` a socket's storage.
+#[inline(always)]
+unsafe fn tell_known(record: *mut Change, known: Option<*mut Known>) {
+    // SAFETY: the caller's.
+    unsafe {
         if let Some(known) = known {
             (*record).listener = (*known).listener;
             (*record).began = (*known).began;
             (*record).owner_start = (*known).owner_start;
             (*record).owner_tgid = (*known).owner_tgid;
             (*record).owner_tid = (*known).owner_tid;
-            (*record).flags = (*known).flags | how;
+            (*record).flags = (*known).flags;
         } else {
             (*record).listener = 0;
             (*record).began = 0;
             (*record).owner_start = 0;
             (*record).owner_tgid = 0;
             (*record).owner_tid = 0;
-            (*record).flags = how;
+            (*record).flags = 0;
         }
     }
-    entry.submit(0);
-    Some(0)
 }
 
 /// Tells what an MPTCP socket does not know by itself yet: see [`change_flags::SUBFLOW`].
@@ -247,11 +260,7 @@ fn subflow(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         (*record).sock.cookie = cookie;
         sock::fill::<Typed>(sk, false, &mut (*record).sock);
         (*record).sock.flags |= sock_flags::MPTCP;
-        (*record).listener = 0;
-        (*record).began = 0;
-        (*record).owner_start = 0;
-        (*record).owner_tgid = 0;
-        (*record).owner_tid = 0;
+        tell_known(record, None);
         (*record).sent = 0;
         (*record).received = 0;
         let sk_err: u32 = if new == tcp::CLOSE { Typed::read(sk, offset!(sk_err)) } else { 0 };

@@ -252,8 +252,9 @@ fn begun(records: &[Record]) -> HashSet<u64> {
 fn begins(event: &SocketEvent) -> bool {
     match &event.act {
         Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } | Act::Born(_) => true,
-        // A child of a listener; the first of these comes only where every transition is asked for.
+        // With the cookie of its listener, perhaps, which began long before.
         Act::Change(_) if event.socket.via == Some(Via::Mptcp) => false,
+        // A child of a listener; the first of these comes only where every transition is asked for.
         Act::Change(change) => matches!(
             (change.old, change.new),
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)

@@ -61,10 +61,9 @@ pub struct ForkEvent {
 pub struct ExecEvent {
     /// With its new name.
     pub task: Task,
-    /// What it runs now; `file` has the device as the kernel numbers it inside.
+    /// What it runs now; `file` has the device as the kernel numbers it inside. Without a path where that
+    /// was too long for the record: its root's end would be missing.
     pub image: Arc<Image>,
-    /// The path is not whole: the root's end is missing, and so there is none in `image`.
-    pub path_cut: bool,
 }
 
 /// A cgroup's path.
@@ -144,11 +143,7 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         mntns: bytes.u32(offset_of!(Exec, mntns))?,
         args: Image::arguments(args),
     };
-    Ok(ProcessEvent::Exec(ExecEvent {
-        task: task(bytes, offset_of!(Exec, task))?,
-        image: Arc::new(image),
-        path_cut,
-    }))
+    Ok(ProcessEvent::Exec(ExecEvent { task: task(bytes, offset_of!(Exec, task))?, image: Arc::new(image) }))
 }
 
 /// The record has the components from the file up, each with its NUL.

@@ -106,15 +106,9 @@ impl Tracker {
         self.doubtful = true;
     }
 
-    /// How many ends there are, listeners included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.conns.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    /// Whether there are no ends, listeners included.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
 
@@ -123,14 +117,16 @@ impl Tracker {
     /// its addresses have to tell it from the others. `None` where it has none yet.
     fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
         let socket = &event.socket;
+        if socket.via != Some(Via::Mptcp) {
+            return Some(socket.cookie);
+        }
         let known = self.conns.get(&socket.cookie);
         let is_own = match &event.act {
-            Act::Listen(_) => true,
+            Act::Listen(_) | Act::Connect(_) | Act::Refused { .. } => true,
             Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
             _ => known.is_some_and(|conn| conn.end.remote.is_some()),
         };
-        let is_attempt = matches!(&event.act, Act::Connect(_) | Act::Refused { .. });
-        if socket.via != Some(Via::Mptcp) || is_own || is_attempt {
+        if is_own {
             return Some(socket.cookie);
         }
         if socket.remote.port == 0 {

@@ -97,14 +97,10 @@ impl Tracker {
         // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
         let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
         let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
-        if !self.conns.contains_key(&cookie)
-            && let Some(mut conn) = self.late.take(socket)
-        {
-            conn.accepted_by(actor, socket.inode, via);
-            conn.tell(at, Kind::Accept, out);
-            return;
-        }
         if !self.conns.contains_key(&cookie) {
+            if self.accept_late(at, socket, actor, via, out) {
+                return;
+            }
             // Before the handshake's end (fast open), or its first record was lost.
             let mut conn = Conn::new(at, socket, State::SynRecv);
             conn.key = cookie;
@@ -129,6 +125,21 @@ impl Tracker {
         }
     }
 
+    /// Tells the accept of a connection that is over already; false where there is no such.
+    fn accept_late(
+        &mut self,
+        at: u64,
+        socket: &Socket,
+        actor: &Actor,
+        via: Option<Via>,
+        out: &mut Vec<ConnectionEvent>,
+    ) -> bool {
+        let Some(mut conn) = self.late.take(socket) else { return false };
+        conn.accepted_by(actor, socket.inode, via);
+        conn.tell(at, Kind::Accept, out);
+        true
+    }
+
     pub(super) fn used(
         &mut self,
         at: u64,
@@ -139,10 +150,7 @@ impl Tracker {
     ) {
         let Some(conn) = self.conns.get_mut(&socket.key) else {
             // Over, but perhaps never accepted as far as any other probe saw.
-            if let Some(mut conn) = self.late.take(socket) {
-                conn.accepted_by(actor, socket.inode, via);
-                conn.tell(at, Kind::Accept, out);
-            }
+            self.accept_late(at, socket, actor, via, out);
             return;
         };
         if !conn.taken {

@@ -51,7 +51,7 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), path_cut: false })
+    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe) })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
