@@ -8,7 +8,7 @@ use super::{ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::listeners::Listening;
 use crate::model::{Proto, State, Via};
-use crate::origin::Verdict;
+use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
 use crate::snapshot::{Holders, SocketRow};
@@ -196,7 +196,8 @@ impl Tracker {
             conn.end.verdict = found.verdict;
         }
         conn.established = has_opened(row);
-        conn.undecided = row.state == State::SynRecv && conn.end.verdict == Verdict::UNKNOWN;
+        // One that came from a listener is known by its state.
+        conn.undecided = row.state == State::SynRecv && conn.end.verdict.basis > Basis::Listener;
         conn.held_by(row, look, processes);
         if row.remote.is_none() {
             self.listeners.insert(Listening::of(row), row.cookie);

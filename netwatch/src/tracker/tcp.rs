@@ -347,10 +347,13 @@ impl Tracker {
             _ => match self.listener_of(socket) {
                 Some(listener) => listener.party(),
                 None => {
-                    if self.listeners.owned(socket.netns, socket.proto, socket.local) && !self.doubtful {
+                    let owned =
+                        !self.doubtful && self.listeners.owned(socket.netns, socket.proto, socket.local);
+                    if owned {
                         conn.improve(Verdict::LISTENER);
                     }
-                    conn.taken = conn.end.process_basis == Some(ProcessBasis::Accept);
+                    let is_child = owned || change.born == Born::Child;
+                    conn.taken = !is_child || conn.end.process_basis == Some(ProcessBasis::Accept);
                     return;
                 }
             },

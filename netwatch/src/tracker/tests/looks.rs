@@ -180,3 +180,14 @@ fn a_flow_that_was_told_stands() {
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|event| event.end.flow == attempt.end.flow), "{found:?}");
 }
+
+#[test]
+fn half_of_a_simultaneous_open_came_from_no_listener() {
+    let mut host = Host::default();
+    let seeds = host.look(Occasion::Start, &[row(2, State::SynRecv, CLIENT, Some(SERVER))], &[(200, 22)]);
+    assert_eq!(told(&seeds[0]), "seed local port-range guessed 22 22 -");
+    let opened = host.change(socket(2, CLIENT, SERVER), State::SynRecv, State::Established, HOW);
+    assert_eq!(told(&opened[0]), "open both handshake observed 22 22 -");
+    // So nobody accepts it: whoever has it just uses it.
+    assert!(host.apply(socket(2, CLIENT, SERVER), Act::Use(task(22))).is_empty());
+}
