@@ -80,7 +80,6 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
     // type, and a socket comes first in it.
     unsafe {
         let sk = tcp.cast();
-        let net: *const core::ffi::c_void = Typed::read(sk, offset!(sk_net));
         (*call).sock = Sock {
             cookie,
             family,
@@ -88,7 +87,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote,
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
-            netns: Typed::read(net, offset!(net_inum)),
+            netns: sock::netns(sk),
             ..EMPTY
         };
     }

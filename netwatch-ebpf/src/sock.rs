@@ -124,9 +124,8 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
             port
         };
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
-        let net: *const c_void = M::read(sk, offset!(sk_net));
-        out.netns = M::read(net, offset!(net_inum));
-        out.inode = inode::<M>(sk);
+        out.netns = netns(sk);
+        out.inode = inode(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
             out.local = Untyped::read(sk, offset!(sk_v6_rcv_saddr));
@@ -145,16 +144,29 @@ pub(crate) const fn widen(v4: [u8; 4]) -> [u8; 16] {
     [v4[0], v4[1], v4[2], v4[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
+/// Inode number of the socket's network namespace.
+///
+/// # Safety
+/// `sk` is a `struct sock`.
+#[inline(always)]
+pub(crate) unsafe fn netns(sk: *const c_void) -> u32 {
+    // SAFETY: the caller's; every socket has one.
+    unsafe {
+        let net: *const c_void = Untyped::read(sk, offset!(sk_net));
+        Untyped::read(net, offset!(net_inum))
+    }
+}
+
 /// The socket's inode (`struct socket_alloc` puts it behind the `struct socket`), 0 while it has none.
 ///
 /// # Safety
-/// `sk` is a `struct sock`, readable as `M` says.
+/// `sk` is a `struct sock`.
 #[inline(always)]
-pub(crate) unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
+pub(crate) unsafe fn inode(sk: *const c_void) -> u64 {
     // SAFETY: `sk_socket` is a `struct socket` inside a `struct socket_alloc` (`net/socket.c`,
-    // sock_alloc_inode), or NULL; beyond the typed part only the helper may read.
+    // sock_alloc_inode), or NULL.
     unsafe {
-        let socket: *const c_void = M::read(sk, offset!(sk_socket));
+        let socket: *const c_void = Untyped::read(sk, offset!(sk_socket));
         if socket.is_null() {
             return 0;
         }

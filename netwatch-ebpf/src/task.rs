@@ -93,14 +93,14 @@ pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
     // SAFETY: the caller's; each offset is that of the member of this type, and a typed load through
     // a pointer that went away yields zero.
     unsafe {
-        let leader: *const c_void = Typed::read(task, offset!(task_leader));
-        let parent: *const c_void = Typed::read(task, offset!(task_parent));
-        let cred: *const c_void = Typed::read(task, offset!(task_cred));
-        out.start = Typed::read(leader, offset!(task_start));
+        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
+        let parent: *const c_void = Untyped::read(task, offset!(task_parent));
+        let cred: *const c_void = Untyped::read(task, offset!(task_cred));
+        out.start = Untyped::read(leader, offset!(task_start));
         out.tgid = tgid(task);
         out.tid = tid(task);
-        out.ppid = Typed::read(parent, offset!(task_tgid));
-        out.uid = Typed::read(cred, offset!(cred_euid));
+        out.ppid = Untyped::read(parent, offset!(task_tgid));
+        out.uid = Untyped::read(cred, offset!(cred_euid));
         out.auid = if offset!(task_loginuid) == Offsets::MISSING {
             u32::MAX
         } else {
@@ -119,8 +119,8 @@ pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
 unsafe fn cgroup_of(task: *const c_void) -> u64 {
     // SAFETY: as `fill`.
     unsafe {
-        let set: *const c_void = Typed::read(task, offset!(task_cgroups));
-        let cgroup: *const c_void = Typed::read(set, offset!(css_set_cgroup));
+        let set: *const c_void = Untyped::read(task, offset!(task_cgroups));
+        let cgroup: *const c_void = Untyped::read(set, offset!(css_set_cgroup));
         cgroup_id(cgroup)
     }
 }
@@ -128,12 +128,12 @@ unsafe fn cgroup_of(task: *const c_void) -> u64 {
 /// Id of a cgroup: the inode number of its directory.
 ///
 /// # Safety
-/// `cgroup` is a typed `struct cgroup`.
+/// `cgroup` is a `struct cgroup`.
 #[inline(always)]
 pub(crate) unsafe fn cgroup_id(cgroup: *const c_void) -> u64 {
     // SAFETY: the caller's.
     unsafe {
-        let node: *const c_void = Typed::read(cgroup, offset!(cgroup_node));
-        Typed::read(node, offset!(kernfs_id))
+        let node: *const c_void = Untyped::read(cgroup, offset!(cgroup_node));
+        Untyped::read(node, offset!(kernfs_id))
     }
 }

@@ -160,12 +160,11 @@ fn tell(
     // SAFETY: the ring's memory, sized for the record; every byte of it is written. `sk` is a socket.
     unsafe {
         (*record).header = emit::header(kind::FLOW);
-        let net: *const c_void = Untyped::read(sk, offset!(sk_net));
         let family: u16 = Untyped::read(sk, offset!(sk_family));
         (*record).sock = Sock {
             cookie,
-            inode: sock::inode::<Untyped>(sk),
-            netns: Untyped::read(net, offset!(net_inum)),
+            inode: sock::inode(sk),
+            netns: sock::netns(sk),
             family: ends.family,
             local_port: local.1,
             remote_port: remote.1,

@@ -1,8 +1,15 @@
 //! Resolves [`Offsets`] from the running kernel's BTF. Rust emits no CO-RE relocations, so the programs
 //! take their offsets as read-only globals instead.
 
-use btf_rs::{Btf, Struct, Type};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+
+use btf_rs::{Backend, Btf, Struct, Type};
 use netwatch_common::{Need, Offsets};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::KernelError;
 
@@ -15,8 +22,44 @@ pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// [`KernelError::NoBtf`] where the kernel has no BTF, [`KernelError::Member`] where it lacks a member
 /// that the programs cannot do without.
 pub(super) fn resolve() -> Result<Offsets, KernelError> {
-    let btf = Btf::from_file(VMLINUX).map_err(|error| KernelError::NoBtf(error.to_string()))?;
-    resolve_with(|path, need| member(&btf, path, need))
+    let btf = open().map_err(KernelError::NoBtf)?;
+    let types = Types::of(&btf);
+    resolve_with(|path, need| member(&types, path, need))
+}
+
+/// The kernel's types, mapped: of a hundred thousand some thirty are wanted, so parsing them all, as the
+/// reader's other way does, is most of the time that a start takes. The kernel's own file can be mapped
+/// since 6.16 only (`kernel/bpf/sysfs_btf.c`), so it is a copy.
+fn open() -> Result<Btf, String> {
+    let types = std::fs::read(VMLINUX).map_err(|error| error.to_string())?;
+    let copy = memfd_create(c"btf", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
+    let mut copy = File::from(copy);
+    copy.write_all(&types).map_err(|error| error.to_string())?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
+}
+
+/// The kernel's types, with each structure looked up once.
+struct Types<'a> {
+    btf: &'a Btf,
+    found: RefCell<HashMap<String, Option<Struct>>>,
+}
+
+impl<'a> Types<'a> {
+    fn of(btf: &'a Btf) -> Self {
+        Self { btf, found: RefCell::default() }
+    }
+
+    fn structure(&self, name: &str) -> Option<Struct> {
+        let look = || {
+            let types = self.btf.resolve_types_by_name(name).ok()?;
+            types.into_iter().find_map(|found| match found {
+                Type::Struct(found) => Some(found),
+                _ => None,
+            })
+        };
+        self.found.borrow_mut().entry(name.to_owned()).or_insert_with(look).clone()
+    }
 }
 
 fn resolve_with(find: impl Fn(&str, Need) -> Option<u32>) -> Result<Offsets, KernelError> {
@@ -32,14 +75,10 @@ fn resolve_with(find: impl Fn(&str, Need) -> Option<u32>) -> Result<Offsets, Ker
 }
 
 /// Offset of `structure.member.member`: in bytes, or in bits where a bit-field of one bit is needed.
-fn member(btf: &Btf, path: &str, need: Need) -> Option<u32> {
+fn member(types: &Types<'_>, path: &str, need: Need) -> Option<u32> {
+    let btf = types.btf;
     let mut names = path.split('.');
-    let structure = names.next()?;
-    let mut current =
-        btf.resolve_types_by_name(structure).ok()?.into_iter().find_map(|found| match found {
-            Type::Struct(found) => Some(found),
-            _ => None,
-        })?;
+    let mut current = types.structure(names.next()?)?;
     let mut offset = 0;
     let mut names = names.peekable();
     while let Some(name) = names.next() {
