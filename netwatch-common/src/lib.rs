@@ -6,11 +6,13 @@
 //! order, ports included; addresses are in network byte order, IPv4 in the first four bytes of 16.
 #![no_std]
 
+mod knobs;
 mod offsets;
 mod process;
 mod sock;
 mod udp;
 
+pub use knobs::Knobs;
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,

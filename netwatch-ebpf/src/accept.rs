@@ -1,17 +1,24 @@
-//! The exits of accept(2) and accept4(2): who took a connection off its listener.
+//! Who took a connection off its listener.
 //!
-//! The descriptor that the call returns leads to the socket; the address in the caller's buffer is
-//! never looked at, it may be NULL or rewritten. Calls that were blocked before netwatch started are
-//! seen as well. io_uring and socketcall(2) do not pass here.
+//! The exit of `inet_accept` (`net/ipv4/af_inet.c`) has the new socket with its file's inode, whatever the way
+//! in: system call, io_uring, 32-bit socketcall, the kernel's own servers. Where functions cannot be probed at
+//! their exit, `security_sock_graft`, which it calls at its end, has both as well; a kretprobe has not, and
+//! loses calls when as many threads as it has slots are blocked in accept(). Beside either stand the exits of
+//! accept(2) and accept4(2), which see calls that were blocked before netwatch started. There the descriptor
+//! that the call returns leads to the socket; the address in the caller's buffer is never looked at, it may be
+//! NULL or rewritten. Where these alone can be had, an accept by io_uring or socketcall(2) is told by the
+//! first use of the connection.
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::btf_maps::LruHashMap;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{btf_map, fexit, kprobe, tracepoint};
+use aya_ebpf::programs::{FExitContext, ProbeContext, TracePointContext};
 use netwatch_common::{Begin, kind, sock_flags};
 
 use crate::connect::SYSCALL_RESULT;
-use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::mem::{Current, Memory, Typed, Untyped, offset};
 use crate::{emit, sock, task};
 
 /// `include/uapi/linux/stat.h`
@@ -21,50 +28,105 @@ const S_IFSOCK: u16 = 0o140_000;
 /// `include/net/tcp_states.h`
 const SYN_RECV: u8 = 3;
 
+/// What a thread accepted last, so that the exit of its system call does not tell it again. A thread that is
+/// forgotten has it told twice, which the agent sees to.
+#[btf_map]
+static ACCEPTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
+
+#[fexit(function = "inet_accept")]
+fn inet_accept(ctx: FExitContext) -> i32 {
+    // Whatever the number of arguments (3 since 6.10, 4 before), the second is the new socket.
+    let socket: *const c_void = ctx.arg(1);
+    // SAFETY: a `struct socket`; it has no `struct sock`, and reads give zeros, where the call failed.
+    let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
+    // SAFETY: as above.
+    if unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow(sk) } {
+        // SAFETY: as above.
+        note(unsafe { sock::cookie(sk) });
+        tell::<Typed>(sk);
+    }
+    0
+}
+
+#[kprobe(function = "security_sock_graft")]
+fn security_sock_graft(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg::<*const c_void>(0) {
+        // SAFETY: a `struct sock` of any family.
+        unsafe {
+            let family: u16 = Untyped::read(sk, offset!(sk_family));
+            let inet = family == sock::AF_INET || family == sock::AF_INET6;
+            if inet && sock::is_ours::<Untyped>(sk) && !sock::is_subflow(sk) {
+                note(Untyped::read(sk, offset!(sk_cookie)));
+                tell::<Untyped>(sk);
+            }
+        }
+    }
+    0
+}
+
 #[tracepoint(category = "syscalls", name = "sys_exit_accept")]
 fn sys_exit_accept(ctx: TracePointContext) -> u32 {
-    let _ = accepted(&ctx);
+    let _ = returned(&ctx);
     0
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_accept4")]
 fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
-    let _ = accepted(&ctx);
+    let _ = returned(&ctx);
     0
 }
 
 #[inline(always)]
-fn accepted(ctx: &TracePointContext) -> Option<()> {
+fn note(cookie: u64) {
+    // Without it the accept is told twice.
+    let _ = ACCEPTED.insert(bpf_get_current_pid_tgid(), cookie, 0);
+}
+
+#[inline(always)]
+fn returned(ctx: &TracePointContext) -> Option<()> {
     // SAFETY: within the tracepoint's record.
     let fd: i64 = unsafe { ctx.read_at(SYSCALL_RESULT) }.ok()?;
     if fd < 0 {
         return None;
     }
-    let current = task::current();
-    let sk = socket_of(current, fd as u32)?;
+    let sk = socket_of(task::current(), fd as u32)?;
     // SAFETY: `socket_of` found a `struct sock`.
     if !unsafe { sock::is_ours::<Untyped>(sk) } {
         return None;
     }
+    // SAFETY: as above.
+    let cookie: u64 = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
+    // SAFETY: a copy of the item.
+    if cookie != 0 && unsafe { ACCEPTED.get(bpf_get_current_pid_tgid()) } == Some(&cookie) {
+        return None;
+    }
+    tell::<Untyped>(sk);
+    None
+}
+
+#[inline(always)]
+fn tell<M: Memory>(sk: *const c_void) -> Option<()> {
+    let current = task::current();
     let mut entry = emit::reserve::<Begin>(kind::ACCEPT)?;
     let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written. `sk` is a `struct sock`.
     unsafe {
         (*record).header = emit::header(kind::ACCEPT);
-        // Programs of this type may not ask for the cookie; it is there if anyone ever did.
+        // Not every type of program may ask for the cookie; it is there if anyone ever did.
         (*record).sock.cookie = Untyped::read(sk, offset!(sk_cookie));
         // The socket may be closed already: its number then stands in `inet_sport` only.
-        sock::fill::<Untyped>(sk, true, &mut (*record).sock);
+        sock::fill::<M>(sk, true, &mut (*record).sock);
         // Taken before the handshake's end.
         if Untyped::read::<u8>(sk, offset!(sk_state)) == SYN_RECV {
             (*record).sock.flags |= sock_flags::FASTOPEN;
         }
         task::fill(current, &mut (*record).task);
+        (*record).task.flags |= task::way(current);
         (*record).result = 0;
         (*record).pad = 0;
     }
     entry.submit(0);
-    None
+    Some(())
 }
 
 /// The `struct sock` behind a descriptor of the current task.
@@ -73,7 +135,7 @@ fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void> {
     // SAFETY: the current task's table stays while it is inside its own system call; a descriptor
     // that another thread closes meanwhile gives a file that is checked to be a socket, or zeros.
     unsafe {
-        let files: *const c_void = Typed::read(current, offset!(task_files));
+        let files: *const c_void = Current::read(current, offset!(task_files));
         let table: *const c_void = Untyped::read(files, offset!(files_fdt));
         let max: u32 = Untyped::read(table, offset!(fdt_max));
         if fd >= max {

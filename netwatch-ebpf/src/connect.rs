@@ -1,21 +1,27 @@
 //! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it
 //! within the call without an error on the socket, so the call's own result is the only witness.
 //!
-//! `cgroup/connect4` and `connect6` run with the socket and the kernel's own copy of the address
-//! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); the exit of connect(2) has the errno. A map keyed by
-//! thread joins the two. It is the entry of connect(2) that makes an item in it, so that io_uring, which
-//! runs the hooks and not the exit, leaves none behind. Where the cgroup hooks cannot be attached such
+//! A map keyed by thread joins the beginning of a call with its end. Best are entry and exit of `tcp_v4_connect`
+//! and `tcp_v6_connect` (fentry and fexit, else kprobe and kretprobe), which io_uring passes as well and which
+//! have the kernel's own copy of the address. Where functions cannot be probed, the exit of connect(2) has the
+//! errno, and `cgroup/connect4` and `connect6` the socket and the kernel's copy of the address
+//! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); there it is the entry of connect(2) that makes an item in the
+//! map, so that io_uring, which runs the hooks and not the exit, leaves none behind. Without any of these such
 //! attempts are not seen.
+
+use core::ffi::c_void;
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
-use aya_ebpf::macros::{btf_map, cgroup_sock_addr, tracepoint};
-use aya_ebpf::programs::{SockAddrContext, TracePointContext};
+use aya_ebpf::macros::{btf_map, cgroup_sock_addr, fentry, fexit, kprobe, kretprobe, tracepoint};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RetProbeContext, SockAddrContext, TracePointContext,
+};
 use netwatch_common::{Begin, Sock, kind};
 
-use crate::mem::{Memory as _, Typed, offset};
+use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::{emit, sock, task};
 
 /// Threads that can be inside connect() at once. One more is not followed, and counted.
@@ -35,6 +41,113 @@ struct Call {
 
 #[btf_map]
 static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
+
+#[fentry(function = "tcp_v4_connect")]
+fn tcp_v4_connect_enter(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg(0);
+    // SAFETY: the function's typed argument.
+    let _ = begun(sk, ctx.arg(1), sock::AF_INET, unsafe { sock::cookie(sk) });
+    0
+}
+
+#[fentry(function = "tcp_v6_connect")]
+fn tcp_v6_connect_enter(ctx: FEntryContext) -> i32 {
+    let sk = ctx.arg(0);
+    // SAFETY: the function's typed argument.
+    let _ = begun(sk, ctx.arg(1), sock::AF_INET6, unsafe { sock::cookie(sk) });
+    0
+}
+
+/// Behind the three arguments of each lies what it returns.
+const CONNECT_RESULT: usize = 3;
+
+#[fexit(function = "tcp_v4_connect")]
+fn tcp_v4_connect_leave(ctx: FExitContext) -> i32 {
+    let _ = ended(ctx.arg::<i32>(CONNECT_RESULT).into());
+    0
+}
+
+#[fexit(function = "tcp_v6_connect")]
+fn tcp_v6_connect_leave(ctx: FExitContext) -> i32 {
+    let _ = ended(ctx.arg::<i32>(CONNECT_RESULT).into());
+    0
+}
+
+#[kprobe(function = "tcp_v4_connect")]
+fn tcp_v4_connect_entry(ctx: ProbeContext) -> u32 {
+    let _ = probed(&ctx, sock::AF_INET);
+    0
+}
+
+#[kprobe(function = "tcp_v6_connect")]
+fn tcp_v6_connect_entry(ctx: ProbeContext) -> u32 {
+    let _ = probed(&ctx, sock::AF_INET6);
+    0
+}
+
+#[kretprobe(function = "tcp_v4_connect")]
+fn tcp_v4_connect_return(ctx: RetProbeContext) -> u32 {
+    let _ = ended(ctx.ret::<i32>().into());
+    0
+}
+
+#[kretprobe(function = "tcp_v6_connect")]
+fn tcp_v6_connect_return(ctx: RetProbeContext) -> u32 {
+    let _ = ended(ctx.ret::<i32>().into());
+    0
+}
+
+#[inline(always)]
+fn probed(ctx: &ProbeContext, family: u16) -> Option<()> {
+    let sk: *const c_void = ctx.arg(0)?;
+    // This type of program may not ask for a cookie: the socket has one since it was made (`cookie.rs`).
+    // SAFETY: a `struct sock`.
+    let cookie = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
+    begun(sk, ctx.arg(1)?, family, cookie)
+}
+
+/// Where port and address lie in a `sockaddr_in` and a `sockaddr_in6` (`include/uapi/linux/in.h`, `in6.h`).
+const PORT: u32 = 2;
+const SIN_ADDR: u32 = 4;
+const SIN6_ADDR: u32 = 8;
+
+/// `address` is the kernel's own copy.
+#[inline(always)]
+fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) -> Option<()> {
+    // SAFETY: a `struct sock` of TCP; the helper reads. A subflow of MPTCP is connected by the kernel.
+    if cookie == 0 || unsafe { sock::is_subflow(sk) } {
+        return None;
+    }
+    // tcp_v6_connect hands a mapped address on to tcp_v4_connect.
+    if call_of(cookie).is_some() {
+        return None;
+    }
+    // SAFETY: as above, and an address of at least the family's length where the family is right.
+    let sock = unsafe {
+        if Untyped::read::<u16>(address, 0) != family {
+            return None;
+        }
+        Sock {
+            cookie,
+            family,
+            protocol: sock::IPPROTO_TCP as u8,
+            remote: if family == sock::AF_INET {
+                sock::widen(Untyped::read(address, SIN_ADDR))
+            } else {
+                Untyped::read(address, SIN6_ADDR)
+            },
+            remote_port: u16::from_be(Untyped::read(address, PORT)),
+            local_port: Untyped::read(sk, offset!(sk_num)),
+            netns: sock::netns(sk),
+            ..EMPTY
+        }
+    };
+    let call = Call { sock, syn_sent: 0, gave_up: 0 };
+    if CALLS.insert(thread(), call, 0).is_err() {
+        emit::lost(kind::REFUSED);
+    }
+    Some(())
+}
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
@@ -152,21 +265,23 @@ pub(crate) fn fails_in_call(cookie: u64) -> bool {
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    let _ = leave(&ctx);
+    // SAFETY: within the tracepoint's record.
+    if let Ok(result) = unsafe { ctx.read_at(SYSCALL_RESULT) } {
+        let _ = ended(result);
+    }
     0
 }
 
 /// Where the result lies in a system call's exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
 pub(crate) const SYSCALL_RESULT: usize = 16;
 
+/// The current thread's call is over.
 #[inline(always)]
-fn leave(ctx: &TracePointContext) -> Option<()> {
+fn ended(result: i64) -> Option<()> {
     // SAFETY: copies the entry out before it goes.
     let call = unsafe { *CALLS.get_ptr(thread())? };
     // An entry that cannot be removed is one that is gone.
     let _ = CALLS.remove(thread());
-    // SAFETY: within the tracepoint's record.
-    let result: i64 = unsafe { ctx.read_at(SYSCALL_RESULT) }.ok()?;
     // Without a cookie no hook ran: not TCP, or refused before the socket was asked.
     if call.sock.cookie == 0
         || result >= 0
@@ -175,13 +290,15 @@ fn leave(ctx: &TracePointContext) -> Option<()> {
     {
         return None;
     }
+    let current = task::current();
     let mut entry = emit::reserve::<Begin>(kind::REFUSED)?;
     let record = entry.as_mut_ptr();
     // SAFETY: the ring's memory, sized for the record; every byte of it is written.
     unsafe {
         (*record).header = emit::header(kind::REFUSED);
         (*record).sock = call.sock;
-        task::fill(task::current(), &mut (*record).task);
+        task::fill(current, &mut (*record).task);
+        (*record).task.flags |= task::way(current);
         (*record).result = result as i32;
         (*record).pad = 0;
     }

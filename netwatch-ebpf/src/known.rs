@@ -1,10 +1,16 @@
-//! What the kernel side keeps with a socket, for as long as that lives.
+//! What the kernel side keeps with a socket, for as long as that lives: in storage on the socket itself, or,
+//! where programs may not have that (before 5.12), in a table by the socket's address. An address is given
+//! anew once its socket is gone, so there each way out of life takes its item along: the transition to
+//! CLOSE, and for UDP the release.
 
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type};
+use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
+
+use crate::mem::{knob, plain};
 
 /// What is known of a socket, for as long as it lives.
 #[repr(C)]
@@ -54,12 +60,63 @@ static KNOWN: CloningSkStorage = CloningSkStorage {
     map_flags: core::ptr::null(),
 };
 
-/// The socket's storage, made (all zero) where `create` says so.
+/// Sockets that the table by address has room for. The agent makes it of one where it is not used.
+const SOCKETS_MAX: usize = 65536;
+
+#[btf_map]
+static KNOWN_BY_ADDRESS: HashMap<u64, Known, SOCKETS_MAX> = HashMap::new();
+
+/// Nothing is known.
+pub(crate) const NOTHING: Known = Known {
+    listener: 0,
+    began: 0,
+    owner_start: 0,
+    owner_tgid: 0,
+    owner_tid: 0,
+    flags: 0,
+    told: 0,
+    users: [0; USERS],
+};
+
+/// What is kept with a socket, made (all zero) where `create` says so.
 #[inline(always)]
 pub(crate) fn storage(sk: *const c_void, create: bool) -> Option<*mut Known> {
+    if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(sk as u64, create) }
+}
+
+/// The same for the socket of a cgroup program, whose address the verifier has to be kept from.
+#[inline(always)]
+pub(crate) fn storage_in_cgroup(sk: *const c_void, passage: u32, create: bool) -> Option<*mut Known> {
+    if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(plain(sk, passage) as u64, create) }
+}
+
+/// The socket's life is over.
+#[inline(always)]
+pub(crate) fn forget(sk: *const c_void) {
+    if !knob!(socket_helpers) {
+        // What is not there need not go.
+        let _ = KNOWN_BY_ADDRESS.remove(sk as u64);
+    }
+}
+
+#[inline(always)]
+fn on_socket(sk: *const c_void, create: bool) -> Option<*mut Known> {
     let flags = if create { BPF_SK_STORAGE_GET_F_CREATE } else { 0 };
     let map = (&raw const KNOWN).cast_mut().cast();
     // SAFETY: the map's definition and the tracepoint's typed argument.
     let known = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), core::ptr::null_mut(), flags.into()) };
     (!known.is_null()).then_some(known.cast())
+}
+
+#[inline(always)]
+fn by_address(address: u64, create: bool) -> Option<*mut Known> {
+    if let Some(known) = KNOWN_BY_ADDRESS.get_ptr_mut(address) {
+        return Some(known);
+    }
+    if !create {
+        return None;
+    }
+    // Full: then there is none to be had either.
+    let _ = KNOWN_BY_ADDRESS.insert(address, NOTHING, 0);
+    KNOWN_BY_ADDRESS.get_ptr_mut(address)
 }

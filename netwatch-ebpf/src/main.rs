@@ -1,6 +1,6 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
 //! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
+//! `cgroup`, `cookie`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
 //! fills the ring.
 #![no_std]
 #![no_main]
@@ -8,6 +8,7 @@
 mod accept;
 mod cgroup;
 mod connect;
+mod cookie;
 mod emit;
 mod known;
 mod listen;

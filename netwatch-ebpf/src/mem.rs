@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::btf_map;
-use netwatch_common::Offsets;
+use netwatch_common::{Knobs, Offsets};
 
 /// Overridden by the agent before the programs are loaded, then frozen: the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -27,6 +27,26 @@ pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u3
     let member = member(&raw const OFFSETS_V1);
     // SAFETY: a member of a static.
     unsafe { member.read_volatile() }
+}
+
+/// Likewise.
+#[unsafe(no_mangle)]
+static KNOBS_V1: Knobs = Knobs::ZERO;
+
+/// Whether one of [`Knobs`] is on.
+macro_rules! knob {
+    ($name:ident) => {
+        $crate::mem::is_on(core::mem::offset_of!(netwatch_common::Knobs, $name))
+    };
+}
+pub(crate) use knob;
+
+/// Reads one of the frozen switches, as [`read_only`] does.
+#[inline(always)]
+pub(crate) fn is_on(offset: usize) -> bool {
+    let knobs = &raw const KNOBS_V1;
+    // SAFETY: a member of a static; all are of this type.
+    unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() != 0 }
 }
 
 /// A pointer on its way through memory that the verifier does not follow: one for each kind of program that
@@ -64,6 +84,22 @@ impl Memory for Typed {
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
         // SAFETY: the caller's; the verifier checks the access against the kernel's BTF.
         unsafe { base.byte_add(offset as usize).cast::<T>().read_volatile() }
+    }
+}
+
+/// The current task: typed where the kernel has it so.
+pub(crate) struct Current;
+
+impl Memory for Current {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
+        if knob!(typed_current) {
+            // SAFETY: the caller's.
+            unsafe { Typed::read(base, offset) }
+        } else {
+            // SAFETY: the caller's.
+            unsafe { Untyped::read(base, offset) }
+        }
     }
 }
 

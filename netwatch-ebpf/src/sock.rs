@@ -2,9 +2,10 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use netwatch_common::{Offsets, Sock, change_flags, sock_flags};
 
-use crate::mem::{Memory, Untyped, offset};
+use crate::mem::{Memory, Untyped, knob, offset};
 
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
@@ -88,6 +89,22 @@ unsafe fn bit(sk: *const c_void, offset: u32) -> bool {
     // SAFETY: the caller's.
     let byte: u8 = unsafe { Untyped::read(sk, offset / 8) };
     byte & 1 << (offset % 8) != 0
+}
+
+/// The socket's cookie, made where it has none yet; where programs of the tracing types may not make one, 0
+/// then: see `cookie.rs`.
+///
+/// # Safety
+/// `sk` is a `struct sock` of which the verifier knows the type.
+#[inline(always)]
+pub(crate) unsafe fn cookie(sk: *const c_void) -> u64 {
+    if knob!(socket_helpers) {
+        // SAFETY: the caller's.
+        unsafe { bpf_get_socket_cookie(sk.cast_mut()) }
+    } else {
+        // SAFETY: as above.
+        unsafe { Untyped::read(sk, offset!(sk_cookie)) }
+    }
 }
 
 /// The protocol of a socket.

@@ -8,13 +8,12 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{Begin, Change, change_flags, kind, sock_flags};
 
-use crate::known::{Known, USERS, storage};
-use crate::mem::{Memory as _, Typed, offset};
+use crate::known::{Known, NOTHING, USERS, forget, storage};
+use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::{connect, emit, listen, sock, task, using};
 
 /// `include/net/tcp_states.h`
@@ -28,33 +27,43 @@ mod tcp {
     pub(crate) const LISTEN: i32 = 10;
 }
 
-/// 1 when `--states` wants every transition, not only those that begin or end something.
-#[unsafe(no_mangle)]
-static ALL_STATES: u32 = 0;
-
-/// Whether [`inet_sock_set_state`] is running on this CPU.
+/// Whether [`inet_sock_set_state`] is running on this CPU: bits of what follows.
 #[btf_map]
 static RUNNING: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// It is running.
+const OUTER: u32 = 1;
+/// And ran inside itself, for the transition that [`inet_sock_set_state_nested`] is called for next.
+const INNER_DONE: u32 = 2;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own slot; volatile, because an interrupt reads it.
-    unsafe { running.write_volatile(1) };
+    let before = unsafe { running.read_volatile() };
+    // SAFETY: as above.
+    unsafe { running.write_volatile(OUTER) };
     let result = try_state(&ctx).unwrap_or(0);
     // SAFETY: as above.
-    unsafe { running.write_volatile(0) };
+    unsafe { running.write_volatile(if before & OUTER != 0 { OUTER | INNER_DONE } else { 0 }) };
     result
 }
 
 /// The same for a transition in a softirq that interrupts the program above: the kernel does not run a
-/// program inside itself (`kernel/trace/bpf_trace.c`, __bpf_trace_run), so this one takes its place.
+/// program inside itself (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2), so this one takes its
+/// place. It is attached, and so called, after that.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
     let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own slot.
-    if unsafe { running.read_volatile() } == 0 {
-        return 0;
+    match unsafe { running.read_volatile() } {
+        OUTER => {}
+        0 => return 0,
+        _ => {
+            // SAFETY: as above.
+            unsafe { running.write_volatile(OUTER) };
+            return 0;
+        }
     }
     emit::caught();
     #[cfg(feature = "log")]
@@ -74,7 +83,13 @@ fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
     match (old, new) {
         (tcp::CLOSE, tcp::SYN_SENT) => begin(sk, kind::CONNECT, change_flags::CONNECTED),
         (tcp::CLOSE, tcp::LISTEN) => begin(sk, kind::LISTEN, change_flags::LISTENER),
-        _ => change(sk, old, new),
+        _ => {
+            let told = change(sk, old, new);
+            if new == tcp::CLOSE {
+                forget(sk);
+            }
+            told
+        }
     }
 }
 
@@ -86,8 +101,7 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
         return if kind == kind::CONNECT { subflow(sk, tcp::CLOSE, tcp::SYN_SENT) } else { None };
     }
     let header = emit::header(kind);
-    // SAFETY: as above.
-    let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+    let cookie = cookie(sk, kind)?;
     let current = task::current();
     let Some(known) = storage(sk, true) else {
         // The owner could not be kept: later records will not know it.
@@ -148,6 +162,10 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         // SAFETY: this socket's storage.
         unsafe {
             if born {
+                if !knob!(socket_helpers) {
+                    // Nothing came along from the listener, and what is there is of a socket that is gone.
+                    *known = NOTHING;
+                }
                 (*known).flags = change_flags::CHILD;
                 (*known).told = 0;
                 (*known).users = [0; USERS];
@@ -161,15 +179,14 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             }
         }
     }
-    // SAFETY: a static that the agent may override before the load.
-    let all = unsafe { (&raw const ALL_STATES).read_volatile() } != 0;
+    let all = knob!(all_states);
     let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
     // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
     let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
     if born {
         // Asked for once, it stays: an accept that comes before the handshake's end (fast open) has it.
         // SAFETY: `sk` is the tracepoint's typed argument.
-        unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+        unsafe { sock::cookie(sk) };
     }
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
@@ -183,7 +200,11 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
         };
     }
     // SAFETY: as above.
-    let cookie = unsafe { bpf_get_socket_cookie(sk.cast_mut()) };
+    if new == tcp::SYN_RECV && unsafe { sock::cookie(sk) } == 0 {
+        // A child gets its cookie later where another program has to make it.
+        return None;
+    }
+    let cookie = cookie(sk, kind::CHANGE)?;
     let mut error = 0_u16;
     if new == tcp::CLOSE {
         // SAFETY: `sk_err` is an int. Read here only: it is stale when the socket is used again.
@@ -216,6 +237,19 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
     }
     entry.submit(0);
     Some(0)
+}
+
+/// The socket's cookie. Without one there is no telling it from others: where nobody made one yet the record
+/// counts as lost, and the look that follows gives it one.
+#[inline(always)]
+fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
+    // SAFETY: the tracepoint's typed argument.
+    let cookie = unsafe { sock::cookie(sk) };
+    if cookie == 0 {
+        emit::lost(kind);
+        return None;
+    }
+    Some(cookie)
 }
 
 /// Fills in what is kept with a socket; zeros where nothing is.

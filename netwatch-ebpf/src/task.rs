@@ -2,10 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use netwatch_common::{Offsets, Task, task_flags};
 
-use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 
 /// `include/linux/sched.h`
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -26,14 +26,14 @@ const TS_COMPAT: u32 = 2;
 pub(crate) fn way(current: *const c_void) -> u32 {
     // SAFETY: the current task; its registers were saved where the helper says.
     unsafe {
-        let flags: u32 = Typed::read(current, offset!(task_flags));
+        let flags: u32 = Current::read(current, offset!(task_flags));
         if flags & PF_KTHREAD != 0 {
             return 0;
         }
         if flags & PF_IO_WORKER != 0 {
             return task_flags::IO_URING;
         }
-        if offset!(regs_syscall) == Offsets::MISSING {
+        if !knob!(registers) || offset!(regs_syscall) == Offsets::MISSING {
             return 0;
         }
         let regs = bpf_task_pt_regs(current.cast_mut().cast()) as *const c_void;
@@ -48,49 +48,54 @@ pub(crate) fn way(current: *const c_void) -> u32 {
     }
 }
 
-/// The current task, a pointer of which the verifier knows the type.
+/// The current task, to be read as [`Current`].
 #[inline(always)]
 pub(crate) fn current() -> *const c_void {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_get_current_task_btf() }.cast_const().cast()
+    if knob!(typed_current) {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_current_task_btf() }.cast_const().cast()
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_get_current_task() as *const c_void }
+    }
 }
 
 /// Start of the thread group's leader, nanoseconds since boot.
 ///
 /// # Safety
-/// `task` is a typed `struct task_struct`.
+/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn start(task: *const c_void) -> u64 {
     // SAFETY: the caller's; every task has a leader.
     unsafe {
-        let leader: *const c_void = Typed::read(task, offset!(task_leader));
-        Typed::read(leader, offset!(task_start))
+        let leader: *const c_void = Current::read(task, offset!(task_leader));
+        Current::read(leader, offset!(task_start))
     }
 }
 
 /// # Safety
-/// `task` is a typed `struct task_struct`.
+/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn tgid(task: *const c_void) -> u32 {
     // SAFETY: the caller's.
-    unsafe { Typed::read(task, offset!(task_tgid)) }
+    unsafe { Current::read(task, offset!(task_tgid)) }
 }
 
 /// # Safety
-/// `task` is a typed `struct task_struct`.
+/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn tid(task: *const c_void) -> u32 {
     // SAFETY: the caller's.
-    unsafe { Typed::read(task, offset!(task_pid)) }
+    unsafe { Current::read(task, offset!(task_pid)) }
 }
 
 /// Fills `out` with who `task` is.
 ///
 /// # Safety
-/// `task` is a typed `struct task_struct`.
+/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
-    // SAFETY: the caller's; each offset is that of the member of this type, and a typed load through
+    // SAFETY: the caller's; each offset is that of the member of this type, and a read through
     // a pointer that went away yields zero.
     unsafe {
         let leader: *const c_void = Untyped::read(task, offset!(task_leader));
@@ -104,9 +109,9 @@ pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
         out.auid = if offset!(task_loginuid) == Offsets::MISSING {
             u32::MAX
         } else {
-            Typed::read(task, offset!(task_loginuid))
+            Current::read(task, offset!(task_loginuid))
         };
-        let flags: u32 = Typed::read(task, offset!(task_flags));
+        let flags: u32 = Current::read(task, offset!(task_flags));
         out.flags = if flags & PF_KTHREAD != 0 { task_flags::KERNEL } else { 0 };
         out.cgroup = cgroup_of(task);
         out.comm = Untyped::read(leader, offset!(task_comm));

@@ -15,7 +15,7 @@ use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{Begin, FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock, flow_flags, kind};
 
-use crate::known::{BORN, FLOWS as HAS_FLOWS, PENDING, storage};
+use crate::known::{BORN, FLOWS as HAS_FLOWS, PENDING, forget, storage_in_cgroup};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
 use crate::{emit, sock, task};
@@ -122,7 +122,7 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
         return None;
     }
     let mut flags = received;
-    if let Some(known) = storage(sk.cast(), true) {
+    if let Some(known) = storage_in_cgroup(sk.cast(), received & flow_flags::RECEIVED, true) {
         // SAFETY: this socket's storage.
         unsafe {
             if (*known).flags & BORN == 0 {
@@ -194,7 +194,7 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         if (*sk).protocol != u32::from(IPPROTO_UDP) {
             return None;
         }
-        let known = storage(sk.cast(), true)?;
+        let known = storage_in_cgroup(sk.cast(), 2, true)?;
         (*known).flags |= BORN;
         // Who makes it is not noted as a user: its own first use is told too, as another one than a child's.
         let current = task::current();
@@ -225,8 +225,10 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
             return None;
         }
         // Without it the socket had no flow, and nobody was told of it.
-        let known = storage(sk.cast(), false)?;
-        if (*known).flags & (HAS_FLOWS | BORN) == 0 {
+        let known = storage_in_cgroup(sk.cast(), 3, false)?;
+        let flags = (*known).flags;
+        forget(plain(sk.cast(), 3));
+        if flags & (HAS_FLOWS | BORN) == 0 {
             return None;
         }
         let mut entry = emit::reserve::<Release>(kind::RELEASE)?;

@@ -1,17 +1,17 @@
-//! Who uses a connection: `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3) run in the context of
+//! Who uses a connection: `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3), else the exits of
+//! `inet_sendmsg` and its kin (`net/ipv4/af_inet.c`), run in the context of
 //! whoever reads or writes, io_uring's threads included. One look into the socket's storage tells whether
 //! that is somebody new: who inherited it, got it over a UNIX socket, or accepted it by a way that no other
 //! probe sees; or who sends the first datagram of a UDP flow. Without these such a process is not told; `splice(2)` out of a socket passes them by.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::{Begin, kind};
 
 use crate::known::{PENDING, storage};
-use crate::mem::{Memory as _, Typed, offset};
+use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::{emit, sock, task};
 
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
@@ -26,6 +26,43 @@ fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     used(ctx.arg(0)).unwrap_or(0)
 }
+
+#[fexit(function = "inet_sendmsg")]
+fn inet_sendmsg(ctx: FExitContext) -> i32 {
+    used(socket_of(&ctx)).unwrap_or(0)
+}
+
+#[fexit(function = "inet_recvmsg")]
+fn inet_recvmsg(ctx: FExitContext) -> i32 {
+    used(socket_of(&ctx)).unwrap_or(0)
+}
+
+#[fexit(function = "inet6_sendmsg")]
+fn inet6_sendmsg(ctx: FExitContext) -> i32 {
+    used(socket_of(&ctx)).unwrap_or(0)
+}
+
+#[fexit(function = "inet6_recvmsg")]
+fn inet6_recvmsg(ctx: FExitContext) -> i32 {
+    used(socket_of(&ctx)).unwrap_or(0)
+}
+
+/// sendfile() and splice() into a socket, before 6.5.
+#[fexit(function = "inet_sendpage")]
+fn inet_sendpage(ctx: FExitContext) -> i32 {
+    used(socket_of(&ctx)).unwrap_or(0)
+}
+
+/// The first argument of each of these is a `struct socket`.
+#[inline(always)]
+fn socket_of(ctx: &FExitContext) -> *const c_void {
+    let socket: *const c_void = ctx.arg(0);
+    // SAFETY: typed, and the function had it until now.
+    unsafe { Typed::read(socket, offset!(socket_sk)) }
+}
+
+/// `include/net/tcp_states.h`, TCP_CLOSE
+const CLOSE: u8 = 7;
 
 /// Tells one process from another: thread group, and when it started, in steps of a millisecond.
 ///
@@ -49,7 +86,11 @@ fn used(sk: *const c_void) -> Option<i32> {
         {
             return None;
         }
-        let known = storage(sk, true)?;
+        // In the table by address nothing may stay of a connection that is over.
+        let create = knob!(socket_helpers)
+            || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
+            || Typed::read::<u8>(sk, offset!(sk_state)) != CLOSE;
+        let known = storage(sk, create)?;
         let current = task::current();
         let who = who(current);
         let [first, second, third, fourth] = (*known).users;
@@ -69,7 +110,7 @@ fn used(sk: *const c_void) -> Option<i32> {
         let mut entry = emit::reserve::<Begin>(kind::USE)?;
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::USE);
-        (*record).sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
+        (*record).sock.cookie = sock::cookie(sk);
         sock::fill::<Typed>(sk, true, &mut (*record).sock);
         task::fill(current, &mut (*record).task);
         (*record).task.flags |= task::way(current);

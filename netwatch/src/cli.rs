@@ -13,7 +13,7 @@ use crate::commands::doctor::DoctorOptions;
 use crate::commands::list::{Letters, ListOptions, Namespaces};
 use crate::commands::watch::WatchOptions;
 use crate::filter::{AddressPattern, Filter};
-use crate::kernel::{self, DEFAULT_RING_BYTES};
+use crate::kernel::{self, DEFAULT_RING_BYTES, Forced};
 use crate::model::{Family, Proto};
 use crate::origin::Side;
 use crate::output::{Format, LogOptions};
@@ -39,7 +39,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match Cli::try_parse_from(arguments)?.command {
         Sub::List(list) => Command::List(list.options()),
         Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(|error| usage(&error))?)),
-        Sub::Doctor(doctor) => Command::Doctor(DoctorOptions { json: doctor.format.is_json() }),
+        Sub::Doctor(doctor) => {
+            Command::Doctor(DoctorOptions { json: doctor.format.is_json(), forced: doctor.probes.probe })
+        }
     })
 }
 
@@ -179,6 +181,15 @@ impl ListArgs {
 struct DoctorArgs {
     #[command(flatten)]
     format: FormatArgs,
+    #[command(flatten)]
+    probes: ProbeArgs,
+}
+
+#[derive(Args)]
+struct ProbeArgs {
+    /// Do a job by this probe and no other, or by `none`: `netwatch doctor` has the names
+    #[arg(long, value_name = "JOB=RUNG", value_parser = Forced::parse)]
+    probe: Vec<Forced>,
 }
 
 /// The same on every command that prints events.
@@ -307,6 +318,8 @@ struct WatchArgs {
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RING_BYTES, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     ring: u32,
     #[command(flatten)]
+    probes: ProbeArgs,
+    #[command(flatten)]
     filter: FilterArgs,
 }
 
@@ -325,7 +338,11 @@ impl WatchArgs {
             && io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Ok(WatchOptions {
-            kernel: kernel::Options { ring_bytes: self.ring, all_states: self.states },
+            kernel: kernel::Options {
+                ring_bytes: self.ring,
+                all_states: self.states,
+                forced: self.probes.probe,
+            },
             seeds: !self.no_seed,
             duration: self.duration,
             log: LogOptions { format, colour, filter: self.filter.filter()?, limit: self.count },
@@ -394,6 +411,8 @@ mod tests {
             ("watch --process [", "--process"),
             ("watch --format xml", "text or json"),
             ("watch --netns here", "inode number"),
+            ("watch --probe accept=magic", "fexit, kprobe, syscall, none"),
+            ("doctor --probe sleep=none", "one of the jobs"),
             ("watch -4 -6", "-6"),
             ("list -x", "ss -x"),
             ("list -n --resolve", "--resolve"),

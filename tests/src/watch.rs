@@ -21,6 +21,13 @@ const READY: Duration = Duration::from_secs(30);
 /// Lines shown where a test fails.
 const SHOWN: usize = 60;
 
+/// What every log is to be made with: jobs and rungs, as `--probe` has them, from `NETWATCH_TEST_PROBES`. So a
+/// kernel that offers several rungs is tested on each.
+pub(crate) fn forced() -> Vec<String> {
+    let probes = std::env::var("NETWATCH_TEST_PROBES").unwrap_or_default();
+    probes.split_whitespace().flat_map(|probe| ["--probe".to_owned(), probe.to_owned()]).collect()
+}
+
 /// A running log. It is in the network namespace of the thread that starts it.
 #[derive(Debug)]
 pub struct Watch {
@@ -77,7 +84,7 @@ impl Watch {
         let own = arguments.iter().any(|argument| filter.first() == Some(argument));
         let arguments = &[arguments, if own { &[] } else { filter }].concat();
         let mut command = Command::new(binary());
-        command.args(["watch", "--json"]).args(arguments).stdin(Stdio::null());
+        command.args(["watch", "--json"]).args(forced()).args(arguments).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let lines = Lines::of(running.stdout());
         let mut pipe = running.stderr();

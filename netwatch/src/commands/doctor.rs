@@ -8,13 +8,15 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::agent::{Agent, SelfTest};
-use crate::kernel::{Covered, Options};
+use crate::kernel::{Covered, Forced, Options};
 
 /// How to print.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DoctorOptions {
     /// One object in place of text.
     pub json: bool,
+    /// Jobs that are to be done in one way and no other.
+    pub forced: Vec<Forced>,
 }
 
 /// The self-test needs no more than this.
@@ -52,7 +54,8 @@ struct SelfTestView<'a> {
 /// # Errors
 /// Where the probes cannot be had, and where `out` fails.
 pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
-    let (agent, started) = Agent::start(&Options { ring_bytes: RING_BYTES, all_states: false })?;
+    let (agent, started) =
+        Agent::start(&Options { ring_bytes: RING_BYTES, all_states: false, forced: options.forced.clone() })?;
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
     let kernel = uname.release().to_string_lossy();
     let self_test = match &started.self_test {
@@ -81,7 +84,8 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
 fn text(report: &Report<'_>, out: &mut impl Write) -> Result<()> {
     writeln!(out, "kernel      {}", report.kernel)?;
     for JobView { job, covered } in &report.jobs {
-        writeln!(out, "{job:<11} {}", covered.probe.unwrap_or("no probe can be had"))?;
+        let rung = covered.rung.map(|rung| format!("{rung}: ")).unwrap_or_default();
+        writeln!(out, "{job:<11} {rung}{}", covered.probe.unwrap_or("no probe can be had"))?;
         for refused in &covered.refused {
             writeln!(out, "            refused: {}: {}", refused.probe, refused.reason)?;
         }

@@ -1,13 +1,15 @@
 //! Loads and attaches the probes of one job, by trying.
 
+use std::collections::HashSet;
+
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, ProgramError, TracePoint,
-    trace_point,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, KProbe, Program,
+    ProgramError, TracePoint, trace_point,
 };
 use aya::{Btf, Ebpf};
 use procfs::process::Process;
 
-use super::plan::{Hook, Job, Probe, Rung};
+use super::plan::{Forced, Hook, Job, Probe, Rung, Sockets};
 use super::{Covered, KernelError, Refused, chain, mounts};
 
 /// `include/uapi/linux/capability.h`
@@ -44,70 +46,143 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     missing
 }
 
-/// Takes the first rung that the kernel takes.
-pub(super) fn job(ebpf: &mut Ebpf, btf: &Btf, job: &Job) -> Result<Covered, KernelError> {
-    let mut refused = Vec::new();
-    for rung in job.rungs {
-        match attach_rung(ebpf, btf, rung) {
-            Ok(()) => return Ok(Covered { probe: Some(rung.name), refused }),
-            Err(reason) => refused.push(Refused { probe: rung.name, reason }),
-        }
-    }
-    if job.required {
-        let reasons: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.probe, r.reason)).collect();
-        return Err(KernelError::Required { job: job.name, reason: reasons.join("; ") });
-    }
-    Ok(Covered { probe: None, refused })
+/// What programs are attached with.
+pub(super) struct Attacher<'a> {
+    pub ebpf: &'a mut Ebpf,
+    pub btf: &'a Btf,
+    /// What the object was loaded for.
+    pub sockets: Sockets,
+    /// Why it was not loaded for [`Sockets::Helpers`].
+    pub no_helpers: Option<&'a str>,
+    pub forced: &'a [Forced],
+    /// Programs that are attached: one may stand in the rungs of two jobs.
+    pub attached: &'a mut HashSet<&'static str>,
 }
 
-/// All probes of a rung, or none: what was attached before one was refused is detached again.
-fn attach_rung(ebpf: &mut Ebpf, btf: &Btf, rung: &Rung) -> Result<(), String> {
-    for (done, probe) in rung.probes.iter().enumerate() {
-        if let Err(reason) = attach(ebpf, btf, probe) {
-            for probe in rung.probes.iter().take(done) {
-                if let Some(program) = ebpf.program_mut(probe.program) {
-                    // Unloading detaches; the reason that counts is the one above.
-                    let _ = unload(program);
-                }
+impl Attacher<'_> {
+    /// Takes the first rung that the kernel takes, or the one that is forced.
+    pub(super) fn job(&mut self, job: &Job) -> Result<Covered, KernelError> {
+        let forced = Forced::of(self.forced, job.name);
+        let mut refused = Vec::new();
+        for rung in job.rungs.iter().filter(|rung| forced.is_none_or(|forced| forced == Some(rung.key))) {
+            match self.rung(rung) {
+                Ok(()) => return Ok(Covered { probe: Some(rung.name), rung: Some(rung.key), refused }),
+                Err(reason) => refused.push(Refused { probe: rung.name, reason }),
             }
-            return Err(reason);
         }
+        // Whoever forces a rung wants that one or to know why not.
+        if job.required || matches!(forced, Some(Some(_))) {
+            let reasons: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.probe, r.reason)).collect();
+            return Err(KernelError::Required { job: job.name, reason: reasons.join("; ") });
+        }
+        Ok(Covered { probe: None, rung: None, refused })
     }
-    Ok(())
+
+    /// All probes of a rung, or none: what was attached before one was refused is detached again.
+    fn rung(&mut self, rung: &Rung) -> Result<(), String> {
+        match rung.only {
+            Some(only) if only != self.sockets => {
+                return Err(self.no_helpers.unwrap_or("not needed here").to_owned());
+            }
+            _ => {}
+        }
+        let new = |probe: &&Probe| !self.attached.contains(probe.program);
+        let probes: Vec<_> = rung.probes.iter().filter(new).collect();
+        for (done, probe) in probes.iter().enumerate() {
+            if let Err(reason) = self.attach(probe) {
+                for probe in probes.iter().take(done) {
+                    self.detach(probe);
+                }
+                return Err(reason);
+            }
+        }
+        for probe in rung.beside {
+            if let Err(reason) = self.attach(probe) {
+                log::info!("{} is not to be had beside {}: {reason}", probe.program, rung.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, probe: &Probe) {
+        if let Some(program) = self.ebpf.program_mut(probe.program) {
+            // Unloading detaches; the reason that counts is the one for doing so.
+            let _ = unload(program);
+        }
+        self.attached.remove(probe.program);
+    }
+
+    fn attach(&mut self, probe: &Probe) -> Result<(), String> {
+        self.load(probe)?;
+        let program = self.ebpf.program_mut(probe.program).ok_or(NOT_THERE)?;
+        let result = match probe.hook {
+            Hook::TypedTracepoint(_) => {
+                let program: &mut BtfTracePoint = program.try_into().map_err(said)?;
+                program.attach().map(drop).map_err(said)
+            }
+            Hook::Entry(_) => {
+                let program: &mut FEntry = program.try_into().map_err(said)?;
+                program.attach().map(drop).map_err(said)
+            }
+            Hook::Exit(_) => {
+                let program: &mut FExit = program.try_into().map_err(said)?;
+                program.attach().map(drop).map_err(said)
+            }
+            Hook::Kprobe(function) => {
+                let program: &mut KProbe = program.try_into().map_err(said)?;
+                program.attach(function, 0).map(drop).map_err(said)
+            }
+            Hook::Syscall(name) => syscall(program, name),
+            Hook::CgroupRoot => cgroup_root(program),
+            Hook::CgroupIngress => cgroup_packets(program, CgroupSkbAttachType::Ingress),
+            Hook::CgroupEgress => cgroup_packets(program, CgroupSkbAttachType::Egress),
+        };
+        result?;
+        self.attached.insert(probe.program);
+        Ok(())
+    }
+
+    /// Has the kernel verify a program, unless it did already.
+    pub(super) fn load(&mut self, probe: &Probe) -> Result<(), String> {
+        let program = self.ebpf.program_mut(probe.program).ok_or(NOT_THERE)?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        match (program, probe.hook) {
+            (Program::BtfTracePoint(program), Hook::TypedTracepoint(name)) => program.load(name, self.btf),
+            (Program::FEntry(program), Hook::Entry(function)) => program.load(function, self.btf),
+            (Program::FExit(program), Hook::Exit(function)) => program.load(function, self.btf),
+            (Program::KProbe(program), Hook::Kprobe(_)) => program.load(),
+            (Program::TracePoint(program), Hook::Syscall(_)) => program.load(),
+            (Program::CgroupSockAddr(program), Hook::CgroupRoot) => program.load(),
+            (Program::CgroupSock(program), Hook::CgroupRoot) => program.load(),
+            (Program::SockOps(program), Hook::CgroupRoot) => program.load(),
+            (Program::CgroupSkb(program), Hook::CgroupIngress | Hook::CgroupEgress) => program.load(),
+            _ => return Err("not a program for that hook".into()),
+        }
+        .map_err(said)
+    }
 }
+
+const NOT_THERE: &str = "not in the object file";
 
 fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::BtfTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
         Program::TracePoint(program) => program.unload(),
         Program::CgroupSockAddr(program) => program.unload(),
         Program::CgroupSock(program) => program.unload(),
+        Program::SockOps(program) => program.unload(),
         Program::CgroupSkb(program) => program.unload(),
         _ => Ok(()),
     }
 }
 
-fn attach(ebpf: &mut Ebpf, btf: &Btf, probe: &Probe) -> Result<(), String> {
-    let program = ebpf.program_mut(probe.program).ok_or("not in the object file")?;
-    match probe.hook {
-        Hook::TypedTracepoint(name) => typed_tracepoint(program, btf, name),
-        Hook::Syscall(name) => syscall(program, name),
-        Hook::CgroupRoot => cgroup_root(program),
-        Hook::CgroupIngress => cgroup_packets(program, CgroupSkbAttachType::Ingress),
-        Hook::CgroupEgress => cgroup_packets(program, CgroupSkbAttachType::Egress),
-    }
-}
-
-fn typed_tracepoint(program: &mut Program, btf: &Btf, name: &str) -> Result<(), String> {
-    let program: &mut BtfTracePoint = program.try_into().map_err(said)?;
-    program.load(name, btf).map_err(said)?;
-    program.attach().map_err(said)?;
-    Ok(())
-}
-
 fn syscall(program: &mut Program, name: &str) -> Result<(), String> {
     let program: &mut TracePoint = program.try_into().map_err(said)?;
-    program.load().map_err(said)?;
     mounts::with_tracefs(|| program.attach("syscalls", name).map(drop).map_err(said))
 }
 
@@ -118,11 +193,12 @@ fn cgroup_root(program: &mut Program) -> Result<(), String> {
     let root = mounts::cgroup2_root()?;
     match program {
         Program::CgroupSockAddr(program) => {
-            program.load().map_err(said)?;
             program.attach(root, BESIDE_OTHERS).map_err(said)?;
         }
         Program::CgroupSock(program) => {
-            program.load().map_err(said)?;
+            program.attach(root, BESIDE_OTHERS).map_err(said)?;
+        }
+        Program::SockOps(program) => {
             program.attach(root, BESIDE_OTHERS).map_err(said)?;
         }
         _ => return Err("not a program for the cgroup tree".into()),
@@ -132,7 +208,6 @@ fn cgroup_root(program: &mut Program) -> Result<(), String> {
 
 fn cgroup_packets(program: &mut Program, direction: CgroupSkbAttachType) -> Result<(), String> {
     let program: &mut CgroupSkb = program.try_into().map_err(said)?;
-    program.load().map_err(said)?;
     program.attach(mounts::cgroup2_root()?, direction, BESIDE_OTHERS).map_err(said)?;
     Ok(())
 }

@@ -8,16 +8,21 @@ mod mounts;
 mod offsets;
 mod plan;
 
+use std::collections::HashSet;
+
+use attach::Attacher;
 use aya::maps::{MapData, RingBuf};
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use netwatch_common::Offsets;
+use netwatch_common::{Knobs, Offsets};
 use serde::Serialize;
 use thiserror::Error;
 
 pub use flows::FlowTable;
 pub use lost::{Lost, LostCounter};
-pub use plan::Phase;
-use plan::{JOBS, NEVER_SEEN};
+pub use plan::{Forced, Phase};
+use plan::{JOBS, NEVER_SEEN, Sockets};
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -66,6 +71,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Every TCP transition, not only those that begin or end something.
     pub all_states: bool,
+    /// Jobs that are to be done in one way and no other.
+    pub forced: Vec<Forced>,
 }
 
 /// What was attached for one job.
@@ -73,6 +80,8 @@ pub struct Options {
 pub struct Covered {
     /// The rung in use, `None` when none could be had.
     pub probe: Option<&'static str>,
+    /// Its name on the command line.
+    pub rung: Option<&'static str>,
     /// The rungs that were refused, each with its reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
@@ -111,6 +120,11 @@ pub struct Kernel {
     #[cfg(debug_assertions)]
     lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     btf: Btf,
+    sockets: Sockets,
+    /// Why the kernel is not used in the better way.
+    no_helpers: Option<String>,
+    forced: Vec<Forced>,
+    attached: HashSet<&'static str>,
     coverage: Coverage,
 }
 
@@ -121,24 +135,29 @@ impl Kernel {
     /// What is missing: capabilities, BTF, a member, or what the kernel refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        let offsets = offsets::resolve()?;
+        let offsets = offset_bytes(&offsets::resolve()?);
         let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
-        let all_states = u32::from(options.all_states);
-        let offsets = offset_bytes(&offsets);
+        let load = |sockets| load(options, &offsets, &btf, sockets);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global(Offsets::GLOBAL, offsets.as_slice(), true)
-            .override_global("ALL_STATES", &all_states, true)
-            .map_max_entries("RECORDS", ring_size(options.ring_bytes))
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .load(OBJECT)
-            .map_err(|error| KernelError::Load(chain(&error)))?;
+        let mut kernel = match Forced::of(&options.forced, "state") {
+            Some(Some("address")) => (load(Sockets::Plain)?, Sockets::Plain, Some("not wanted".to_owned())),
+            _ => {
+                let mut ebpf = load(Sockets::Helpers)?;
+                match takes_helpers(&mut ebpf, &btf) {
+                    Ok(()) => (ebpf, Sockets::Helpers, None),
+                    Err(reason) => (load(Sockets::Plain)?, Sockets::Plain, Some(reason)),
+                }
+            }
+        };
         Ok(Self {
             #[cfg(debug_assertions)]
-            lines: aya_log::EbpfLogger::init(&mut ebpf).inspect_err(|error| log::info!("{error}")).ok(),
-            ebpf,
+            lines: aya_log::EbpfLogger::init(&mut kernel.0).inspect_err(|error| log::info!("{error}")).ok(),
+            ebpf: kernel.0,
+            sockets: kernel.1,
+            no_helpers: kernel.2,
             btf,
+            forced: options.forced.clone(),
+            attached: HashSet::new(),
             coverage: Coverage::default(),
         })
     }
@@ -148,8 +167,16 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Required`] when a job that netwatch cannot do without found none.
     pub fn attach(&mut self, phase: Phase) -> Result<(), KernelError> {
+        let mut attacher = Attacher {
+            ebpf: &mut self.ebpf,
+            btf: &self.btf,
+            sockets: self.sockets,
+            no_helpers: self.no_helpers.as_deref(),
+            forced: &self.forced,
+            attached: &mut self.attached,
+        };
         for job in JOBS.iter().filter(|job| job.phase == phase) {
-            let covered = attach::job(&mut self.ebpf, &self.btf, job)?;
+            let covered = attacher.job(job)?;
             match job.rungs.iter().find(|rung| Some(rung.name) == covered.probe) {
                 Some(rung) => self.coverage.unseen.extend(rung.unseen),
                 None => self.coverage.unseen.push(job.without),
@@ -205,6 +232,42 @@ impl Kernel {
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
     }
+}
+
+/// The object with its read-only values, for one of the two ways.
+fn load(options: &Options, offsets: &[u8], btf: &Btf, sockets: Sockets) -> Result<Ebpf, KernelError> {
+    let has = |helper| {
+        // An answer that cannot be had is a no: what hangs on it is told as not seen.
+        is_helper_supported(ProgramType::RawTracePoint, helper)
+            .inspect_err(|error| log::info!("{error}"))
+            .unwrap_or(false)
+    };
+    let knobs = Knobs {
+        all_states: options.all_states.into(),
+        socket_helpers: u32::from(sockets == Sockets::Helpers),
+        typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf).into(),
+        registers: has(BpfHelper::BPF_FUNC_task_pt_regs).into(),
+    };
+    let knobs: Vec<u8> = knobs.to_members().iter().flat_map(|knob| knob.to_ne_bytes()).collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .override_global(Offsets::GLOBAL, offsets, true)
+        .override_global(Knobs::GLOBAL, knobs.as_slice(), true)
+        .map_max_entries("RECORDS", ring_size(options.ring_bytes))
+        .verifier_log_level(VerifierLogLevel::STATS);
+    if sockets == Sockets::Helpers {
+        loader.map_max_entries("KNOWN_BY_ADDRESS", 1);
+    }
+    loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
+}
+
+/// Whether the kernel takes the program that all hangs on as it is with the helpers for sockets.
+fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+    let attached = &mut HashSet::new();
+    let mut attacher =
+        Attacher { ebpf, btf, sockets: Sockets::Helpers, no_helpers: None, forced: &[], attached };
+    plan::STATE_PROBES.iter().try_for_each(|probe| attacher.load(probe))
 }
 
 /// The kernel wants a power of two of at least a page (`kernel/bpf/ringbuf.c`, ringbuf_map_alloc).

@@ -16,6 +16,12 @@ pub enum Phase {
 pub(super) enum Hook {
     /// A typed tracepoint of this name.
     TypedTracepoint(&'static str),
+    /// The entry of this function of the kernel.
+    Entry(&'static str),
+    /// Its exit.
+    Exit(&'static str),
+    /// A kprobe or kretprobe, by what the program is, on this function.
+    Kprobe(&'static str),
     /// `syscalls:sys_…`
     Syscall(&'static str),
     /// The root of the cgroup v2 tree.
@@ -35,13 +41,29 @@ pub(super) struct Probe {
     pub hook: Hook,
 }
 
+/// What the kernel lets programs of the tracing types do with a socket: see
+/// [`netwatch_common::Knobs::socket_helpers`]. The object is loaded for the one or the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sockets {
+    /// Keep storage with it, and ask for its cookie.
+    Helpers,
+    /// Neither.
+    Plain,
+}
+
 /// One way to do a job: all its probes, or it is not taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rung {
+    /// As `--probe` has it.
+    pub key: &'static str,
     /// As `doctor` prints it.
     pub name: &'static str,
     /// What it attaches.
     pub probes: &'static [Probe],
+    /// What it attaches as well where the kernel has it.
+    pub beside: &'static [Probe],
+    /// Where it works in one of the two ways only.
+    pub only: Option<Sockets>,
     /// What even this rung does not see.
     pub unseen: &'static [&'static str],
 }
@@ -49,7 +71,7 @@ pub(super) struct Rung {
 /// Something that has to be observed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
-    /// As `doctor` and `coverage` name it.
+    /// As `doctor`, `coverage` and `--probe` name it.
     pub name: &'static str,
     /// When it is attached.
     pub phase: Phase,
@@ -65,9 +87,37 @@ const fn typed(tracepoint: &'static str) -> Probe {
     Probe { program: tracepoint, hook: Hook::TypedTracepoint(tracepoint) }
 }
 
+const fn exit(function: &'static str) -> Probe {
+    Probe { program: function, hook: Hook::Exit(function) }
+}
+
 const fn syscall(tracepoint: &'static str) -> Probe {
     Probe { program: tracepoint, hook: Hook::Syscall(tracepoint) }
 }
+
+const fn cgroup(program: &'static str) -> Probe {
+    Probe { program, hook: Hook::CgroupRoot }
+}
+
+const fn named(program: &'static str, hook: Hook) -> Probe {
+    Probe { program, hook }
+}
+
+/// A rung to fill in.
+const RUNG: Rung = Rung { key: "", name: "", probes: &[], beside: &[], only: None, unseen: &[] };
+
+const ACCEPT_CALLS: &[Probe] = &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")];
+
+/// What the job `state` attaches, and what tells whether the kernel has the helpers for sockets.
+pub(super) const STATE_PROBES: &[Probe] = &[
+    typed("inet_sock_set_state"),
+    named("inet_sock_set_state_nested", Hook::TypedTracepoint("inet_sock_set_state")),
+];
+
+const HALF_OPEN: &str =
+    "half-open inbound connections (request sockets, SYN cookies) before the handshake ends";
+
+const FAILS_EARLY_BY_IO_URING: &str = "attempts by io_uring that fail before a SYN leaves";
 
 /// The plan itself.
 pub(super) const JOBS: &[Job] = &[
@@ -75,9 +125,10 @@ pub(super) const JOBS: &[Job] = &[
         name: "process",
         phase: Phase::Processes,
         rungs: &[Rung {
+            key: "tp_btf",
             name: "tp_btf/sched_process_{fork,exec,exit}",
             probes: &[typed("sched_process_fork"), typed("sched_process_exec"), typed("sched_process_exit")],
-            unseen: &[],
+            ..RUNG
         }],
         required: true,
         without: "processes that end before /proc is read",
@@ -86,9 +137,10 @@ pub(super) const JOBS: &[Job] = &[
         name: "cgroup",
         phase: Phase::Processes,
         rungs: &[Rung {
+            key: "tp_btf",
             name: "tp_btf/cgroup_{mkdir,attach_task}",
             probes: &[typed("cgroup_mkdir"), typed("cgroup_attach_task")],
-            unseen: &[],
+            ..RUNG
         }],
         required: false,
         without: "the container and unit of a process whose cgroup is gone before /proc is read",
@@ -96,30 +148,63 @@ pub(super) const JOBS: &[Job] = &[
     Job {
         name: "state",
         phase: Phase::Sockets,
-        rungs: &[Rung {
-            name: "tp_btf/inet_sock_set_state",
-            probes: &[
-                typed("inet_sock_set_state"),
-                Probe {
-                    program: "inet_sock_set_state_nested",
-                    hook: Hook::TypedTracepoint("inet_sock_set_state"),
-                },
-            ],
-            unseen: &[
-                "half-open inbound connections (request sockets, SYN cookies) before the handshake ends",
-            ],
-        }],
+        rungs: &[
+            Rung {
+                key: "storage",
+                name: "tp_btf/inet_sock_set_state",
+                probes: STATE_PROBES,
+                only: Some(Sockets::Helpers),
+                unseen: &[HALF_OPEN],
+                ..RUNG
+            },
+            Rung {
+                key: "address",
+                name: "tp_btf/inet_sock_set_state + cgroup/sock_create + sock_ops, sockets by address",
+                probes: &[
+                    cgroup("cookie_of_made"),
+                    cgroup("cookie_of_child"),
+                    typed("inet_sock_set_state"),
+                    named("inet_sock_set_state_nested", Hook::TypedTracepoint("inet_sock_set_state")),
+                ],
+                only: Some(Sockets::Plain),
+                unseen: &[
+                    HALF_OPEN,
+                    "which of several listeners on one address and port a connection came from",
+                    "the state SYN_RECV (`--states`)",
+                    "what more than 65,536 sockets at once do",
+                ],
+                ..RUNG
+            },
+        ],
         required: true,
         without: "connections",
     },
     Job {
         name: "accept",
         phase: Phase::Sockets,
-        rungs: &[Rung {
-            name: "tracepoint/sys_exit_accept{,4}",
-            probes: &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")],
-            unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
-        }],
+        rungs: &[
+            Rung {
+                key: "fexit",
+                name: "fexit/inet_accept + tracepoint/sys_exit_accept{,4}",
+                probes: &[exit("inet_accept")],
+                beside: ACCEPT_CALLS,
+                ..RUNG
+            },
+            Rung {
+                key: "kprobe",
+                name: "kprobe/security_sock_graft + tracepoint/sys_exit_accept{,4}",
+                probes: &[named("security_sock_graft", Hook::Kprobe("security_sock_graft"))],
+                beside: ACCEPT_CALLS,
+                ..RUNG
+            },
+            Rung {
+                key: "syscall",
+                name: "tracepoint/sys_exit_accept{,4}",
+                probes: ACCEPT_CALLS,
+                unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
+                ..RUNG
+            },
+        ],
         required: false,
         without: "accept() itself: the listener's owner is named until the socket is used",
     },
@@ -127,9 +212,10 @@ pub(super) const JOBS: &[Job] = &[
         name: "listen",
         phase: Phase::Sockets,
         rungs: &[Rung {
+            key: "syscall",
             name: "tracepoint/sys_exit_listen",
             probes: &[syscall("sys_exit_listen")],
-            unseen: &[],
+            ..RUNG
         }],
         required: false,
         without: "the port of a listener that was not bound before",
@@ -137,27 +223,72 @@ pub(super) const JOBS: &[Job] = &[
     Job {
         name: "use",
         phase: Phase::Sockets,
-        rungs: &[Rung {
-            name: "tp_btf/sock_{send,recv}_length",
-            probes: &[typed("sock_send_length"), typed("sock_recv_length")],
-            unseen: &["a process that only reads, and by splice() alone"],
-        }],
+        rungs: &[
+            Rung {
+                key: "tp_btf",
+                name: "tp_btf/sock_{send,recv}_length",
+                probes: &[typed("sock_send_length"), typed("sock_recv_length")],
+                unseen: &["a process that only reads, and by splice() alone"],
+                ..RUNG
+            },
+            Rung {
+                key: "fexit",
+                name: "fexit/inet{,6}_{send,recv}msg",
+                probes: &[
+                    exit("inet_sendmsg"),
+                    exit("inet_recvmsg"),
+                    exit("inet6_sendmsg"),
+                    exit("inet6_recvmsg"),
+                ],
+                beside: &[exit("inet_sendpage")],
+                unseen: &["a process that only reads, and by splice() alone"],
+                ..RUNG
+            },
+        ],
         required: false,
         without: "a connection that was inherited or passed on: whoever connected or accepted it is named",
     },
     Job {
         name: "connect",
         phase: Phase::Sockets,
-        rungs: &[Rung {
-            name: "cgroup/connect{4,6} + tracepoint/sys_{enter,exit}_connect",
-            probes: &[
-                syscall("sys_enter_connect"),
-                Probe { program: "connect4", hook: Hook::CgroupRoot },
-                Probe { program: "connect6", hook: Hook::CgroupRoot },
-                syscall("sys_exit_connect"),
-            ],
-            unseen: &["attempts by io_uring that fail before a SYN leaves"],
-        }],
+        rungs: &[
+            Rung {
+                key: "fexit",
+                name: "fentry + fexit/tcp_v{4,6}_connect",
+                probes: &[
+                    named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
+                    named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
+                    named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
+                    named("tcp_v6_connect_leave", Hook::Exit("tcp_v6_connect")),
+                ],
+                ..RUNG
+            },
+            Rung {
+                key: "kretprobe",
+                name: "kprobe + kretprobe/tcp_v{4,6}_connect",
+                probes: &[
+                    cgroup("cookie_of_made"),
+                    named("tcp_v4_connect_entry", Hook::Kprobe("tcp_v4_connect")),
+                    named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
+                    named("tcp_v4_connect_return", Hook::Kprobe("tcp_v4_connect")),
+                    named("tcp_v6_connect_return", Hook::Kprobe("tcp_v6_connect")),
+                ],
+                unseen: &["attempts that fail before a SYN leaves, of sockets made before netwatch started"],
+                ..RUNG
+            },
+            Rung {
+                key: "cgroup",
+                name: "cgroup/connect{4,6} + tracepoint/sys_{enter,exit}_connect",
+                probes: &[
+                    syscall("sys_enter_connect"),
+                    cgroup("connect4"),
+                    cgroup("connect6"),
+                    syscall("sys_exit_connect"),
+                ],
+                unseen: &[FAILS_EARLY_BY_IO_URING],
+                ..RUNG
+            },
+        ],
         required: false,
         without: "attempts that fail before a SYN leaves (no route, no free port), and their errno",
     },
@@ -165,19 +296,64 @@ pub(super) const JOBS: &[Job] = &[
         name: "udp",
         phase: Phase::Sockets,
         rungs: &[Rung {
+            key: "cgroup",
             name: "cgroup_skb + cgroup/sock_{create,release}",
             probes: &[
-                Probe { program: "udp_create", hook: Hook::CgroupRoot },
-                Probe { program: "udp_release", hook: Hook::CgroupRoot },
-                Probe { program: "udp_ingress", hook: Hook::CgroupIngress },
-                Probe { program: "udp_egress", hook: Hook::CgroupEgress },
+                cgroup("udp_create"),
+                cgroup("udp_release"),
+                named("udp_ingress", Hook::CgroupIngress),
+                named("udp_egress", Hook::CgroupEgress),
             ],
             unseen: &["UDP behind IPv6 extension headers"],
+            ..RUNG
         }],
         required: false,
         without: "UDP flows",
     },
 ];
+
+/// What stands for no rung at all in `--probe JOB=none`.
+const NONE: &str = "none";
+
+/// A job that is to be done by one rung and no other, as `--probe JOB=RUNG` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// A job of the plan.
+    job: &'static str,
+    /// One of its rungs.
+    rung: Option<&'static str>,
+}
+
+impl Forced {
+    /// Reads `JOB=RUNG`; `none` stands for doing without.
+    ///
+    /// # Errors
+    /// What there is to choose from.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (job, rung) = text.split_once('=').unwrap_or((text, ""));
+        let Some(job) = JOBS.iter().find(|known| known.name == job) else {
+            let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
+            return Err(format!("JOB=RUNG, with one of the jobs {}", names.join(", ")));
+        };
+        if rung == NONE && !job.required {
+            return Ok(Self { job: job.name, rung: None });
+        }
+        let keys = || job.rungs.iter().map(|rung| rung.key);
+        match keys().find(|key| *key == rung) {
+            Some(key) => Ok(Self { job: job.name, rung: Some(key) }),
+            None => {
+                let none = (!job.required).then_some(NONE);
+                let keys: Vec<_> = keys().chain(none).collect();
+                Err(format!("`{}` can be done by {}", job.name, keys.join(", ")))
+            }
+        }
+    }
+
+    /// The last word on a job among `forced`: `None` where nothing is forced, `Some(None)` for no rung.
+    pub(super) fn of(forced: &[Self], job: &str) -> Option<Option<&'static str>> {
+        forced.iter().rev().find(|forced| forced.job == job).map(|forced| forced.rung)
+    }
+}
 
 /// What no probe here sees, whatever the kernel.
 pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
@@ -187,9 +363,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn forced_rungs_are_read() {
+        let forced = |text| Forced::parse(text);
+        assert_eq!(forced("accept=kprobe"), Ok(Forced { job: "accept", rung: Some("kprobe") }));
+        assert_eq!(forced("udp=none"), Ok(Forced { job: "udp", rung: None }));
+        assert_eq!(forced("accept=x").unwrap_err(), "`accept` can be done by fexit, kprobe, syscall, none");
+        assert_eq!(forced("state=none").unwrap_err(), "`state` can be done by storage, address");
+        assert!(forced("nothing=x").unwrap_err().contains("jobs process, cgroup, state"));
+        assert!(forced("accept").is_err() && forced("").is_err());
+        let several = [forced("use=none").unwrap(), forced("use=fexit").unwrap()];
+        assert_eq!(Forced::of(&several, "use"), Some(Some("fexit")));
+        assert_eq!(Forced::of(&several[..1], "use"), Some(None));
+        assert_eq!(Forced::of(&several, "udp"), None);
+    }
+
+    #[test]
     fn names_are_unique_and_every_job_has_a_rung() {
         for (i, job) in JOBS.iter().enumerate() {
             assert!(!job.rungs.is_empty(), "{}", job.name);
+            for (nth, rung) in job.rungs.iter().enumerate() {
+                assert!(!rung.name.is_empty() && !rung.probes.is_empty() && rung.key != NONE);
+                assert!(job.rungs.iter().skip(nth + 1).all(|other| other.key != rung.key), "{}", rung.key);
+            }
             assert!(JOBS.iter().skip(i + 1).all(|other| other.name != job.name), "{}", job.name);
         }
     }
