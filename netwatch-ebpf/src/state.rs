@@ -164,7 +164,10 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             if born {
                 if !knob!(socket_helpers) {
                     // Nothing came along from the listener, and what is there is of a socket that is gone.
+                    // Some kernels (5.10) leave the listener's cookie on the copy until this transition is over
+                    // (`net/ipv4/inet_connection_sock.c`, inet_csk_clone_lock); with others it is 0 here.
                     *known = NOTHING;
+                    (*known).listener = sock::cookie(sk);
                 }
                 (*known).flags = change_flags::CHILD;
                 (*known).told = 0;
@@ -183,10 +186,15 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
     let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
     // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
     let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
-    if born {
-        // Asked for once, it stays: an accept that comes before the handshake's end (fast open) has it.
+    if old == tcp::LISTEN && new == tcp::SYN_RECV {
+        // The child has no cookie of its own yet, and on some kernels (5.10 to 6.12 at least) a copy of its
+        // listener's until the transition is over (`net/ipv4/inet_connection_sock.c`, inet_csk_clone_lock). It
+        // is how the child begins, and no transition of its own.
+        // Where the child keeps what it gets here (6.18), an accept before the handshake's end (fast open)
+        // finds it.
         // SAFETY: `sk` is the tracepoint's typed argument.
         unsafe { sock::cookie(sk) };
+        return None;
     }
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
@@ -198,11 +206,6 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
             (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(sk, old, new),
             _ => None,
         };
-    }
-    // SAFETY: as above.
-    if new == tcp::SYN_RECV && unsafe { sock::cookie(sk) } == 0 {
-        // A child gets its cookie later where another program has to make it.
-        return None;
     }
     let cookie = cookie(sk, kind::CHANGE)?;
     let mut error = 0_u16;

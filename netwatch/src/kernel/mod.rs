@@ -22,7 +22,7 @@ use thiserror::Error;
 pub use flows::FlowTable;
 pub use lost::{Lost, LostCounter};
 pub use plan::{Forced, Phase};
-use plan::{JOBS, NEVER_SEEN, Sockets};
+use plan::{JOBS, NEVER_SEEN, NO_REGISTERS, Sockets};
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -137,7 +137,8 @@ impl Kernel {
         attach::check_capabilities()?;
         let offsets = offset_bytes(&offsets::resolve()?);
         let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
-        let load = |sockets| load(options, &offsets, &btf, sockets);
+        let helpers = Helpers::look();
+        let load = |sockets| load(options, &offsets, &btf, helpers, sockets);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
             Some(Some("address")) => (load(Sockets::Plain)?, Sockets::Plain, Some("not wanted".to_owned())),
@@ -158,7 +159,10 @@ impl Kernel {
             btf,
             forced: options.forced.clone(),
             attached: HashSet::new(),
-            coverage: Coverage::default(),
+            coverage: Coverage {
+                unseen: Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS)),
+                ..Coverage::default()
+            },
         })
     }
 
@@ -234,19 +238,41 @@ impl Kernel {
     }
 }
 
+/// What of the kernel side hangs on helpers that the kernel has or has not.
+#[derive(Clone, Copy)]
+struct Helpers {
+    typed_current: bool,
+    registers: bool,
+}
+
+impl Helpers {
+    fn look() -> Self {
+        let has = |helper| {
+            // An answer that cannot be had is a no: what hangs on it is told as not seen.
+            is_helper_supported(ProgramType::RawTracePoint, helper)
+                .inspect_err(|error| log::info!("{error}"))
+                .unwrap_or(false)
+        };
+        Self {
+            typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf),
+            registers: has(BpfHelper::BPF_FUNC_task_pt_regs),
+        }
+    }
+}
+
 /// The object with its read-only values, for one of the two ways.
-fn load(options: &Options, offsets: &[u8], btf: &Btf, sockets: Sockets) -> Result<Ebpf, KernelError> {
-    let has = |helper| {
-        // An answer that cannot be had is a no: what hangs on it is told as not seen.
-        is_helper_supported(ProgramType::RawTracePoint, helper)
-            .inspect_err(|error| log::info!("{error}"))
-            .unwrap_or(false)
-    };
+fn load(
+    options: &Options,
+    offsets: &[u8],
+    btf: &Btf,
+    helpers: Helpers,
+    sockets: Sockets,
+) -> Result<Ebpf, KernelError> {
     let knobs = Knobs {
         all_states: options.all_states.into(),
         socket_helpers: u32::from(sockets == Sockets::Helpers),
-        typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf).into(),
-        registers: has(BpfHelper::BPF_FUNC_task_pt_regs).into(),
+        typed_current: helpers.typed_current.into(),
+        registers: helpers.registers.into(),
     };
     let knobs: Vec<u8> = knobs.to_members().iter().flat_map(|knob| knob.to_ne_bytes()).collect();
     let mut loader = EbpfLoader::new();

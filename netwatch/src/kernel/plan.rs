@@ -170,7 +170,6 @@ pub(super) const JOBS: &[Job] = &[
                 unseen: &[
                     HALF_OPEN,
                     "which of several listeners on one address and port a connection came from",
-                    "the state SYN_RECV (`--states`)",
                     "what more than 65,536 sockets at once do",
                 ],
                 ..RUNG
@@ -354,6 +353,9 @@ impl Forced {
         forced.iter().rev().find(|forced| forced.job == job).map(|forced| forced.rung)
     }
 }
+
+/// Where the system call that a task is in cannot be told (before 5.15).
+pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
 
 /// What no probe here sees, whatever the kernel.
 pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind, loses, service, until};
+use tests::{
+    Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind, loses, service, skip, until,
+};
 
 use crate::expect::{CONN, Conn, used_by};
 use crate::table::table_of_kernel;
@@ -388,8 +390,13 @@ fn an_address_that_changes_while_connect_reads_it() {
                     }),
                 );
             }
-            // Else the threads never met.
-            assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+            if seen.contains(&0) {
+                // An emulator of several CPUs may run one at a time.
+                skip(
+                    "corners::an_address_that_changes_while_connect_reads_it",
+                    &format!("the threads never met here: {seen:?}"),
+                );
+            }
         });
     }
 }
