@@ -68,21 +68,24 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         Format::Text => print!("{}", table::text(&rows)),
         Format::Json => print!("{}", table::json(&rows)),
     }
-    let ran = rows.iter().any(|row| !row.is_empty());
-    let failed = rows.iter().any(|row| row.failed > 0);
-    Ok(if ran && !failed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_success(&rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What could not be had fails nothing, as long as there is something that ran.
+fn is_success(rows: &[Row]) -> bool {
+    rows.iter().any(|row| !row.is_empty()) && rows.iter().all(|row| row.failed == 0)
 }
 
 /// All rows, in the order of kernels and rungs.
 fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
     let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
     let rungs: Vec<_> = RUNGS.iter().filter(|rung| asked(&args.rung, rung.name)).collect();
-    let mirror = Mirror::of_this_machine();
+    let (mirror, cache) = (Mirror::of_this_machine(), fetch::cache()?);
     let mut rows = Vec::new();
     let mut queue = VecDeque::new();
     for kernel in KERNELS.iter().filter(|kernel| asked(&args.kernels, kernel.name)) {
         let mirror = mirror.as_ref().map_err(|error| anyhow!("{error:#}"));
-        match mirror.and_then(|mirror| fetch::obtain(kernel, mirror, &fetch::cache(), verbose)) {
+        match mirror.and_then(|mirror| fetch::obtain(kernel, mirror, &cache, verbose)) {
             Ok(found) => queue.push_back(found),
             Err(error) => {
                 step(&format!("SKIPPED: kernel {} could not be had: {error:#}", kernel.name));
@@ -159,5 +162,21 @@ fn tell(row: &Row, verbose: bool) {
     }
     if verbose {
         row.skips.iter().for_each(|skip| eprintln!("    SKIP {skip}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_had_fails_nothing_but_all_of_it() {
+        let missing = Row { reason: Some("skipped: no network".to_owned()), ..Row::default() };
+        let passed = Row { passed: 1, ..Row::default() };
+        let failed = Row { passed: 1, failed: 1, ..Row::default() };
+        assert!(is_success(&[missing.clone(), passed.clone()]));
+        assert!(!is_success(&[missing.clone(), missing]));
+        assert!(!is_success(&[passed, failed]));
+        assert!(!is_success(&[]));
     }
 }

@@ -1,27 +1,30 @@
 //! Gets kernels into the cache: an apt of its own, which leaves the host's alone and needs no root.
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::cached::{self, Cached};
 use super::kernels::{Candidate, Kernel, newest_first};
 use super::mirror::{Mirror, Source};
-use crate::exec::{find, quietly, step};
+use crate::exec::{find, step};
 
-/// How apt says that it has no key for a signature, in the C locale.
-const UNSIGNED: [&str; 3] = ["NO_PUBKEY", "is not signed", "Missing key"];
+/// How apt says that it has no key for a signature: with gpgv, and with sqv in newer releases.
+const NO_KEY: [&str; 2] = ["NO_PUBKEY", "Missing key"];
 
 /// Where kernels are kept: not in the target directory, so that a clean clone finds them.
-pub(super) fn cache() -> PathBuf {
+pub(super) fn cache() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("NETWATCH_VM_CACHE").unwrap_or_else(|| {
+    let cache = set("NETWATCH_VM_CACHE").unwrap_or_else(|| {
         let home = || set("HOME").unwrap_or_default().join(".cache");
         set("XDG_CACHE_HOME").unwrap_or_else(home).join("netwatch-vm")
-    })
+    });
+    // Programs are started elsewhere with paths in there.
+    std::path::absolute(cache).context("the cache has no path")
 }
 
 /// A kernel that can be booted: the newest that can be had, or else one from an earlier run.
@@ -106,14 +109,12 @@ impl<'a> Suite<'a> {
         self.configure(&signed.unwrap_or_default())?;
         let update = || said(self.apt("apt-get").arg("update"), verbose);
         let Err(error) = update() else { return Ok(()) };
-        let told = format!("{error:#}");
-        if !UNSIGNED.iter().any(|unsigned| told.contains(unsigned)) {
+        if !lacks_key(&format!("{error:#}")) {
             return Err(error.context(format!("cannot fetch the package list of {}", self.name)));
         }
         step(&format!(
-            "{}: the keyring here lacks its key, so its signature is NOT checked: {}",
-            self.name,
-            last_line(&told)
+            "{}: the keyring here lacks its key, so its signature is NOT checked: {error:#}",
+            self.name
         ));
         self.configure("[trusted=yes] ")?;
         update().with_context(|| format!("cannot fetch the package list of {}", self.name))
@@ -137,8 +138,8 @@ impl<'a> Suite<'a> {
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
         command.env("LC_ALL", "C");
-        let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
-            let mut option = std::ffi::OsString::from(format!("{name}="));
+        let mut option = |name: &str, value: &dyn AsRef<OsStr>| {
+            let mut option = OsString::from(format!("{name}="));
             option.push(value);
             command.arg("-o").arg(option);
         };
@@ -163,18 +164,46 @@ impl<'a> Suite<'a> {
 
 /// Runs apt with what it complains of as the error: whether it matters is for the caller to say.
 fn said(command: &mut Command, verbose: bool) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().context("cannot start apt")?;
     if verbose {
-        return quietly(command, verbose);
+        eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     }
-    let output = command.stdin(std::process::Stdio::null()).output().context("cannot start apt")?;
     if output.status.success() {
         return Ok(());
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let complaints: Vec<_> = stderr.lines().filter(|line| line.starts_with(['E', 'W'])).collect();
-    bail!("{}", if complaints.is_empty() { stderr.trim().to_owned() } else { complaints.join("; ") })
+    bail!(complaints(&String::from_utf8_lossy(&output.stderr)))
 }
 
-fn last_line(text: &str) -> &str {
-    text.lines().last().unwrap_or_default()
+/// apt's errors and warnings in one line, without what it says of its progress.
+fn complaints(stderr: &str) -> String {
+    let lines: Vec<_> =
+        stderr.lines().filter(|line| line.starts_with("E: ") || line.starts_with("W: ")).collect();
+    if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") }
+}
+
+/// Whether all that apt complains of is that it does not know the key: no signature, or a wrong one, is worse.
+fn lacks_key(complaint: &str) -> bool {
+    NO_KEY.iter().any(|told| complaint.contains(told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_key_is_told_from_a_missing_network_or_signature() {
+        let key = complaints(
+            "Reading package lists...\nW: GPG error: http://mirror.invalid sid InRelease: The following signatures \
+             couldn't be verified because the public key is not available: NO_PUBKEY 0123456789ABCDEF\n\
+             E: The repository 'http://mirror.invalid sid InRelease' is not signed.\n",
+        );
+        assert!(lacks_key(&key) && key.starts_with("W: GPG") && key.lines().count() == 1, "{key}");
+        let network = complaints(
+            "E: Failed to fetch http://mirror.invalid/InRelease  Could not resolve 'mirror.invalid'\n",
+        );
+        assert!(!lacks_key(&network), "{network}");
+        let bare = "E: The repository 'http://mirror.invalid sid Release' is not signed.";
+        assert!(!lacks_key(bare));
+        assert_eq!(complaints("no apt here\n"), "no apt here");
+    }
 }

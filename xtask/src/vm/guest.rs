@@ -40,11 +40,12 @@ const MACHINE: &[&str] = &[
     "-smp",
     "2",
     "-m",
-    "1536",
+    "2048",
 ];
 
 const CONSOLE: &str = "console=ttyS0 panic=-1 oops=panic reboot=t quiet mitigations=off nokaslr tsc=reliable \
-random.trust_cpu=on init_on_alloc=0 randomize_kstack_offset=off apparmor=0 audit=0";
+random.trust_cpu=on init_on_alloc=0 randomize_kstack_offset=off apparmor=0 selinux=0 audit=0 nowatchdog \
+transparent_hugepage=always rcupdate.rcu_expedited=1";
 
 /// Lines of the console that are shown when a guest is lost.
 const TAIL: usize = 20;
@@ -99,7 +100,9 @@ struct Guest {
 impl Guest {
     fn start(image: &Path, initramfs: &Path) -> Result<Self> {
         let console = initramfs.with_extension("console");
-        let mut command = Command::new(find(QEMU).unwrap_or_else(|| QEMU.into()));
+        // Ends with this process even where that is killed: an emulator never stops by itself.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(find(QEMU).unwrap_or_else(|| QEMU.into()));
         command.args(MACHINE).arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-serial", "stdio", "-append", CONSOLE]);
         command.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);

@@ -31,7 +31,7 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// What the test program is given, unless whoever calls gives it the same option. Several at once, because a test
 /// waits now and then; their output at the end, because that of several would be mixed up.
-const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=2"];
+const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=3"];
 
 const INIT: &str = include_str!("init.sh");
 
@@ -100,7 +100,7 @@ impl Base {
         modules::install(kernel, &root, verbose)?;
         fs::write(root.join("plan"), format!("{}{}", self.start, plan(rungs, libtest)))
             .context("cannot write a file")?;
-        let own = root.with_extension("cpio");
+        let own = self.scratch.path().join(format!("{}.cpio", kernel.release));
         archive(&root, &own, verbose)?;
         // The kernel unpacks one archive after the other.
         let whole = self.scratch.path().join(format!("{}.initramfs", kernel.release));
