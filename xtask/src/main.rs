@@ -1,4 +1,4 @@
-//! Set-up, build, run, test and bench: `cargo xtask <command>`, one file a command.
+//! Set-up, build, run, test, other kernels and bench: `cargo xtask <command>`, one file a command.
 //!
 //! Progress goes to stderr, so that stdout is the program's own (`cargo xtask run -- watch --json | jq`).
 
@@ -7,7 +7,9 @@ mod cargo;
 mod exec;
 mod run;
 mod setup;
+mod summary;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ enum Task {
     Run(run::Args),
     /// Check format and lints, run the unit tests, then the end-to-end tests as root
     Test(test::Args),
+    /// Run the end-to-end tests on other kernels, in QEMU
+    Vm(vm::Args),
     /// Measure netwatch's latency, its cost, and what it loses under a flood of connections
     Bench(bench::Args),
 }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args, verbose),
         Task::Run(args) => run::run(&args, verbose),
         Task::Test(args) => test::run(&args, verbose),
+        Task::Vm(args) => vm::run(&args, verbose),
         Task::Bench(args) => bench::run(&args, verbose),
     };
     result.unwrap_or_else(|error| {

@@ -24,7 +24,7 @@ and bpf-linker (`cargo binstall bpf-linker`), or, on Debian with its security su
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also install the programs that the end-to-end tests use
+    /// Also install the programs that the end-to-end tests use, and those that boot other kernels
     #[arg(long)]
     test: bool,
 }
@@ -33,6 +33,9 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     let toolchain = ensure(verbose)?;
     if args.test {
         programs::ensure(verbose)?;
+        if let Err(error) = programs::ensure_for_guests(verbose) {
+            step(&format!("other kernels cannot be tested: {error:#}"));
+        }
     }
     step(&format!("ready: {toolchain} and its bpf-linker are installed"));
     Ok(ExitCode::SUCCESS)
@@ -42,6 +45,11 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
 pub(crate) fn ensure_for_tests(verbose: bool) -> Result<()> {
     ensure(verbose)?;
     programs::ensure(verbose)
+}
+
+/// Installs what booting other kernels needs on top of that; an error where this machine cannot.
+pub(crate) fn ensure_for_guests(verbose: bool) -> Result<()> {
+    programs::ensure_for_guests(verbose)
 }
 
 /// Installs what building needs; says nothing when nothing is missing.

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: format, lints, unit tests, and the end-to-end tests as root.
 
 mod stream;
-mod summary;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +10,7 @@ use anyhow::Result;
 use crate::cargo::{self, cargo};
 use crate::exec::{as_root, loudly, step, succeeds};
 use crate::setup;
-use summary::Summary;
+use crate::summary::Summary;
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];

@@ -1,6 +1,6 @@
-//! The programs that the end-to-end tests hold netwatch against, or start.
+//! The programs that the end-to-end tests hold netwatch against, or start, and those that start a guest.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::apt;
 use crate::exec::{find, step};
@@ -15,21 +15,40 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
+/// For other kernels: apt and dpkg come with the Debian that this is done on.
+const FOR_GUESTS: &[(&str, &str)] =
+    &[("qemu-system-x86_64", "qemu-system-x86"), ("cpio", "cpio"), ("depmod", "kmod"), ("modprobe", "kmod")];
+
 /// Installs those that are missing. Without apt it only says so: the tests that need them say it again.
 pub(super) fn ensure(verbose: bool) -> Result<()> {
+    if let Some(missing) = install(PROGRAMS, "the end-to-end tests use them", verbose)? {
+        step(&format!("MISSING: {missing}, or tests will be skipped"));
+    }
+    Ok(())
+}
+
+/// Installs what other kernels are booted with.
+pub(super) fn ensure_for_guests(verbose: bool) -> Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("the kernels, and the host's programs in their guests, have to be x86_64's");
+    }
+    match install(FOR_GUESTS, "other kernels are booted with them", verbose)? {
+        Some(missing) => bail!(missing),
+        None => Ok(()),
+    }
+}
+
+/// What cannot be had is returned, with what to do about it.
+fn install(programs: &[(&str, &str)], why: &str, verbose: bool) -> Result<Option<String>> {
     let (programs, mut packages): (Vec<&str>, Vec<&str>) =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).copied().unzip();
+        programs.iter().filter(|(program, _)| find(program).is_none()).copied().unzip();
     if programs.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     packages.dedup();
     if apt::offers(&packages, verbose)? {
-        return apt::install(&packages, "the end-to-end tests use them", verbose);
+        return apt::install(&packages, why, verbose).map(|()| None);
     }
-    step(&format!(
-        "MISSING: {}; install them (Debian calls the packages {}), or tests will be skipped",
-        programs.join(" "),
-        packages.join(" ")
-    ));
-    Ok(())
+    let (programs, packages) = (programs.join(" "), packages.join(" "));
+    Ok(Some(format!("{programs}; install them (Debian calls the packages {packages})")))
 }

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::summary::Summary;
 use crate::exec::step;
+use crate::summary::Summary;
 
 /// Large enough for a burst of test lines, and nothing waits for it to fill.
 const CHUNK: usize = 8192;

@@ -1,6 +1,6 @@
 //! Adds up what libtest says of each test program.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// How libtest begins the line that counts.
@@ -10,50 +10,62 @@ const SKIP: &str = "SKIP ";
 
 /// Tests that passed, failed or were skipped so far.
 #[derive(Debug, Default)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     passed: usize,
     failed: usize,
     ignored: usize,
-    /// By name, because a test may give more than one reason.
-    skipped: BTreeSet<String>,
+    /// The reason by name, because a test may give more than one.
+    skipped: BTreeMap<String, String>,
 }
 
 impl Summary {
     /// Counts what one line of output says.
-    pub(super) fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some(counts) = line.strip_prefix(RESULT) {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
-        } else if let Some(name) = skipped(line) {
-            self.skipped.insert(name.to_owned());
+        } else if let Some((name, reason)) = skipped(line) {
+            self.skipped.entry(name.to_owned()).or_insert_with(|| reason.to_owned());
         }
     }
 
     /// Counts a failure that libtest knows nothing of.
-    pub(super) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.failed += 1;
     }
 
     /// Counts something left out that libtest knows nothing of.
-    pub(super) fn skipped(&mut self) {
+    pub(crate) fn skipped(&mut self) {
         self.ignored += 1;
     }
 
-    pub(super) fn failures(&self) -> usize {
+    pub(crate) fn passes(&self) -> usize {
+        self.passed.saturating_sub(self.skipped.len())
+    }
+
+    pub(crate) fn failures(&self) -> usize {
         self.failed
     }
 
-    pub(super) fn is_success(&self) -> bool {
+    pub(crate) fn skips(&self) -> usize {
+        self.ignored + self.skipped.len()
+    }
+
+    /// The tests that skipped themselves, each with its reason.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.skipped.iter().map(|(name, reason)| (name.as_str(), reason.as_str()))
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
         self.failed == 0
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let passed = self.passed.saturating_sub(self.skipped.len());
-        write!(out, "{passed} passed, {} failed, {} skipped", self.failed, self.ignored + self.skipped.len())
+        write!(out, "{} passed, {} failed, {} skipped", self.passes(), self.failures(), self.skips())
     }
 }
 
@@ -63,14 +75,13 @@ fn count(counts: &str, word: &str) -> usize {
     counts.split(['.', ';']).find_map(number).unwrap_or(0)
 }
 
-/// The name of the test in a skip line; uncaptured, it may follow libtest's unfinished `test name ... `.
-fn skipped(line: &str) -> Option<&str> {
+/// The test of a skip line and its reason; uncaptured, it may follow libtest's unfinished `test name ... `.
+fn skipped(line: &str) -> Option<(&str, &str)> {
     let rest = match line.strip_prefix(SKIP) {
         Some(rest) => rest,
         None => line.strip_prefix("test ")?.split_once(" ... ")?.1.strip_prefix(SKIP)?,
     };
-    let (name, _reason) = rest.split_once(": ")?;
-    Some(name)
+    rest.split_once(": ")
 }
 
 #[cfg(test)]
@@ -105,6 +116,15 @@ mod tests {
             "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ];
         assert_eq!(of(&lines), "3 passed, 0 failed, 2 skipped");
+    }
+
+    #[test]
+    fn the_first_of_several_reasons_is_kept() {
+        let mut summary = Summary::default();
+        summary.line("SKIP netns: no CAP_SYS_ADMIN");
+        summary.line("SKIP netns: and no veth: either");
+        assert_eq!(summary.reasons().collect::<Vec<_>>(), [("netns", "no CAP_SYS_ADMIN")]);
+        assert_eq!((summary.passes(), summary.failures(), summary.skips()), (0, 0, 1));
     }
 
     #[test]

@@ -1,0 +1,182 @@
+//! `cargo xtask vm`: the end-to-end tests on other kernels, in QEMU.
+//!
+//! The same test binary and the same netwatch as on the host, on Debian's kernels, on every rung of probes that a
+//! kernel offers. Nothing of it is built for the guests: they get the host's programs with their libraries.
+
+mod cached;
+mod fetch;
+mod guest;
+mod kernels;
+mod mirror;
+mod modules;
+mod report;
+mod root;
+mod rungs;
+mod table;
+mod version;
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Result, anyhow};
+use clap::builder::PossibleValuesParser;
+
+use crate::cargo;
+use crate::exec::step;
+use crate::setup;
+use cached::Cached;
+use kernels::{KERNELS, Kernel};
+use mirror::Mirror;
+use root::{Base, Programs};
+use rungs::{RUNGS, Rung};
+use table::Row;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernels to test on [default: all]
+    #[arg(value_name = "KERNEL", value_parser = PossibleValuesParser::new(KERNELS.iter().map(|kernel| kernel.name)))]
+    kernels: Vec<String>,
+    /// Rungs of probes to test [default: all]
+    #[arg(long, value_name = "RUNG", value_parser = PossibleValuesParser::new(RUNGS.iter().map(|rung| rung.name)))]
+    rung: Vec<String>,
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Arguments for the test program (libtest's); filters replace those of the rungs
+    #[arg(last = true)]
+    libtest: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// A guest for each core: the emulator keeps one busy.
+const GUESTS_AT_ONCE: usize = 2;
+
+pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
+    setup::ensure_for_tests(verbose)?;
+    if let Err(error) = setup::ensure_for_guests(verbose) {
+        step(&format!("SKIPPED: no kernel is tested: {error:#}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = matrix(args, verbose)?;
+    match args.format {
+        Format::Text => print!("{}", table::text(&rows)),
+        Format::Json => print!("{}", table::json(&rows)),
+    }
+    Ok(if is_success(&rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What could not be had fails nothing, as long as there is something that ran.
+fn is_success(rows: &[Row]) -> bool {
+    rows.iter().any(|row| !row.is_empty()) && rows.iter().all(|row| row.failed == 0)
+}
+
+/// All rows, in the order of kernels and rungs.
+fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
+    let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
+    let rungs: Vec<_> = RUNGS.iter().filter(|rung| asked(&args.rung, rung.name)).collect();
+    let (mirror, cache) = (Mirror::of_this_machine(), fetch::cache()?);
+    let mut rows = Vec::new();
+    let mut queue = VecDeque::new();
+    for kernel in KERNELS.iter().filter(|kernel| asked(&args.kernels, kernel.name)) {
+        let mirror = mirror.as_ref().map_err(|error| anyhow!("{error:#}"));
+        match mirror.and_then(|mirror| fetch::obtain(kernel, mirror, &cache, verbose)) {
+            Ok(found) => queue.push_back(found),
+            Err(error) => {
+                step(&format!("SKIPPED: kernel {} could not be had: {error:#}", kernel.name));
+                rows.extend(rungs.iter().map(|rung| skipped(kernel, rung, &error)));
+            }
+        }
+    }
+    if queue.is_empty() {
+        return Ok(rows);
+    }
+    step("building netwatch and its end-to-end tests");
+    let base = Base::build(&programs()?, &cargo::workspace().join("tests"), verbose)?;
+    let (queue, done) = (Mutex::new(queue), Mutex::new(rows));
+    std::thread::scope(|scope| {
+        for _ in 0..GUESTS_AT_ONCE {
+            scope.spawn(|| {
+                while let Some(kernel) = next(&queue) {
+                    let ran = boot(&kernel, &base, &rungs, &args.libtest, verbose);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).extend(ran);
+                }
+            });
+        }
+    });
+    let mut rows = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by(|one, other| version::compare(&one.kernel, &other.kernel));
+    Ok(rows)
+}
+
+fn next(queue: &Mutex<VecDeque<Cached>>) -> Option<Cached> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn programs() -> Result<Programs> {
+    let tests = ["test", "--no-run", "-p", "tests", "--test", "e2e"];
+    Ok(Programs {
+        netwatch: cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?,
+        tests: cargo::build(&tests, "e2e")?,
+        actor: cargo::build(&tests, "actor")?,
+    })
+}
+
+fn skipped(kernel: &Kernel, rung: &Rung, why: &anyhow::Error) -> Row {
+    let reason = format!("skipped: {why:#}");
+    Row { kernel: kernel.name.to_owned(), rung: rung.name.to_owned(), reason: Some(reason), ..Row::default() }
+}
+
+/// Runs one guest to its end. Whatever goes wrong around it is a failure in its rows.
+fn boot(kernel: &Cached, base: &Base, rungs: &[&Rung], libtest: &[String], verbose: bool) -> Vec<Row> {
+    let ran = base
+        .with(kernel, rungs, libtest, verbose)
+        .and_then(|initramfs| guest::run(&kernel.image(), &initramfs, rungs, &|row| tell(row, verbose)));
+    let why = match ran {
+        Ok(report) if report.release.is_some() => return report.rows,
+        Ok(_) => "it never reported".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    let row = |rung: &&Rung| Row {
+        kernel: kernel.release.clone(),
+        rung: rung.name.to_owned(),
+        failed: 1,
+        reason: Some(why.clone()),
+        ..Row::default()
+    };
+    let rows: Vec<_> = rungs.iter().map(row).collect();
+    rows.iter().for_each(|row| tell(row, verbose));
+    rows
+}
+
+/// Says how a rung went, as soon as it is known.
+fn tell(row: &Row, verbose: bool) {
+    step(&row.told());
+    if row.failed > 0 {
+        row.output.iter().for_each(|line| eprintln!("    {line}"));
+    }
+    if verbose {
+        row.skips.iter().for_each(|skip| eprintln!("    SKIP {skip}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_had_fails_nothing_but_all_of_it() {
+        let missing = Row { reason: Some("skipped: no network".to_owned()), ..Row::default() };
+        let passed = Row { passed: 1, ..Row::default() };
+        let failed = Row { passed: 1, failed: 1, ..Row::default() };
+        assert!(is_success(&[missing.clone(), passed.clone()]));
+        assert!(!is_success(&[missing.clone(), missing]));
+        assert!(!is_success(&[passed, failed]));
+        assert!(!is_success(&[]));
+    }
+}

@@ -1,0 +1,149 @@
+//! A guest: QEMU's emulator with a kernel and an initramfs, and what comes over its second serial port.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::report::Report;
+use super::rungs::Rung;
+use super::table::Row;
+use crate::exec::{find, step};
+
+/// The emulator, as Debian calls the program.
+pub(super) const QEMU: &str = "qemu-system-x86_64";
+
+/// A guest says hello within seconds, on a busy machine within a minute.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// The whole matrix is to take ten minutes; a guest that takes longer than this hangs.
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
+
+/// The port that is the console's first; what the kernel prints there is read when the guest dies.
+const MACHINE: &[&str] = &[
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-machine",
+    "q35",
+    // With several threads of the emulator a kernel panicked now and then, with one never.
+    "-accel",
+    "tcg,thread=single",
+    "-cpu",
+    "Nehalem,+rdrand",
+    "-smp",
+    "2",
+    "-m",
+    "2048",
+];
+
+const CONSOLE: &str = "console=ttyS0 panic=-1 oops=panic reboot=t quiet mitigations=off nokaslr tsc=reliable \
+random.trust_cpu=on init_on_alloc=0 randomize_kstack_offset=off apparmor=0 selinux=0 audit=0 nowatchdog \
+transparent_hugepage=always rcupdate.rcu_expedited=1";
+
+/// Lines of the console that are shown when a guest is lost.
+const TAIL: usize = 20;
+
+/// Boots a kernel and reads its report; a guest that never reported is tried once more.
+pub(super) fn run(image: &Path, initramfs: &Path, rungs: &[&Rung], told: &dyn Fn(&Row)) -> Result<Report> {
+    let report = attempt(image, initramfs, rungs, told)?;
+    if report.release.is_some() {
+        return Ok(report);
+    }
+    step("a guest never reported; trying once more");
+    attempt(image, initramfs, rungs, told)
+}
+
+fn attempt(image: &Path, initramfs: &Path, rungs: &[&Rung], told: &dyn Fn(&Row)) -> Result<Report> {
+    let guest = Guest::start(image, initramfs)?;
+    let mut report = Report::default();
+    let why = loop {
+        let limit = if report.release.is_some() { DEADLINE } else { BOOT };
+        match guest.lines.recv_timeout(limit.saturating_sub(guest.begun.elapsed())) {
+            Ok((at, line)) => {
+                if let Some(row) = report.line(&line, at) {
+                    told(row);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                break format!("nothing more came within {} s", limit.as_secs());
+            }
+            Err(RecvTimeoutError::Disconnected) => break "the guest ended".to_owned(),
+        }
+        if report.is_over {
+            return Ok(report);
+        }
+    };
+    show_tail(&guest.console);
+    if report.release.is_some() {
+        for row in report.give_up(rungs.iter().map(|rung| rung.name), &why) {
+            told(row);
+        }
+    }
+    Ok(report)
+}
+
+/// Ends with its guard.
+struct Guest {
+    child: Child,
+    begun: Instant,
+    lines: Receiver<(Duration, String)>,
+    console: PathBuf,
+}
+
+impl Guest {
+    fn start(image: &Path, initramfs: &Path) -> Result<Self> {
+        let console = initramfs.with_extension("console");
+        // Ends with this process even where that is killed: an emulator never stops by itself.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(find(QEMU).unwrap_or_else(|| QEMU.into()));
+        command.args(MACHINE).arg("-serial").arg(format!("file:{}", console.display()));
+        command.args(["-serial", "stdio", "-append", CONSOLE]);
+        command.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+        let begun = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {QEMU}"))?;
+        let output = child.stdout.take().context("a guest has no stdout")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || read(output, |line| sender.send((begun.elapsed(), line)).is_ok()));
+        Ok(Self { child, begun, lines, console })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Gone already, where it panicked.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(output: impl Read, mut each: impl FnMut(String) -> bool) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if !each(String::from_utf8_lossy(&line).into_owned()) {
+            return;
+        }
+        line.clear();
+    }
+}
+
+/// Shows the end of what the kernel said.
+fn show_tail(console: &Path) {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    for line in lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default() {
+        eprintln!("    {}", line.trim_end());
+    }
+}

@@ -1,0 +1,34 @@
+//! Which probes the suite is run with.
+
+/// A way to run the suite.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rung {
+    pub(super) name: &'static str,
+    /// What netwatch is forced to, `JOB=RUNG` each; empty for what it picks itself.
+    pub(super) probes: &'static str,
+    /// Beginnings of the names of the tests to run; empty for all.
+    pub(super) tests: &'static [&'static str],
+}
+
+/// The tests that the jobs of the lower rungs have a part in: the whole suite on each would take far too long.
+const WHO_CONNECTS_AND_ACCEPTS: &[&str] = &[
+    "accept::",
+    "connect::",
+    "fail::",
+    "fastopen::",
+    "handover::",
+    "uring::",
+    "ways::",
+    "corners::",
+    "mptcp::",
+];
+
+/// The best first. On a rung that a kernel does not offer nothing is run, and the table says why.
+pub(super) const RUNGS: &[Rung] = &[
+    Rung { name: BEST, probes: "", tests: &[] },
+    Rung { name: "kprobe", probes: "accept=kretprobe connect=kretprobe", tests: WHO_CONNECTS_AND_ACCEPTS },
+    Rung { name: "tracepoint", probes: "accept=syscall connect=cgroup", tests: WHO_CONNECTS_AND_ACCEPTS },
+];
+
+/// The one that every kernel has to offer.
+pub(super) const BEST: &str = "best";

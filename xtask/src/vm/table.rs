@@ -1,0 +1,152 @@
+//! The results, for people and for programs.
+
+use serde_json::json;
+
+/// One kernel on one rung.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Row {
+    /// As `uname -r` has it; what was asked for, where it could not be had.
+    pub(super) kernel: String,
+    pub(super) rung: String,
+    pub(super) passed: usize,
+    pub(super) failed: usize,
+    pub(super) skipped: usize,
+    /// Nothing where no test ran, or not to its end.
+    pub(super) seconds: Option<u64>,
+    /// Why the counts are not the whole story.
+    pub(super) reason: Option<String>,
+    /// Tests that skipped themselves, with their reasons.
+    pub(super) skips: Vec<String>,
+    /// What the failed tests have said.
+    pub(super) output: Vec<String>,
+}
+
+impl Row {
+    /// No test was counted, passed or not.
+    pub(super) fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skipped == 0
+    }
+
+    /// One line of the log.
+    pub(super) fn told(&self) -> String {
+        let Self { kernel, rung, passed, failed, skipped, .. } = self;
+        let counts = if self.is_empty() {
+            String::new()
+        } else {
+            format!(" {passed} passed, {failed} failed, {skipped} skipped")
+        };
+        let seconds = self.seconds.map(|seconds| format!(" in {seconds} s"));
+        let reason = self.reason.as_ref().map(|reason| format!(" ({reason})"));
+        format!("{kernel}, {rung}:{counts}{}{}", seconds.unwrap_or_default(), reason.unwrap_or_default())
+    }
+}
+
+const HEAD: [&str; 6] = ["kernel", "rung", "passed", "failed", "skipped", "seconds"];
+
+/// A line a row, in columns, with the reason behind them.
+pub(super) fn text(rows: &[Row]) -> String {
+    let cells = |row: &Row| {
+        let count = |count: usize| if row.is_empty() { "-".to_owned() } else { count.to_string() };
+        let seconds = row.seconds.map_or_else(|| "-".to_owned(), |seconds| seconds.to_string());
+        let [passed, failed, skipped] = [row.passed, row.failed, row.skipped].map(count);
+        [row.kernel.clone(), row.rung.clone(), passed, failed, skipped, seconds]
+    };
+    let lines: Vec<_> = std::iter::once((HEAD.map(str::to_owned), ""))
+        .chain(rows.iter().map(|row| (cells(row), row.reason.as_deref().unwrap_or_default())))
+        .collect();
+    let mut widths = [0; HEAD.len()];
+    for (cells, _) in &lines {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for (cells, reason) in &lines {
+        let mut line = String::new();
+        for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            // Names to the left, numbers to the right.
+            let cell = if index < 2 { format!("{cell:width$}") } else { format!("{cell:>width$}") };
+            line += &cell;
+            line += "  ";
+        }
+        line += reason;
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// An object a row.
+pub(super) fn json(rows: &[Row]) -> String {
+    let object = |row: &Row| {
+        let object = json!({
+            "kernel": row.kernel,
+            "rung": row.rung,
+            "passed": row.passed,
+            "failed": row.failed,
+            "skipped": row.skipped,
+            "seconds": row.seconds,
+            "reason": row.reason,
+        });
+        format!("{object}\n")
+    };
+    rows.iter().map(object).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> [Row; 2] {
+        [
+            Row {
+                kernel: "6.12.117+deb13-cloud-amd64".to_owned(),
+                rung: "best".to_owned(),
+                passed: 160,
+                failed: 2,
+                skipped: 1,
+                seconds: Some(95),
+                ..Row::default()
+            },
+            Row {
+                kernel: "5.10".to_owned(),
+                rung: "kprobe".to_owned(),
+                reason: Some("skipped: could not be had".to_owned()),
+                ..Row::default()
+            },
+        ]
+    }
+
+    #[test]
+    fn text_is_in_columns() {
+        let expected = "\
+kernel                      rung    passed  failed  skipped  seconds
+6.12.117+deb13-cloud-amd64  best       160       2        1       95
+5.10                        kprobe       -       -        -        -  skipped: could not be had
+";
+        assert_eq!(text(&rows()), expected);
+    }
+
+    #[test]
+    fn objects_have_these_keys() {
+        let json = json(&rows());
+        let objects: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            objects,
+            [
+                json!({"kernel": "6.12.117+deb13-cloud-amd64", "rung": "best", "passed": 160, "failed": 2,
+                    "skipped": 1, "seconds": 95, "reason": null}),
+                json!({"kernel": "5.10", "rung": "kprobe", "passed": 0, "failed": 0, "skipped": 0,
+                    "seconds": null, "reason": "skipped: could not be had"}),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_row_is_told_in_one_line() {
+        let [ran, not] = rows();
+        assert_eq!(ran.told(), "6.12.117+deb13-cloud-amd64, best: 160 passed, 2 failed, 1 skipped in 95 s");
+        assert_eq!(not.told(), "5.10, kprobe: (skipped: could not be had)");
+    }
+}
