@@ -80,6 +80,7 @@ offsets! {
     sk_err = "sock.sk_err";
     sk_flags = "sock.__sk_common.skc_flags";
     sk_socket = "sock.sk_socket";
+    sk_kern = "sock.sk_kern_sock", bit;
     sk_state = "sock.__sk_common.skc_state";
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";

@@ -41,6 +41,9 @@ pub mod sock_flags {
     pub const FASTOPEN: u8 = 2;
     /// An IPv6 socket, and the addresses are the IPv4 ones of a datagram.
     pub const MAPPED: u8 = 4;
+    /// The kernel made it for itself, whoever asked for that: a network file system, a remote disk. Told where
+    /// it begins a connection.
+    pub const KERNEL: u8 = 8;
 }
 
 /// Something that the current task does to a socket: it connects, listens, accepts, fails to connect, or

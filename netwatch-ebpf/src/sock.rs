@@ -80,6 +80,16 @@ pub(crate) unsafe fn is_fastopen(sk: *const c_void) -> bool {
     }
 }
 
+/// Whether the kernel made the socket for itself.
+///
+/// # Safety
+/// `sk` is a `struct sock`.
+#[inline(always)]
+pub(crate) unsafe fn is_kernels(sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    unsafe { bit(sk, offset!(sk_kern)) }
+}
+
 /// A bit-field of one bit, by its offset in bits; false where this kernel has none.
 #[inline(always)]
 unsafe fn bit(sk: *const c_void, offset: u32) -> bool {

@@ -138,6 +138,9 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
         if sock::is_fastopen(sk) {
             (*record).sock.flags |= sock_flags::FASTOPEN;
         }
+        if sock::is_kernels(sk) {
+            (*record).sock.flags |= sock_flags::KERNEL;
+        }
         task::fill(current, &mut (*record).task);
         (*record).task.flags |= task::way(current);
         (*record).result = 0;

@@ -13,7 +13,7 @@ use crate::commands::doctor::DoctorOptions;
 use crate::commands::list::{Letters, ListOptions, Namespaces};
 use crate::commands::watch::WatchOptions;
 use crate::filter::{AddressPattern, Filter};
-use crate::kernel::{self, DEFAULT_RING_BYTES, Forced};
+use crate::kernel::{self, DEFAULT_RING_BYTES, Forced, Sabotage};
 use crate::model::{Family, Proto};
 use crate::origin::Side;
 use crate::output::{Format, LogOptions};
@@ -39,9 +39,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match Cli::try_parse_from(arguments)?.command {
         Sub::List(list) => Command::List(list.options()),
         Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(|error| usage(&error))?)),
-        Sub::Doctor(doctor) => {
-            Command::Doctor(DoctorOptions { json: doctor.format.is_json(), forced: doctor.probes.probe })
-        }
+        Sub::Doctor(doctor) => Command::Doctor(DoctorOptions {
+            json: doctor.format.is_json(),
+            forced: doctor.probes.probe,
+            sabotage: doctor.probes.sabotage,
+        }),
     })
 }
 
@@ -190,6 +192,9 @@ struct ProbeArgs {
     /// Do a job by this probe and no other, or by `none`: `netwatch doctor` has the names
     #[arg(long, value_name = "JOB=RUNG", value_parser = Forced::parse)]
     probe: Vec<Forced>,
+    /// What to do wrong, so that a test sees it noticed
+    #[arg(long, hide = true, value_parser = Sabotage::parse)]
+    sabotage: Option<Sabotage>,
 }
 
 /// The same on every command that prints events.
@@ -342,6 +347,7 @@ impl WatchArgs {
                 ring_bytes: self.ring,
                 all_states: self.states,
                 forced: self.probes.probe,
+                sabotage: self.probes.sabotage,
             },
             seeds: !self.no_seed,
             duration: self.duration,

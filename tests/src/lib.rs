@@ -23,4 +23,4 @@ pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
 pub use wait::{PATIENCE, skip, until};
-pub use watch::{Log, Watch};
+pub use watch::{Log, Watch, forced};

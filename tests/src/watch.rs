@@ -23,7 +23,8 @@ const SHOWN: usize = 60;
 
 /// What every log is to be made with: jobs and rungs, as `--probe` has them, from `NETWATCH_TEST_PROBES`. So a
 /// kernel that offers several rungs is tested on each.
-pub(crate) fn forced() -> Vec<String> {
+#[must_use]
+pub fn forced() -> Vec<String> {
     let probes = std::env::var("NETWATCH_TEST_PROBES").unwrap_or_default();
     probes.split_whitespace().flat_map(|probe| ["--probe".to_owned(), probe.to_owned()]).collect()
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::agent::{Agent, SelfTest};
-use crate::kernel::{Covered, Forced, Options};
+use crate::kernel::{Covered, Forced, Options, Sabotage};
 
 /// How to print.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +17,8 @@ pub struct DoctorOptions {
     pub json: bool,
     /// Jobs that are to be done in one way and no other.
     pub forced: Vec<Forced>,
+    /// Something to do wrong.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// The self-test needs no more than this.
@@ -38,13 +40,15 @@ struct JobView<'a> {
     covered: &'a Covered,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct SelfTestView<'a> {
     ok: bool,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     came: &'a [&'static str],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     missing: &'a [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    misread: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     not_done: Option<&'a str>,
 }
@@ -54,14 +58,19 @@ struct SelfTestView<'a> {
 /// # Errors
 /// Where the probes cannot be had, and where `out` fails.
 pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
-    let (agent, started) =
-        Agent::start(&Options { ring_bytes: RING_BYTES, all_states: false, forced: options.forced.clone() })?;
+    let (agent, started) = Agent::start(&Options {
+        ring_bytes: RING_BYTES,
+        all_states: false,
+        forced: options.forced.clone(),
+        sabotage: options.sabotage,
+    })?;
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
     let kernel = uname.release().to_string_lossy();
     let self_test = match &started.self_test {
-        SelfTest::Passed(came) => SelfTestView { ok: true, came, missing: &[], not_done: None },
-        SelfTest::Missing(missing) => SelfTestView { ok: false, came: &[], missing, not_done: None },
-        SelfTest::NotDone(why) => SelfTestView { ok: false, came: &[], missing: &[], not_done: Some(why) },
+        SelfTest::Passed(came) => SelfTestView { ok: true, came, ..SelfTestView::default() },
+        SelfTest::Missing(missing) => SelfTestView { missing, ..SelfTestView::default() },
+        SelfTest::Misread(misread) => SelfTestView { misread, ..SelfTestView::default() },
+        SelfTest::NotDone(why) => SelfTestView { not_done: Some(why), ..SelfTestView::default() },
     };
     let report = Report {
         kind: "doctor",
@@ -99,6 +108,9 @@ fn text(report: &Report<'_>, out: &mut impl Write) -> Result<()> {
             format!("passed: a connection of netwatch's own came through ({})", test.came.join(", "))
         }
         (false, Some(why)) => format!("not done, the connection could not be made (is loopback up?): {why}"),
+        (false, None) if !test.misread.is_empty() => {
+            format!("FAILED: the kernel side reads what is not there: {}", test.misread.join(", "))
+        }
         (false, None) => format!("FAILED: no record came of: {}", test.missing.join(", ")),
     };
     writeln!(out, "{:<11} {result}", "self-test")?;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -119,6 +119,12 @@ fn begin(agent: &Agent, started: &Started, seeds: bool, log: &mut Log) -> Result
              run `netwatch doctor`",
             missing.join(", ")
         )),
+        // What is read wrongly of this is read wrongly of all.
+        SelfTest::Misread(wrong) => bail!(
+            "the kernel side reads what is not there, so nothing it says could be trusted: {}; please report \
+             it with the kernel's version",
+            wrong.join(", ")
+        ),
         SelfTest::NotDone(why) => {
             complain(&format!("the self-test could not be done (is loopback up?): {why}"));
         }

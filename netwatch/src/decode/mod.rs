@@ -165,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_of_the_kernel_s_own_is_told_whoever_asked_for_it() {
+        let mut begin = Begin { header: header(kind::CONNECT), sock: sock(), ..Begin::default() };
+        begin.sock.flags = netwatch_common::sock_flags::KERNEL;
+        let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };
+        assert_eq!(event.socket.via, Some(crate::model::Via::Kernel));
+    }
+
+    #[test]
     fn a_mapped_socket_is_ipv4() {
         let mut begin = Begin { header: header(kind::ACCEPT), sock: sock(), ..Begin::default() };
         begin.sock.local = "::ffff:127.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets();

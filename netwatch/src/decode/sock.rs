@@ -234,6 +234,7 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError>
         via: match flags {
             flags if flags & sock_flags::FASTOPEN != 0 => Some(Via::Fastopen),
             flags if flags & sock_flags::MPTCP != 0 => Some(Via::Mptcp),
+            flags if flags & sock_flags::KERNEL != 0 => Some(Via::Kernel),
             _ => None,
         },
         local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },

@@ -104,6 +104,13 @@ impl Attacher<'_> {
         Ok(())
     }
 
+    /// Of whatever rung.
+    pub(super) fn detach_all_of(&mut self, job: &Job) {
+        for probe in job.rungs.iter().flat_map(|rung| rung.probes.iter().chain(rung.beside)) {
+            self.detach(probe);
+        }
+    }
+
     fn detach(&mut self, probe: &Probe) {
         if let Some(program) = self.ebpf.program_mut(probe.program) {
             // Unloading detaches; the reason that counts is the one for doing so.

@@ -7,13 +7,14 @@ mod lost;
 mod mounts;
 mod offsets;
 mod plan;
+mod sabotage;
 
 use std::collections::HashSet;
 
 use attach::Attacher;
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapType, RingBuf};
 use aya::programs::ProgramType;
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use netwatch_common::{Knobs, Offsets};
 use serde::Serialize;
@@ -23,6 +24,7 @@ pub use flows::FlowTable;
 pub use lost::{Lost, LostCounter};
 pub use plan::{Forced, Phase};
 use plan::{JOBS, NEVER_SEEN, NO_REGISTERS, Sockets};
+pub use sabotage::Sabotage;
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -46,6 +48,11 @@ pub enum KernelError {
         path = offsets::VMLINUX
     )]
     NoBtf(String),
+    /// Too old.
+    #[error(
+        "this kernel has no BPF ring buffer, through which all records come: netwatch needs 5.8 or later"
+    )]
+    NoRing,
     /// A structure is not what this version knows.
     #[error(
         "this kernel has no `{0}`, which netwatch cannot do without: please report it with the kernel's version"
@@ -73,6 +80,8 @@ pub struct Options {
     pub all_states: bool,
     /// Jobs that are to be done in one way and no other.
     pub forced: Vec<Forced>,
+    /// Something to do wrong, so that tests see that it is noticed.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// What was attached for one job.
@@ -125,6 +134,7 @@ pub struct Kernel {
     no_helpers: Option<String>,
     forced: Vec<Forced>,
     attached: HashSet<&'static str>,
+    sabotage: Option<Sabotage>,
     coverage: Coverage,
 }
 
@@ -135,7 +145,15 @@ impl Kernel {
     /// What is missing: capabilities, BTF, a member, or what the kernel refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        let offsets = offset_bytes(&offsets::resolve()?);
+        // An answer that cannot be had is for the load to give.
+        if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
+            return Err(KernelError::NoRing);
+        }
+        let mut offsets = offsets::resolve()?;
+        if let Some(sabotage) = options.sabotage {
+            offsets = sabotage.offsets(&offsets);
+        }
+        let offsets = offset_bytes(&offsets);
         let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
         let helpers = Helpers::look();
         let load = |sockets| load(options, &offsets, &btf, helpers, sockets);
@@ -159,6 +177,7 @@ impl Kernel {
             btf,
             forced: options.forced.clone(),
             attached: HashSet::new(),
+            sabotage: options.sabotage,
             coverage: Coverage {
                 unseen: Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS)),
                 ..Coverage::default()
@@ -181,6 +200,9 @@ impl Kernel {
         };
         for job in JOBS.iter().filter(|job| job.phase == phase) {
             let covered = attacher.job(job)?;
+            if self.sabotage.is_some_and(|sabotage| sabotage.deafens(job.name)) {
+                attacher.detach_all_of(job);
+            }
             match job.rungs.iter().find(|rung| Some(rung.name) == covered.probe) {
                 Some(rung) => self.coverage.unseen.extend(rung.unseen),
                 None => self.coverage.unseen.push(job.without),

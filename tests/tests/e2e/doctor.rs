@@ -1,22 +1,31 @@
 //! What this kernel offers, and whether it works.
 
+use std::process::Output;
+
 use serde_json::{Value, json};
-use tests::{Watch, in_fresh_netns, netwatch};
+use tests::{Watch, assert_has, in_fresh_netns, netwatch};
+
+/// By the rungs that the tests run with.
+fn run_doctor(arguments: &[&str]) -> Output {
+    let forced = tests::forced();
+    let forced: Vec<_> = forced.iter().map(String::as_str).collect();
+    netwatch(&[&["doctor"], arguments, &forced].concat())
+}
 
 #[test]
 fn it_names_a_probe_for_each_job_and_tries_them() {
     in_fresh_netns(|| {
-        let output = netwatch(&["doctor", "--json"]);
+        let output = run_doctor(&["--json"]);
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let doctor: Value = serde_json::from_str(&text).unwrap();
-        tests::assert_has(&doctor, json!({"kind": "doctor", "self_test": {"ok": true}}));
+        assert_has(&doctor, json!({"kind": "doctor", "self_test": {"ok": true}}));
 
         // What it says is what a log is made with.
         let ready = Watch::start(&[]).finish().events[0].clone();
         let probes = ready["coverage"]["probes"].as_object().unwrap();
-        let output = netwatch(&["doctor"]);
+        let output = run_doctor(&[]);
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
         let text = String::from_utf8(output.stdout).unwrap();
         let jobs = doctor["jobs"].to_string();
@@ -32,5 +41,78 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
         }
         assert!(text.to_lowercase().contains("self-test"), "{text}");
         assert!(!text.contains('\x1b'), "{text:?}");
+    });
+}
+
+/// What is read at a wrong place is either refused by the kernel or noticed by what it says of netwatch itself;
+/// nothing is told by it.
+#[test]
+fn a_wrong_offset_is_noticed() {
+    in_fresh_netns(|| {
+        for member in [
+            "net.ns.inum",
+            "sock.__sk_common.skc_daddr",
+            "sock.__sk_common.skc_num",
+            "sock.__sk_common.skc_cookie",
+            "socket_alloc.vfs_inode",
+            "task_struct.comm",
+            "task_struct.real_parent",
+            "task_struct.tgid",
+            "task_struct.start_boottime",
+            "dentry.d_name.name",
+            "mm_struct.arg_start",
+        ] {
+            let sabotage = format!("offset={member}");
+            let output = run_doctor(&["--sabotage", &sabotage]);
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{member}: {said}");
+            let told = ["in place of", "can be had on this kernel", "no record came of"];
+            assert!(told.iter().any(|words| said.contains(words)), "{member}: {said}");
+        }
+        let output = netwatch(&["watch", "--duration", "10", "--sabotage", "offset=net.ns.inum"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains("network namespace"), "{stderr}");
+    });
+}
+
+/// Of every job that has a probe, some record comes of what netwatch does itself at the start.
+#[test]
+fn a_probe_that_never_fires_is_noticed() {
+    in_fresh_netns(|| {
+        let whole = run_doctor(&["--json"]);
+        let whole: Value = serde_json::from_slice(&whole.stdout).unwrap();
+        let jobs = whole["jobs"].as_array().unwrap();
+        // cgroup: netwatch makes no control group of its own, only to look.
+        for job in jobs.iter().filter(|job| job["probe"].is_string() && job["job"] != "cgroup") {
+            let sabotage = format!("deaf={}", job["job"].as_str().unwrap());
+            let output = run_doctor(&["--json", "--sabotage", &sabotage]);
+            let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{sabotage}: {said}");
+            assert_eq!(said["self_test"]["ok"], false, "{sabotage}");
+            assert!(!said["self_test"]["missing"].as_array().unwrap().is_empty(), "{sabotage}: {said}");
+        }
+        let output = netwatch(&["watch", "--duration", "100ms", "--sabotage", "deaf=accept"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("no record came of: accept"), "{stderr}");
+    });
+}
+
+/// A rung is forced, or refused with the reason; a job may be left out, and that is said.
+#[test]
+fn a_rung_can_be_forced() {
+    in_fresh_netns(|| {
+        let output = netwatch(&["doctor", "--json", "--probe", "accept=syscall", "--probe", "udp=none"]);
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success(), "{said}");
+        let job =
+            |name: &str| said["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).unwrap();
+        assert_has(job("accept"), json!({"rung": "syscall", "probe": "tracepoint/sys_exit_accept{,4}"}));
+        assert_has(job("udp"), json!({"rung": null, "probe": null}));
+        assert!(said["unseen"].as_array().unwrap().contains(&json!("UDP flows")), "{said}");
+        let output = netwatch(&["doctor", "--probe", "state=address"]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.contains("sockets by address"), "{said}");
+        assert_eq!(netwatch(&["watch", "--probe", "accept=magic"]).status.code(), Some(2));
     });
 }

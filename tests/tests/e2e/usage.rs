@@ -79,22 +79,6 @@ fn without_the_capability_it_says_so() {
 }
 
 #[test]
-fn without_btf_it_says_so() {
-    // On a thread of its own: the mount namespace goes with it, and the mount with that.
-    let thread = std::thread::spawn(|| {
-        use nix::mount::{MsFlags, mount};
-        const NONE: Option<&str> = None;
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
-        mount(Some("none"), "/sys/kernel/btf", Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
-        for arguments in [&["watch"][..], &["doctor"]] {
-            one_line(&netwatch(arguments), 1, &["BTF"]);
-        }
-    });
-    thread.join().unwrap();
-}
-
-#[test]
 fn help_is_on_stdout() {
     for arguments in [&["--help"][..], &["watch", "--help"], &["--version"]] {
         let output = netwatch(arguments);

@@ -1,15 +1,11 @@
-//! Other ways into the kernel than a system call of a 64-bit program: 32-bit ones, and a shell that is its
-//! own client.
-//!
-//! Not here: sockets that the kernel opens for itself (`via: kernel`, as NFS, CIFS, NBD, DRBD, Ceph and DLM
-//! have). This kernel is built without any of those and without modules; the subflows of MPTCP, which are
-//! such sockets, are no connections (`mptcp.rs`).
+//! Other ways into the kernel than a system call of a 64-bit program: 32-bit ones, a shell that is its own
+//! client, and the kernel itself.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
-use tests::{Running, Watch, assert_has, in_fresh_netns, skip};
+use tests::{Running, Watch, assert_has, end, in_fresh_netns, kind, skip};
 
 use crate::actor;
 use crate::expect::{CONN, Conn, assert_via, used_by};
@@ -39,7 +35,7 @@ fn lives(way: &str, via: Option<&str>) {
         let open = watch.at("open", CONN.client_end());
         assert_has(&open, CONN.at_client(&client.object()));
         assert_has(&open, used_by(&client.object(), "connect"));
-        let listen = watch.at("listen", tests::end(6000, 0));
+        let listen = watch.at("listen", end(6000, 0));
         let accept = watch.at("accept", CONN.server_end());
         assert_has(&accept, CONN.at_server(&client.object()));
         assert_has(&accept, used_by(&server.object(), "accept"));
@@ -171,5 +167,50 @@ fn bash_is_a_client_of_its_own() {
         assert_has(&closed, json!({"bytes_sent": 6, "closed_by": "remote"}));
         let log = watch.finish();
         conn.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// A network file system: the kernel connects for itself, and one of its threads does it.
+#[test]
+fn the_kernel_is_a_client() {
+    const NAME: &str = "ways::the_kernel_is_a_client";
+    let file_systems = std::fs::read_to_string("/proc/filesystems").unwrap();
+    if !file_systems.lines().any(|line| line.ends_with("\tnfs4")) {
+        skip(NAME, "the kernel has no NFS (nfsv4.ko is not loaded)");
+        return;
+    }
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let mut server = actor();
+        CONN.listens(&mut server);
+        let directory = tempfile::tempdir().unwrap();
+        let options = "vers=4.1,proto=tcp,addr=127.0.0.1,clientaddr=127.0.0.1,port=6000,soft,timeo=20,retrans=1,noresvport";
+        // Without the helper of NFS, which need not be there.
+        let mut mount = Running::start(
+            Command::new("mount")
+                .args(["-i", "-t", "nfs4", "-o", options, "127.0.0.1:/"])
+                .arg(directory.path())
+                .stderr(Stdio::null()),
+        );
+        let open = watch.expect("the kernel connects", |event| {
+            kind(event) == "open" && tests::port(event, "remote") == 6000
+        });
+        assert_has(&open, json!({"via": "kernel", "process_basis": "connect"}));
+        assert_has(&open["process"], json!({"kernel": true, "uid": 0}));
+        assert_has(
+            &open["origin"],
+            json!({"side": "local", "basis": "connect", "confidence": "observed", "process": open["process"]}),
+        );
+        assert_ne!(open["process"]["pid"], mount.pid());
+        server.say("accept");
+        let server_end = end(6000, tests::port(&open, "local"));
+        let accept = watch.at("accept", server_end);
+        assert_has(&accept["origin"], json!({"side": "remote", "process": open["process"]}));
+        assert_has(&accept, used_by(&server.object(), "accept"));
+        // The mount ends once nobody answers any more.
+        mount.signal(nix::sys::signal::Signal::SIGKILL);
+        server.kill();
+        mount.ended("mount");
+        watch.finish();
     });
 }
