@@ -25,7 +25,7 @@ mkdir /sys/fs/cgroup/unified /sys/fs/cgroup/systemd
 mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
 mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd
 # The rest is loaded on demand. These would be so late that a test of what the host has may miss them.
-modprobe -qa tun veth sch_tbf inet_diag tcp_diag udp_diag raw_diag mptcp_diag
+modprobe -qa tun veth sch_tbf inet_diag tcp_diag udp_diag raw_diag mptcp_diag nfsv4
 ip link set lo up
 
 # Name, forced probes, arguments of the tests.

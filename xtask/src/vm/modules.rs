@@ -20,8 +20,7 @@ const WANTED: &[&str] = &[
     "udp_diag",
     "raw_diag",
     "mptcp_diag",
-    "rds",
-    "rds_tcp",
+    "nfsv4",
 ];
 
 /// Lists that depmod reads beside the modules themselves.

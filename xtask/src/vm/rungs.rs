@@ -26,7 +26,7 @@ const WHO_CONNECTS_AND_ACCEPTS: &[&str] = &[
 /// The best first. On a rung that a kernel does not offer nothing is run, and the table says why.
 pub(super) const RUNGS: &[Rung] = &[
     Rung { name: BEST, probes: "", tests: &[] },
-    Rung { name: "kprobe", probes: "accept=kretprobe connect=kretprobe", tests: WHO_CONNECTS_AND_ACCEPTS },
+    Rung { name: "kprobe", probes: "accept=kprobe connect=kretprobe", tests: WHO_CONNECTS_AND_ACCEPTS },
     Rung { name: "tracepoint", probes: "accept=syscall connect=cgroup", tests: WHO_CONNECTS_AND_ACCEPTS },
 ];
 
