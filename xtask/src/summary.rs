@@ -41,6 +41,13 @@ impl Summary {
         self.ignored += 1;
     }
 
+    /// Counts tests that ran elsewhere.
+    pub(crate) fn add(&mut self, passed: usize, failed: usize, skipped: usize) {
+        self.passed += passed;
+        self.failed += failed;
+        self.ignored += skipped;
+    }
+
     pub(crate) fn passes(&self) -> usize {
         self.passed.saturating_sub(self.skipped.len())
     }
@@ -125,6 +132,16 @@ mod tests {
         summary.line("SKIP netns: and no veth: either");
         assert_eq!(summary.reasons().collect::<Vec<_>>(), [("netns", "no CAP_SYS_ADMIN")]);
         assert_eq!((summary.passes(), summary.failures(), summary.skips()), (0, 0, 1));
+    }
+
+    #[test]
+    fn what_ran_elsewhere_is_added() {
+        let mut summary = Summary::default();
+        summary.line("SKIP netns: no CAP_SYS_ADMIN");
+        summary.line("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured");
+        summary.add(3, 2, 1);
+        assert_eq!(summary.to_string(), "4 passed, 2 failed, 2 skipped");
+        assert!(!summary.is_success());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: format, lints, unit tests, and the end-to-end tests as root.
+//! `cargo xtask test`: format, lints, unit tests, and the end-to-end tests as root, here and on other kernels.
 
 mod stream;
 
@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use crate::cargo::{self, cargo};
 use crate::exec::{as_root, loudly, step, succeeds};
-use crate::setup;
 use crate::summary::Summary;
+use crate::{setup, vm};
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Run only the end-to-end tests, those whose name contains FILTER
     #[arg(long, value_name = "FILTER", num_args = 0..=1, default_missing_value = "")]
     e2e: Option<String>,
+    /// Leave out the end-to-end tests on other kernels
+    #[arg(long)]
+    no_vm: bool,
     /// Arguments for the test programs (libtest's)
     #[arg(last = true)]
     libtest: Vec<String>,
@@ -46,6 +49,13 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
             step(&format!("{error:#}"));
             summary.failed();
         }
+    }
+    if everything && args.no_vm {
+        step("SKIPPED: other kernels, as asked: netwatch is tested on this machine's alone");
+        summary.skipped();
+    } else if everything && let Err(error) = vm::add_to(&mut summary, verbose) {
+        step(&format!("{error:#}"));
+        summary.failed();
     }
     println!("{summary}");
     Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

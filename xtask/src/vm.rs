@@ -25,6 +25,7 @@ use clap::builder::PossibleValuesParser;
 use crate::cargo;
 use crate::exec::step;
 use crate::setup;
+use crate::summary::Summary;
 use cached::Cached;
 use kernels::{KERNELS, Kernel};
 use mirror::Mirror;
@@ -32,7 +33,7 @@ use root::{Base, Programs};
 use rungs::{RUNGS, Rung};
 use table::Row;
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Args {
     /// Kernels to test on [default: all]
     #[arg(value_name = "KERNEL", value_parser = PossibleValuesParser::new(KERNELS.iter().map(|kernel| kernel.name)))]
@@ -48,8 +49,9 @@ pub(crate) struct Args {
     libtest: Vec<String>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
 enum Format {
+    #[default]
     Text,
     Json,
 }
@@ -69,6 +71,30 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         Format::Json => print!("{}", table::json(&rows)),
     }
     Ok(if is_success(&rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The whole matrix as a part of a test run. What did not run counts as skipped, a row each.
+pub(crate) fn add_to(summary: &mut Summary, verbose: bool) -> Result<()> {
+    if let Err(error) = setup::ensure_for_guests(verbose) {
+        step(&format!("SKIPPED: no other kernel is tested: {error:#}"));
+        summary.skipped();
+        return Ok(());
+    }
+    step("end-to-end tests on other kernels");
+    let rows = matrix(&Args::default(), verbose)?;
+    print!("{}", table::text(&rows));
+    count(summary, &rows);
+    Ok(())
+}
+
+fn count(summary: &mut Summary, rows: &[Row]) {
+    for row in rows {
+        summary.add(row.passed, row.failed, row.skipped + usize::from(row.is_empty()));
+    }
+    if rows.iter().all(Row::is_empty) {
+        step("no kernel could be had, so nothing is known of other kernels");
+        summary.failed();
+    }
 }
 
 /// What could not be had fails nothing, as long as there is something that ran.
@@ -178,5 +204,18 @@ mod tests {
         assert!(!is_success(&[missing.clone(), missing]));
         assert!(!is_success(&[passed, failed]));
         assert!(!is_success(&[]));
+    }
+
+    #[test]
+    fn rows_are_added_to_the_summary() {
+        let missing = Row { reason: Some("skipped: no network".to_owned()), ..Row::default() };
+        let ran = Row { passed: 3, failed: 1, skipped: 2, ..Row::default() };
+        let told = |rows: &[Row]| {
+            let mut summary = Summary::default();
+            count(&mut summary, rows);
+            summary.to_string()
+        };
+        assert_eq!(told(&[ran, missing.clone()]), "3 passed, 1 failed, 3 skipped");
+        assert_eq!(told(&[missing]), "0 passed, 1 failed, 1 skipped");
     }
 }

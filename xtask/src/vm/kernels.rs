@@ -30,7 +30,7 @@ pub(super) const KERNELS: &[Kernel] = &[
         suites: &["sid", "forky", "trixie-backports"],
         series: "",
         // Since 6.19 linux-image-* is an empty package that draws these in.
-        parts: &["linux-binary-", "linux-modules-"],
+        parts: &["linux-binary-", "linux-modules-", "linux-base-"],
         ending: "",
     },
     Kernel { name: "6.12", suites: &["trixie"], series: "6.12.", parts: IMAGE, ending: UNSIGNED },
@@ -110,7 +110,7 @@ mod tests {
     fn the_newest_of_several_suites_comes_first_and_has_all_parts() {
         let newest = kernel("newest");
         let both = |release: &str| {
-            [format!("linux-binary-{release}-cloud-amd64"), format!("linux-modules-{release}-cloud-amd64")]
+            ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}-cloud-amd64"))
         };
         let of = |suite, names: &[String]| {
             newest.candidates(suite, &names.iter().map(String::as_str).collect::<Vec<_>>())

@@ -29,9 +29,9 @@ const GROUP: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 /// Directories that are symbolic links to those in /usr on most systems.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// What the test program is given, unless whoever calls gives it the same option. Several at once, because a test
-/// waits now and then; their output at the end, because that of several would be mixed up.
-const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=3"];
+/// What the test program is given, unless whoever calls gives it the same option. Two at once, because a test
+/// waits now and then, and three are no faster; their output at the end, because that of several would be mixed up.
+const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=2"];
 
 const INIT: &str = include_str!("init.sh");
 
