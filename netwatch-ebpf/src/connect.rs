@@ -118,10 +118,6 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
     if cookie == 0 || unsafe { sock::is_subflow(sk) } {
         return None;
     }
-    // tcp_v6_connect hands a mapped address on to tcp_v4_connect.
-    if call_of(cookie).is_some() {
-        return None;
-    }
     // SAFETY: as above, and an address of at least the family's length where the family is right.
     let sock = unsafe {
         if Untyped::read::<u16>(address, 0) != family {
@@ -142,11 +138,28 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             ..EMPTY
         }
     };
+    // tcp_v6_connect hands a mapped address on to tcp_v4_connect: one call.
+    if let Some(call) = call_of(cookie)
+        && family == sock::AF_INET
+        // SAFETY: only this thread uses its own entry.
+        && is_mapped(unsafe { &(*call).sock }, &sock)
+    {
+        return None;
+    }
     let call = Call { sock, syn_sent: 0, gave_up: 0 };
     if CALLS.insert(thread(), call, 0).is_err() {
         emit::lost(kind::REFUSED);
     }
     Some(())
+}
+
+/// Whether the IPv6 socket's remote end is the IPv4 one's.
+#[inline(always)]
+fn is_mapped(v6: &Sock, v4: &Sock) -> bool {
+    let ([_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d], [e, f, g, h, ..]) = (v6.remote, v4.remote);
+    v6.family == sock::AF_INET6
+        && v6.remote_port == v4.remote_port
+        && u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes([e, f, g, h])
 }
 
 #[cgroup_sock_addr(connect4)]

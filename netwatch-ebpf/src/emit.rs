@@ -19,9 +19,9 @@ static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 #[btf_map]
 static LOST: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
 
-/// Runs that the kernel left out of one program and another took in its place.
+/// Runs that the kernel left out of one program and another took in its place, by kind.
 #[btf_map]
-static CAUGHT: PerCpuArray<u64, 1> = PerCpuArray::new();
+static CAUGHT: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
 
 /// When a record was lost last, nanoseconds since boot; each record carries its lower half. A time and
 /// not a count, because BPF code built for any kernel has no atomic addition: of two CPUs that store at
@@ -65,8 +65,8 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
 
 /// Counts a run that the kernel counts as missed, and that was not.
 #[inline(always)]
-pub(crate) fn caught() {
-    if let Some(count) = CAUGHT.get_ptr_mut(0) {
+pub(crate) fn caught(kind: u16) {
+    if let Some(count) = CAUGHT.get_ptr_mut(u32::from(kind)) {
         // SAFETY: this CPU's own slot of the map.
         unsafe { *count += 1 };
     }

@@ -86,8 +86,8 @@ pub(crate) fn storage(sk: *const c_void, create: bool) -> Option<*mut Known> {
 
 /// The same for the socket of a cgroup program, whose address the verifier has to be kept from.
 #[inline(always)]
-pub(crate) fn storage_in_cgroup(sk: *const c_void, passage: u32, create: bool) -> Option<*mut Known> {
-    if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(plain(sk, passage) as u64, create) }
+pub(crate) fn storage_in_cgroup(sk: *const c_void, create: bool) -> Option<*mut Known> {
+    if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(plain(sk) as u64, create) }
 }
 
 /// The socket's life is over.

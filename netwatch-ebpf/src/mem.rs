@@ -3,9 +3,7 @@
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
-use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use aya_ebpf::macros::btf_map;
 use netwatch_common::{Knobs, Offsets};
 
 /// Overridden by the agent before the programs are loaded, then frozen: the verifier sees constants.
@@ -49,21 +47,16 @@ pub(crate) fn is_on(offset: usize) -> bool {
     unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() != 0 }
 }
 
-/// A pointer on its way through memory that the verifier does not follow: one for each kind of program that
-/// another may interrupt.
-#[btf_map]
-static PASSAGE: PerCpuArray<u64, 4> = PerCpuArray::new();
-
 /// The same address without what the verifier knows of it: a socket that it allows to be handed to some
-/// helpers only may then be read by [`Untyped`]. `passage`, below 4, is the kind of program. NULL where that
-/// is not to be had.
+/// helpers only may then be read by [`Untyped`]. The helper reads it from the stack, where it is nobody else's: a
+/// map's memory would be shared with whoever preempts this program. NULL where that is not to be had.
 #[inline(always)]
-pub(crate) fn plain(pointer: *const c_void, passage: u32) -> *const c_void {
-    let Some(passage) = PASSAGE.get_ptr_mut(passage) else { return core::ptr::null() };
-    // SAFETY: this CPU's own slot.
+pub(crate) fn plain(pointer: *const c_void) -> *const c_void {
+    let mut slot = MaybeUninit::<*const c_void>::uninit();
+    // SAFETY: this program's stack. Volatile: it has to lie there.
     unsafe {
-        passage.write_volatile(pointer as u64);
-        passage.read_volatile() as *const c_void
+        slot.as_mut_ptr().write_volatile(pointer);
+        Untyped::read(slot.as_ptr().cast(), 0)
     }
 }
 

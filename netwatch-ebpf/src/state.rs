@@ -65,7 +65,7 @@ fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
     }
-    emit::caught();
+    emit::caught(kind::CHANGE);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "a TCP transition inside another on this CPU");
     try_state(&ctx).unwrap_or(0)

@@ -122,7 +122,7 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
         return None;
     }
     let mut flags = received;
-    if let Some(known) = storage_in_cgroup(sk.cast(), received & flow_flags::RECEIVED, true) {
+    if let Some(known) = storage_in_cgroup(sk.cast(), true) {
         // SAFETY: this socket's storage.
         unsafe {
             if (*known).flags & BORN == 0 {
@@ -156,7 +156,7 @@ fn tell(
 ) -> Option<()> {
     let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
     let record = entry.as_mut_ptr();
-    let sk = plain(sk, flags & flow_flags::RECEIVED);
+    let sk = plain(sk);
     // SAFETY: the ring's memory, sized for the record; every byte of it is written. `sk` is a socket.
     unsafe {
         (*record).header = emit::header(kind::FLOW);
@@ -194,7 +194,7 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         if (*sk).protocol != u32::from(IPPROTO_UDP) {
             return None;
         }
-        let known = storage_in_cgroup(sk.cast(), 2, true)?;
+        let known = storage_in_cgroup(sk.cast(), true)?;
         (*known).flags |= BORN;
         // Who makes it is not noted as a user: its own first use is told too, as another one than a child's.
         let current = task::current();
@@ -202,7 +202,7 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::BORN);
         (*record).sock.cookie = bpf_get_socket_cookie(sk.cast());
-        sock::fill::<Untyped>(plain(sk.cast(), 2), false, &mut (*record).sock);
+        sock::fill::<Untyped>(plain(sk.cast()), false, &mut (*record).sock);
         task::fill(current, &mut (*record).task);
         (*record).result = 0;
         (*record).pad = 0;
@@ -225,9 +225,9 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
             return None;
         }
         // Without it the socket had no flow, and nobody was told of it.
-        let known = storage_in_cgroup(sk.cast(), 3, false)?;
+        let known = storage_in_cgroup(sk.cast(), false)?;
         let flags = (*known).flags;
-        forget(plain(sk.cast(), 3));
+        forget(plain(sk.cast()));
         if flags & (HAS_FLOWS | BORN) == 0 {
             return None;
         }
@@ -235,7 +235,7 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::RELEASE);
         (*record).sock.cookie = bpf_get_socket_cookie(sk.cast());
-        sock::fill::<Untyped>(plain(sk.cast(), 3), true, &mut (*record).sock);
+        sock::fill::<Untyped>(plain(sk.cast()), true, &mut (*record).sock);
         entry.submit(0);
     }
     Some(())

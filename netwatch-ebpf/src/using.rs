@@ -6,7 +6,8 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::{Begin, kind};
 
@@ -17,13 +18,55 @@ use crate::{emit, sock, task};
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
 
+/// Whether one of the two programs is running on this CPU.
+#[btf_map]
+static USING: PerCpuArray<u32, 2> = PerCpuArray::new();
+
+const SENDING: u32 = 0;
+const RECEIVING: u32 = 1;
+
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    used(ctx.arg(0)).unwrap_or(0)
+    first(&ctx, SENDING)
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    first(&ctx, RECEIVING)
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn sock_send_length_nested(ctx: BtfTracePointContext) -> i32 {
+    second(&ctx, SENDING)
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn sock_recv_length_nested(ctx: BtfTracePointContext) -> i32 {
+    second(&ctx, RECEIVING)
+}
+
+/// These run where they can be preempted (PREEMPT_LAZY is how distributions build kernels by now), and the kernel
+/// leaves a program out on a CPU where it is in the middle of a run already (`kernel/trace/bpf_trace.c`,
+/// __bpf_trace_run): then the second program takes its place.
+#[inline(always)]
+fn first(ctx: &BtfTracePointContext, way: u32) -> i32 {
+    let Some(running) = USING.get_ptr_mut(way) else { return 0 };
+    // SAFETY: this CPU's own slot; volatile, because whoever preempts this reads it.
+    unsafe { running.write_volatile(1) };
+    let result = used(ctx.arg(0)).unwrap_or(0);
+    // SAFETY: as above.
+    unsafe { running.write_volatile(0) };
+    result
+}
+
+#[inline(always)]
+fn second(ctx: &BtfTracePointContext, way: u32) -> i32 {
+    let Some(running) = USING.get_ptr_mut(way) else { return 0 };
+    // SAFETY: this CPU's own slot.
+    if unsafe { running.read_volatile() } == 0 {
+        return 0;
+    }
+    emit::caught(kind::USE);
     used(ctx.arg(0)).unwrap_or(0)
 }
 

@@ -13,7 +13,7 @@ pub type Lost = [u64; kind::COUNT as usize];
 /// Reads the counts.
 pub struct LostCounter {
     ring: PerCpuArray<MapData, u64>,
-    /// Runs of `inet_sock_set_state` that were left out and done by another program.
+    /// Runs that were left out and done by another program, by kind.
     caught: PerCpuArray<MapData, u64>,
     programs: Vec<(u16, ProgramFd)>,
 }
@@ -32,10 +32,8 @@ impl LostCounter {
             let Ok(cpus) = self.ring.get(&u32::from(kind), 0) else { continue };
             // Before the runs that were left out: one that is counted in between is told next time, and
             // never as less than nothing.
-            let caught = match (kind, self.caught.get(&0, 0)) {
-                (kind::CHANGE, Ok(cpus)) => cpus.iter().sum::<u64>(),
-                _ => 0,
-            };
+            let Ok(caught) = self.caught.get(&u32::from(kind), 0) else { continue };
+            let caught = caught.iter().sum::<u64>();
             let programs = self.programs.iter().filter(|(of, _)| *of == kind);
             let missed: u64 = programs.map(|(_, program)| recursion_misses(program)).sum();
             *count = (*count).max(cpus.iter().sum::<u64>() + missed.saturating_sub(caught));
@@ -45,7 +43,7 @@ impl LostCounter {
 }
 
 /// The kind under which a left-out run of a program counts; none of the program that takes another's place,
-/// which is left out only where the other ran. A run of `inet_sock_set_state` may have
+/// which is left out only where the other ran, and none of those beside which another tells the same. A run of `inet_sock_set_state` may have
 /// been any transition.
 pub(super) fn kind_of(program: &str) -> Option<u16> {
     Some(match program {
@@ -57,7 +55,17 @@ pub(super) fn kind_of(program: &str) -> Option<u16> {
         "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
         "sock_send_length" | "sock_recv_length" => kind::USE,
         "sys_exit_listen" => kind::LISTEN,
-        "sys_enter_connect" | "sys_exit_connect" => kind::REFUSED,
+        "inet_sendmsg" | "inet_recvmsg" | "inet6_sendmsg" | "inet6_recvmsg" | "inet_sendpage" => kind::USE,
+        "sys_enter_connect"
+        | "sys_exit_connect"
+        | "tcp_v4_connect_enter"
+        | "tcp_v4_connect_leave"
+        | "tcp_v6_connect_enter"
+        | "tcp_v6_connect_leave"
+        | "tcp_v4_connect_entry"
+        | "tcp_v4_connect_return"
+        | "tcp_v6_connect_entry"
+        | "tcp_v6_connect_return" => kind::REFUSED,
         _ => return None,
     })
 }

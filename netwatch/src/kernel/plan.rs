@@ -226,7 +226,12 @@ pub(super) const JOBS: &[Job] = &[
             Rung {
                 key: "tp_btf",
                 name: "tp_btf/sock_{send,recv}_length",
-                probes: &[typed("sock_send_length"), typed("sock_recv_length")],
+                probes: &[
+                    typed("sock_send_length"),
+                    named("sock_send_length_nested", Hook::TypedTracepoint("sock_send_length")),
+                    typed("sock_recv_length"),
+                    named("sock_recv_length_nested", Hook::TypedTracepoint("sock_recv_length")),
+                ],
                 unseen: &["a process that only reads, and by splice() alone"],
                 ..RUNG
             },

@@ -11,17 +11,8 @@ use super::cached::Cached;
 use crate::exec::{find, quietly};
 
 /// Built into some kernels, a module in others, missing from some.
-const WANTED: &[&str] = &[
-    "veth",
-    "tun",
-    "sch_tbf",
-    "inet_diag",
-    "tcp_diag",
-    "udp_diag",
-    "raw_diag",
-    "mptcp_diag",
-    "nfsv4",
-];
+const WANTED: &[&str] =
+    &["veth", "tun", "sch_tbf", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "mptcp_diag", "nfsv4"];
 
 /// Lists that depmod reads beside the modules themselves.
 const LISTS: [&str; 3] = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
