@@ -118,6 +118,8 @@ pub mod change_flags {
     /// The record is about the first subflow of the MPTCP socket whose cookie this is: its addresses, which
     /// that has none of when it begins, and its error, which that gets later.
     pub const SUBFLOW: u32 = 128;
+    /// On a transition to CLOSE: this kernel does not count what the socket sent and received (MPTCP before 6.5).
+    pub const UNCOUNTED: u32 = 256;
     /// On a transition to CLOSE: no process had the socket any more (`SOCK_DEAD`).
     pub const DEAD: u32 = 64;
 }

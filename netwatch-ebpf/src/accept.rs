@@ -43,7 +43,7 @@ fn inet_accept(ctx: FExitContext) -> i32 {
     if unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow(sk) } {
         // SAFETY: as above.
         note(unsafe { sock::cookie(sk) });
-        tell::<Typed>(sk);
+        tell::<Typed>(sk, task::way_of_accept(task::current()));
     }
     0
 }
@@ -57,7 +57,7 @@ fn security_sock_graft(ctx: ProbeContext) -> u32 {
             let inet = family == sock::AF_INET || family == sock::AF_INET6;
             if inet && sock::is_ours::<Untyped>(sk) && !sock::is_subflow(sk) {
                 note(Untyped::read(sk, offset!(sk_cookie)));
-                tell::<Untyped>(sk);
+                tell::<Untyped>(sk, task::way_of_accept(task::current()));
             }
         }
     }
@@ -100,12 +100,12 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
     if cookie != 0 && unsafe { ACCEPTED.get(bpf_get_current_pid_tgid()) } == Some(&cookie) {
         return None;
     }
-    tell::<Untyped>(sk);
+    tell::<Untyped>(sk, 0);
     None
 }
 
 #[inline(always)]
-fn tell<M: Memory>(sk: *const c_void) -> Option<()> {
+fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
     let current = task::current();
     let mut entry = emit::reserve::<Begin>(kind::ACCEPT)?;
     let record = entry.as_mut_ptr();
@@ -121,7 +121,7 @@ fn tell<M: Memory>(sk: *const c_void) -> Option<()> {
             (*record).sock.flags |= sock_flags::FASTOPEN;
         }
         task::fill(current, &mut (*record).task);
-        (*record).task.flags |= task::way(current);
+        (*record).task.flags |= way;
         (*record).result = 0;
         (*record).pad = 0;
     }

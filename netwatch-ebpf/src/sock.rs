@@ -224,7 +224,7 @@ pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
             if offset!(mptcp_bytes_sent) == Offsets::MISSING
                 || offset!(mptcp_bytes_received) == Offsets::MISSING
             {
-                return (0, 0, how);
+                return (0, 0, how | change_flags::UNCOUNTED);
             }
             let sent = Untyped::read(sk, offset!(mptcp_bytes_sent));
             return (sent, Untyped::read(sk, offset!(mptcp_bytes_received)), how);

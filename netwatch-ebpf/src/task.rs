@@ -21,9 +21,24 @@ const NR_IO_URING_ENTER: u64 = 426;
 const NR_SOCKETCALL: u64 = 102;
 const TS_COMPAT: u32 = 2;
 
+/// accept(2) and accept4(2): `arch/x86/entry/syscalls/syscall_64.tbl` and, of the second, `syscall_32.tbl`.
+const NR_ACCEPT: [u64; 3] = [43, 288, 364];
+
 /// How the current task came to be in the kernel, where that is not a plain system call: [`task_flags`].
 #[inline(always)]
 pub(crate) fn way(current: *const c_void) -> u32 {
+    by_call(current, |_| false)
+}
+
+/// The same at the end of an accept: what ends in the middle of some other call was begun by io_uring, which
+/// runs such work whenever the task is in the kernel.
+#[inline(always)]
+pub(crate) fn way_of_accept(current: *const c_void) -> u32 {
+    by_call(current, |call| !NR_ACCEPT.contains(&call))
+}
+
+#[inline(always)]
+fn by_call(current: *const c_void, is_anothers: impl FnOnce(u64) -> bool) -> u32 {
     // SAFETY: the current task; its registers were saved where the helper says.
     unsafe {
         let flags: u32 = Current::read(current, offset!(task_flags));
@@ -37,14 +52,17 @@ pub(crate) fn way(current: *const c_void) -> u32 {
             return 0;
         }
         let regs = bpf_task_pt_regs(current.cast_mut().cast()) as *const c_void;
-        match Typed::read::<u64>(regs, offset!(regs_syscall)) {
-            NR_IO_URING_ENTER => task_flags::IO_URING,
-            NR_SOCKETCALL if offset!(task_status) != Offsets::MISSING => {
-                let status: u32 = Typed::read(current, offset!(task_status));
-                if status & TS_COMPAT != 0 { task_flags::SOCKETCALL } else { 0 }
-            }
-            _ => 0,
+        let call = Typed::read::<u64>(regs, offset!(regs_syscall));
+        if call == NR_IO_URING_ENTER {
+            return task_flags::IO_URING;
         }
+        if call == NR_SOCKETCALL && offset!(task_status) != Offsets::MISSING {
+            let status: u32 = Typed::read(current, offset!(task_status));
+            if status & TS_COMPAT != 0 {
+                return task_flags::SOCKETCALL;
+            }
+        }
+        if is_anothers(call) { task_flags::IO_URING } else { 0 }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, bpf_sock};
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes};
@@ -20,8 +20,9 @@ use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
 use crate::{emit, sock, task};
 
+/// Takes memory a flow, not all at the start.
 #[btf_map]
-static FLOWS: HashMap<FlowKey, FlowCount, FLOWS_MAX> = HashMap::new();
+static FLOWS: HashMap<FlowKey, FlowCount, FLOWS_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 #[cgroup_skb(egress)]
 fn udp_egress(ctx: SkBuffContext) -> i32 {

@@ -97,8 +97,8 @@ pub struct StateChange {
     pub done: bool,
     /// No process had the socket any more; told on a transition to CLOSE.
     pub dead: bool,
-    /// Told on a transition to CLOSE.
-    pub payload: Payload,
+    /// Told on a transition to CLOSE; `None` where the kernel does not count.
+    pub payload: Option<Payload>,
     /// `sk_err` on a transition to CLOSE; 0: none.
     pub errno: i32,
 }
@@ -188,10 +188,10 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
         },
         done: has(change_flags::DONE),
         dead: has(change_flags::DEAD),
-        payload: Payload {
+        payload: (!has(change_flags::UNCOUNTED)).then_some(Payload {
             sent: bytes.u64(offset_of!(Change, sent))?,
             received: bytes.u64(offset_of!(Change, received))?,
-        },
+        }),
         errno: bytes.u16(offset_of!(Change, error))?.into(),
     };
     Ok(SocketEvent { socket: socket(bytes, offset_of!(Change, sock))?, act: Act::Change(change) })

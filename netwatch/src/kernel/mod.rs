@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use flows::FlowTable;
 pub use lost::{Lost, LostCounter};
 pub use plan::{Forced, Phase};
-use plan::{JOBS, NEVER_SEEN, NO_REGISTERS, Sockets};
+use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
 pub use sabotage::Sabotage;
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
@@ -153,9 +153,14 @@ impl Kernel {
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
+        let helpers = Helpers::look();
+        let mut unseen = Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS));
+        let counts = offsets.mptcp_bytes_sent != Offsets::MISSING;
+        if !counts && offsets.subflow_conn != Offsets::MISSING {
+            unseen.push(NO_MPTCP_COUNTS);
+        }
         let offsets = offset_bytes(&offsets);
         let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
-        let helpers = Helpers::look();
         let load = |sockets| load(options, &offsets, &btf, helpers, sockets);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
@@ -178,10 +183,7 @@ impl Kernel {
             forced: options.forced.clone(),
             attached: HashSet::new(),
             sabotage: options.sabotage,
-            coverage: Coverage {
-                unseen: Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS)),
-                ..Coverage::default()
-            },
+            coverage: Coverage { unseen, ..Coverage::default() },
         })
     }
 

@@ -159,9 +159,11 @@ pub(super) const JOBS: &[Job] = &[
             },
             Rung {
                 key: "address",
-                name: "tp_btf/inet_sock_set_state + cgroup/sock_create + sock_ops, sockets by address",
+                name: "tp_btf/inet_sock_set_state + cgroup/{sock_create,connect4,connect6} + sock_ops, sockets by address",
                 probes: &[
                     cgroup("cookie_of_made"),
+                    cgroup("cookie_of_connecting4"),
+                    cgroup("cookie_of_connecting6"),
                     cgroup("cookie_of_child"),
                     typed("inet_sock_set_state"),
                     named("inet_sock_set_state_nested", Hook::TypedTracepoint("inet_sock_set_state")),
@@ -361,6 +363,9 @@ impl Forced {
 
 /// Where the system call that a task is in cannot be told (before 5.15).
 pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
+
+/// Where MPTCP sockets have no counts (before 6.5).
+pub(super) const NO_MPTCP_COUNTS: &str = "how many bytes an MPTCP connection carried";
 
 /// What no probe here sees, whatever the kernel.
 pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];

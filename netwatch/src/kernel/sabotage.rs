@@ -9,15 +9,17 @@ use super::plan::JOBS;
 pub enum Sabotage {
     /// The member at this place in [`Offsets::MEMBERS`] is read beside where it lies.
     Offset(usize),
-    /// This job's probes are said to be attached, and never fire.
+    /// This job's probes are said to be attached, and never fire; or those of [`ALL`].
     Deaf(&'static str),
 }
+
+const ALL: &str = "all";
 
 /// A neighbour of nearly any member.
 const BESIDE: u32 = 4;
 
 impl Sabotage {
-    /// Reads `offset=STRUCTURE.MEMBER` or `deaf=JOB`.
+    /// Reads `offset=STRUCTURE.MEMBER`, `deaf=JOB` or `deaf=all`.
     ///
     /// # Errors
     /// Where it is neither.
@@ -27,6 +29,7 @@ impl Sabotage {
                 let nth = Offsets::MEMBERS.iter().position(|(member, _)| *member == path);
                 nth.map(Self::Offset).ok_or("no such member")
             }
+            Some(("deaf", ALL)) => Ok(Self::Deaf(ALL)),
             Some(("deaf", name)) => {
                 let job = JOBS.iter().find(|job| job.name == name);
                 job.map(|job| Self::Deaf(job.name)).ok_or("no such job")
@@ -43,6 +46,6 @@ impl Sabotage {
     }
 
     pub(super) fn deafens(self, job: &str) -> bool {
-        matches!(self, Self::Deaf(deaf) if deaf == job)
+        matches!(self, Self::Deaf(deaf) if deaf == job || deaf == ALL)
     }
 }

@@ -61,7 +61,7 @@ mod tests {
                 first_fin: None,
                 done,
                 dead,
-                payload: Bytes { sent: 0, received: 0 },
+                payload: Some(Bytes { sent: 0, received: 0 }),
                 errno,
             };
             closed_by(&change, first_fin).name()

@@ -409,7 +409,7 @@ impl Tracker {
         let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
         conn.end.closed_by = Some(closing::closed_by(change, first_fin));
         conn.end.errno = (change.errno != 0).then_some(change.errno);
-        conn.end.bytes = Some(change.payload);
+        conn.end.bytes = change.payload;
         conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
         conn.end.state = State::Close;
         conn.tell(at, Kind::Close, out);

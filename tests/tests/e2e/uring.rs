@@ -2,7 +2,7 @@
 //! workers, and by the ring's own thread, which are threads of the application and are told as such.
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, assert_has, end, in_fresh_netns};
+use tests::{Actor, Watch, assert_has, cannot_tell_via, end, in_fresh_netns};
 
 use crate::actor;
 use crate::expect::{CONN, assert_via, used_by};
@@ -30,6 +30,9 @@ fn acted(actor: &Actor, thread: Option<&str>, process: &Value) -> Value {
 
 #[test]
 fn connect() {
+    if cannot_tell_via("uring::connect") {
+        return;
+    }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);
@@ -65,6 +68,9 @@ fn connect() {
 
 #[test]
 fn refused() {
+    if cannot_tell_via("uring::refused") {
+        return;
+    }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);
@@ -86,6 +92,9 @@ fn refused() {
 /// The connection is there already: it is taken by whoever looks first.
 #[test]
 fn accept_of_one_that_waits() {
+    if cannot_tell_via("uring::accept_of_one_that_waits") {
+        return;
+    }
     for (how, thread) in WAYS.into_iter().chain([("multishot", None)]) {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);
@@ -110,6 +119,9 @@ fn accept_of_one_that_waits() {
 /// The accept comes first. Which thread takes the connection then is the kernel's business.
 #[test]
 fn accept_that_waits() {
+    if cannot_tell_via("uring::accept_that_waits") {
+        return;
+    }
     for (how, _) in WAYS.into_iter().chain([("multishot", None)]) {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);
@@ -132,6 +144,9 @@ fn accept_that_waits() {
 /// do with it.
 #[test]
 fn accept_that_ends_within_another_call() {
+    if cannot_tell_via("uring::accept_that_ends_within_another_call") {
+        return;
+    }
     for how in ["plain", "sqpoll"] {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);
@@ -176,6 +191,9 @@ fn accepted(watch: &mut Watch, client: &mut Actor, server: &mut Actor, acceptor:
 /// Sends and receives of the connector and the acceptor are no handover, whichever thread they are done by.
 #[test]
 fn use_by_those_who_began_it() {
+    if cannot_tell_via("uring::use_by_those_who_began_it") {
+        return;
+    }
     in_fresh_netns(|| {
         let mut watch = Watch::start(&[]);
         let (mut client, mut server) = (actor(), actor());
@@ -205,6 +223,9 @@ fn use_by_those_who_began_it() {
 
 #[test]
 fn use_by_a_child() {
+    if cannot_tell_via("uring::use_by_a_child") {
+        return;
+    }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
             let mut watch = Watch::start(&[]);

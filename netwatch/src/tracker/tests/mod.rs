@@ -106,7 +106,7 @@ impl Host {
             first_fin: how.first_fin,
             done: how.done,
             dead: how.dead,
-            payload: Bytes { sent: 10, received: 20 },
+            payload: Some(Bytes { sent: 10, received: 20 }),
             errno: how.errno,
         };
         self.apply(socket, Act::Change(change))
