@@ -73,5 +73,5 @@ pub struct FlowCount {
 
 const _: () = assert!(size_of::<FlowCount>() == 32 && align_of::<FlowCount>() == 8);
 
-/// Flows that are followed at once. Of one more it is counted that it was not.
+/// Flows that are followed at once, where the agent does not say otherwise.
 pub const FLOWS_MAX: usize = 65536;

@@ -13,7 +13,7 @@ use crate::commands::doctor::DoctorOptions;
 use crate::commands::list::{Letters, ListOptions, Namespaces};
 use crate::commands::watch::WatchOptions;
 use crate::filter::{AddressPattern, Filter};
-use crate::kernel::{self, DEFAULT_RING_BYTES, Forced, Sabotage};
+use crate::kernel::{self, DEFAULT_RING_BYTES, DEFAULT_UDP_FLOWS, Forced, Sabotage};
 use crate::model::{Family, Proto};
 use crate::origin::Side;
 use crate::output::{Format, LogOptions};
@@ -322,6 +322,12 @@ struct WatchArgs {
     /// Size of the ring buffer, for very busy hosts; taken up to a power of two
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RING_BYTES, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     ring: u32,
+    /// A UDP flow without a datagram for so long is over
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    udp_idle: Duration,
+    /// UDP flows to follow at once; that there were more is told as a loss
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_UDP_FLOWS, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    udp_flows: u32,
     #[command(flatten)]
     probes: ProbeArgs,
     #[command(flatten)]
@@ -346,6 +352,8 @@ impl WatchArgs {
             kernel: kernel::Options {
                 ring_bytes: self.ring,
                 all_states: self.states,
+                udp_flows: self.udp_flows,
+                udp_idle: self.udp_idle,
                 forced: self.probes.probe,
                 sabotage: self.probes.sabotage,
             },
@@ -414,6 +422,8 @@ mod tests {
             ("watch --origin sideways", "local, remote, both or unknown"),
             ("watch --duration soon", "10s"),
             ("watch --ring 0", "0"),
+            ("watch --udp-flows 0", "0"),
+            ("watch --udp-idle never", "10s"),
             ("watch --process [", "--process"),
             ("watch --format xml", "text or json"),
             ("watch --netns here", "inode number"),

@@ -22,7 +22,7 @@ use crate::loss::Loss;
 use crate::model::{ProcessKey, State, Via};
 use crate::process::ProcessTable;
 use crate::snapshot::{Note, SnapshotError, processes};
-use crate::tracker::{ConnectionEvent, IDLE, Occasion, Tracker};
+use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::{Healer, HostLook};
 
 pub use self_test::SelfTest;
@@ -94,6 +94,7 @@ impl Agent {
             processes,
             loss: 0,
             doubted: false,
+            idle: options.udp_idle,
             idle_looked: Instant::now(),
         };
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
@@ -191,8 +192,11 @@ fn foreign_pids() -> Option<Note> {
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
 
-/// Flows are looked through for idle ones this often.
+/// Flows are looked through for idle ones this often, or more often where that is not enough.
 const IDLE_LOOKS: Duration = Duration::from_secs(10);
+
+/// How many such looks there are within the time after which a flow is idle.
+const LOOKS_WHILE_IDLE: u32 = 4;
 
 /// Nanoseconds since boot, suspension included: the records' clock.
 fn now() -> io::Result<u64> {
@@ -272,6 +276,8 @@ struct Tables {
     loss: u32,
     /// Something was lost since the look in progress began.
     doubted: bool,
+    /// After so long without a datagram a flow is over.
+    idle: Duration,
     /// When flows were last looked through for idle ones.
     idle_looked: Instant,
 }
@@ -343,7 +349,7 @@ impl Tables {
     /// Tells UDP flows that wait for nothing any more, and ends those on which nothing passes any more.
     fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
         self.tracker.settle(now, out);
-        if self.idle_looked.elapsed() < IDLE_LOOKS {
+        if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
             return;
         }
         self.idle_looked = Instant::now();
@@ -351,7 +357,7 @@ impl Tables {
         for (key, cookie, remote) in flows {
             // Of a connected socket that was there before there may be no count yet.
             let Some((_, last)) = self.flows.get(cookie, remote) else { continue };
-            if now.saturating_sub(last) > IDLE {
+            if Duration::from_nanos(now.saturating_sub(last)) > self.idle {
                 if let Some(bytes) = self.flows.take(cookie, remote) {
                     self.tracker.count(key, bytes);
                 }

@@ -3,12 +3,14 @@
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::agent::{Agent, SelfTest};
-use crate::kernel::{Covered, Forced, Options, Sabotage};
+use crate::kernel::{Covered, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::tracker::IDLE;
 
 /// How to print.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let (agent, started) = Agent::start(&Options {
         ring_bytes: RING_BYTES,
         all_states: false,
+        udp_flows: DEFAULT_UDP_FLOWS,
+        udp_idle: Duration::from_nanos(IDLE),
         forced: options.forced.clone(),
         sabotage: options.sabotage,
     })?;

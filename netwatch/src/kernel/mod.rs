@@ -10,6 +10,7 @@ mod plan;
 mod sabotage;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use attach::Attacher;
 use aya::maps::{MapData, MapType, RingBuf};
@@ -32,6 +33,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ne
 /// Default size of the ring: at the highest rate seen, 28,000 connections a second, it holds a third
 /// of a second of records.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
+
+/// Default of [`Options::udp_flows`].
+pub const DEFAULT_UDP_FLOWS: u32 = netwatch_common::FLOWS_MAX as u32;
 
 /// Why the kernel side cannot run. Each is one line that says what to do.
 #[derive(Debug, Error)]
@@ -78,6 +82,10 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Every TCP transition, not only those that begin or end something.
     pub all_states: bool,
+    /// UDP flows that are followed at once; of more it is counted that they were not.
+    pub udp_flows: u32,
+    /// A UDP flow on which nothing passes for so long is over.
+    pub udp_idle: Duration,
     /// Jobs that are to be done in one way and no other.
     pub forced: Vec<Forced>,
     /// Something to do wrong, so that tests see that it is noticed.
@@ -305,6 +313,7 @@ fn load(
         .override_global(Offsets::GLOBAL, offsets, true)
         .override_global(Knobs::GLOBAL, knobs.as_slice(), true)
         .map_max_entries("RECORDS", ring_size(options.ring_bytes))
+        .map_max_entries("FLOWS", options.udp_flows)
         .verifier_log_level(VerifierLogLevel::STATS);
     if sockets == Sockets::Helpers {
         loader.map_max_entries("KNOWN_BY_ADDRESS", 1);

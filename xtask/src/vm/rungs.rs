@@ -30,5 +30,26 @@ pub(super) const RUNGS: &[Rung] = &[
     Rung { name: "tracepoint", probes: "accept=syscall connect=cgroup", tests: WHO_CONNECTS_AND_ACCEPTS },
 ];
 
+/// What `cargo xtask test` does on each kernel: what differs most from one to the next, on the best rung.
+pub(super) const SHORT: &[Rung] = &[Rung {
+    name: BEST,
+    probes: "",
+    tests: &[
+        "accept::",
+        "bare::",
+        "connect::",
+        "corners::",
+        "doctor::",
+        "fail::",
+        "fastopen::",
+        "handover::passed::",
+        "mptcp::",
+        "process::",
+        "udp::whichever",
+        "uring::",
+        "ways::",
+    ],
+}];
+
 /// The one that every kernel has to offer.
 pub(super) const BEST: &str = "best";

@@ -220,3 +220,53 @@ fn tcp_and_udp_on_the_same_ports() {
         assert_eq!(others, None);
     });
 }
+
+/// Nothing passes any more: the flow is over at both ends, though the sockets are not, and another begins with the
+/// next datagram.
+#[test]
+fn idle() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&["--udp-idle", "1s"]);
+        let (mut client, mut server) = (actor(), actor());
+        server.say("udp bind 127.0.0.1:6000");
+        client.say("udp bind 127.0.0.1:2000");
+        client.say("udp send sendto 10 127.0.0.1:6000");
+        server.say("udp recv recvfrom");
+        for (at, sent, received) in [(end(2000, 6000), 10, 0), (end(6000, 2000), 0, 10)] {
+            let (open, close) = (watch.at("open", at), watch.at("close", at));
+            assert_has(&close, json!({"id": open["id"], "closed_by": "timeout", "errno": null}));
+            assert_has(&close, json!({"bytes_sent": sent, "bytes_received": received}));
+            assert_has(&close["origin"], json!({"process": client.object(), "confidence": "observed"}));
+        }
+        // Now the other side begins.
+        server.say("udp send sendto 20 127.0.0.1:2000");
+        let opens = watch.expect_times("another flow", 4, |event| kind(event) == "open");
+        for (open, side) in
+            opens[2..].iter().map(|open| (open, if end(6000, 2000).of(open) { "local" } else { "remote" }))
+        {
+            assert_has(&open["origin"], json!({"side": side, "process": server.object()}));
+            assert!(opens[..2].iter().all(|old| old["id"] != open["id"] && old["flow"] != open["flow"]));
+        }
+    });
+}
+
+/// The table is full: what is followed is followed on, and that there is more is told.
+#[test]
+fn more_than_there_is_room_for() {
+    in_fresh_netns(|| {
+        // Other tests' flows take their places in the table, too: whichever these are, one more is too many.
+        let mut watch = Watch::start(&["--udp-flows", "1", "--ring", "16777216"]);
+        let mut client = actor();
+        client.say("udp bind 127.0.0.1:2000");
+        for port in [6000, 6001] {
+            client.say(&format!("udp send sendto 10 127.0.0.1:{port}"));
+        }
+        let loss = watch.expect("a loss", |event| kind(event) == "loss" && event["kinds"]["flow"].is_u64());
+        assert!(loss["kinds"]["flow"].as_u64() >= Some(1), "{loss:#}");
+        // Told all the same, and not taken for anybody else's.
+        for port in [6000, 6001] {
+            let open = watch.at("open", end(2000, port));
+            assert_has(&open["origin"], json!({"side": "local", "process": client.object()}));
+        }
+    });
+}
