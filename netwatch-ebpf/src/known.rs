@@ -25,6 +25,9 @@ pub(crate) struct Known {
     pub(crate) flags: u32,
     /// Records of use that were sent; see [`crate::using`].
     pub(crate) told: u32,
+    /// The transition that was told last, until the second program at the tracepoint has seen that: see `state.rs`.
+    pub(crate) seen: u32,
+    pub(crate) pad: u32,
     /// Who used it last, the last first: 0 for nobody.
     pub(crate) users: [u64; USERS],
 }
@@ -75,6 +78,8 @@ pub(crate) const NOTHING: Known = Known {
     owner_tid: 0,
     flags: 0,
     told: 0,
+    seen: 0,
+    pad: 0,
     users: [0; USERS],
 };
 

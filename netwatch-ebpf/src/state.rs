@@ -7,8 +7,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{Begin, Change, change_flags, kind, sock_flags};
 
@@ -27,75 +26,85 @@ mod tcp {
     pub(crate) const LISTEN: i32 = 10;
 }
 
-/// Whether [`inet_sock_set_state`] is running on this CPU: bits of what follows.
-#[btf_map]
-static RUNNING: PerCpuArray<u32, 1> = PerCpuArray::new();
-
-/// It is running.
-const OUTER: u32 = 1;
-/// And ran inside itself, for the transition that [`inet_sock_set_state_nested`] is called for next.
-const INNER_DONE: u32 = 2;
-
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own slot; volatile, because an interrupt reads it.
-    let before = unsafe { running.read_volatile() };
-    // SAFETY: as above.
-    unsafe { running.write_volatile(OUTER) };
-    let result = try_state(&ctx).unwrap_or(0);
-    // SAFETY: as above.
-    unsafe { running.write_volatile(if before & OUTER != 0 { OUTER | INNER_DONE } else { 0 }) };
-    result
+    let Some(transition) = Transition::of(&ctx) else { return 0 };
+    transition.tell().unwrap_or(0)
 }
 
-/// The same for a transition in a softirq that interrupts the program above: the kernel does not run a
-/// program inside itself (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2), so this one takes its
-/// place. It is attached, and so called, after that.
+/// The kernel leaves a program out on a CPU where it is in the middle of a run already
+/// (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2): a softirq that interrupts it, or a task that preempts
+/// it. Then this one, which is called after it, takes its place; that it ran stands in the socket's storage.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
-    let Some(running) = RUNNING.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own slot.
-    match unsafe { running.read_volatile() } {
-        OUTER => {}
-        0 => return 0,
-        _ => {
-            // SAFETY: as above.
-            unsafe { running.write_volatile(OUTER) };
-            return 0;
+    let Some(transition) = Transition::of(&ctx) else { return 0 };
+    // SAFETY: `sk` is the tracepoint's typed argument. Of a subflow nothing is kept.
+    if unsafe { sock::is_subflow(transition.sk) } {
+        return 0;
+    }
+    if let Some(known) = storage(transition.sk, false) {
+        // SAFETY: this socket's storage.
+        unsafe {
+            if (*known).seen == transition.token() {
+                (*known).seen = 0;
+                return 0;
+            }
         }
     }
     emit::caught(kind::CHANGE);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "a TCP transition inside another on this CPU");
-    try_state(&ctx).unwrap_or(0)
+    let told = transition.tell();
+    if let Some(known) = storage(transition.sk, false) {
+        // SAFETY: this socket's storage.
+        unsafe { (*known).seen = 0 };
+    }
+    told.unwrap_or(0)
 }
 
-#[inline(always)]
-fn try_state(ctx: &BtfTracePointContext) -> Option<i32> {
-    let sk: *const c_void = ctx.arg(0);
-    let old: i32 = ctx.arg(1);
-    let new: i32 = ctx.arg(2);
-    // SAFETY: the tracepoint's first argument is a `struct sock`.
-    if old == new || !unsafe { sock::is_ours::<Typed>(sk) } {
-        return None;
+/// A socket of ours changes its state.
+#[derive(Clone, Copy)]
+struct Transition {
+    sk: *const c_void,
+    old: i32,
+    new: i32,
+}
+
+impl Transition {
+    #[inline(always)]
+    fn of(ctx: &BtfTracePointContext) -> Option<Self> {
+        let transition = Self { sk: ctx.arg(0), old: ctx.arg(1), new: ctx.arg(2) };
+        // SAFETY: the tracepoint's first argument is a `struct sock`.
+        let ours = transition.old != transition.new && unsafe { sock::is_ours::<Typed>(transition.sk) };
+        ours.then_some(transition)
     }
-    match (old, new) {
-        (tcp::CLOSE, tcp::SYN_SENT) => begin(sk, kind::CONNECT, change_flags::CONNECTED),
-        (tcp::CLOSE, tcp::LISTEN) => begin(sk, kind::LISTEN, change_flags::LISTENER),
-        _ => {
-            let told = change(sk, old, new);
-            if new == tcp::CLOSE {
-                forget(sk);
+
+    /// One of its own among those of its socket, never 0.
+    #[inline(always)]
+    fn token(self) -> u32 {
+        (self.old as u32) << 8 | self.new as u32
+    }
+
+    #[inline(always)]
+    fn tell(self) -> Option<i32> {
+        match (self.old, self.new) {
+            (tcp::CLOSE, tcp::SYN_SENT) => begin(self, kind::CONNECT, change_flags::CONNECTED),
+            (tcp::CLOSE, tcp::LISTEN) => begin(self, kind::LISTEN, change_flags::LISTENER),
+            _ => {
+                let told = change(self);
+                if self.new == tcp::CLOSE {
+                    forget(self.sk);
+                }
+                told
             }
-            told
         }
     }
 }
 
 /// Called in the context of the process that connects or listens.
 #[inline(always)]
-fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
+fn begin(transition: Transition, kind: u16, flags: u32) -> Option<i32> {
+    let sk = transition.sk;
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
     if unsafe { sock::is_subflow(sk) } {
         return if kind == kind::CONNECT { subflow(sk, tcp::CLOSE, tcp::SYN_SENT) } else { None };
@@ -118,6 +127,8 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
             owner_tid: task::tid(current),
             flags,
             told: 0,
+            seen: transition.token(),
+            pad: 0,
             users: [0; USERS],
         };
         (*known).users[0] = using::who(current);
@@ -152,15 +163,16 @@ fn begin(sk: *const c_void, kind: u16, flags: u32) -> Option<i32> {
 
 /// Called in whatever context the kernel happens to be in.
 #[inline(always)]
-fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
+fn change(transition: Transition) -> Option<i32> {
+    let Transition { sk, old, new } = transition;
     // An MPTCP child is born and established in one transition, from a state that no transition led to
     // (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
     // SAFETY: `sk` is the tracepoint's typed argument.
     let mptcp = unsafe { sock::protocol::<Typed>(sk) } == sock::IPPROTO_MPTCP;
     let born =
         old == tcp::LISTEN && new != tcp::CLOSE || mptcp && old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
-    // What was there before netwatch has no storage: a child of an old listener gets it here.
-    let known = storage(sk, born);
+    // What was there before netwatch, and a child of a listener that was, gets it here.
+    let known = storage(sk, true);
     if let Some(known) = known {
         // SAFETY: this socket's storage.
         unsafe {
@@ -176,6 +188,7 @@ fn change(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
                 (*known).told = 0;
                 (*known).users = [0; USERS];
             }
+            (*known).seen = transition.token();
             const EITHER: u32 = change_flags::FIN_LOCAL | change_flags::FIN_REMOTE;
             if new == tcp::FIN_WAIT1 && (*known).flags & EITHER == 0 {
                 (*known).flags |= change_flags::FIN_LOCAL;

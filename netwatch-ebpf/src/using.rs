@@ -18,9 +18,9 @@ use crate::{emit, sock, task};
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
 
-/// Whether one of the two programs is running on this CPU.
+/// The socket that each of the two programs was called for last on this CPU.
 #[btf_map]
-static USING: PerCpuArray<u32, 2> = PerCpuArray::new();
+static USING: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 const SENDING: u32 = 0;
 const RECEIVING: u32 = 1;
@@ -47,27 +47,30 @@ fn sock_recv_length_nested(ctx: BtfTracePointContext) -> i32 {
 
 /// These run where they can be preempted (PREEMPT_LAZY is how distributions build kernels by now), and the kernel
 /// leaves a program out on a CPU where it is in the middle of a run already (`kernel/trace/bpf_trace.c`,
-/// __bpf_trace_run): then the second program takes its place.
+/// __bpf_trace_run): then the second program, which is called after it, takes its place.
 #[inline(always)]
 fn first(ctx: &BtfTracePointContext, way: u32) -> i32 {
-    let Some(running) = USING.get_ptr_mut(way) else { return 0 };
+    let sk: *const c_void = ctx.arg(0);
+    let Some(using) = USING.get_ptr_mut(way) else { return 0 };
     // SAFETY: this CPU's own slot; volatile, because whoever preempts this reads it.
-    unsafe { running.write_volatile(1) };
-    let result = used(ctx.arg(0)).unwrap_or(0);
-    // SAFETY: as above.
-    unsafe { running.write_volatile(0) };
-    result
+    unsafe { using.write_volatile(sk as u64) };
+    used(sk).unwrap_or(0)
 }
 
+/// Does it again where somebody came in between: what is known already is not told again.
 #[inline(always)]
 fn second(ctx: &BtfTracePointContext, way: u32) -> i32 {
-    let Some(running) = USING.get_ptr_mut(way) else { return 0 };
+    let sk: *const c_void = ctx.arg(0);
+    let Some(using) = USING.get_ptr_mut(way) else { return 0 };
     // SAFETY: this CPU's own slot.
-    if unsafe { running.read_volatile() } == 0 {
-        return 0;
+    unsafe {
+        if using.read_volatile() == sk as u64 {
+            using.write_volatile(0);
+            return 0;
+        }
     }
     emit::caught(kind::USE);
-    used(ctx.arg(0)).unwrap_or(0)
+    used(sk).unwrap_or(0)
 }
 
 #[fexit(function = "inet_sendmsg")]

@@ -108,6 +108,10 @@ const RUNG: Rung = Rung { key: "", name: "", probes: &[], beside: &[], only: Non
 
 const ACCEPT_CALLS: &[Probe] = &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")];
 
+/// What is accepted before its handshake ends (fast open) has no cookie yet on some kernels (6.12), and these
+/// rungs' programs may not ask for one.
+const COOKIE_OF_CHILD: Probe = cgroup("cookie_of_child");
+
 /// What the job `state` attaches, and what tells whether the kernel has the helpers for sockets.
 pub(super) const STATE_PROBES: &[Probe] = &[
     typed("inet_sock_set_state"),
@@ -166,7 +170,6 @@ pub(super) const JOBS: &[Job] = &[
                     cgroup("cookie_of_connecting6"),
                     cgroup("cookie_of_child"),
                     typed("inet_sock_set_state"),
-                    named("inet_sock_set_state_nested", Hook::TypedTracepoint("inet_sock_set_state")),
                 ],
                 only: Some(Sockets::Plain),
                 unseen: &[
@@ -195,13 +198,14 @@ pub(super) const JOBS: &[Job] = &[
                 key: "kprobe",
                 name: "kprobe/security_sock_graft + tracepoint/sys_exit_accept{,4}",
                 probes: &[named("security_sock_graft", Hook::Kprobe("security_sock_graft"))],
-                beside: ACCEPT_CALLS,
+                beside: &[syscall("sys_exit_accept"), syscall("sys_exit_accept4"), COOKIE_OF_CHILD],
                 ..RUNG
             },
             Rung {
                 key: "syscall",
                 name: "tracepoint/sys_exit_accept{,4}",
                 probes: ACCEPT_CALLS,
+                beside: &[COOKIE_OF_CHILD],
                 unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
                 ..RUNG
             },

@@ -36,6 +36,11 @@ const MANY: u16 = 24;
 
 #[test]
 fn each_connection_came_to_one_of_several_listeners() {
+    if tests::forced().iter().any(|probe| probe == "state=address") {
+        // Where a child keeps its listener's cookie for a moment (5.10, which has no other rung) it is known.
+        let test = "corners::each_connection_came_to_one_of_several_listeners";
+        return skip(test, "by the sockets' addresses it is not known which of several a child came from");
+    }
     in_fresh_netns(|| {
         let mut watch = Watch::start(&[]);
         let mut servers = co_listeners();
