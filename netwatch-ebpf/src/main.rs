@@ -1,6 +1,7 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
 //! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`, `cookie`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `emit`
+//! `cgroup`, `cookie`; `sock` and `task` read the kernel's structures, `known` is what is kept with a socket, `twice`
+//! keeps a program from being left out, `emit`
 //! fills the ring.
 #![no_std]
 #![no_main]
@@ -17,6 +18,7 @@ mod process;
 mod sock;
 mod state;
 mod task;
+mod twice;
 mod udp;
 mod using;
 

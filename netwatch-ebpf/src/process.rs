@@ -10,6 +10,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags, kind};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::twice::{self, Pair};
 use crate::{emit, task};
 
 /// Longest name of one path component, its NUL included (`NAME_MAX`, include/uapi/linux/limits.h).
@@ -20,7 +21,13 @@ const MAX_STEPS: u32 = 48;
 
 #[btf_tracepoint(function = "sched_process_fork")]
 fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    twice::first(Pair::Fork, ctx.arg(1));
     try_fork(&ctx).unwrap_or(0)
+}
+
+#[btf_tracepoint(function = "sched_process_fork")]
+fn sched_process_fork_again(ctx: BtfTracePointContext) -> i32 {
+    if twice::was_left_out(Pair::Fork, ctx.arg(1), kind::FORK) { try_fork(&ctx).unwrap_or(0) } else { 0 }
 }
 
 #[inline(always)]
@@ -46,7 +53,13 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
 
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    twice::first(Pair::Exit, ctx.arg(0));
     try_exit(&ctx).unwrap_or(0)
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+fn sched_process_exit_again(ctx: BtfTracePointContext) -> i32 {
+    if twice::was_left_out(Pair::Exit, ctx.arg(0), kind::EXIT) { try_exit(&ctx).unwrap_or(0) } else { 0 }
 }
 
 #[inline(always)]
@@ -80,14 +93,25 @@ struct Scratch {
     tail: [u8; EXEC_PATH_MAX + COMPONENT_MAX + EXEC_ARGS_MAX],
 }
 
+/// One for each of the two programs: the second may run in the middle of the first.
 #[btf_map]
-static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-    let current: *const c_void = ctx.arg(0);
-    if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
-        // SAFETY: the tracepoint's argument is the task, this CPU's scratch is its own meanwhile.
+    twice::first(Pair::Exec, ctx.arg(0));
+    try_exec(ctx.arg(0), 0)
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+fn sched_process_exec_again(ctx: BtfTracePointContext) -> i32 {
+    if twice::was_left_out(Pair::Exec, ctx.arg(0), kind::EXEC) { try_exec(ctx.arg(0), 1) } else { 0 }
+}
+
+#[inline(always)]
+fn try_exec(current: *const c_void, scratch: u32) -> i32 {
+    if let Some(scratch) = SCRATCH.get_ptr_mut(scratch) {
+        // SAFETY: the tracepoint's argument is the task, this program's scratch is its own meanwhile.
         unsafe { exec(current, &mut *scratch) };
     }
     0

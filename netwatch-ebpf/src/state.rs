@@ -36,7 +36,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 /// (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2): a softirq that interrupts it, or a task that preempts
 /// it. Then this one, which is called after it, takes its place; that it ran stands in the socket's storage.
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
+fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
     // SAFETY: `sk` is the tracepoint's typed argument. Of a subflow nothing is kept.
     if unsafe { sock::is_subflow(transition.sk) } {

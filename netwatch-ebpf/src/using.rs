@@ -6,71 +6,48 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit};
+use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::{Begin, kind};
 
 use crate::known::{PENDING, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
+use crate::twice::{self, Pair};
 use crate::{emit, sock, task};
 
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
 
-/// The socket that each of the two programs was called for last on this CPU.
-#[btf_map]
-static USING: PerCpuArray<u64, 2> = PerCpuArray::new();
-
-const SENDING: u32 = 0;
-const RECEIVING: u32 = 1;
-
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    first(&ctx, SENDING)
+    first(ctx.arg(0), Pair::Send)
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    first(&ctx, RECEIVING)
+    first(ctx.arg(0), Pair::Receive)
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
-fn sock_send_length_nested(ctx: BtfTracePointContext) -> i32 {
-    second(&ctx, SENDING)
+fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
+    second(ctx.arg(0), Pair::Send)
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
-fn sock_recv_length_nested(ctx: BtfTracePointContext) -> i32 {
-    second(&ctx, RECEIVING)
+fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
+    second(ctx.arg(0), Pair::Receive)
 }
 
-/// These run where they can be preempted (PREEMPT_LAZY is how distributions build kernels by now), and the kernel
-/// leaves a program out on a CPU where it is in the middle of a run already (`kernel/trace/bpf_trace.c`,
-/// __bpf_trace_run): then the second program, which is called after it, takes its place.
 #[inline(always)]
-fn first(ctx: &BtfTracePointContext, way: u32) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let Some(using) = USING.get_ptr_mut(way) else { return 0 };
-    // SAFETY: this CPU's own slot; volatile, because whoever preempts this reads it.
-    unsafe { using.write_volatile(sk as u64) };
+fn first(sk: *const c_void, pair: Pair) -> i32 {
+    twice::first(pair, sk);
     used(sk).unwrap_or(0)
 }
 
-/// Does it again where somebody came in between: what is known already is not told again.
+/// What is known already is not told again.
 #[inline(always)]
-fn second(ctx: &BtfTracePointContext, way: u32) -> i32 {
-    let sk: *const c_void = ctx.arg(0);
-    let Some(using) = USING.get_ptr_mut(way) else { return 0 };
-    // SAFETY: this CPU's own slot.
-    unsafe {
-        if using.read_volatile() == sk as u64 {
-            using.write_volatile(0);
-            return 0;
-        }
-    }
-    emit::caught(kind::USE);
-    used(sk).unwrap_or(0)
+fn second(sk: *const c_void, pair: Pair) -> i32 {
+    if twice::was_left_out(pair, sk, kind::USE) { used(sk).unwrap_or(0) } else { 0 }
 }
 
 #[fexit(function = "inet_sendmsg")]

@@ -115,7 +115,7 @@ const COOKIE_OF_CHILD: Probe = cgroup("cookie_of_child");
 /// What the job `state` attaches, and what tells whether the kernel has the helpers for sockets.
 pub(super) const STATE_PROBES: &[Probe] = &[
     typed("inet_sock_set_state"),
-    named("inet_sock_set_state_nested", Hook::TypedTracepoint("inet_sock_set_state")),
+    named("inet_sock_set_state_again", Hook::TypedTracepoint("inet_sock_set_state")),
 ];
 
 const HALF_OPEN: &str =
@@ -131,7 +131,14 @@ pub(super) const JOBS: &[Job] = &[
         rungs: &[Rung {
             key: "tp_btf",
             name: "tp_btf/sched_process_{fork,exec,exit}",
-            probes: &[typed("sched_process_fork"), typed("sched_process_exec"), typed("sched_process_exit")],
+            probes: &[
+                typed("sched_process_fork"),
+                named("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
+                typed("sched_process_exec"),
+                named("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
+                typed("sched_process_exit"),
+                named("sched_process_exit_again", Hook::TypedTracepoint("sched_process_exit")),
+            ],
             ..RUNG
         }],
         required: true,
@@ -234,9 +241,9 @@ pub(super) const JOBS: &[Job] = &[
                 name: "tp_btf/sock_{send,recv}_length",
                 probes: &[
                     typed("sock_send_length"),
-                    named("sock_send_length_nested", Hook::TypedTracepoint("sock_send_length")),
+                    named("sock_send_length_again", Hook::TypedTracepoint("sock_send_length")),
                     typed("sock_recv_length"),
-                    named("sock_recv_length_nested", Hook::TypedTracepoint("sock_recv_length")),
+                    named("sock_recv_length_again", Hook::TypedTracepoint("sock_recv_length")),
                 ],
                 unseen: &["a process that only reads, and by splice() alone"],
                 ..RUNG
