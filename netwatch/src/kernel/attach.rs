@@ -9,7 +9,8 @@ use aya::programs::{
 use aya::{Btf, Ebpf};
 use procfs::process::Process;
 
-use super::plan::{Forced, Hook, Job, Probe, Rung, Sockets};
+use super::forced::Forced;
+use super::plan::{Hook, Job, Probe, Rung, Sockets};
 use super::{Covered, KernelError, Refused, chain, mounts};
 
 /// `include/uapi/linux/capability.h`

@@ -3,6 +3,7 @@
 
 mod attach;
 mod flows;
+mod forced;
 mod lost;
 mod mounts;
 mod offsets;
@@ -22,8 +23,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use flows::FlowTable;
+pub use forced::Forced;
 pub use lost::{Lost, LostCounter};
-pub use plan::{Forced, Phase};
+pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
 pub use sabotage::Sabotage;
 

@@ -329,49 +329,6 @@ pub(super) const JOBS: &[Job] = &[
     },
 ];
 
-/// What stands for no rung at all in `--probe JOB=none`.
-const NONE: &str = "none";
-
-/// A job that is to be done by one rung and no other, as `--probe JOB=RUNG` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forced {
-    /// A job of the plan.
-    job: &'static str,
-    /// One of its rungs.
-    rung: Option<&'static str>,
-}
-
-impl Forced {
-    /// Reads `JOB=RUNG`; `none` stands for doing without.
-    ///
-    /// # Errors
-    /// What there is to choose from.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (job, rung) = text.split_once('=').unwrap_or((text, ""));
-        let Some(job) = JOBS.iter().find(|known| known.name == job) else {
-            let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
-            return Err(format!("JOB=RUNG, with one of the jobs {}", names.join(", ")));
-        };
-        if rung == NONE && !job.required {
-            return Ok(Self { job: job.name, rung: None });
-        }
-        let keys = || job.rungs.iter().map(|rung| rung.key);
-        match keys().find(|key| *key == rung) {
-            Some(key) => Ok(Self { job: job.name, rung: Some(key) }),
-            None => {
-                let none = (!job.required).then_some(NONE);
-                let keys: Vec<_> = keys().chain(none).collect();
-                Err(format!("`{}` can be done by {}", job.name, keys.join(", ")))
-            }
-        }
-    }
-
-    /// The last word on a job among `forced`: `None` where nothing is forced, `Some(None)` for no rung.
-    pub(super) fn of(forced: &[Self], job: &str) -> Option<Option<&'static str>> {
-        forced.iter().rev().find(|forced| forced.job == job).map(|forced| forced.rung)
-    }
-}
-
 /// Where the system call that a task is in cannot be told (before 5.15).
 pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
 
@@ -383,22 +340,8 @@ pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
 
 #[cfg(test)]
 mod tests {
+    use super::super::forced::NONE;
     use super::*;
-
-    #[test]
-    fn forced_rungs_are_read() {
-        let forced = |text| Forced::parse(text);
-        assert_eq!(forced("accept=kprobe"), Ok(Forced { job: "accept", rung: Some("kprobe") }));
-        assert_eq!(forced("udp=none"), Ok(Forced { job: "udp", rung: None }));
-        assert_eq!(forced("accept=x").unwrap_err(), "`accept` can be done by fexit, kprobe, syscall, none");
-        assert_eq!(forced("state=none").unwrap_err(), "`state` can be done by storage, address");
-        assert!(forced("nothing=x").unwrap_err().contains("jobs process, cgroup, state"));
-        assert!(forced("accept").is_err() && forced("").is_err());
-        let several = [forced("use=none").unwrap(), forced("use=fexit").unwrap()];
-        assert_eq!(Forced::of(&several, "use"), Some(Some("fexit")));
-        assert_eq!(Forced::of(&several[..1], "use"), Some(None));
-        assert_eq!(Forced::of(&several, "udp"), None);
-    }
 
     #[test]
     fn names_are_unique_and_every_job_has_a_rung() {
