@@ -98,6 +98,9 @@ impl Attacher<'_> {
             }
         }
         for probe in rung.beside {
+            if self.attached.contains(probe.program) {
+                continue;
+            }
             if let Err(reason) = self.attach(probe) {
                 log::info!("{} is not to be had beside {}: {reason}", probe.program, rung.name);
             }
