@@ -38,10 +38,6 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
-    // SAFETY: `sk` is the tracepoint's typed argument. Of a subflow nothing is kept.
-    if unsafe { sock::is_subflow(transition.sk) } {
-        return 0;
-    }
     if let Some(known) = storage(transition.sk, false) {
         // SAFETY: this socket's storage.
         unsafe {
@@ -107,6 +103,10 @@ fn begin(transition: Transition, kind: u16, flags: u32) -> Option<i32> {
     let sk = transition.sk;
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
     if unsafe { sock::is_subflow(sk) } {
+        if let Some(known) = storage(sk, true) {
+            // SAFETY: this socket's storage, of which a subflow needs no more.
+            unsafe { (*known).seen = transition.token() };
+        }
         return if kind == kind::CONNECT { subflow(sk, tcp::CLOSE, tcp::SYN_SENT) } else { None };
     }
     let header = emit::header(kind);
