@@ -34,7 +34,8 @@ const _: () = assert!(size_of::<Task>() == 72 && align_of::<Task>() == 8);
 pub mod task_flags {
     /// A kernel thread (`PF_KTHREAD`).
     pub const KERNEL: u32 = 1;
-    /// It is in io_uring_enter(2), or one of io_uring's threads. Told on connect, listen and use.
+    /// It is in io_uring_enter(2), or one of io_uring's threads. Told on connect, listen, accept, use
+    /// and of a refused connect.
     pub const IO_URING: u32 = 2;
     /// It is in 32-bit socketcall(2). Told likewise.
     pub const SOCKETCALL: u32 = 4;

@@ -15,11 +15,11 @@ use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_map, fexit, kprobe, tracepoint};
 use aya_ebpf::programs::{FExitContext, ProbeContext, TracePointContext};
-use netwatch_common::{Begin, kind, sock_flags};
+use netwatch_common::{kind, sock_flags};
 
 use crate::connect::SYSCALL_RESULT;
 use crate::mem::{Current, Memory, Typed, Untyped, offset};
-use crate::{emit, sock, task};
+use crate::{act, emit, sock, task};
 
 /// `include/uapi/linux/stat.h`
 const S_IFMT: u16 = 0o170_000;
@@ -106,27 +106,19 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
 
 #[inline(always)]
 fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
-    let current = task::current();
-    let mut entry = emit::reserve::<Begin>(kind::ACCEPT)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written. `sk` is a `struct sock`.
+    // SAFETY: `sk` is a `struct sock`, of which all is filled in.
     unsafe {
-        (*record).header = emit::header(kind::ACCEPT);
-        // Not every type of program may ask for the cookie; it is there if anyone ever did.
-        (*record).sock.cookie = Untyped::read(sk, offset!(sk_cookie));
-        // The socket may be closed already: its number then stands in `inet_sport` only.
-        sock::fill::<M>(sk, true, &mut (*record).sock);
-        // Taken before the handshake's end.
-        if Untyped::read::<u8>(sk, offset!(sk_state)) == SYN_RECV {
-            (*record).sock.flags |= sock_flags::FASTOPEN;
-        }
-        task::fill(current, &mut (*record).task);
-        (*record).task.flags |= way;
-        (*record).result = 0;
-        (*record).pad = 0;
+        act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
+            // Not every type of program may ask for the cookie; it is there if anyone ever did.
+            out.cookie = Untyped::read(sk, offset!(sk_cookie));
+            // The socket may be closed already: its number then stands in `inet_sport` only.
+            sock::fill::<M>(sk, true, out);
+            // Taken before the handshake's end.
+            if Untyped::read::<u8>(sk, offset!(sk_state)) == SYN_RECV {
+                out.flags |= sock_flags::FASTOPEN;
+            }
+        })
     }
-    entry.submit(0);
-    Some(())
 }
 
 /// The `struct sock` behind a descriptor of the current task.

@@ -19,10 +19,10 @@ use aya_ebpf::macros::{btf_map, cgroup_sock_addr, fentry, fexit, kprobe, kretpro
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RetProbeContext, SockAddrContext, TracePointContext,
 };
-use netwatch_common::{Begin, Sock, kind};
+use netwatch_common::{Sock, kind};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
-use crate::{emit, sock, task};
+use crate::{act, emit, sock, task};
 
 /// Threads that can be inside connect() at once. One more is not followed, and counted.
 const MAX_CALLS: usize = 16384;
@@ -303,18 +303,7 @@ fn ended(result: i64) -> Option<()> {
     {
         return None;
     }
-    let current = task::current();
-    let mut entry = emit::reserve::<Begin>(kind::REFUSED)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
-    unsafe {
-        (*record).header = emit::header(kind::REFUSED);
-        (*record).sock = call.sock;
-        task::fill(current, &mut (*record).task);
-        (*record).task.flags |= task::way(current);
-        (*record).result = result as i32;
-        (*record).pad = 0;
-    }
-    entry.submit(0);
-    None
+    let way = task::way(task::current());
+    // SAFETY: the socket is filled in whole.
+    unsafe { act::tell(emit::header(kind::REFUSED), way, result as i32, |out| *out = call.sock) }
 }

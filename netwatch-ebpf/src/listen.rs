@@ -8,10 +8,10 @@ use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_map, tracepoint};
 use aya_ebpf::programs::TracePointContext;
-use netwatch_common::{Begin, kind};
+use netwatch_common::kind;
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
-use crate::{emit, sock, task};
+use crate::{act, emit, sock};
 
 /// Threads that can be inside such a call at once.
 const MAX_CALLS: usize = 1024;
@@ -58,15 +58,9 @@ fn ended() -> Option<()> {
         {
             return None;
         }
-        let mut entry = emit::reserve::<Begin>(kind::LISTEN)?;
-        let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::LISTEN);
-        (*record).sock.cookie = call.cookie;
-        sock::fill::<Untyped>(sk, false, &mut (*record).sock);
-        task::fill(task::current(), &mut (*record).task);
-        (*record).result = 0;
-        (*record).pad = 0;
-        entry.submit(0);
+        act::tell(emit::header(kind::LISTEN), 0, 0, |out| {
+            out.cookie = call.cookie;
+            sock::fill::<Untyped>(sk, false, out);
+        })
     }
-    Some(())
 }

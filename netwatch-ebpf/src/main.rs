@@ -7,6 +7,7 @@
 #![no_main]
 
 mod accept;
+mod act;
 mod cgroup;
 mod connect;
 mod cookie;

@@ -9,11 +9,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use netwatch_common::{Begin, Change, change_flags, kind, sock_flags};
+use netwatch_common::{Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, NOTHING, USERS, forget, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
-use crate::{connect, emit, listen, sock, task, using};
+use crate::{act, connect, emit, listen, sock, task, using};
 
 /// `include/net/tcp_states.h`
 mod tcp {
@@ -40,22 +40,14 @@ fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
     if let Some(known) = storage(transition.sk, false) {
         // SAFETY: this socket's storage.
-        unsafe {
-            if (*known).seen == transition.token() {
-                (*known).seen = 0;
-                return 0;
-            }
+        if unsafe { (*known).seen } == transition.token() {
+            return 0;
         }
     }
     emit::caught(kind::CHANGE);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "a TCP transition inside another on this CPU");
-    let told = transition.tell();
-    if let Some(known) = storage(transition.sk, false) {
-        // SAFETY: this socket's storage.
-        unsafe { (*known).seen = 0 };
-    }
-    told.unwrap_or(0)
+    transition.tell().unwrap_or(0)
 }
 
 /// A socket of ours changes its state.
@@ -75,17 +67,27 @@ impl Transition {
         ours.then_some(transition)
     }
 
-    /// One of its own among those of its socket, never 0.
+    /// Another one than that of the socket's transition before, which led to where this one begins; never 0.
     #[inline(always)]
     fn token(self) -> u32 {
         (self.old as u32) << 8 | self.new as u32
     }
 
+    /// `sk_err`, an int; 0 but at a transition to CLOSE: it is stale when the socket is used again.
+    #[inline(always)]
+    fn error(self) -> u16 {
+        if self.new != tcp::CLOSE {
+            return 0;
+        }
+        // SAFETY: the tracepoint's typed argument.
+        let sk_err: u32 = unsafe { Typed::read(self.sk, offset!(sk_err)) };
+        sk_err as u16
+    }
+
     #[inline(always)]
     fn tell(self) -> Option<i32> {
         match (self.old, self.new) {
-            (tcp::CLOSE, tcp::SYN_SENT) => begin(self, kind::CONNECT, change_flags::CONNECTED),
-            (tcp::CLOSE, tcp::LISTEN) => begin(self, kind::LISTEN, change_flags::LISTENER),
+            (tcp::CLOSE, tcp::SYN_SENT | tcp::LISTEN) => begin(self),
             _ => {
                 let told = change(self);
                 if self.new == tcp::CLOSE {
@@ -99,16 +101,18 @@ impl Transition {
 
 /// Called in the context of the process that connects or listens.
 #[inline(always)]
-fn begin(transition: Transition, kind: u16, flags: u32) -> Option<i32> {
+fn begin(transition: Transition) -> Option<i32> {
     let sk = transition.sk;
+    let listens = transition.new == tcp::LISTEN;
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
     if unsafe { sock::is_subflow(sk) } {
         if let Some(known) = storage(sk, true) {
             // SAFETY: this socket's storage, of which a subflow needs no more.
             unsafe { (*known).seen = transition.token() };
         }
-        return if kind == kind::CONNECT { subflow(sk, tcp::CLOSE, tcp::SYN_SENT) } else { None };
+        return if listens { None } else { subflow(transition) };
     }
+    let kind = if listens { kind::LISTEN } else { kind::CONNECT };
     let header = emit::header(kind);
     let cookie = cookie(sk, kind)?;
     let current = task::current();
@@ -120,12 +124,12 @@ fn begin(transition: Transition, kind: u16, flags: u32) -> Option<i32> {
     // SAFETY: `known` is this socket's storage, `current` the current task.
     unsafe {
         *known = Known {
-            listener: if flags == change_flags::LISTENER { cookie } else { 0 },
+            listener: if listens { cookie } else { 0 },
             began: header.ts,
             owner_start: task::start(current),
             owner_tgid: task::tgid(current),
             owner_tid: task::tid(current),
-            flags,
+            flags: if listens { change_flags::LISTENER } else { change_flags::CONNECTED },
             told: 0,
             seen: transition.token(),
             pad: 0,
@@ -133,31 +137,24 @@ fn begin(transition: Transition, kind: u16, flags: u32) -> Option<i32> {
         };
         (*known).users[0] = using::who(current);
     }
-    if kind == kind::CONNECT {
+    if listens {
+        listen::begun(sk, cookie);
+    } else {
         connect::reached_syn_sent(cookie);
     }
-    if kind == kind::LISTEN {
-        listen::begun(sk, cookie);
-    }
-    let mut entry = emit::reserve::<Begin>(kind)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    // SAFETY: `sk` is the tracepoint's typed argument, of which all is filled in.
     unsafe {
-        (*record).header = header;
-        (*record).sock.cookie = cookie;
-        sock::fill::<Typed>(sk, false, &mut (*record).sock);
-        if sock::is_fastopen(sk) {
-            (*record).sock.flags |= sock_flags::FASTOPEN;
-        }
-        if sock::is_kernels(sk) {
-            (*record).sock.flags |= sock_flags::KERNEL;
-        }
-        task::fill(current, &mut (*record).task);
-        (*record).task.flags |= task::way(current);
-        (*record).result = 0;
-        (*record).pad = 0;
+        act::tell(header, task::way(current), 0, |out| {
+            out.cookie = cookie;
+            sock::fill::<Typed>(sk, false, out);
+            if sock::is_fastopen(sk) {
+                out.flags |= sock_flags::FASTOPEN;
+            }
+            if sock::is_kernels(sk) {
+                out.flags |= sock_flags::KERNEL;
+            }
+        })?;
     }
-    entry.submit(0);
     Some(0)
 }
 
@@ -198,10 +195,6 @@ fn change(transition: Transition) -> Option<i32> {
             }
         }
     }
-    let all = knob!(all_states);
-    let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
-    // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
-    let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
     if old == tcp::LISTEN && new == tcp::SYN_RECV {
         // The child has no cookie of its own yet, and on some kernels (5.10 to 6.12 at least) a copy of its
         // listener's until the transition is over (`net/ipv4/inet_connection_sock.c`, inet_csk_clone_lock). It
@@ -212,6 +205,10 @@ fn change(transition: Transition) -> Option<i32> {
         unsafe { sock::cookie(sk) };
         return None;
     }
+    let all = knob!(all_states);
+    let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
+    // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
+    let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
     }
@@ -219,43 +216,30 @@ fn change(transition: Transition) -> Option<i32> {
     // peer speaks plain TCP is no subflow any more by the time that it is established.
     if unsafe { sock::is_subflow(sk) } {
         return match (old, new) {
-            (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(sk, old, new),
+            (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(transition),
             _ => None,
         };
     }
     let cookie = cookie(sk, kind::CHANGE)?;
-    let mut error = 0_u16;
-    if new == tcp::CLOSE {
-        // SAFETY: `sk_err` is an int. Read here only: it is stale when the socket is used again.
-        let sk_err: u32 = unsafe { Typed::read(sk, offset!(sk_err)) };
-        error = sk_err as u16;
-        if old == tcp::SYN_SENT && error == 0 && connect::fails_in_call(cookie) {
-            // connect() itself gave up (no free port): its exit knows the errno and tells.
-            return None;
-        }
+    let gave_up = old == tcp::SYN_SENT && new == tcp::CLOSE && transition.error() == 0;
+    if gave_up && connect::fails_in_call(cookie) {
+        // connect() itself gave up (no free port): its exit knows the errno and tells.
+        return None;
     }
-    let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    // SAFETY: `sk` is the tracepoint's typed argument, `known` its storage.
     unsafe {
-        (*record).header = emit::header(kind::CHANGE);
-        (*record).sock.cookie = cookie;
-        sock::fill::<Typed>(sk, new == tcp::CLOSE, &mut (*record).sock);
-        if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(sk) {
-            (*record).sock.flags |= sock_flags::FASTOPEN;
-        }
-        (*record).error = error;
-        (*record).old = old as u8;
-        (*record).new = new as u8;
-        let (sent, received, how) =
-            if new == tcp::CLOSE && old != tcp::LISTEN { sock::ending(sk) } else { (0, 0, 0) };
-        (*record).sent = sent;
-        (*record).received = received;
-        tell_known(record, known);
-        (*record).flags |= how;
+        tell_change(transition, cookie, new == tcp::CLOSE, known, |record| {
+            if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(sk) {
+                record.sock.flags |= sock_flags::FASTOPEN;
+            }
+            if new == tcp::CLOSE && old != tcp::LISTEN {
+                let (sent, received, how) = sock::ending(sk);
+                record.sent = sent;
+                record.received = received;
+                record.flags |= how;
+            }
+        })
     }
-    entry.submit(0);
-    Some(0)
 }
 
 /// The socket's cookie. Without one there is no telling it from others: where nobody made one yet the record
@@ -271,14 +255,30 @@ fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
     Some(cookie)
 }
 
-/// Fills in what is kept with a socket; zeros where nothing is.
+/// Tells a transition with what is kept with the socket, zeros where nothing is; `amend` adds the rest.
 ///
 /// # Safety
-/// `record` is the ring's memory, `known` a socket's storage.
+/// The transition's socket is the tracepoint's typed argument, `known` a socket's storage.
 #[inline(always)]
-unsafe fn tell_known(record: *mut Change, known: Option<*mut Known>) {
-    // SAFETY: the caller's.
+unsafe fn tell_change(
+    transition: Transition,
+    cookie: u64,
+    closing: bool,
+    known: Option<*mut Known>,
+    amend: impl FnOnce(&mut Change),
+) -> Option<i32> {
+    let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, sized for the record; every byte of it is written. The caller's for the rest.
     unsafe {
+        (*record).header = emit::header(kind::CHANGE);
+        (*record).sock.cookie = cookie;
+        sock::fill::<Typed>(transition.sk, closing, &mut (*record).sock);
+        (*record).sent = 0;
+        (*record).received = 0;
+        (*record).error = transition.error();
+        (*record).old = transition.old as u8;
+        (*record).new = transition.new as u8;
         if let Some(known) = known {
             (*record).listener = (*known).listener;
             (*record).began = (*known).began;
@@ -294,34 +294,25 @@ unsafe fn tell_known(record: *mut Change, known: Option<*mut Known>) {
             (*record).owner_tid = 0;
             (*record).flags = 0;
         }
+        amend(&mut *record);
     }
+    entry.submit(0);
+    Some(0)
 }
 
 /// Tells what an MPTCP socket does not know by itself yet: see [`change_flags::SUBFLOW`].
 #[inline(always)]
-fn subflow(sk: *const c_void, old: i32, new: i32) -> Option<i32> {
+fn subflow(transition: Transition) -> Option<i32> {
     // SAFETY: a subflow.
-    let cookie = unsafe { sock::owner_of_subflow(sk) };
+    let cookie = unsafe { sock::owner_of_subflow(transition.sk) };
     if cookie == 0 {
         return None;
     }
-    let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    // SAFETY: the tracepoint's typed argument.
     unsafe {
-        (*record).header = emit::header(kind::CHANGE);
-        (*record).sock.cookie = cookie;
-        sock::fill::<Typed>(sk, false, &mut (*record).sock);
-        (*record).sock.flags |= sock_flags::MPTCP;
-        tell_known(record, None);
-        (*record).sent = 0;
-        (*record).received = 0;
-        let sk_err: u32 = if new == tcp::CLOSE { Typed::read(sk, offset!(sk_err)) } else { 0 };
-        (*record).error = sk_err as u16;
-        (*record).old = old as u8;
-        (*record).new = new as u8;
-        (*record).flags = change_flags::SUBFLOW;
+        tell_change(transition, cookie, false, None, |record| {
+            record.sock.flags |= sock_flags::MPTCP;
+            record.flags = change_flags::SUBFLOW;
+        })
     }
-    entry.submit(0);
-    Some(0)
 }

@@ -13,12 +13,12 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes};
 use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
-use netwatch_common::{Begin, FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock, flow_flags, kind};
+use netwatch_common::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock, flow_flags, kind};
 
 use crate::known::{BORN, FLOWS as HAS_FLOWS, PENDING, forget, storage_in_cgroup};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
-use crate::{emit, sock, task};
+use crate::{act, emit, sock};
 
 /// Takes memory a flow, not all at the start.
 #[btf_map]
@@ -198,18 +198,8 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         let known = storage_in_cgroup(sk.cast(), true)?;
         (*known).flags |= BORN;
         // Who makes it is not noted as a user: its own first use is told too, as another one than a child's.
-        let current = task::current();
-        let mut entry = emit::reserve::<Begin>(kind::BORN)?;
-        let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::BORN);
-        (*record).sock.cookie = bpf_get_socket_cookie(sk.cast());
-        sock::fill::<Untyped>(plain(sk.cast()), false, &mut (*record).sock);
-        task::fill(current, &mut (*record).task);
-        (*record).result = 0;
-        (*record).pad = 0;
-        entry.submit(0);
+        act::tell(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
     }
-    Some(())
 }
 
 #[cgroup_sock(sock_release)]
@@ -235,9 +225,19 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         let mut entry = emit::reserve::<Release>(kind::RELEASE)?;
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::RELEASE);
-        (*record).sock.cookie = bpf_get_socket_cookie(sk.cast());
-        sock::fill::<Untyped>(plain(sk.cast()), true, &mut (*record).sock);
+        fill(sk, true, &mut (*record).sock);
         entry.submit(0);
     }
     Some(())
+}
+
+/// # Safety
+/// `sk` is the socket that a hook has for its context.
+#[inline(always)]
+unsafe fn fill(sk: *mut bpf_sock, closing: bool, out: &mut Sock) {
+    // SAFETY: the caller's.
+    unsafe {
+        out.cookie = bpf_get_socket_cookie(sk.cast());
+        sock::fill::<Untyped>(plain(sk.cast()), closing, out);
+    }
 }

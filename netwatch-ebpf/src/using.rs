@@ -8,12 +8,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
-use netwatch_common::{Begin, kind};
+use netwatch_common::kind;
 
 use crate::known::{PENDING, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{emit, sock, task};
+use crate::{act, emit, sock, task};
 
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
@@ -130,16 +130,10 @@ fn used(sk: *const c_void) -> Option<i32> {
             (*known).told += 1;
             (*known).users = [who, first, second, third];
         }
-        let mut entry = emit::reserve::<Begin>(kind::USE)?;
-        let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::USE);
-        (*record).sock.cookie = sock::cookie(sk);
-        sock::fill::<Typed>(sk, true, &mut (*record).sock);
-        task::fill(current, &mut (*record).task);
-        (*record).task.flags |= task::way(current);
-        (*record).result = 0;
-        (*record).pad = 0;
-        entry.submit(0);
+        act::tell(emit::header(kind::USE), task::way(current), 0, |out| {
+            out.cookie = sock::cookie(sk);
+            sock::fill::<Typed>(sk, true, out);
+        })?;
     }
     Some(0)
 }
