@@ -93,16 +93,15 @@ fn connect() -> io::Result<Sockets> {
     server.read_exact(&mut [0])?;
     // An RST: a TIME_WAIT would stand in the host's table for a minute.
     sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
-    let own = Sockets {
+    Ok(Sockets {
         listener: Own::of(&listener, listener.local_addr()?, None)?,
         client: Own::of(&client, client.local_addr()?, Some(client.peer_addr()?))?,
         server: Own::of(&server, server.local_addr()?, Some(server.peer_addr()?))?,
         unbound: listen_unbound()?,
         refused: connect_nowhere()?,
         datagram: send_to_self()?,
-        child: run_self()?.filter(|_| super::foreign_pids().is_none()),
-    };
-    Ok(own)
+        child: super::foreign_pids().is_none().then(run_self).transpose()?,
+    })
 }
 
 /// Where its end has another address than the server's: one that is read in place of the other is noticed.
@@ -149,10 +148,10 @@ fn send_to_self() -> io::Result<u64> {
 
 const SELF: &str = "/proc/self/exe";
 
-fn run_self() -> io::Result<Option<u32>> {
+fn run_self() -> io::Result<u32> {
     let mut child = Command::new(SELF).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     child.wait()?;
-    Ok(Some(child.id()))
+    Ok(child.id())
 }
 
 /// Told what was done, whether an event is the one that is meant.
@@ -261,8 +260,8 @@ fn judge(own: &Sockets, records: &[Record], coverage: &Coverage) -> SelfTest {
 
 /// What the records say of netwatch's own sockets, and of itself, that is not so.
 fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
-    // In a namespace of pids of its own netwatch has two numbers, and knows but one.
-    let process = super::foreign_pids().is_none().then(|| processes::one(std::process::id())).flatten();
+    // In a namespace of pids of its own netwatch, too, has two numbers, and knows but one.
+    let process = own.child.and_then(|_| processes::one(std::process::id()));
     let mut wrong = Vec::new();
     let exe = std::fs::read_link(SELF).ok();
     for record in records {

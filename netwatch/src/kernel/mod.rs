@@ -11,13 +11,14 @@ mod plan;
 mod sabotage;
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::time::Duration;
 
 use attach::Attacher;
 use aya::maps::{MapData, MapType, RingBuf};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel};
 use netwatch_common::{Knobs, Offsets};
 use serde::Serialize;
 use thiserror::Error;
@@ -159,7 +160,9 @@ impl Kernel {
         if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
             return Err(KernelError::NoRing);
         }
-        let mut offsets = offsets::resolve()?;
+        let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
+        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(&error))?;
+        let mut offsets = offsets::resolve(&vmlinux)?;
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
@@ -169,8 +172,8 @@ impl Kernel {
         if !counts && offsets.subflow_conn != Offsets::MISSING {
             unseen.push(NO_MPTCP_COUNTS);
         }
-        let offsets = offset_bytes(&offsets);
-        let btf = Btf::from_sys_fs().map_err(|error| KernelError::NoBtf(error.to_string()))?;
+        let offsets = global(&offsets.to_members());
+        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
         let load = |sockets| load(options, &offsets, &btf, helpers, sockets);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
@@ -308,7 +311,7 @@ fn load(
         typed_current: helpers.typed_current.into(),
         registers: helpers.registers.into(),
     };
-    let knobs: Vec<u8> = knobs.to_members().iter().flat_map(|knob| knob.to_ne_bytes()).collect();
+    let knobs = global(&knobs.to_members());
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
@@ -336,13 +339,13 @@ fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(4096, 1 << 30).next_power_of_two()
 }
 
-/// The global's bytes, in the order of its fields.
-fn offset_bytes(offsets: &Offsets) -> Vec<u8> {
-    Offsets::to_members(offsets).iter().flat_map(|offset| offset.to_ne_bytes()).collect()
+/// The bytes of a global, by its fields in their order.
+fn global(members: &[u32]) -> Vec<u8> {
+    members.iter().flat_map(|member| member.to_ne_bytes()).collect()
 }
 
 /// An error with its causes, in one line: verifiers answer in many.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn Error) -> String {
     log::debug!("{error:?}");
     let mut text = error.to_string();
     let mut source = error.source();

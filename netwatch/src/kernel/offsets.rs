@@ -16,13 +16,13 @@ use super::KernelError;
 /// Where the kernel describes its own types (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Every member that the programs read.
+/// Every member that the programs read, by what [`VMLINUX`] holds.
 ///
 /// # Errors
 /// [`KernelError::NoBtf`] where the kernel has no BTF, [`KernelError::Member`] where it lacks a member
 /// that the programs cannot do without.
-pub(super) fn resolve() -> Result<Offsets, KernelError> {
-    let btf = open().map_err(KernelError::NoBtf)?;
+pub(super) fn resolve(vmlinux: &[u8]) -> Result<Offsets, KernelError> {
+    let btf = open(vmlinux).map_err(KernelError::NoBtf)?;
     let types = Types::of(&btf);
     resolve_with(|path, need| member(&types, path, need))
 }
@@ -30,11 +30,10 @@ pub(super) fn resolve() -> Result<Offsets, KernelError> {
 /// The kernel's types, mapped: of a hundred thousand some thirty are wanted, so parsing them all, as the
 /// reader's other way does, is most of the time that a start takes. The kernel's own file can be mapped
 /// since 6.16 only (`kernel/bpf/sysfs_btf.c`), so it is a copy.
-fn open() -> Result<Btf, String> {
-    let types = std::fs::read(VMLINUX).map_err(|error| error.to_string())?;
+fn open(vmlinux: &[u8]) -> Result<Btf, String> {
     let copy = memfd_create(c"btf", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
     let mut copy = File::from(copy);
-    copy.write_all(&types).map_err(|error| error.to_string())?;
+    copy.write_all(vmlinux).map_err(|error| error.to_string())?;
     let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
     Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
 }
@@ -169,7 +168,7 @@ mod tests {
             println!("SKIP the_running_kernel_resolves: no {VMLINUX}");
             return;
         }
-        let offsets = resolve().unwrap();
+        let offsets = resolve(&std::fs::read(VMLINUX).unwrap()).unwrap();
         // `struct sock_common` comes first in `struct sock`, the address pair first in that.
         assert_eq!(offsets.sk_daddr, 0);
         assert_eq!(offsets.sk_rcv_saddr, 4);

@@ -196,11 +196,9 @@ impl Tracker {
 
     /// Lets the other end know what this one has come to know.
     fn teach_peer(&mut self, cookie: u64) {
-        let Some(conn) = self.conns.remove(&cookie) else { return };
-        if let Some(peer) = conn.peer.and_then(|peer| self.conns.get_mut(&peer)) {
-            peer.learn_from(&conn);
+        if let Some(peer) = self.conns.get(&cookie).and_then(|conn| conn.peer) {
+            self.learn_from_peer(peer);
         }
-        self.conns.insert(cookie, conn);
     }
 
     /// Takes an end out of every index, to be changed and put back.
