@@ -120,27 +120,19 @@ mod tests {
     use super::*;
     use crate::model::Family;
     use crate::model::tests::at;
+    use crate::snapshot::tests::example;
 
     const RANGE: (u16, u16) = (32768, 60999);
 
     fn socket(netns: u32, state: State, local: &str, remote: &str) -> SocketRow {
         SocketRow {
-            proto: Proto::Tcp,
             family: Family::of(at(local).ip),
-            mapped: false,
             netns,
             cookie: 0,
-            inode: 1,
-            uid: 0,
             local: at(local),
             remote: (!remote.is_empty()).then(|| at(remote)),
             state,
-            recv_q: 0,
-            send_q: 0,
-            v6only: None,
-            subflow: false,
-            mptcp: false,
-            bytes: None,
+            ..example()
         }
     }
 

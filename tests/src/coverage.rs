@@ -1,6 +1,7 @@
 //! What netwatch cannot tell on the kernel at hand. A test that needs it is skipped where that kernel is old
 //! enough to lack it (docs/kernels.md), and fails where it is not.
 
+use std::process::Output;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -50,14 +51,23 @@ fn lacks(words: &str, since: (u32, u32)) -> bool {
     lacks
 }
 
+/// Runs `netwatch doctor`, by the rungs that the tests run with.
+///
+/// # Panics
+/// When it cannot be started, or goes on.
+#[must_use]
+pub fn doctor(arguments: &[&str]) -> Output {
+    let forced = forced();
+    let forced: Vec<_> = forced.iter().map(String::as_str).collect();
+    netwatch(&[&["doctor"], arguments, &forced].concat())
+}
+
 /// As `doctor` has it for the rungs that the tests run with.
 fn unseen() -> &'static [String] {
     static UNSEEN: OnceLock<Vec<String>> = OnceLock::new();
     UNSEEN.get_or_init(|| {
-        let forced = forced();
-        let forced: Vec<_> = forced.iter().map(String::as_str).collect();
-        let output = netwatch(&[&["doctor", "--json"], forced.as_slice()].concat());
-        let doctor: Value = serde_json::from_slice(&output.stdout).expect("an object of doctor's");
+        let doctor: Value =
+            serde_json::from_slice(&doctor(&["--json"]).stdout).expect("an object of doctor's");
         let unseen = doctor["unseen"].as_array().expect("what is not seen");
         unseen.iter().map(|words| words.as_str().unwrap_or_default().to_owned()).collect()
     })

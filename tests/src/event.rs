@@ -43,11 +43,11 @@ pub fn port(event: &Value, end: &str) -> u16 {
     event[end]["port"].as_u64().and_then(|port| port.try_into().ok()).unwrap_or_default()
 }
 
-/// The first name of a TCP port in `/etc/services`, or null: not every host has the file.
+/// The first name of a port of `proto` in `/etc/services`, or null: not every host has the file.
 #[must_use]
-pub fn service(port: u16) -> Value {
+pub fn service(port: u16, proto: &str) -> Value {
     let file = std::fs::read_to_string("/etc/services").unwrap_or_default();
-    let key = format!("{port}/tcp");
+    let key = format!("{port}/{proto}");
     let mut lines = file.lines().map(|line| line.split_ascii_whitespace());
     lines.find_map(|mut words| words.next().filter(|_| words.next() == Some(&key))).into()
 }

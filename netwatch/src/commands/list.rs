@@ -237,28 +237,11 @@ fn state_name(socket: &SocketRow) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, Family};
+    use crate::snapshot::tests::example;
 
     fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
-        let local = Endpoint { ip: [127, 0, 0, 1].into(), port: 80 };
-        SocketRow {
-            proto,
-            family: Family::Ipv4,
-            mapped,
-            netns: 1,
-            cookie: 1,
-            inode: 1,
-            uid: 0,
-            local,
-            remote: (!server).then_some(local),
-            state: if server { State::Listen } else { State::Established },
-            recv_q: 0,
-            send_q: 0,
-            v6only: None,
-            subflow: false,
-            mptcp: false,
-            bytes: None,
-        }
+        let row = SocketRow { proto, mapped, ..example() };
+        if server { SocketRow { remote: None, state: State::Listen, ..row } } else { row }
     }
 
     #[test]

@@ -34,6 +34,25 @@ pub struct Task {
     pub thread: Option<Arc<str>>,
 }
 
+#[cfg(test)]
+impl Task {
+    /// Root's, for a test to change.
+    pub(crate) fn example(key: ProcessKey, comm: &str) -> Self {
+        Self {
+            key,
+            tid: key.pid,
+            ppid: 1,
+            uid: 0,
+            auid: None,
+            kernel: false,
+            via: None,
+            cgroup: 0,
+            comm: comm.into(),
+            thread: None,
+        }
+    }
+}
+
 /// Something happened to a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessEvent {

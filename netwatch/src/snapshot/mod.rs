@@ -120,3 +120,31 @@ pub enum SnapshotError {
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::tests::at;
+
+    /// An established TCP connection on loopback, for a test to change.
+    pub(crate) fn example() -> SocketRow {
+        SocketRow {
+            proto: Proto::Tcp,
+            family: Family::Ipv4,
+            mapped: false,
+            netns: 1,
+            cookie: 1,
+            inode: 1,
+            uid: 0,
+            local: at("127.0.0.1:80"),
+            remote: Some(at("127.0.0.1:80")),
+            state: State::Established,
+            recv_q: 0,
+            send_q: 0,
+            v6only: None,
+            subflow: false,
+            mptcp: false,
+            bytes: None,
+        }
+    }
+}

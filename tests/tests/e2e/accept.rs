@@ -34,7 +34,7 @@ fn listeners_come_and_go() {
                         "local": endpoint(local),
                         "remote": null,
                         "origin": null,
-                        "service": service(port),
+                        "service": service(port, "tcp"),
                         "process": server.object(),
                         "process_basis": "listener",
                     }),

@@ -43,7 +43,7 @@ impl Case {
             "netns": netns(),
             "local": endpoint(local),
             "remote": endpoint(remote),
-            "service": service(port_of(self.server)),
+            "service": service(port_of(self.server), "tcp"),
             "via": null,
         })
     }

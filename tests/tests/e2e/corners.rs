@@ -134,7 +134,7 @@ fn listen_without_bind() {
                 "remote": null,
                 "origin": null,
                 "state": "LISTEN",
-                "service": service(port),
+                "service": service(port, "tcp"),
             }),
         );
         assert_has(&listen, used_by(&server.object(), "listener"));

@@ -1,21 +1,12 @@
 //! What this kernel offers, and whether it works.
 
-use std::process::Output;
-
 use serde_json::{Value, json};
 use tests::{Watch, assert_has, in_fresh_netns, netwatch};
-
-/// By the rungs that the tests run with.
-fn run_doctor(arguments: &[&str]) -> Output {
-    let forced = tests::forced();
-    let forced: Vec<_> = forced.iter().map(String::as_str).collect();
-    netwatch(&[&["doctor"], arguments, &forced].concat())
-}
 
 #[test]
 fn it_names_a_probe_for_each_job_and_tries_them() {
     in_fresh_netns(|| {
-        let output = run_doctor(&["--json"]);
+        let output = tests::doctor(&["--json"]);
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -25,7 +16,7 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
         // What it says is what a log is made with.
         let ready = Watch::start(&[]).finish().events[0].clone();
         let probes = ready["coverage"]["probes"].as_object().unwrap();
-        let output = run_doctor(&[]);
+        let output = tests::doctor(&[]);
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
         let text = String::from_utf8(output.stdout).unwrap();
         let jobs = doctor["jobs"].to_string();
@@ -58,7 +49,7 @@ fn a_wrong_offset_is_noticed() {
             "sock.__sk_common.skc_num",
         ] {
             let sabotage = format!("offset={member}");
-            let output = run_doctor(&["--sabotage", &sabotage]);
+            let output = tests::doctor(&["--sabotage", &sabotage]);
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert_eq!(output.status.code(), Some(1), "{member}: {said}");
             let told = ["in place of", "can be had on this kernel", "no record came of"];
@@ -75,12 +66,12 @@ fn a_wrong_offset_is_noticed() {
 #[test]
 fn a_probe_that_never_fires_is_noticed() {
     in_fresh_netns(|| {
-        let whole = run_doctor(&["--json"]);
+        let whole = tests::doctor(&["--json"]);
         let whole: Value = serde_json::from_slice(&whole.stdout).unwrap();
         let jobs = whole["jobs"].as_array().unwrap();
         // cgroup: netwatch makes no control group of its own, only to look.
         let covered = |job: &str| jobs.iter().any(|seen| seen["job"] == job && seen["probe"].is_string());
-        let output = run_doctor(&["--json", "--sabotage", "deaf=all"]);
+        let output = tests::doctor(&["--json", "--sabotage", "deaf=all"]);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(
             (output.status.code(), &said["self_test"]["ok"]),

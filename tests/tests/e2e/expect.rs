@@ -73,7 +73,7 @@ impl Conn<'_> {
             "netns": netns(),
             "local": endpoint(local),
             "remote": endpoint(remote),
-            "service": service(port_of(self.server)),
+            "service": service(port_of(self.server), "tcp"),
             "origin": origin,
             "errno": null,
         })

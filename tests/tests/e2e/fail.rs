@@ -81,7 +81,7 @@ fn no_route() {
         {
             assert_eq!(client.tell(&format!("connect - {remote}{how}")), Err("ENETUNREACH".to_owned()));
             let fail = failure(&mut watch, remote, &client);
-            assert_has(&fail, json!({"errno": "ENETUNREACH", "service": tests::service(80)}));
+            assert_has(&fail, json!({"errno": "ENETUNREACH", "service": tests::service(80, "tcp")}));
         }
         only_fails(watch, &client, 3);
     });

@@ -37,7 +37,7 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                     "local": endpoint(local),
                     "remote": endpoint(remote),
                     "state": "ESTABLISHED",
-                    "service": service(server_port),
+                    "service": service(server_port, "tcp"),
                     "process_basis": "seed",
                     "handshake_us": null,
                 })
@@ -51,7 +51,7 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                     "remote": null,
                     "state": "LISTEN",
                     "origin": null,
-                    "service": service(server_port),
+                    "service": service(server_port, "tcp"),
                     "process": server.object(),
                     "process_basis": "seed",
                 }),

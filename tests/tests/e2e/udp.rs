@@ -1,7 +1,7 @@
 //! UDP: a flow is a socket and a remote address, and whoever sent its first datagram originated it.
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Watch, assert_has, end, in_fresh_netns, netns};
+use tests::{Actor, End, Watch, assert_has, end, in_fresh_netns, netns, service};
 
 use crate::expect::{assert_via, used_by};
 use crate::{actor, endpoint, port_of};
@@ -32,14 +32,6 @@ const CASE: Case = Case {
     port_rule: "unknown",
 };
 
-/// The first name of a UDP port in `/etc/services`, or null.
-fn service(port: u16) -> Value {
-    let file = std::fs::read_to_string("/etc/services").unwrap_or_default();
-    let key = format!("{port}/udp");
-    let mut lines = file.lines().map(|line| line.split_ascii_whitespace());
-    lines.find_map(|mut words| words.next().filter(|_| words.next() == Some(&key))).into()
-}
-
 impl Case {
     fn client_end(&self) -> End {
         end(port_of(self.client), port_of(self.server))
@@ -66,7 +58,7 @@ impl Case {
             "netns": netns(),
             "local": endpoint(local),
             "remote": endpoint(remote),
-            "service": service(port_of(self.server)),
+            "service": service(port_of(self.server), "udp"),
             "errno": null,
             "listener": null,
             "origin": {
@@ -250,7 +242,7 @@ fn a_port_of_the_kernel_s_choice() {
             let expected = json!({
                 "local": endpoint(from),
                 "remote": endpoint("127.0.0.1:53"),
-                "service": service(53),
+                "service": service(53, "udp"),
                 "origin": {
                     "side": "local",
                     "basis": "connect",

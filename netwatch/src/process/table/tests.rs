@@ -8,18 +8,7 @@ fn key(pid: u32) -> ProcessKey {
 }
 
 fn task(pid: u32, comm: &str) -> Task {
-    Task {
-        key: key(pid),
-        tid: pid,
-        ppid: 1,
-        uid: 0,
-        auid: None,
-        kernel: false,
-        via: None,
-        cgroup: 7,
-        comm: comm.into(),
-        thread: None,
-    }
+    Task { cgroup: 7, ..Task::example(key(pid), comm) }
 }
 
 fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {

@@ -13,6 +13,7 @@ use crate::model::{Family, ProcessKey, Proto};
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
 use crate::process::Actor;
+use crate::snapshot::tests::example;
 use crate::snapshot::{Bytes, Holder, Holders, ProcessRow, SocketRow};
 
 /// An event about an end of which nothing matters but its addresses.
@@ -38,18 +39,7 @@ fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
 }
 
 fn task(pid: u32) -> Task {
-    Task {
-        key: key(pid),
-        tid: pid,
-        ppid: 1,
-        uid: 0,
-        auid: None,
-        kernel: false,
-        via: None,
-        cgroup: 0,
-        comm: format!("p{pid}").into(),
-        thread: None,
-    }
+    Task::example(key(pid), &format!("p{pid}"))
 }
 
 fn key(pid: u32) -> ProcessKey {
@@ -200,24 +190,7 @@ fn row_of(pid: u32) -> ProcessRow {
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
-    SocketRow {
-        proto: Proto::Tcp,
-        family: Family::Ipv4,
-        mapped: false,
-        netns: 1,
-        cookie,
-        inode: cookie * 100,
-        uid: 0,
-        local: at(local),
-        remote: remote.map(at),
-        state,
-        recv_q: 0,
-        send_q: 0,
-        v6only: None,
-        subflow: false,
-        mptcp: false,
-        bytes: None,
-    }
+    SocketRow { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), state, ..example() }
 }
 
 /// Event, side, basis, confidence, originator, process on this end, process at the other end.

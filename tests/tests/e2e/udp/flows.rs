@@ -167,7 +167,7 @@ fn through_a_wire() {
                     "id": opens[nth]["id"],
                     "flow": opens[0]["flow"],
                     "netns": ([here.inum(), there.inum()][nth]),
-                    "service": service(53),
+                    "service": service(53, "udp"),
                     "process": ([client.object(), server.object()][nth]),
                     "origin": {
                         "side": side,
