@@ -73,8 +73,18 @@ fn unseen() -> &'static [String] {
     })
 }
 
+/// Whether the tests run in an emulator, which `cargo xtask vm` says.
+#[must_use]
+pub fn is_emulated() -> bool {
+    std::env::var_os("NETWATCH_TEST_EMULATED").is_some()
+}
+
 /// Major and minor of the kernel's version.
-fn kernel() -> (u32, u32) {
+///
+/// # Panics
+/// Where it has none.
+#[must_use]
+pub fn kernel() -> (u32, u32) {
     let uname = nix::sys::utsname::uname().expect("uname");
     let release = uname.release().to_string_lossy().into_owned();
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);

@@ -19,7 +19,7 @@ mod watch;
 
 pub use actor::Actor;
 pub use cgroup::{Cgroup, Tree};
-pub use coverage::{cannot_tell_via, doctor, mptcp_bytes};
+pub use coverage::{cannot_tell_via, doctor, is_emulated, kernel, mptcp_bytes};
 pub use event::{End, assert_has, end, kind, port, service};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};

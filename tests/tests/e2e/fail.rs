@@ -1,7 +1,7 @@
 //! Attempts that never opened: who tried, where to, and the errno that the caller got.
 
 use serde_json::{Value, json};
-use tests::{Actor, Netns, Watch, Wire, assert_has, in_fresh_netns, kind, netns, sysctl};
+use tests::{Actor, Netns, Watch, Wire, assert_has, in_fresh_netns, kernel, kind, netns, sysctl};
 
 use crate::{actor, endpoint};
 
@@ -155,9 +155,10 @@ fn nobody_answers() {
         dropped.begin(&format!("connect {a}:2000 {lost}:6000"));
         unanswered.begin(&format!("connect {a}:2001 {nobody}:6000"));
         assert_eq!(dropped.answer(), Err("ETIMEDOUT".to_owned()));
-        // While the socket is locked, news of the failed question wait, and the second SYN may time out first.
         let errno = unanswered.answer().expect_err("nobody is there");
-        assert!(["EHOSTUNREACH", "ETIMEDOUT"].contains(&errno.as_str()), "{errno}");
+        // Seen on 5.10 and 6.1, where the news of the failed question does not end the attempt.
+        let is_old = errno == "ETIMEDOUT" && kernel() < (6, 12);
+        assert!(errno == "EHOSTUNREACH" || is_old, "{errno}");
         let fail = failure(&mut watch, &format!("{lost}:6000"), &dropped);
         assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": endpoint(&format!("{a}:2000"))}));
         let fail = failure(&mut watch, &format!("{nobody}:6000"), &unanswered);

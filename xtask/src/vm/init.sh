@@ -3,7 +3,7 @@
 # What is for the host begins with @netwatch; all of it goes over the second serial port, which the kernel
 # does not write to.
 
-export PATH=/usr/bin:/usr/sbin:/bin:/sbin HOME=/root
+export PATH=/usr/bin:/usr/sbin:/bin:/sbin HOME=/root NETWATCH_TEST_EMULATED=1
 mount -t devtmpfs dev /dev
 exec </dev/null >/dev/ttyS1 2>&1
 
