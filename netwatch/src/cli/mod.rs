@@ -1,0 +1,149 @@
+//! The command line: what clap reads becomes the options of each command, checked once and here.
+
+mod doctor;
+mod filter;
+mod kernel;
+mod list;
+mod values;
+mod watch;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::doctor::DoctorOptions;
+use crate::commands::list::ListOptions;
+use crate::commands::watch::WatchOptions;
+
+/// What was asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// One look.
+    List(ListOptions),
+    /// The log.
+    Watch(Box<WatchOptions>),
+    /// What this kernel offers.
+    Doctor(DoctorOptions),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// clap's own error, which is also how it hands out help and version.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    Ok(match Cli::try_parse_from(arguments)?.command {
+        Sub::List(list) => Command::List(list.options()),
+        Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(|error| usage(&error))?)),
+        Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+    })
+}
+
+fn usage(error: &anyhow::Error) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error:#}"))
+}
+
+/// clap's complaint in one line: what is wrong, and where to read on.
+#[must_use]
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let complaint = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = complaint.split_whitespace().collect();
+    let complaint = words.join(" ");
+    format!("netwatch: {}; see `netwatch --help`", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+}
+
+/// Who originated each network connection on this host, and how that is known.
+#[derive(Parser)]
+#[command(name = "netwatch", version, disable_help_subcommand = true, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Sockets as netstat lists them, and who originated each connection
+    List(list::ListArgs),
+    /// The live log: each connection as it is made, with who originated it
+    Watch(Box<watch::WatchArgs>),
+    /// What this kernel offers, what is therefore not seen, and a connection to prove it
+    Doctor(doctor::DoctorArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::commands::list::{Letters, Namespaces};
+    use crate::kernel::DEFAULT_RING_BYTES;
+    use crate::origin::Side;
+    use crate::output::Format;
+    use crate::tracker::Kind;
+
+    fn read(line: &str) -> Result<Command, String> {
+        let arguments = line.split_whitespace().map(OsString::from);
+        parse(std::iter::once("netwatch".into()).chain(arguments)).map_err(|error| one_line(&error))
+    }
+
+    fn complaint(line: &str) -> String {
+        read(line).unwrap_err()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn netstat_s_letters_are_read() {
+        let Ok(Command::List(options)) = read("list -natup") else { panic!() };
+        let letters =
+            Letters { tcp: true, udp: true, all: true, numeric: true, programs: true, ..Letters::default() };
+        assert_eq!(options.letters, letters);
+        assert_eq!(options.namespaces, Namespaces::Own);
+    }
+
+    #[test]
+    fn filters_are_read() {
+        let line = "watch --json --pid 7 --user 0 --port 22,80 --origin local --event open,close -4 --local 10.0.0.0/8:5 --duration 1m30s --count 3 --no-seed";
+        let Ok(Command::Watch(options)) = read(line) else { panic!() };
+        let filter = &options.log.filter;
+        assert_eq!((filter.pid, filter.uid, &filter.ports[..]), (Some(7), Some(0), &[22, 80][..]));
+        assert_eq!((filter.origin, filter.netns), (Some(Side::Local), None));
+        assert_eq!(filter.kinds, [Kind::Open, Kind::Close]);
+        assert_eq!(options.duration, Some(Duration::from_secs(90)));
+        assert_eq!((options.log.limit, options.seeds), (Some(3), false));
+        assert_eq!((options.log.format, options.kernel.ring_bytes), (Format::Json, DEFAULT_RING_BYTES));
+    }
+
+    #[test]
+    fn complaints_are_one_line_and_say_what_is_wrong() {
+        for (line, part) in [
+            ("watch --port 99999", "99999"),
+            ("watch --event opened", "one of seed, listen"),
+            ("watch --local 10.0.0.0/99", "CIDR"),
+            ("watch --user nobody-here-of-that-name", "no such user"),
+            ("watch --origin sideways", "local, remote, both or unknown"),
+            ("watch --duration soon", "10s"),
+            ("watch --ring 0", "0"),
+            ("watch --udp-flows 0", "0"),
+            ("watch --udp-idle never", "10s"),
+            ("watch --process [", "--process"),
+            ("watch --format xml", "text or json"),
+            ("watch --netns here", "inode number"),
+            ("watch --probe accept=magic", "fexit, kprobe, syscall, none"),
+            ("doctor --probe sleep=none", "one of the jobs"),
+            ("watch -4 -6", "-6"),
+            ("list -x", "ss -x"),
+            ("list -n --resolve", "--resolve"),
+            ("nonsense", "nonsense"),
+            ("", "subcommand"),
+        ] {
+            let told = complaint(line);
+            assert!(told.contains(part), "{line}: {told}");
+            assert!(!told.contains('\n') && told.starts_with("netwatch: "), "{told}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `netwatch watch`
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{ArgAction, Args};
+
+use super::filter::FilterArgs;
+use super::kernel::KernelArgs;
+use super::values::{FormatArgs, duration};
+use crate::commands::watch::WatchOptions;
+use crate::output::LogOptions;
+
+#[derive(Args)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// Also attempts, and every TCP transition
+    #[arg(long)]
+    states: bool,
+    /// Leave out what was there before
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_seed: bool,
+    /// Stop after this time: 10s, 5m, 1h30m; a bare number is seconds
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Stop after so many events
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    kernel: KernelArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+impl WatchArgs {
+    pub(super) fn options(self) -> Result<WatchOptions> {
+        Ok(WatchOptions {
+            kernel: self.kernel.options(self.states),
+            seeds: !self.no_seed,
+            duration: self.duration,
+            log: LogOptions {
+                format: self.format.format(),
+                colour: self.format.colour(),
+                filter: self.filter.filter()?,
+                limit: self.count,
+            },
+        })
+    }
+}
