@@ -32,12 +32,29 @@ pub struct Process {
     pub cgroup: Arc<str>,
     /// It is a kernel thread.
     pub kernel: bool,
+    /// How it was forked, where netwatch saw that.
+    pub birth: Option<Birth>,
+    /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec; 0: no socket, or not seen.
+    pub stdio: [u64; 3],
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
     /// process was first looked at.
     pub parent: Option<Arc<Self>>,
     /// Ancestors above.
     depth: u32,
 }
+
+/// A fork, as the kernel saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// When, nanoseconds since boot: the start in the key is cut to a clock tick, this is not.
+    pub at: u64,
+    /// What the thread that forked was about.
+    pub cause: Option<Cause>,
+}
+
+/// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what
+/// it does next, it does because of that.
+pub type Cause = u64;
 
 /// More ancestors than this are not kept: a program that forks and exits forever makes a line without
 /// end.
@@ -100,6 +117,8 @@ pub(crate) mod tests {
             cgroup_id: 0,
             cgroup: "/".into(),
             kernel: false,
+            birth: None,
+            stdio: [0; 3],
             parent: None,
             depth: 0,
         };

@@ -96,6 +96,8 @@ impl ProcessTable {
             cgroup_id: known.map_or(0, |known| known.cgroup_id),
             cgroup: row.cgroup.clone(),
             kernel: row.kernel,
+            birth: known.and_then(|known| known.birth),
+            stdio: known.map_or([0; 3], |known| known.stdio),
             parent: None,
             depth: 0,
         };
@@ -271,6 +273,8 @@ impl ProcessTable {
             cgroup_id: task.cgroup,
             cgroup: self.cgroups.get(&task.cgroup).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
+            birth: None,
+            stdio: [0; 3],
             parent: None,
             depth: 0,
         }

@@ -56,6 +56,7 @@ impl Conn {
                 state,
                 verdict: Verdict::UNKNOWN,
                 originator: None,
+                cause: None,
                 process: None,
                 process_basis: None,
                 listener: None,

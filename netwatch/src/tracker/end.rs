@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::model::{Endpoint, Family, Proto, State, Via};
 use crate::origin::{Side, Verdict};
-use crate::process::Actor;
+use crate::process::{Actor, Cause};
 use crate::snapshot::Bytes;
 
 /// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
@@ -114,6 +114,8 @@ pub struct End {
     pub verdict: Verdict,
     /// The process that began it, where it is on this host and known.
     pub originator: Option<Actor>,
+    /// What the thread that began it was about, where it began here.
+    pub cause: Option<Cause>,
     /// The process on this end.
     pub process: Option<Actor>,
     /// How that is known.
