@@ -112,6 +112,7 @@ offsets! {
     task_signal = "task_struct.signal";
     task_nsproxy = "task_struct.nsproxy";
     task_exit_code = "task_struct.exit_code";
+    task_slept = "task_struct.nvcsw";
     task_status = "task_struct.thread_info.status", optional;
     task_files = "task_struct.files";
     regs_syscall = "pt_regs.orig_ax", optional;

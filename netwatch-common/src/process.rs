@@ -55,9 +55,12 @@ pub struct Fork {
     pub parent_tgid: u32,
     /// Zero.
     pub pad: u32,
+    /// What the thread that called fork() was about: cookie of the socket from which it received last, or which
+    /// it accepted, and since when it has not slept; 0: none.
+    pub cause: u64,
 }
 
-const _: () = assert!(size_of::<Fork>() == 104 && align_of::<Fork>() == 8);
+const _: () = assert!(size_of::<Fork>() == 112 && align_of::<Fork>() == 8);
 
 /// The last thread of a thread group is gone.
 #[repr(C)]
@@ -109,9 +112,11 @@ pub struct Exec {
     pub mntns: u32,
     /// Zero.
     pub pad: u32,
+    /// Cookies of the IPv4 and IPv6 sockets behind descriptors 0, 1 and 2; 0 where there is something else.
+    pub stdio: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Exec>() == 120 && align_of::<Exec>() == 8);
+const _: () = assert!(size_of::<Exec>() == 144 && align_of::<Exec>() == 8);
 
 /// Bits of [`Exec::flags`].
 pub mod exec_flags {

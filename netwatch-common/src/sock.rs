@@ -62,9 +62,11 @@ pub struct Begin {
     pub result: i32,
     /// Zero.
     pub pad: u32,
+    /// What the thread was about when it did this, as [`Fork::cause`](crate::Fork::cause).
+    pub cause: u64,
 }
 
-const _: () = assert!(size_of::<Begin>() == 160 && align_of::<Begin>() == 8);
+const _: () = assert!(size_of::<Begin>() == 168 && align_of::<Begin>() == 8);
 const _: () = assert!(kind::COUNT == 14);
 
 /// A transition that says nothing about the current task: it may be anybody's.

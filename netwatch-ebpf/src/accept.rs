@@ -18,12 +18,9 @@ use aya_ebpf::programs::{FExitContext, ProbeContext, TracePointContext};
 use netwatch_common::{kind, sock_flags};
 
 use crate::connect::SYSCALL_RESULT;
-use crate::mem::{Current, Memory, Typed, Untyped, offset};
-use crate::{act, emit, sock, task};
-
-/// `include/uapi/linux/stat.h`
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
+use crate::files::socket_of;
+use crate::mem::{Memory, Typed, Untyped, offset};
+use crate::{act, cause, emit, sock, task};
 
 /// `include/net/tcp_states.h`
 const SYN_RECV: u8 = 3;
@@ -108,9 +105,11 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
 fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
     // SAFETY: `sk` is a `struct sock`, of which all is filled in.
     unsafe {
+        // Not every type of program may ask for the cookie; it is there if anyone ever did.
+        let cookie = Untyped::read(sk, offset!(sk_cookie));
+        cause::got(cookie);
         act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
-            // Not every type of program may ask for the cookie; it is there if anyone ever did.
-            out.cookie = Untyped::read(sk, offset!(sk_cookie));
+            out.cookie = cookie;
             // The socket may be closed already: its number then stands in `inet_sport` only.
             sock::fill::<M>(sk, true, out);
             // Taken before the handshake's end.
@@ -118,30 +117,5 @@ fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
                 out.flags |= sock_flags::FASTOPEN;
             }
         })
-    }
-}
-
-/// The `struct sock` behind a descriptor of the current task.
-#[inline(always)]
-fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void> {
-    // SAFETY: the current task's table stays while it is inside its own system call; a descriptor
-    // that another thread closes meanwhile gives a file that is checked to be a socket, or zeros.
-    unsafe {
-        let files: *const c_void = Current::read(current, offset!(task_files));
-        let table: *const c_void = Untyped::read(files, offset!(files_fdt));
-        let max: u32 = Untyped::read(table, offset!(fdt_max));
-        if fd >= max {
-            return None;
-        }
-        let array: *const c_void = Untyped::read(table, offset!(fdt_fd));
-        let file: *const c_void = Untyped::read(array.byte_add(fd as usize * size_of::<usize>()), 0);
-        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
-        let mode: u16 = Untyped::read(inode, offset!(inode_mode));
-        if mode & S_IFMT != S_IFSOCK {
-            return None;
-        }
-        let socket: *const c_void = Untyped::read(file, offset!(file_private));
-        let sk: *const c_void = Untyped::read(socket, offset!(socket_sk));
-        (!sk.is_null()).then_some(sk)
     }
 }

@@ -2,7 +2,7 @@
 
 use netwatch_common::{Begin, Header, Sock};
 
-use crate::{emit, task};
+use crate::{cause, emit, task};
 
 /// Tells it under the header's kind, with the socket as `fill` leaves it. `way` is of [`task::way`], `result` that of
 /// a call that failed. `None` where the ring was full, which is counted.
@@ -22,6 +22,7 @@ pub(crate) unsafe fn tell(header: Header, way: u32, result: i32, fill: impl FnOn
         (*record).task.flags |= way;
         (*record).result = result;
         (*record).pad = 0;
+        (*record).cause = cause::of(current);
     }
     entry.submit(0);
     Some(())

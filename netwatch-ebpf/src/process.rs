@@ -11,7 +11,7 @@ use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{emit, task};
+use crate::{cause, emit, files, sock, task};
 
 /// Longest name of one path component, its NUL included (`NAME_MAX`, include/uapi/linux/limits.h).
 const COMPONENT_MAX: usize = 256;
@@ -36,6 +36,8 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
     let child: *const c_void = ctx.arg(1);
     // SAFETY: the tracepoint's arguments are tasks.
     unsafe {
+        let cause = cause::of(parent);
+        cause::inherit(cause, child);
         if task::tgid(child) != task::tid(child) {
             return None;
         }
@@ -46,6 +48,7 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
         (*record).parent_start = task::start(parent);
         (*record).parent_tgid = task::tgid(parent);
         (*record).pad = 0;
+        (*record).cause = cause;
         entry.submit(0);
     }
     Some(0)
@@ -136,6 +139,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         let mnt_ns: *const c_void = Untyped::read(nsproxy, offset!(nsproxy_mnt));
         fixed.mntns = Untyped::read(mnt_ns, offset!(mnt_ns_inum));
         fixed.pad = 0;
+        fixed.stdio = [inet_cookie(current, 0), inet_cookie(current, 1), inet_cookie(current, 2)];
 
         let tail = scratch.tail.as_mut_ptr();
         fixed.path_len = 0;
@@ -157,6 +161,21 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         fixed.args_len = len as u16;
         let record = core::ptr::from_mut(scratch).cast();
         emit::output(kind::EXEC, record, size_of::<Exec>() + path_len + len);
+    }
+}
+
+/// Cookie of the network socket behind a descriptor, which has one once any other probe saw it; else 0.
+#[inline(always)]
+unsafe fn inet_cookie(current: *const c_void, fd: u32) -> u64 {
+    let Some(sk) = files::socket_of(current, fd) else { return 0 };
+    // SAFETY: a `struct sock` of any family.
+    unsafe {
+        let family: u16 = Untyped::read(sk, offset!(sk_family));
+        if family == sock::AF_INET || family == sock::AF_INET6 {
+            Untyped::read(sk, offset!(sk_cookie))
+        } else {
+            0
+        }
     }
 }
 

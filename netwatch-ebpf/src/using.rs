@@ -13,7 +13,7 @@ use netwatch_common::kind;
 use crate::known::{PENDING, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{act, emit, sock, task};
+use crate::{act, cause, emit, sock, task};
 
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
@@ -25,7 +25,9 @@ fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    first(ctx.arg(0), Pair::Receive)
+    let done = first(ctx.arg(0), Pair::Receive);
+    received(ctx.arg(0), ctx.arg(1));
+    done
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -50,6 +52,21 @@ fn second(sk: *const c_void, pair: Pair) -> i32 {
     if twice::was_left_out(pair, sk, kind::USE) { used(sk).unwrap_or(0) } else { 0 }
 }
 
+/// What the thread does from here on, it does because of this. An end of data (0) or an error is no cause.
+#[inline(always)]
+fn received(sk: *const c_void, length: i32) {
+    // SAFETY: the probes' typed `struct sock`.
+    unsafe {
+        let family: u16 = Typed::read(sk, offset!(sk_family));
+        if length > 0 && (family == sock::AF_INET || family == sock::AF_INET6) {
+            cause::got(sock::cookie(sk));
+        }
+    }
+}
+
+/// Behind the four arguments of the functions that receive lies what they return.
+const RECEIVED: usize = 4;
+
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg(ctx: FExitContext) -> i32 {
     used(socket_of(&ctx)).unwrap_or(0)
@@ -57,7 +74,10 @@ fn inet_sendmsg(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet_recvmsg")]
 fn inet_recvmsg(ctx: FExitContext) -> i32 {
-    used(socket_of(&ctx)).unwrap_or(0)
+    let sk = socket_of(&ctx);
+    let done = used(sk).unwrap_or(0);
+    received(sk, ctx.arg(RECEIVED));
+    done
 }
 
 #[fexit(function = "inet6_sendmsg")]
@@ -67,7 +87,10 @@ fn inet6_sendmsg(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet6_recvmsg")]
 fn inet6_recvmsg(ctx: FExitContext) -> i32 {
-    used(socket_of(&ctx)).unwrap_or(0)
+    let sk = socket_of(&ctx);
+    let done = used(sk).unwrap_or(0);
+    received(sk, ctx.arg(RECEIVED));
+    done
 }
 
 /// sendfile() and splice() into a socket, before 6.5.

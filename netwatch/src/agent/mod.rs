@@ -10,6 +10,7 @@ mod self_test;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
@@ -20,7 +21,7 @@ use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
 use crate::kernel::{Coverage, FlowTable, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State, Via};
-use crate::process::ProcessTable;
+use crate::process::{Process, ProcessTable};
 use crate::snapshot::{Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::{Healer, HostLook};
@@ -96,6 +97,7 @@ impl Agent {
             doubted: false,
             idle: options.udp_idle,
             idle_looked: Instant::now(),
+            started_on_sockets: Vec::new(),
         };
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were when the look saw them hold; the early records' processes as they
@@ -137,6 +139,12 @@ impl Agent {
             self.tables.apply(&record, out);
         }
         true
+    }
+
+    /// Processes that were started on a network socket (stdin, stdout or stderr) since the last call, as they were
+    /// right after their exec.
+    pub fn started_on_sockets(&mut self) -> Vec<Arc<Process>> {
+        std::mem::take(&mut self.tables.started_on_sockets)
     }
 
     /// The last of it: what is to be told when nothing more will be taken in, and what was lost.
@@ -280,7 +288,12 @@ struct Tables {
     idle: Duration,
     /// When flows were last looked through for idle ones.
     idle_looked: Instant,
+    /// See [`Agent::started_on_sockets`]; no more than [`MOST_STARTED`].
+    started_on_sockets: Vec<Arc<Process>>,
 }
+
+/// Of a caller who does not ask for them.
+const MOST_STARTED: usize = 4096;
 
 impl Tables {
     fn apply(&mut self, record: &Record, out: &mut Vec<ConnectionEvent>) {
@@ -313,6 +326,9 @@ impl Tables {
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
+                if exec.stdio != [0; 3] && self.started_on_sockets.len() < MOST_STARTED {
+                    self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
+                }
             }
             // Of several hierarchies /proc tells all.
             ProcessEvent::Cgroup(cgroup) => {

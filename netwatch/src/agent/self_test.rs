@@ -100,7 +100,7 @@ fn connect() -> io::Result<Sockets> {
         unbound: listen_unbound()?,
         refused: connect_nowhere()?,
         datagram: send_to_self()?,
-        child: super::foreign_pids().is_none().then(run_self).transpose()?,
+        child: super::foreign_pids().is_none().then(|| run_self(&client)).transpose()?,
     })
 }
 
@@ -148,8 +148,9 @@ fn send_to_self() -> io::Result<u64> {
 
 const SELF: &str = "/proc/self/exe";
 
-fn run_self() -> io::Result<u32> {
-    let mut child = Command::new(SELF).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+fn run_self(stdin: &TcpStream) -> io::Result<u32> {
+    let stdin = OwnedFd::from(stdin.try_clone()?);
+    let mut child = Command::new(SELF).arg("--version").stdin(stdin).stdout(Stdio::null()).spawn()?;
     child.wait()?;
     Ok(child.id())
 }
@@ -268,7 +269,7 @@ fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
         let event = match &record.event {
             Event::Socket(event) => event,
             Event::Process(event) => {
-                compare_child(own.child, exe.as_deref(), event, &mut wrong);
+                compare_child(own, exe.as_deref(), event, &mut wrong);
                 continue;
             }
         };
@@ -287,12 +288,16 @@ fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
 }
 
 /// A copy of netwatch, started as such.
-fn compare_child(child: Option<u32>, exe: Option<&Path>, event: &ProcessEvent, wrong: &mut Vec<String>) {
+fn compare_child(own: &Sockets, exe: Option<&Path>, event: &ProcessEvent, wrong: &mut Vec<String>) {
+    let child = own.child;
     match event {
         ProcessEvent::Fork(fork) if Some(fork.task.key.pid) == child => {
             compare("forking process", &fork.parent.pid, &std::process::id(), wrong);
         }
         ProcessEvent::Exec(exec) if Some(exec.task.key.pid) == child => {
+            let [stdin, stdout, _] = exec.stdio;
+            compare("socket on stdin", &stdin, &own.client.cookie, wrong);
+            compare("socket on stdout", &stdout, &0, wrong);
             let args = exec.image.args.join(" ");
             compare("arguments", &args, &format!("{SELF} --version"), wrong);
             // A path with other bytes than letters is told with escapes, one that is too long not at all.

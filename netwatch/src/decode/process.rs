@@ -8,6 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 use super::{Bytes, DecodeError};
 use crate::escape;
 use crate::model::{ExeState, Image, ProcessKey, Via};
+use crate::process::Cause;
 
 /// A task as the kernel side read it. Strings are fit for JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub struct Task {
     pub via: Option<Via>,
     /// Id of its cgroup in the unified hierarchy.
     pub cgroup: u64,
+    /// What the thread was about, where the record is about something that it did; of a new process, what
+    /// the thread that forked it was about.
+    pub cause: Option<Cause>,
     /// Name of the leader.
     pub comm: Arc<str>,
     /// Name of the thread, where it is not the leader.
@@ -47,6 +51,7 @@ impl Task {
             kernel: false,
             via: None,
             cgroup: 0,
+            cause: None,
             comm: comm.into(),
             thread: None,
         }
@@ -83,6 +88,8 @@ pub struct ExecEvent {
     /// What it runs now; `file` has the device as the kernel numbers it inside. Without a path where that
     /// was too long for the record: its root's end would be missing.
     pub image: Arc<Image>,
+    /// Cookies of the network sockets that are its stdin, stdout and stderr; 0: none.
+    pub stdio: [u64; 3],
 }
 
 /// A cgroup's path.
@@ -122,14 +129,20 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         kernel,
         via,
         cgroup: bytes.u64(at + offset_of!(Wire, cgroup))?,
+        cause: None,
         comm: name(offset_of!(Wire, comm))?,
         thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },
     })
 }
 
+/// A cookie, or nothing.
+pub(super) fn cause(bytes: Bytes<'_>, at: usize) -> Result<Option<Cause>, DecodeError> {
+    Ok(Some(bytes.u64(at)?).filter(|cause| *cause != 0))
+}
+
 pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     Ok(ProcessEvent::Fork(ForkEvent {
-        task: task(bytes, offset_of!(Fork, task))?,
+        task: Task { cause: cause(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
         parent: ProcessKey::new(
             bytes.u32(offset_of!(Fork, parent_tgid))?,
             bytes.u64(offset_of!(Fork, parent_start))?,
@@ -162,7 +175,12 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         mntns: bytes.u32(offset_of!(Exec, mntns))?,
         args: Image::arguments(args),
     };
-    Ok(ProcessEvent::Exec(ExecEvent { task: task(bytes, offset_of!(Exec, task))?, image: Arc::new(image) }))
+    let task = task(bytes, offset_of!(Exec, task))?;
+    let mut stdio = [0; 3];
+    for (fd, cookie) in stdio.iter_mut().enumerate() {
+        *cookie = bytes.u64(offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
+    }
+    Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio }))
 }
 
 /// The record has the components from the file up, each with its NUL.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
-use super::process::{Task, task};
+use super::process::{Task, cause, task};
 use super::{Bytes, DecodeError};
 use crate::model::{Endpoint, Family, ProcessKey, Proto, State, Via, unmap};
 use crate::origin::Side;
@@ -147,7 +147,10 @@ pub struct Owner {
 
 pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeError> {
     let socket = socket(bytes, offset_of!(Begin, sock))?;
-    let task = task(bytes, offset_of!(Begin, task))?;
+    let task = Task {
+        cause: cause(bytes, offset_of!(Begin, cause))?.filter(|cause| *cause != socket.cookie),
+        ..task(bytes, offset_of!(Begin, task))?
+    };
     let act = match kind {
         kind::CONNECT => Act::Connect(task),
         kind::LISTEN => Act::Listen(task),

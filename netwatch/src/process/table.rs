@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{Actor, Process};
+use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::model::{Image, ProcessKey};
 use crate::snapshot::ProcessRow;
@@ -196,9 +196,11 @@ impl ProcessTable {
     fn fork(&mut self, at: u64, fork: &ForkEvent) {
         let task = &fork.task;
         let mut child = self.stranger(task);
+        child.birth = Some(Birth { at, cause: task.cause });
         let mut epoch = self.unsure();
         if let Some(parent) = self.find(fork.parent).cloned() {
             child.image = parent.image.clone();
+            child.stdio = parent.stdio;
             if parent.cgroup_id == task.cgroup || parent.cgroup_id == 0 {
                 child.cgroup = parent.cgroup.clone();
             }
@@ -217,6 +219,7 @@ impl ProcessTable {
         };
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
+        process.stdio = exec.stdio;
         self.put(process, epoch, at);
     }
 

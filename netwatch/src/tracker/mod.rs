@@ -89,7 +89,7 @@ impl Tracker {
             Act::Accept(task) => self.accept(at, socket, &processes.actor(task), task.via, out),
             Act::Use(task) => match socket.proto {
                 Proto::Tcp => self.used(at, socket, &processes.actor(task), task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, &processes.actor(task), task.via, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, task, &processes.actor(task), out),
             },
             Act::Born(task) => self.udp_born(socket.cookie, processes.actor(task)),
             Act::Datagram { received, old_socket } => {

@@ -26,6 +26,7 @@ impl Tracker {
         self.end_unseen(at, socket.key, out);
         let mut conn = Conn::new(at, socket, State::SynSent);
         conn.connected_by(Some(processes.actor(task)));
+        conn.end.cause = task.cause;
         conn.end.via = task.via.or(socket.via);
         if socket.remote.port == 0 {
             // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
@@ -176,6 +177,7 @@ impl Tracker {
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = Conn::new(at, socket, State::Close);
             conn.connected_by(Some(processes.actor(task)));
+            conn.end.cause = task.cause;
             conn
         });
         conn.fail(at, errno, out);

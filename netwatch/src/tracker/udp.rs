@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Kind, PATIENCE, ProcessBasis, Tracker};
-use crate::decode::Socket;
-use crate::model::{Endpoint, State, Via};
+use crate::decode::{Socket, Task};
+use crate::model::{Endpoint, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 use crate::snapshot::Bytes;
@@ -97,8 +97,8 @@ impl Tracker {
         &mut self,
         cookie: u64,
         at: u64,
+        task: &Task,
         actor: &Actor,
-        via: Option<Via>,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let socket = self.udp.sockets.entry(cookie).or_default();
@@ -117,7 +117,8 @@ impl Tracker {
             .collect();
         for key in &sent {
             if let Some(conn) = self.conns.get_mut(key) {
-                conn.sent_by(actor, via);
+                conn.sent_by(actor, task.via);
+                conn.end.cause = task.cause;
             }
             self.teach_peer(*key);
             self.tell_waiting_for(*key, out);

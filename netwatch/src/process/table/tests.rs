@@ -40,7 +40,7 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe) })
+    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [0; 3] })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
@@ -63,6 +63,22 @@ fn a_double_fork_keeps_the_true_lineage() {
     // What the shell becomes later was not what forked.
     table.apply(1, &exec(2, "other"));
     assert_eq!(lineage(&table, 11)[1], "2:sh");
+}
+
+#[test]
+fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
+    let mut table = ProcessTable::of(&[row(2, 1, "httpd")]);
+    let forked = Task { cause: Some(77), ..task(10, "httpd") };
+    table.apply(5, &ProcessEvent::Fork(ForkEvent { task: forked, parent: key(2) }));
+    let ProcessEvent::Exec(mut sh) = exec(10, "sh") else { panic!() };
+    sh.stdio = [77, 77, 0];
+    table.apply(6, &ProcessEvent::Exec(sh));
+    table.apply(7, &fork(10, 11));
+    let sh = table.find(key(10)).unwrap();
+    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: 5, cause: Some(77) }), [77, 77, 0]));
+    let child = table.find(key(11)).unwrap();
+    assert_eq!((child.birth, child.stdio), (Some(Birth { at: 7, cause: None }), [77, 77, 0]));
+    assert_eq!(child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(), [Some(5), None]);
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! What the current task has open.
+
+use core::ffi::c_void;
+
+use crate::mem::{Current, Memory as _, Untyped, offset};
+
+/// `include/uapi/linux/stat.h`
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+/// The `struct sock` behind a descriptor of the current task.
+#[inline(always)]
+pub(crate) fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void> {
+    // SAFETY: the current task's table stays while it is inside its own system call; a descriptor
+    // that another thread closes meanwhile gives a file that is checked to be a socket, or zeros.
+    unsafe {
+        let files: *const c_void = Current::read(current, offset!(task_files));
+        let table: *const c_void = Untyped::read(files, offset!(files_fdt));
+        let max: u32 = Untyped::read(table, offset!(fdt_max));
+        if fd >= max {
+            return None;
+        }
+        let array: *const c_void = Untyped::read(table, offset!(fdt_fd));
+        let file: *const c_void = Untyped::read(array.byte_add(fd as usize * size_of::<usize>()), 0);
+        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
+        let mode: u16 = Untyped::read(inode, offset!(inode_mode));
+        if mode & S_IFMT != S_IFSOCK {
+            return None;
+        }
+        let socket: *const c_void = Untyped::read(file, offset!(file_private));
+        let sk: *const c_void = Untyped::read(socket, offset!(socket_sk));
+        (!sk.is_null()).then_some(sk)
+    }
+}
