@@ -14,6 +14,7 @@ pub mod decode;
 pub mod ends;
 pub mod escape;
 pub mod filter;
+pub mod forensics;
 pub mod kernel;
 pub mod listeners;
 pub mod loss;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use netwatch::cli::{self, Command};
-use netwatch::commands::{doctor, is_closed_pipe, list, watch};
+use netwatch::commands::{doctor, is_closed_pipe, list, trace, watch};
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Watch(options) => watch::run(*options),
+        Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
     };
     result.unwrap_or_else(|error| {

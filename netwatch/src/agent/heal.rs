@@ -1,7 +1,7 @@
 //! Losses, and the look at the host that repairs the tables after them. The look runs on a thread of its
 //! own: records keep coming meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use netwatch_common::kind;
 use super::{AgentError, now};
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::snapshot::{self, Holders, Mptcp, ProcessRow, Scope, Sockets, holders, processes};
+use crate::snapshot::{self, Holders, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders, processes};
 use crate::tracker::Look;
 
 /// The counts are read this often: that takes some forty system calls.
@@ -33,8 +33,25 @@ impl HostLook {
         let began = now()?;
         let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns, Mptcp::Whole)?;
         let holders: Holders = holders::all()?;
-        let processes = processes::all()?;
+        let mut processes = processes::all()?;
+        name_stdio(&mut processes, &rows, &holders);
         Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })
+    }
+}
+
+/// Tells each process which sockets it has for stdin, stdout and stderr.
+fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Holders) {
+    let mut by_pid: HashMap<u32, &mut ProcessRow> =
+        processes.iter_mut().map(|row| (row.key.pid, row)).collect();
+    for socket in sockets.iter().filter(|socket| socket.inode != 0) {
+        for holder in holders.of(socket.inode) {
+            let slot = by_pid
+                .get_mut(&holder.pid)
+                .and_then(|row| row.stdio.get_mut(usize::try_from(holder.fd).unwrap_or(usize::MAX)));
+            if let Some(slot) = slot {
+                *slot = socket.cookie;
+            }
+        }
     }
 }
 

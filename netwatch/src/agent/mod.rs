@@ -110,6 +110,7 @@ impl Agent {
             &ProcessTable::of(&holders),
             &mut started.seeds,
         );
+        tables.processes.learn_stdio(&holders);
         for record in early {
             tables.apply(&record, &mut started.events);
         }
@@ -187,6 +188,19 @@ impl Agent {
         }
         Ok(losses)
     }
+}
+
+/// One look at the host, nothing attached: what is open now as seeds, what could not be seen, and when the look began,
+/// nanoseconds since boot.
+///
+/// # Errors
+/// Where the host cannot be looked at.
+pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, u64), AgentError> {
+    let HostLook { sockets, processes, notes } = HostLook::take()?;
+    let mut seeds = Vec::new();
+    let processes = ProcessTable::of(&processes);
+    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &HashSet::new(), &processes, &mut seeds);
+    Ok((seeds, notes, sockets.began))
 }
 
 /// Inode number of the initial pid namespace: include/linux/proc_ns.h.

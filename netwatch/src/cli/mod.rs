@@ -4,6 +4,7 @@ mod doctor;
 mod filter;
 mod kernel;
 mod list;
+mod trace;
 mod values;
 mod watch;
 
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::list::ListOptions;
+use crate::commands::trace::TraceOptions;
 use crate::commands::watch::WatchOptions;
 
 /// What was asked for.
@@ -22,6 +24,8 @@ pub enum Command {
     List(ListOptions),
     /// The log.
     Watch(Box<WatchOptions>),
+    /// The walk back.
+    Trace(TraceOptions),
     /// What this kernel offers.
     Doctor(DoctorOptions),
 }
@@ -34,6 +38,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match Cli::try_parse_from(arguments)?.command {
         Sub::List(list) => Command::List(list.options()),
         Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(|error| usage(&error))?)),
+        Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
     })
 }
@@ -66,6 +71,8 @@ enum Sub {
     List(list::ListArgs),
     /// The live log: each connection as it is made, with who originated it
     Watch(Box<watch::WatchArgs>),
+    /// From a connection back to whoever caused it
+    Trace(trace::TraceArgs),
     /// What this kernel offers, what is therefore not seen, and a connection to prove it
     Doctor(doctor::DoctorArgs),
 }

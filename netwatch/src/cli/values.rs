@@ -29,10 +29,13 @@ impl FormatArgs {
 
     /// Whether to colour what goes to stdout.
     pub(super) fn colour(&self) -> bool {
-        self.format() == Format::Text
-            && io::stdout().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        self.format() == Format::Text && colour()
     }
+}
+
+/// Whether text on stdout may have colours.
+pub(super) fn colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn format(text: &str) -> Result<Format, &'static str> {

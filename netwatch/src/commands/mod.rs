@@ -4,6 +4,7 @@ use std::io;
 
 pub mod doctor;
 pub mod list;
+pub mod trace;
 pub mod watch;
 
 /// Whether a command ended because nobody reads its output any more, which is no failure.

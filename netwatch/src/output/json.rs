@@ -34,8 +34,29 @@ impl Json {
     }
 }
 
+impl Json {
+    /// For what happened in another boot, or by another clock.
+    pub(super) fn of(clock: BootClock, boot: &str) -> Self {
+        Self { processes: ProcessObjects::new(clock), boot: boot.to_owned() }
+    }
+
+    /// A connection by itself: an event's object without what numbers the lines of a log.
+    pub(super) fn object(&mut self, clock: BootClock, event: &ConnectionEvent) -> io::Result<Box<RawValue>> {
+        let time = clock.time(event.at).map(|time| format!("{time:.9}")).unwrap_or_default();
+        let line = serde_json::to_string(&self.connection(0, time, event)?)?;
+        let head = format!("{{\"v\":{VERSION},\"seq\":0,");
+        let rest = line.strip_prefix(&head).unwrap_or_default();
+        Ok(RawValue::from_string(format!("{{{rest}"))?)
+    }
+
+    /// A process by itself.
+    pub(super) fn process_object(&mut self, actor: &Actor) -> io::Result<Arc<RawValue>> {
+        self.processes.object(actor)
+    }
+}
+
 /// Tells one boot from another: cookies begin anew with each.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.chars().filter(char::is_ascii_hexdigit).take(8).collect()
 }

@@ -5,6 +5,7 @@ mod json;
 mod process;
 mod sink;
 mod text;
+pub mod trace;
 
 use std::io::{self, Write};
 
@@ -14,6 +15,7 @@ use crate::loss::{Loss, LossReason};
 use crate::process::view::BootClock;
 use crate::tracker::ConnectionEvent;
 
+pub(crate) use json::boot;
 pub use sink::{Sink, SinkError};
 
 /// How lines are spelled.

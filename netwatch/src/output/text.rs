@@ -95,7 +95,7 @@ fn lost(loss: &Loss) -> String {
 }
 
 /// `comm[pid]`
-fn who(actor: Option<&Actor>) -> String {
+pub(super) fn who(actor: Option<&Actor>) -> String {
     match actor {
         Some(Actor { process, .. }) => format!("{}[{}]", escape::terminal(&process.comm), process.key.pid),
         None => "-".into(),
@@ -160,7 +160,7 @@ fn sentence(event: &ConnectionEvent) -> String {
 
 /// `connect`, or with how far to trust it where it was not seen; and what the rule of thumb had said where
 /// that is something else.
-fn how_known(end: &End) -> String {
+pub(super) fn how_known(end: &End) -> String {
     let verdict = end.verdict;
     let mut out = match verdict.confidence {
         Confidence::Observed => verdict.basis.name().to_owned(),

@@ -97,12 +97,24 @@ impl ProcessTable {
             cgroup: row.cgroup.clone(),
             kernel: row.kernel,
             birth: known.and_then(|known| known.birth),
-            stdio: known.map_or([0; 3], |known| known.stdio),
+            stdio: known.map_or(row.stdio, |known| known.stdio),
             parent: None,
             depth: 0,
         };
         let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
+    }
+
+    /// Takes in which sockets processes that were there before have for stdin, stdout and stderr, as a look saw it.
+    pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
+        for row in rows.iter().filter(|row| row.stdio != [0; 3]) {
+            if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
+                && process.key == row.key
+                && process.birth.is_none()
+            {
+                *process = Arc::new(Process { stdio: row.stdio, ..Process::clone(process) });
+            }
+        }
     }
 
     /// Takes in what happened to a process at `at`, nanoseconds since boot.

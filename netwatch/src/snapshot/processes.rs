@@ -33,6 +33,8 @@ pub struct ProcessRow {
     pub cgroup: Arc<str>,
     /// It is a kernel thread.
     pub kernel: bool,
+    /// Cookies of the sockets that are its stdin, stdout and stderr; 0: none, or not looked for.
+    pub stdio: [u64; 3],
 }
 
 /// Reads all processes, by pid. Whatever ends meanwhile, or hides (`hidepid`), is left out.
@@ -64,6 +66,7 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
         image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
+        stdio: [0; 3],
     })
 }
 

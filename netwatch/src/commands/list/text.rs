@@ -147,6 +147,7 @@ mod tests {
 
     fn named(argv0: &[u8]) -> String {
         program(Some(&ProcessRow {
+            stdio: [0; 3],
             key: ProcessKey { pid: 4242, start: 0 },
             ppid: 1,
             comm: "comm".into(),

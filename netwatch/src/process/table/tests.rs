@@ -22,6 +22,7 @@ fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {
         argv0: Box::default(),
         cgroup: "/row".into(),
         kernel: false,
+        stdio: [0; 3],
     }
 }
 

@@ -186,6 +186,7 @@ fn row_of(pid: u32) -> ProcessRow {
         argv0: Box::default(),
         cgroup: "/".into(),
         kernel: false,
+        stdio: [0; 3],
     }
 }
 

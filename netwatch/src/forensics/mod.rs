@@ -1,0 +1,274 @@
+//! The walk back: from a connection to whoever caused it. Pure over [`Past`], which is the store or one look at
+//! the live table.
+//!
+//! An inbound connection was caused by its other end: where that is on this host the walk goes on there, else it
+//! ends. An outbound one was caused by a process, and a process by a connection or by who forked it. What ties a
+//! process to a connection has to be seen, never guessed from what happened to be open ([`Tie`]).
+
+mod ending;
+mod life;
+mod past;
+mod selector;
+#[cfg(test)]
+mod tests;
+mod ties;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::Via;
+use crate::origin::{Confidence, Side};
+use crate::process::{Actor, Process};
+use crate::tracker::EndId;
+
+pub use life::{Life, Use};
+pub use past::{Gap, Past, Table};
+pub use selector::Selector;
+pub use ties::Tie;
+
+/// The history of one connection.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// What was asked about: the end that began it where that is on this host and matched as well.
+    pub connection: Life,
+    /// From the connection backwards.
+    pub chain: Vec<Step>,
+    /// Where it ends.
+    pub origin: Origin,
+}
+
+/// One step back.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Why it is there.
+    pub why: String,
+    /// When it happened, nanoseconds since boot.
+    pub at: u64,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a step leads to.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A process, as it was when it did what the step before is about.
+    Process(Actor),
+    /// A connection.
+    Connection(Box<Life>),
+}
+
+/// What kind of thing caused it all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Somebody on another host.
+    Remote,
+    /// Somebody who logged in here.
+    Login,
+    /// A service that was started.
+    Service,
+    /// A container that was started.
+    Container,
+    /// The kernel.
+    Kernel,
+    /// The start of the system.
+    Boot,
+    /// Not known.
+    Unknown,
+}
+
+impl Kind {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Remote => "remote",
+            Self::Login => "login",
+            Self::Service => "service",
+            Self::Container => "container",
+            Self::Kernel => "kernel",
+            Self::Boot => "boot",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The end of the walk.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// What kind.
+    pub kind: Kind,
+    /// Of a remote one: its address and port.
+    pub endpoint: Option<(IpAddr, u16)>,
+    /// Of any other: the process where it begins.
+    pub process: Option<Actor>,
+    /// The least sure of all steps.
+    pub confidence: Confidence,
+    /// What would have to be known to go on.
+    pub missing: Vec<String>,
+    /// Inbound connections that processes on the way had open then, and that nothing ties to what they did.
+    pub possible: Vec<Life>,
+}
+
+/// Steps of a walk, at the most: a chain of programs that start each other on loopback has no end.
+const MOST_STEPS: usize = 512;
+
+/// Walks back from a connection.
+///
+/// # Errors
+/// Where the past cannot be read.
+pub fn trace<P: Past>(past: &P, connection: Life) -> Result<Trace, P::Error> {
+    let mut walk = Walk {
+        past,
+        chain: Vec::new(),
+        visited: HashSet::new(),
+        possible: Vec::new(),
+        confidence: Confidence::Observed,
+    };
+    let origin = walk.from(connection.clone())?;
+    Ok(Trace { connection, chain: walk.chain, origin })
+}
+
+struct Walk<'a, P> {
+    past: &'a P,
+    chain: Vec<Step>,
+    visited: HashSet<EndId>,
+    possible: Vec<Life>,
+    confidence: Confidence,
+}
+
+impl<P: Past> Walk<'_, P> {
+    fn from(&mut self, mut life: Life) -> Result<Origin, P::Error> {
+        loop {
+            let end = life.end();
+            let began = end.id.began;
+            let is_new = self.visited.insert(end.id);
+            if !is_new || self.chain.len() >= MOST_STEPS {
+                return Ok(self.unknown("the connections lead in a circle".into()));
+            }
+            self.trust(end.verdict.confidence);
+            match end.verdict.side {
+                Side::Unknown => {
+                    return Ok(self.unknown(format!("nobody saw who began the connection at {}", end.local)));
+                }
+                Side::Remote => match self.other_end(&life)? {
+                    Some(other) => {
+                        life = other;
+                        continue;
+                    }
+                    None if end.originator.is_none() => return Ok(self.remote(&life)),
+                    // The other end is here, and all that is left of it is the name of its process.
+                    None => {}
+                },
+                Side::Local | Side::Both => {}
+            }
+            let Some(actor) = end.originator.clone().or_else(|| life.connector().cloned()) else {
+                return Ok(match end.via {
+                    Some(Via::Kernel) => self.ended(Kind::Kernel, None),
+                    _ => self
+                        .unknown(format!("no process was seen to begin the connection from {}", end.local)),
+                });
+            };
+            self.chain.push(Step {
+                why: "began the connection".into(),
+                at: began,
+                what: What::Process(actor.clone()),
+            });
+            let cause = end.cause.filter(|_| end.verdict.side != Side::Remote);
+            match self.explain(&life.boot, actor.process, began, cause)? {
+                Explained::By(way) => life = *way,
+                Explained::Ends(origin) => return Ok(origin),
+            }
+        }
+    }
+
+    /// The other end of an inbound connection, where it is on this host and known.
+    fn other_end(&mut self, life: &Life) -> Result<Option<Life>, P::Error> {
+        let Some(peer) = &life.end().peer else { return Ok(None) };
+        let Some(other) = self.past.end(&life.boot, peer.id)? else { return Ok(None) };
+        if other.end().verdict.side == Side::Remote {
+            // Each says that it was the other: the ends do not belong together.
+            return Ok(None);
+        }
+        self.chain.push(Step {
+            why: "its other end, on this host".into(),
+            at: other.end().id.began,
+            what: What::Connection(Box::new(other.clone())),
+        });
+        Ok(Some(other))
+    }
+
+    /// Climbs from a process that did something at `at` to what ties it to a connection, or to where nothing does.
+    fn explain(
+        &mut self,
+        boot: &Arc<str>,
+        mut process: Arc<Process>,
+        mut at: u64,
+        mut cause: Option<u64>,
+    ) -> Result<Explained, P::Error> {
+        loop {
+            if let Some(tie) = self.tie(boot, &process, at, cause)? {
+                self.trust(tie.confidence);
+                self.chain.push(Step {
+                    why: tie.why,
+                    at: tie.life.began(),
+                    what: What::Connection(Box::new(tie.life.clone())),
+                });
+                return Ok(Explained::By(Box::new(tie.life)));
+            }
+            if let Some(kind) = ending::boundary(&process)
+                && process.birth.and_then(|birth| birth.cause).is_none()
+            {
+                return Ok(Explained::Ends(self.started(kind, process)));
+            }
+            let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
+            let Some(parent) = known.filter(|_| self.chain.len() < MOST_STEPS) else {
+                return Ok(Explained::Ends(self.end_of_line(boot, &process)?));
+            };
+            match process.birth {
+                Some(birth) => (at, cause) = (birth.at, birth.cause),
+                None => {
+                    // Its parent is the one that /proc named.
+                    self.trust(Confidence::Inferred);
+                    (at, cause) = (process.key.start, None);
+                }
+            }
+            self.chain.push(Step {
+                why: format!("forked {}", name(&process)),
+                at,
+                what: What::Process(Actor::leader(parent.clone())),
+            });
+            process = parent;
+        }
+    }
+
+    fn tie(
+        &mut self,
+        boot: &Arc<str>,
+        process: &Process,
+        at: u64,
+        cause: Option<u64>,
+    ) -> Result<Option<Tie>, P::Error> {
+        let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;
+        for life in ties.possible {
+            if self.possible.iter().all(|known| known.id() != life.id()) {
+                self.possible.push(life);
+            }
+        }
+        Ok(ties.tie)
+    }
+
+    fn trust(&mut self, confidence: Confidence) {
+        self.confidence = self.confidence.max(confidence);
+    }
+}
+
+enum Explained {
+    By(Box<Life>),
+    Ends(Origin),
+}
+
+/// `comm[pid]`
+fn name(process: &Process) -> String {
+    format!("{}[{}]", process.comm, process.key.pid)
+}

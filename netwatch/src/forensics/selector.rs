@@ -1,0 +1,141 @@
+//! What to trace.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::Life;
+use crate::model::{Endpoint, unmap};
+use crate::process::Actor;
+use crate::tracker::EndId;
+
+/// Which connections are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// `:PORT`, at either end.
+    Port(u16),
+    /// `IP`, at either end.
+    Ip(IpAddr),
+    /// `IP:PORT`, `[IP6]:PORT`, at either end.
+    Endpoint(Endpoint),
+    /// `pid:N`: had or begun by a process with this number.
+    Pid(u32),
+    /// `exe:PATH`, of such a process.
+    Exe(String),
+    /// `comm:NAME`, likewise.
+    Comm(String),
+    /// `id:CONN`, as events have it: the boot, and the end.
+    Id(String, EndId),
+}
+
+/// What a selector looks like.
+const FORM: &str =
+    ":PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME or id:CONN (the id of an event)";
+
+impl FromStr for Selector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = |what: &str| format!("{what}: {FORM}");
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::Ip(unmap(ip).0));
+        }
+        if let Some(port) = text.strip_prefix(':') {
+            return port.parse().map(Self::Port).map_err(|_| wrong("the port is not a number up to 65535"));
+        }
+        if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+            return Ok(Self::Endpoint(Endpoint { ip: unmap(address.ip()).0, port: address.port() }));
+        }
+        match text.split_once(':') {
+            Some(("pid", pid)) => pid.parse().map(Self::Pid).map_err(|_| wrong("the pid is not a number")),
+            Some(("exe", exe)) if !exe.is_empty() => Ok(Self::Exe(exe.into())),
+            Some(("comm", comm)) if !comm.is_empty() => Ok(Self::Comm(comm.into())),
+            Some(("id", id)) => {
+                self::id(id).map(|(boot, id)| Self::Id(boot, id)).ok_or_else(|| wrong("not an id"))
+            }
+            _ => Err(wrong("not a selector")),
+        }
+    }
+}
+
+/// `BOOT-COOKIE-BEGAN`
+fn id(text: &str) -> Option<(String, EndId)> {
+    let mut parts = text.split('-');
+    let boot = parts.next()?.to_owned();
+    let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+    let id = EndId { cookie: number()?, began: number()? };
+    parts.next().is_none().then_some((boot, id))
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, ":{port}"),
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Endpoint(endpoint) => write!(f, "{endpoint}"),
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+            Self::Exe(exe) => write!(f, "exe:{exe}"),
+            Self::Comm(comm) => write!(f, "comm:{comm}"),
+            Self::Id(boot, id) => write!(f, "id:{boot}-{id}"),
+        }
+    }
+}
+
+impl Selector {
+    /// Whether a connection is meant. A listener is none.
+    #[must_use]
+    pub fn means(&self, life: &Life) -> bool {
+        let end = life.end();
+        let Some(remote) = end.remote else { return false };
+        let either = |is: &dyn Fn(Endpoint) -> bool| is(end.local) || is(remote);
+        let process = |is: &dyn Fn(&Actor) -> bool| {
+            life.uses().any(|used| is(used.actor)) || end.originator.as_ref().is_some_and(is)
+        };
+        match self {
+            Self::Port(port) => either(&|at| at.port == *port),
+            Self::Ip(ip) => either(&|at| at.ip == *ip),
+            Self::Endpoint(endpoint) => either(&|at| at == *endpoint),
+            Self::Pid(pid) => process(&|actor| actor.process.key.pid == *pid),
+            Self::Exe(exe) => process(&|actor| actor.process.image.exe.as_deref() == Some(exe)),
+            Self::Comm(comm) => process(&|actor| *actor.process.comm == **comm),
+            Self::Id(boot, id) => *life.boot == **boot && end.id == *id,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn selectors_are_read_and_spelled() {
+        for text in [
+            ":443",
+            "10.0.0.1",
+            "10.0.0.1:443",
+            "::1",
+            "[::1]:443",
+            "pid:7",
+            "exe:/usr/bin/curl",
+            "comm:a:b",
+            "id:0123abcd-2a-ff",
+        ] {
+            assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
+        }
+        assert_eq!("::ffff:10.0.0.1".parse(), Ok(Selector::Ip([10, 0, 0, 1].into())));
+        for bad in ["", ":", ":70000", "pid:x", "exe:", "id:1-2", "id:a-b-c-d", "id:a-x-1", "443", "host:443"]
+        {
+            let told = bad.parse::<Selector>().unwrap_err();
+            assert!(told.contains("IP:PORT"), "{bad}: {told}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in r"[:\[\]0-9a-fidpx./-]{0,24}") {
+            let _ = text.parse::<Selector>();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! One object, with the keys of the contract.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::super::json::Json;
+use super::Found;
+use crate::forensics::{Life, Trace, What};
+use crate::origin::Confidence;
+
+#[derive(Serialize)]
+struct Object {
+    selector: String,
+    matches: Vec<Match>,
+    /// Matches beyond those; absent where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    more: usize,
+}
+
+#[derive(Serialize)]
+struct Match {
+    connection: Box<RawValue>,
+    chain: Vec<Link>,
+    origin: OriginView,
+}
+
+#[derive(Serialize)]
+struct Link {
+    kind: &'static str,
+    why: String,
+    ts: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Arc<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct OriginView {
+    kind: &'static str,
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    process: Option<Arc<RawValue>>,
+    confidence: Confidence,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+    /// Open then, and tied to nothing that was done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    possible: Vec<Box<RawValue>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+pub(super) fn write(found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
+    let object = Object {
+        selector: found.selector.to_string(),
+        matches: found.traces.iter().map(matched).collect::<io::Result<_>>()?,
+        more: found.beyond,
+    };
+    serde_json::to_writer(&mut *out, &object)?;
+    out.write_all(b"\n")
+}
+
+fn matched(trace: &Trace) -> io::Result<Match> {
+    let Life { clock, boot, .. } = &trace.connection;
+    let json = &mut Json::of(*clock, boot);
+    let chain = trace.chain.iter().map(|step| {
+        let (kind, process, connection) = match &step.what {
+            What::Process(actor) => ("process", Some(json.process_object(actor)?), None),
+            What::Connection(life) => ("connection", None, Some(connection(json, life)?)),
+        };
+        let ts = clock.time(step.at).map(|time| format!("{time:.9}"));
+        Ok(Link { kind, why: step.why.clone(), ts, process, connection })
+    });
+    let chain = chain.collect::<io::Result<_>>()?;
+    let origin = &trace.origin;
+    let origin = OriginView {
+        kind: origin.kind.name(),
+        ip: origin.endpoint.map(|(ip, _)| ip),
+        port: origin.endpoint.map(|(_, port)| port),
+        process: origin.process.as_ref().map(|actor| json.process_object(actor)).transpose()?,
+        confidence: origin.confidence,
+        missing: origin.missing.clone(),
+        possible: origin.possible.iter().map(|life| connection(json, life)).collect::<io::Result<_>>()?,
+    };
+    Ok(Match { connection: connection(json, &trace.connection)?, chain, origin })
+}
+
+fn connection(json: &mut Json, life: &Life) -> io::Result<Box<RawValue>> {
+    json.object(life.clock, life.last())
+}

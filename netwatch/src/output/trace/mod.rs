@@ -1,0 +1,79 @@
+//! What `trace` found: as a story for people, as one object, or as a picture.
+
+mod dot;
+mod json;
+mod story;
+
+use std::io::{self, Write};
+
+use crate::forensics::{Kind, Selector, Trace};
+
+pub use story::Story;
+
+/// What there is to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// What was asked.
+    pub selector: &'a Selector,
+    /// The newest first.
+    pub traces: &'a [Trace],
+    /// How many more match.
+    pub beyond: usize,
+}
+
+/// How to print it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object.
+    Json,
+    /// A graph, for Graphviz.
+    Dot,
+}
+
+/// Prints it.
+///
+/// # Errors
+/// Where `out` fails, or an object cannot be spelled.
+pub fn write(found: Found<'_>, format: TraceFormat, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        TraceFormat::Text => Story { colour }.write(found, out),
+        TraceFormat::Json => json::write(found, out),
+        TraceFormat::Dot => dot::write(found, out),
+    }
+}
+
+/// The verdict, in a few words.
+fn verdict(trace: &Trace) -> String {
+    let origin = &trace.origin;
+    let who = super::text::who(origin.process.as_ref());
+    let by = |what: &str| match &origin.process {
+        Some(_) => format!("{what} {who}"),
+        None => what.to_owned(),
+    };
+    let place = origin.process.as_ref().map(|actor| crate::where_it_runs::of_cgroup(&actor.process.cgroup));
+    match origin.kind {
+        Kind::Remote => match origin.endpoint {
+            Some((ip, port)) => format!("came from {}", crate::model::Endpoint { ip, port }),
+            None => "came from another host".into(),
+        },
+        Kind::Login => {
+            let user = origin.process.as_ref().and_then(|actor| actor.process.auid);
+            let user = user.map_or_else(String::new, |uid| format!("user {uid}, "));
+            by(&format!("a login here: {user}"))
+        }
+        Kind::Service => {
+            let unit = place.and_then(|place| place.unit).unwrap_or_default();
+            by(&format!("the service {}, which began with", crate::escape::terminal(unit)))
+        }
+        Kind::Container => {
+            let container = place.and_then(|place| place.container).unwrap_or_default();
+            by(&format!("the container {}, which began with", crate::escape::terminal(&container)))
+        }
+        Kind::Kernel => by("the kernel"),
+        Kind::Boot => by("the start of the system:"),
+        Kind::Unknown => "origin unknown".into(),
+    }
+}

@@ -1,0 +1,137 @@
+//! For people: the verdict first, then what happened in the order in which it did, each step under the one that
+//! caused it. Whatever comes from outside is escaped.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
+
+use super::super::text::{how_known, who};
+use super::{Found, verdict};
+use crate::escape;
+use crate::forensics::{Kind, Life, Step, Trace, What};
+use crate::origin::Confidence;
+use crate::process::Actor;
+
+/// Writes stories.
+#[derive(Clone, Copy, Debug)]
+pub struct Story {
+    /// With colours.
+    pub colour: bool,
+}
+
+/// Of a command line; the whole is in the JSON.
+const MOST_ARGUMENTS: usize = 60;
+
+impl Story {
+    pub(super) fn write(self, found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
+        let Found { selector, traces, beyond } = found;
+        let selector = selector.to_string();
+        if traces.is_empty() {
+            return writeln!(out, "no connection matches {}", escape::terminal(&selector));
+        }
+        for (nth, trace) in traces.iter().enumerate() {
+            if nth > 0 {
+                writeln!(out)?;
+            }
+            self.one(trace, out)?;
+        }
+        if beyond > 0 {
+            writeln!(
+                out,
+                "\n{beyond} more match {}; --count N shows more of them",
+                escape::terminal(&selector)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn one(self, trace: &Trace, out: &mut impl Write) -> io::Result<()> {
+        let origin = &trace.origin;
+        let style = match origin.kind {
+            Kind::Remote => AnsiColor::Red.on_default().bold(),
+            Kind::Unknown => AnsiColor::Yellow.on_default().bold(),
+            _ => Style::new().bold(),
+        };
+        let sure = match origin.confidence {
+            Confidence::Unknown => String::new(),
+            confidence => format!(" ({})", confidence.name()),
+        };
+        writeln!(out, "{}{sure}", self.styled(&verdict(trace), style))?;
+        for missing in &origin.missing {
+            writeln!(out, "  not known: {}", escape::terminal(missing))?;
+        }
+        for life in &origin.possible {
+            writeln!(out, "  open then, and tied to nothing that was done: {}", connection(life))?;
+        }
+        let mut depth = 0;
+        for step in trace.chain.iter().rev() {
+            self.step(trace, step, depth, out)?;
+            depth += 1;
+        }
+        let asked = &trace.connection;
+        self.line(
+            asked,
+            asked.began(),
+            depth,
+            &format!("{}; {}", connection(asked), how_known(asked.end())),
+            out,
+        )
+    }
+
+    fn step(self, trace: &Trace, step: &Step, depth: usize, out: &mut impl Write) -> io::Result<()> {
+        let why = escape::terminal(&step.why);
+        let text = match &step.what {
+            What::Process(actor) => format!("{} {why}{}", who(Some(actor)), described(actor)),
+            What::Connection(life) => format!("{}; {why}", connection(life)),
+        };
+        self.line(&trace.connection, step.at, depth, &text, out)
+    }
+
+    fn line(self, of: &Life, at: u64, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
+        let time = match of.clock.time(at) {
+            Some(time) => time.to_zoned_datetime(TimeZone::system()).strftime("%F %T.%3f").to_string(),
+            None => "-".into(),
+        };
+        let branch = if depth == 0 { String::new() } else { format!("{:1$}└ ", "", 2 * (depth - 1)) };
+        writeln!(out, "  {} {branch}{text}", self.styled(&time, Style::new().dimmed()))
+    }
+
+    fn styled(self, text: &str, style: Style) -> String {
+        if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Its path or command line, and its user.
+fn described(actor: &Actor) -> String {
+    let image = &actor.process.image;
+    let mut line = image.args.join(" ");
+    if line.is_empty() {
+        line = image.exe.as_deref().unwrap_or_default().to_owned();
+    }
+    let line = escape::terminal(&line).into_owned();
+    let mut shown: String = line.chars().take(MOST_ARGUMENTS).collect();
+    if shown.len() < line.len() {
+        shown.push('…');
+    }
+    let mut out = if shown.is_empty() { String::new() } else { format!("; {shown}") };
+    // Writing to a String cannot fail.
+    let _ = write!(out, "; uid {}", actor.process.uid);
+    if let Some(auid) = actor.process.auid {
+        let _ = write!(out, ", login uid {auid}");
+    }
+    out
+}
+
+/// From who began it to the other, with the process here.
+fn connection(life: &Life) -> String {
+    let end = life.end();
+    let Some(remote) = end.remote else { return format!("listener {}", end.local) };
+    let here = who(end.process.as_ref());
+    if life.is_inbound() {
+        format!("{} {remote} -> {} {here}", end.proto.name(), end.local)
+    } else {
+        format!("{} {here} {} -> {remote}", end.proto.name(), end.local)
+    }
+}
