@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::{Note, SnapshotError, parse, processes};
+use super::{Lister, Listing, Note, SnapshotError, listed, parse, processes};
 
 /// An open descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,11 +63,22 @@ impl Holders {
     }
 }
 
-/// Reads them all. A process that ends meanwhile is left out.
+/// All of them: by the kernel's iterators, else by `/proc`. A process that ends meanwhile is left out.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
-pub fn all() -> Result<Holders, SnapshotError> {
+/// Where neither can be read.
+pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
+    match lister.map(|lister| lister.list(Listing::Files)) {
+        Some(Ok(bytes)) => Ok(Holders::of_each(listed::held(&bytes))),
+        Some(Err(error)) => {
+            log::info!("descriptors cannot be listed by an iterator: {error}");
+            by_proc()
+        }
+        None => by_proc(),
+    }
+}
+
+fn by_proc() -> Result<Holders, SnapshotError> {
     let pids = processes::pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
     let mut found = Vec::new();
     let mut denied = 0;
