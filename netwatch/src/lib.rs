@@ -15,6 +15,7 @@ pub mod ends;
 pub mod escape;
 pub mod filter;
 pub mod forensics;
+pub mod hash;
 pub mod kernel;
 pub mod listeners;
 pub mod loss;
@@ -25,5 +26,6 @@ pub mod process;
 pub mod seeding;
 pub mod services;
 pub mod snapshot;
+
 pub mod tracker;
 pub mod where_it_runs;

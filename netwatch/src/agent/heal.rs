@@ -1,7 +1,7 @@
 //! Losses, and the look at the host that repairs the tables after them. The look runs on a thread of its
 //! own: records keep coming meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use netwatch_common::kind;
 
 use super::{AgentError, now};
+use crate::hash::Map;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
 use crate::snapshot::{
@@ -44,8 +45,7 @@ impl HostLook {
 
 /// Tells each process which sockets it has for stdin, stdout and stderr.
 fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Holders) {
-    let mut by_pid: HashMap<u32, &mut ProcessRow> =
-        processes.iter_mut().map(|row| (row.key.pid, row)).collect();
+    let mut by_pid: Map<u32, &mut ProcessRow> = processes.iter_mut().map(|row| (row.key.pid, row)).collect();
     for socket in sockets.iter().filter(|socket| socket.inode != 0) {
         for holder in holders.of(socket.inode) {
             let slot = by_pid

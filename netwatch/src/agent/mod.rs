@@ -7,7 +7,6 @@
 mod heal;
 mod self_test;
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
+use crate::hash::Set;
 use crate::kernel::{Coverage, FlowTable, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State, Via};
@@ -200,7 +200,7 @@ pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, u64), AgentError> {
     let HostLook { sockets, processes, notes } = HostLook::take(iterators().ok().as_deref())?;
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
-    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &HashSet::new(), &processes, &mut seeds);
+    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &Set::default(), &processes, &mut seeds);
     Ok((seeds, notes, sockets.began))
 }
 
@@ -279,9 +279,9 @@ impl Records {
 }
 
 /// Cookies of the sockets whose first record among `records` is their beginning.
-fn begun(records: &[Record]) -> HashSet<u64> {
-    let mut seen = HashSet::new();
-    let mut begun = HashSet::new();
+fn begun(records: &[Record]) -> Set<u64> {
+    let mut seen = Set::default();
+    let mut begun = Set::default();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
         if seen.insert(event.socket.cookie) && begins(event) {
@@ -426,7 +426,7 @@ impl Tables {
     fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
         self.processes.learn(&look.processes, look.sockets.began);
         self.processes.keep_only(&look.processes, look.sockets.began);
-        self.tracker.merge(at, &look.sockets, Occasion::Loss, &HashSet::new(), &self.processes, out);
+        self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
         if self.doubted {
             // Another look is due already.
             self.tracker.doubt();

@@ -5,12 +5,12 @@
 //! The look is always as wide as it may be, whatever is shown: the other end of a connection may be in
 //! another network namespace.
 
-use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::agent;
+use crate::hash::Map;
 use crate::model::{Proto, State};
 use crate::seeding;
 use crate::snapshot::{
@@ -174,7 +174,7 @@ struct Look {
     origins: Vec<Option<seeding::Found>>,
     holders: Holders,
     processes: Vec<ProcessRow>,
-    by_pid: HashMap<u32, usize>,
+    by_pid: Map<u32, usize>,
     namespaces: Vec<u32>,
     notes: Vec<Note>,
 }

@@ -1,7 +1,6 @@
 //! The process object, spelled once for many events: most of an event's bytes are its processes, and most
 //! events of a busy host are about the same few.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::hash::Map;
 use crate::model::ExeState;
 use crate::process::view::{BootClock, Viewer};
 use crate::process::{Actor, Process};
@@ -24,7 +24,7 @@ const MOST: usize = 4096;
 
 pub(super) struct ProcessObjects {
     viewer: Viewer,
-    spelled: HashMap<(usize, u32), Spelled>,
+    spelled: Map<(usize, u32), Spelled>,
 }
 
 struct Spelled {
@@ -37,7 +37,7 @@ struct Spelled {
 
 impl ProcessObjects {
     pub(super) fn new(clock: BootClock) -> Self {
-        Self { viewer: Viewer::new(clock), spelled: HashMap::new() }
+        Self { viewer: Viewer::new(clock), spelled: Map::default() }
     }
 
     /// The object of `actor`, with what has become of its executable by now.

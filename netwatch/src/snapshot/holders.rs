@@ -1,10 +1,12 @@
 //! Which processes have which socket open, by the links in `/proc/PID/fd`.
 
-use std::collections::HashMap;
+use crate::hash::Map;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+use smallvec::SmallVec;
 
 use super::{Lister, Listing, Note, SnapshotError, listed, parse, processes};
 
@@ -20,7 +22,8 @@ pub struct Holder {
 /// Every open descriptor of a socket, of whatever family.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
-    by_inode: HashMap<u64, Vec<Holder>>,
+    /// Nearly every socket has one.
+    by_inode: Map<u64, SmallVec<[Holder; 1]>>,
     /// Processes whose descriptors may not be read.
     pub denied: usize,
 }
@@ -42,7 +45,7 @@ impl Holders {
     /// By pid, then descriptor; empty where nobody that could be seen holds it.
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
-        self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
+        self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
     }
 
     /// How many sockets are held.

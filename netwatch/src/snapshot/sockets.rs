@@ -1,6 +1,5 @@
 //! TCP and UDP sockets as the kernel's iterators or `sock_diag` list them, of one network namespace or of all.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 
 use netlink_packet_core::{DefaultNla, Nla as _};
@@ -11,6 +10,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
 use super::netlink::SockDiag;
 use super::netns::{self, Netns};
 use super::{Bytes, Lister, Listing, Note, Scope, SnapshotError, SocketRow, listed};
+use crate::hash::{Map, Set};
 use crate::model::{Endpoint, Family, Proto, State, unmap};
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
@@ -36,7 +36,7 @@ pub struct Sockets {
     /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was looked into.
-    pub port_ranges: HashMap<u32, (u16, u16)>,
+    pub port_ranges: Map<u32, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
 }
@@ -157,7 +157,7 @@ impl Look {
 
     /// A socket that moved to another bucket meanwhile (to TIME_WAIT, say) may come twice.
     fn extend_once(&mut self, rows: Vec<SocketRow>) {
-        let mut seen = HashSet::with_capacity(rows.len());
+        let mut seen = Set::with_capacity_and_hasher(rows.len(), Default::default());
         self.rows.extend(rows.into_iter().filter(|row| seen.insert(row.cookie)));
     }
 
