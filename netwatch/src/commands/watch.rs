@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::agent::{Agent, SelfTest, Started};
-use crate::kernel::Options;
+use crate::kernel::{Options, WAKE};
 use crate::output::{Log, LogOptions, Ready, SinkError};
 
 /// What to log, and for how long.
@@ -66,6 +66,8 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut events = Vec::new();
+    // The kernel side wakes nobody for what follows soon.
+    let mut looks = Looks::default();
     while !log.is_full() {
         let mut tick = false;
         tokio::select! {
@@ -76,9 +78,11 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
             () = until(end) => break,
             failure = log.sink().attend() => return closed(failure),
             _ = ticks.tick() => tick = true,
+            () = looks.next() => {}
             ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
         }
         // The readiness was cleared before the ring is emptied: what comes meanwhile sets it again.
+        let before = agent.taken();
         while agent.take(BATCH, &mut events) {
             tell(&mut events, &mut log)?;
             if ticks_are_due(&mut ticks) || log.is_full() {
@@ -87,6 +91,7 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
             }
         }
         tell(&mut events, &mut log)?;
+        looks.note(agent.taken() != before);
         if tick {
             match agent.tick(&mut events) {
                 Ok(losses) => losses.iter().try_for_each(|loss| log.loss(loss))?,
@@ -150,6 +155,31 @@ fn tell(events: &mut Vec<crate::tracker::ConnectionEvent>, log: &mut Log) -> Res
 fn ticks_are_due(ticks: &mut tokio::time::Interval) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     ticks.poll_tick(&mut context).is_ready()
+}
+
+/// When the ring is looked into though nobody was woken: as often as the kernel side wakes at the most, and until for
+/// three times as long nothing came.
+#[derive(Default)]
+struct Looks {
+    until: Option<Instant>,
+}
+
+impl Looks {
+    fn note(&mut self, found: bool) {
+        let now = Instant::now();
+        if found {
+            self.until = Some(now + 3 * WAKE);
+        } else if self.until.is_some_and(|until| until < now) {
+            self.until = None;
+        }
+    }
+
+    async fn next(&self) {
+        match self.until {
+            Some(_) => tokio::time::sleep(WAKE).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn until(end: Option<Instant>) {
