@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod decode;
 pub mod ends;
+pub mod errno;
 pub mod escape;
 pub mod filter;
 pub mod forensics;
