@@ -26,5 +26,6 @@ pub mod process;
 pub mod seeding;
 pub mod services;
 pub mod snapshot;
+pub mod store;
 pub mod tracker;
 pub mod where_it_runs;
