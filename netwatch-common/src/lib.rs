@@ -7,12 +7,14 @@
 #![no_std]
 
 mod knobs;
+mod listed;
 mod offsets;
 mod process;
 mod sock;
 mod udp;
 
 pub use knobs::Knobs;
+pub use listed::{Held, Listed, listed_flags};
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,

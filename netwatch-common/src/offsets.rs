@@ -82,6 +82,17 @@ offsets! {
     sk_socket = "sock.sk_socket";
     sk_kern = "sock.sk_kern_sock", bit;
     sk_state = "sock.__sk_common.skc_state";
+    sk_ack_backlog = "sock.sk_ack_backlog", optional;
+    sk_max_ack_backlog = "sock.sk_max_ack_backlog", optional;
+    sk_rmem_alloc = "sock.sk_backlog.rmem_alloc.counter", optional;
+    sk_wmem_alloc = "sock.sk_wmem_alloc.refs.counter", optional;
+    sk_ipv6only = "sock.__sk_common.skc_ipv6only", bit;
+    tw_substate = "inet_timewait_sock.tw_substate", optional;
+    tcp_rcv_nxt = "tcp_sock.rcv_nxt", optional;
+    tcp_copied_seq = "tcp_sock.copied_seq", optional;
+    tcp_write_seq = "tcp_sock.write_seq", optional;
+    tcp_snd_una = "tcp_sock.snd_una", optional;
+    udp_deficit = "udp_sock.forward_deficit", optional;
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";
     socket_sk = "socket.sk";

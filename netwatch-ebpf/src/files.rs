@@ -23,12 +23,29 @@ pub(crate) fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void
         let array: *const c_void = Untyped::read(table, offset!(fdt_fd));
         let file: *const c_void = Untyped::read(array.byte_add(fd as usize * size_of::<usize>()), 0);
         let inode: *const c_void = Untyped::read(file, offset!(file_inode));
-        let mode: u16 = Untyped::read(inode, offset!(inode_mode));
-        if mode & S_IFMT != S_IFSOCK {
+        if !is_socket(Untyped::read(inode, offset!(inode_mode))) {
             return None;
         }
-        let socket: *const c_void = Untyped::read(file, offset!(file_private));
-        let sk: *const c_void = Untyped::read(socket, offset!(socket_sk));
+        let sk = socket_of_file(file);
         (!sk.is_null()).then_some(sk)
+    }
+}
+
+/// By the mode of its inode.
+#[inline(always)]
+pub(crate) const fn is_socket(mode: u16) -> bool {
+    mode & S_IFMT == S_IFSOCK
+}
+
+/// The `struct sock` behind a file that is a socket, or NULL.
+///
+/// # Safety
+/// `file` is a `struct file` of a socket.
+#[inline(always)]
+pub(crate) unsafe fn socket_of_file(file: *const c_void) -> *const c_void {
+    // SAFETY: the caller's.
+    unsafe {
+        let socket: *const c_void = Untyped::read(file, offset!(file_private));
+        Untyped::read(socket, offset!(socket_sk))
     }
 }

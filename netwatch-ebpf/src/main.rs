@@ -1,6 +1,6 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
 //! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`, `cookie`; `sock`, `task` and `files` read the kernel's structures, `cause` is what a thread is about, `known` is what is kept with a socket, `twice`
+//! `cgroup`, `cookie`, `listed` (what is there); `sock`, `task` and `files` read the kernel's structures, `cause` is what a thread is about, `known` is what is kept with a socket, `twice`
 //! keeps a program from being left out, `emit`
 //! fills the ring.
 #![no_std]
@@ -15,6 +15,7 @@ mod cookie;
 mod emit;
 mod files;
 mod known;
+mod listed;
 mod listen;
 mod mem;
 mod process;

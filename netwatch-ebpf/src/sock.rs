@@ -92,7 +92,7 @@ pub(crate) unsafe fn is_kernels(sk: *const c_void) -> bool {
 
 /// A bit-field of one bit, by its offset in bits; false where this kernel has none.
 #[inline(always)]
-unsafe fn bit(sk: *const c_void, offset: u32) -> bool {
+pub(crate) unsafe fn bit(sk: *const c_void, offset: u32) -> bool {
     if offset == Offsets::MISSING {
         return false;
     }
@@ -138,7 +138,7 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: the caller's; each offset is that of the member of this type.
     unsafe {
-        out.family = M::read(sk, offset!(sk_family));
+        ends::<M>(sk, out);
         let protocol = protocol::<M>(sk);
         out.protocol = if protocol == IPPROTO_UDP { IPPROTO_UDP as u8 } else { IPPROTO_TCP as u8 };
         out.flags = if protocol == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
@@ -150,9 +150,21 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
         } else {
             port
         };
+        out.inode = inode(sk);
+    }
+}
+
+/// Fills what a request and TIME_WAIT have as well: family, addresses, remote port and namespace.
+///
+/// # Safety
+/// `sk` is a `struct sock_common`, readable as `M` says.
+#[inline(always)]
+pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
+    // SAFETY: the caller's; each offset is that of the member of this type.
+    unsafe {
+        out.family = M::read(sk, offset!(sk_family));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
         out.netns = netns(sk);
-        out.inode = inode(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
             out.local = Untyped::read(sk, offset!(sk_v6_rcv_saddr));

@@ -1,19 +1,23 @@
 //! Which two ends on this host make one connection. Pure.
 
-use std::collections::HashMap;
+use smallvec::SmallVec;
 
+use crate::hash::Map;
 use crate::model::{Endpoint, Proto};
+
+/// Nearly always one.
+type Same<T> = SmallVec<[(u32, T); 1]>;
 
 /// Connected ends, found by their addresses. `T` tells one end from another: a cookie, an index.
 #[derive(Clone, Debug)]
 pub struct Ends<T> {
     /// By protocol, local and remote address; with each end its network namespace.
-    by_addresses: HashMap<(Proto, Endpoint, Endpoint), Vec<(u32, T)>>,
+    by_addresses: Map<(Proto, Endpoint, Endpoint), Same<T>>,
 }
 
 impl<T> Default for Ends<T> {
     fn default() -> Self {
-        Self { by_addresses: HashMap::new() }
+        Self { by_addresses: Map::default() }
     }
 }
 
@@ -50,7 +54,7 @@ impl<T: Copy + PartialEq> Ends<T> {
         if fitting.iter().any(|(other, _)| *other == netns) {
             return self.exact(netns, proto, remote, local);
         }
-        let twins = self.by_addresses.get(&(proto, local, remote)).map_or(0, Vec::len);
+        let twins = self.by_addresses.get(&(proto, local, remote)).map_or(0, SmallVec::len);
         let local_only = local.ip.is_loopback() || remote.ip.is_loopback();
         match fitting.as_slice() {
             [(_, only)] if twins <= 1 && !local_only => Some(*only),

@@ -16,6 +16,7 @@ pub mod errno;
 pub mod escape;
 pub mod filter;
 pub mod forensics;
+pub mod hash;
 pub mod kernel;
 pub mod listeners;
 pub mod loss;

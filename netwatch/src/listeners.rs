@@ -1,8 +1,8 @@
 //! What listens where, found by the address that a connection came to. Pure.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::hash::Map;
 use crate::model::{Endpoint, Proto};
 use crate::snapshot::SocketRow;
 
@@ -45,12 +45,12 @@ impl Listening {
 /// from another: a cookie, an index.
 #[derive(Clone, Debug)]
 pub struct Listeners<T> {
-    by_port: HashMap<(u32, Proto, u16), Vec<(Listening, T)>>,
+    by_port: Map<(u32, Proto, u16), Vec<(Listening, T)>>,
 }
 
 impl<T> Default for Listeners<T> {
     fn default() -> Self {
-        Self { by_port: HashMap::new() }
+        Self { by_port: Map::default() }
     }
 }
 
@@ -77,30 +77,30 @@ impl<T: PartialEq> Listeners<T> {
     /// `v6only`.
     #[must_use]
     pub fn owned(&self, netns: u32, proto: Proto, local: Endpoint) -> bool {
-        !self.best(netns, proto, local).is_empty()
+        self.best(netns, proto, local).is_some()
     }
 
     /// The listener that owns `local`, the most specific of them. `None` also where several are alike
     /// (`SO_REUSEPORT`): each has some of the connections, and which is not to be told from addresses.
     #[must_use]
     pub fn find(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<&T> {
-        match self.best(netns, proto, local).as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        }
+        let (best, alone) = self.best(netns, proto, local)?;
+        alone.then_some(best)
     }
 
-    fn best(&self, netns: u32, proto: Proto, local: Endpoint) -> Vec<&T> {
-        let mut best = Vec::new();
-        let mut highest = 1;
+    /// The most specific one, and whether it is the only one of its kind.
+    fn best(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<(&T, bool)> {
+        let mut best = None;
+        let mut highest = 0;
         for (at, id) in self.by_port.get(&(netns, proto, local.port)).into_iter().flatten() {
             let score = at.score(local.ip);
             if score > highest {
                 highest = score;
-                best.clear();
-            }
-            if score == highest {
-                best.push(id);
+                best = Some((id, true));
+            } else if score == highest
+                && let Some((_, alone)) = &mut best
+            {
+                *alone = false;
             }
         }
         best

@@ -1,9 +1,8 @@
 //! Who originated each connection, as far as one look can tell: the states of both ends, the listeners, and
 //! last of all the port numbers. Pure; `list` prints it, and the tracker begins with it.
 
-use std::collections::HashMap;
-
 use crate::ends::Ends;
+use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
 use crate::model::{Proto, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
@@ -25,7 +24,7 @@ pub struct Found {
 /// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
 /// `port_ranges` are the `ip_local_port_range` of each namespace.
 #[must_use]
-pub fn find(rows: &[SocketRow], port_ranges: &HashMap<u32, (u16, u16)>) -> Vec<Option<Found>> {
+pub fn find(rows: &[SocketRow], port_ranges: &Map<u32, (u16, u16)>) -> Vec<Option<Found>> {
     let index = Index::new(rows);
     rows.iter()
         .enumerate()
@@ -151,7 +150,7 @@ mod tests {
 
     /// Side and basis of each row, and the index of the initiator.
     fn told(rows: &[SocketRow]) -> Vec<String> {
-        let found = find(rows, &HashMap::from([(1, RANGE), (2, RANGE)]));
+        let found = find(rows, &Map::from_iter([(1, RANGE), (2, RANGE)]));
         found
             .into_iter()
             .map(|found| {
@@ -176,7 +175,7 @@ mod tests {
             tcp("10.0.0.1:2000", "10.0.0.1:6000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
-        let found = find(&rows, &HashMap::new());
+        let found = find(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
     }
@@ -265,10 +264,10 @@ mod tests {
         );
         // The range is the namespace's own.
         assert_eq!(
-            find(&rows, &HashMap::from([(1, (2000, 6500))]))[0].unwrap().verdict,
+            find(&rows, &Map::from_iter([(1, (2000, 6500))]))[0].unwrap().verdict,
             Verdict::port_range(Side::Remote)
         );
-        assert_eq!(find(&rows, &HashMap::new())[0].unwrap().verdict, Verdict::UNKNOWN);
+        assert_eq!(find(&rows, &Map::default())[0].unwrap().verdict, Verdict::UNKNOWN);
     }
 
     #[test]
@@ -304,7 +303,7 @@ mod tests {
             udp("10.0.0.1:2000", "10.0.0.1:5000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
-        let found = find(&rows, &HashMap::new());
+        let found = find(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
         // TCP's listeners are no concern of UDP.

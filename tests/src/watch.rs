@@ -1,6 +1,7 @@
 //! `netwatch watch --json`, read as it comes.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -72,6 +73,16 @@ impl Watch {
         Self::showing(&["--local", "10.0.0.0/8"], arguments)
     }
 
+    /// A recorder into `store` that prints what it records, of the whole host.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn recording(store: &Path, arguments: &[&str]) -> Self {
+        let store = store.to_str().expect("a path in UTF-8");
+        Self::running(&[&["record", "--print", "--json", "--store", store], arguments].concat())
+    }
+
     /// The same for whatever `arguments` show.
     ///
     /// # Panics
@@ -83,9 +94,13 @@ impl Watch {
 
     fn showing(filter: &[&str], arguments: &[&str]) -> Self {
         let own = arguments.iter().any(|argument| filter.first() == Some(argument));
-        let arguments = &[arguments, if own { &[] } else { filter }].concat();
+        let arguments = [arguments, if own { &[] } else { filter }].concat();
+        Self::running(&[&["watch", "--json"], &arguments[..]].concat())
+    }
+
+    fn running(arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
-        command.args(["watch", "--json"]).args(forced()).args(arguments).stdin(Stdio::null());
+        command.args(arguments).args(forced()).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let lines = Lines::of(running.stdout());
         let mut pipe = running.stderr();

@@ -1,61 +1,106 @@
-//! `cargo xtask bench`: what netwatch costs, and how much it keeps up with. Nothing here fails a test: the
-//! figures depend on the machine and on what else it does.
+//! `cargo xtask bench`: what netwatch costs, and how much it keeps up with, beside the tools that people use in its
+//! place. Peers and netwatch take turns within one run, so that what the machine does meanwhile hits both; figures are
+//! medians, and goals are ratios wherever they can be. Nothing here fails a test: figures depend on the machine.
 
+mod agent;
+mod cost;
+mod crowd;
+mod flood;
 mod load;
 mod log;
+mod look;
+mod peers;
+mod rest;
+mod table;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
 
 use crate::{cargo, setup};
-use load::Load;
-use log::Log;
+use table::Table;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Seconds that each measurement takes
+    /// Seconds that each measurement under load takes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
-    /// Rounds of the flood, with and without netwatch in turn
+    /// Rounds in which netwatch and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
+    /// Only these: look, kernel, rate, agent, loss, memory, start, latency, quiet
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// netwatch alone: install and run no other tool
+    #[arg(long)]
+    no_peers: bool,
+    /// Where the figures go as one JSON object
+    #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
+    json: PathBuf,
+    /// Hold so many connections on loopback until stdin ends: what the bench starts itself as
+    #[arg(long, hide = true)]
+    hold: Option<usize>,
 }
 
-/// Connections a second while latency is measured: far from any limit.
-const CALM: u64 = 200;
+/// What a measurement is told.
+struct Bench {
+    netwatch: PathBuf,
+    length: Duration,
+    rounds: u32,
+    peers: bool,
+    verbose: bool,
+}
+
+/// A measurement: its name, and what does it.
+type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
+
+const ALL: [Measurement; 9] = [
+    ("look", look::measure),
+    ("kernel", flood::kernel_time),
+    ("rate", flood::rate),
+    ("agent", agent::measure),
+    ("loss", flood::loss),
+    ("memory", rest::memory),
+    ("start", rest::start),
+    ("latency", rest::latency),
+    ("quiet", rest::quiet),
+];
 
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
+    if let Some(connections) = args.hold {
+        crowd::hold(connections)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(unknown) = args.only.iter().find(|only| ALL.iter().all(|(name, _)| name != only)) {
+        bail!("no measurement is called {unknown}: see --help");
+    }
+    if !geteuid().is_root() {
+        bail!("the kernel tells only root what programs cost it: run this as root");
+    }
     setup::ensure(verbose)?;
-    let netwatch = cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?;
-    let length = Duration::from_secs(args.seconds);
-
-    let log = Log::start(&netwatch, &[])?;
-    let connections = Load::calm(length, CALM)?;
-    let seen = log.finish()?;
-    println!(
-        "latency, {connections} connections at {CALM} a second, from the kernel's record to the reader:"
-    );
-    println!("  {}", seen.latencies());
-
-    println!("flood, as many connections as loopback carries, {} s each:", args.seconds);
-    for _ in 0..args.rounds {
-        let alone = Load::flood(length)?;
-        // Everything decoded and joined, nothing printed; then everything printed and read.
-        for (what, arguments) in [("nothing printed", &["--event", "listen"][..]), ("all printed", &[])] {
-            let log = Log::start(&netwatch, arguments)?;
-            let watched = Load::flood(length)?;
-            let seen = log.finish()?;
-            println!(
-                "  {}/s alone, {}/s watched ({what}): {} opened, {} events read, lost: {}",
-                alone.rate(),
-                watched.rate(),
-                watched.connections,
-                seen.events,
-                seen.losses()
-            );
+    let bench = Bench {
+        netwatch: cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?,
+        length: Duration::from_secs(args.seconds),
+        rounds: args.rounds,
+        peers: !args.no_peers,
+        verbose,
+    };
+    if bench.peers {
+        peers::install(verbose);
+    }
+    let mut table = Table::default();
+    for (name, measure) in ALL {
+        if args.only.is_empty() || args.only.iter().any(|only| only == name) {
+            crate::exec::step(&format!("measuring: {name}"));
+            if let Err(error) = measure(&bench, &mut table) {
+                table.failed(name, &error);
+            }
         }
     }
+    table.print();
+    table.save(&args.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -47,6 +47,14 @@ pub(crate) fn ensure_for_tests(verbose: bool) -> Result<()> {
     programs::ensure(verbose)
 }
 
+/// Installs packages of Debian's.
+pub(crate) fn install(packages: &[&str], why: &str, verbose: bool) -> Result<()> {
+    if !apt::offers(packages, verbose)? {
+        bail!("no apt here offers {}", packages.join(" "));
+    }
+    apt::install(packages, why, verbose)
+}
+
 /// Installs what booting other kernels needs on top of that; an error where this machine cannot.
 pub(crate) fn ensure_for_guests(verbose: bool) -> Result<()> {
     programs::ensure_for_guests(verbose)

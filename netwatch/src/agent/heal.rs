@@ -1,16 +1,20 @@
 //! Losses, and the look at the host that repairs the tables after them. The look runs on a thread of its
 //! own: records keep coming meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use netwatch_common::kind;
 
 use super::{AgentError, now};
+use crate::hash::Map;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::snapshot::{self, Holders, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders, processes};
+use crate::snapshot::{
+    self, Holders, Lister, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders, processes,
+};
 use crate::tracker::Look;
 
 /// The counts are read this often: that takes some forty system calls.
@@ -29,10 +33,10 @@ pub(super) struct HostLook {
 }
 
 impl HostLook {
-    pub(super) fn take() -> Result<Self, AgentError> {
+    pub(super) fn take(lister: Option<&dyn Lister>) -> Result<Self, AgentError> {
         let began = now()?;
-        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns, Mptcp::Whole)?;
-        let holders: Holders = holders::all()?;
+        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
+        let holders: Holders = holders::all(lister)?;
         let mut processes = processes::all()?;
         name_stdio(&mut processes, &rows, &holders);
         Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })
@@ -41,8 +45,7 @@ impl HostLook {
 
 /// Tells each process which sockets it has for stdin, stdout and stderr.
 fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Holders) {
-    let mut by_pid: HashMap<u32, &mut ProcessRow> =
-        processes.iter_mut().map(|row| (row.key.pid, row)).collect();
+    let mut by_pid: Map<u32, &mut ProcessRow> = processes.iter_mut().map(|row| (row.key.pid, row)).collect();
     for socket in sockets.iter().filter(|socket| socket.inode != 0) {
         for holder in holders.of(socket.inode) {
             let slot = by_pid
@@ -62,12 +65,21 @@ pub(super) struct Healer {
     looked: Instant,
     /// The first and the last loss that no look has healed.
     unhealed: Option<(Instant, Instant)>,
+    /// What the looks are taken with; `None`: sock_diag and `/proc`.
+    lister: Option<Arc<dyn Lister>>,
     look: Option<JoinHandle<Result<HostLook, AgentError>>>,
 }
 
 impl Healer {
-    pub(super) fn new(counter: LostCounter) -> Self {
-        Self { counter, told: [0; kind::COUNT as usize], looked: Instant::now(), unhealed: None, look: None }
+    pub(super) fn new(counter: LostCounter, lister: Option<Arc<dyn Lister>>) -> Self {
+        Self {
+            counter,
+            told: [0; kind::COUNT as usize],
+            looked: Instant::now(),
+            unhealed: None,
+            lister,
+            look: None,
+        }
     }
 
     /// What was lost since it was last told, if the counts are due.
@@ -108,7 +120,9 @@ impl Healer {
         if !due || self.look.is_some() {
             return false;
         }
-        let Ok(look) = std::thread::Builder::new().name("netwatch-look".into()).spawn(HostLook::take) else {
+        let lister = self.lister.clone();
+        let take = move || HostLook::take(lister.as_deref());
+        let Ok(look) = std::thread::Builder::new().name("netwatch-look".into()).spawn(take) else {
             // No thread now: the next tick tries again.
             return false;
         };

@@ -7,7 +7,6 @@
 mod heal;
 mod self_test;
 
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -18,11 +17,12 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
-use crate::kernel::{Coverage, FlowTable, Kernel, KernelError, Options, Phase};
+use crate::hash::Set;
+use crate::kernel::{Coverage, FlowTable, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{ProcessKey, State, Via};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{Note, SnapshotError, processes};
+use crate::snapshot::{Lister, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::{Healer, HostLook};
 
@@ -78,7 +78,8 @@ impl Agent {
         kernel.attach(Phase::Sockets)?;
         let mut records = Records { ring: kernel.take_records()?, undecodable: 0 };
         let test = self_test::perform();
-        let HostLook { sockets, processes: holders, mut notes } = HostLook::take()?;
+        let lister = lister(kernel.iterators());
+        let HostLook { sockets, processes: holders, mut notes } = HostLook::take(lister.as_deref())?;
         notes.extend(foreign_pids());
 
         let mut early = records.until(now()?);
@@ -114,7 +115,7 @@ impl Agent {
         for record in early {
             tables.apply(&record, &mut started.events);
         }
-        let healer = Healer::new(kernel.take_lost()?);
+        let healer = Healer::new(kernel.take_lost()?, lister);
         Ok((Self { kernel, records, tables, healer }, started))
     }
 
@@ -196,11 +197,26 @@ impl Agent {
 /// # Errors
 /// Where the host cannot be looked at.
 pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, u64), AgentError> {
-    let HostLook { sockets, processes, notes } = HostLook::take()?;
+    let HostLook { sockets, processes, notes } = HostLook::take(iterators().ok().as_deref())?;
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
-    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &HashSet::new(), &processes, &mut seeds);
+    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &Set::default(), &processes, &mut seeds);
     Ok((seeds, notes, sockets.began))
+}
+
+/// The kernel's iterators, loaded by themselves.
+///
+/// # Errors
+/// Why they cannot be had, or not be used.
+pub fn iterators() -> Result<Arc<dyn Lister>, KernelError> {
+    let iterators = Iterators::alone().inspect_err(|error| log::info!("{error}"))?;
+    lister(Some(iterators)).ok_or(KernelError::ForeignPids)
+}
+
+/// The iterators number processes as the initial namespace does: of no use where `/proc` does not.
+fn lister(iterators: Option<Iterators>) -> Option<Arc<dyn Lister>> {
+    let iterators = iterators.filter(|_| foreign_pids().is_none())?;
+    Some(Arc::new(iterators))
 }
 
 /// Inode number of the initial pid namespace: include/linux/proc_ns.h.
@@ -263,9 +279,9 @@ impl Records {
 }
 
 /// Cookies of the sockets whose first record among `records` is their beginning.
-fn begun(records: &[Record]) -> HashSet<u64> {
-    let mut seen = HashSet::new();
-    let mut begun = HashSet::new();
+fn begun(records: &[Record]) -> Set<u64> {
+    let mut seen = Set::default();
+    let mut begun = Set::default();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
         if seen.insert(event.socket.cookie) && begins(event) {
@@ -410,7 +426,7 @@ impl Tables {
     fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
         self.processes.learn(&look.processes, look.sockets.began);
         self.processes.keep_only(&look.processes, look.sockets.began);
-        self.tracker.merge(at, &look.sockets, Occasion::Loss, &HashSet::new(), &self.processes, out);
+        self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
         if self.doubted {
             // Another look is due already.
             self.tracker.doubt();

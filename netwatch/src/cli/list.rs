@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::values::{FormatArgs, namespaces};
-use crate::commands::list::{Letters, ListOptions, Namespaces};
+use crate::commands::list::{Letters, ListOptions, Namespaces, Source};
 
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "netstat's letters, each a flag")]
@@ -41,12 +41,24 @@ pub(super) struct ListArgs {
     /// The network namespaces to show: an inode number, `self` or `all`
     #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "self")]
     netns: Namespaces,
+    /// What to look with: iter (the kernel's iterators), proc (/proc and sock_diag), or best: iter where it can be had
+    #[arg(long, value_name = "SOURCE", value_parser = source, default_value = "best")]
+    source: Source,
     #[command(flatten)]
     format: FormatArgs,
 }
 
 fn no_unix(_: &str) -> Result<String, &'static str> {
     Err("UNIX sockets are no network connections: `ss -x` lists them")
+}
+
+fn source(text: &str) -> Result<Source, &'static str> {
+    match text {
+        "best" => Ok(Source::Best),
+        "iter" => Ok(Source::Iterators),
+        "proc" => Ok(Source::Proc),
+        _ => Err("best, iter or proc"),
+    }
 }
 
 impl ListArgs {
@@ -65,6 +77,7 @@ impl ListArgs {
             resolve: self.resolve,
             json: self.format.is_json(),
             namespaces: self.netns,
+            source: self.source,
         }
     }
 }

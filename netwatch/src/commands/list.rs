@@ -5,11 +5,12 @@
 //! The look is always as wide as it may be, whatever is shown: the other end of a connection may be in
 //! another network namespace.
 
-use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::agent;
+use crate::hash::Map;
 use crate::model::{Proto, State};
 use crate::seeding;
 use crate::snapshot::{
@@ -84,6 +85,21 @@ pub struct ListOptions {
     pub json: bool,
     /// Whose sockets.
     pub namespaces: Namespaces,
+    /// By what.
+    pub source: Source,
+}
+
+/// By what the look is taken. Both give the same rows; but the iterators see descriptors that `/proc` may not show,
+/// and sockets of namespaces that nothing names, if a process has them open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The iterators, where they can be had.
+    #[default]
+    Best,
+    /// The kernel's iterators.
+    Iterators,
+    /// `/proc` and sock_diag.
+    Proc,
 }
 
 /// Looks once and prints. What could not be seen is told on stderr.
@@ -93,7 +109,7 @@ pub struct ListOptions {
 /// fails: the `io::Error` is in the chain, so that a closed pipe can be told.
 pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
-    let look = Look::take()?;
+    let look = Look::take(options.source)?;
     let shown_netns = match options.namespaces {
         Namespaces::Own => Some(own),
         Namespaces::Inum(inum) if look.exists(inum) => Some(inum),
@@ -158,16 +174,21 @@ struct Look {
     origins: Vec<Option<seeding::Found>>,
     holders: Holders,
     processes: Vec<ProcessRow>,
-    by_pid: HashMap<u32, usize>,
+    by_pid: Map<u32, usize>,
     namespaces: Vec<u32>,
     notes: Vec<Note>,
 }
 
 impl Look {
-    fn take() -> Result<Self> {
+    fn take(source: Source) -> Result<Self> {
+        let lister = match source {
+            Source::Best => agent::iterators().ok(),
+            Source::Iterators => Some(agent::iterators()?),
+            Source::Proc => None,
+        };
         let snapshot::Sockets { rows: sockets, port_ranges, notes } =
-            snapshot::sockets(Scope::AllNetns, Mptcp::Subflows)?;
-        let holders = holders::all()?;
+            snapshot::sockets(Scope::AllNetns, Mptcp::Subflows, lister.as_deref())?;
+        let holders = holders::all(lister.as_deref())?;
         let processes = processes::all()?;
         Ok(Self {
             origins: seeding::find(&sockets, &port_ranges),

@@ -55,6 +55,8 @@ pub(super) struct Attacher<'a> {
     pub sockets: Sockets,
     /// Why it was not loaded for [`Sockets::Helpers`].
     pub no_helpers: Option<&'a str>,
+    /// The member for lack of which sockets cannot be listed by iterators.
+    pub no_iterators: Option<&'static str>,
     pub forced: &'a [Forced],
     /// Programs that are attached: one may stand in the rungs of two jobs.
     pub attached: &'a mut HashSet<&'static str>,
@@ -86,6 +88,10 @@ impl Attacher<'_> {
                 return Err(self.no_helpers.unwrap_or("not needed here").to_owned());
             }
             _ => {}
+        }
+        let lists = rung.probes.iter().any(|probe| matches!(probe.hook, Hook::Iterator(_)));
+        if let Some(member) = self.no_iterators.filter(|_| lists) {
+            return Err(format!("this kernel has no `{member}`"));
         }
         let new = |probe: &&Probe| !self.attached.contains(probe.program);
         let probes: Vec<_> = rung.probes.iter().filter(new).collect();
@@ -147,6 +153,7 @@ impl Attacher<'_> {
             Hook::CgroupRoot => cgroup_root(program),
             Hook::CgroupIngress => cgroup_packets(program, CgroupSkbAttachType::Ingress),
             Hook::CgroupEgress => cgroup_packets(program, CgroupSkbAttachType::Egress),
+            Hook::Iterator(_) => Ok(()),
         };
         result?;
         self.attached.insert(probe.program);
@@ -168,6 +175,7 @@ impl Attacher<'_> {
             (Program::CgroupSockAddr(program), Hook::CgroupRoot) => program.load(),
             (Program::CgroupSock(program), Hook::CgroupRoot) => program.load(),
             (Program::SockOps(program), Hook::CgroupRoot) => program.load(),
+            (Program::Iter(program), Hook::Iterator(of)) => program.load(of, self.btf),
             (Program::CgroupSkb(program), Hook::CgroupIngress | Hook::CgroupEgress) => program.load(),
             _ => return Err("not a program for that hook".into()),
         }

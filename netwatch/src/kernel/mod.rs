@@ -4,6 +4,7 @@
 mod attach;
 mod flows;
 mod forced;
+mod iterators;
 mod lost;
 mod mounts;
 mod offsets;
@@ -25,6 +26,7 @@ use thiserror::Error;
 
 pub use flows::FlowTable;
 pub use forced::Forced;
+pub use iterators::Iterators;
 pub use lost::{Lost, LostCounter};
 pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
@@ -65,6 +67,11 @@ pub enum KernelError {
         "this kernel has no `{0}`, which netwatch cannot do without: please report it with the kernel's version"
     )]
     Member(&'static str),
+    /// The kernel side and `/proc` number processes each in their own way.
+    #[error(
+        "this is a pid namespace of its own, where the kernel's iterators number processes otherwise than /proc"
+    )]
+    ForeignPids,
     /// The object did not load.
     #[error("the kernel did not take netwatch's maps: {0}")]
     Load(String),
@@ -141,6 +148,8 @@ pub struct Kernel {
     lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     btf: Btf,
     sockets: Sockets,
+    /// Why its sockets cannot be listed by iterators.
+    no_iterators: Option<&'static str>,
     /// Why the kernel is not used in the better way.
     no_helpers: Option<String>,
     forced: Vec<Forced>,
@@ -172,9 +181,10 @@ impl Kernel {
         if !counts && offsets.subflow_conn != Offsets::MISSING {
             unseen.push(NO_MPTCP_COUNTS);
         }
+        let no_iterators = iterators::missing(&offsets);
         let offsets = global(&offsets.to_members());
         let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
-        let load = |sockets| load(options, &offsets, &btf, helpers, sockets);
+        let load = |sockets| load(options, &offsets, &btf, helpers, sockets, false);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
             Some(Some("address")) => (load(Sockets::Plain)?, Sockets::Plain, Some("not wanted".to_owned())),
@@ -192,6 +202,7 @@ impl Kernel {
             ebpf: kernel.0,
             sockets: kernel.1,
             no_helpers: kernel.2,
+            no_iterators,
             btf,
             forced: options.forced.clone(),
             attached: HashSet::new(),
@@ -210,6 +221,7 @@ impl Kernel {
             btf: &self.btf,
             sockets: self.sockets,
             no_helpers: self.no_helpers.as_deref(),
+            no_iterators: self.no_iterators,
             forced: &self.forced,
             attached: &mut self.attached,
         };
@@ -242,6 +254,14 @@ impl Kernel {
     pub fn take_records(&mut self) -> Result<RingBuf<MapData>, KernelError> {
         let map = self.ebpf.take_map("RECORDS").ok_or_else(|| KernelError::Load("no ring".into()))?;
         RingBuf::try_from(map).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// What lists sockets and who has them open; `None` where the job `snapshot` is done in another way.
+    #[must_use]
+    pub fn iterators(&self) -> Option<Iterators> {
+        let by_iterators = plan::SNAPSHOT.rungs.first().map(|rung| rung.key);
+        let (_, covered) = self.coverage.jobs.iter().find(|(job, _)| *job == plan::SNAPSHOT.name)?;
+        (covered.rung == by_iterators).then(|| Iterators::of(&self.ebpf)).flatten()
     }
 
     /// The table of UDP flows. Can be taken once.
@@ -297,13 +317,17 @@ impl Helpers {
     }
 }
 
-/// The object with its read-only values, for one of the two ways.
+/// Maps that nothing uses where only the iterators are loaded.
+const IDLE_MAPS: [&str; 7] = ["FLOWS", "KNOWN_BY_ADDRESS", "CALLS", "ABOUT", "ACCEPTED", "SCRATCH", "CALLED"];
+
+/// The object with its read-only values, for one of the two ways; `idle`: the iterators alone.
 fn load(
     options: &Options,
     offsets: &[u8],
     btf: &Btf,
     helpers: Helpers,
     sockets: Sockets,
+    idle: bool,
 ) -> Result<Ebpf, KernelError> {
     let knobs = Knobs {
         all_states: options.all_states.into(),
@@ -323,14 +347,26 @@ fn load(
     if sockets == Sockets::Helpers {
         loader.map_max_entries("KNOWN_BY_ADDRESS", 1);
     }
+    if idle {
+        for map in IDLE_MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
     loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
 }
 
 /// Whether the kernel takes the program that all hangs on as it is with the helpers for sockets.
 fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
     let attached = &mut HashSet::new();
-    let mut attacher =
-        Attacher { ebpf, btf, sockets: Sockets::Helpers, no_helpers: None, forced: &[], attached };
+    let mut attacher = Attacher {
+        ebpf,
+        btf,
+        sockets: Sockets::Helpers,
+        no_helpers: None,
+        no_iterators: None,
+        forced: &[],
+        attached,
+    };
     plan::STATE_PROBES.iter().try_for_each(|probe| attacher.load(probe))
 }
 

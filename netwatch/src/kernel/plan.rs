@@ -30,6 +30,8 @@ pub(super) enum Hook {
     CgroupIngress,
     /// For packets that go out.
     CgroupEgress,
+    /// Nowhere: whoever reads has it run on each object of this kind.
+    Iterator(&'static str),
 }
 
 /// One program of a rung.
@@ -101,6 +103,10 @@ const fn cgroup(program: &'static str) -> Probe {
 
 const fn named(program: &'static str, hook: Hook) -> Probe {
     Probe { program, hook }
+}
+
+const fn iterator(program: &'static str, of: &'static str) -> Probe {
+    Probe { program, hook: Hook::Iterator(of) }
 }
 
 /// A rung to fill in.
@@ -309,6 +315,7 @@ pub(super) const JOBS: &[Job] = &[
         required: false,
         without: "attempts that fail before a SYN leaves (no route, no free port), and their errno",
     },
+    SNAPSHOT,
     Job {
         name: "udp",
         phase: Phase::Sockets,
@@ -329,6 +336,33 @@ pub(super) const JOBS: &[Job] = &[
     },
 ];
 
+/// What lists the sockets of a network namespace, and what the descriptors of all processes.
+pub(super) const LIST_TCP: &str = "list_tcp";
+pub(super) const LIST_UDP: &str = "list_udp";
+pub(super) const LIST_FILES: &str = "list_files";
+
+/// The job of looking at what is there.
+pub(super) const SNAPSHOT: Job = Job {
+    name: "snapshot",
+    phase: Phase::Sockets,
+    rungs: &[
+        Rung {
+            key: "iter",
+            name: "iter/{tcp,udp,task_file}",
+            probes: &[
+                iterator(LIST_TCP, "tcp"),
+                iterator(LIST_UDP, "udp"),
+                iterator(LIST_FILES, "task_file"),
+            ],
+            only: Some(Sockets::Helpers),
+            ..RUNG
+        },
+        Rung { key: "proc", name: "/proc + sock_diag", ..RUNG },
+    ],
+    required: true,
+    without: "what is there already",
+};
+
 /// Where the system call that a task is in cannot be told (before 5.15).
 pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
 
@@ -348,7 +382,8 @@ mod tests {
         for (i, job) in JOBS.iter().enumerate() {
             assert!(!job.rungs.is_empty(), "{}", job.name);
             for (nth, rung) in job.rungs.iter().enumerate() {
-                assert!(!rung.name.is_empty() && !rung.probes.is_empty() && rung.key != NONE);
+                assert!(!rung.name.is_empty() && rung.key != NONE);
+                assert!(job.name == SNAPSHOT.name || !rung.probes.is_empty(), "{}", rung.key);
                 assert!(job.rungs.iter().skip(nth + 1).all(|other| other.key != rung.key), "{}", rung.key);
             }
             assert!(JOBS.iter().skip(i + 1).all(|other| other.name != job.name), "{}", job.name);

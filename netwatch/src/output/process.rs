@@ -1,12 +1,12 @@
 //! The process object, spelled once for many events: most of an event's bytes are its processes, and most
 //! events of a busy host are about the same few.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::hash::Map;
 use crate::process::found::Looks;
 use crate::process::view::{BootClock, Viewer};
 use crate::process::{Actor, Found};
@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 pub(super) struct ProcessObjects {
     viewer: Viewer,
     looks: Looks,
-    spelled: HashMap<(usize, u32), Spelled>,
+    spelled: Map<(usize, u32), Spelled>,
 }
 
 struct Spelled {
@@ -29,7 +29,7 @@ struct Spelled {
 
 impl ProcessObjects {
     pub(super) fn new(clock: BootClock, looks: Looks) -> Self {
-        Self { viewer: Viewer::new(clock), looks, spelled: HashMap::new() }
+        Self { viewer: Viewer::new(clock), looks, spelled: Map::default() }
     }
 
     /// The object of `actor`, with what has become of its executable by now, or had when it was recorded.

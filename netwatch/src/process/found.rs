@@ -1,7 +1,6 @@
 //! What has become of the file that a process runs: looked at when an event is told, once for whoever prints it and
 //! whoever records it, so that both say the same.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Process;
+use crate::hash::Map;
 use crate::model::ExeState;
 use crate::snapshot::processes;
 
@@ -37,7 +37,7 @@ pub struct Looks(Arc<Mutex<Known>>);
 struct Known {
     /// Everything that is told between two calls of [`Looks::refresh`] is told of one moment.
     now: Instant,
-    by_process: HashMap<usize, Look>,
+    by_process: Map<usize, Look>,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ struct Look {
 
 impl Default for Looks {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Known { now: Instant::now(), by_process: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Known { now: Instant::now(), by_process: Map::default() })))
     }
 }
 

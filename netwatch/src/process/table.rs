@@ -3,11 +3,12 @@
 //! Fork, exec and exit keep it; `/proc` fills it at the start and wherever a record was lost. What a record
 //! says of a process goes before what `/proc` says: the record was read in the kernel at the moment.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
+use crate::hash::{Map, Set};
 use crate::model::{Image, ProcessKey};
 use crate::snapshot::ProcessRow;
 
@@ -18,11 +19,11 @@ const MOST_GONE: usize = 8192;
 /// Processes, by pid and start.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
-    live: HashMap<u32, Live>,
-    gone: HashMap<ProcessKey, Arc<Process>>,
+    live: Map<u32, Live>,
+    gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
     /// Paths by the id of the group in the unified hierarchy.
-    cgroups: HashMap<u64, Arc<str>>,
+    cgroups: Map<u64, Arc<str>>,
     /// Counts the times that records were lost: what was learnt in an earlier one may be out of date.
     epoch: u32,
 }
@@ -194,7 +195,7 @@ impl ProcessTable {
     /// Forgets those that are not among `rows`, the processes of a look that began when nothing of what
     /// the table has now was younger than `since`, nanoseconds since boot.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: u64) {
-        let there: std::collections::HashSet<_> = rows.iter().map(|row| row.key).collect();
+        let there: Set<_> = rows.iter().map(|row| row.key).collect();
         let ended: Vec<_> = self
             .live
             .values()

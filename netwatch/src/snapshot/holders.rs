@@ -1,12 +1,14 @@
 //! Which processes have which socket open, by the links in `/proc/PID/fd`.
 
-use std::collections::HashMap;
+use crate::hash::Map;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::{Note, SnapshotError, parse, processes};
+use smallvec::SmallVec;
+
+use super::{Lister, Listing, Note, SnapshotError, listed, parse, processes};
 
 /// An open descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,7 +22,8 @@ pub struct Holder {
 /// Every open descriptor of a socket, of whatever family.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
-    by_inode: HashMap<u64, Vec<Holder>>,
+    /// Nearly every socket has one.
+    by_inode: Map<u64, SmallVec<[Holder; 1]>>,
     /// Processes whose descriptors may not be read.
     pub denied: usize,
 }
@@ -42,7 +45,7 @@ impl Holders {
     /// By pid, then descriptor; empty where nobody that could be seen holds it.
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
-        self.by_inode.get(&inode).map_or(&[], Vec::as_slice)
+        self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
     }
 
     /// How many sockets are held.
@@ -63,11 +66,22 @@ impl Holders {
     }
 }
 
-/// Reads them all. A process that ends meanwhile is left out.
+/// All of them: by the kernel's iterators, else by `/proc`. A process that ends meanwhile is left out.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
-pub fn all() -> Result<Holders, SnapshotError> {
+/// Where neither can be read.
+pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
+    match lister.map(|lister| lister.list(Listing::Files)) {
+        Some(Ok(bytes)) => Ok(Holders::of_each(listed::held(&bytes))),
+        Some(Err(error)) => {
+            log::info!("descriptors cannot be listed by an iterator: {error}");
+            by_proc()
+        }
+        None => by_proc(),
+    }
+}
+
+fn by_proc() -> Result<Holders, SnapshotError> {
     let pids = processes::pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
     let mut found = Vec::new();
     let mut denied = 0;

@@ -11,6 +11,7 @@ use std::io;
 use crate::model::{Endpoint, Family, Proto, State};
 
 pub mod holders;
+mod listed;
 mod netlink;
 pub mod netns;
 mod parse;
@@ -18,6 +19,7 @@ pub mod processes;
 pub mod sockets;
 
 pub use holders::{Holder, Holders};
+pub use listed::{Lister, Listing};
 pub use processes::ProcessRow;
 pub use sockets::{Mptcp, Sockets, sockets};
 

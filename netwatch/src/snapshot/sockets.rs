@@ -1,6 +1,5 @@
-//! TCP and UDP sockets as `sock_diag` lists them, of one network namespace or of all.
+//! TCP and UDP sockets as the kernel's iterators or `sock_diag` list them, of one network namespace or of all.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 
 use netlink_packet_core::{DefaultNla, Nla as _};
@@ -10,11 +9,15 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
 
 use super::netlink::SockDiag;
 use super::netns::{self, Netns};
-use super::{Bytes, Note, Scope, SnapshotError, SocketRow};
+use super::{Bytes, Lister, Listing, Note, Scope, SnapshotError, SocketRow, listed};
+use crate::hash::{Map, Set};
 use crate::model::{Endpoint, Family, Proto, State, unmap};
 
+/// A name, a family, and a protocol as the kernel and as we spell it.
+type Dump = (&'static str, u8, u16, Proto);
+
 /// What is asked for, in netstat's order.
-const DUMPS: [(&str, u8, u16, Proto); 4] = [
+const DUMPS: [Dump; 4] = [
     ("tcp", AF_INET, IPPROTO_TCP as u16, Proto::Tcp),
     ("tcp6", AF_INET6, IPPROTO_TCP as u16, Proto::Tcp),
     ("udp", AF_INET, IPPROTO_UDP as u16, Proto::Udp),
@@ -33,7 +36,7 @@ pub struct Sockets {
     /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was looked into.
-    pub port_ranges: HashMap<u32, (u16, u16)>,
+    pub port_ranges: Map<u32, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
 }
@@ -51,18 +54,18 @@ pub enum Mptcp {
 ///
 /// # Errors
 /// Where not even one kind of socket could be listed in any namespace.
-pub fn sockets(scope: Scope, mptcp: Mptcp) -> Result<Sockets, SnapshotError> {
+pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Result<Sockets, SnapshotError> {
     let mut all = Sockets::default();
     let mut failure = None;
     match scope {
         Scope::OwnNetns => {
             let own = netns::own()
                 .map_err(|source| SnapshotError::Proc { path: "/proc/thread-self/ns/net", source })?;
-            all.add(own, look(own, mptcp), &mut failure);
+            all.add(own, look(own, mptcp, lister), &mut failure);
         }
         Scope::AllNetns => {
             let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
-                (*inum, entered.and_then(|()| look(*inum, mptcp)))
+                (*inum, entered.and_then(|()| look(*inum, mptcp, lister)))
             });
             for (inum, look) in looks.map_err(SnapshotError::Thread)? {
                 all.add(inum, look, &mut failure);
@@ -107,35 +110,18 @@ struct Look {
 }
 
 /// Looks into the namespace that the calling thread is in.
-fn look(netns: u32, mptcp: Mptcp) -> io::Result<Look> {
+fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
     let mut look = Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new() };
-    let mut failure = None;
-    for (name, family, protocol, proto) in DUMPS {
-        // A socket each: what is left of a failed dump must not meet the next one.
-        let extensions = if proto == Proto::Tcp { ExtensionFlags::INFO } else { ExtensionFlags::empty() };
-        let dump = match SockDiag::open().and_then(|mut diag| diag.dump(family, protocol, extensions)) {
-            Ok(dump) => dump,
-            Err(error) => {
-                look.notes.push(note(netns, format!("{name} sockets: {error}")));
-                failure = Some(error);
-                continue;
-            }
-        };
-        // A socket that moved to another bucket meanwhile (to TIME_WAIT, say) may come twice.
-        let mut seen = HashSet::with_capacity(dump.responses.len());
-        for response in &dump.responses {
-            let row = row(netns, proto, response);
-            if seen.insert(row.cookie) {
-                look.rows.push(row);
-            }
-        }
-        if dump.damaged > 0 {
-            look.notes.push(note(netns, format!("{} answers on {name} made no sense", dump.damaged)));
-        }
-        if dump.interrupted {
-            look.notes.push(note(netns, format!("{name} sockets changed while being listed")));
+    let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
+    let mut dumps = DUMPS.to_vec();
+    if look.lists(netns, lister, Listing::Tcp, Proto::Tcp) {
+        dumps = udp.to_vec();
+        // The iterator's order is another than netstat's (`net/ipv4/udp.c`: by the second table of hashes).
+        if mptcp == Mptcp::Whole && look.lists(netns, lister, Listing::Udp, Proto::Udp) {
+            dumps.clear();
         }
     }
+    let failure = look.dump(netns, &dumps);
     for family in MPTCP.into_iter().filter(|_| mptcp == Mptcp::Whole) {
         // Not every kernel has it, nor its diagnostics.
         let dump = SockDiag::open()
@@ -145,8 +131,59 @@ fn look(netns: u32, mptcp: Mptcp) -> io::Result<Look> {
         look.rows.extend(rows.map(|response| SocketRow { mptcp: true, ..row(netns, Proto::Tcp, response) }));
     }
     match failure {
-        Some(failure) if look.notes.len() >= DUMPS.len() && look.rows.is_empty() => Err(failure),
+        Some(failure) if look.notes.len() >= dumps.len() && look.rows.is_empty() => Err(failure),
         _ => Ok(look),
+    }
+}
+
+impl Look {
+    /// By one of the kernel's iterators, of the namespace that the calling thread is in: all of it, or nothing.
+    fn lists(&mut self, netns: u32, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
+        let Some(lister) = lister else { return false };
+        let bytes = match lister.list(what) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                log::info!("{} sockets cannot be listed by an iterator: {error}", proto.name());
+                return false;
+            }
+        };
+        let (rows, damaged) = listed::rows(&bytes, proto, netns);
+        if damaged > 0 {
+            self.notes.push(note(netns, format!("{damaged} records on {} made no sense", proto.name())));
+        }
+        self.extend_once(rows);
+        true
+    }
+
+    /// A socket that moved to another bucket meanwhile (to TIME_WAIT, say) may come twice.
+    fn extend_once(&mut self, rows: Vec<SocketRow>) {
+        let mut seen = Set::with_capacity_and_hasher(rows.len(), Default::default());
+        self.rows.extend(rows.into_iter().filter(|row| seen.insert(row.cookie)));
+    }
+
+    /// By sock_diag; the last failure, where there was one.
+    fn dump(&mut self, netns: u32, dumps: &[Dump]) -> Option<io::Error> {
+        let mut failure = None;
+        for &(name, family, protocol, proto) in dumps {
+            // A socket each: what is left of a failed dump must not meet the next one.
+            let extensions = if proto == Proto::Tcp { ExtensionFlags::INFO } else { ExtensionFlags::empty() };
+            let dump = match SockDiag::open().and_then(|mut diag| diag.dump(family, protocol, extensions)) {
+                Ok(dump) => dump,
+                Err(error) => {
+                    self.notes.push(note(netns, format!("{name} sockets: {error}")));
+                    failure = Some(error);
+                    continue;
+                }
+            };
+            self.extend_once(dump.responses.iter().map(|response| row(netns, proto, response)).collect());
+            if dump.damaged > 0 {
+                self.notes.push(note(netns, format!("{} answers on {name} made no sense", dump.damaged)));
+            }
+            if dump.interrupted {
+                self.notes.push(note(netns, format!("{name} sockets changed while being listed")));
+            }
+        }
+        failure
     }
 }
 
@@ -269,7 +306,7 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         client.write_all(b"seven by").unwrap();
         server.read_exact(&mut [0; 5]).unwrap();
-        let all = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap();
+        let all = sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap();
         assert_eq!(all.notes, []);
 
         let row = row_of(&client, &all.rows);
@@ -293,7 +330,7 @@ mod tests {
         // A FIN is no payload.
         client.shutdown(Shutdown::Write).unwrap();
         server.read_to_end(&mut Vec::new()).unwrap();
-        let row = row_of(&server, &sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows);
+        let row = row_of(&server, &sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap().rows);
         assert_eq!((row.state, row.bytes), (State::CloseWait, Some(Bytes { sent: 0, received: 8 })));
     }
 
@@ -303,7 +340,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("::ffff:127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows;
+        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap().rows;
         for socket in [&client, &server] {
             let row = row_of(socket, &rows);
             assert_eq!((row.family, row.mapped), (Family::Ipv4, true));
@@ -318,7 +355,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(server.local_addr().unwrap()).unwrap();
-        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap().rows;
+        let rows = sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap().rows;
         let row = row_of(&server, &rows);
         assert_eq!((row.state, row.remote), (State::Close, None));
         let row = row_of(&client, &rows);
@@ -334,7 +371,7 @@ mod tests {
         let mut expected = [Holder { pid, fd: fd(&socket) }, Holder { pid, fd: fd(&again) }];
         expected.sort_unstable();
         // Another test may fork meanwhile, and the child holds it until its exec.
-        let all = holders::all().unwrap();
+        let all = holders::all(None).unwrap();
         let own: Vec<_> = all.of(inode(&socket)).iter().filter(|holder| holder.pid == pid).copied().collect();
         assert_eq!(own, expected);
         assert_eq!(all.of(0), []);
@@ -348,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_port_range_is_read() {
-        let all = sockets(Scope::OwnNetns, Mptcp::Subflows).unwrap();
+        let all = sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap();
         let (low, high) = all.port_ranges[&netns::own().unwrap()];
         assert!(low < high);
     }

@@ -1,7 +1,6 @@
 //! Processes and their programs as rows, each state of one once in a segment. First by where it lies in memory, which
 //! for most events is enough; then by what it says.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -9,6 +8,7 @@ use rusqlite::types::ValueRef;
 use super::batch::Batch;
 use super::chain::Table;
 use super::{StoreError, words};
+use crate::hash::Map;
 use crate::model::Image;
 use crate::process::{Actor, Found, Process, signs};
 
@@ -16,9 +16,9 @@ use crate::process::{Actor, Found, Process, signs};
 #[derive(Default)]
 pub(super) struct Interner {
     /// By address; what is kept in there keeps the address from being used again.
-    actors: HashMap<(usize, u32, Option<Found>), (Actor, i64)>,
-    images: HashMap<usize, (Arc<Image>, i64)>,
-    by_content: HashMap<Digest, i64>,
+    actors: Map<(usize, u32, Option<Found>), (Actor, i64)>,
+    images: Map<usize, (Arc<Image>, i64)>,
+    by_content: Map<Digest, i64>,
 }
 
 /// Enough of a hash that two rows are the same where it is.

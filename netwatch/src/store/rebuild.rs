@@ -1,7 +1,6 @@
 //! Rows as the values that they were made of.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::chain::Table;
 use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
 use super::{StoreError, words};
+use crate::hash::Map;
 use crate::model::{ExeState, Image, ProcessKey};
 use crate::process::signs::Sign;
 use crate::process::view::BootClock;
@@ -20,8 +20,8 @@ use crate::tracker::{ConnectionEvent, EndId, Kind};
 /// Processes that were read, so that each is read once, and all rows that name it share it.
 #[derive(Default)]
 pub(super) struct Processes {
-    actors: RefCell<HashMap<i64, Actor>>,
-    images: RefCell<HashMap<i64, Arc<Image>>>,
+    actors: RefCell<Map<i64, Actor>>,
+    images: RefCell<Map<i64, Arc<Image>>>,
 }
 
 /// More are not held.

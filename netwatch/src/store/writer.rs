@@ -1,6 +1,5 @@
 //! Writes what was told, in batches: one transaction, one sync, one link of the chain each.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use super::retain::{Retain, Retention};
 use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
 use super::thread::Item;
 use super::{StoreError, open};
+use crate::hash::Map;
 use crate::process::view::BootClock;
 use crate::process::{Actor, Found, signs};
 use crate::tracker::{ConnectionEvent, EndId, Kind};
@@ -62,7 +62,7 @@ struct Segment {
 #[derive(Default)]
 struct Grouping {
     /// First and last event of an end, by their places among the items.
-    ends: HashMap<EndId, (usize, usize)>,
+    ends: Map<EndId, (usize, usize)>,
     /// For each item the next of the same end.
     next: Vec<Option<usize>>,
     /// First events, in their order.

@@ -1,10 +1,11 @@
 //! Connections that were over before anybody accepted them: accept() still hands them out, and then the
 //! record is told under the id that it had.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::conn::Conn;
 use crate::decode::Socket;
+use crate::hash::Map;
 
 /// As many as wait in the queues of a few busy listeners (`net.core.somaxconn` is 4096); of more, the
 /// oldest is forgotten, and its accept is told under an id of its own.
@@ -12,7 +13,7 @@ const MOST: usize = 16384;
 
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    by_key: HashMap<u64, Conn>,
+    by_key: Map<u64, Conn>,
     order: VecDeque<u64>,
 }
 

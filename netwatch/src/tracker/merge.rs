@@ -1,11 +1,10 @@
 //! What one look at the host adds to the table: all of it at the start, and after a loss whatever was
 //! missed. Live records win: an end that had one since the look began is left as it is.
 
-use std::collections::{HashMap, HashSet};
-
 use super::conn::Conn;
 use super::{ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
+use crate::hash::{Map, Set};
 use crate::listeners::Listening;
 use crate::model::{Proto, State, Via};
 use crate::origin::Basis;
@@ -21,7 +20,7 @@ pub struct Look {
     /// Who holds them.
     pub holders: Holders,
     /// See [`crate::snapshot::Sockets::port_ranges`].
-    pub port_ranges: HashMap<u32, (u16, u16)>,
+    pub port_ranges: Map<u32, (u16, u16)>,
     /// When it began, nanoseconds since boot.
     pub began: u64,
 }
@@ -39,7 +38,7 @@ pub enum Occasion {
 impl Tracker {
     /// From now on keeps in mind what has records, for the [`Tracker::merge`] that follows.
     pub fn begin_look(&mut self) {
-        self.touched = Some(HashSet::new());
+        self.touched = Some(Set::default());
     }
 
     /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
@@ -51,7 +50,7 @@ impl Tracker {
         at: u64,
         look: &Look,
         occasion: Occasion,
-        begun: &HashSet<u64>,
+        begun: &Set<u64>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
@@ -129,15 +128,9 @@ impl Tracker {
         }
     }
 
-    fn end_what_is_gone(
-        &mut self,
-        at: u64,
-        look: &Look,
-        touched: &HashSet<u64>,
-        out: &mut Vec<ConnectionEvent>,
-    ) {
+    fn end_what_is_gone(&mut self, at: u64, look: &Look, touched: &Set<u64>, out: &mut Vec<ConnectionEvent>) {
         let is_there = |row: &&SocketRow| row.proto == Proto::Udp || lives(row);
-        let there: HashSet<u64> = look.sockets.iter().filter(is_there).map(|row| row.cookie).collect();
+        let there: Set<u64> = look.sockets.iter().filter(is_there).map(|row| row.cookie).collect();
         let gone: Vec<u64> = self
             .conns
             .values()

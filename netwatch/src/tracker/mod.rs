@@ -16,13 +16,12 @@ mod tcp;
 pub(crate) mod tests;
 mod udp;
 
-use std::collections::{HashMap, HashSet};
-
 pub use end::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
 pub use merge::{Look, Occasion};
 
 use crate::decode::{Act, Socket, SocketEvent};
 use crate::ends::Ends;
+use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
 use crate::model::{Proto, State, Via};
 use crate::process::ProcessTable;
@@ -41,7 +40,7 @@ const ALIAS: u64 = 1 << 62;
 /// The table of connections.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    conns: HashMap<u64, Conn>,
+    conns: Map<u64, Conn>,
     /// Established ends.
     ends: Ends<u64>,
     listeners: Listeners<u64>,
@@ -58,7 +57,7 @@ pub struct Tracker {
     /// Records are missing.
     doubtful: bool,
     /// What had a record since [`Tracker::begin_look`].
-    touched: Option<HashSet<u64>>,
+    touched: Option<Set<u64>>,
 }
 
 impl Tracker {

@@ -3,11 +3,10 @@
 //! Who sends it is known when the call that does so returns, a moment after the datagram and after its
 //! arrival at an end on this host: so what is to be told waits for that, briefly ([`Tracker::settle`]).
 
-use std::collections::HashMap;
-
 use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{Socket, Task};
+use crate::hash::Map;
 use crate::model::{Endpoint, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
@@ -21,7 +20,7 @@ const FLOW: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 pub(super) struct Udp {
-    sockets: HashMap<u64, UdpSocket>,
+    sockets: Map<u64, UdpSocket>,
     /// What is to be told and waits for a sender: the flow, and the flow whose sender it is.
     waiting: Vec<(u64, u64)>,
     last_key: u64,
@@ -31,7 +30,7 @@ pub(super) struct Udp {
 struct UdpSocket {
     /// Who made it, or used it last.
     owner: Option<Actor>,
-    flows: HashMap<Endpoint, u64>,
+    flows: Map<Endpoint, u64>,
 }
 
 impl Tracker {
@@ -41,7 +40,7 @@ impl Tracker {
 
     /// A seeded socket, or one that a look found.
     pub(super) fn udp_found(&mut self, cookie: u64, owner: Option<Actor>) {
-        self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: HashMap::new() });
+        self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: Map::default() });
     }
 
     /// Puts a flow where its socket and its peer will find it; returns its key.

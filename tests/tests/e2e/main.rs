@@ -14,6 +14,7 @@ mod disguise;
 mod doctor;
 mod expect;
 mod fail;
+mod far;
 mod fastopen;
 mod filter;
 mod handover;

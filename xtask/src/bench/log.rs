@@ -36,7 +36,7 @@ impl Log {
     /// Returns once the log says that it is ready.
     pub(crate) fn start(netwatch: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = as_root(netwatch, &[])?;
-        command.args(["watch", "--json", "--no-seed"]).args(arguments).stdout(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start netwatch")?;
         let mut out = BufReader::with_capacity(1 << 20, child.stdout.take().context("no stdout")?);
         let mut ready = Vec::new();
@@ -46,10 +46,19 @@ impl Log {
         Ok(Self { child, reader: std::thread::spawn(move || read(out)) })
     }
 
+    /// Of netwatch itself.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What is under way arrives within the ring's and the reader's own time.
+    pub(crate) fn caught_up(&self) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
     /// Ends it and reads to the end.
     pub(crate) fn finish(mut self) -> Result<Seen> {
-        // What is under way arrives within the ring's and the reader's own time.
-        std::thread::sleep(Duration::from_millis(500));
+        self.caught_up();
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
         let status = self.child.wait()?;
         if !status.success() {
@@ -89,26 +98,16 @@ fn read(mut out: BufReader<impl std::io::Read>) -> std::io::Result<Seen> {
 }
 
 impl Seen {
-    pub(crate) fn losses(&self) -> String {
-        if self.lost.is_empty() {
-            return "none".into();
-        }
-        let each: Vec<_> = self.lost.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        each.join(", ")
+    /// All kinds together.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.values().sum()
     }
 
-    pub(crate) fn latencies(mut self) -> String {
-        self.latencies.sort_unstable();
-        let at = |share: usize| {
-            let index = (self.latencies.len() * share / 1000).min(self.latencies.len().saturating_sub(1));
-            self.latencies.get(index).copied().unwrap_or_default()
-        };
-        format!(
-            "median {:?}, 99 % {:?}, most {:?} ({} events measured)",
-            at(500),
-            at(990),
-            at(1000),
-            self.latencies.len()
-        )
+    /// What so many of a thousand took at the most, milliseconds.
+    pub(crate) fn latency(&self, share: usize) -> f64 {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        let index = (sorted.len() * share / 1000).min(sorted.len().saturating_sub(1));
+        sorted.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1000.0)
     }
 }

@@ -1,12 +1,13 @@
 //! The table: netstat's columns as they are, then what netstat cannot say.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::resolve::Names;
 use super::{Letters, ListOptions, Row, on_ipv6, state_name};
 use crate::escape;
-use crate::model::{Endpoint, State};
+use crate::model::{Endpoint, Proto, State};
 use crate::origin::{Confidence, Side};
 use crate::services::Services;
 use crate::snapshot::{ProcessRow, SocketRow};
@@ -31,18 +32,8 @@ impl Columns {
 
 pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -> io::Result<()> {
     let mut names = columns.resolve.then(Names::default);
-    let addresses: Vec<(String, String)> = rows
-        .iter()
-        .map(|row| {
-            let mut address = |end| address(end, row.socket, names.as_mut());
-            (address(Some(row.socket.local)), address(row.socket.remote))
-        })
-        .collect();
-    // Never cut: where one is longer than netstat's column, the column is wider.
-    let width = |of: fn(&(String, String)) -> &String| {
-        addresses.iter().map(|pair| of(pair).chars().count()).fold(ADDRESS, usize::max)
-    };
-    let (local_width, remote_width) = (width(|pair| &pair.0), width(|pair| &pair.1));
+    let addresses = Addresses::of(rows, names.as_mut());
+    let (local_width, remote_width) = (addresses.local_width, addresses.remote_width);
 
     let which = match (columns.letters.all, columns.letters.listening) {
         (true, _) => "(servers and established)",
@@ -64,9 +55,16 @@ pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -
     optional(out, "PID/Program name", "NETNS")?;
     writeln!(out, " ORIGIN")?;
 
-    for (row, (local, remote)) in rows.iter().zip(&addresses) {
+    // One line's text, over and over: a table may have a hundred thousand.
+    let mut program = String::new();
+    for (row, (local, remote)) in rows.iter().zip(addresses.iter()) {
         let socket = row.socket;
-        let proto = format!("{}{}", socket.proto.name(), if on_ipv6(socket) { "6" } else { "" });
+        let proto = match (socket.proto, on_ipv6(socket)) {
+            (Proto::Tcp, false) => "tcp",
+            (Proto::Tcp, true) => "tcp6",
+            (Proto::Udp, false) => "udp",
+            (Proto::Udp, true) => "udp6",
+        };
         // Of a listener netstat shows what is queued; its limit, which sock_diag has here, it does not know.
         let send_q = if socket.state == State::Listen { 0 } else { socket.send_q };
         write!(
@@ -75,10 +73,72 @@ pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -
             socket.recv_q,
             state_name(socket)
         )?;
-        optional(out, &program(row.first), &socket.netns.to_string())?;
-        writeln!(out, " {}", origin(row, local, remote))?;
+        if columns.letters.programs {
+            program.clear();
+            name_program(row.first, &mut program);
+            write!(out, " {program:<PROGRAM$}")?;
+        }
+        if columns.netns {
+            write!(out, " {:<10}", socket.netns)?;
+        }
+        out.write_all(b" ")?;
+        origin(row, local, remote, out)?;
+        out.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// The addresses of all rows in one string: how wide their columns are has to be known before the first line.
+#[derive(Default)]
+struct Addresses {
+    text: String,
+    /// Where each ends, local and remote in turn.
+    ends: Vec<usize>,
+    local_width: usize,
+    remote_width: usize,
+}
+
+impl Addresses {
+    fn of(rows: &[Row<'_>], mut names: Option<&mut Names>) -> Self {
+        // Never cut: where one is longer than netstat's column, the column is wider.
+        let mut all = Self { local_width: ADDRESS, remote_width: ADDRESS, ..Self::default() };
+        all.ends.reserve(2 * rows.len());
+        for row in rows {
+            let local = all.push(Some(row.socket.local), row.socket, names.as_deref_mut());
+            let remote = all.push(row.socket.remote, row.socket, names.as_deref_mut());
+            all.local_width = all.local_width.max(local);
+            all.remote_width = all.remote_width.max(remote);
+        }
+        all
+    }
+
+    /// Returns how wide it is.
+    fn push(&mut self, end: Option<Endpoint>, socket: &SocketRow, names: Option<&mut Names>) -> usize {
+        let began = self.text.len();
+        match (end, names) {
+            (Some(end), None) => {
+                // Writing to a String cannot fail.
+                let _ = write!(self.text, "{}:", end.ip);
+                match end.port {
+                    0 => self.text.push('*'),
+                    port => _ = write!(self.text, "{port}"),
+                }
+            }
+            (end, names) => self.text.push_str(&address(end, socket, names)),
+        }
+        self.ends.push(self.text.len());
+        self.text.get(began..).map_or(0, |new| new.chars().count())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut began = 0;
+        let mut next =
+            move |end: &usize| self.text.get(std::mem::replace(&mut began, *end)..*end).unwrap_or_default();
+        self.ends.chunks_exact(2).map(move |pair| match pair {
+            [local, remote] => (next(local), next(remote)),
+            _ => ("", ""),
+        })
+    }
 }
 
 /// `None` is any address and any port, in the family of the socket.
@@ -107,34 +167,37 @@ fn port(port: u16) -> String {
 
 /// netstat's `PID/Program name`: the first argument, its last part if it is an absolute path, whatever is
 /// not printable ASCII as a dot, cut to the column: `prg_cache_load` in net-tools' netstat.c.
-fn program(process: Option<&ProcessRow>) -> String {
-    let Some(process) = process else { return "-".into() };
+fn name_program(process: Option<&ProcessRow>, out: &mut String) {
+    let Some(process) = process else { return out.push('-') };
     let whole = process.argv0.as_ref();
     let name = match whole {
         [b'/', ..] => whole.rsplit(|b| *b == b'/').next().unwrap_or(whole),
         _ => whole,
     };
-    let name = name.iter().map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '.' });
-    process.key.pid.to_string().chars().chain(['/']).chain(name).take(PROGRAM - 1).collect()
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{}/", process.key.pid);
+    out.extend(name.iter().map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '.' }));
+    // All of it is ASCII.
+    out.truncate(PROGRAM - 1);
 }
 
 /// `SIDE WHO (BASIS)`: who began it, a process where one of this host is known to have, else an address.
-fn origin(row: &Row<'_>, local: &str, remote: &str) -> String {
-    let Some(found) = row.found else { return "-".into() };
+fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io::Result<()> {
+    let Some(found) = row.found else { return out.write_all(b"-") };
     let verdict = found.verdict;
     let address = match verdict.side {
-        Side::Unknown => return verdict.side.name().into(),
+        Side::Unknown => return out.write_all(verdict.side.name().as_bytes()),
         Side::Local | Side::Both => local,
         Side::Remote => remote,
     };
     let (side, basis) = (verdict.side.name(), verdict.basis.name());
     match row.initiator {
         // A guess names nobody: see `Origin::new`.
-        _ if verdict.confidence >= Confidence::Guessed => format!("{side} {address} (guess: {basis})"),
+        _ if verdict.confidence >= Confidence::Guessed => write!(out, "{side} {address} (guess: {basis})"),
         Some(process) => {
-            format!("{side} {}[{}] ({basis})", escape::terminal(&process.comm), process.key.pid)
+            write!(out, "{side} {}[{}] ({basis})", escape::terminal(&process.comm), process.key.pid)
         }
-        None => format!("{side} {address} ({basis})"),
+        None => write!(out, "{side} {address} ({basis})"),
     }
 }
 
@@ -146,7 +209,8 @@ mod tests {
     use crate::model::{Image, ProcessKey};
 
     fn named(argv0: &[u8]) -> String {
-        program(Some(&ProcessRow {
+        let mut out = String::new();
+        let process = ProcessRow {
             stdio: [0; 3],
             key: ProcessKey { pid: 4242, start: 0 },
             ppid: 1,
@@ -157,12 +221,16 @@ mod tests {
             argv0: argv0.into(),
             cgroup: Arc::from("/"),
             kernel: false,
-        }))
+        };
+        name_program(Some(&process), &mut out);
+        out
     }
 
     #[test]
     fn programs_are_named_as_netstat_names_them() {
-        assert_eq!(program(None), "-");
+        let mut nobody = String::new();
+        name_program(None, &mut nobody);
+        assert_eq!(nobody, "-");
         assert_eq!(named(b"/usr/sbin/nginx"), "4242/nginx");
         assert_eq!(named(b"nginx: master process /usr/sbin/nginx"), "4242/nginx: master ");
         assert_eq!(named(b"./relative/name"), "4242/./relative/name"[..19].to_owned());

@@ -4,7 +4,7 @@ mod live;
 mod looks;
 mod udp;
 
-use std::collections::HashSet;
+use crate::hash::Set;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
@@ -145,7 +145,7 @@ impl Host {
         }
         self.now += 1_000;
         let mut out = Vec::new();
-        self.tracker.merge(self.now, &look, occasion, &HashSet::new(), &self.processes, &mut out);
+        self.tracker.merge(self.now, &look, occasion, &Set::default(), &self.processes, &mut out);
         out
     }
 }

@@ -9,6 +9,7 @@ mod disguise;
 mod ia32;
 mod pass;
 mod rewrite;
+mod scene;
 mod staff;
 mod tcp;
 mod udp;
@@ -91,6 +92,7 @@ impl Actor {
             pass::obey,
             uring::obey,
             rewrite::obey,
+            scene::obey,
             disguise::obey,
             udp::obey,
             #[cfg(target_arch = "x86_64")]

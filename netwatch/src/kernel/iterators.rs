@@ -1,0 +1,134 @@
+//! The iterators: programs that are attached to nothing, and run on each object when somebody reads.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use aya::programs::ProgramFd;
+use aya::{Btf, Ebpf, Endianness};
+use netwatch_common::Offsets;
+
+use super::plan::{self, Sockets};
+use super::{Attacher, DEFAULT_UDP_FLOWS, Helpers, KernelError, Options, attach, global, load, offsets};
+use crate::snapshot::{Lister, Listing};
+
+/// The loaded programs. They stay as long as this does.
+#[derive(Debug)]
+pub struct Iterators {
+    tcp: ProgramFd,
+    udp: ProgramFd,
+    files: ProgramFd,
+}
+
+/// An offset of the table.
+type Member = fn(&Offsets) -> u32;
+
+/// Members without which the iterators would tell zeros.
+const NEEDED: [(Member, &str); 10] = [
+    (|offsets| offsets.sk_ack_backlog, "sock.sk_ack_backlog"),
+    (|offsets| offsets.sk_max_ack_backlog, "sock.sk_max_ack_backlog"),
+    (|offsets| offsets.sk_rmem_alloc, "sock.sk_backlog.rmem_alloc"),
+    (|offsets| offsets.sk_wmem_alloc, "sock.sk_wmem_alloc"),
+    (|offsets| offsets.tw_substate, "inet_timewait_sock.tw_substate"),
+    (|offsets| offsets.tcp_rcv_nxt, "tcp_sock.rcv_nxt"),
+    (|offsets| offsets.tcp_copied_seq, "tcp_sock.copied_seq"),
+    (|offsets| offsets.tcp_write_seq, "tcp_sock.write_seq"),
+    (|offsets| offsets.tcp_snd_una, "tcp_sock.snd_una"),
+    (|offsets| offsets.udp_deficit, "udp_sock.forward_deficit"),
+];
+
+/// The first member that this kernel does not have.
+pub(super) fn missing(offsets: &Offsets) -> Option<&'static str> {
+    NEEDED.iter().find(|(of, _)| of(offsets) == Offsets::MISSING).map(|(_, name)| *name)
+}
+
+impl Iterators {
+    /// Those of an object whose job `snapshot` is done by them.
+    pub(super) fn of(ebpf: &Ebpf) -> Option<Self> {
+        let program = |name| ebpf.program(name)?.fd().ok()?.try_clone().ok();
+        Some(Self {
+            tcp: program(plan::LIST_TCP)?,
+            udp: program(plan::LIST_UDP)?,
+            files: program(plan::LIST_FILES)?,
+        })
+    }
+
+    /// Loads these and nothing else.
+    ///
+    /// # Errors
+    /// What is missing: capabilities, BTF, a member, or what the kernel refused.
+    pub fn alone() -> Result<Self, KernelError> {
+        attach::check_capabilities()?;
+        let no_btf = |error: String| KernelError::NoBtf(error);
+        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(error.to_string()))?;
+        let offsets = offsets::resolve(&vmlinux)?;
+        if let Some(member) = missing(&offsets) {
+            return Err(KernelError::Member(member));
+        }
+        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(error.to_string()))?;
+        let options = Options {
+            ring_bytes: 1,
+            all_states: false,
+            udp_flows: DEFAULT_UDP_FLOWS,
+            udp_idle: std::time::Duration::ZERO,
+            forced: Vec::new(),
+            sabotage: None,
+        };
+        let offsets = global(&offsets.to_members());
+        let mut ebpf = load(&options, &offsets, &btf, Helpers::look(), Sockets::Helpers, true)?;
+        let mut attacher = Attacher {
+            ebpf: &mut ebpf,
+            btf: &btf,
+            sockets: Sockets::Helpers,
+            no_helpers: None,
+            no_iterators: None,
+            forced: &[],
+            attached: &mut std::collections::HashSet::new(),
+        };
+        let probes = plan::SNAPSHOT.rungs.iter().flat_map(|rung| rung.probes);
+        for probe in probes {
+            attacher.load(probe).map_err(KernelError::Load)?;
+        }
+        Self::of(&ebpf).ok_or_else(|| KernelError::Load("no iterators".into()))
+    }
+}
+
+impl Lister for Iterators {
+    fn list(&self, what: Listing) -> io::Result<Vec<u8>> {
+        let program = match what {
+            Listing::Tcp => &self.tcp,
+            Listing::Udp => &self.udp,
+            Listing::Files => &self.files,
+        };
+        // The namespace is that of the thread that opens it (`kernel/bpf/bpf_iter.c`, prepare_seq_file).
+        let link = bpf(BPF_LINK_CREATE, &[program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER])?;
+        let mut iterator = File::from(bpf(BPF_ITER_CREATE, &[link.as_raw_fd().cast_unsigned()])?);
+        let mut bytes = Vec::new();
+        iterator.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// `include/uapi/linux/bpf.h`: commands, and a type of attachment. aya makes one file of a link and gives the link
+/// away for it; here each look makes another, in whatever thread.
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_ITER_CREATE: libc::c_long = 33;
+const BPF_TRACE_ITER: u32 = 28;
+
+/// Room for what these commands take; the rest of it is zero.
+const ATTR_WORDS: usize = 16;
+
+fn bpf(command: libc::c_long, words: &[u32]) -> io::Result<OwnedFd> {
+    let mut attr = [0_u32; ATTR_WORDS];
+    for (slot, word) in attr.iter_mut().zip(words) {
+        *slot = *word;
+    }
+    // SAFETY: the kernel reads `attr`, of the size that is told, and makes a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(&attr)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

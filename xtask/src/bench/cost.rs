@@ -1,0 +1,66 @@
+//! What a process costs: processor time, memory, and the kernel's time in its BPF programs.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// Clock ticks of `/proc` in a second: `USER_HZ`.
+const TICKS: f64 = 100.0;
+
+/// Processor time so far, of all its threads.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
+    // Its name, in parentheses, may hold anything.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
+    // utime and stime are the 14th and 15th of proc_pid_stat(5), the name being the second.
+    Ok(Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS))
+}
+
+/// Resident memory by now, and at its most, MiB.
+pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let kibibytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    Ok((kibibytes("VmRSS:").unwrap_or(0.0) / 1024.0, kibibytes("VmHWM:").unwrap_or(0.0) / 1024.0))
+}
+
+/// The kernel counts what programs take while this lives.
+pub(crate) struct Counting;
+
+const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+impl Counting {
+    pub(crate) fn begin() -> Result<Self> {
+        fs::write(STATS, "1").with_context(|| format!("cannot set {STATS}"))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        // It costs, and was off.
+        let _ = fs::write(STATS, "0");
+    }
+}
+
+/// Nanoseconds that the BPF programs of a process have taken so far, and how often they ran. Each program once, however
+/// many descriptors there are of it.
+pub(crate) fn programs(pid: u32) -> Result<(u64, u64)> {
+    let mut seen = std::collections::BTreeMap::new();
+    let directory = format!("/proc/{pid}/fdinfo");
+    for entry in fs::read_dir(Path::new(&directory)).context("the process is gone")? {
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let value =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+        // A link tells its program's id, and has no times.
+        if let (Some(id), Some(time)) = (value("prog_id:"), value("run_time_ns:")) {
+            seen.insert(id, (time, value("run_cnt:").unwrap_or(0)));
+        }
+    }
+    Ok(seen.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)))
+}

@@ -1,0 +1,95 @@
+//! Many connections that stay, each held by a process at both ends.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+
+use crate::exec::quietly;
+
+/// Descriptors that a process has beside its sockets.
+const OTHERS: u64 = 64;
+
+/// Of one process; the port range has more.
+const MOST_EACH: usize = 8000;
+
+/// Processes that hold connections until this is dropped.
+pub(crate) struct Crowd(Vec<Child>);
+
+impl Crowd {
+    /// So many, in the calling thread's network namespace.
+    pub(crate) fn of(connections: usize, verbose: bool) -> Result<Self> {
+        quietly(Command::new("ip").args(["link", "set", "lo", "up"]), verbose)?;
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let each = usize::try_from(hard.saturating_sub(OTHERS) / 2).unwrap_or(MOST_EACH).clamp(1, MOST_EACH);
+        let mut crowd = Self(Vec::new());
+        let mut left = connections;
+        while left > 0 {
+            let part = left.min(each);
+            left -= part;
+            let own = std::env::current_exe().context("cannot find myself")?;
+            let mut child = Command::new(own)
+                .args(["bench", "--hold", &part.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot start a holder of connections")?;
+            let mut line = String::new();
+            let out = child.stdout.take().context("no stdout")?;
+            crowd.0.push(child);
+            if BufReader::new(out).read_line(&mut line)? == 0 {
+                bail!("the connections could not be made");
+            }
+        }
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It ends when its stdin does; what is left is killed.
+            drop(child.stdin.take());
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a member of the crowd does.
+pub(crate) fn hold(connections: usize) -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // An address each, so that they do not share out one range of ports.
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254));
+    let listener = TcpListener::bind((own, 0))?;
+    let address = listener.local_addr()?;
+    let mut held: Vec<TcpStream> = Vec::with_capacity(2 * connections);
+    for _ in 0..connections {
+        let client = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&client, &SocketAddr::from((own, 0)))?;
+        connect(&client, &address)?;
+        held.push(client.into());
+        held.push(listener.accept()?.0);
+    }
+    println!("up");
+    std::io::stdout().flush()?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// Does `work` in a network namespace of its own.
+pub(crate) fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("no network namespace of my own")?;
+            work()
+        });
+        thread.join().unwrap_or_else(|_| bail!("the thread panicked"))
+    })
+}

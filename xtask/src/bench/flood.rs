@@ -1,0 +1,119 @@
+//! As many connections on loopback as can be had: what the kernel side takes of each, how many fewer there are, and
+//! whether anything is lost.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::Bench;
+use super::cost::{Counting, programs};
+use super::load::Load;
+use super::log::Log;
+use super::peers::peer;
+use super::table::{Goal, Table, median};
+
+/// Runs in which nothing may be lost.
+const RUNS: u32 = 10;
+
+/// tcplife, which does what netwatch does not do half of.
+struct Peer(Child);
+
+impl Peer {
+    fn start() -> Result<Option<Self>> {
+        let Some(path) = peer("tcplife") else { return Ok(None) };
+        let mut command = Command::new(path);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let peer = Self(child.context("cannot start tcplife")?);
+        // Its programs run from here on: they are seen at work, or it is of no use.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while programs(peer.0.id()).is_ok_and(|(_, runs)| runs == 0) && Instant::now() < deadline {
+            Load::calm(Duration::from_millis(50), 100)?;
+        }
+        Ok(Some(peer))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The kernel's time for a connection, both ends, all records.
+pub(super) fn kernel_time(bench: &Bench, table: &mut Table) -> Result<()> {
+    let _counting = Counting::begin()?;
+    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        let log = Log::start(&bench.netwatch, &["watch", "--json", "--no-seed", "--event", "listen"])?;
+        own.push(nanoseconds(log.pid(), bench.length)?);
+        log.finish()?;
+        if bench.peers
+            && let Some(peer) = Peer::start()?
+        {
+            theirs.push(nanoseconds(peer.0.id(), bench.length)?);
+        }
+    }
+    let own = median(own);
+    table.figure("kernel time a connection", own, "ns");
+    if theirs.is_empty() {
+        table.skipped("kernel time a connection, tcplife", "it is not here");
+        return Ok(());
+    }
+    let theirs = median(theirs);
+    table.figure("kernel time a connection, tcplife", theirs, "ns");
+    table.goal("kernel time, of tcplife's", own / theirs, "times", Goal::AtMost(0.1));
+    Ok(())
+}
+
+fn nanoseconds(pid: u32, length: Duration) -> Result<f64> {
+    let (before, _) = programs(pid)?;
+    let load = Load::flood(length)?;
+    let (after, _) = programs(pid)?;
+    Ok((after - before) as f64 / load.connections.max(1) as f64)
+}
+
+/// How much of the rate is left.
+pub(super) fn rate(bench: &Bench, table: &mut Table) -> Result<()> {
+    let (mut alone, mut watched, mut printed, mut peered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        alone.push(Load::flood(bench.length)?.rate() as f64);
+        for (arguments, rates) in [(&["--event", "listen"][..], &mut watched), (&[], &mut printed)] {
+            let log = Log::start(&bench.netwatch, &[&["watch", "--json", "--no-seed"], arguments].concat())?;
+            rates.push(Load::flood(bench.length)?.rate() as f64);
+            log.finish()?;
+        }
+        if bench.peers
+            && let Some(_peer) = Peer::start()?
+        {
+            peered.push(Load::flood(bench.length)?.rate() as f64);
+        }
+    }
+    let alone = median(alone);
+    let lost = |rates: Vec<f64>| 1.0 - median(rates) / alone;
+    table.figure("connections a second on loopback", alone, "/s");
+    let (watched, printed) = (lost(watched), lost(printed));
+    table.figure("of which are lost to watch, nothing printed", watched * 100.0, "%");
+    table.figure("of which are lost to watch, all printed and read", printed * 100.0, "%");
+    if peered.is_empty() {
+        table.skipped("of which are lost to tcplife", "it is not here");
+        return Ok(());
+    }
+    let peered = lost(peered);
+    table.figure("of which are lost to tcplife", peered * 100.0, "%");
+    table.goal("rate lost to watch, of what tcplife takes", watched / peered, "times", Goal::AtMost(0.5));
+    Ok(())
+}
+
+/// Records that are lost with the default settings.
+pub(super) fn loss(bench: &Bench, table: &mut Table) -> Result<()> {
+    let mut lost = 0;
+    for _ in 0..RUNS {
+        let log = Log::start(&bench.netwatch, &["watch", "--json", "--no-seed"])?;
+        Load::flood(bench.length)?;
+        lost += log.finish()?.lost();
+    }
+    table.goal(format!("records lost in {RUNS} floods"), lost as f64, "records", Goal::AtMost(0.0));
+    Ok(())
+}
