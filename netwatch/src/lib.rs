@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod decode;
 pub mod ends;
+pub mod errno;
 pub mod escape;
 pub mod filter;
 pub mod forensics;
@@ -26,6 +27,6 @@ pub mod process;
 pub mod seeding;
 pub mod services;
 pub mod snapshot;
-
+pub mod store;
 pub mod tracker;
 pub mod where_it_runs;

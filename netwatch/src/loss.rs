@@ -11,9 +11,14 @@ pub enum LossReason {
     Undecodable,
     /// Whoever reads the output was too slow.
     Stdout,
+    /// The store was too slow, or took nothing for a while.
+    Store,
 }
 
 impl LossReason {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store];
+
     /// As it is spelled outside.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -21,6 +26,7 @@ impl LossReason {
             Self::Ring => "ring",
             Self::Undecodable => "undecodable",
             Self::Stdout => "stdout",
+            Self::Store => "store",
         }
     }
 }

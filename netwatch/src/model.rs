@@ -216,7 +216,7 @@ impl Serialize for ProcessKey {
 }
 
 /// What became of the file that a process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExeState {
     /// It is where it was.

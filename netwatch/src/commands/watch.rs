@@ -94,7 +94,7 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
         looks.note(agent.taken() != before);
         if tick {
             match agent.tick(&mut events) {
-                Ok(losses) => losses.iter().try_for_each(|loss| log.loss(loss))?,
+                Ok(losses) => losses.iter().try_for_each(|loss| log.loss(jiff::Timestamp::now(), loss))?,
                 Err(error) => {
                     complain(&format!("a look at the host failed, it will be tried again: {error:#}"));
                 }
@@ -108,7 +108,7 @@ async fn watch(options: WatchOptions) -> Result<ExitCode> {
     // Which detaches the probes, before the reader is waited for.
     let losses = agent.finish(&mut events)?;
     tell(&mut events, &mut log)?;
-    losses.iter().try_for_each(|loss| log.loss(loss))?;
+    losses.iter().try_for_each(|loss| log.loss(jiff::Timestamp::now(), loss))?;
     log.finish().map_or_else(closed, |()| Ok(ExitCode::SUCCESS))
 }
 
@@ -144,6 +144,7 @@ fn begin(agent: &Agent, started: &Started, seeds: bool, log: &mut Log) -> Result
 }
 
 fn tell(events: &mut Vec<crate::tracker::ConnectionEvent>, log: &mut Log) -> Result<()> {
+    log.begin();
     for event in events.drain(..) {
         log.connection(&event)?;
     }

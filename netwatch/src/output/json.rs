@@ -6,7 +6,6 @@ use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -16,6 +15,8 @@ use crate::loss::Loss;
 use crate::model::{Endpoint, Family, Proto, Via};
 use crate::origin::{Origin, responder};
 use crate::process::Actor;
+use crate::process::found::Looks;
+use crate::process::signs::{self, Sign};
 use crate::process::view::BootClock;
 use crate::services::Services;
 use crate::tracker::{ClosedBy, ConnectionEvent, EndId, Party, ProcessBasis};
@@ -29,15 +30,14 @@ pub(super) struct Json {
 }
 
 impl Json {
-    pub(super) fn new(clock: BootClock) -> Self {
-        Self { processes: ProcessObjects::new(clock), boot: boot() }
+    /// `clock` tells when processes started.
+    pub(super) fn new(clock: BootClock, looks: Looks) -> Self {
+        Self { processes: ProcessObjects::new(clock, looks), boot: boot() }
     }
-}
 
-impl Json {
     /// For what happened in another boot, or by another clock.
     pub(super) fn of(clock: BootClock, boot: &str) -> Self {
-        Self { processes: ProcessObjects::new(clock), boot: boot.to_owned() }
+        Self { processes: ProcessObjects::new(clock, Looks::default()), boot: boot.to_owned() }
     }
 
     /// A connection by itself: an event's object without what numbers the lines of a log.
@@ -127,6 +127,9 @@ struct ConnectionLine<'a> {
     via: Option<Via>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     repaired: bool,
+    /// What speaks against a listener; a process has its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signs: Vec<Sign>,
 }
 
 #[derive(Serialize)]
@@ -201,7 +204,7 @@ impl Json {
             process_basis: end.process_basis,
             listener: self.party(end.listener.as_ref())?,
             peer: self.party(end.peer.as_ref())?,
-            errno: end.errno.map(errno),
+            errno: end.errno.map(crate::errno::name),
             handshake_us: end.handshake.map(microseconds),
             duration_us: end.duration.map(microseconds),
             bytes_sent: end.bytes.map(|bytes| bytes.sent),
@@ -209,6 +212,7 @@ impl Json {
             closed_by: end.closed_by,
             via: end.via,
             repaired: event.repaired,
+            signs: signs::of_end(end).collect(),
         })
     }
 
@@ -228,12 +232,4 @@ impl Json {
 
 fn microseconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1000
-}
-
-/// `ECONNREFUSED`; a number that has no name stays one.
-pub(super) fn errno(number: i32) -> Cow<'static, str> {
-    match Errno::from_raw(number) {
-        Errno::UnknownErrno => number.to_string().into(),
-        known => format!("{known:?}").into(),
-    }
 }

@@ -2,6 +2,7 @@
 //! agent wait.
 
 mod json;
+mod printer;
 mod process;
 mod sink;
 mod text;
@@ -12,10 +13,12 @@ use std::io::{self, Write};
 use crate::filter::Filter;
 use crate::kernel::Coverage;
 use crate::loss::{Loss, LossReason};
+use crate::process::found::Looks;
 use crate::process::view::BootClock;
 use crate::tracker::ConnectionEvent;
 
 pub(crate) use json::boot;
+pub use printer::Printer;
 pub use sink::{Sink, SinkError};
 
 /// How lines are spelled.
@@ -61,6 +64,7 @@ pub struct Log {
     sink: Sink,
     filter: Filter,
     clock: BootClock,
+    looks: Looks,
     seq: u64,
     /// Lines after `ready`.
     printed: u64,
@@ -88,16 +92,29 @@ impl Log {
     /// # Errors
     /// Where the thread cannot be started or the clock cannot be read.
     pub fn new(options: LogOptions, out: impl Write + Send + 'static) -> io::Result<Self> {
-        let clock = BootClock::now()?;
+        Self::beside(options, BootClock::now()?, Looks::default(), out)
+    }
+
+    /// The same, to tell times by `clock` and what became of programs by `looks`, as somebody else does.
+    ///
+    /// # Errors
+    /// As [`Log::new`].
+    pub fn beside(
+        options: LogOptions,
+        clock: BootClock,
+        looks: Looks,
+        out: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let spell: Box<dyn Spell> = match options.format {
-            Format::Json => Box::new(json::Json::new(clock)),
-            Format::Text => Box::new(text::Text::new(options.colour)),
+            Format::Json => Box::new(json::Json::new(clock, looks.clone())),
+            Format::Text => Box::new(text::Text::new(options.colour, looks.clone())),
         };
         Ok(Self {
             spell,
             sink: Sink::new(out)?,
             filter: options.filter,
             clock,
+            looks,
             seq: 0,
             printed: 0,
             limit: options.limit,
@@ -131,11 +148,16 @@ impl Log {
         self.line(time, &Line::Connection(event))
     }
 
-    /// What was lost. No filter hides that.
+    /// Something is about to be told: time goes on for what is known of programs.
+    pub fn begin(&self) {
+        self.looks.refresh();
+    }
+
+    /// What was lost, as was noticed at `time`. No filter hides that.
     ///
     /// # Errors
     /// As [`Log::ready`].
-    pub fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+    pub fn loss(&mut self, time: jiff::Timestamp, loss: &Loss) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
         }
@@ -144,7 +166,7 @@ impl Log {
             return Ok(());
         }
         self.printed += 1;
-        self.line(jiff::Timestamp::now(), &Line::Loss(loss))
+        self.line(time, &Line::Loss(loss))
     }
 
     /// Tells what the reader was too slow for, once it reads again.
@@ -172,14 +194,19 @@ impl Log {
         self.sink.flush();
     }
 
-    /// Follows the wall clock where it was set. Process starts keep the reading of the beginning: a process
+    /// Follows the wall clock where it was set; returns it. Process starts keep the reading of the beginning: a process
     /// has but one.
     ///
     /// # Errors
     /// Where the clock cannot be read.
-    pub fn follow_clock(&mut self) -> io::Result<()> {
+    pub fn follow_clock(&mut self) -> io::Result<BootClock> {
         self.clock = self.clock.corrected()?;
-        Ok(())
+        Ok(self.clock)
+    }
+
+    /// Follows somebody else's clock.
+    pub fn set_clock(&mut self, clock: BootClock) {
+        self.clock = clock;
     }
 
     /// The writer, to wait for.

@@ -9,14 +9,15 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::json::errno;
 use super::{Line, Ready, Spell};
-use crate::escape;
 use crate::loss::{Loss, LossReason};
 use crate::origin::{Confidence, Side, responder};
 use crate::process::Actor;
+use crate::process::found::Looks;
+use crate::process::signs::{self, Sign};
 use crate::services::Services;
 use crate::tracker::{ConnectionEvent, End, Kind};
+use crate::{errno, escape};
 
 /// Widths of the columns where nothing is longer: most names, IPv4 addresses with their ports.
 const EVENT: usize = 8;
@@ -25,19 +26,28 @@ const ADDRESS: usize = 21;
 
 pub(super) struct Text {
     colour: bool,
+    /// With the date before the time.
+    dated: bool,
     zone: TimeZone,
+    looks: Looks,
 }
 
 impl Text {
-    pub(super) fn new(colour: bool) -> Self {
-        Self { colour, zone: TimeZone::system() }
+    pub(super) fn new(colour: bool, looks: Looks) -> Self {
+        Self { colour, dated: false, zone: TimeZone::system(), looks }
+    }
+
+    /// For what happened on several days.
+    pub(super) fn dated(colour: bool) -> Self {
+        Self { dated: true, ..Self::new(colour, Looks::default()) }
     }
 }
 
 impl Spell for Text {
     fn spell(&mut self, _seq: u64, time: Timestamp, line: &Line<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         let time = time.to_zoned_datetime(self.zone.clone());
-        write!(out, "{} ", time.strftime("%H:%M:%S.%6f"))?;
+        let form = if self.dated { "%F %H:%M:%S.%6f" } else { "%H:%M:%S.%6f" };
+        write!(out, "{} ", time.strftime(form))?;
         match line {
             Line::Ready(Ready { coverage, seeded }) => {
                 let event = self.event("ready", Style::new());
@@ -71,6 +81,7 @@ impl Spell for Text {
                     who(end.process.as_ref())
                 )?;
                 out.write_all(sentence(event).trim_end().as_bytes())?;
+                self.signs(end, out)?;
             }
         }
         out.push(b'\n');
@@ -79,6 +90,19 @@ impl Spell for Text {
 }
 
 impl Text {
+    /// What speaks against the process here, or against the listener.
+    fn signs(&self, end: &End, out: &mut Vec<u8>) -> io::Result<()> {
+        let process = end.process.as_ref().map(|actor| &actor.process);
+        let of_process = process.map(|process| signs::of_process(process, self.looks.of(process)));
+        let all: Vec<_> =
+            of_process.into_iter().flatten().chain(signs::of_end(end)).map(Sign::text).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let style = if self.colour { AnsiColor::Red.on_default().bold() } else { Style::new() };
+        write!(out, "  {style}! {}{style:#}", all.join(", "))
+    }
+
     fn event(&self, name: &str, style: Style) -> String {
         if self.colour { format!("{style}{name:<EVENT$}{style:#}") } else { format!("{name:<EVENT$}") }
     }
@@ -90,6 +114,7 @@ fn lost(loss: &Loss) -> String {
         LossReason::Ring => ("the ring was full", "; the table will be read again and repaired"),
         LossReason::Undecodable => ("they made no sense", ""),
         LossReason::Stdout => ("the reader was too slow", ""),
+        LossReason::Store => ("the store was too slow or took nothing", ""),
     };
     format!("{} records are missing, {why}: {}{then}", loss.count(), kinds.join(", "))
 }
@@ -136,7 +161,7 @@ fn sentence(event: &ConnectionEvent) -> String {
     if event.kind == Kind::Fail
         && let Some(number) = end.errno
     {
-        let _ = write!(out, "; {}", errno(number));
+        let _ = write!(out, "; {}", errno::name(number));
     }
     if event.kind == Kind::State {
         let _ = write!(out, "; {}", end.state.name());

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use crate::model::{Image, ProcessKey};
 
+pub mod found;
+pub mod signs;
 pub mod table;
 pub mod view;
 
+pub use found::Found;
 pub use table::ProcessTable;
 
 /// A process as it was at one moment: a later exec or a new name makes another value, so whoever keeps
@@ -39,6 +42,9 @@ pub struct Process {
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
     /// process was first looked at.
     pub parent: Option<Arc<Self>>,
+    /// What was found out about its program when this was recorded; `None` of a process that was not read from the
+    /// store, and of one that was recorded for its children only.
+    pub found: Option<Found>,
     /// Ancestors above.
     depth: u32,
 }
@@ -64,6 +70,33 @@ impl Process {
     /// Nearest first.
     pub fn ancestors(&self) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::successors(self.parent.as_ref(), |process| process.parent.as_ref())
+    }
+
+    /// As it was, with a parent of its own: for whoever reads a process from where it was written down.
+    #[must_use]
+    pub fn child_of(self, parent: Option<&Arc<Self>>) -> Self {
+        self.under(parent)
+    }
+
+    /// Nothing but who it is.
+    #[must_use]
+    pub fn bare(key: ProcessKey, comm: Arc<str>) -> Self {
+        Self {
+            key,
+            ppid: 0,
+            comm,
+            uid: 0,
+            auid: None,
+            image: Image::unknown(),
+            cgroup_id: 0,
+            cgroup: "/".into(),
+            kernel: false,
+            birth: None,
+            stdio: [0; 3],
+            parent: None,
+            found: None,
+            depth: 0,
+        }
     }
 
     /// Puts `self` under `parent`. A line that grew too long loses its far half.
@@ -107,21 +140,9 @@ pub(crate) mod tests {
 
     /// A process of which nothing matters but who it is.
     pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
-        let process = Process {
-            key: ProcessKey::from_ticks(pid, u64::from(pid)),
-            ppid: parent.map_or(0, |parent| parent.key.pid),
-            comm: format!("p{pid}").into(),
-            uid: 0,
-            auid: None,
-            image: Image::unknown(),
-            cgroup_id: 0,
-            cgroup: "/".into(),
-            kernel: false,
-            birth: None,
-            stdio: [0; 3],
-            parent: None,
-            depth: 0,
-        };
+        let key = ProcessKey::from_ticks(pid, u64::from(pid));
+        let bare = Process::bare(key, format!("p{pid}").into());
+        let process = Process { ppid: parent.map_or(0, |parent| parent.key.pid), ..bare };
         Arc::new(process.under(parent))
     }
 

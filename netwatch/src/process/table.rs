@@ -100,6 +100,7 @@ impl ProcessTable {
             birth: known.and_then(|known| known.birth),
             stdio: known.map_or(row.stdio, |known| known.stdio),
             parent: None,
+            found: None,
             depth: 0,
         };
         let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
@@ -292,6 +293,7 @@ impl ProcessTable {
             birth: None,
             stdio: [0; 3],
             parent: None,
+            found: None,
             depth: 0,
         }
     }

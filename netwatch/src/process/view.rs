@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use nix::unistd::{Uid, User};
 use serde::{Serialize, Serializer};
 
-use super::Actor;
+use super::signs::{self, Sign};
+use super::{Actor, Found};
 use crate::model::{ExeState, ProcessKey};
 use crate::where_it_runs;
 
@@ -52,6 +53,9 @@ pub struct ProcessView<'a> {
     pub unit: Option<Cow<'a, str>>,
     /// It is a kernel thread.
     pub kernel: bool,
+    /// What speaks against it; absent where nothing does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signs: Vec<Sign>,
     /// Nearest first.
     pub ancestors: Vec<AncestorView<'a>>,
 }
@@ -83,8 +87,8 @@ impl Viewer {
         Self { clock, users: Users::default() }
     }
 
-    /// The object of a process, with what became of its file by now.
-    pub fn view<'a>(&mut self, actor: &'a Actor, exe_state: ExeState) -> ProcessView<'a> {
+    /// The object of a process, with what was found to have become of its file.
+    pub fn view<'a>(&mut self, actor: &'a Actor, found: Found) -> ProcessView<'a> {
         let process = &actor.process;
         let place = where_it_runs::of_cgroup(&process.cgroup);
         ProcessView {
@@ -95,7 +99,7 @@ impl Viewer {
             comm: &process.comm,
             thread: actor.thread.as_deref(),
             exe: process.image.exe.as_deref(),
-            exe_state,
+            exe_state: found.exe_state,
             args: &process.image.args,
             uid: process.uid,
             user: self.users.name(process.uid),
@@ -105,6 +109,7 @@ impl Viewer {
             container: place.container,
             unit: place.unit.map(Into::into),
             kernel: process.kernel,
+            signs: signs::of_process(process, found).collect(),
             ancestors: process
                 .ancestors()
                 .map(|ancestor| AncestorView {
@@ -128,7 +133,7 @@ fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::
 
 /// Turns nanoseconds since boot into times of day. One reading of the clocks serves a whole run: two
 /// readings differ by some nanoseconds, and a process has but one start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootClock {
     boot: i128,
 }
@@ -156,6 +161,18 @@ impl BootClock {
         const SET: u128 = 1_000_000;
         let now = Self::now()?;
         Ok(if now.boot.abs_diff(self.boot) > SET { now } else { self })
+    }
+
+    /// A reading that was written down: when the system booted, nanoseconds since the epoch.
+    #[must_use]
+    pub fn of_boot(boot: i64) -> Self {
+        Self { boot: boot.into() }
+    }
+
+    /// When the system booted by this reading, nanoseconds since the epoch; `None` beyond the year 2262.
+    #[must_use]
+    pub fn boot(&self) -> Option<i64> {
+        self.boot.try_into().ok()
     }
 
     /// `None` where the result is no date.
@@ -206,6 +223,7 @@ mod tests {
             container: None,
             unit: None,
             kernel: false,
+            signs: Vec::new(),
             ancestors: vec![AncestorView {
                 pid: 1,
                 key: ProcessKey { pid: 1, start: 0 },

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Look, Row, state_name};
 use crate::model::{Endpoint, Family, Proto};
 use crate::origin::{Origin, responder};
+use crate::process::Found;
 use crate::process::view::{BootClock, ProcessView, Viewer};
 use crate::process::{Actor, ProcessTable};
 use crate::services::Services;
@@ -50,7 +51,8 @@ pub(super) fn write(rows: &[Row<'_>], look: &Look, out: &mut impl Write) -> io::
         let actors = [row.process, row.initiator].map(actor);
         let [process, initiator] = actors.each_ref().map(|actor| {
             let actor = actor.as_ref()?;
-            Some(viewer.view(actor, actor.process.image.exe_state))
+            let exe_state = actor.process.image.exe_state;
+            Some(viewer.view(actor, Found { exe_state, world_writable: false }))
         });
         let line = line(row, look, process, initiator);
         serde_json::to_writer(&mut *out, &line)?;

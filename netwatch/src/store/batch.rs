@@ -1,0 +1,100 @@
+//! What is written at once: rows of every table, counted and hashed as they go in, and the batch that covers them.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection};
+
+use super::StoreError;
+use super::chain::{Contents, Link, Table};
+
+/// The greatest id of each table, and of the batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) tables: [i64; Table::COUNT],
+    pub(super) batch: i64,
+}
+
+/// A batch in the making, in a transaction that is open.
+pub(super) struct Batch<'c> {
+    db: &'c Connection,
+    inserts: Vec<CachedStatement<'c>>,
+    contents: Contents,
+    before: Ids,
+    ids: Ids,
+    segment: i64,
+}
+
+impl<'c> Batch<'c> {
+    pub(super) fn new(db: &'c Connection, ids: Ids, segment: i64) -> Result<Self, StoreError> {
+        let inserts = Table::ALL.iter().map(|table| db.prepare_cached(&table.insert()));
+        let inserts = inserts.collect::<Result<_, _>>()?;
+        Ok(Self { db, inserts, contents: Contents::new(), before: ids, ids, segment })
+    }
+
+    /// The one that rows are written into.
+    pub(super) fn segment(&self) -> i64 {
+        self.segment
+    }
+
+    /// From now on rows go into this one.
+    pub(super) fn begin_segment(&mut self, segment: i64) {
+        self.segment = segment;
+    }
+
+    /// The id that the next row of a table gets.
+    pub(super) fn next_id(&self, table: Table) -> i64 {
+        self.ids.tables.get(table as usize).map_or(1, |id| id + 1)
+    }
+
+    /// Rows of a table so far.
+    pub(super) fn rows(&self, table: Table) -> i64 {
+        let at = |ids: &Ids| ids.tables.get(table as usize).copied().unwrap_or(0);
+        at(&self.ids) - at(&self.before)
+    }
+
+    /// Writes a row; its id is [`Batch::next_id`].
+    pub(super) fn insert(&mut self, table: Table, values: &[ValueRef<'_>]) -> Result<(), StoreError> {
+        if let Some(statement) = self.inserts.get_mut(table as usize) {
+            for (index, value) in values.iter().enumerate() {
+                statement.raw_bind_parameter(index + 1, ToSqlOutput::Borrowed(*value))?;
+            }
+            statement.raw_execute()?;
+        }
+        self.contents.row(table, values.iter().copied());
+        if let Some(id) = self.ids.tables.get_mut(table as usize) {
+            *id += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the batch itself, at `ts`, nanoseconds since the epoch. Returns what the next one needs.
+    pub(super) fn seal(self, ts: i64, previous: &Link) -> Result<(Ids, Link), StoreError> {
+        let ids = Ids { batch: self.ids.batch + 1, ..self.ids };
+        let mut columns = vec![ids.batch, self.segment, ts];
+        for (before, after) in self.before.tables.iter().zip(ids.tables) {
+            columns.extend([before + 1, after]);
+        }
+        let link = self.contents.link(previous, &columns);
+        let mut insert = self.db.prepare_cached(&insert_batch())?;
+        for (index, column) in columns.iter().enumerate() {
+            insert.raw_bind_parameter(index + 1, column)?;
+        }
+        insert.raw_bind_parameter(columns.len() + 1, link.bytes())?;
+        insert.raw_execute()?;
+        Ok((ids, link))
+    }
+}
+
+/// The columns of a batch that its hash is over, in their order.
+pub(super) fn batch_columns() -> Vec<String> {
+    let ranges = Table::ALL.iter().flat_map(|table| {
+        let name = table.name();
+        [format!("{name}_from"), format!("{name}_to")]
+    });
+    ["id", "segment", "ts"].into_iter().map(str::to_owned).chain(ranges).collect()
+}
+
+fn insert_batch() -> String {
+    let columns = batch_columns();
+    let marks = vec!["?"; columns.len() + 1].join(",");
+    format!("INSERT INTO batch ({}, hash) VALUES ({marks})", columns.join(","))
+}

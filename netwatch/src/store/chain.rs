@@ -1,0 +1,259 @@
+//! The chain: what a row is hashed as, and what a batch is. Pure.
+//!
+//! The hash of a batch is BLAKE3 over the hash before it, the batch's own columns but the hash, and one hash for each
+//! table, over the batch's rows of that, in the order of their ids. A value goes in with its type and its length, so
+//! that no two rows of values look alike.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rusqlite::types::ValueRef;
+
+use super::rows::COLUMNS;
+
+/// A table with rows of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Segment,
+    Image,
+    Process,
+    Connection,
+    Loss,
+    Stopped,
+    Pruned,
+}
+
+impl Table {
+    /// In the order of a batch's columns.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Segment,
+        Self::Image,
+        Self::Process,
+        Self::Connection,
+        Self::Loss,
+        Self::Stopped,
+        Self::Pruned,
+    ];
+
+    pub(super) const COUNT: usize = Self::ALL.len();
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Image => "image",
+            Self::Process => "process",
+            Self::Connection => "connection",
+            Self::Loss => "loss",
+            Self::Stopped => "stopped",
+            Self::Pruned => "pruned",
+        }
+    }
+
+    /// Its columns, `id` first.
+    pub(super) fn columns(self) -> Vec<&'static str> {
+        match self {
+            Self::Segment => {
+                vec![
+                    "id",
+                    "run",
+                    "boot",
+                    "started",
+                    "clock",
+                    "run_clock",
+                    "version",
+                    "kernel",
+                    "hostname",
+                    "filter",
+                ]
+            }
+            Self::Image => vec!["id", "segment", "exe", "exe_state", "dev", "ino", "mntns", "args"],
+            Self::Process => vec![
+                "id",
+                "segment",
+                "ts",
+                "pid",
+                "start",
+                "tid",
+                "thread",
+                "comm",
+                "uid",
+                "auid",
+                "ppid",
+                "cgroup_id",
+                "cgroup",
+                "kernel",
+                "image",
+                "parent",
+                "birth",
+                "cause",
+                "stdin",
+                "stdout",
+                "stderr",
+                "exe_state",
+                "signs",
+            ],
+            Self::Connection => {
+                let head = ["id", "segment", "cookie", "began", "ts", "events"];
+                head.into_iter().chain(COLUMNS).chain(["signs", "odd"]).collect()
+            }
+            Self::Loss => vec!["id", "segment", "ts", "reason", "kind", "count"],
+            Self::Stopped => vec!["id", "segment", "ts"],
+            Self::Pruned => vec!["id", "segment", "ts", "through_segment", "through_batch", "hash"],
+        }
+    }
+
+    pub(super) fn insert(self) -> String {
+        let columns = self.columns();
+        let marks = vec!["?"; columns.len()].join(",");
+        format!("INSERT INTO {} ({}) VALUES ({marks})", self.name(), columns.join(","))
+    }
+
+    pub(super) fn select(self) -> String {
+        format!("SELECT {} FROM {}", self.columns().join(","), self.name())
+    }
+}
+
+/// A link of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link(pub(super) blake3::Hash);
+
+impl Link {
+    /// Before the first batch.
+    pub(super) const NONE: Self = Self(blake3::Hash::from_bytes([0; blake3::OUT_LEN]));
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// `None` for what is no hash.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        blake3::Hash::from_slice(bytes).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Link {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hash = blake3::Hash::from_hex(text.trim());
+        hash.map(Self)
+            .map_err(|_| "not a link of the chain: 64 hexadecimal digits, as `verify --anchor` prints them")
+    }
+}
+
+/// Hashes what is in a batch, table by table.
+pub(super) struct Contents {
+    tables: [blake3::Hasher; Table::COUNT],
+    row: Vec<u8>,
+}
+
+impl Contents {
+    pub(super) fn new() -> Self {
+        Self { tables: std::array::from_fn(|_| blake3::Hasher::new()), row: Vec::new() }
+    }
+
+    /// Takes in the next row of a table.
+    pub(super) fn row<'a>(&mut self, table: Table, values: impl Iterator<Item = ValueRef<'a>>) {
+        self.row.clear();
+        values.for_each(|value| spell(value, &mut self.row));
+        let length = self.row.len() as u64;
+        if let Some(hasher) = self.tables.get_mut(table as usize) {
+            hasher.update(&length.to_le_bytes());
+            hasher.update(&self.row);
+        }
+    }
+
+    /// The link of the batch with these contents and these columns of its own, behind `previous`.
+    pub(super) fn link(&self, previous: &Link, columns: &[i64]) -> Link {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(previous.bytes());
+        for column in columns {
+            hasher.update(&column.to_le_bytes());
+        }
+        for table in &self.tables {
+            hasher.update(table.finalize().as_bytes());
+        }
+        Link(hasher.finalize())
+    }
+}
+
+fn spell(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    let (tag, bytes): (u8, &[u8]) = match value {
+        ValueRef::Null => (0, &[]),
+        ValueRef::Integer(number) => {
+            out.push(1);
+            out.extend_from_slice(&number.to_le_bytes());
+            return;
+        }
+        ValueRef::Real(number) => {
+            out.push(2);
+            out.extend_from_slice(&number.to_le_bytes());
+            return;
+        }
+        ValueRef::Text(text) => (3, text),
+        ValueRef::Blob(blob) => (4, blob),
+    };
+    out.push(tag);
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(rows: &[(Table, Vec<ValueRef<'_>>)], columns: &[i64]) -> Link {
+        let mut contents = Contents::new();
+        for (table, values) in rows {
+            contents.row(*table, values.iter().copied());
+        }
+        contents.link(&Link::NONE, columns)
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_link() {
+        use ValueRef::{Blob, Integer, Null, Text};
+        let links = [
+            link(&[], &[1]),
+            link(&[], &[2]),
+            link(&[], &[1, 0]),
+            link(&[(Table::Loss, vec![])], &[1]),
+            link(&[(Table::Loss, vec![Null])], &[1]),
+            link(&[(Table::Image, vec![Null])], &[1]),
+            link(&[(Table::Loss, vec![Text(b"")])], &[1]),
+            link(&[(Table::Loss, vec![Blob(b"")])], &[1]),
+            link(&[(Table::Loss, vec![Integer(0)])], &[1]),
+            link(&[(Table::Loss, vec![Text(b"a"), Text(b"bc")])], &[1]),
+            link(&[(Table::Loss, vec![Text(b"ab"), Text(b"c")])], &[1]),
+            link(&[(Table::Loss, vec![Text(b"ab")]), (Table::Loss, vec![Text(b"c")])], &[1]),
+            link(&[(Table::Loss, vec![Text(b"ab")]), (Table::Image, vec![Text(b"c")])], &[1]),
+        ];
+        for (n, one) in links.iter().enumerate() {
+            assert!(links.iter().skip(n + 1).all(|other| other != one), "{n}");
+        }
+    }
+
+    #[test]
+    fn links_are_read_as_they_are_printed() {
+        let one = link(&[], &[7]);
+        assert_eq!(one.to_string().parse(), Ok(one));
+        assert_eq!(Link::from_bytes(one.bytes()), Some(one));
+        assert!("abc".parse::<Link>().is_err() && Link::from_bytes(b"abc").is_none());
+    }
+
+    #[test]
+    fn a_table_has_the_columns_of_the_schema() {
+        let schema = rusqlite::Connection::open_in_memory().unwrap();
+        schema.execute_batch(include_str!("schema.sql")).unwrap();
+        for table in Table::ALL {
+            let statement = schema.prepare(&format!("SELECT * FROM {}", table.name())).unwrap();
+            assert_eq!(statement.column_names().collect::<Vec<_>>(), table.columns(), "{table:?}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One writer at a time: a lock on the database file itself, so that whatever name leads there, it is the same lock.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use libc::{major, minor};
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+
+/// Takes the lock, for as long as `file` is open. SQLite's own locks on it are of another kind, and go when a
+/// descriptor of the file is closed: so this one must outlive the connection.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
+    match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = holder(file).unwrap_or_else(|| "another process".into());
+            Err(StoreError::Held { path: path.to_owned(), holder })
+        }
+        Err(error) => Err(StoreError::Open { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+/// Who has the lock, as `comm[pid]`. `None` where it cannot be told: in another pid namespace, say.
+fn holder(file: &File) -> Option<String> {
+    let file = file.metadata().ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let pid = locks.lines().find_map(|line| pid_of(line, file.dev(), file.ino()))?;
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let comm = crate::escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm));
+    Some(format!("{}[{pid}]", crate::escape::terminal(&comm)))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 708 fd:01:1234 0 EOF`, as in proc_locks(5).
+fn pid_of(line: &str, dev: u64, ino: u64) -> Option<u32> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    if words.next()? != "FLOCK" {
+        return None;
+    }
+    let pid = words.nth(2)?;
+    let file = format!("{:02x}:{:02x}:{ino}", major(dev), minor(dev));
+    if words.next()? != file { None } else { pid.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_the_lock_is_found() {
+        let line = "1: FLOCK  ADVISORY  WRITE 708 fd:01:1234 0 EOF";
+        let dev = libc::makedev(0xfd, 1);
+        assert_eq!(pid_of(line, dev, 1234), Some(708));
+        assert_eq!(pid_of(line, dev, 1235), None);
+        assert_eq!(pid_of("2: POSIX  ADVISORY  WRITE 708 fd:01:1234 0 EOF", dev, 1234), None);
+        assert_eq!(pid_of("3: -> FLOCK", dev, 1234), None);
+        assert_eq!(pid_of("", dev, 1234), None);
+    }
+
+    #[test]
+    fn a_second_is_told_who_holds_it() {
+        let folder = std::env::temp_dir().join(format!("netwatch-lock-{}", std::process::id()));
+        let (first, second) = (File::create(&folder).unwrap(), File::open(&folder).unwrap());
+        lock(&first, &folder).unwrap();
+        let told = lock(&second, &folder).unwrap_err().to_string();
+        fs::remove_file(&folder).unwrap();
+        assert!(told.contains(&format!("[{}]", std::process::id())), "{told}");
+    }
+}

@@ -1,0 +1,234 @@
+//! Processes and their programs as rows, each state of one once in a segment. First by where it lies in memory, which
+//! for most events is enough; then by what it says.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+
+use super::batch::Batch;
+use super::chain::Table;
+use super::{StoreError, words};
+use crate::hash::Map;
+use crate::model::Image;
+use crate::process::{Actor, Found, Process, signs};
+
+/// Rows of what was written in this segment.
+#[derive(Default)]
+pub(super) struct Interner {
+    /// By address; what is kept in there keeps the address from being used again.
+    actors: Map<(usize, u32, Option<Found>), (Actor, i64)>,
+    images: Map<usize, (Arc<Image>, i64)>,
+    by_content: Map<Digest, i64>,
+}
+
+/// Enough of a hash that two rows are the same where it is.
+type Digest = [u8; 16];
+
+/// More processes are not held in memory; of these, rows are found by what they say.
+const MOST_HELD: usize = 8192;
+
+/// More rows are not remembered: the next that are the same are written once more, which costs room and no more.
+const MOST_REMEMBERED: usize = 1 << 17;
+
+impl Interner {
+    /// Forgets all: a new segment, or rows that were never committed.
+    pub(super) fn clear(&mut self) {
+        self.actors.clear();
+        self.images.clear();
+        self.by_content.clear();
+    }
+
+    /// The row of `actor`, of whose program this was `found`; written where it is new. `ts`: now, nanoseconds since
+    /// the epoch.
+    pub(super) fn actor(
+        &mut self,
+        actor: &Actor,
+        found: Option<Found>,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<i64, StoreError> {
+        if let Some(row) = self.known(actor, found) {
+            return Ok(row);
+        }
+        // From the farthest that is not known to the nearest.
+        let mut above = None;
+        let mut unknown = Vec::new();
+        for parent in actor.process.ancestors() {
+            let parent = Actor::leader(parent.clone());
+            above = self.known(&parent, None);
+            if above.is_some() {
+                break;
+            }
+            unknown.push(parent);
+        }
+        for parent in unknown.iter().rev() {
+            above = Some(self.write(parent, None, above, ts, batch)?);
+        }
+        self.write(actor, found, above, ts, batch)
+    }
+
+    fn known(&self, actor: &Actor, found: Option<Found>) -> Option<i64> {
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid, found);
+        let (known, row) = self.actors.get(&key)?;
+        (known.thread == actor.thread).then_some(*row)
+    }
+
+    fn write(
+        &mut self,
+        actor: &Actor,
+        found: Option<Found>,
+        parent: Option<i64>,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<i64, StoreError> {
+        let image = self.image(&actor.process.image, batch)?;
+        let row = self.row(Table::Process, batch, |values| {
+            process_values(actor, found, image, parent, ts, values);
+        })?;
+        if self.actors.len() >= MOST_HELD {
+            self.actors.clear();
+        }
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid, found);
+        self.actors.insert(key, (actor.clone(), row));
+        Ok(row)
+    }
+
+    fn image(&mut self, image: &Arc<Image>, batch: &mut Batch<'_>) -> Result<i64, StoreError> {
+        let key = Arc::as_ptr(image).addr();
+        if let Some((_, row)) = self.images.get(&key) {
+            return Ok(*row);
+        }
+        let args = serde_json::to_string(&image.args).map_err(StoreError::Json)?;
+        let (dev, ino) = image.file;
+        let row = self.row(Table::Image, batch, |values| {
+            values.extend([
+                text(image.exe.as_deref()),
+                Owned::Word(words::exe_state_word(image.exe_state)),
+                Owned::Int(dev.cast_signed()),
+                Owned::Int(ino.cast_signed()),
+                Owned::Int(image.mntns.into()),
+                Owned::Text(args),
+            ]);
+        })?;
+        if self.images.len() >= MOST_HELD {
+            self.images.clear();
+        }
+        self.images.insert(key, (image.clone(), row));
+        Ok(row)
+    }
+
+    /// The row that says what `fill` puts behind the id and the segment, written where there is none.
+    fn row(
+        &mut self,
+        table: Table,
+        batch: &mut Batch<'_>,
+        fill: impl FnOnce(&mut Vec<Owned>),
+    ) -> Result<i64, StoreError> {
+        let mut values = Vec::with_capacity(24);
+        values.extend([Owned::Int(0), Owned::Int(batch.segment())]);
+        fill(&mut values);
+        let digest = digest(table, &values);
+        if let Some(row) = self.by_content.get(&digest) {
+            return Ok(*row);
+        }
+        let row = batch.next_id(table);
+        if let Some(id) = values.first_mut() {
+            *id = Owned::Int(row);
+        }
+        let values: Vec<_> = values.iter().map(Owned::value).collect();
+        batch.insert(table, &values)?;
+        if self.by_content.len() >= MOST_REMEMBERED {
+            self.by_content.clear();
+        }
+        self.by_content.insert(digest, row);
+        Ok(row)
+    }
+}
+
+/// A value on its way into a row.
+enum Owned {
+    Null,
+    Int(i64),
+    /// When it was written, which is not what the row says.
+    Time(i64),
+    Word(&'static str),
+    Text(String),
+}
+
+impl Owned {
+    fn value(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) | Self::Time(number) => ValueRef::Integer(*number),
+            Self::Word(word) => ValueRef::Text(word.as_bytes()),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }
+    }
+}
+
+fn text(text: Option<&str>) -> Owned {
+    text.map_or(Owned::Null, |text| Owned::Text(text.to_owned()))
+}
+
+fn number<T: Into<i64>>(number: Option<T>) -> Owned {
+    number.map_or(Owned::Null, |number| Owned::Int(number.into()))
+}
+
+fn cookie(cookie: Option<u64>) -> Owned {
+    number(cookie.map(u64::cast_signed))
+}
+
+/// In the order of the table, from `ts` on.
+fn process_values(
+    actor: &Actor,
+    found: Option<Found>,
+    image: i64,
+    parent: Option<i64>,
+    ts: i64,
+    values: &mut Vec<Owned>,
+) {
+    let process: &Process = &actor.process;
+    let signs =
+        found.map(|found| signs::of_process(process, found).map(signs::Sign::name).collect::<Vec<_>>());
+    values.extend([
+        Owned::Time(ts),
+        Owned::Int(process.key.pid.into()),
+        Owned::Int(process.key.start.cast_signed()),
+        number(Some(actor.tid).filter(|tid| *tid != process.key.pid)),
+        text(actor.thread.as_deref()),
+        text(Some(&process.comm)),
+        Owned::Int(process.uid.into()),
+        number(process.auid),
+        Owned::Int(process.ppid.into()),
+        Owned::Int(process.cgroup_id.cast_signed()),
+        text(Some(&process.cgroup)),
+        Owned::Int(process.kernel.into()),
+        Owned::Int(image),
+        number(parent),
+        cookie(process.birth.map(|birth| birth.at)),
+        cookie(process.birth.and_then(|birth| birth.cause)),
+    ]);
+    values.extend(process.stdio.iter().map(|socket| cookie(Some(*socket).filter(|socket| *socket != 0))));
+    values.extend([
+        found.map_or(Owned::Null, |found| Owned::Word(words::exe_state_word(found.exe_state))),
+        signs.filter(|signs| !signs.is_empty()).map_or(Owned::Null, |signs| Owned::Text(signs.join(","))),
+    ]);
+}
+
+fn digest(table: Table, values: &[Owned]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(table.name().as_bytes());
+    for value in values {
+        match value {
+            Owned::Null | Owned::Time(_) => _ = hasher.update(&[0]),
+            Owned::Int(number) => _ = hasher.update(&[1]).update(&number.to_le_bytes()),
+            Owned::Word(_) | Owned::Text(_) => {
+                let bytes = value.value().as_bytes().unwrap_or_default();
+                hasher.update(&[2]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+            }
+        }
+    }
+    let mut digest = Digest::default();
+    hasher.finalize_xof().fill(&mut digest);
+    digest
+}

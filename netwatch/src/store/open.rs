@@ -1,0 +1,131 @@
+//! Opening and making a store, and bringing an older one up to date.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{APPLICATION_ID, StoreError, VERSION, holder};
+
+/// Tables of each version: an older store gets those after its own. A statement that was ever released is never changed.
+const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+
+/// What reads easily; made anew each time, since it holds nothing.
+const VIEWS: &str = include_str!("views.sql");
+
+/// Memory for pages, KiB: what is written to of a segment and its indexes.
+const CACHE: i32 = 24 << 10;
+
+/// Somebody who has opened it with sqlite3 may hold it for a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A store that is open for writing.
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    /// Holds the lock. Behind the connection, since it must be closed later: see [`holder::lock`].
+    pub(super) _lock: File,
+}
+
+/// Opens the store at `path` for writing, and makes it where there is none. `wal_pages`: after so many the log is
+/// written back.
+pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Open { path, source }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
+    }
+    let mut options = OpenOptions::new();
+    let lock = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let lock = lock.map_err(failed(path))?;
+    if !lock.metadata().map_err(failed(path))?.is_file() {
+        return Err(StoreError::Foreign(path.to_owned()));
+    }
+    holder::lock(&lock, path)?;
+
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let is_new = is_empty(&db).map_err(|error| foreign(path, error))?;
+    if is_new {
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    } else {
+        check(path, &db)?;
+    }
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "cache_size", -CACHE)?;
+    db.pragma_update(None, "wal_autocheckpoint", wal_pages)?;
+    db.pragma_update(None, "journal_size_limit", 0)?;
+    db.set_prepared_statement_cache_capacity(32);
+    migrate(&db)?;
+    Ok(Opened { db, _lock: lock })
+}
+
+/// Opens the store at `path` for reading, beside whoever writes to it.
+pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(file) if file.is_file() => {}
+        Ok(_) => return Err(StoreError::Foreign(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::Missing(path.to_owned()));
+        }
+        Err(source) => return Err(StoreError::Open { path: path.to_owned(), source }),
+    }
+    File::open(path).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // A recorder that is being started has made the file, and perhaps nothing more.
+    if is_empty(&db).map_err(|error| foreign(path, error))? {
+        return Err(StoreError::Missing(path.to_owned()));
+    }
+    check(path, &db)?;
+    db.pragma_update(None, "cache_size", -CACHE)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(PATIENCE)?;
+    Ok(db)
+}
+
+fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|count| count == 0)
+}
+
+/// What is no database at all is no store.
+fn foreign(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
+        _ => error.into(),
+    }
+}
+
+fn check(path: &Path, db: &Connection) -> Result<(), StoreError> {
+    let path: PathBuf = path.to_owned();
+    let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(StoreError::Foreign(path));
+    }
+    let version = pragma("user_version")?;
+    if version > VERSION {
+        return Err(StoreError::Newer { path, version });
+    }
+    Ok(())
+}
+
+/// Makes the tables that are missing, all or none.
+fn migrate(db: &Connection) -> Result<(), StoreError> {
+    let version: i32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let missing = MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0));
+    let steps: String = missing.copied().collect();
+    db.execute_batch(&format!("BEGIN IMMEDIATE; {steps} {VIEWS} PRAGMA user_version = {VERSION}; COMMIT;"))
+        .map_err(|error| {
+            // Where it cannot be undone nothing was begun.
+            let _ = db.execute_batch("ROLLBACK");
+            error.into()
+        })
+}

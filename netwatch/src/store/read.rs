@@ -1,0 +1,377 @@
+//! Reading: what was recorded, as the values that it was made of. Beside a recorder that writes.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::chain::Table;
+use super::rebuild::{Processes, RawRow};
+use super::search::{Narrow, Search, Segment, segments};
+use super::{StoreError, open};
+use crate::loss::{Loss, LossReason};
+use crate::model::{Endpoint, ProcessKey};
+use crate::process::Actor;
+use crate::process::view::BootClock;
+use crate::tracker::{ConnectionEvent, EndId, Kind};
+
+/// Which ends are asked for: all conditions have to hold, for one event of the end at least. By default all.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Of this boot.
+    pub boot: Option<String>,
+    /// Of the socket with this cookie.
+    pub cookie: Option<u64>,
+    /// Begun then, nanoseconds since boot.
+    pub began: Option<u64>,
+    /// At either end.
+    pub port: Option<u16>,
+    /// At either end.
+    pub ip: Option<IpAddr>,
+    /// That this process had, or began.
+    pub process: Option<ProcessKey>,
+    /// The same by the pid alone.
+    pub pid: Option<u32>,
+    /// That a process with this executable had, or began.
+    pub exe: Option<String>,
+    /// That a process of this name had, or began.
+    pub comm: Option<String>,
+    /// Of which something was told since then, nanoseconds since the epoch.
+    pub since: Option<i64>,
+    /// And before this.
+    pub until: Option<i64>,
+    /// The newest come first.
+    pub newest_first: bool,
+    /// No more than these.
+    pub limit: Option<usize>,
+}
+
+/// An end, with all that was recorded of it. Has one event at least.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The boot that its times and ids are of.
+    pub boot: Arc<str>,
+    /// Turns its times into times of day.
+    pub clock: BootClock,
+    /// The segment of its first row.
+    pub segment: i64,
+    /// Of all rows, oldest first.
+    pub events: Vec<ConnectionEvent>,
+}
+
+/// What was lost.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// In which boot.
+    pub boot: Arc<str>,
+    /// When that was noticed, nanoseconds since boot.
+    pub at: u64,
+    /// The same as a time of day.
+    pub time: Timestamp,
+    /// What.
+    pub loss: Loss,
+}
+
+/// A stretch of time in which everything was recorded that was not lost.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// In which boot.
+    pub boot: Arc<str>,
+    /// Turns times since boot into times of day.
+    pub clock: BootClock,
+    /// When it began, nanoseconds since the epoch.
+    pub began: i64,
+    /// When something was written last, likewise.
+    pub last: i64,
+    /// It was ended in good order; else it may be going on, or was cut off.
+    pub stopped: bool,
+}
+
+/// A store that is read.
+pub struct Reader {
+    db: Connection,
+    processes: Processes,
+}
+
+impl Reader {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { db: open::for_reading(path)?, processes: Processes::default() })
+    }
+
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// The ends that are asked for, in the order in which they were last told of.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn connections(&self, query: &Query) -> Result<Vec<Recorded>, StoreError> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut found: Vec<Recorded> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut look = |row: &RawRow, segment: &Segment, found: &mut Vec<Recorded>| {
+            if seen.insert((segment.boot.clone(), row.end)) {
+                let recorded = self.end(&segment.boot, row.end)?;
+                found.extend(recorded.filter(|recorded| query.means(recorded)));
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Some(cookie) = query.cookie {
+            let mut rows = self.by_cookie(cookie)?;
+            if query.newest_first {
+                rows.reverse();
+            }
+            for (row, segment) in rows {
+                look(&row, &segment, &mut found)?;
+            }
+            found.truncate(limit);
+            return Ok(found);
+        }
+        let boot = query.boot.as_deref();
+        let mut search =
+            Search::new(query.narrow(), boot, query.since, query.until, query.newest_first, &self.db)?;
+        while let Some(page) = search.page(&self.db)? {
+            let mut rows = page.rows;
+            if query.newest_first {
+                rows.reverse();
+            }
+            for row in rows {
+                look(&row, &page.segment, &mut found)?;
+                if found.len() >= limit {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// One end.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn end(&self, boot: &str, id: EndId) -> Result<Option<Recorded>, StoreError> {
+        let mut recorded: Option<Recorded> = None;
+        for (row, segment) in self.by_id(id.cookie)? {
+            if row.end != id || *segment.boot != *boot {
+                continue;
+            }
+            let events = row.events(segment.clock, &self.processes, &self.db)?;
+            match &mut recorded {
+                Some(recorded) => recorded.events.extend(events),
+                None => {
+                    let (boot, clock) = (segment.boot.clone(), segment.clock);
+                    recorded = Some(Recorded { boot, clock, segment: segment.id, events });
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// Rows of ends with this number in their id, in their order.
+    fn by_id(&self, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+        self.rows("cookie = ?", cookie)
+    }
+
+    /// The same, and those of sockets with this cookie whose ids have another number.
+    fn by_cookie(&self, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+        let mut rows = self.by_id(cookie)?;
+        rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie)?);
+        rows.sort_by_key(|(row, _)| row.id);
+        Ok(rows)
+    }
+
+    fn rows(&self, condition: &str, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+        let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select());
+        let mut select = self.db.prepare_cached(&select)?;
+        let mut rows = select.query([cookie.cast_signed()])?;
+        let mut found: Vec<(RawRow, Arc<Segment>)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let row = RawRow::read(row)?;
+            let known = found.last().map(|(_, segment)| segment).filter(|segment| segment.id == row.segment);
+            let segment = match known {
+                Some(known) => Some(known.clone()),
+                None => self.segment(row.segment)?,
+            };
+            // A segment that retention took away is not there any more, though some of its rows may be.
+            found.extend(segment.map(|segment| (row, segment)));
+        }
+        Ok(found)
+    }
+
+    fn segment(&self, id: i64) -> Result<Option<Arc<Segment>>, StoreError> {
+        Ok(segments(&self.db)?.into_iter().find(|segment| segment.id == id))
+    }
+
+    /// States of a process within a boot, newest first: those in which it did something on the network, and that in
+    /// which it was started on a socket.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn processes(&self, boot: &str, key: ProcessKey) -> Result<Vec<Actor>, StoreError> {
+        let mut states = Vec::new();
+        for segment in segments(&self.db)?.iter().rev().filter(|segment| *segment.boot == *boot) {
+            let mut rows = Narrow::Process(key).processes(segment, &self.db)?;
+            rows.reverse();
+            for row in rows {
+                if let rusqlite::types::Value::Integer(row) = row {
+                    states.push(self.processes.actor(row, &self.db)?);
+                }
+            }
+        }
+        Ok(states)
+    }
+
+    /// What was lost between two times of day, nanoseconds since the epoch, in the order in which that was noticed.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn losses(&self, from: i64, to: i64) -> Result<Vec<Missing>, StoreError> {
+        let mut losses = Vec::new();
+        for segment in segments(&self.db)? {
+            let missing =
+                self.losses_of(&segment, "segment = ?1 AND ts BETWEEN ?2 AND ?3", [segment.id, from, to])?;
+            losses.extend(missing);
+        }
+        Ok(losses)
+    }
+
+    pub(super) fn losses_of(
+        &self,
+        segment: &Segment,
+        condition: &str,
+        values: [i64; 3],
+    ) -> Result<Vec<Missing>, StoreError> {
+        let select = format!("{} WHERE {condition} ORDER BY id", Table::Loss.select());
+        let mut select = self.db.prepare_cached(&select)?;
+        let mut rows = select.query(values)?;
+        let mut losses: Vec<(i64, Missing)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let ts: i64 = row.get(2)?;
+            let reason: String = row.get(3)?;
+            let kind: String = row.get(4)?;
+            let count: i64 = row.get(5)?;
+            let reason = LossReason::ALL.into_iter().find(|known| known.name() == reason);
+            let reason = reason.unwrap_or(LossReason::Undecodable);
+            let kind = kind_of(&kind);
+            // Several kinds of one loss are rows with one time.
+            let same = losses.last_mut().filter(|(of, missing)| {
+                *of == ts && missing.loss.reason == reason && !missing.loss.kinds.contains_key(kind)
+            });
+            match same {
+                Some((_, missing)) => _ = missing.loss.kinds.insert(kind, count.cast_unsigned()),
+                None => {
+                    let kinds = [(kind, count.cast_unsigned())].into();
+                    let boot = i128::from(segment.clock.boot().unwrap_or(0));
+                    let at = u64::try_from(i128::from(ts) - boot).unwrap_or(0);
+                    let time = Timestamp::from_nanosecond(ts.into()).unwrap_or_default();
+                    let loss = Loss { reason, kinds };
+                    losses.push((ts, Missing { boot: segment.boot.clone(), at, time, loss }));
+                }
+            }
+        }
+        Ok(losses.into_iter().map(|(_, missing)| missing).collect())
+    }
+
+    /// When something was recorded, oldest first.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        let mut runs: Vec<(i64, Run)> = Vec::new();
+        let mut written = self.db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
+        let mut stopped = self.db.prepare_cached("SELECT max(ts) FROM stopped WHERE segment = ?")?;
+        for segment in segments(&self.db)? {
+            let last: Option<i64> = written.query_row([segment.id], |row| row.get(0))?;
+            let end: Option<i64> = stopped.query_row([segment.id], |row| row.get(0))?;
+            let last = last.unwrap_or(segment.started);
+            match runs.last_mut().filter(|(run, _)| *run == segment.run) {
+                Some((_, run)) => (run.last, run.stopped) = (last, end.is_some()),
+                None => runs.push((
+                    segment.run,
+                    Run {
+                        boot: segment.boot.clone(),
+                        clock: segment.clock,
+                        began: segment.started,
+                        last,
+                        stopped: end.is_some(),
+                    },
+                )),
+            }
+        }
+        Ok(runs.into_iter().map(|(_, run)| run).collect())
+    }
+
+    pub(super) fn events_of(
+        &self,
+        row: &RawRow,
+        segment: &Segment,
+    ) -> Result<Vec<ConnectionEvent>, StoreError> {
+        row.events(segment.clock, &self.processes, &self.db)
+    }
+}
+
+/// Kinds in `loss`: of records, or of events.
+fn kind_of(name: &str) -> &'static str {
+    let records = (0..u16::MAX).map_while(|kind| {
+        (u32::from(kind) < netwatch_common::kind::COUNT).then(|| netwatch_common::kind::name(kind))
+    });
+    let events = Kind::ALL.iter().map(|kind| kind.name());
+    let known = records.flatten().chain(events).chain(["process", "loss", "record", "flow"]);
+    known.into_iter().find(|known| *known == name).unwrap_or("other")
+}
+
+impl Query {
+    /// The index that is likely to find the fewest.
+    fn narrow(&self) -> Narrow {
+        if let Some(key) = self.process {
+            return Narrow::Process(key);
+        }
+        if let Some(pid) = self.pid {
+            return Narrow::Pid(pid);
+        }
+        if let Some(exe) = &self.exe {
+            return Narrow::Exe(exe.clone());
+        }
+        if let Some(comm) = &self.comm {
+            return Narrow::Comm(comm.clone());
+        }
+        if let Some(port) = self.port {
+            return Narrow::Ports(vec![port]);
+        }
+        self.ip.map_or(Narrow::All, Narrow::Ip)
+    }
+
+    fn means(&self, recorded: &Recorded) -> bool {
+        self.boot.as_ref().is_none_or(|boot| **boot == *recorded.boot)
+            && recorded.events.iter().any(|event| self.fits(recorded, event))
+    }
+
+    fn fits(&self, recorded: &Recorded, event: &ConnectionEvent) -> bool {
+        let end = &event.end;
+        let either = |is: &dyn Fn(Endpoint) -> bool| is(end.local) || end.remote.is_some_and(is);
+        let actors = [end.process.as_ref(), end.originator.as_ref()];
+        let anybody = |is: &dyn Fn(&Actor) -> bool| actors.iter().flatten().any(|actor| is(actor));
+        let time = recorded.clock.time(event.at).map(|time| time.as_nanosecond());
+        self.began.is_none_or(|began| began == end.id.began)
+            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || cookie == end.cookie)
+            && self.port.is_none_or(|port| either(&|at| at.port == port))
+            && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
+            && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))
+            && self.pid.is_none_or(|pid| anybody(&|actor| actor.process.key.pid == pid))
+            && self
+                .exe
+                .as_deref()
+                .is_none_or(|exe| anybody(&|actor| actor.process.image.exe.as_deref() == Some(exe)))
+            && self.comm.as_deref().is_none_or(|comm| anybody(&|actor| *actor.process.comm == *comm))
+            && self.since.is_none_or(|since| time.is_some_and(|time| time >= since.into()))
+            && self.until.is_none_or(|until| time.is_some_and(|time| time <= until.into()))
+    }
+}

@@ -1,0 +1,264 @@
+//! Rows as the values that they were made of.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::chain::Table;
+use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
+use super::{StoreError, words};
+use crate::hash::Map;
+use crate::model::{ExeState, Image, ProcessKey};
+use crate::process::signs::Sign;
+use crate::process::view::BootClock;
+use crate::process::{Actor, Birth, Found, Process};
+use crate::tracker::{ConnectionEvent, EndId, Kind};
+
+/// Processes that were read, so that each is read once, and all rows that name it share it.
+#[derive(Default)]
+pub(super) struct Processes {
+    actors: RefCell<Map<i64, Actor>>,
+    images: RefCell<Map<i64, Arc<Image>>>,
+}
+
+/// More are not held.
+const MOST_HELD: usize = 65_536;
+
+/// A row of `connection` as it lies there.
+#[derive(Clone, Debug)]
+pub(super) struct RawRow {
+    pub(super) id: i64,
+    pub(super) segment: i64,
+    pub(super) end: EndId,
+    pub(super) ts: i64,
+    events: String,
+    cells: Cells,
+    odd: Option<String>,
+}
+
+fn damaged(what: impl Into<String>) -> StoreError {
+    StoreError::Damaged(what.into())
+}
+
+impl RawRow {
+    /// From the columns of the table in their order.
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
+        let mut cells = [Cell::Null; COLUMNS.len()];
+        for (column, (cell, name)) in cells.iter_mut().zip(COLUMNS).enumerate() {
+            *cell = cell_of(name, row.get_ref(column + 6)?)?;
+        }
+        let cookie: i64 = row.get(2)?;
+        let began: i64 = row.get(3)?;
+        Ok(Self {
+            id: row.get(0)?,
+            segment: row.get(1)?,
+            end: EndId { cookie: cookie.cast_unsigned(), began: began.cast_unsigned() },
+            ts: row.get(4)?,
+            events: row.get(5)?,
+            cells: Cells(cells),
+            odd: row.get(COLUMNS.len() + 7)?,
+        })
+    }
+
+    /// What was told, with the times of day, nanoseconds since the epoch.
+    pub(super) fn told(&self) -> Result<Vec<(Kind, i64)>, StoreError> {
+        let told = self.events.split(' ').map(|event| {
+            let (kind, since) = event.split_once('+')?;
+            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+            Some((kind, self.ts.checked_add(since.parse().ok()?)?))
+        });
+        told.collect::<Option<_>>()
+            .ok_or_else(|| damaged(format!("connection {}: no events: {}", self.id, self.events)))
+    }
+
+    /// The events, by the clock of their segment.
+    pub(super) fn events(
+        &self,
+        clock: BootClock,
+        processes: &Processes,
+        db: &Connection,
+    ) -> Result<Vec<ConnectionEvent>, StoreError> {
+        let told = self.told()?;
+        let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+        let odd: serde_json::Map<String, serde_json::Value> = match &self.odd {
+            Some(odd) => serde_json::from_str(odd)
+                .map_err(|error| damaged(format!("connection {}: odd: {error}", self.id)))?,
+            None => serde_json::Map::new(),
+        };
+        let boot = i128::from(clock.boot().unwrap_or(0));
+        let mut events = Vec::with_capacity(told.len());
+        for (place, (kind, ts)) in told.iter().enumerate() {
+            let later = kinds.get(place + 1..).unwrap_or_default();
+            let mut cells = if later.is_empty() { self.cells } else { predicted(*kind, later, &self.cells) };
+            if let Some(odd) = odd.get(&place.to_string()) {
+                amend(&mut cells, odd).ok_or_else(|| damaged(format!("connection {}: odd", self.id)))?;
+            }
+            let rows = cells.rows();
+            let actor = |row: Option<i64>| row.map(|row| processes.actor(row, db)).transpose();
+            let actors = Roles {
+                originator: actor(rows.originator)?,
+                process: actor(rows.process)?,
+                listener: actor(rows.listener)?,
+                peer: actor(rows.peer)?,
+            };
+            let at = u64::try_from(i128::from(*ts) - boot).unwrap_or(0);
+            let event = cells.event(self.end, at, *kind, actors);
+            events.push(event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?);
+        }
+        Ok(events)
+    }
+}
+
+fn cell_of(column: &str, value: ValueRef<'_>) -> Result<Cell, StoreError> {
+    let text = match value {
+        ValueRef::Null => return Ok(Cell::Null),
+        ValueRef::Integer(number) => return Ok(Cell::Int(number)),
+        ValueRef::Text(text) => std::str::from_utf8(text).unwrap_or_default(),
+        ValueRef::Real(_) | ValueRef::Blob(_) => "",
+    };
+    cell_of_text(column, text).ok_or_else(|| damaged(format!("{column}: {text}")))
+}
+
+fn cell_of_text(column: &str, text: &str) -> Option<Cell> {
+    if column == "errno" {
+        return crate::errno::number(text).map(Cell::Errno);
+    }
+    text.parse::<IpAddr>().ok().map(Cell::Ip)
+}
+
+fn amend(cells: &mut Cells, odd: &serde_json::Value) -> Option<()> {
+    use serde_json::Value;
+    for (column, value) in odd.as_object()? {
+        let place = COLUMNS.iter().position(|name| name == column)?;
+        *cells.0.get_mut(place)? = match value {
+            Value::Null => Cell::Null,
+            Value::Number(number) => Cell::Int(number.as_i64()?),
+            Value::String(text) => cell_of_text(column, text)?,
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+        };
+    }
+    Some(())
+}
+
+impl Processes {
+    /// The process of a row, with its parents.
+    pub(super) fn actor(&self, row: i64, db: &Connection) -> Result<Actor, StoreError> {
+        if let Some(known) = self.actors.borrow().get(&row) {
+            return Ok(known.clone());
+        }
+        // Up to one that is known, then down again.
+        let mut line = Vec::new();
+        let mut next = Some(row);
+        let mut above = None;
+        while let Some(row) = next {
+            if let Some(known) = self.actors.borrow().get(&row) {
+                above = Some(known.process.clone());
+                break;
+            }
+            let read = self.read(row, db)?;
+            next = read.parent;
+            if next.is_some_and(|parent| parent >= row) {
+                return Err(damaged(format!("process {row} is older than its parent")));
+            }
+            line.push((row, read));
+        }
+        let mut actors = self.actors.borrow_mut();
+        if actors.len() >= MOST_HELD {
+            actors.clear();
+        }
+        let mut last = None;
+        for (row, ReadProcess { process, tid, thread, .. }) in line.into_iter().rev() {
+            let process = Arc::new(process.child_of(above.as_ref()));
+            above = Some(process.clone());
+            let actor = Actor { process, tid, thread };
+            actors.insert(row, actor.clone());
+            last = Some(actor);
+        }
+        last.ok_or_else(|| damaged(format!("there is no process {row}")))
+    }
+
+    fn read(&self, row: i64, db: &Connection) -> Result<ReadProcess, StoreError> {
+        let mut select = db.prepare_cached(&format!("{} WHERE id = ?", Table::Process.select()))?;
+        let read = select.query_row([row], |row| {
+            let number = |column| row.get::<_, i64>(column);
+            let maybe = |column| row.get::<_, Option<i64>>(column);
+            let text = |column| row.get::<_, String>(column).map(Arc::<str>::from);
+            let pid = row.get(3)?;
+            let cookie = |number: Option<i64>| number.map(i64::cast_unsigned);
+            let birth = cookie(maybe(16)?);
+            let cause = cookie(maybe(17)?);
+            let stdio = [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).unwrap_or(0)));
+            let [stdin, stdout, stderr] = stdio;
+            let exe_state: Option<String> = row.get(21)?;
+            let signs: Option<String> = row.get(22)?;
+            let key = ProcessKey { pid, start: number(4)?.cast_unsigned() };
+            let mut process = Process::bare(key, text(7)?);
+            process.uid = row.get(8)?;
+            process.auid = row.get(9)?;
+            process.ppid = row.get(10)?;
+            process.cgroup_id = number(11)?.cast_unsigned();
+            process.cgroup = text(12)?;
+            process.kernel = number(13)? != 0;
+            process.birth = birth.map(|at| Birth { at, cause });
+            process.stdio = [stdin?, stdout?, stderr?];
+            process.found = exe_state.map(|state| found(&state, signs.as_deref()));
+            let tid: Option<u32> = row.get(5)?;
+            let thread: Option<String> = row.get(6)?;
+            let (tid, thread) = (tid.unwrap_or(pid), thread.map(Into::into));
+            Ok((ReadProcess { process, tid, thread, parent: maybe(15)? }, number(14)?))
+        });
+        let (mut read, image) =
+            read.optional()?.ok_or_else(|| damaged(format!("there is no process {row}")))?;
+        read.process.image = self.image(image, db)?;
+        Ok(read)
+    }
+
+    fn image(&self, row: i64, db: &Connection) -> Result<Arc<Image>, StoreError> {
+        if let Some(known) = self.images.borrow().get(&row) {
+            return Ok(known.clone());
+        }
+        let mut select = db.prepare_cached(&format!("{} WHERE id = ?", Table::Image.select()))?;
+        let read = select.query_row([row], |row| {
+            let bits = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            let exe: Option<String> = row.get(2)?;
+            let state: String = row.get(3)?;
+            let args: String = row.get(7)?;
+            let image = Image {
+                exe: exe.map(Into::into),
+                exe_state: words::exe_state(&state).unwrap_or(ExeState::Unknown),
+                file: (bits(4)?, bits(5)?),
+                mntns: row.get(6)?,
+                args: Arc::new([]),
+            };
+            Ok((image, args))
+        });
+        let (image, args) = read.optional()?.ok_or_else(|| damaged(format!("there is no image {row}")))?;
+        let args: Vec<String> =
+            serde_json::from_str(&args).map_err(|error| damaged(format!("image {row}: args: {error}")))?;
+        let image = Arc::new(Image { args: args.into_iter().map(Into::into).collect(), ..image });
+        let mut images = self.images.borrow_mut();
+        if images.len() >= MOST_HELD {
+            images.clear();
+        }
+        images.insert(row, image.clone());
+        Ok(image)
+    }
+}
+
+struct ReadProcess {
+    process: Process,
+    tid: u32,
+    thread: Option<Arc<str>>,
+    parent: Option<i64>,
+}
+
+fn found(exe_state: &str, signs: Option<&str>) -> Found {
+    let mut signs = signs.unwrap_or_default().split(',');
+    Found {
+        exe_state: words::exe_state(exe_state).unwrap_or(ExeState::Unknown),
+        world_writable: signs.any(|sign| sign == Sign::ExeWorldWritable.name()),
+    }
+}

@@ -1,0 +1,308 @@
+//! Finding rows: segment by segment, by the index that fits best, in pages of whole batches.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+
+use super::StoreError;
+use super::chain::Table;
+use super::rebuild::RawRow;
+use crate::model::ProcessKey;
+use crate::process::view::BootClock;
+
+/// A stretch of recording.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its number.
+    pub id: i64,
+    /// The boot, as in the ids of events.
+    pub boot: Arc<str>,
+    /// Turns times since boot into times of day.
+    pub clock: BootClock,
+    /// The same for the starts of processes.
+    pub run_clock: BootClock,
+    /// The first segment of the run.
+    pub run: i64,
+    /// When it began, nanoseconds since the epoch.
+    pub started: i64,
+}
+
+/// What an index can find: of these one at the most.
+#[derive(Clone, Debug, Default)]
+pub enum Narrow {
+    /// Everything is looked at.
+    #[default]
+    All,
+    /// At either end, one of these.
+    Ports(Vec<u16>),
+    /// At this end.
+    LocalIp(IpAddr),
+    /// At the other end.
+    RemoteIp(IpAddr),
+    /// At either end.
+    Ip(IpAddr),
+    /// Of the process on this end.
+    Pid(u32),
+    /// Of this process.
+    Process(ProcessKey),
+    /// Of a process that runs this.
+    Exe(String),
+    /// Of a process that is called so.
+    Comm(String),
+    /// Of processes whose name or executable's path this takes.
+    Named(globset::GlobMatcher),
+}
+
+/// Rows of some batches of one segment, oldest first.
+pub(super) struct Page {
+    pub(super) segment: Arc<Segment>,
+    pub(super) rows: Vec<RawRow>,
+    /// Rows of `loss` in these batches, first and last.
+    pub(super) losses: (i64, i64),
+}
+
+/// Rows that are read at once.
+const PAGE: i64 = 4096;
+
+/// A search that goes on page by page.
+pub(super) struct Search {
+    narrow: Narrow,
+    newest_first: bool,
+    segments: VecDeque<Arc<Segment>>,
+    within: Option<Within>,
+}
+
+/// A segment that is being searched.
+struct Within {
+    segment: Arc<Segment>,
+    /// Rows of connections and losses of its batches.
+    batches: VecDeque<[i64; 4]>,
+    /// Rows that the index found; `None`: all.
+    found: Option<VecDeque<i64>>,
+}
+
+/// All segments, in their order.
+pub(super) fn segments(db: &Connection) -> Result<Vec<Arc<Segment>>, StoreError> {
+    let columns = "id, boot, clock, run_clock, run, started";
+    let mut select = db.prepare_cached(&format!("SELECT {columns} FROM segment ORDER BY id"))?;
+    let segments = select.query_map([], |row| {
+        Ok(Arc::new(Segment {
+            id: row.get(0)?,
+            boot: row.get::<_, String>(1)?.into(),
+            clock: BootClock::of_boot(row.get(2)?),
+            run_clock: BootClock::of_boot(row.get(3)?),
+            run: row.get(4)?,
+            started: row.get(5)?,
+        }))
+    })?;
+    Ok(segments.collect::<Result<_, _>>()?)
+}
+
+/// How much an event may be older than what was written before it, nanoseconds: some wait for something to become known.
+const SLACK: i64 = 60_000_000_000;
+
+/// The time of what was written first in a segment, nanoseconds since the epoch.
+fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
+    let select = "SELECT c.ts FROM batch b JOIN connection c ON c.id = b.connection_from \
+                  WHERE b.segment = ? AND b.connection_to >= b.connection_from ORDER BY b.id LIMIT 1";
+    let first: Option<i64> =
+        db.prepare_cached(select)?.query_row([segment.id], |row| row.get(0)).optional()?;
+    Ok(first.map_or(segment.started, |first| first.min(segment.started)))
+}
+
+/// When a segment's last batch was written, nanoseconds since the epoch.
+fn ended(segment: &Segment, db: &Connection) -> Result<Option<i64>, StoreError> {
+    let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
+    Ok(select.query_row([segment.id], |row| row.get(0))?)
+}
+
+impl Search {
+    /// Of all segments that have something of between the two times, nanoseconds since the epoch.
+    pub(super) fn new(
+        narrow: Narrow,
+        boot: Option<&str>,
+        since: Option<i64>,
+        until: Option<i64>,
+        newest_first: bool,
+        db: &Connection,
+    ) -> Result<Self, StoreError> {
+        let mut kept = VecDeque::new();
+        for segment in segments(db)? {
+            let is_boot = boot.is_none_or(|boot| *segment.boot == *boot);
+            let begins = match until {
+                Some(until) => began(&segment, db)?.saturating_sub(SLACK) <= until,
+                None => true,
+            };
+            let ends = match since {
+                Some(since) => ended(&segment, db)?.is_none_or(|ended| ended >= since),
+                None => true,
+            };
+            if is_boot && begins && ends {
+                kept.push_back(segment);
+            }
+        }
+        Ok(Self { narrow, newest_first, segments: kept, within: None })
+    }
+
+    /// The next rows; `None` where there are no more. What retention dropped meanwhile is left out.
+    pub(super) fn page(&mut self, db: &Connection) -> Result<Option<Page>, StoreError> {
+        loop {
+            if let Some(within) = &mut self.within {
+                if let Some(page) = within.page(self.newest_first, db)? {
+                    return Ok(Some(page));
+                }
+                self.within = None;
+            }
+            let segment =
+                if self.newest_first { self.segments.pop_back() } else { self.segments.pop_front() };
+            let Some(segment) = segment else { return Ok(None) };
+            self.within = Some(Within {
+                batches: batches(&segment, db)?,
+                found: self.narrow.rows(&segment, db)?.map(Into::into),
+                segment,
+            });
+        }
+    }
+}
+
+fn batches(segment: &Segment, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
+    let columns = "connection_from, connection_to, loss_from, loss_to";
+    let mut select =
+        db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
+    let ranges =
+        select.query_map([segment.id], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+    Ok(ranges.collect::<Result<_, _>>()?)
+}
+
+impl Within {
+    fn page(&mut self, newest_first: bool, db: &Connection) -> Result<Option<Page>, StoreError> {
+        let take = |batches: &mut VecDeque<[i64; 4]>| {
+            if newest_first { batches.pop_back() } else { batches.pop_front() }
+        };
+        let Some([mut from, mut to, mut loss_from, mut loss_to]) = take(&mut self.batches) else {
+            return Ok(None);
+        };
+        while to - from < PAGE
+            && let Some([more_from, more_to, more_loss_from, more_loss_to]) = take(&mut self.batches)
+        {
+            (from, to) = (from.min(more_from), to.max(more_to));
+            (loss_from, loss_to) = (loss_from.min(more_loss_from), loss_to.max(more_loss_to));
+        }
+        let mut rows = Vec::new();
+        match &mut self.found {
+            None => {
+                let select = format!("{} WHERE id BETWEEN ? AND ? ORDER BY id", Table::Connection.select());
+                let mut select = db.prepare_cached(&select)?;
+                let mut found = select.query([from, to])?;
+                while let Some(row) = found.next()? {
+                    rows.push(RawRow::read(row)?);
+                }
+            }
+            Some(found) => {
+                let mut select =
+                    db.prepare_cached(&format!("{} WHERE id = ?", Table::Connection.select()))?;
+                while let Some(id) = if newest_first { found.back() } else { found.front() }.copied() {
+                    if !(from..=to).contains(&id) {
+                        break;
+                    }
+                    _ = if newest_first { found.pop_back() } else { found.pop_front() };
+                    if let Some(row) = select.query([id])?.next()? {
+                        rows.push(RawRow::read(row)?);
+                    }
+                }
+                if newest_first {
+                    rows.reverse();
+                }
+            }
+        }
+        Ok(Some(Page { segment: self.segment.clone(), rows, losses: (loss_from, loss_to) }))
+    }
+}
+
+impl Narrow {
+    /// Ids of the rows of a segment that may fit, in their order; `None`: all. A row whose earlier events had something
+    /// otherwise than the last may always fit.
+    fn rows(&self, segment: &Segment, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
+        let port = |port: &u16| Value::Integer((*port).into());
+        let ip = |ip: &IpAddr| Value::Text(ip.to_string());
+        let (columns, values): (&[&str], Vec<Value>) = match self {
+            Self::All => return Ok(None),
+            Self::Ports(ports) => (&["local_port", "remote_port"], ports.iter().map(port).collect()),
+            Self::LocalIp(local) => (&["local_ip"], vec![ip(local)]),
+            Self::RemoteIp(remote) => (&["remote_ip"], vec![ip(remote)]),
+            Self::Ip(either) => (&["local_ip", "remote_ip"], vec![ip(either)]),
+            Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::Comm(_) | Self::Named(_) => {
+                (&["process", "listener_process"], self.processes(segment, db)?)
+            }
+        };
+        let mut ids = Vec::new();
+        for column in columns {
+            // Words that the partial indexes ask for.
+            let partial = match *column {
+                "remote_port" | "remote_ip" | "process" => format!("AND {column} IS NOT NULL"),
+                "listener_process" => "AND listener_process <> process".to_owned(),
+                _ => String::new(),
+            };
+            let select = format!("SELECT id FROM connection WHERE segment = ? AND {column} = ? {partial}");
+            let mut select = db.prepare_cached(&select)?;
+            for value in &values {
+                let found = select
+                    .query_map(params_from_iter([&Value::Integer(segment.id), value]), |row| row.get(0))?;
+                for id in found {
+                    ids.push(id?);
+                }
+            }
+        }
+        let mut odd = db.prepare_cached("SELECT id FROM connection WHERE segment = ? AND odd IS NOT NULL")?;
+        for id in odd.query_map([segment.id], |row| row.get(0))? {
+            ids.push(id?);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Some(ids))
+    }
+
+    /// Rows of the processes of a segment that are meant.
+    pub(super) fn processes(&self, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
+        let integer = Value::Integer;
+        let (condition, values) = match self {
+            Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
+            Self::Process(key) => {
+                ("p.pid = ? AND p.start = ?", vec![integer(key.pid.into()), integer(key.start.cast_signed())])
+            }
+            Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
+            Self::Exe(exe) => (
+                "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",
+                vec![Value::Text(exe.clone())],
+            ),
+            Self::Named(glob) => return named(glob, segment, db),
+            _ => return Ok(Vec::new()),
+        };
+        let select = format!("SELECT p.id FROM process p WHERE p.segment = ? AND {condition}");
+        let mut select = db.prepare_cached(&select)?;
+        let values = std::iter::once(integer(segment.id)).chain(values);
+        let found = select.query_map(params_from_iter(values), |row| row.get(0))?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+}
+
+fn named(glob: &globset::GlobMatcher, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
+    let select =
+        "SELECT p.id, p.comm, i.exe FROM process p JOIN image i ON i.id = p.image WHERE p.segment = ?";
+    let mut select = db.prepare_cached(select)?;
+    let mut rows = select.query([segment.id])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (comm, exe) = (row.get_ref(1)?.as_str_or_null(), row.get_ref(2)?.as_str_or_null());
+        let is = |text: Result<Option<&str>, _>| {
+            text.is_ok_and(|text| text.is_some_and(|text| glob.is_match(text)))
+        };
+        if is(comm) || is(exe) {
+            found.push(row.get(0)?);
+        }
+    }
+    Ok(found)
+}

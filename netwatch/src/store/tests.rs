@@ -1,0 +1,417 @@
+//! The store as a whole: what is written comes back, in one piece or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::rows::Roles;
+use super::rows::tests::any_event;
+use super::thread::{Item, look};
+use super::writer::{Settings, Writer};
+use super::*;
+use crate::loss::{Loss, LossReason};
+use crate::model::ExeState;
+use crate::process::found::Looks;
+use crate::process::view::BootClock;
+use crate::process::{Actor, Found, Process};
+use crate::tracker::{ConnectionEvent, EndId, Kind, Party};
+
+const BOOT: i64 = 1_700_000_000_000_000_000;
+
+fn clock() -> BootClock {
+    BootClock::of_boot(BOOT)
+}
+
+fn settings() -> Settings {
+    let retention = Retention { age: Duration::from_secs(1 << 40), size: 2 << 30 };
+    Settings { retention, boot: "0123abcd".into(), filter: None, clock: clock() }
+}
+
+/// A folder for one store.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("netwatch.db")
+    }
+
+    fn writer(&self, settings: Settings) -> Writer {
+        Writer::open(&self.path(), settings).unwrap()
+    }
+
+    fn reader(&self) -> Reader {
+        Reader::open(&self.path()).unwrap()
+    }
+
+    fn sql(&self, sql: &str) {
+        Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
+    }
+
+    fn verified(&self) -> Checked {
+        verify(&self.reader(), None).unwrap()
+    }
+}
+
+fn write(writer: &mut Writer, items: &[Item]) {
+    let mut written = 0;
+    while written < items.len() {
+        written += writer.commit(&items[written..]).unwrap();
+    }
+}
+
+const FOUND: Found = Found { exe_state: ExeState::Deleted, world_writable: true };
+
+fn item(event: ConnectionEvent) -> Item {
+    let found = look(&event.end, &Looks::default());
+    Item::Event(event, found)
+}
+
+fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
+    let local = format!("10.0.0.1:{port}");
+    let mut open = crate::tracker::tests::event(Kind::Open, &local, Some("10.0.0.2:443"));
+    open.end.id = EndId { cookie, began: cookie * 1000 };
+    open.end.flow = open.end.id;
+    open.end.cookie = cookie;
+    open.at = cookie * 1000 + 5;
+    open.end.process = Some(Actor::leader(crate::process::tests::process(77, None)));
+    let mut close = open.clone();
+    close.kind = Kind::Close;
+    close.at += 1000;
+    close.end.state = crate::model::State::Close;
+    close.end.duration = Some(1000);
+    vec![open, close]
+}
+
+fn stories(cookies: std::ops::Range<u64>) -> Vec<Item> {
+    cookies.flat_map(|cookie| story(cookie, 40_000 + (cookie % 1000) as u16)).map(item).collect()
+}
+
+/// As it is read back: with what was found out about programs.
+fn recorded(event: &ConnectionEvent, found: &Roles<Option<Found>>) -> ConnectionEvent {
+    let mut event = event.clone();
+    let put = |actor: &mut Option<Actor>, found: Option<Found>| {
+        if let Some(actor) = actor {
+            Arc::make_mut(&mut actor.process).found = found;
+        }
+    };
+    let party = |party: &mut Option<Party>, found| {
+        if let Some(party) = party {
+            put(&mut party.process, found);
+        }
+    };
+    put(&mut event.end.originator, found.originator);
+    put(&mut event.end.process, found.process);
+    party(&mut event.end.listener, found.listener);
+    party(&mut event.end.peer, found.peer);
+    event
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_is_written_comes_back(
+        mut batches in prop::collection::vec(prop::collection::vec(any_event(), 0..6), 1..4),
+    ) {
+        let place = Place::new();
+        let mut writer = place.writer(settings());
+        let mut expected = Vec::new();
+        for batch in &mut batches {
+            // Few ends, so that several events are of one; two of them of one moment.
+            for event in batch.iter_mut() {
+                event.end.id.began = 7;
+                event.end.remote = event.end.remote.filter(|_| event.end.id.cookie != 0);
+            }
+            let items: Vec<_> = batch.iter().cloned().map(item).collect();
+            write(&mut writer, &items);
+            for item in &items {
+                let Item::Event(event, found) = item else { unreachable!() };
+                expected.push(recorded(event, found));
+            }
+        }
+        drop(writer);
+        let reader = place.reader();
+        for cookie in 0..4 {
+            let id = EndId { cookie, began: 7 };
+            let own: Vec<_> = expected.iter().filter(|event| event.end.id == id).cloned().collect();
+            let back = reader.end("0123abcd", id).unwrap().map(|end| end.events).unwrap_or_default();
+            prop_assert_eq!(back, own);
+        }
+        prop_assert_eq!(place.verified().broken, None);
+    }
+}
+
+#[test]
+fn begun_and_ended_in_one_batch_is_one_row() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    write(&mut writer, &stories(1..4));
+    write(&mut writer, &story(9, 9).into_iter().take(1).map(item).collect::<Vec<_>>());
+    write(&mut writer, &story(9, 9).into_iter().skip(1).map(item).collect::<Vec<_>>());
+    let db = Connection::open(place.path()).unwrap();
+    let rows: Vec<(String, Option<String>)> = db
+        .prepare("SELECT events, odd FROM connection ORDER BY id")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let both = ("open+0 close+1000".to_owned(), None);
+    let (open, close) = (("open+0".to_owned(), None), ("close+0".to_owned(), None));
+    assert_eq!(rows, [both.clone(), both.clone(), both, open, close]);
+    // All views can be read, and say one line an end.
+    let count = |view: &str| -> i64 {
+        db.query_row(&format!("SELECT count(*) FROM {view}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("connections"), count("events"), count("processes")), (4, 8, 1));
+}
+
+#[test]
+fn queries_find_by_every_key() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    write(&mut writer, &stories(1..50));
+    let reader = place.reader();
+    let ask = |query: Query| {
+        let found = reader.connections(&query).unwrap();
+        found.iter().map(|end| end.events[0].end.id.cookie).collect::<Vec<_>>()
+    };
+    let all = || Query::default();
+    assert_eq!(ask(Query { port: Some(40_007), ..all() }), [7]);
+    assert_eq!(ask(Query { port: Some(443), limit: Some(2), ..all() }), [1, 2]);
+    assert_eq!(ask(Query { port: Some(443), limit: Some(2), newest_first: true, ..all() }), [49, 48]);
+    assert_eq!(ask(Query { ip: Some([10, 0, 0, 2].into()), limit: Some(1), ..all() }), [1]);
+    assert_eq!(ask(Query { ip: Some([10, 0, 0, 3].into()), ..all() }).len(), 0);
+    assert_eq!(ask(Query { cookie: Some(5), ..all() }), [5]);
+    assert_eq!(ask(Query { cookie: Some(5), began: Some(1), ..all() }).len(), 0);
+    assert_eq!(ask(Query { pid: Some(77), ..all() }).len(), 49);
+    assert_eq!(ask(Query { pid: Some(78), ..all() }).len(), 0);
+    assert_eq!(ask(Query { comm: Some("p77".into()), limit: Some(1), ..all() }), [1]);
+    assert_eq!(ask(Query { exe: Some("/bin/sh".into()), ..all() }).len(), 0);
+    assert_eq!(ask(Query { boot: Some("other".into()), ..all() }).len(), 0);
+    assert_eq!(ask(Query { since: Some(BOOT + 49_000), until: Some(BOOT + 49_010), ..all() }), [48, 49]);
+    let key = crate::process::tests::process(77, None).key;
+    assert_eq!(ask(Query { process: Some(key), ..all() }).len(), 49);
+    assert_eq!(reader.processes("0123abcd", key).unwrap().len(), 1);
+}
+
+#[test]
+fn processes_come_back_with_their_line() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    let mut last = crate::process::tests::process(1, None);
+    for pid in 2..100 {
+        last = crate::process::tests::process(pid, Some(&last));
+    }
+    let mut shell = Process::clone(&last);
+    shell.stdio = [5, 5, 0];
+    shell.birth = Some(crate::process::Birth { at: 17, cause: Some(u64::MAX) });
+    let shell = Arc::new(shell);
+    write(&mut writer, &[Item::Process(shell.clone(), FOUND), Item::Process(shell.clone(), FOUND)]);
+    let reader = place.reader();
+    let states = reader.processes("0123abcd", shell.key).unwrap();
+    let mut expected = Process::clone(&shell);
+    expected.found = Some(FOUND);
+    assert_eq!(states.iter().map(|actor| &*actor.process).collect::<Vec<_>>(), [&expected]);
+}
+
+#[test]
+fn losses_and_runs_are_told() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    let at = jiff::Timestamp::from_nanosecond(i128::from(BOOT) + 55).unwrap();
+    let loss = Loss { reason: LossReason::Ring, kinds: [("change", 3), ("connect", 4)].into() };
+    write(&mut writer, &[Item::Loss(at, loss.clone())]);
+    write(&mut writer, &stories(1..2));
+    let reader = place.reader();
+    let losses = reader.losses(BOOT, BOOT + 100).unwrap();
+    assert_eq!((losses.len(), losses[0].at, &losses[0].loss, losses[0].time), (1, 55, &loss, at));
+    assert_eq!(reader.losses(BOOT, BOOT + 10).unwrap().len(), 0);
+    assert!(!reader.runs().unwrap()[0].stopped);
+    write(&mut writer, &[Item::Stopped(at)]);
+    drop(writer);
+    write(&mut place.writer(settings()), &stories(2..3));
+    let stopped: Vec<_> = place.reader().runs().unwrap().iter().map(|run| run.stopped).collect();
+    assert_eq!(stopped, [true, false]);
+}
+
+#[test]
+fn a_set_clock_makes_another_segment() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    let back = BootClock::of_boot(BOOT - 3_600_000_000_000);
+    let mut items = stories(1..3);
+    items.push(Item::Clock(back));
+    items.extend(stories(3..5));
+    write(&mut writer, &items);
+    let reader = place.reader();
+    let clocks: Vec<_> = reader.connections(&Query::default()).unwrap().iter().map(|end| end.clock).collect();
+    assert_eq!(clocks, [clock(), clock(), back, back]);
+    assert_eq!(place.verified().broken, None);
+}
+
+#[test]
+fn tampering_is_seen_where_it_happened() {
+    let tampered = |sql: &str| {
+        let place = Place::new();
+        let mut writer = place.writer(settings());
+        for batch in 0..5 {
+            write(&mut writer, &stories(batch * 10 + 1..batch * 10 + 11));
+        }
+        drop(writer);
+        assert_eq!(place.verified().broken, None);
+        place.sql(sql);
+        place.verified().broken.map(|broken| broken.batch)
+    };
+    assert_eq!(tampered("UPDATE connection SET remote_ip = '10.0.0.9' WHERE id = 15"), Some(2));
+    assert_eq!(tampered("UPDATE process SET comm = 'sshd'"), Some(1));
+    assert_eq!(tampered("UPDATE segment SET started = 5"), Some(1));
+    assert_eq!(tampered("UPDATE batch SET ts = ts + 1 WHERE id = 3"), Some(3));
+    assert_eq!(tampered("DELETE FROM connection WHERE id = 25"), Some(3));
+    assert_eq!(tampered("DELETE FROM batch WHERE id = 3"), Some(4));
+    assert_eq!(tampered("DELETE FROM batch WHERE id < 3"), Some(3));
+    assert_eq!(tampered("DELETE FROM batch WHERE id < 3; DELETE FROM connection WHERE id < 21"), Some(3));
+    assert_eq!(tampered("UPDATE connection SET id = 1000 WHERE id = 50"), Some(5));
+    assert_eq!(
+        tampered("INSERT INTO loss SELECT 1, 1, 1, 'ring', 'change', 1"),
+        Some(5),
+        "a row in no batch"
+    );
+    // The end of the chain: only an anchor shows that there was more.
+    assert_eq!(tampered("DELETE FROM batch WHERE id = 5; DELETE FROM connection WHERE id > 40"), None);
+}
+
+#[test]
+fn only_an_anchor_tells_a_chain_that_was_made_anew() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    write(&mut writer, &stories(1..11));
+    let anchor = newest(&place.reader()).unwrap().unwrap().0;
+    write(&mut writer, &stories(11..21));
+    drop(writer);
+    let anchored = || verify(&place.reader(), Some(anchor)).unwrap();
+    assert_eq!(anchored().anchored, Some(1));
+    place.sql("UPDATE connection SET remote_port = 80 WHERE id = 3");
+    assert_eq!(anchored().broken.map(|broken| broken.batch), Some(1));
+    rehash(&place.path());
+    assert_eq!((anchored().broken, anchored().anchored), (None, None));
+}
+
+/// What root can do: hashes everything anew.
+fn rehash(path: &Path) {
+    use super::chain::{Contents, Table};
+    let db = Connection::open(path).unwrap();
+    let columns = batch::batch_columns();
+    let batches: Vec<Vec<i64>> = db
+        .prepare(&format!("SELECT {} FROM batch ORDER BY id", columns.join(",")))
+        .unwrap()
+        .query_map([], |row| (0..columns.len()).map(|column| row.get(column)).collect())
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let mut previous = Link::NONE;
+    for batch in batches {
+        let mut contents = Contents::new();
+        for table in Table::ALL {
+            let (from, to) = (batch[3 + 2 * table as usize], batch[4 + 2 * table as usize]);
+            verify::hash_rows(&db, table, from, to, &mut contents).unwrap();
+        }
+        previous = contents.link(&previous, &batch);
+        db.execute("UPDATE batch SET hash = ? WHERE id = ?", (previous.bytes(), batch[0])).unwrap();
+    }
+}
+
+#[test]
+fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
+    let place = Place::new();
+    let size = 4 << 20;
+    let retention = Retention { size, ..settings().retention };
+    let mut writer = place.writer(Settings { retention, ..settings() });
+    let mut anchor = None;
+    for batch in 0..120_u64 {
+        write(&mut writer, &stories(batch * 300 + 1..batch * 300 + 301));
+        if batch == 119 {
+            anchor = newest(&place.reader()).unwrap();
+        }
+    }
+    let disk = |suffix: &str| {
+        let name = format!("{}{suffix}", place.path().display());
+        std::fs::metadata(name).map_or(0, |file| file.len())
+    };
+    assert!(disk("") + disk("-wal") <= size, "{} {}", disk(""), disk("-wal"));
+    let checked = verify(&place.reader(), anchor.map(|(link, ..)| link)).unwrap();
+    assert_eq!(checked.broken, None);
+    assert!(checked.pruned.is_some() && checked.anchored.is_some(), "{checked:?}");
+    let left = place.reader().connections(&Query::default()).unwrap();
+    assert_eq!(left.last().unwrap().events[0].end.id.cookie, 36_000);
+    assert!(left.len() > 5000 && left[0].events[0].end.id.cookie > 1, "{}", left.len());
+    drop(writer);
+    // Somebody deletes what comes next, as if retention had.
+    place.sql("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)");
+    assert!(place.verified().broken.is_some());
+}
+
+#[test]
+fn retention_by_age_drops_everything_that_is_old() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    write(&mut writer, &stories(1..11));
+    drop(writer);
+    std::thread::sleep(Duration::from_millis(20));
+    let retention = Retention { age: Duration::from_millis(10), ..settings().retention };
+    let mut writer = place.writer(Settings { retention, ..settings() });
+    writer.commit(&[]).unwrap();
+    assert_eq!(place.reader().connections(&Query::default()).unwrap().len(), 0);
+    let checked = place.verified();
+    assert_eq!((checked.broken, checked.pruned.map(|(batch, _)| batch)), (None, Some(1)));
+}
+
+#[test]
+fn other_files_are_refused_and_left_alone() {
+    let place = Place::new();
+    let open = || Writer::open(&place.path(), settings()).map(|_| ()).unwrap_err().to_string();
+    let read = || Reader::open(&place.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(read().contains("there is no store"), "{}", read());
+    std::fs::write(place.path(), "not a database, but long enough to be looked at ".repeat(100)).unwrap();
+    let before = std::fs::read(place.path()).unwrap();
+    assert!(open().contains("no store of netwatch") && read().contains("no store of netwatch"), "{}", open());
+    assert_eq!(std::fs::read(place.path()).unwrap(), before);
+    std::fs::remove_file(place.path()).unwrap();
+    place.sql("CREATE TABLE t (x)");
+    assert!(open().contains("no store of netwatch") && read().contains("no store of netwatch"));
+    std::fs::remove_file(place.path()).unwrap();
+    drop(place.writer(settings()));
+    place.sql("PRAGMA user_version = 99");
+    assert!(open().contains("newer netwatch (version 99"), "{}", open());
+    assert!(read().contains("newer netwatch"));
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let place = Place::new();
+    let _first = place.writer(settings());
+    let told = Writer::open(&place.path(), settings()).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        told.contains("is being recorded to by") && told.contains(&std::process::id().to_string()),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_store_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let path = place.0.path().join("a/b/netwatch.db");
+    let mut writer = Writer::open(&path, settings()).unwrap();
+    write(&mut writer, &stories(1..2));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    assert_eq!(mode(&path.with_extension("db-wal")), 0o600);
+}

@@ -1,0 +1,227 @@
+//! Checks the chain: every batch is hashed again, and everything there is must be in one.
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::batch::batch_columns;
+use super::chain::{Contents, Link, Table};
+use super::{Reader, StoreError};
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Batches that were hashed.
+    pub batches: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// The first and the last of them.
+    pub range: Option<(i64, i64)>,
+    /// What retention dropped: everything up to this batch, noted at this time, nanoseconds since the epoch.
+    pub pruned: Option<(i64, i64)>,
+    /// The newest link.
+    pub newest: Option<Link>,
+    /// The first thing that does not hold.
+    pub broken: Option<Broken>,
+    /// Where the anchor is, if one was asked for and is there: the batch.
+    pub anchored: Option<i64>,
+}
+
+/// What does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// In which batch.
+    pub batch: i64,
+    /// When it was written by what it says, nanoseconds since the epoch.
+    pub ts: i64,
+    /// How.
+    pub why: String,
+}
+
+struct ReadBatch {
+    id: i64,
+    ts: i64,
+    columns: Vec<i64>,
+    link: Option<Link>,
+}
+
+impl ReadBatch {
+    /// The rows of a table, first and last.
+    fn range(&self, table: Table) -> (i64, i64) {
+        let at = |place: usize| self.columns.get(3 + 2 * table as usize + place).copied().unwrap_or(0);
+        (at(0), at(1))
+    }
+
+    fn broken(&self, why: impl Into<String>) -> Broken {
+        Broken { batch: self.id, ts: self.ts, why: why.into() }
+    }
+}
+
+/// Hashes everything again. `anchor`: a link that has to be there.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreError> {
+    let db = reader.db();
+    // One state of the store, whatever is written meanwhile.
+    let transaction = db.unchecked_transaction()?;
+    let checked = Chain::check(&transaction, anchor)?;
+    transaction.finish()?;
+    Ok(checked)
+}
+
+/// The newest link, with its batch and when that was written.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn newest(reader: &Reader) -> Result<Option<(Link, i64, i64)>, StoreError> {
+    let select = "SELECT hash, id, ts FROM batch ORDER BY id DESC LIMIT 1";
+    let newest =
+        reader.db().query_row(select, [], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get(2)?)));
+    let newest = newest.optional()?;
+    Ok(newest.and_then(|(hash, id, ts)| Some((Link::from_bytes(&hash)?, id, ts))))
+}
+
+struct Chain<'c> {
+    db: &'c Connection,
+    anchor: Option<Link>,
+    checked: Checked,
+    previous: Link,
+    /// The last batch, and the last row of each table.
+    last: Option<(i64, [i64; Table::COUNT])>,
+    /// The first segment that retention has left.
+    kept_since: i64,
+}
+
+impl<'c> Chain<'c> {
+    fn check(db: &'c Connection, anchor: Option<Link>) -> Result<Checked, StoreError> {
+        let pruned = "SELECT through_batch, ts, hash, through_segment FROM pruned ORDER BY id DESC LIMIT 1";
+        let pruned: Option<(i64, i64, Vec<u8>, i64)> = db
+            .query_row(pruned, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        let mut chain =
+            Self { db, anchor, checked: Checked::default(), previous: Link::NONE, last: None, kept_since: 0 };
+        let mut through = 0;
+        if let Some((batch, ts, hash, segment)) = pruned {
+            through = batch;
+            chain.kept_since = segment + 1;
+            chain.checked.pruned = Some((batch, ts));
+            chain.previous = Link::from_bytes(&hash).unwrap_or(Link::NONE);
+            if chain.anchor == Some(chain.previous) {
+                chain.checked.anchored = Some(batch);
+            }
+        }
+        let columns = batch_columns().join(",");
+        let mut select =
+            db.prepare(&format!("SELECT {columns}, hash FROM batch WHERE id > ? ORDER BY id"))?;
+        let mut rows = select.query([through])?;
+        while let Some(row) = rows.next()? {
+            let width = batch_columns().len();
+            let columns = (0..width).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>()?;
+            let hash: Vec<u8> = row.get(width)?;
+            let (id, ts) = (columns.first().copied().unwrap_or(0), columns.get(2).copied().unwrap_or(0));
+            let batch = ReadBatch { id, ts, columns, link: Link::from_bytes(&hash) };
+            if let Err(broken) = chain.batch(&batch, through)? {
+                chain.checked.broken = Some(broken);
+                return Ok(chain.checked);
+            }
+        }
+        chain.checked.broken = chain.beyond()?;
+        Ok(chain.checked)
+    }
+
+    fn batch(&mut self, batch: &ReadBatch, through: i64) -> Result<Result<(), Broken>, StoreError> {
+        let expected = self.last.map_or(through, |(last, _)| last) + 1;
+        if batch.id != expected {
+            return Ok(Err(batch.broken(match self.last {
+                Some(_) => format!("batch {expected} to {} are not there", batch.id - 1),
+                None => format!(
+                    "what came before it, from batch {expected} on, is not there, and no retention has noted that"
+                ),
+            })));
+        }
+        let mut contents = Contents::new();
+        let mut ends = [0; Table::COUNT];
+        for table in Table::ALL {
+            let (from, to) = batch.range(table);
+            let before = self.last.map(|(_, ends)| ends).and_then(|ends| ends.get(table as usize).copied());
+            if before.is_some_and(|before| from != before + 1) || to < from - 1 {
+                let (table, before) = (table.name(), batch.id - 1);
+                let why = format!("it does not go on with table {table} where batch {before} ended");
+                return Ok(Err(batch.broken(why)));
+            }
+            if before.is_none() && self.strangers(table, from)? > 0 {
+                let why = format!("table {} has rows from before it that are in no batch", table.name());
+                return Ok(Err(batch.broken(why)));
+            }
+            let rows = hash_rows(self.db, table, from, to, &mut contents)?;
+            // A segment that went was noted; that it is missing is seen by its batches.
+            if rows != to - from + 1 {
+                let missing = to - from + 1 - rows;
+                return Ok(
+                    Err(batch.broken(format!("{missing} rows of table {} are missing", table.name()))),
+                );
+            }
+            self.checked.rows += rows.cast_unsigned();
+            if let Some(end) = ends.get_mut(table as usize) {
+                *end = to;
+            }
+        }
+        let link = contents.link(&self.previous, &batch.columns);
+        if batch.link != Some(link) {
+            return Ok(Err(batch.broken("its rows, or those before it, are not what was written")));
+        }
+        if self.anchor == Some(link) {
+            self.checked.anchored = Some(batch.id);
+        }
+        self.previous = link;
+        self.last = Some((batch.id, ends));
+        self.checked.batches += 1;
+        self.checked.newest = Some(link);
+        let first = self.checked.range.map_or(batch.id, |(first, _)| first);
+        self.checked.range = Some((first, batch.id));
+        Ok(Ok(()))
+    }
+
+    /// Rows before the first batch that are not just what retention has not deleted yet.
+    fn strangers(&self, table: Table, from: i64) -> Result<i64, StoreError> {
+        let segment = if table == Table::Segment { "id" } else { "segment" };
+        let count = format!("SELECT count(*) FROM {} WHERE id < ? AND {segment} >= ?", table.name());
+        Ok(self.db.query_row(&count, [from, self.kept_since], |row| row.get(0))?)
+    }
+
+    /// Rows that are in no batch: behind the last.
+    fn beyond(&self) -> Result<Option<Broken>, StoreError> {
+        let (last, ends) = self.last.unwrap_or_default();
+        for (table, end) in Table::ALL.iter().zip(ends) {
+            let count = format!("SELECT count(*) FROM {} WHERE id > ?", table.name());
+            let count: i64 = self.db.query_row(&count, [end], |row| row.get(0))?;
+            if count > 0 {
+                let why = format!("{count} rows of table {} are behind the last batch", table.name());
+                return Ok(Some(Broken { batch: last, ts: 0, why }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+pub(super) fn hash_rows(
+    db: &Connection,
+    table: Table,
+    from: i64,
+    to: i64,
+    contents: &mut Contents,
+) -> Result<i64, StoreError> {
+    if to < from {
+        return Ok(0);
+    }
+    let select = format!("{} WHERE id BETWEEN ? AND ? ORDER BY id", table.select());
+    let mut select = db.prepare_cached(&select)?;
+    let width = select.column_count();
+    let mut rows = select.query([from, to])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let values = (0..width).map(|column| row.get_ref(column)).collect::<Result<Vec<_>, _>>()?;
+        contents.row(table, values.into_iter());
+        count += 1;
+    }
+    Ok(count)
+}

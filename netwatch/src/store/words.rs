@@ -1,0 +1,150 @@
+//! Words as the small numbers that stand for them in rows: a word in each of a million rows would be most of the store.
+//! The views spell them. A number never changes its meaning.
+
+use crate::model::{ExeState, Family, Proto, State, Via};
+use crate::origin::{Basis, Confidence, Side};
+use crate::tracker::{ClosedBy, ProcessBasis};
+
+/// Something that has a number in the store.
+pub(super) trait Word: Copy + PartialEq + 'static {
+    /// All of them, with their numbers.
+    const CODES: &'static [(Self, u8)];
+
+    /// Its number.
+    fn code(self) -> u8 {
+        Self::CODES.iter().find(|(word, _)| *word == self).map_or(0, |(_, code)| *code)
+    }
+
+    /// `None` for a number that means nothing.
+    fn from_code(code: i64) -> Option<Self> {
+        Self::CODES.iter().find(|(_, known)| i64::from(*known) == code).map(|(word, _)| *word)
+    }
+}
+
+impl Word for Proto {
+    const CODES: &'static [(Self, u8)] = &[(Self::Tcp, 6), (Self::Udp, 17)];
+}
+
+impl Word for Family {
+    const CODES: &'static [(Self, u8)] = &[(Self::Ipv4, 4), (Self::Ipv6, 6)];
+}
+
+impl Word for Via {
+    const CODES: &'static [(Self, u8)] = &[
+        (Self::IoUring, 1),
+        (Self::Socketcall, 2),
+        (Self::Kernel, 3),
+        (Self::Fastopen, 4),
+        (Self::Mptcp, 5),
+    ];
+}
+
+impl Word for Side {
+    const CODES: &'static [(Self, u8)] =
+        &[(Self::Unknown, 0), (Self::Local, 1), (Self::Remote, 2), (Self::Both, 3)];
+}
+
+impl Word for Basis {
+    const CODES: &'static [(Self, u8)] = &[
+        (Self::None, 0),
+        (Self::Connect, 1),
+        (Self::Accept, 2),
+        (Self::Handshake, 3),
+        (Self::Peer, 4),
+        (Self::Listener, 5),
+        (Self::PortRange, 6),
+    ];
+}
+
+impl Word for Confidence {
+    const CODES: &'static [(Self, u8)] =
+        &[(Self::Unknown, 0), (Self::Observed, 1), (Self::Inferred, 2), (Self::Guessed, 3)];
+}
+
+impl Word for ProcessBasis {
+    const CODES: &'static [(Self, u8)] =
+        &[(Self::Connect, 1), (Self::Accept, 2), (Self::Listener, 3), (Self::Handover, 4), (Self::Seed, 5)];
+}
+
+impl Word for ClosedBy {
+    const CODES: &'static [(Self, u8)] = &[
+        (Self::Unknown, 0),
+        (Self::Local, 1),
+        (Self::Remote, 2),
+        (Self::ResetLocal, 3),
+        (Self::ResetRemote, 4),
+        (Self::Timeout, 5),
+    ];
+}
+
+/// As the kernel numbers states.
+pub(super) const fn state_code(state: State) -> u8 {
+    match state {
+        State::Established => 1,
+        State::SynSent => 2,
+        State::SynRecv => 3,
+        State::FinWait1 => 4,
+        State::FinWait2 => 5,
+        State::TimeWait => 6,
+        State::Close => 7,
+        State::CloseWait => 8,
+        State::LastAck => 9,
+        State::Listen => 10,
+        State::Closing => 11,
+        State::Unknown(number) => number,
+    }
+}
+
+const EXE_STATES: [(ExeState, &str); 5] = [
+    (ExeState::Ok, "ok"),
+    (ExeState::Deleted, "deleted"),
+    (ExeState::Memfd, "memfd"),
+    (ExeState::Replaced, "replaced"),
+    (ExeState::Unknown, "unknown"),
+];
+
+/// Its word.
+pub(super) fn exe_state_word(state: ExeState) -> &'static str {
+    EXE_STATES.iter().find(|(known, _)| *known == state).map_or("unknown", |(_, word)| word)
+}
+
+/// `None` for a word that means nothing.
+pub(super) fn exe_state(word: &str) -> Option<ExeState> {
+    EXE_STATES.iter().find(|(_, known)| *known == word).map(|(state, _)| *state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_back() {
+        for number in 0..=255 {
+            let state = State::from_kernel(number);
+            assert_eq!(State::from_kernel(state_code(state)), state);
+        }
+        for (state, word) in EXE_STATES {
+            assert_eq!((exe_state(word), exe_state_word(state)), (Some(state), word));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{word}\""));
+        }
+    }
+
+    #[test]
+    fn the_views_spell_the_same() {
+        let views = include_str!("views.sql");
+        let spells =
+            |code: u8, name: &str| assert!(views.contains(&format!("WHEN {code} THEN '{name}'")), "{name}");
+        Via::CODES.iter().for_each(|(via, code)| spells(*code, via.name()));
+        ClosedBy::CODES.iter().for_each(|(by, code)| spells(*code, by.name()));
+        Proto::CODES.iter().for_each(|(proto, code)| spells(*code, proto.name()));
+        for (side, code) in Side::CODES.iter().filter(|(_, code)| *code != 0) {
+            spells(*code, side.name());
+        }
+        for (basis, code) in Basis::CODES.iter().filter(|(_, code)| *code != 0) {
+            spells(*code, basis.name());
+        }
+        for state in (1..=11).map(State::from_kernel) {
+            spells(state_code(state), state.name());
+        }
+    }
+}
