@@ -13,6 +13,7 @@ mod coverage;
 mod event;
 mod lines;
 mod netns;
+mod presence;
 mod program;
 mod wait;
 mod watch;

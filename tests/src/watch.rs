@@ -12,6 +12,7 @@ use crate::checks::Checks;
 use crate::event::{End, kind};
 use crate::lines::Lines;
 use crate::netns::netns;
+use crate::presence::Presence;
 use crate::program::{Running, binary};
 use crate::wait::PATIENCE;
 
@@ -38,6 +39,7 @@ pub struct Watch {
     checks: Checks,
     events: Vec<Value>,
     may_lose: bool,
+    _presence: Presence,
 }
 
 /// What a run printed, from its first line to its last.
@@ -60,7 +62,16 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
-        Self::showing(&["--netns", "self"], arguments)
+        Self::showing(&["--netns", "self"], arguments, Presence::shared())
+    }
+
+    /// The same while no other test has a log: waits until that is so.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn alone(arguments: &[&str]) -> Self {
+        Self::showing(&["--netns", "self"], arguments, Presence::alone())
     }
 
     /// The same for several namespaces with wires between them.
@@ -69,7 +80,7 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn on_wires(arguments: &[&str]) -> Self {
-        Self::showing(&["--local", "10.0.0.0/8"], arguments)
+        Self::showing(&["--local", "10.0.0.0/8"], arguments, Presence::shared())
     }
 
     /// The same for whatever `arguments` show.
@@ -78,10 +89,10 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn everywhere(arguments: &[&str]) -> Self {
-        Self::showing(&[], arguments)
+        Self::showing(&[], arguments, Presence::shared())
     }
 
-    fn showing(filter: &[&str], arguments: &[&str]) -> Self {
+    fn showing(filter: &[&str], arguments: &[&str], presence: Presence) -> Self {
         let own = arguments.iter().any(|argument| filter.first() == Some(argument));
         let arguments = &[arguments, if own { &[] } else { filter }].concat();
         let mut command = Command::new(binary());
@@ -97,8 +108,8 @@ impl Watch {
             let _ = send.send(String::from_utf8_lossy(&text).into_owned());
         });
         let may_lose = arguments.contains(&"--ring");
-        let mut watch =
-            Self { running, lines, stderr, checks: Checks::default(), events: Vec::new(), may_lose };
+        let (checks, events) = Default::default();
+        let mut watch = Self { running, lines, stderr, checks, events, may_lose, _presence: presence };
         if !watch.read(Instant::now() + READY) {
             watch.fail("ready");
         }

@@ -21,6 +21,7 @@ mod list;
 mod loss;
 mod mptcp;
 mod namespaces;
+mod preempted;
 mod process;
 mod race;
 mod run;
