@@ -15,6 +15,7 @@ mod lines;
 mod netns;
 mod presence;
 mod program;
+mod shared;
 mod wait;
 mod watch;
 
@@ -24,6 +25,7 @@ pub use coverage::{cannot_tell_via, doctor, is_emulated, kernel, mptcp_bytes};
 pub use event::{End, assert_has, end, kind, port, service};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
+pub use presence::Presence;
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
 pub use wait::{PATIENCE, skip, until};
 pub use watch::{Log, Watch, forced};

@@ -2,6 +2,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::shared;
+
 #[derive(Debug)]
 enum Room {
     /// So many are there.
@@ -14,7 +16,7 @@ static CHANGED: Condvar = Condvar::new();
 
 /// A log's, for as long as there is one.
 #[derive(Debug)]
-pub(crate) struct Presence(());
+pub struct Presence(());
 
 impl Presence {
     /// Beside others, once nobody is alone. Who waits to be alone is passed by: a test may have two logs.
@@ -25,9 +27,12 @@ impl Presence {
         })
     }
 
-    /// Once nobody else is there.
-    pub(crate) fn alone() -> Self {
-        enter(|room| matches!(room, Room::Shared(0)).then_some(Room::Alone))
+    /// Once nobody else is there. The log that tests share ends: it would be about whatever this test does.
+    #[must_use]
+    pub fn alone() -> Self {
+        let presence = enter(|room| matches!(room, Room::Shared(0)).then_some(Room::Alone));
+        shared::end();
+        presence
     }
 }
 
