@@ -1,5 +1,6 @@
 //! Cgroups that are made, and processes that move into one: the paths, so that the cgroup of a process
-//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH).
+//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH). The kernel calls these
+//! under a spin lock with interrupts off, so neither comes into the middle of the other.
 
 use core::ffi::c_void;
 

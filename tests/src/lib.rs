@@ -14,7 +14,9 @@ mod event;
 mod far;
 mod lines;
 mod netns;
+mod presence;
 mod program;
+mod shared;
 mod wait;
 mod watch;
 
@@ -25,6 +27,7 @@ pub use event::{End, assert_has, end, kind, port, service};
 pub use far::{Far, FarSocket};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
+pub use presence::Presence;
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
 pub use wait::{PATIENCE, skip, until};
 pub use watch::{Log, Watch, forced};

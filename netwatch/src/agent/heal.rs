@@ -87,6 +87,12 @@ impl Healer {
         if self.looked.elapsed() < LOOKS { Vec::new() } else { self.losses(undecodable) }
     }
 
+    /// The same where there is no later: what was left out a moment ago is due too.
+    pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+        let _ = self.counter.read(&self.told);
+        self.losses(undecodable)
+    }
+
     /// What was lost since it was last told; `undecodable` is taken and set to 0.
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         self.looked = Instant::now();

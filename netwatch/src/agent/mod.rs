@@ -166,7 +166,7 @@ impl Agent {
         }
         // Nothing is waited for any more.
         self.tables.tracker.settle(u64::MAX, out);
-        Ok(self.healer.losses(&mut self.records.undecodable))
+        Ok(self.healer.last_losses(&mut self.records.undecodable))
     }
 
     /// To be called several times a second: returns what was lost since the last call, and heals. What

@@ -22,6 +22,7 @@ mod list;
 mod loss;
 mod mptcp;
 mod namespaces;
+mod preempted;
 mod process;
 mod race;
 mod run;
