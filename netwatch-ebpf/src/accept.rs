@@ -37,7 +37,7 @@ fn inet_accept(ctx: FExitContext) -> i32 {
     // SAFETY: a `struct socket`; it has no `struct sock`, and reads give zeros, where the call failed.
     let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
     // SAFETY: as above.
-    if unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow(sk) } {
+    if unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow::<Untyped>(sk) } {
         // SAFETY: as above.
         note(unsafe { sock::cookie(sk) });
         tell::<Typed>(sk, task::way_of_accept(task::current()));
@@ -52,7 +52,7 @@ fn security_sock_graft(ctx: ProbeContext) -> u32 {
         unsafe {
             let family: u16 = Untyped::read(sk, offset!(sk_family));
             let inet = family == sock::AF_INET || family == sock::AF_INET6;
-            if inet && sock::is_ours::<Untyped>(sk) && !sock::is_subflow(sk) {
+            if inet && sock::is_ours::<Untyped>(sk) && !sock::is_subflow::<Untyped>(sk) {
                 note(Untyped::read(sk, offset!(sk_cookie)));
                 tell::<Untyped>(sk, task::way_of_accept(task::current()));
             }

@@ -24,6 +24,6 @@ pub(crate) unsafe fn tell(header: Header, way: u32, result: i32, fill: impl FnOn
         (*record).pad = 0;
         (*record).cause = cause::of(current);
     }
-    entry.submit(0);
+    emit::submit(entry);
     Some(())
 }

@@ -115,7 +115,7 @@ const SIN6_ADDR: u32 = 8;
 #[inline(always)]
 fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) -> Option<()> {
     // SAFETY: a `struct sock` of TCP; the helper reads. A subflow of MPTCP is connected by the kernel.
-    if cookie == 0 || unsafe { sock::is_subflow(sk) } {
+    if cookie == 0 || unsafe { sock::is_subflow::<Untyped>(sk) } {
         return None;
     }
     // SAFETY: as above, and an address of at least the family's length where the family is right.
@@ -134,7 +134,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             },
             remote_port: u16::from_be(Untyped::read(address, PORT)),
             local_port: Untyped::read(sk, offset!(sk_num)),
-            netns: sock::netns(sk),
+            netns: sock::netns::<Untyped>(sk),
             ..EMPTY
         }
     };
@@ -198,7 +198,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
         (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_skc_to_tcp_sock(sk.cast()))
     };
     // SAFETY: a `struct tcp_sock`. A subflow of MPTCP is connected by the kernel.
-    if tcp.is_null() || unsafe { sock::is_subflow(tcp.cast()) } {
+    if tcp.is_null() || unsafe { sock::is_subflow::<Typed>(tcp.cast()) } {
         return None;
     }
     let call = CALLS.get_ptr_mut(thread())?;
@@ -213,7 +213,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote,
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
-            netns: sock::netns(sk),
+            netns: sock::netns::<Typed>(sk),
             ..EMPTY
         };
     }

@@ -1,13 +1,17 @@
 //! The way out: one ring buffer, and a count of what did not fit.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::{PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
-use netwatch_common::{Header, kind};
+use netwatch_common::{Header, Knobs, kind};
+
+use crate::mem;
 
 /// Size in the object file; the agent sets its own before it loads.
 const RING_BYTES: usize = 1 << 24;
@@ -48,15 +52,48 @@ pub(crate) fn reserve<T: 'static>(kind: u16) -> Option<RingBufEntry<T>> {
     entry
 }
 
+/// When the reader was woken last, nanoseconds since boot. Two CPUs that store at once wake it twice.
+static mut LAST_WAKE: u64 = 0;
+
+/// Hands a record over that begins with its header.
+#[inline(always)]
+pub(crate) fn submit<T: 'static>(mut entry: RingBufEntry<T>) {
+    // SAFETY: every record begins with a header, which is written by now.
+    let ts = unsafe { (*entry.as_mut_ptr().cast::<Header>()).ts };
+    entry.submit(wake(ts));
+}
+
+/// Whether the reader is woken for a record of this time. A wake-up costs more than all the rest (an interrupt to
+/// oneself: `kernel/bpf/ringbuf.c`, bpf_ringbuf_commit), and a flood would have one for each record. It has to be
+/// forced: left to the kernel, which wakes who has read all, the first after some that woke nobody would not do so.
+#[inline(always)]
+fn wake(ts: u64) -> u64 {
+    let pause = u64::from(mem::number(offset_of!(Knobs, wake_ns)));
+    if pause == 0 {
+        return 0;
+    }
+    // SAFETY: one aligned word, read and written as it is.
+    unsafe {
+        let last = (&raw const LAST_WAKE).read_volatile();
+        if ts.wrapping_sub(last) < pause {
+            return BPF_RB_NO_WAKEUP.into();
+        }
+        (&raw mut LAST_WAKE).write_volatile(ts);
+    }
+    BPF_RB_FORCE_WAKEUP.into()
+}
+
 /// Copies `len` bytes at `record` into the ring, or counts the loss under `kind`.
 ///
 /// # Safety
 /// `record` points to at least `len` bytes, as far as the verifier can see.
 #[inline(always)]
 pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
+    // SAFETY: every record begins with a header.
+    let flags = wake(unsafe { (*record.cast::<Header>()).ts });
     // SAFETY: the caller's.
     let result = unsafe {
-        bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut(), len as u64, 0)
+        bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut(), len as u64, flags)
     };
     if result != 0 {
         lost(kind);

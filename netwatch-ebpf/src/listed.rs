@@ -5,9 +5,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_seq_write, bpf_skc_to_tcp_timewait_sock};
 use netwatch_common::{Held, Listed, Sock, listed_flags};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
@@ -78,7 +76,7 @@ fn list_tcp(ctx: *const Sockets) -> i32 {
         row.uid = uid;
         row.sock.protocol = sock::IPPROTO_TCP as u8;
         row.sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
-        let whole: *const c_void = bpf_skc_to_tcp_sock(sk.cast_mut()).cast_const().cast();
+        let whole = sock::tcp(sk);
         if whole.is_null() {
             // A request or TIME_WAIT, which have but the beginning of a socket.
             sock::ends::<Typed>(sk, &mut row.sock);
@@ -94,7 +92,7 @@ fn list_tcp(ctx: *const Sockets) -> i32 {
             sock::fill::<Typed>(whole, false, &mut row.sock);
             row.state = Typed::read(whole, offset!(sk_state));
             row.flags = flags(whole, row.sock.family, row.state);
-            if sock::is_subflow(whole) {
+            if sock::is_subflow::<Typed>(whole) {
                 row.flags |= listed_flags::SUBFLOW;
             }
             if row.state == TCP_LISTEN {
@@ -199,7 +197,7 @@ unsafe fn flags(sk: *const c_void, family: u16, state: u8) -> u8 {
     // SAFETY: the caller's `struct sock`.
     let only = family == sock::AF_INET6
         && (state == TCP_LISTEN || state == TCP_CLOSE)
-        && unsafe { sock::bit(sk, offset!(sk_ipv6only)) };
+        && unsafe { sock::bit::<Typed>(sk, offset!(sk_ipv6only)) };
     if only { listed_flags::V6ONLY } else { 0 }
 }
 

@@ -42,9 +42,15 @@ pub(crate) use knob;
 /// Reads one of the frozen switches, as [`read_only`] does.
 #[inline(always)]
 pub(crate) fn is_on(offset: usize) -> bool {
+    number(offset) != 0
+}
+
+/// Reads one of the frozen values, likewise.
+#[inline(always)]
+pub(crate) fn number(offset: usize) -> u32 {
     let knobs = &raw const KNOBS_V1;
     // SAFETY: a member of a static; all are of this type.
-    unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() != 0 }
+    unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() }
 }
 
 /// The same address without what the verifier knows of it: a socket that it allows to be handed to some

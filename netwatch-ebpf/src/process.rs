@@ -49,7 +49,7 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
         (*record).parent_tgid = task::tgid(parent);
         (*record).pad = 0;
         (*record).cause = cause;
-        entry.submit(0);
+        emit::submit(entry);
     }
     Some(0)
 }
@@ -82,7 +82,7 @@ fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
         (*record).start = task::start(dying);
         (*record).tgid = task::tgid(dying);
         (*record).code = Typed::read(dying, offset!(task_exit_code));
-        entry.submit(0);
+        emit::submit(entry);
     }
     Some(0)
 }

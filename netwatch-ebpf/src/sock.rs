@@ -2,10 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use netwatch_common::{Offsets, Sock, change_flags, sock_flags};
 
-use crate::mem::{Memory, Untyped, knob, offset};
+use crate::mem::{Memory, Typed, Untyped, knob, offset};
 
 pub(crate) const AF_INET: u16 = 2;
 pub(crate) const AF_INET6: u16 = 10;
@@ -29,14 +29,22 @@ pub(crate) unsafe fn is_ours<M: Memory>(sk: *const c_void) -> bool {
     matches!(unsafe { protocol::<M>(sk) }, IPPROTO_TCP | IPPROTO_MPTCP)
 }
 
+/// The `struct tcp_sock` of a `struct sock` that the verifier knows, to be read as [`Typed`] all over; NULL of
+/// MPTCP's own.
+#[inline(always)]
+pub(crate) fn tcp(sk: *const c_void) -> *const c_void {
+    // SAFETY: the helper asks the socket what it is (`net/core/filter.c`, bpf_skc_to_tcp_sock).
+    unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()).cast_const().cast() }
+}
+
 /// Whether a TCP socket carries another's data: it is the kernel's own, below an MPTCP socket.
 ///
 /// # Safety
 /// `sk` is a `struct sock` of TCP or MPTCP.
 #[inline(always)]
-pub(crate) unsafe fn is_subflow(sk: *const c_void) -> bool {
+pub(crate) unsafe fn is_subflow<M: Memory>(sk: *const c_void) -> bool {
     // SAFETY: the caller's; the bit is asked for only where `sk` is a `struct tcp_sock`.
-    unsafe { protocol::<Untyped>(sk) == IPPROTO_TCP && bit(sk, offset!(tcp_is_mptcp)) }
+    unsafe { protocol::<M>(sk) == IPPROTO_TCP && bit::<M>(sk, offset!(tcp_is_mptcp)) }
 }
 
 /// Cookie of the MPTCP socket that began with this subflow; 0 where it joined later, or where nobody asked
@@ -52,7 +60,7 @@ pub(crate) unsafe fn owner_of_subflow(sk: *const c_void) -> u64 {
             return 0;
         }
         let subflow: *const c_void = Untyped::read(sk, offset!(icsk_ulp_data));
-        if bit(subflow, offset!(subflow_join)) {
+        if bit::<Untyped>(subflow, offset!(subflow_join)) {
             return 0;
         }
         let owner: *const c_void = Untyped::read(subflow, offset!(subflow_conn));
@@ -63,20 +71,17 @@ pub(crate) unsafe fn owner_of_subflow(sk: *const c_void) -> u64 {
 /// Whether connect() was called on a socket to send data with its SYN.
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP or MPTCP.
+/// `tcp` is a `struct tcp_sock`, readable as `M` says.
 #[inline(always)]
-pub(crate) unsafe fn is_fastopen(sk: *const c_void) -> bool {
-    // SAFETY: the caller's; as above.
+pub(crate) unsafe fn is_fastopen<M: Memory>(tcp: *const c_void) -> bool {
+    // SAFETY: the caller's.
     unsafe {
-        if protocol::<Untyped>(sk) != IPPROTO_TCP {
-            return false;
-        }
         let request: u64 = if offset!(tcp_fastopen_req) == Offsets::MISSING {
             0
         } else {
-            Untyped::read(sk, offset!(tcp_fastopen_req))
+            M::read(tcp, offset!(tcp_fastopen_req))
         };
-        request != 0 || bit(sk, offset!(tcp_fastopen_connect))
+        request != 0 || bit::<M>(tcp, offset!(tcp_fastopen_connect))
     }
 }
 
@@ -85,19 +90,19 @@ pub(crate) unsafe fn is_fastopen(sk: *const c_void) -> bool {
 /// # Safety
 /// `sk` is a `struct sock`.
 #[inline(always)]
-pub(crate) unsafe fn is_kernels(sk: *const c_void) -> bool {
+pub(crate) unsafe fn is_kernels<M: Memory>(sk: *const c_void) -> bool {
     // SAFETY: the caller's.
-    unsafe { bit(sk, offset!(sk_kern)) }
+    unsafe { bit::<M>(sk, offset!(sk_kern)) }
 }
 
 /// A bit-field of one bit, by its offset in bits; false where this kernel has none.
 #[inline(always)]
-pub(crate) unsafe fn bit(sk: *const c_void, offset: u32) -> bool {
+pub(crate) unsafe fn bit<M: Memory>(sk: *const c_void, offset: u32) -> bool {
     if offset == Offsets::MISSING {
         return false;
     }
     // SAFETY: the caller's.
-    let byte: u8 = unsafe { Untyped::read(sk, offset / 8) };
+    let byte: u8 = unsafe { M::read(sk, offset / 8) };
     byte & 1 << (offset % 8) != 0
 }
 
@@ -150,7 +155,7 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
         } else {
             port
         };
-        out.inode = inode(sk);
+        out.inode = inode::<M>(sk);
     }
 }
 
@@ -164,7 +169,7 @@ pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
-        out.netns = netns(sk);
+        out.netns = netns::<M>(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
             out.local = Untyped::read(sk, offset!(sk_v6_rcv_saddr));
@@ -186,43 +191,50 @@ pub(crate) const fn widen(v4: [u8; 4]) -> [u8; 16] {
 /// Inode number of the socket's network namespace.
 ///
 /// # Safety
-/// `sk` is a `struct sock`.
+/// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
-pub(crate) unsafe fn netns(sk: *const c_void) -> u32 {
-    // SAFETY: the caller's; every socket has one.
+pub(crate) unsafe fn netns<M: Memory>(sk: *const c_void) -> u32 {
+    // SAFETY: the caller's; every socket has one, but the verifier need not know that.
     unsafe {
-        let net: *const c_void = Untyped::read(sk, offset!(sk_net));
-        Untyped::read(net, offset!(net_inum))
+        let net: *const c_void = M::read(sk, offset!(sk_net));
+        if net.is_null() { 0 } else { M::read(net, offset!(net_inum)) }
     }
 }
 
-/// The socket's inode (`struct socket_alloc` puts it behind the `struct socket`), 0 while it has none.
+/// The socket's inode, 0 while it has none.
 ///
 /// # Safety
-/// `sk` is a `struct sock`.
+/// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
-pub(crate) unsafe fn inode(sk: *const c_void) -> u64 {
+pub(crate) unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
     // SAFETY: `sk_socket` is a `struct socket` inside a `struct socket_alloc` (`net/socket.c`,
     // sock_alloc_inode), or NULL.
     unsafe {
-        let socket: *const c_void = Untyped::read(sk, offset!(sk_socket));
+        let socket: *const c_void = M::read(sk, offset!(sk_socket));
         if socket.is_null() {
             return 0;
         }
+        // By its file there are pointers that the verifier knows all the way.
+        let file: *const c_void = M::read(socket, offset!(socket_file));
+        if !file.is_null() {
+            let inode: *const c_void = M::read(file, offset!(file_inode));
+            return if inode.is_null() { 0 } else { M::read(inode, offset!(inode_ino)) };
+        }
+        // The kernel's own has none.
         Untyped::read(socket, offset!(socket_inode) + offset!(inode_ino))
     }
 }
 
 /// Payload bytes (sent, received), each once, without the peer's FIN; and how the socket ended, as
-/// [`change_flags`].
+/// [`change_flags`]. `tcp` is [`tcp`]`(sk)`.
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP or MPTCP.
+/// `sk` is a `struct sock` of TCP or MPTCP that the verifier knows.
 #[inline(always)]
-pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
-    // SAFETY: the caller's. The verifier knows `sk` as a `struct sock` only, so the helper reads.
+pub(crate) unsafe fn ending(sk: *const c_void, tcp: *const c_void) -> (u64, u64, u32) {
+    // SAFETY: the caller's.
     unsafe {
-        let flags: u64 = Untyped::read(sk, offset!(sk_flags));
+        let flags: u64 = Typed::read(sk, offset!(sk_flags));
         let done = flags & SOCK_DONE != 0;
         let mut how = 0;
         if done {
@@ -231,8 +243,8 @@ pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
         if flags & SOCK_DEAD != 0 {
             how |= change_flags::DEAD;
         }
-        if protocol::<Untyped>(sk) == IPPROTO_MPTCP {
-            // Its own counts are of data alone.
+        if tcp.is_null() {
+            // MPTCP's own counts are of data alone.
             if offset!(mptcp_bytes_sent) == Offsets::MISSING
                 || offset!(mptcp_bytes_received) == Offsets::MISSING
             {
@@ -241,9 +253,9 @@ pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
             let sent = Untyped::read(sk, offset!(mptcp_bytes_sent));
             return (sent, Untyped::read(sk, offset!(mptcp_bytes_received)), how);
         }
-        let sent: u64 = Untyped::read(sk, offset!(tcp_bytes_sent));
-        let again: u64 = Untyped::read(sk, offset!(tcp_bytes_retrans));
-        let received: u64 = Untyped::read(sk, offset!(tcp_bytes_received));
+        let sent: u64 = Typed::read(tcp, offset!(tcp_bytes_sent));
+        let again: u64 = Typed::read(tcp, offset!(tcp_bytes_retrans));
+        let received: u64 = Typed::read(tcp, offset!(tcp_bytes_received));
         (sent.saturating_sub(again), received.saturating_sub(done.into()), how)
     }
 }
@@ -252,11 +264,9 @@ pub(crate) unsafe fn ending(sk: *const c_void) -> (u64, u64, u32) {
 /// (`net/ipv4/tcp_fastopen.c`, tcp_fastopen_add_skb).
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP or MPTCP.
+/// `tcp` is what [`tcp`] returned.
 #[inline(always)]
-pub(crate) unsafe fn has_data(sk: *const c_void) -> bool {
+pub(crate) unsafe fn has_data(tcp: *const c_void) -> bool {
     // SAFETY: the caller's.
-    unsafe {
-        protocol::<Untyped>(sk) == IPPROTO_TCP && Untyped::read::<u64>(sk, offset!(tcp_bytes_received)) != 0
-    }
+    !tcp.is_null() && unsafe { Typed::read::<u64>(tcp, offset!(tcp_bytes_received)) != 0 }
 }

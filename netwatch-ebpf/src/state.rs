@@ -54,6 +54,8 @@ fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
 #[derive(Clone, Copy)]
 struct Transition {
     sk: *const c_void,
+    /// See [`sock::tcp`].
+    tcp: *const c_void,
     old: i32,
     new: i32,
 }
@@ -61,10 +63,10 @@ struct Transition {
 impl Transition {
     #[inline(always)]
     fn of(ctx: &BtfTracePointContext) -> Option<Self> {
-        let transition = Self { sk: ctx.arg(0), old: ctx.arg(1), new: ctx.arg(2) };
+        let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
         // SAFETY: the tracepoint's first argument is a `struct sock`.
-        let ours = transition.old != transition.new && unsafe { sock::is_ours::<Typed>(transition.sk) };
-        ours.then_some(transition)
+        let ours = old != new && unsafe { sock::is_ours::<Typed>(sk) };
+        ours.then(|| Self { sk, tcp: sock::tcp(sk), old, new })
     }
 
     /// Another one than that of the socket's transition before, which led to where this one begins; never 0.
@@ -82,6 +84,14 @@ impl Transition {
         // SAFETY: the tracepoint's typed argument.
         let sk_err: u32 = unsafe { Typed::read(self.sk, offset!(sk_err)) };
         sk_err as u16
+    }
+
+    /// # Safety
+    /// Within the tracepoint.
+    #[inline(always)]
+    unsafe fn is_subflow(self) -> bool {
+        // SAFETY: typed, as the verifier sees it.
+        !self.tcp.is_null() && unsafe { sock::is_subflow::<Typed>(self.tcp) }
     }
 
     #[inline(always)]
@@ -105,7 +115,7 @@ fn begin(transition: Transition) -> Option<i32> {
     let sk = transition.sk;
     let listens = transition.new == tcp::LISTEN;
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
-    if unsafe { sock::is_subflow(sk) } {
+    if unsafe { transition.is_subflow() } {
         if let Some(known) = storage(sk, true) {
             // SAFETY: this socket's storage, of which a subflow needs no more.
             unsafe { (*known).seen = transition.token() };
@@ -147,10 +157,10 @@ fn begin(transition: Transition) -> Option<i32> {
         act::tell(header, task::way(current), 0, |out| {
             out.cookie = cookie;
             sock::fill::<Typed>(sk, false, out);
-            if sock::is_fastopen(sk) {
+            if !transition.tcp.is_null() && sock::is_fastopen::<Typed>(transition.tcp) {
                 out.flags |= sock_flags::FASTOPEN;
             }
-            if sock::is_kernels(sk) {
+            if sock::is_kernels::<Typed>(sk) {
                 out.flags |= sock_flags::KERNEL;
             }
         })?;
@@ -161,7 +171,7 @@ fn begin(transition: Transition) -> Option<i32> {
 /// Called in whatever context the kernel happens to be in.
 #[inline(always)]
 fn change(transition: Transition) -> Option<i32> {
-    let Transition { sk, old, new } = transition;
+    let Transition { sk, old, new, .. } = transition;
     // An MPTCP child is born and established in one transition, from a state that no transition led to
     // (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
     // SAFETY: `sk` is the tracepoint's typed argument.
@@ -214,7 +224,7 @@ fn change(transition: Transition) -> Option<i32> {
     }
     // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP. A child of an MPTCP listener whose
     // peer speaks plain TCP is no subflow any more by the time that it is established.
-    if unsafe { sock::is_subflow(sk) } {
+    if unsafe { transition.is_subflow() } {
         return match (old, new) {
             (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(transition),
             _ => None,
@@ -229,11 +239,11 @@ fn change(transition: Transition) -> Option<i32> {
     // SAFETY: `sk` is the tracepoint's typed argument, `known` its storage.
     unsafe {
         tell_change(transition, cookie, new == tcp::CLOSE, known, |record| {
-            if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(sk) {
+            if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(transition.tcp) {
                 record.sock.flags |= sock_flags::FASTOPEN;
             }
             if new == tcp::CLOSE && old != tcp::LISTEN {
-                let (sent, received, how) = sock::ending(sk);
+                let (sent, received, how) = sock::ending(sk, transition.tcp);
                 record.sent = sent;
                 record.received = received;
                 record.flags |= how;
@@ -296,7 +306,7 @@ unsafe fn tell_change(
         }
         amend(&mut *record);
     }
-    entry.submit(0);
+    emit::submit(entry);
     Some(0)
 }
 

@@ -164,8 +164,8 @@ fn tell(
         let family: u16 = Untyped::read(sk, offset!(sk_family));
         (*record).sock = Sock {
             cookie,
-            inode: sock::inode(sk),
-            netns: sock::netns(sk),
+            inode: sock::inode::<Untyped>(sk),
+            netns: sock::netns::<Untyped>(sk),
             family: ends.family,
             local_port: local.1,
             remote_port: remote.1,
@@ -178,7 +178,7 @@ fn tell(
         (*record).flags = flags;
         (*record).pad = 0;
     }
-    entry.submit(0);
+    emit::submit(entry);
     Some(())
 }
 
@@ -226,7 +226,7 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::RELEASE);
         fill(sk, true, &mut (*record).sock);
-        entry.submit(0);
+        emit::submit(entry);
     }
     Some(())
 }

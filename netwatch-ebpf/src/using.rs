@@ -11,7 +11,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::kind;
 
 use crate::known::{PENDING, storage};
-use crate::mem::{Memory as _, Typed, knob, offset};
+use crate::mem::{Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task};
 
@@ -147,7 +147,7 @@ fn used(sk: *const c_void) -> Option<i32> {
         (*known).flags &= !PENDING;
         if !is_known {
             // A subflow is used by the kernel, for whoever uses the socket above it.
-            if (*known).told >= MOST_TOLD || sock::is_subflow(sk) {
+            if (*known).told >= MOST_TOLD || sock::is_subflow::<Untyped>(sk) {
                 return None;
             }
             (*known).told += 1;

@@ -76,7 +76,7 @@ impl Agent {
         kernel.attach(Phase::Processes)?;
         let processes = ProcessTable::of(&processes::all()?);
         kernel.attach(Phase::Sockets)?;
-        let mut records = Records { ring: kernel.take_records()?, undecodable: 0 };
+        let mut records = Records { ring: kernel.take_records()?, taken: 0, undecodable: 0 };
         let test = self_test::perform();
         let lister = lister(kernel.iterators());
         let HostLook { sockets, processes: holders, mut notes } = HostLook::take(lister.as_deref())?;
@@ -131,6 +131,12 @@ impl Agent {
     /// Where no descriptor is to be had.
     pub fn readiness(&self) -> io::Result<OwnedFd> {
         self.records.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// How many records were taken in so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.records.taken
     }
 
     /// Takes in `most` records at the most, and appends what there is to tell. False when there are no
@@ -246,6 +252,8 @@ fn now() -> io::Result<u64> {
 /// The ring, decoded.
 struct Records {
     ring: RingBuf<MapData>,
+    /// Since the start.
+    taken: u64,
     /// Records that made no sense, since last told.
     undecodable: u64,
 }
@@ -254,6 +262,7 @@ impl Records {
     fn next(&mut self) -> Option<Record> {
         loop {
             let decoded = decode(&self.ring.next()?);
+            self.taken += 1;
             match decoded {
                 Ok(record) => return Some(record),
                 Err(error) => {

@@ -3,6 +3,7 @@
 mod config;
 mod doctor;
 mod filter;
+mod generate;
 mod kernel;
 mod list;
 mod log;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::commands::doctor::DoctorOptions;
+use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
 use crate::commands::log::SearchOptions;
 use crate::commands::record::RecordOptions;
@@ -37,6 +39,8 @@ pub enum Command {
     Log(Box<SearchOptions>),
     /// Whether it is what was written.
     Verify(VerifyOptions),
+    /// A store to measure with.
+    Generate(GenerateOptions),
     /// The walk back.
     Trace(TraceOptions),
     /// What this kernel offers.
@@ -59,6 +63,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         }
         Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
         Sub::Verify(verify) => Command::Verify(verify.options()),
+        Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
     })
@@ -98,6 +103,9 @@ enum Sub {
     Log(Box<log::LogArgs>),
     /// Whether what was recorded is what was written
     Verify(verify::VerifyArgs),
+    /// A store of connections that never were
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
     /// From a connection back to whoever caused it
     Trace(trace::TraceArgs),
     /// What this kernel offers, what is therefore not seen, and a connection to prove it

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::agent::{Agent, SelfTest, Started};
-use crate::kernel::Options;
+use crate::kernel::{Options, WAKE};
 use crate::loss::Loss;
 use crate::output::SinkError;
 use crate::process::Process;
@@ -96,6 +96,8 @@ async fn follow<L: Listener>(
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut events = Vec::new();
+    // The kernel side wakes nobody for what follows soon.
+    let mut looks = Looks::default();
     while !listener.is_full() {
         let mut tick = false;
         tokio::select! {
@@ -110,9 +112,11 @@ async fn follow<L: Listener>(
                 return ended(listener.finish().and(Err(FinishError::Sink(failure))));
             }
             _ = ticks.tick() => tick = true,
+            () = looks.next() => {}
             ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
         }
         // The readiness was cleared before the ring is emptied: what comes meanwhile sets it again.
+        let before = agent.taken();
         while agent.take(BATCH, &mut events) {
             listener.tell(&mut events)?;
             if ticks_are_due(&mut ticks) || listener.is_full() {
@@ -121,6 +125,7 @@ async fn follow<L: Listener>(
             }
         }
         listener.tell(&mut events)?;
+        looks.note(agent.taken() != before);
         if tick {
             match agent.tick(&mut events) {
                 Ok(losses) => listener.lost(&losses)?,
@@ -173,6 +178,31 @@ fn begin(agent: &Agent, mut started: Started, seeds: bool, listener: &mut impl L
 fn ticks_are_due(ticks: &mut tokio::time::Interval) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     ticks.poll_tick(&mut context).is_ready()
+}
+
+/// When the ring is looked into though nobody was woken: as often as the kernel side wakes at the most, and until for
+/// three times as long nothing came.
+#[derive(Default)]
+struct Looks {
+    until: Option<Instant>,
+}
+
+impl Looks {
+    fn note(&mut self, found: bool) {
+        let now = Instant::now();
+        if found {
+            self.until = Some(now + 3 * WAKE);
+        } else if self.until.is_some_and(|until| until < now) {
+            self.until = None;
+        }
+    }
+
+    async fn next(&self) {
+        match self.until {
+            Some(_) => tokio::time::sleep(WAKE).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn until(end: Option<Instant>) {

@@ -4,6 +4,7 @@ use std::io;
 
 pub mod doctor;
 mod follow;
+pub mod generate;
 pub mod list;
 pub mod log;
 pub mod record;

@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::agent;
-use crate::forensics::{self, Life, Past, Selector, Table, Trace};
+use crate::forensics::{self, Life, Past, Record, Selector, Table, Trace};
 use crate::output::trace::{Found, TraceFormat, write};
 use crate::process::view::BootClock;
+use crate::store::{DEFAULT_PATH, Reader};
 
 /// What to trace, and how to print it.
 #[derive(Clone, Debug)]
@@ -32,37 +33,55 @@ pub struct TraceOptions {
 /// # Errors
 /// Where neither store nor host can be read, or `out` fails.
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
-    let (traces, beyond) = traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {});
+    let (traces, more) = match reader(options.store.as_deref())? {
+        Some(reader) => traced(&Record::new(reader)?, options)?,
+        None => traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {}),
+    };
     let mut out = BufWriter::new(out);
-    let found = Found { selector: &options.selector, traces: &traces, beyond };
+    let found = Found { selector: &options.selector, traces: &traces, more };
     write(found, options.format, options.colour, &mut out)?;
     Ok(out.flush()?)
 }
 
-/// The trace of each connection that is meant, and how many more there are. Two ends of one are one: the one that
+/// The store that is named, which has to be there; else the usual one, where that is there.
+fn reader(named: Option<&Path>) -> Result<Option<Reader>> {
+    let usual = Path::new(DEFAULT_PATH);
+    match named {
+        Some(path) => Ok(Some(Reader::open(path)?)),
+        None if usual.exists() => Ok(Some(Reader::open(usual)?)),
+        None => {
+            complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
+            Ok(None)
+        }
+    }
+}
+
+/// The trace of each connection that is meant, and whether there are others. Two ends of one are one: the one that
 /// began it.
-fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, usize), P::Error> {
-    let (mut lives, beyond) = past.select(&options.selector, options.most)?;
-    let flows: Vec<_> =
-        lives.iter().map(|life| (life.boot.clone(), life.end().flow, life.is_inbound())).collect();
-    lives.retain(|life| {
-        let has_other = flows
-            .iter()
-            .any(|(boot, flow, inbound)| !inbound && *flow == life.end().flow && **boot == *life.boot);
-        !(life.is_inbound() && has_other)
-    });
+fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool), P::Error> {
+    let (mut lives, more) = past.select(&options.selector, options.most)?;
+    let begun: Vec<_> = lives
+        .iter()
+        .filter(|life| !life.is_inbound())
+        .map(|life| (life.boot.clone(), life.end().flow))
+        .collect();
+    lives.retain(|life| !(life.is_inbound() && begun.contains(&(life.boot.clone(), life.end().flow))));
     let traces = lives.into_iter().map(|life| forensics::trace(past, life)).collect::<Result<_, _>>()?;
-    Ok((traces, beyond))
+    Ok((traces, more))
 }
 
 /// What is open now.
 fn live() -> Result<Table> {
     let (events, notes, began) = agent::look()?;
     for note in notes {
-        // Nobody can be told that stderr is closed.
-        let _ = writeln!(io::stderr(), "netwatch: {note}");
+        complain(&note.to_string());
     }
     let (boot, clock): (Arc<str>, _) = (crate::output::boot().into(), BootClock::now()?);
     let lives = events.into_iter().filter_map(|event| Life::new(boot.clone(), clock, vec![event])).collect();
     Ok(Table { lives, began, gaps: Vec::new() })
+}
+
+fn complain(line: &str) {
+    // Nobody can be told that stderr is closed.
+    let _ = writeln!(io::stderr(), "netwatch: {line}");
 }

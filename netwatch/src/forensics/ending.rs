@@ -87,7 +87,11 @@ impl<P: Past> Walk<'_, P> {
             Some(birth) => {
                 missing.push(format!("who forked {} was not seen", name(top)));
                 for gap in self.past.gaps(boot, began, birth.at)? {
-                    missing.push(format!("{} records were lost before that", gap.records));
+                    missing.push(match gap.records {
+                        0 => "nobody recorded for a while before that".to_owned(),
+                        1 => "a record was lost before that".to_owned(),
+                        records => format!("{records} records were lost before that"),
+                    });
                 }
             }
         }

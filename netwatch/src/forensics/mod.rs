@@ -8,6 +8,7 @@
 mod ending;
 mod life;
 mod past;
+mod recorded;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -19,11 +20,12 @@ use std::sync::Arc;
 
 use crate::model::Via;
 use crate::origin::{Confidence, Side};
-use crate::process::{Actor, Process};
+use crate::process::{Actor, Found, Process};
 use crate::tracker::EndId;
 
 pub use life::{Life, Use};
 pub use past::{Gap, Past, Table};
+pub use recorded::Record;
 pub use selector::Selector;
 pub use ties::Tie;
 
@@ -221,7 +223,7 @@ impl<P: Past> Walk<'_, P> {
             {
                 return Ok(Explained::Ends(self.started(kind, process)));
             }
-            let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
+            let known = parent_of(&process).filter(|parent| !ending::is_adopted(&process, parent));
             let Some(parent) = known.filter(|_| self.chain.len() < MOST_STEPS) else {
                 return Ok(Explained::Ends(self.end_of_line(boot, &process)?));
             };
@@ -266,6 +268,18 @@ impl<P: Past> Walk<'_, P> {
 enum Explained {
     By(Box<Life>),
     Ends(Origin),
+}
+
+/// Who forked a process. Of one that was recorded for its children's sake only nobody looked at its file, and today's
+/// files say nothing of then.
+fn parent_of(process: &Process) -> Option<Arc<Process>> {
+    let parent = process.parent.as_ref()?;
+    if process.found.is_none() || parent.found.is_some() {
+        return Some(parent.clone());
+    }
+    let mut parent = Process::clone(parent);
+    parent.found = Some(Found { exe_state: parent.image.exe_state, world_writable: false });
+    Some(Arc::new(parent))
 }
 
 /// `comm[pid]`

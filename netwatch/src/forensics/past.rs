@@ -14,7 +14,7 @@ pub struct Gap {
     pub from: u64,
     /// To.
     pub to: u64,
-    /// Records that are missing.
+    /// Records that are missing; 0: nobody recorded.
     pub records: u64,
 }
 
@@ -23,11 +23,11 @@ pub trait Past {
     /// Why it cannot be read.
     type Error;
 
-    /// Connections that a selector means, the newest first, and no more than `most`; and how many there are beyond.
+    /// Connections that a selector means, the newest first, and no more than `most`; and whether there are others.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, usize), Self::Error>;
+    fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Self::Error>;
 
     /// One end.
     ///
@@ -41,11 +41,11 @@ pub trait Past {
     /// Where it cannot be read.
     fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, Self::Error>;
 
-    /// The ends that a process had.
+    /// The ends that a process had before `at`, nanoseconds since boot; of very many the newest.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn of_process(&self, boot: &Arc<str>, key: ProcessKey) -> Result<Vec<Life>, Self::Error>;
+    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: u64) -> Result<Vec<Life>, Self::Error>;
 
     /// When recording began in this boot, nanoseconds since boot; `None` where nothing was recorded.
     ///
@@ -80,12 +80,12 @@ impl Table {
 impl Past for Table {
     type Error = Infallible;
 
-    fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, usize), Infallible> {
+    fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Infallible> {
         let mut found = self.all(|life| selector.means(life));
         found.reverse();
-        let beyond = found.len().saturating_sub(most);
+        let more = found.len() > most;
         found.truncate(most);
-        Ok((found, beyond))
+        Ok((found, more))
     }
 
     fn end(&self, _: &Arc<str>, id: EndId) -> Result<Option<Life>, Infallible> {
@@ -96,7 +96,7 @@ impl Past for Table {
         Ok(self.all(|life| life.end().cookie == cookie))
     }
 
-    fn of_process(&self, _: &Arc<str>, key: ProcessKey) -> Result<Vec<Life>, Infallible> {
+    fn of_process(&self, _: &Arc<str>, key: ProcessKey, _: u64) -> Result<Vec<Life>, Infallible> {
         Ok(self.all(|life| life.used_by(key).is_some()))
     }
 

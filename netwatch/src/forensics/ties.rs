@@ -44,7 +44,7 @@ pub(super) fn find<P: Past>(
 ) -> Result<Ties, P::Error> {
     let is_new = |life: &Life| !visited.contains(&life.id());
     let held: Vec<Life> = past
-        .of_process(boot, process.key)?
+        .of_process(boot, process.key, at)?
         .into_iter()
         .filter(|life| is_new(life) && life.is_inbound())
         .collect();

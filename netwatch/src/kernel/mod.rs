@@ -39,6 +39,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ne
 /// of a second of records.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
 
+/// A ring that is smaller may be full before anybody looks.
+const SMALL_RING: u32 = 1 << 20;
+
+/// The reader is woken for no record that comes sooner after the last one that it was woken for: it has to look by
+/// itself for as long.
+pub const WAKE: Duration = Duration::from_millis(5);
+
 /// Default of [`Options::udp_flows`].
 pub const DEFAULT_UDP_FLOWS: u32 = netwatch_common::FLOWS_MAX as u32;
 
@@ -334,6 +341,7 @@ fn load(
         socket_helpers: u32::from(sockets == Sockets::Helpers),
         typed_current: helpers.typed_current.into(),
         registers: helpers.registers.into(),
+        wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },
     };
     let knobs = global(&knobs.to_members());
     let mut loader = EbpfLoader::new();

@@ -16,9 +16,9 @@ use crate::origin::Confidence;
 struct Object {
     selector: String,
     matches: Vec<Match>,
-    /// Matches beyond those; absent where there are none.
-    #[serde(skip_serializing_if = "is_zero")]
-    more: usize,
+    /// There are others; absent where there are none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 #[derive(Serialize)]
@@ -53,16 +53,11 @@ struct OriginView {
     possible: Vec<Box<RawValue>>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
 pub(super) fn write(found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
     let object = Object {
         selector: found.selector.to_string(),
         matches: found.traces.iter().map(matched).collect::<io::Result<_>>()?,
-        more: found.beyond,
+        more: found.more,
     };
     serde_json::to_writer(&mut *out, &object)?;
     out.write_all(b"\n")

@@ -17,8 +17,8 @@ pub struct Found<'a> {
     pub selector: &'a Selector,
     /// The newest first.
     pub traces: &'a [Trace],
-    /// How many more match.
-    pub beyond: usize,
+    /// There are others that match.
+    pub more: bool,
 }
 
 /// How to print it.

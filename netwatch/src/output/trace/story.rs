@@ -12,7 +12,8 @@ use super::{Found, verdict};
 use crate::escape;
 use crate::forensics::{Kind, Life, Step, Trace, What};
 use crate::origin::Confidence;
-use crate::process::Actor;
+use crate::process::found::Looks;
+use crate::process::{Actor, signs};
 
 /// Writes stories.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ const MOST_ARGUMENTS: usize = 60;
 
 impl Story {
     pub(super) fn write(self, found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
-        let Found { selector, traces, beyond } = found;
+        let Found { selector, traces, more } = found;
         let selector = selector.to_string();
         if traces.is_empty() {
             return writeln!(out, "no connection matches {}", escape::terminal(&selector));
@@ -37,12 +38,9 @@ impl Story {
             }
             self.one(trace, out)?;
         }
-        if beyond > 0 {
-            writeln!(
-                out,
-                "\n{beyond} more match {}; --count N shows more of them",
-                escape::terminal(&selector)
-            )?;
+        if more {
+            let selector = escape::terminal(&selector);
+            writeln!(out, "\nthere are others that match {selector}: --count N shows more of them")?;
         }
         Ok(())
     }
@@ -120,6 +118,9 @@ fn described(actor: &Actor) -> String {
     let _ = write!(out, "; uid {}", actor.process.uid);
     if let Some(auid) = actor.process.auid {
         let _ = write!(out, ", login uid {auid}");
+    }
+    for sign in signs::of_process(&actor.process, Looks::default().of(&actor.process)) {
+        let _ = write!(out, " ! {}", sign.text());
     }
     out
 }

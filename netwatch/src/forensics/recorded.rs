@@ -1,0 +1,141 @@
+//! The past that is a store.
+
+use std::sync::Arc;
+
+use super::{Gap, Life, Past, Selector};
+use crate::model::ProcessKey;
+use crate::process::view::BootClock;
+use crate::store::{Query, Reader, Recorded, Run, StoreError};
+use crate::tracker::EndId;
+
+/// What was recorded.
+pub struct Record {
+    reader: Reader,
+    runs: Vec<Run>,
+}
+
+/// Ends of one process that are looked at, the newest before the moment in question: a server may have had a million.
+const MOST_OF_PROCESS: usize = 256;
+
+impl Record {
+    /// Reads from a store.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn new(reader: Reader) -> Result<Self, StoreError> {
+        let runs = reader.runs()?;
+        Ok(Self { reader, runs })
+    }
+
+    fn of_boot(&self, boot: &str) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| *run.boot == *boot)
+    }
+
+    /// Nanoseconds since the epoch.
+    fn epoch(&self, boot: &str, at: u64) -> i64 {
+        let clock = self.of_boot(boot).last().map(|run| run.clock);
+        let boot = clock.and_then(|clock| clock.boot()).unwrap_or(0);
+        boot.saturating_add(at.try_into().unwrap_or(i64::MAX))
+    }
+}
+
+/// Nanoseconds since boot of a time of day.
+fn since_boot(clock: &BootClock, epoch: i64) -> u64 {
+    epoch.saturating_sub(clock.boot().unwrap_or(0)).try_into().unwrap_or(0)
+}
+
+fn life(recorded: Recorded) -> Option<Life> {
+    Life::new(recorded.boot, recorded.clock, recorded.events)
+}
+
+fn query(selector: &Selector) -> Query {
+    let mut query = Query { newest_first: true, ..Query::default() };
+    match selector {
+        Selector::Port(port) => query.port = Some(*port),
+        Selector::Ip(ip) => query.ip = Some(*ip),
+        Selector::Endpoint(endpoint) => {
+            query.port = Some(endpoint.port);
+            query.ip = Some(endpoint.ip);
+        }
+        Selector::Pid(pid) => query.pid = Some(*pid),
+        Selector::Exe(exe) => query.exe = Some(exe.clone()),
+        Selector::Comm(comm) => query.comm = Some(comm.clone()),
+        Selector::Id(boot, id) => {
+            query.boot = Some(boot.clone());
+            (query.cookie, query.began) = (Some(id.cookie), Some(id.began));
+        }
+    }
+    query
+}
+
+impl Past for Record {
+    type Error = StoreError;
+
+    fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), StoreError> {
+        let mut limit = most.saturating_mul(2).max(16);
+        loop {
+            let found = self.reader.connections(&Query { limit: Some(limit), ..query(selector) })?;
+            let all = found.len() < limit;
+            // Listeners, and what has the address of the one end and the port of the other, are none of it.
+            let mut lives: Vec<Life> =
+                found.into_iter().filter_map(life).filter(|life| selector.means(life)).collect();
+            if all || lives.len() > most {
+                let more = lives.len() > most;
+                lives.truncate(most);
+                return Ok((lives, more));
+            }
+            limit = limit.saturating_mul(4);
+        }
+    }
+
+    fn end(&self, boot: &Arc<str>, id: EndId) -> Result<Option<Life>, StoreError> {
+        Ok(self.reader.end(boot, id)?.and_then(life))
+    }
+
+    fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, StoreError> {
+        let query = Query { boot: Some(boot.to_string()), cookie: Some(cookie), ..Query::default() };
+        let mut lives: Vec<Life> = self.reader.connections(&query)?.into_iter().filter_map(life).collect();
+        lives.sort_by_key(Life::began);
+        Ok(lives)
+    }
+
+    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: u64) -> Result<Vec<Life>, StoreError> {
+        let query = Query {
+            boot: Some(boot.to_string()),
+            process: Some(key),
+            until: Some(self.epoch(boot, at)),
+            newest_first: true,
+            limit: Some(MOST_OF_PROCESS),
+            ..Query::default()
+        };
+        let lives = self.reader.connections(&query)?.into_iter().filter_map(life);
+        Ok(lives.filter(|life| life.used_by(key).is_some()).collect())
+    }
+
+    fn began(&self, boot: &Arc<str>) -> Result<Option<u64>, StoreError> {
+        Ok(self.of_boot(boot).map(|run| since_boot(&run.clock, run.began)).min())
+    }
+
+    fn gaps(&self, boot: &Arc<str>, from: u64, to: u64) -> Result<Vec<Gap>, StoreError> {
+        let (first, last) = (self.epoch(boot, from), self.epoch(boot, to));
+        let losses = self.reader.losses(first, last)?.into_iter().filter(|missing| *missing.boot == **boot);
+        let mut gaps: Vec<Gap> = losses
+            .map(|missing| Gap { from: missing.at, to: missing.at, records: missing.loss.count() })
+            .collect();
+        // Nobody recorded between two runs.
+        let runs: Vec<&Run> = self.of_boot(boot).collect();
+        for pair in runs.windows(2) {
+            if let [before, after] = pair {
+                let gap = Gap {
+                    from: since_boot(&before.clock, before.last),
+                    to: since_boot(&after.clock, after.began),
+                    records: 0,
+                };
+                if gap.from <= to && gap.to >= from {
+                    gaps.push(gap);
+                }
+            }
+        }
+        Ok(gaps)
+    }
+}
