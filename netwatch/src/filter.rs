@@ -1,5 +1,6 @@
 //! Which events are shown. Pure. A filter never changes what is known: it comes last.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -55,13 +56,20 @@ impl Filter {
             && self.origin.is_none_or(|side| end.side() == Some(side))
             && (self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port))))
             && self.ends(end)
-            && self.pid.is_none_or(|pid| process.is_some_and(|process| process.key.pid == pid))
-            && self.uid.is_none_or(|uid| process.is_some_and(|process| process.uid == uid))
-            && self
-                .process
-                .as_ref()
-                .is_none_or(|glob| process.is_some_and(|process| is_called(process, glob)))
-            && self.container.as_ref().is_none_or(|id| process.is_some_and(|process| is_in(process, id)))
+            && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
+    }
+
+    /// Whether what a process does may be shown, as far as that is for the process to decide.
+    #[must_use]
+    pub fn shows_process(&self, process: &Process) -> bool {
+        self.pid.is_none_or(|pid| process.key.pid == pid)
+            && self.uid.is_none_or(|uid| process.uid == uid)
+            && self.process.as_ref().is_none_or(|glob| is_called(process, glob))
+            && self.container.as_ref().is_none_or(|id| is_in(process, id))
+    }
+
+    fn is_about_process(&self) -> bool {
+        self.pid.is_some() || self.uid.is_some() || self.process.is_some() || self.container.is_some()
     }
 
     fn ends(&self, end: &End) -> bool {
@@ -91,8 +99,23 @@ pub struct AddressPattern {
 }
 
 impl AddressPattern {
+    /// The address, where it is a single one.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        (self.network.prefix_len() == self.network.max_prefix_len()).then(|| self.network.addr())
+    }
+
     fn fits(self, end: Endpoint) -> bool {
         self.network.contains(&end.ip) && self.port.is_none_or(|port| port == end.port)
+    }
+}
+
+impl fmt::Display for AddressPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "[{}]:{port}", self.network),
+            None => self.network.fmt(f),
+        }
     }
 }
 
@@ -219,7 +242,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_pattern_panics(text in r"[\[\]0-9a-f:./]{0,24}") {
-            let _ = text.parse::<AddressPattern>();
+            if let Ok(pattern) = text.parse::<AddressPattern>() {
+                prop_assert_eq!(pattern.to_string().parse(), Ok(pattern));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use netwatch::cli::{self, Command};
-use netwatch::commands::{doctor, is_closed_pipe, list, trace, watch};
+use netwatch::commands::{doctor, generate, is_closed_pipe, list, log, record, trace, verify, watch};
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -29,6 +29,10 @@ fn main() -> ExitCode {
     let result = match command {
         Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Watch(options) => watch::run(*options),
+        Command::Record(options) => record::run(*options),
+        Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Verify(options) => verify::run(&options, &mut io::stdout()),
+        Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
     };

@@ -90,6 +90,34 @@ fn proto(text: &str) -> Result<Proto, &'static str> {
 }
 
 impl FilterArgs {
+    /// What is asked for, in words; `None`: nothing is left out.
+    pub(super) fn words(&self) -> Option<String> {
+        let list = |items: Vec<String>| Some(items.join(",")).filter(|items| !items.is_empty());
+        let netns = match self.netns {
+            Namespaces::All => None,
+            Namespaces::Own => Some("self".to_owned()),
+            Namespaces::Inum(inum) => Some(inum.to_string()),
+        };
+        let options = [
+            ("pid", self.pid.map(|pid| pid.to_string())),
+            ("process", self.process.as_ref().map(|process| process.glob().to_string())),
+            ("user", self.user.map(|uid| uid.to_string())),
+            ("port", list(self.port.iter().map(u16::to_string).collect())),
+            ("local", self.local.map(|pattern| pattern.to_string())),
+            ("remote", self.remote.map(|pattern| pattern.to_string())),
+            ("origin", self.origin.map(|side| side.name().to_owned())),
+            ("event", list(self.event.iter().map(|kind| kind.name().to_owned()).collect())),
+            ("proto", self.proto.map(|proto| proto.name().to_owned())),
+            ("container", self.container.clone()),
+            ("netns", netns),
+        ];
+        let letters = [(self.ipv4, "-4"), (self.ipv6, "-6")];
+        let letters = letters.into_iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| letter.to_owned());
+        let options =
+            options.into_iter().filter_map(|(name, value)| value.map(|value| format!("--{name} {value}")));
+        Some(options.chain(letters).collect::<Vec<_>>().join(" ")).filter(|words| !words.is_empty())
+    }
+
     pub(super) fn filter(self) -> Result<Filter> {
         let netns = match self.netns {
             Namespaces::All => None,

@@ -1,11 +1,16 @@
 //! The command line: what clap reads becomes the options of each command, checked once and here.
 
+mod config;
 mod doctor;
 mod filter;
+mod generate;
 mod kernel;
 mod list;
+mod log;
+mod record;
 mod trace;
 mod values;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -13,8 +18,12 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::commands::doctor::DoctorOptions;
+use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
+use crate::commands::log::SearchOptions;
+use crate::commands::record::RecordOptions;
 use crate::commands::trace::TraceOptions;
+use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
 
 /// What was asked for.
@@ -24,6 +33,14 @@ pub enum Command {
     List(ListOptions),
     /// The log.
     Watch(Box<WatchOptions>),
+    /// The recorder.
+    Record(Box<RecordOptions>),
+    /// What was recorded.
+    Log(Box<SearchOptions>),
+    /// Whether it is what was written.
+    Verify(VerifyOptions),
+    /// A store to measure with.
+    Generate(GenerateOptions),
     /// The walk back.
     Trace(TraceOptions),
     /// What this kernel offers.
@@ -35,9 +52,18 @@ pub enum Command {
 /// # Errors
 /// clap's own error, which is also how it hands out help and version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    Ok(match Cli::try_parse_from(arguments)?.command {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let usage = |error: anyhow::Error| usage(&error);
+    Ok(match Cli::try_parse_from(&arguments)?.command {
         Sub::List(list) => Command::List(list.options()),
-        Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(|error| usage(&error))?)),
+        Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(usage)?)),
+        Sub::Record(record) => {
+            let record = config::complete(*record, &arguments)?;
+            Command::Record(Box::new(record.options().map_err(usage)?))
+        }
+        Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
+        Sub::Verify(verify) => Command::Verify(verify.options()),
+        Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
     })
@@ -71,6 +97,15 @@ enum Sub {
     List(list::ListArgs),
     /// The live log: each connection as it is made, with who originated it
     Watch(Box<watch::WatchArgs>),
+    /// The same into a store, for days
+    Record(Box<record::RecordArgs>),
+    /// What was recorded
+    Log(Box<log::LogArgs>),
+    /// Whether what was recorded is what was written
+    Verify(verify::VerifyArgs),
+    /// A store of connections that never were
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
     /// From a connection back to whoever caused it
     Trace(trace::TraceArgs),
     /// What this kernel offers, what is therefore not seen, and a connection to prove it
@@ -143,6 +178,11 @@ mod tests {
             ("watch --probe accept=magic", "fexit, kprobe, syscall, none"),
             ("doctor --probe sleep=none", "one of the jobs"),
             ("watch -4 -6", "-6"),
+            ("record --max-size 5", "at least 1MiB"),
+            ("record --retain forever", "30d"),
+            ("record --config /nowhere/at/all", "/nowhere/at/all"),
+            ("log --since soon", "yesterday"),
+            ("verify --anchor abc", "64 hexadecimal digits"),
             ("list -x", "ss -x"),
             ("list -n --resolve", "--resolve"),
             ("nonsense", "nonsense"),

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::civil::{Date, DateTime, Time};
+use jiff::{Timestamp, ZonedDateTime};
 
 use crate::commands::list::Namespaces;
 use crate::output::Format;
@@ -62,6 +64,71 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parsed.try_into().map_err(|_| "a time that is not negative".into())
 }
 
+/// A span of time that may be long: as [`duration`], and in days and weeks.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 86_400;
+    let long = [('d', DAY), ('w', 7 * DAY)];
+    let found = long.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?.trim(), seconds)));
+    let Some((number, seconds)) = found else {
+        return duration(text).map_err(|_| "a time, like 30d, 12h or 4w".into());
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| "a time, like 30d, 12h or 4w".into())
+}
+
+/// The least that a store can be kept under, bytes.
+const SMALLEST: u64 = 1 << 20;
+
+/// Room on disk, bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    const FORM: &str = "a size, like 2GiB, 500MB or a number of bytes";
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(FORM.into()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or(FORM)?;
+    if bytes < SMALLEST { Err("at least 1MiB".into()) } else { Ok(bytes) }
+}
+
+/// A point in time: RFC 3339; a local date, or date and time; `today`, `yesterday`, `now`; or how long ago it was.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_by(text, &ZonedDateTime::now())
+}
+
+fn moment_by(text: &str, now: &ZonedDateTime) -> Result<Timestamp, String> {
+    let wrong = || "a time, like 2026-11-24T10:00:00Z, 2026-11-24, yesterday or 2h (ago)".to_owned();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let day = match text {
+        "now" => return Ok(now.timestamp()),
+        "today" => Some(now.date()),
+        "yesterday" => Some(now.date().yesterday().map_err(|_| wrong())?),
+        // With a time of day it is read below.
+        _ => text.parse::<Date>().ok().filter(|_| !text.contains([':', 'T'])),
+    };
+    let local = match day {
+        Some(day) => Some(day.to_datetime(Time::midnight())),
+        None => text.parse::<DateTime>().ok(),
+    };
+    if let Some(local) = local {
+        let zoned = local.to_zoned_datetime(now.time_zone().clone()).map_err(|_| wrong())?;
+        return Ok(zoned.timestamp());
+    }
+    let ago = age(text).map_err(|_| wrong())?;
+    now.timestamp().checked_sub(ago).map_err(|_| wrong())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +138,56 @@ mod tests {
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("-5s").is_err() && duration("soon").is_err() && duration("").is_err());
+    }
+
+    #[test]
+    fn long_times() {
+        assert_eq!(age("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(age("2w"), Ok(Duration::from_secs(14 * 86_400)));
+        assert_eq!(age("90m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "d", "-1d", "1x", "99999999999999999999d"] {
+            assert!(age(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!((size("2GiB"), size("2G")), (Ok(2 << 30), Ok(2 << 30)));
+        assert_eq!((size("500MB"), size("1048576")), (Ok(500_000_000), Ok(1 << 20)));
+        for bad in ["", "GiB", "1", "2XB", "-2GiB", "99999999999999999999", "99999999999TB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let now: ZonedDateTime = "2026-03-29T12:00:00+02:00[Europe/Berlin]".parse().unwrap();
+        let at = |text| moment_by(text, &now).map(|time| time.to_string());
+        for (text, expected) in [
+            ("2026-11-24T10:00:00Z", "2026-11-24T10:00:00Z"),
+            ("2026-11-24T10:00:00.5+01:00", "2026-11-24T09:00:00.5Z"),
+            ("2026-01-24T10:00", "2026-01-24T09:00:00Z"),
+            ("2026-01-24 10:00:05", "2026-01-24T09:00:05Z"),
+            ("2026-07-01", "2026-06-30T22:00:00Z"),
+            // The day on which an hour is left out.
+            ("today", "2026-03-28T23:00:00Z"),
+            ("yesterday", "2026-03-27T23:00:00Z"),
+            ("now", "2026-03-29T10:00:00Z"),
+            ("2h", "2026-03-29T08:00:00Z"),
+            ("1d", "2026-03-28T10:00:00Z"),
+            ("90", "2026-03-29T09:58:30Z"),
+        ] {
+            assert_eq!(at(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in ["", "soon", "2026-13-01", "-2h", "25:00", "2026-11-24T", "tomorrow"] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in r"[0-9TZdhmswGiBk:.+ -]{0,24}") {
+            let _ = (moment(&text), age(&text), size(&text), duration(&text));
+        }
     }
 }

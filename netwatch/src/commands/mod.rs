@@ -3,8 +3,13 @@
 use std::io;
 
 pub mod doctor;
+mod follow;
+pub mod generate;
 pub mod list;
+pub mod log;
+pub mod record;
 pub mod trace;
+pub mod verify;
 pub mod watch;
 
 /// Whether a command ended because nobody reads its output any more, which is no failure.

@@ -5,6 +5,7 @@
 
 mod batch;
 mod chain;
+mod generate;
 mod holder;
 mod intern;
 mod open;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use chain::Link;
+pub use generate::generate;
 pub use read::{Missing, Query, Reader, Recorded, Run};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};

@@ -138,13 +138,14 @@ impl Recorder {
 
     /// Hands over what came since the last call. To be called whenever there is nothing else to do. Returns what was lost,
     /// once there is room again.
-    pub fn flush(&mut self) -> Option<Loss> {
+    pub fn flush(&mut self) -> Option<(Timestamp, Loss)> {
         let mut queue = self.shared.lock();
         let room = MOST_WAITING.saturating_sub(queue.items.len() + queue.under_way);
         let lost = if !self.missed.is_empty() && room > MOST_WAITING / 2 {
             let loss = Loss { reason: LossReason::Store, kinds: std::mem::take(&mut self.missed) };
-            queue.items.push(Item::Loss(Timestamp::now(), loss.clone()));
-            Some(loss)
+            let now = Timestamp::now();
+            queue.items.push(Item::Loss(now, loss.clone()));
+            Some((now, loss))
         } else {
             None
         };

@@ -1,0 +1,222 @@
+//! The configuration file of `netwatch record`: every long option is a key, and clap says what its values may be, so
+//! that there is one truth. What the command line says goes before the file.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, Parser as _};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::record::RecordArgs;
+use super::{Cli, Sub};
+
+/// Read where it is there.
+const DEFAULT: &str = "/etc/netwatch/netwatch.toml";
+
+/// The arguments of `netwatch record` with those of its configuration file. `arguments`: the whole command line, of
+/// which `record` was read.
+pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<RecordArgs, clap::Error> {
+    let (path, is_asked_for) = match &record.config {
+        Some(path) => (path.clone(), true),
+        None => (PathBuf::from(DEFAULT), false),
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => return Ok(record),
+        Err(error) => return Err(wrong(&format!("{}: cannot be read: {error}", path.display()))),
+    };
+    let options = read(&text).map_err(|error| wrong(&format!("{}:{error}", path.display())))?;
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let given = matches.subcommand_matches("record");
+    let mut all: Vec<OsString> = arguments.iter().take(2).cloned().collect();
+    all.extend(
+        options.into_iter().filter(|option| !is_given(&option.id, given)).flat_map(|option| option.words),
+    );
+    all.extend(arguments.iter().skip(2).cloned());
+    match Cli::try_parse_from(all).map_err(|error| in_file(&path, &error))?.command {
+        Sub::Record(record) => Ok(*record),
+        _ => Ok(record),
+    }
+}
+
+/// Options that are two ways to say one thing.
+const SAME: [[&str; 2]; 1] = [["format", "json"]];
+
+/// Whether the command line has it, or what is instead of it.
+fn is_given(id: &str, given: Option<&ArgMatches>) -> bool {
+    let same = SAME.iter().filter(|pair| pair.contains(&id)).flatten().copied();
+    given.is_some_and(|given| {
+        std::iter::once(id).chain(same).any(|id| given.value_source(id) == Some(ValueSource::CommandLine))
+    })
+}
+
+/// A key with its values, as words of the command line.
+struct ReadOption {
+    id: String,
+    words: Vec<OsString>,
+}
+
+/// The options of a file; what is wrong with it, as `LINE: KEY: WHAT`.
+fn read(text: &str) -> Result<Vec<ReadOption>, String> {
+    let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        format!("{}: {}", line(at), one_line(error.message()))
+    })?;
+    let mut pairs: Vec<_> = table.get_ref().iter().collect();
+    pairs.sort_by_key(|(key, _)| key.span().start);
+    let command = Cli::command();
+    let record = command.find_subcommand("record").ok_or("0: there is no such command")?;
+    let mut options = Vec::new();
+    for (key, value) in pairs {
+        let name: &str = key.get_ref();
+        let at = |span: std::ops::Range<usize>, what: &str| format!("{}: {name}: {what}", line(span.start));
+        let known = record.get_arguments().find(|arg| arg.get_long() == Some(name) && is_key(arg));
+        let known = known.ok_or_else(|| at(key.span(), "no such option: see `netwatch record --help`"))?;
+        let words = words(known, name, value).map_err(|what| at(value.span(), &what))?;
+        let alone = [OsString::from("netwatch"), OsString::from("record")].into_iter().chain(words.clone());
+        if let Err(error) = Cli::try_parse_from(alone) {
+            return Err(at(value.span(), &complaint(&error)));
+        }
+        options.push(ReadOption { id: known.get_id().to_string(), words });
+    }
+    Ok(options)
+}
+
+/// Not what is for the command line alone, or for tests.
+fn is_key(arg: &Arg) -> bool {
+    let is_other = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort);
+    !arg.is_hide_set() && !is_other && arg.get_long() != Some("config")
+}
+
+fn words(arg: &Arg, name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<OsString>, String> {
+    let takes_value = arg.get_action().takes_values();
+    match value.get_ref() {
+        DeValue::Boolean(is_set) if !takes_value => {
+            Ok(if *is_set { vec![format!("--{name}").into()] } else { Vec::new() })
+        }
+        _ if !takes_value => Err("true or false".into()),
+        DeValue::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
+            let values = values.iter().map(|value| plain(value.get_ref()).ok_or("texts or numbers"));
+            let values = values.collect::<Result<Vec<_>, _>>()?;
+            Ok(values.iter().map(|value| format!("--{name}={value}").into()).collect())
+        }
+        value => {
+            let value = plain(value).ok_or("a text or a number")?;
+            Ok(vec![format!("--{name}={value}").into()])
+        }
+    }
+}
+
+/// As it would stand on the command line.
+fn plain(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+        }
+        DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    }
+}
+
+/// What clap says of a value, without what the place in the file says already.
+fn complaint(error: &clap::Error) -> String {
+    let told = super::one_line(error);
+    let told = told.strip_prefix("netwatch: ").unwrap_or(&told);
+    told.split("; see `netwatch").next().unwrap_or(told).to_owned()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn wrong(what: &str) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, what)
+}
+
+/// Options that do not go together.
+fn in_file(path: &Path, error: &clap::Error) -> clap::Error {
+    wrong(&format!("{} and the command line: {}", path.display(), complaint(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cli::{Command, parse};
+    use crate::commands::record::RecordOptions;
+    use crate::output::Format;
+
+    fn record(file: &str, line: &str) -> Result<RecordOptions, String> {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("netwatch.toml");
+        std::fs::write(&path, file).unwrap();
+        let words = line.split_whitespace().map(OsString::from);
+        let start = ["netwatch", "record", "--config"].map(OsString::from);
+        let all = start.into_iter().chain([path.clone().into_os_string()]).chain(words);
+        match parse(all) {
+            Ok(Command::Record(options)) => Ok(*options),
+            Ok(_) => panic!("another command"),
+            Err(error) => Err(super::super::one_line(&error).replace(path.to_str().unwrap(), "FILE")),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        let file = "# of a test\nstore = '/x/y.db'\nretain = \"7d\"\nmax-size = '1GiB'\nprint = true\nport = [22, 0x50]\n\
+                    origin = 'local'\nring = 1_048_576\njson = true\nnetns = 'all'\n";
+        let options = record(file, "").unwrap();
+        assert_eq!(options.store, Path::new("/x/y.db"));
+        assert_eq!(options.retention.age.as_secs(), 7 * 86_400);
+        assert_eq!((options.retention.size, options.kernel.ring_bytes), (1 << 30, 1 << 20));
+        assert_eq!(options.filter.ports, [22, 80]);
+        assert_eq!(options.print.unwrap().format, Format::Json);
+        assert_eq!(options.filter_words.as_deref(), Some("--port 22,80 --origin local"));
+        assert!(record("print = false", "").unwrap().print.is_none());
+    }
+
+    #[test]
+    fn the_command_line_goes_first() {
+        let options = record("port = 22\nprint = true\njson = true", "--port 80 --format text").unwrap();
+        assert_eq!(options.filter.ports, [80]);
+        assert_eq!(options.print.unwrap().format, Format::Text);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (file, told) in [
+            ("prot = 22", "FILE:1: prot: no such option"),
+            ("print = true\n\nport = 99999", "FILE:3: port: "),
+            ("port = 'x'", "FILE:1: port: "),
+            ("\nretain = 'soon'", "FILE:2: retain: "),
+            ("print = 'yes'", "FILE:1: print: true or false"),
+            ("store = true", "FILE:1: store: a text or a number"),
+            ("origin = ['local']", "FILE:1: origin: a text or a number"),
+            ("port = [[1]]", "FILE:1: port: texts or numbers"),
+            ("[record]\nport = 22", "FILE:1: record: no such option"),
+            ("port = 22\nport = 23", "FILE:2: "),
+            ("port = ", "FILE:1: "),
+            ("config = 'x'", "FILE:1: config: no such option"),
+            ("help = true", "FILE:1: help: no such option"),
+            ("sabotage = 'x'", "FILE:1: sabotage: no such option"),
+        ] {
+            let error = record(file, "").map(|_| ()).unwrap_err();
+            assert!(error.starts_with(&format!("netwatch: {told}")), "{file}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_panics(text in r#"(print|port|store|x|=|\[|\]|true|[0-9]{1,3}|'|"|\n| |\.|\{|\}){0,24}"#) {
+            let _ = read(&text);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A store as large as one likes, of connections that never were: what searching is measured with.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::StoreError;
+use super::thread::{Item, look};
+use super::writer::{Settings, Writer};
+use crate::model::{Endpoint, Family, Image, ProcessKey, Proto, State};
+use crate::origin::{Side, Verdict};
+use crate::process::found::Looks;
+use crate::process::{Actor, Process};
+use crate::snapshot::Bytes;
+use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+
+/// Nanoseconds between two connections: three weeks hold some ten millions of them.
+const APART: u64 = 180_000_000;
+
+/// Ports that clients have in turn: each is found several times in a million.
+const CLIENT_PORTS: u64 = 28_232;
+const FIRST_CLIENT_PORT: u64 = 32_768;
+
+/// Programs that connect, one after the other.
+const PROGRAMS: u64 = 200;
+
+/// Connections in a batch.
+const BATCH: u64 = 4096;
+
+/// Writes `connections`, both ends of each on this host, into the store at `path`.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(), StoreError> {
+    let mut writer = Writer::open(path, settings)?;
+    let looks = Looks::default();
+    let init = Arc::new(Process::bare(ProcessKey::from_ticks(1, 1), "init".into()));
+    let programs: Vec<_> = (0..PROGRAMS).map(|n| program(n, &init)).collect();
+    let server = program(PROGRAMS, &init);
+    let mut next = 1;
+    while next <= connections {
+        let end = connections.min(next + BATCH - 1);
+        let items: Vec<_> = (next..=end)
+            .filter_map(|n| {
+                let client = programs.get(usize::try_from(n % PROGRAMS).ok()?)?;
+                Some(connection(n, client, &server))
+            })
+            .flatten()
+            .map(|event| {
+                let found = look(&event.end, &looks);
+                Item::Event(event, found)
+            })
+            .collect();
+        let mut rest = &items[..];
+        while !rest.is_empty() {
+            let taken = writer.commit(rest)?;
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        next = end + 1;
+    }
+    Ok(())
+}
+
+fn program(n: u64, init: &Arc<Process>) -> Actor {
+    let pid = u32::try_from(1000 + n).unwrap_or(0);
+    let image = Image { exe: Some(format!("/usr/bin/program{n}").into()), ..Image::clone(&Image::unknown()) };
+    let mut process = Process::bare(ProcessKey::from_ticks(pid, 1000 + n), format!("program{n}").into());
+    process.image = Arc::new(image);
+    process.ppid = 1;
+    Actor::leader(Arc::new(process.child_of(Some(init))))
+}
+
+/// Two ends, each from open to close.
+fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
+    let at = n * APART;
+    let [.., a, b] = (n % 5000).to_be_bytes();
+    let address = |ip, port: u64| Endpoint { ip: IpAddr::V4(ip), port: u16::try_from(port).unwrap_or(0) };
+    let here = address(Ipv4Addr::new(10, 9, a, b), FIRST_CLIENT_PORT + n % CLIENT_PORTS);
+    let there = address(Ipv4Addr::new(10, 8, 0, 1), 5000 + n % 100);
+    let (client_id, server_id) =
+        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at + 20_000 });
+    let end = |id: EndId, local, remote| End {
+        id,
+        flow: client_id,
+        proto: Proto::Tcp,
+        family: Family::Ipv4,
+        mapped: false,
+        netns: 4_026_531_840,
+        cookie: id.cookie,
+        inode: 3 * n,
+        local,
+        remote: Some(remote),
+        via: None,
+        state: State::Close,
+        verdict: Verdict::CONNECT,
+        originator: Some(client.clone()),
+        cause: None,
+        process: Some(client.clone()),
+        process_basis: Some(ProcessBasis::Connect),
+        listener: None,
+        peer: None,
+        errno: None,
+        handshake: None,
+        duration: Some(1_000_000),
+        bytes: Some(Bytes { sent: 100, received: 2000 }),
+        closed_by: Some(ClosedBy::Local),
+    };
+    let party = |id, actor: &Actor| Some(Party { id, process: Some(actor.clone()) });
+    let client_end =
+        End { handshake: Some(60_000), peer: party(server_id, server), ..end(client_id, here, there) };
+    let listener = Party { id: EndId { cookie: 1, began: 5 }, process: Some(server.clone()) };
+    let server_end = End {
+        verdict: Verdict::ACCEPT,
+        process: Some(server.clone()),
+        process_basis: Some(ProcessBasis::Accept),
+        listener: Some(listener),
+        peer: party(client_id, client),
+        ..end(server_id, there, here)
+    };
+    let unfinished = |end: &End| End {
+        state: State::Established,
+        duration: None,
+        bytes: None,
+        closed_by: None,
+        ..end.clone()
+    };
+    let event = |after, kind, end| ConnectionEvent { at: at + after, kind, end, repaired: false };
+    let client_open = End { peer: None, ..unfinished(&client_end) };
+    let server_open = End {
+        verdict: Verdict::handshake(Side::Remote),
+        inode: 0,
+        process_basis: Some(ProcessBasis::Listener),
+        ..unfinished(&server_end)
+    };
+    vec![
+        event(10_000, Kind::Open, client_open),
+        event(20_000, Kind::Open, server_open),
+        event(30_000, Kind::Accept, unfinished(&server_end)),
+        event(1_010_000, Kind::Close, client_end),
+        event(1_020_000, Kind::Close, server_end),
+    ]
+}
