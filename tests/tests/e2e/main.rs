@@ -29,6 +29,7 @@ mod run;
 mod seed;
 mod table;
 mod text;
+mod trace;
 mod udp;
 mod uring;
 mod usage;
