@@ -180,7 +180,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             },
             remote_port: u16::from_be(Untyped::read(address, PORT)),
             local_port: Untyped::read(sk, offset!(sk_num)),
-            netns: sock::netns::<Untyped>(sk),
+            netns: sock::netns(sk),
             ..EMPTY
         }
     };
@@ -259,7 +259,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote,
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
-            netns: sock::netns::<Typed>(sk),
+            netns: sock::netns(sk),
             ..EMPTY
         };
     }
