@@ -177,7 +177,7 @@ impl Agent {
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let losses = self.healer.losses_if_due(&mut self.records.undecodable);
+        let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
         if !losses.is_empty() {
             self.tables.doubt();
         }
