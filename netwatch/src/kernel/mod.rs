@@ -9,6 +9,7 @@ mod mounts;
 mod offsets;
 mod plan;
 mod sabotage;
+mod structures;
 
 use std::collections::HashSet;
 use std::error::Error;
