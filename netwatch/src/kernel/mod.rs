@@ -10,6 +10,7 @@ mod mounts;
 mod offsets;
 mod plan;
 mod sabotage;
+mod structures;
 
 use std::collections::HashSet;
 use std::error::Error;

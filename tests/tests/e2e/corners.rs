@@ -339,8 +339,8 @@ fn crossing(states: [&str; 2]) {
     ends[0].say(&format!("connect {a}:2000 {b}:6000 nonblocking"));
     ends[1].say(&format!("connect {b}:6000 {a}:2000 nonblocking"));
     if states[1] == "SYN_RECV" {
-        wire.mends(&here, &there);
-        there.inside(|| loses(a));
+        // Not both ways for a moment: the SYN that is not to come may come just then.
+        wire.mends_one_way(&here);
         until("the other's SYN came", || {
             let table = there.inside(table_of_kernel);
             table.values().any(|(state, ..)| state == "SYN-RECV")
