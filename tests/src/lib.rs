@@ -15,6 +15,7 @@ mod far;
 mod lines;
 mod netns;
 mod program;
+mod store;
 mod wait;
 mod watch;
 
@@ -26,5 +27,6 @@ pub use far::{Far, FarSocket};
 pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
+pub use store::{Recorder, Store};
 pub use wait::{PATIENCE, skip, until};
 pub use watch::{Log, Watch, forced};

@@ -212,6 +212,23 @@ impl Watch {
         self.ended()
     }
 
+    /// What a log printed that was killed.
+    ///
+    /// # Panics
+    /// When it goes on all the same.
+    #[must_use]
+    pub fn killed(mut self) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(Some(line)) = self.lines.before(deadline) {
+            // The last may have been cut off.
+            if let Ok(event) = serde_json::from_str(&line) {
+                self.events.push(event);
+            }
+        }
+        self.running.ended("netwatch is killed");
+        self.events
+    }
+
     /// Waits for it to end by itself.
     ///
     /// # Panics
