@@ -17,6 +17,7 @@ mod netns;
 mod presence;
 mod program;
 mod shared;
+mod store;
 mod wait;
 mod watch;
 
@@ -29,5 +30,6 @@ pub use lines::{Lines, first_line};
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use presence::Presence;
 pub use program::{Running, binary, netwatch, output, stranger_s_copy};
+pub use store::{Recorder, Store};
 pub use wait::{PATIENCE, skip, until};
 pub use watch::{Log, Watch, forced};

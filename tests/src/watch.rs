@@ -261,6 +261,24 @@ impl Watch {
         self.log(ExitStatus::default(), String::new())
     }
 
+    /// What a log printed that was killed.
+    ///
+    /// # Panics
+    /// When it goes on all the same, or is not the test's own.
+    #[must_use]
+    pub fn killed(mut self) -> Vec<Value> {
+        let Source::Own(own) = &mut self.source else { panic!("other tests look at it as well") };
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(Some(line)) = own.lines.before(deadline) {
+            // The last may have been cut off.
+            if let Ok(event) = serde_json::from_str(&line) {
+                self.events.push(event);
+            }
+        }
+        own.running.ended("netwatch is killed");
+        self.events
+    }
+
     /// Waits for it to end by itself.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ mod log;
 mod look;
 mod peers;
 mod rest;
+mod store;
 mod table;
 
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     /// Rounds in which netwatch and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Only these: look, kernel, rate, agent, loss, memory, start, latency, quiet
+    /// Only these: look, kernel, rate, agent, loss, memory, start, latency, quiet, record, search
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// netwatch alone: install and run no other tool
@@ -57,7 +58,7 @@ struct Bench {
 /// A measurement: its name, and what does it.
 type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 9] = [
+const ALL: [Measurement; 11] = [
     ("look", look::measure),
     ("kernel", flood::kernel_time),
     ("rate", flood::rate),
@@ -67,6 +68,8 @@ const ALL: [Measurement; 9] = [
     ("start", rest::start),
     ("latency", rest::latency),
     ("quiet", rest::quiet),
+    ("record", store::record),
+    ("search", store::search),
 ];
 
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {

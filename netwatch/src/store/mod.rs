@@ -6,6 +6,7 @@
 mod batch;
 mod chain;
 mod generate;
+mod grouped;
 mod holder;
 mod intern;
 mod open;

@@ -1,5 +1,6 @@
 //! Opening and making a store, and bringing an older one up to date.
 
+use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -17,7 +18,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
 const VIEWS: &str = include_str!("views.sql");
 
 /// Memory for pages, KiB: what is written to of a segment and its indexes.
-const CACHE: i32 = 24 << 10;
+const CACHE: i32 = 16 << 10;
 
 /// Somebody who has opened it with sqlite3 may hold it for a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,7 +59,8 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -CACHE)?;
     db.pragma_update(None, "wal_autocheckpoint", wal_pages)?;
-    db.pragma_update(None, "journal_size_limit", 0)?;
+    // It is written over from its beginning, without asking the file system for room each time.
+    db.pragma_update(None, "journal_size_limit", wal_pages * 2 * 4096)?;
     db.set_prepared_statement_cache_capacity(32);
     migrate(&db)?;
     Ok(Opened { db, _lock: lock })
@@ -76,6 +78,7 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     }
     File::open(path).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let db = if is_locked_out(&db) && !wal(path).exists() { as_it_lies(path)? } else { db };
     // A recorder that is being started has made the file, and perhaps nothing more.
     if is_empty(&db).map_err(|error| foreign(path, error))? {
         return Err(StoreError::Missing(path.to_owned()));
@@ -84,6 +87,37 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     db.pragma_update(None, "cache_size", -CACHE)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
+}
+
+/// Whether it cannot be read for want of the files beside it that readers and writers share: they cannot be made on a
+/// read-only file system, or in another's folder.
+fn is_locked_out(db: &Connection) -> bool {
+    let code = is_empty(db).err().and_then(|error| error.sqlite_error_code());
+    code == Some(rusqlite::ErrorCode::CannotOpen)
+}
+
+/// What was written last and is not in the database itself yet.
+fn wal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Without those files: it was closed in good order, and whoever could write to it now would have made them.
+fn as_it_lies(path: &Path) -> Result<Connection, StoreError> {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte));
+            }
+            // Writing to a String cannot fail.
+            other => _ = write!(uri, "%{other:02x}"),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    connect(Path::new(&uri), flags)
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {

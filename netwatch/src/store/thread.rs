@@ -43,11 +43,17 @@ const GATHERING: Duration = Duration::from_millis(500);
 /// With so many a batch is written at once.
 const ENOUGH: usize = 16_384;
 
+/// The queue grows by so many.
+const STEP: usize = 4096;
+
 /// Between two tries where the disk does not take it.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// It is looked this often whether retention has something to do.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// The same while it has.
+const BUSY: Duration = Duration::from_millis(20);
 
 /// How the end of the run waits for a disk that takes nothing.
 const LAST_TRIES: u32 = 4;
@@ -157,6 +163,11 @@ impl Recorder {
         // While something is being lost all is: what is told after a gap must not look as if there were none.
         let room = if self.missed.is_empty() { room } else { 0 };
         let taken = room.min(self.waiting.len());
+        let spare = queue.items.capacity() - queue.items.len();
+        if spare < taken {
+            // By doubling, half of what it takes up would be of no use.
+            queue.items.reserve_exact(taken.max(STEP));
+        }
         queue.items.extend(self.waiting.drain(..taken));
         for item in self.waiting.drain(..) {
             match item {
@@ -241,11 +252,19 @@ pub(super) fn look(end: &End, looks: &Looks) -> Roles<Option<Found>> {
 fn write_all(shared: &Shared, mut writer: Writer) {
     let mut items = Vec::new();
     loop {
-        let closed = gather(shared, &mut items);
+        let patience = if writer.has_more_to_drop() { BUSY } else { IDLE };
+        let closed = gather(shared, &mut items, patience);
         let mut written = 0;
         let mut tries = 0;
         while written < items.len() || (items.is_empty() && written == 0) {
-            match writer.commit(items.get(written..).unwrap_or_default()) {
+            let begun = Instant::now();
+            let committed = writer.commit(items.get(written..).unwrap_or_default());
+            log::debug!(
+                "{} items, of which {committed:?} were written in {:?}",
+                items.len(),
+                begun.elapsed()
+            );
+            match committed {
                 Ok(0) => break,
                 Ok(taken) => {
                     written += taken;
@@ -268,6 +287,7 @@ fn write_all(shared: &Shared, mut writer: Writer) {
             }
         }
         items.clear();
+        items.shrink_to(ENOUGH + STEP);
         if closed && shared.lock().items.is_empty() {
             return;
         }
@@ -280,8 +300,8 @@ fn end(mut queue: MutexGuard<'_, Queue>, error: StoreError) {
 }
 
 /// Waits until there is enough to write, or it has waited long enough, and takes it. Returns whether the queue is closed.
-fn gather(shared: &Shared, items: &mut Vec<Item>) -> bool {
-    let idle_until = Instant::now() + IDLE;
+fn gather(shared: &Shared, items: &mut Vec<Item>, patience: Duration) -> bool {
+    let idle_until = Instant::now() + patience;
     let mut queue = shared.lock();
     loop {
         let now = Instant::now();

@@ -1,0 +1,256 @@
+//! Which events make one row, and the row: what was told of one end within a batch.
+
+use std::fmt::Write as _;
+
+use rusqlite::types::ValueRef;
+
+use super::StoreError;
+use super::batch::Batch;
+use super::chain::Table;
+use super::intern::Interner;
+use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
+use super::thread::Item;
+use crate::hash::Map;
+use crate::process::view::BootClock;
+use crate::process::{Actor, Found, signs};
+use crate::tracker::{ConnectionEvent, EndId, Kind};
+
+/// Rows of connections that go into one batch.
+const MOST_ROWS: usize = 8192;
+
+/// Which events make one row: those of one end.
+#[derive(Default)]
+pub(super) struct Grouping {
+    /// First and last event of an end, by their places among the items.
+    ends: Map<EndId, (usize, usize)>,
+    /// For each item the next of the same end.
+    next: Vec<Option<usize>>,
+    /// First events, in their order.
+    firsts: Vec<usize>,
+}
+
+impl Grouping {
+    /// Takes the first items, as many as go into one batch. Returns the clock by which they are told, which was `clock` so
+    /// far, and how many they are.
+    pub(super) fn take(&mut self, items: &[Item], clock: BootClock) -> (BootClock, usize) {
+        let Self { ends, next, firsts } = self;
+        ends.clear();
+        next.clear();
+        firsts.clear();
+        let mut clock = clock;
+        for (place, item) in items.iter().enumerate() {
+            match item {
+                Item::Clock(new) if *new == clock => {}
+                // By another clock: another segment.
+                Item::Clock(_) if !firsts.is_empty() || place > 0 => return (clock, place),
+                Item::Clock(new) => clock = *new,
+                Item::Event(event, _) => match ends.get_mut(&event.end.id) {
+                    Some((_, last)) => {
+                        if let Some(link) = next.get_mut(*last) {
+                            *link = Some(place);
+                        }
+                        *last = place;
+                    }
+                    None if firsts.len() >= MOST_ROWS => return (clock, place),
+                    None => {
+                        ends.insert(event.end.id, (place, place));
+                        firsts.push(place);
+                    }
+                },
+                Item::Process(..) | Item::Loss(..) | Item::Stopped(_) => {}
+            }
+            next.push(None);
+        }
+        (clock, items.len())
+    }
+
+    /// Places of the first events of the ends among those items.
+    pub(super) fn firsts(&self) -> &[usize] {
+        &self.firsts
+    }
+
+    /// How many items were taken.
+    pub(super) fn taken(&self) -> usize {
+        self.next.len()
+    }
+}
+
+/// Room for texts, used again for each row.
+#[derive(Default)]
+pub(super) struct Scratch {
+    events: String,
+    kinds: Vec<Kind>,
+    local: String,
+    remote: String,
+    errno: String,
+}
+
+/// Writes rows of connections.
+pub(super) struct RowWriter<'a> {
+    pub(super) clock: BootClock,
+    pub(super) interner: &'a mut Interner,
+    pub(super) grouping: &'a Grouping,
+    pub(super) scratch: &'a mut Scratch,
+}
+
+impl RowWriter<'_> {
+    /// One row: of the end whose first event is the item at `first`, with all that follow.
+    pub(super) fn connection(
+        &mut self,
+        items: &[Item],
+        first: usize,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), StoreError> {
+        let events = Chain { items, next: &self.grouping.next, place: Some(first) };
+        let Some((head, _)) = events.clone().next() else { return Ok(()) };
+        self.scratch.events.clear();
+        self.scratch.kinds.clear();
+        for (event, _) in events.clone() {
+            let separator = if self.scratch.events.is_empty() { "" } else { " " };
+            let since = i128::from(event.at) - i128::from(head.at);
+            // Writing to a String cannot fail.
+            let _ = write!(self.scratch.events, "{separator}{}+{since}", event.kind.name());
+            self.scratch.kinds.push(event.kind);
+        }
+        let ts = self.time(head.at);
+        let Some((last, found)) = events.clone().last() else { return Ok(()) };
+        let cells = Cells::of(last, self.rows(last, found, ts, batch)?);
+        let odd = self.odd(events, &cells, ts, batch)?;
+        let signs: Vec<_> = signs::of_end(&last.end).map(signs::Sign::name).collect();
+        let signs = signs.join(",");
+        self.insert(last.end.id, ts, &cells, &signs, odd.as_deref(), batch)
+    }
+
+    /// What events before the last had otherwise than predicted, by their place in the row.
+    fn odd(
+        &mut self,
+        events: Chain<'_>,
+        last: &Cells,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<Option<String>, StoreError> {
+        let mut odd = serde_json::Map::new();
+        for (place, (event, found)) in events.enumerate() {
+            let later = self.scratch.kinds.get(place + 1..).unwrap_or_default();
+            if later.is_empty() {
+                break;
+            }
+            let expected = predicted(event.kind, later, last);
+            let cells = Cells::of(event, self.rows(event, found, ts, batch)?);
+            if cells == expected {
+                continue;
+            }
+            let differs =
+                COLUMNS.iter().zip(cells.0.iter().zip(&expected.0)).filter(|(_, (is, was))| is != was);
+            let differs = differs.map(|(column, (is, _))| ((*column).to_owned(), json(*is)));
+            odd.insert(place.to_string(), serde_json::Value::Object(differs.collect()));
+        }
+        if odd.is_empty() {
+            return Ok(None);
+        }
+        serde_json::to_string(&odd).map(Some).map_err(StoreError::Json)
+    }
+
+    /// The rows of the processes of an event.
+    fn rows(
+        &mut self,
+        event: &ConnectionEvent,
+        found: &Roles<Option<Found>>,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<Roles<Option<i64>>, StoreError> {
+        let mut row = |actor: Option<&Actor>, found: Option<Found>| {
+            actor.map(|actor| self.interner.actor(actor, found, ts, batch)).transpose()
+        };
+        let end = &event.end;
+        Ok(Roles {
+            originator: row(end.originator.as_ref(), found.originator)?,
+            process: row(end.process.as_ref(), found.process)?,
+            listener: row(end.listener.as_ref().and_then(|party| party.process.as_ref()), found.listener)?,
+            peer: row(end.peer.as_ref().and_then(|party| party.process.as_ref()), found.peer)?,
+        })
+    }
+
+    fn insert(
+        &mut self,
+        id: EndId,
+        ts: i64,
+        cells: &Cells,
+        signs: &str,
+        odd: Option<&str>,
+        batch: &mut Batch<'_>,
+    ) -> Result<(), StoreError> {
+        let Scratch { events, local, remote, errno, .. } = &mut *self.scratch;
+        [&mut *local, &mut *remote, &mut *errno].into_iter().for_each(String::clear);
+        let mut values = [ValueRef::Null; 6 + COLUMNS.len() + 2];
+        let head = [
+            ValueRef::Integer(batch.next_id(Table::Connection)),
+            ValueRef::Integer(batch.segment()),
+            ValueRef::Integer(id.cookie.cast_signed()),
+            ValueRef::Integer(id.began.cast_signed()),
+            ValueRef::Integer(ts),
+            ValueRef::Text(events.as_bytes()),
+        ];
+        // Texts first: what a value borrows must not change any more.
+        for cell in cells.0 {
+            match cell {
+                Cell::Ip(ip) if local.is_empty() => _ = write!(local, "{ip}"),
+                Cell::Ip(ip) => _ = write!(remote, "{ip}"),
+                Cell::Errno(number) => errno.push_str(&crate::errno::name(number)),
+                Cell::Null | Cell::Int(_) => {}
+            }
+        }
+        let mut addresses = [&**local, &**remote].into_iter();
+        let columns = cells.0.iter().map(|cell| match cell {
+            Cell::Null => ValueRef::Null,
+            Cell::Int(number) => ValueRef::Integer(*number),
+            Cell::Ip(_) => ValueRef::Text(addresses.next().unwrap_or_default().as_bytes()),
+            Cell::Errno(_) => ValueRef::Text(errno.as_bytes()),
+        });
+        let tail = [text(Some(signs).filter(|signs| !signs.is_empty())), text(odd)];
+        for (value, filled) in values.iter_mut().zip(head.into_iter().chain(columns).chain(tail)) {
+            *value = filled;
+        }
+        batch.insert(Table::Connection, &values)
+    }
+
+    /// Nanoseconds since the epoch.
+    fn time(&self, at: u64) -> i64 {
+        let boot = i128::from(self.clock.boot().unwrap_or(0));
+        (boot + i128::from(at)).try_into().unwrap_or(i64::MAX)
+    }
+}
+
+pub(super) fn text(text: Option<&str>) -> ValueRef<'_> {
+    text.map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()))
+}
+
+fn json(cell: Cell) -> serde_json::Value {
+    match cell {
+        Cell::Null => serde_json::Value::Null,
+        Cell::Int(number) => number.into(),
+        Cell::Ip(ip) => ip.to_string().into(),
+        Cell::Errno(number) => crate::errno::name(number).into(),
+    }
+}
+
+/// The events of one end among items.
+#[derive(Clone)]
+struct Chain<'a> {
+    items: &'a [Item],
+    next: &'a [Option<usize>],
+    place: Option<usize>,
+}
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = (&'a ConnectionEvent, &'a Roles<Option<Found>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let place = self.place?;
+        self.place = self.next.get(place).copied().flatten();
+        match self.items.get(place)? {
+            Item::Event(event, found) => Some((event, found)),
+            _ => None,
+        }
+    }
+}

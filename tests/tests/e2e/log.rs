@@ -1,0 +1,102 @@
+//! `netwatch log`: the same filters and formats as the live log, over what was recorded.
+
+use serde_json::Value;
+use tests::{Recorder, Store, in_fresh_netns, kind, netwatch, port, until};
+
+use crate::actor;
+
+/// A store with attempts from port 2000, 2001, … to 6000, in this order.
+fn attempts(times: u16) -> (Store, Recorder) {
+    let store = Store::new();
+    let recorder = Recorder::start(&store.path(), &[]);
+    let mut client = actor();
+    for n in 0..times {
+        assert!(client.tell(&format!("connect 127.0.0.1:{} 127.0.0.1:6000", 2000 + n)).is_err());
+    }
+    // It is read while it is written to.
+    until("all is recorded", || store.log(&[]).len() == usize::from(times));
+    (store, recorder)
+}
+
+fn ports(events: &[Value]) -> Vec<u16> {
+    events.iter().map(|event| port(event, "local")).collect()
+}
+
+#[test]
+fn filters_choose_as_they_do_live() {
+    in_fresh_netns(|| {
+        let (store, recorder) = attempts(10);
+        let all = store.log(&[]);
+        let pid = all[0]["process"]["pid"].to_string();
+        let none: [u16; 0] = [];
+        for (arguments, expected) in [
+            (&["--port", "2003"][..], &[2003][..]),
+            (&["--port", "2003,2001"], &[2001, 2003]),
+            (&["--port", "7"], &none),
+            (&["--count", "2"], &[2008, 2009]),
+            (&["--count", "2", "--port", "2001,2002,2003"], &[2002, 2003]),
+            (&["--local", "127.0.0.1:2005"], &[2005]),
+            (&["--remote", "127.0.0.1", "--port", "2005"], &[2005]),
+            (&["--remote", "10.0.0.0/8"], &none),
+            (&["--pid", &pid, "--count", "1"], &[2009]),
+            (&["--pid", "1"], &none),
+            (&["--process", "act*", "--count", "1"], &[2009]),
+            (&["--process", "*/actor", "--count", "1"], &[2009]),
+            (&["--process", "nobody"], &none),
+            (&["--event", "open"], &none),
+            (&["--user", "0", "--origin", "local", "--proto", "tcp", "-4", "--count", "1"], &[2009]),
+            (&["--user", "1"], &none),
+            (&["-6"], &none),
+            (&["--since", "1h", "--count", "1"], &[2009]),
+            (&["--since", "today", "--until", "1h"], &none),
+            (&["--until", "yesterday"], &none),
+        ] {
+            assert_eq!(ports(&store.log(arguments)), expected, "{arguments:?}");
+        }
+        // To the moment of an event.
+        let ts = all[4]["ts"].as_str().unwrap();
+        assert_eq!(ports(&store.log(&["--since", ts])), [2004, 2005, 2006, 2007, 2008, 2009]);
+        assert_eq!(ports(&store.log(&["--until", ts])), [2000, 2001, 2002, 2003, 2004]);
+        recorder.finish();
+    });
+}
+
+#[test]
+fn text_has_the_date() {
+    in_fresh_netns(|| {
+        let (store, recorder) = attempts(1);
+        recorder.finish();
+        let output = store.run("log", &[]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (date, line) = text.split_once(' ').unwrap();
+        assert!(date.parse::<jiff::civil::Date>().is_ok(), "{text}");
+        assert!(line.contains("fail") && line.contains("127.0.0.1:2000 -> 127.0.0.1:6000"), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    });
+}
+
+#[test]
+fn without_a_store_it_says_so() {
+    let output = netwatch(&["log", "--store", "/nowhere/netwatch.db"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.contains("there is no store at /nowhere/netwatch.db"), "{stderr}");
+}
+
+#[test]
+fn what_was_lost_is_told_whatever_is_asked() {
+    in_fresh_netns(|| {
+        let (store, recorder) = attempts(1);
+        recorder.finish();
+        // As a recorder would, but for the chain.
+        let db = rusqlite::Connection::open(store.path()).unwrap();
+        db.execute_batch(
+            "INSERT INTO loss SELECT 1, id, started + 1, 'ring', 'change', 5 FROM segment; \
+             UPDATE batch SET loss_to = 1 WHERE id = 1",
+        )
+        .unwrap();
+        let log = store.log(&["--port", "7"]);
+        assert_eq!(log.iter().map(kind).collect::<Vec<_>>(), ["loss"]);
+        assert_eq!((&log[0]["count"], &log[0]["reason"]), (&5.into(), &"ring".into()));
+    });
+}

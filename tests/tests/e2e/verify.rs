@@ -1,0 +1,90 @@
+//! `netwatch verify`: tampering is named, and an anchor shows what the chain alone cannot.
+
+use tests::{Recorder, Store, in_fresh_netns, until};
+
+use crate::actor;
+
+/// A store of two batches at least.
+fn recorded() -> (Store, String) {
+    let store = Store::new();
+    let recorder = Recorder::start(&store.path(), &[]);
+    let mut client = actor();
+    let mut attempt = |times: usize| {
+        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        until("it is recorded", || store.log(&[]).len() == times);
+    };
+    attempt(1);
+    let (status, anchor) = store.verify(&["--anchor"]);
+    assert_eq!((status, anchor.len()), (Some(0), 64), "{anchor}");
+    attempt(2);
+    // Beside the recorder.
+    assert_eq!(store.verify(&[]).0, Some(0));
+    recorder.finish();
+    (store, anchor)
+}
+
+fn sql(store: &Store, sql: &str) {
+    rusqlite::Connection::open(store.path()).unwrap().execute_batch(sql).unwrap();
+}
+
+#[test]
+fn what_was_written_holds() {
+    in_fresh_netns(|| {
+        let (store, anchor) = recorded();
+        let (status, text) = store.verify(&[]);
+        assert!(status == Some(0) && text.contains("hold") && text.lines().count() == 1, "{text}");
+        let (status, text) = store.verify(&["--anchor", &anchor]);
+        assert!(status == Some(0) && text.contains("the anchor is batch "), "{text}");
+        let (status, text) = store.verify(&["--json", "--anchor", &anchor]);
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (status, &object["holds"], &object["anchor"]["batch"]),
+            (Some(0), &true.into(), &1.into())
+        );
+    });
+}
+
+#[test]
+fn an_altered_row_is_named_by_its_batch() {
+    in_fresh_netns(|| {
+        let (store, _) = recorded();
+        let db = rusqlite::Connection::open(store.path()).unwrap();
+        let of = "SELECT b.id, c.id FROM batch b JOIN connection c ON c.id = b.connection_from \
+                  WHERE b.connection_to >= b.connection_from ORDER BY b.id DESC LIMIT 1";
+        let (batch, row): (i64, i64) = db.query_row(of, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        drop(db);
+        sql(&store, &format!("UPDATE connection SET remote_ip = '127.0.0.2' WHERE id = {row}"));
+        let (status, text) = store.verify(&[]);
+        let told = format!("ALTERED: batch {batch}, written 20");
+        assert!(status == Some(3) && text.starts_with(&told), "{text}");
+        let (status, text) = store.verify(&["--json"]);
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (status, &object["holds"], &object["broken"]["batch"]),
+            (Some(3), &false.into(), &batch.into())
+        );
+    });
+}
+
+#[test]
+fn an_anchor_shows_that_the_end_was_cut_off() {
+    in_fresh_netns(|| {
+        let (store, _) = recorded();
+        let (_, newest) = store.verify(&["--anchor"]);
+        let last = "(SELECT max(id) FROM batch)";
+        sql(&store, &format!("DELETE FROM stopped; DELETE FROM batch WHERE id = {last}"));
+        // The chain that is left holds.
+        assert_eq!(store.verify(&[]).0, Some(0));
+        let (status, text) = store.verify(&["--anchor", &newest]);
+        assert!(status == Some(3) && text.contains("the anchor is not in the chain"), "{text}");
+    });
+}
+
+#[test]
+fn an_anchor_is_a_link() {
+    in_fresh_netns(|| {
+        let (store, _) = recorded();
+        let (status, text) = store.verify(&["--anchor", "abc"]);
+        assert!(status == Some(2) && text.contains("64 hexadecimal digits"), "{text}");
+    });
+}

@@ -1,0 +1,128 @@
+//! The store: what recording as many connections as can be had takes, and how long a search in a large store does.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::Bench;
+use super::cost::{memory, processor_time};
+use super::load::Load;
+use super::table::{Goal, Table, median};
+
+/// Connections in the stores that are searched.
+const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
+
+/// A port that some of them have.
+const PORT: &str = "33000";
+
+/// Events of a connection, both ends: two opens, an accept, two closes.
+const EVENTS: f64 = 5.0;
+
+/// A running recorder.
+struct Recorder(Child);
+
+impl Recorder {
+    fn start(netwatch: &Path, store: &Path) -> Result<Self> {
+        let mut command = Command::new(netwatch);
+        command.arg("record").arg("--store").arg(store).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut recorder = Self(command.spawn().context("cannot start netwatch")?);
+        let mut stderr = BufReader::new(recorder.0.stderr.take().context("no stderr")?);
+        let mut line = String::new();
+        while stderr.read_line(&mut line)? != 0 && !line.contains("recording to") {}
+        if !line.contains("recording to") {
+            bail!("netwatch ended before it recorded: {line}");
+        }
+        // What else it has to say is for whoever looks at the figures.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
+        Ok(recorder)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM)?;
+        let status = self.0.wait()?;
+        if status.success() { Ok(()) } else { bail!("netwatch failed ({status})") }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// As many connections as can be had, recorded.
+pub(super) fn record(bench: &Bench, table: &mut Table) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let store = place.path().join("netwatch.db");
+    let recorder = Recorder::start(&bench.netwatch, &store)?;
+    let pid = recorder.0.id();
+    let before = processor_time(pid)?;
+    let begun = Instant::now();
+    let load = Load::flood(bench.length)?;
+    // What is under way is written within a batch's time.
+    std::thread::sleep(Duration::from_secs(2));
+    let took = (processor_time(pid)? - before).as_secs_f64();
+    let (_, most) = memory(pid)?;
+    let cores = took / begun.elapsed().as_secs_f64();
+    recorder.finish()?;
+    let connections = load.connections.max(1) as f64;
+    let disk = std::fs::metadata(&store)?.len() as f64;
+    table.figure("connections a second, recorded", load.rate() as f64, "/s");
+    table.goal("records lost while recording", lost(bench, &store)? as f64, "records", Goal::AtMost(0.0));
+    table.goal("disk a connection, both ends", disk / connections, "B", Goal::AtMost(700.0));
+    table.goal("the recorder's memory at its most", most, "MiB", Goal::AtMost(100.0));
+    table.goal("the recorder's processor time, of one core", cores, "cores", Goal::AtMost(1.0));
+    table.figure("the recorder's processor time an event", took * 1e6 / connections / EVENTS, "us");
+    Ok(())
+}
+
+/// What the store says was lost.
+fn lost(bench: &Bench, store: &Path) -> Result<u64> {
+    let mut command = Command::new(&bench.netwatch);
+    // No filter hides a loss, and this one everything else.
+    command.args(["log", "--json", "--event", "attempt", "--store"]).arg(store).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut text = String::new();
+    child.stdout.take().context("no stdout")?.read_to_string(&mut text)?;
+    if !child.wait()?.success() {
+        bail!("netwatch log failed");
+    }
+    let counts = text.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?));
+    let counts =
+        counts.map(|line: Result<Value>| Ok(line?.get("count").and_then(Value::as_u64).unwrap_or(0)));
+    counts.sum::<Result<u64>>()
+}
+
+/// A search by port in stores of several sizes.
+pub(super) fn search(bench: &Bench, table: &mut Table) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    for connections in SIZES {
+        let store = place.path().join(format!("{connections}.db"));
+        let mut generate = Command::new(&bench.netwatch);
+        generate.args(["generate", "--connections", &connections.to_string(), "--store"]).arg(&store);
+        if !generate.status()?.success() {
+            bail!("cannot make a store of {connections} connections");
+        }
+        let mut times = Vec::new();
+        for _ in 0..bench.rounds {
+            let mut log = Command::new(&bench.netwatch);
+            log.args(["log", "--json", "--port", PORT, "--store"]).arg(&store).stdout(Stdio::null());
+            let begun = Instant::now();
+            if !log.status()?.success() {
+                bail!("netwatch log failed");
+            }
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        let what = format!("log --port in {connections} connections");
+        table.goal(what, median(times), "ms", Goal::AtMost(200.0));
+        std::fs::remove_file(&store)?;
+    }
+    Ok(())
+}
