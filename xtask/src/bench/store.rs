@@ -100,7 +100,7 @@ fn lost(bench: &Bench, store: &Path) -> Result<u64> {
     counts.sum::<Result<u64>>()
 }
 
-/// A search by port in stores of several sizes.
+/// A search by port, and a walk from it, in stores of several sizes.
 pub(super) fn search(bench: &Bench, table: &mut Table) -> Result<()> {
     let place = tempfile::tempdir()?;
     for connections in SIZES {
@@ -110,18 +110,23 @@ pub(super) fn search(bench: &Bench, table: &mut Table) -> Result<()> {
         if !generate.status()?.success() {
             bail!("cannot make a store of {connections} connections");
         }
-        let mut times = Vec::new();
-        for _ in 0..bench.rounds {
-            let mut log = Command::new(&bench.netwatch);
-            log.args(["log", "--json", "--port", PORT, "--store"]).arg(&store).stdout(Stdio::null());
-            let begun = Instant::now();
-            if !log.status()?.success() {
-                bail!("netwatch log failed");
+        let traced = format!(":{PORT}");
+        for (what, question) in
+            [("log --port", &["log", "--port", PORT][..]), ("trace :PORT", &["trace", &traced])]
+        {
+            let mut times = Vec::new();
+            for _ in 0..bench.rounds {
+                let mut ask = Command::new(&bench.netwatch);
+                ask.args(question).arg("--json").arg("--store").arg(&store).stdout(Stdio::null());
+                let begun = Instant::now();
+                if !ask.status()?.success() {
+                    bail!("netwatch {what} failed");
+                }
+                times.push(begun.elapsed().as_secs_f64() * 1e3);
             }
-            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            let what = format!("{what} in {connections} connections");
+            table.goal(what, median(times), "ms", Goal::AtMost(200.0));
         }
-        let what = format!("log --port in {connections} connections");
-        table.goal(what, median(times), "ms", Goal::AtMost(200.0));
         std::fs::remove_file(&store)?;
     }
     Ok(())
