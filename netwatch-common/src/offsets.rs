@@ -96,7 +96,6 @@ offsets! {
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";
     socket_sk = "socket.sk";
-    socket_file = "socket.file";
     socket_inode = "socket_alloc.vfs_inode";
     tcp_bytes_sent = "tcp_sock.bytes_sent";
     tcp_bytes_retrans = "tcp_sock.bytes_retrans";

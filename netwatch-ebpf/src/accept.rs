@@ -20,6 +20,7 @@ use netwatch_common::{kind, sock_flags};
 use crate::connect::SYSCALL_RESULT;
 use crate::files::socket_of;
 use crate::mem::{Memory, Typed, Untyped, offset};
+use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task};
 
 /// `include/net/tcp_states.h`
@@ -32,17 +33,50 @@ static ACCEPTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 
 #[fexit(function = "inet_accept")]
 fn inet_accept(ctx: FExitContext) -> i32 {
-    // Whatever the number of arguments (3 since 6.10, 4 before), the second is the new socket.
-    let socket: *const c_void = ctx.arg(1);
-    // SAFETY: a `struct socket`; it has no `struct sock`, and reads give zeros, where the call failed.
-    let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
-    // SAFETY: as above.
-    if unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow::<Untyped>(sk) } {
+    let taken = Taken::by(&ctx);
+    twice::first(Pair::Accept, taken.cookie);
+    taken.tell()
+}
+
+#[fexit(function = "inet_accept")]
+fn inet_accept_again(ctx: FExitContext) -> i32 {
+    let taken = Taken::by(&ctx);
+    if twice::was_left_out(Pair::Accept, taken.cookie, kind::ACCEPT) { taken.tell() } else { 0 }
+}
+
+/// What `inet_accept` took.
+#[derive(Clone, Copy)]
+struct Taken {
+    sk: *const c_void,
+    /// [`Taken::NOTHING`] where it is no socket of ours.
+    cookie: u64,
+}
+
+impl Taken {
+    /// No cookie.
+    const NOTHING: u64 = u64::MAX;
+
+    #[inline(always)]
+    fn by(ctx: &FExitContext) -> Self {
+        // Whatever the number of arguments (3 since 6.10, 4 before), the second is the new socket.
+        let socket: *const c_void = ctx.arg(1);
+        // SAFETY: a `struct socket`; it has no `struct sock`, and reads give zeros, where the call failed.
+        let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
         // SAFETY: as above.
-        note(unsafe { sock::cookie(sk) });
-        tell::<Typed>(sk, task::way_of_accept(task::current()));
+        let is_ours = unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow::<Untyped>(sk) };
+        // SAFETY: a `struct sock`.
+        let cookie = if is_ours { unsafe { sock::cookie(sk) } } else { Self::NOTHING };
+        Self { sk, cookie }
     }
-    0
+
+    #[inline(always)]
+    fn tell(self) -> i32 {
+        if self.cookie != Self::NOTHING {
+            note(self.cookie);
+            tell::<Typed>(self.sk, task::way_of_accept(task::current()));
+        }
+        0
+    }
 }
 
 #[kprobe(function = "security_sock_graft")]

@@ -1,5 +1,6 @@
 //! Cgroups that are made, and processes that move into one: the paths, so that the cgroup of a process
-//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH).
+//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH). The kernel calls these
+//! under a spin lock with interrupts off, so neither comes into the middle of the other.
 
 use core::ffi::c_void;
 
@@ -40,7 +41,7 @@ fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>
     unsafe {
         let fixed = &mut (*scratch).fixed;
         fixed.header = emit::header(kind::CGROUP);
-        fixed.id = task::cgroup_id::<Typed>(cgroup);
+        fixed.id = task::cgroup_id(cgroup);
         let root: *const c_void = Typed::read(cgroup, offset!(cgroup_root));
         // The unified hierarchy has no number of its own among the v1 ones; the agent tells it by the
         // id being one of the v2 tree's, so the number is only passed on.

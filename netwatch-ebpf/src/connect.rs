@@ -22,6 +22,7 @@ use aya_ebpf::programs::{
 use netwatch_common::{Sock, kind};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::twice::{self, Pair};
 use crate::{act, emit, sock, task};
 
 /// Threads that can be inside connect() at once. One more is not followed, and counted.
@@ -44,31 +45,76 @@ static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
 
 #[fentry(function = "tcp_v4_connect")]
 fn tcp_v4_connect_enter(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg(0);
-    // SAFETY: the function's typed argument.
-    let _ = begun(sk, ctx.arg(1), sock::AF_INET, unsafe { sock::cookie(sk) });
-    0
+    let cookie = cookie(ctx.arg(0));
+    twice::first(Pair::Enter4, cookie);
+    entered(&ctx, sock::AF_INET, cookie)
+}
+
+#[fentry(function = "tcp_v4_connect")]
+fn tcp_v4_connect_enter_again(ctx: FEntryContext) -> i32 {
+    let cookie = cookie(ctx.arg(0));
+    if was_left_out(Pair::Enter4, cookie) { entered(&ctx, sock::AF_INET, cookie) } else { 0 }
 }
 
 #[fentry(function = "tcp_v6_connect")]
 fn tcp_v6_connect_enter(ctx: FEntryContext) -> i32 {
-    let sk = ctx.arg(0);
-    // SAFETY: the function's typed argument.
-    let _ = begun(sk, ctx.arg(1), sock::AF_INET6, unsafe { sock::cookie(sk) });
+    let cookie = cookie(ctx.arg(0));
+    twice::first(Pair::Enter6, cookie);
+    entered(&ctx, sock::AF_INET6, cookie)
+}
+
+#[fentry(function = "tcp_v6_connect")]
+fn tcp_v6_connect_enter_again(ctx: FEntryContext) -> i32 {
+    let cookie = cookie(ctx.arg(0));
+    if was_left_out(Pair::Enter6, cookie) { entered(&ctx, sock::AF_INET6, cookie) } else { 0 }
+}
+
+#[fexit(function = "tcp_v4_connect")]
+fn tcp_v4_connect_leave(ctx: FExitContext) -> i32 {
+    twice::first(Pair::Leave4, cookie(ctx.arg(0)));
+    left(&ctx)
+}
+
+#[fexit(function = "tcp_v4_connect")]
+fn tcp_v4_connect_leave_again(ctx: FExitContext) -> i32 {
+    if was_left_out(Pair::Leave4, cookie(ctx.arg(0))) { left(&ctx) } else { 0 }
+}
+
+#[fexit(function = "tcp_v6_connect")]
+fn tcp_v6_connect_leave(ctx: FExitContext) -> i32 {
+    twice::first(Pair::Leave6, cookie(ctx.arg(0)));
+    left(&ctx)
+}
+
+#[fexit(function = "tcp_v6_connect")]
+fn tcp_v6_connect_leave_again(ctx: FExitContext) -> i32 {
+    if was_left_out(Pair::Leave6, cookie(ctx.arg(0))) { left(&ctx) } else { 0 }
+}
+
+/// The call's item is made anew, or is gone already, where this is done once more.
+#[inline(always)]
+fn was_left_out(pair: Pair, cookie: u64) -> bool {
+    twice::was_left_out(pair, cookie, kind::REFUSED)
+}
+
+/// `sk` is typed.
+#[inline(always)]
+fn cookie(sk: *const c_void) -> u64 {
+    // SAFETY: the functions' first argument.
+    unsafe { sock::cookie(sk) }
+}
+
+#[inline(always)]
+fn entered(ctx: &FEntryContext, family: u16, cookie: u64) -> i32 {
+    let _ = begun(ctx.arg(0), ctx.arg(1), family, cookie);
     0
 }
 
 /// Behind the three arguments of each lies what it returns.
 const CONNECT_RESULT: usize = 3;
 
-#[fexit(function = "tcp_v4_connect")]
-fn tcp_v4_connect_leave(ctx: FExitContext) -> i32 {
-    let _ = ended(ctx.arg::<i32>(CONNECT_RESULT).into());
-    0
-}
-
-#[fexit(function = "tcp_v6_connect")]
-fn tcp_v6_connect_leave(ctx: FExitContext) -> i32 {
+#[inline(always)]
+fn left(ctx: &FExitContext) -> i32 {
     let _ = ended(ctx.arg::<i32>(CONNECT_RESULT).into());
     0
 }
@@ -134,7 +180,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             },
             remote_port: u16::from_be(Untyped::read(address, PORT)),
             local_port: Untyped::read(sk, offset!(sk_num)),
-            netns: sock::netns::<Untyped>(sk),
+            netns: sock::netns(sk),
             ..EMPTY
         }
     };
@@ -213,7 +259,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote,
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
-            netns: sock::netns::<Typed>(sk),
+            netns: sock::netns(sk),
             ..EMPTY
         };
     }

@@ -21,13 +21,24 @@ const MAX_STEPS: u32 = 48;
 
 #[btf_tracepoint(function = "sched_process_fork")]
 fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
-    twice::first(Pair::Fork, ctx.arg(1));
+    twice::first(Pair::Fork, start(ctx.arg(1)));
     try_fork(&ctx).unwrap_or(0)
 }
 
 #[btf_tracepoint(function = "sched_process_fork")]
 fn sched_process_fork_again(ctx: BtfTracePointContext) -> i32 {
-    if twice::was_left_out(Pair::Fork, ctx.arg(1), kind::FORK) { try_fork(&ctx).unwrap_or(0) } else { 0 }
+    if twice::was_left_out(Pair::Fork, start(ctx.arg(1)), kind::FORK) {
+        try_fork(&ctx).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
+/// Tells one task from another.
+#[inline(always)]
+fn start(task: *const c_void) -> u64 {
+    // SAFETY: the tracepoints' arguments are tasks; not of its process, which all threads have alike.
+    unsafe { Typed::read(task, offset!(task_start)) }
 }
 
 #[inline(always)]
@@ -56,13 +67,17 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
 
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    twice::first(Pair::Exit, ctx.arg(0));
+    twice::first(Pair::Exit, start(ctx.arg(0)));
     try_exit(&ctx).unwrap_or(0)
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]
 fn sched_process_exit_again(ctx: BtfTracePointContext) -> i32 {
-    if twice::was_left_out(Pair::Exit, ctx.arg(0), kind::EXIT) { try_exit(&ctx).unwrap_or(0) } else { 0 }
+    if twice::was_left_out(Pair::Exit, start(ctx.arg(0)), kind::EXIT) {
+        try_exit(&ctx).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 #[inline(always)]
@@ -102,13 +117,13 @@ static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-    twice::first(Pair::Exec, ctx.arg(0));
+    twice::first(Pair::Exec, start(ctx.arg(0)));
     try_exec(ctx.arg(0), 0)
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]
 fn sched_process_exec_again(ctx: BtfTracePointContext) -> i32 {
-    if twice::was_left_out(Pair::Exec, ctx.arg(0), kind::EXEC) { try_exec(ctx.arg(0), 1) } else { 0 }
+    if twice::was_left_out(Pair::Exec, start(ctx.arg(0)), kind::EXEC) { try_exec(ctx.arg(0), 1) } else { 0 }
 }
 
 #[inline(always)]

@@ -155,7 +155,7 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
         } else {
             port
         };
-        out.inode = inode::<M>(sk);
+        out.inode = inode(sk);
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
-        out.netns = netns::<M>(sk);
+        out.netns = netns(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
             out.local = Untyped::read(sk, offset!(sk_v6_rcv_saddr));
@@ -191,36 +191,29 @@ pub(crate) const fn widen(v4: [u8; 4]) -> [u8; 16] {
 /// Inode number of the socket's network namespace.
 ///
 /// # Safety
-/// `sk` is a `struct sock`, readable as `M` says.
+/// `sk` is a `struct sock`.
 #[inline(always)]
-pub(crate) unsafe fn netns<M: Memory>(sk: *const c_void) -> u32 {
-    // SAFETY: the caller's; every socket has one, but the verifier need not know that.
+pub(crate) unsafe fn netns(sk: *const c_void) -> u32 {
+    // SAFETY: the caller's; every socket has one.
     unsafe {
-        let net: *const c_void = M::read(sk, offset!(sk_net));
-        if net.is_null() { 0 } else { M::read(net, offset!(net_inum)) }
+        let net: *const c_void = Untyped::read(sk, offset!(sk_net));
+        Untyped::read(net, offset!(net_inum))
     }
 }
 
-/// The socket's inode, 0 while it has none.
+/// The socket's inode (`struct socket_alloc` puts it behind the `struct socket`), 0 while it has none.
 ///
 /// # Safety
-/// `sk` is a `struct sock`, readable as `M` says.
+/// `sk` is a `struct sock`.
 #[inline(always)]
-pub(crate) unsafe fn inode<M: Memory>(sk: *const c_void) -> u64 {
+pub(crate) unsafe fn inode(sk: *const c_void) -> u64 {
     // SAFETY: `sk_socket` is a `struct socket` inside a `struct socket_alloc` (`net/socket.c`,
     // sock_alloc_inode), or NULL.
     unsafe {
-        let socket: *const c_void = M::read(sk, offset!(sk_socket));
+        let socket: *const c_void = Untyped::read(sk, offset!(sk_socket));
         if socket.is_null() {
             return 0;
         }
-        // By its file there are pointers that the verifier knows all the way.
-        let file: *const c_void = M::read(socket, offset!(socket_file));
-        if !file.is_null() {
-            let inode: *const c_void = M::read(file, offset!(file_inode));
-            return if inode.is_null() { 0 } else { M::read(inode, offset!(inode_ino)) };
-        }
-        // The kernel's own has none.
         Untyped::read(socket, offset!(socket_inode) + offset!(inode_ino))
     }
 }

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use netwatch_common::{COMM_LEN, Offsets, Task, task_flags};
 
-use crate::mem::{Current, Memory, Typed, Untyped, knob, offset};
+use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 
 /// `include/linux/sched.h`
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -114,16 +114,16 @@ pub(crate) unsafe fn tid(task: *const c_void) -> u32 {
 #[inline(always)]
 pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
     // SAFETY: the caller's; each offset is that of the member of this type, and a read through
-    // a pointer that went away yields zero. What the verifier may take for NULL is asked about.
+    // a pointer that went away yields zero.
     unsafe {
-        let leader: *const c_void = Current::read(task, offset!(task_leader));
+        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
+        let parent: *const c_void = Untyped::read(task, offset!(task_parent));
+        let cred: *const c_void = Untyped::read(task, offset!(task_cred));
+        out.start = Untyped::read(leader, offset!(task_start));
         out.tgid = tgid(task);
         out.tid = tid(task);
-        out.start = if leader.is_null() { 0 } else { Current::read(leader, offset!(task_start)) };
-        let parent: *const c_void = Current::read(task, offset!(task_parent));
-        out.ppid = if parent.is_null() { 0 } else { Current::read(parent, offset!(task_tgid)) };
-        let cred: *const c_void = Current::read(task, offset!(task_cred));
-        out.uid = if cred.is_null() { 0 } else { Current::read(cred, offset!(cred_euid)) };
+        out.ppid = Untyped::read(parent, offset!(task_tgid));
+        out.uid = Untyped::read(cred, offset!(cred_euid));
         out.auid = if offset!(task_loginuid) == Offsets::MISSING {
             u32::MAX
         } else {
@@ -144,24 +144,21 @@ pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
 unsafe fn cgroup_of(task: *const c_void) -> u64 {
     // SAFETY: as `fill`.
     unsafe {
-        let set: *const c_void = Current::read(task, offset!(task_cgroups));
-        if set.is_null() {
-            return 0;
-        }
-        let cgroup: *const c_void = Current::read(set, offset!(css_set_cgroup));
-        if cgroup.is_null() { 0 } else { cgroup_id::<Current>(cgroup) }
+        let set: *const c_void = Untyped::read(task, offset!(task_cgroups));
+        let cgroup: *const c_void = Untyped::read(set, offset!(css_set_cgroup));
+        cgroup_id(cgroup)
     }
 }
 
 /// Id of a cgroup: the inode number of its directory.
 ///
 /// # Safety
-/// `cgroup` is a `struct cgroup`, readable as `M` says.
+/// `cgroup` is a `struct cgroup`.
 #[inline(always)]
-pub(crate) unsafe fn cgroup_id<M: Memory>(cgroup: *const c_void) -> u64 {
+pub(crate) unsafe fn cgroup_id(cgroup: *const c_void) -> u64 {
     // SAFETY: the caller's.
     unsafe {
-        let node: *const c_void = M::read(cgroup, offset!(cgroup_node));
-        if node.is_null() { 0 } else { M::read(node, offset!(kernfs_id)) }
+        let node: *const c_void = Untyped::read(cgroup, offset!(cgroup_node));
+        Untyped::read(node, offset!(kernfs_id))
     }
 }

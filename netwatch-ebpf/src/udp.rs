@@ -164,8 +164,8 @@ fn tell(
         let family: u16 = Untyped::read(sk, offset!(sk_family));
         (*record).sock = Sock {
             cookie,
-            inode: sock::inode::<Untyped>(sk),
-            netns: sock::netns::<Untyped>(sk),
+            inode: sock::inode(sk),
+            netns: sock::netns(sk),
             family: ends.family,
             local_port: local.1,
             remote_port: remote.1,

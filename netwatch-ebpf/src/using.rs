@@ -20,36 +20,62 @@ const MOST_TOLD: u32 = 64;
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    first(ctx.arg(0), Pair::Send)
-}
-
-#[btf_tracepoint(function = "sock_recv_length")]
-fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    let done = first(ctx.arg(0), Pair::Receive);
-    received(ctx.arg(0), ctx.arg(1));
-    done
+    sends(ctx.arg(0))
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
-    second(ctx.arg(0), Pair::Send)
+    sends_again(ctx.arg(0))
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    receives(ctx.arg(0), ctx.arg(1))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
-    second(ctx.arg(0), Pair::Receive)
+    receives_again(ctx.arg(0), ctx.arg(1))
 }
 
 #[inline(always)]
-fn first(sk: *const c_void, pair: Pair) -> i32 {
-    twice::first(pair, sk);
+fn sends(sk: *const c_void) -> i32 {
+    twice::first(Pair::Send, what(sk));
     used(sk).unwrap_or(0)
 }
 
 /// What is known already is not told again.
 #[inline(always)]
-fn second(sk: *const c_void, pair: Pair) -> i32 {
-    if twice::was_left_out(pair, sk, kind::USE) { used(sk).unwrap_or(0) } else { 0 }
+fn sends_again(sk: *const c_void) -> i32 {
+    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { used(sk).unwrap_or(0) } else { 0 }
+}
+
+/// What tells one socket from others: its address, where nobody asked for its cookie yet, may be another's soon.
+#[inline(always)]
+fn what(sk: *const c_void) -> u64 {
+    // SAFETY: the probes' typed `struct sock`.
+    match unsafe { Typed::read::<u64>(sk, offset!(sk_cookie)) } {
+        0 => sk as u64,
+        cookie => cookie,
+    }
+}
+
+#[inline(always)]
+fn receives(sk: *const c_void, length: i32) -> i32 {
+    twice::first(Pair::Receive, what(sk));
+    let done = used(sk).unwrap_or(0);
+    received(sk, length);
+    done
+}
+
+#[inline(always)]
+fn receives_again(sk: *const c_void, length: i32) -> i32 {
+    if !twice::was_left_out(Pair::Receive, what(sk), kind::USE) {
+        return 0;
+    }
+    let done = used(sk).unwrap_or(0);
+    received(sk, length);
+    done
 }
 
 /// What the thread does from here on, it does because of this. An end of data (0) or an error is no cause.
@@ -69,34 +95,53 @@ const RECEIVED: usize = 4;
 
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg(ctx: FExitContext) -> i32 {
-    used(socket_of(&ctx)).unwrap_or(0)
+    sends(socket_of(&ctx))
+}
+
+#[fexit(function = "inet_sendmsg")]
+fn inet_sendmsg_again(ctx: FExitContext) -> i32 {
+    sends_again(socket_of(&ctx))
 }
 
 #[fexit(function = "inet_recvmsg")]
 fn inet_recvmsg(ctx: FExitContext) -> i32 {
-    let sk = socket_of(&ctx);
-    let done = used(sk).unwrap_or(0);
-    received(sk, ctx.arg(RECEIVED));
-    done
+    receives(socket_of(&ctx), ctx.arg(RECEIVED))
+}
+
+#[fexit(function = "inet_recvmsg")]
+fn inet_recvmsg_again(ctx: FExitContext) -> i32 {
+    receives_again(socket_of(&ctx), ctx.arg(RECEIVED))
 }
 
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg(ctx: FExitContext) -> i32 {
-    used(socket_of(&ctx)).unwrap_or(0)
+    sends(socket_of(&ctx))
+}
+
+#[fexit(function = "inet6_sendmsg")]
+fn inet6_sendmsg_again(ctx: FExitContext) -> i32 {
+    sends_again(socket_of(&ctx))
 }
 
 #[fexit(function = "inet6_recvmsg")]
 fn inet6_recvmsg(ctx: FExitContext) -> i32 {
-    let sk = socket_of(&ctx);
-    let done = used(sk).unwrap_or(0);
-    received(sk, ctx.arg(RECEIVED));
-    done
+    receives(socket_of(&ctx), ctx.arg(RECEIVED))
+}
+
+#[fexit(function = "inet6_recvmsg")]
+fn inet6_recvmsg_again(ctx: FExitContext) -> i32 {
+    receives_again(socket_of(&ctx), ctx.arg(RECEIVED))
 }
 
 /// sendfile() and splice() into a socket, before 6.5.
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage(ctx: FExitContext) -> i32 {
-    used(socket_of(&ctx)).unwrap_or(0)
+    sends(socket_of(&ctx))
+}
+
+#[fexit(function = "inet_sendpage")]
+fn inet_sendpage_again(ctx: FExitContext) -> i32 {
+    sends_again(socket_of(&ctx))
 }
 
 /// The first argument of each of these is a `struct socket`.

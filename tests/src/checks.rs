@@ -49,6 +49,29 @@ struct Seen {
     over: bool,
 }
 
+/// What can be told of a line before it is parsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'a> {
+    pub(crate) seq: u64,
+    pub(crate) kind: &'a str,
+    /// `None` where it is about no socket.
+    pub(crate) netns: Option<u64>,
+}
+
+impl<'a> Head<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let (seq, rest) = line.strip_prefix(r#"{"v":1,"seq":"#)?.split_once(r#","ts":""#)?;
+        let (_, rest) = rest.split_once(r#"","event":""#)?;
+        let (kind, rest) = rest.split_once('"')?;
+        // In a string, where somebody may write anything, a quote has a backslash before it.
+        let netns = rest.split_once(r#","netns":"#).and_then(|(_, rest)| {
+            let end = rest.find(|letter: char| !letter.is_ascii_digit())?;
+            rest.get(..end)?.parse().ok()
+        });
+        Some(Self { seq: seq.parse().ok()?, kind, netns })
+    }
+}
+
 /// Checks a run, line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
@@ -62,13 +85,32 @@ impl Checks {
     /// # Panics
     /// When the line is not what the contract says.
     pub(crate) fn line(&mut self, line: &str) -> Value {
+        self.head(line);
+        self.rest(line)
+    }
+
+    /// Reads how the line begins, which holds for it whoever looks at the rest: [`Checks::rest`] does.
+    ///
+    /// # Panics
+    /// As [`Checks::line`].
+    pub(crate) fn head<'a>(&mut self, line: &'a str) -> Head<'a> {
+        let head =
+            Head::of(line).unwrap_or_else(|| panic!("keys do not begin with v, seq, ts, event: {line}"));
+        if let Some(before) = self.seq.replace(head.seq) {
+            assert_eq!(head.seq, before + 1, "a gap before {line}");
+        } else {
+            assert_eq!(head.kind, "ready", "{line}");
+        }
+        head
+    }
+
+    /// Parses a line of which [`Checks::head`] was read.
+    ///
+    /// # Panics
+    /// As [`Checks::line`].
+    pub(crate) fn rest(&mut self, line: &str) -> Value {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let seq = event["seq"].as_u64().unwrap_or_else(|| panic!("no seq: {line}"));
-        if let Some(before) = self.seq.replace(seq) {
-            assert_eq!(seq, before + 1, "a gap before {line}");
-        } else {
-            assert_eq!(kind(&event), "ready", "{line}");
-        }
         let ts = event["ts"].as_str().unwrap_or_else(|| panic!("no ts: {line}"));
         assert!(ts.parse::<jiff::Timestamp>().is_ok(), "ts is no time: {line}");
         assert!(ts.len() == "2017-07-14T02:40:00.123456789Z".len() && ts.ends_with('Z'), "ts: {line}");

@@ -146,9 +146,16 @@ impl Wire {
     /// # Panics
     /// When there is no such wire.
     pub fn mends(&self, a: &Netns, b: &Netns) {
-        for (here, there, mac) in [(a, &self.b, B_MAC), (b, &self.a, A_MAC)] {
-            here.inside(|| ip(&format!("neigh replace {there} lladdr {mac} dev veth")));
-        }
+        self.mends_one_way(a);
+        b.inside(|| ip(&format!("neigh replace {} lladdr {A_MAC} dev veth", self.a)));
+    }
+
+    /// What the first, `a`, sends the second gets there again; what comes the other way is lost as before.
+    ///
+    /// # Panics
+    /// When there is no such wire.
+    pub fn mends_one_way(&self, a: &Netns) {
+        a.inside(|| ip(&format!("neigh replace {} lladdr {B_MAC} dev veth", self.b)));
     }
 }
 

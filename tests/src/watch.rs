@@ -13,11 +13,13 @@ use crate::checks::Checks;
 use crate::event::{End, kind};
 use crate::lines::Lines;
 use crate::netns::netns;
+use crate::presence::Presence;
 use crate::program::{Running, binary};
+use crate::shared::View;
 use crate::wait::PATIENCE;
 
 /// Loading, attaching, seeding: more than any event takes.
-const READY: Duration = Duration::from_secs(30);
+pub(crate) const READY: Duration = Duration::from_secs(30);
 
 /// Lines shown where a test fails.
 const SHOWN: usize = 60;
@@ -33,12 +35,25 @@ pub fn forced() -> Vec<String> {
 /// A running log. It is in the network namespace of the thread that starts it.
 #[derive(Debug)]
 pub struct Watch {
+    source: Source,
+    events: Vec<Value>,
+    may_lose: bool,
+    _presence: Presence,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Box<Own>),
+    Shared(View),
+}
+
+/// A netwatch of the test's own.
+#[derive(Debug)]
+struct Own {
     running: Running,
     lines: Lines,
     stderr: Receiver<String>,
     checks: Checks,
-    events: Vec<Value>,
-    may_lose: bool,
 }
 
 /// What a run printed, from its first line to its last.
@@ -61,7 +76,29 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
-        Self::showing(&["--netns", "self"], arguments)
+        Self::showing(&["--netns", "self"], arguments, Presence::shared())
+    }
+
+    /// The same of a netwatch that other tests look at as well: for those that do not ask how it begins (`ready`,
+    /// seeds) or ends.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn shared() -> Self {
+        let presence = Presence::shared();
+        let view = View::open();
+        let events = vec![view.ready().clone()];
+        Self { source: Source::Shared(view), events, may_lose: false, _presence: presence }
+    }
+
+    /// The same while no other test has a log: waits until that is so.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn alone(arguments: &[&str]) -> Self {
+        Self::showing(&["--netns", "self"], arguments, Presence::alone())
     }
 
     /// The same for several namespaces with wires between them.
@@ -70,7 +107,7 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn on_wires(arguments: &[&str]) -> Self {
-        Self::showing(&["--local", "10.0.0.0/8"], arguments)
+        Self::showing(&["--local", "10.0.0.0/8"], arguments, Presence::shared())
     }
 
     /// A recorder into `store` that prints what it records, of the whole host.
@@ -80,7 +117,10 @@ impl Watch {
     #[must_use]
     pub fn recording(store: &Path, arguments: &[&str]) -> Self {
         let store = store.to_str().expect("a path in UTF-8");
-        Self::running(&[&["record", "--print", "--json", "--store", store], arguments].concat())
+        Self::running(
+            &[&["record", "--print", "--json", "--store", store], arguments].concat(),
+            Presence::shared(),
+        )
     }
 
     /// The same for whatever `arguments` show.
@@ -89,16 +129,16 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn everywhere(arguments: &[&str]) -> Self {
-        Self::showing(&[], arguments)
+        Self::showing(&[], arguments, Presence::shared())
     }
 
-    fn showing(filter: &[&str], arguments: &[&str]) -> Self {
+    fn showing(filter: &[&str], arguments: &[&str], presence: Presence) -> Self {
         let own = arguments.iter().any(|argument| filter.first() == Some(argument));
         let arguments = [arguments, if own { &[] } else { filter }].concat();
-        Self::running(&[&["watch", "--json"], &arguments[..]].concat())
+        Self::running(&[&["watch", "--json"], &arguments[..]].concat(), presence)
     }
 
-    fn running(arguments: &[&str]) -> Self {
+    fn running(arguments: &[&str], presence: Presence) -> Self {
         let mut command = Command::new(binary());
         command.args(arguments).args(forced()).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -112,8 +152,9 @@ impl Watch {
             let _ = send.send(String::from_utf8_lossy(&text).into_owned());
         });
         let may_lose = arguments.contains(&"--ring");
-        let mut watch =
-            Self { running, lines, stderr, checks: Checks::default(), events: Vec::new(), may_lose };
+        let own = Own { running, lines, stderr, checks: Checks::default() };
+        let source = Source::Own(Box::new(own));
+        let mut watch = Self { source, events: Vec::new(), may_lose, _presence: presence };
         if !watch.read(Instant::now() + READY) {
             watch.fail("ready");
         }
@@ -123,9 +164,12 @@ impl Watch {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// When it has ended already, or is not the test's own.
     pub fn signal(&self, signal: Signal) {
-        self.running.signal(signal);
+        match &self.source {
+            Source::Own(own) => own.running.signal(signal),
+            Source::Shared(_) => panic!("other tests look at it as well"),
+        }
     }
 
     /// The first line.
@@ -202,30 +246,36 @@ impl Watch {
         }
     }
 
-    /// Interrupts it and reads the rest.
+    /// Interrupts it and reads the rest; of one that is shared, what is told until now.
     ///
     /// # Panics
     /// When it does not end, or lost what it had room for.
     #[track_caller]
-    pub fn finish(self) -> Log {
-        self.signal(Signal::SIGINT);
-        self.ended()
+    pub fn finish(mut self) -> Log {
+        let Source::Shared(view) = &self.source else {
+            self.signal(Signal::SIGINT);
+            return self.ended();
+        };
+        self.events.extend(view.until_now());
+        // How it ends is the business of tests that have one of their own.
+        self.log(ExitStatus::default(), String::new())
     }
 
     /// What a log printed that was killed.
     ///
     /// # Panics
-    /// When it goes on all the same.
+    /// When it goes on all the same, or is not the test's own.
     #[must_use]
     pub fn killed(mut self) -> Vec<Value> {
+        let Source::Own(own) = &mut self.source else { panic!("other tests look at it as well") };
         let deadline = Instant::now() + PATIENCE;
-        while let Ok(Some(line)) = self.lines.before(deadline) {
+        while let Ok(Some(line)) = own.lines.before(deadline) {
             // The last may have been cut off.
             if let Ok(event) = serde_json::from_str(&line) {
                 self.events.push(event);
             }
         }
-        self.running.ended("netwatch is killed");
+        own.running.ended("netwatch is killed");
         self.events
     }
 
@@ -237,9 +287,15 @@ impl Watch {
     pub fn ended(mut self) -> Log {
         let deadline = Instant::now() + PATIENCE;
         while self.read(deadline) {}
-        let status = self.running.ended("netwatch ends");
-        let stderr = self.stderr.recv_timeout(PATIENCE).expect("its stderr ends with it");
+        let Source::Own(own) = &mut self.source else { panic!("it goes on for others") };
+        let status = own.running.ended("netwatch ends");
+        let stderr = own.stderr.recv_timeout(PATIENCE).expect("its stderr ends with it");
         assert!(!stderr.contains("panicked"), "{stderr}");
+        self.log(status, stderr)
+    }
+
+    #[track_caller]
+    fn log(self, status: ExitStatus, stderr: String) -> Log {
         let lost = self.events.iter().find(|event| kind(event) == "loss");
         assert!(self.may_lose || lost.is_none(), "{}", lost.unwrap_or(&Value::Null));
         Log { events: self.events, status, stderr }
@@ -247,10 +303,13 @@ impl Watch {
 
     /// Reads a line; false where none comes in time, or ever.
     fn read(&mut self, deadline: Instant) -> bool {
-        let Ok(Some(line)) = self.lines.before(deadline) else { return false };
-        let event = self.checks.line(&line);
-        self.events.push(event);
-        true
+        let event = match &mut self.source {
+            Source::Own(own) => own.lines.before(deadline).ok().flatten().map(|line| own.checks.line(&line)),
+            Source::Shared(view) => view.next(deadline),
+        };
+        let came = event.is_some();
+        self.events.extend(event);
+        came
     }
 
     /// Ends the test, with the events of the calling thread's namespace: others are other tests'.
@@ -261,9 +320,12 @@ impl Watch {
         let mut last: Vec<_> = self.events.iter().filter(ours).map(Value::to_string).collect();
         let all = last.len();
         drop(last.drain(..all.saturating_sub(SHOWN)));
-        let end = match self.running.0.try_wait() {
-            Ok(None) => "is running".to_owned(),
-            ended => format!("{ended:?}: {}", self.stderr.recv_timeout(PATIENCE).unwrap_or_default()),
+        let end = match &mut self.source {
+            Source::Own(own) => match own.running.0.try_wait() {
+                Ok(None) => "is running".to_owned(),
+                ended => format!("{ended:?}: {}", own.stderr.recv_timeout(PATIENCE).unwrap_or_default()),
+            },
+            Source::Shared(view) => view.how(),
         };
         let rest = last.join("\n");
         // Where nothing comes of other tests either, it is netwatch that stands still.

@@ -19,6 +19,8 @@ use crate::tracker::Look;
 
 /// The counts are read this often: that takes some forty system calls.
 const LOOKS: Duration = Duration::from_millis(250);
+/// or, while nothing happens of which anything could be lost, so often: it is most of what a quiet host pays.
+const QUIET_LOOKS: Duration = Duration::from_secs(2);
 
 /// A flood that loses records would only lose more under a look: so it waits for this long a pause,
 const QUIET: Duration = Duration::from_millis(300);
@@ -63,6 +65,8 @@ pub(super) struct Healer {
     told: Lost,
     /// When the counts were last read.
     looked: Instant,
+    /// Records that had come by then.
+    taken: u64,
     /// The first and the last loss that no look has healed.
     unhealed: Option<(Instant, Instant)>,
     /// What the looks are taken with; `None`: sock_diag and `/proc`.
@@ -76,6 +80,7 @@ impl Healer {
             counter,
             told: [0; kind::COUNT as usize],
             looked: Instant::now(),
+            taken: 0,
             unhealed: None,
             lister,
             look: None,
@@ -83,8 +88,20 @@ impl Healer {
     }
 
     /// What was lost since it was last told, if the counts are due.
-    pub(super) fn losses_if_due(&mut self, undecodable: &mut u64) -> Vec<Loss> {
-        if self.looked.elapsed() < LOOKS { Vec::new() } else { self.losses(undecodable) }
+    /// `taken`: records that came so far.
+    pub(super) fn losses_if_due(&mut self, undecodable: &mut u64, taken: u64) -> Vec<Loss> {
+        let pause = if taken == self.taken { QUIET_LOOKS } else { LOOKS };
+        if self.looked.elapsed() < pause {
+            return Vec::new();
+        }
+        self.taken = taken;
+        self.losses(undecodable)
+    }
+
+    /// The same where there is no later: what was left out a moment ago is due too.
+    pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+        let _ = self.counter.read(&self.told);
+        self.losses(undecodable)
     }
 
     /// What was lost since it was last told; `undecodable` is taken and set to 0.

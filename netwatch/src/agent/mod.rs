@@ -166,7 +166,7 @@ impl Agent {
         }
         // Nothing is waited for any more.
         self.tables.tracker.settle(u64::MAX, out);
-        Ok(self.healer.losses(&mut self.records.undecodable))
+        Ok(self.healer.last_losses(&mut self.records.undecodable))
     }
 
     /// To be called several times a second: returns what was lost since the last call, and heals. What
@@ -177,7 +177,7 @@ impl Agent {
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let losses = self.healer.losses_if_due(&mut self.records.undecodable);
+        let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
         if !losses.is_empty() {
             self.tables.doubt();
         }

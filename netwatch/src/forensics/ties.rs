@@ -52,7 +52,10 @@ pub(super) fn find<P: Past>(
     let tied =
         |life: Life, why, confidence| Ties { tie: Some(Tie { life, why, confidence }), possible: Vec::new() };
 
-    if let Some(cause) = cause {
+    // One that was forked because of it, and is as fresh as who forked it: that one is the nearer to it.
+    let inherited = |cause: &u64| process.birth.is_some_and(|birth| birth.cause == Some(*cause));
+    let uses = |cause: &u64| held.iter().any(|life| life.end().cookie == *cause);
+    if let Some(cause) = cause.filter(|cause| !inherited(cause) || uses(cause)) {
         let read = past.of_socket(boot, cause)?;
         if let Some(life) =
             only(read.into_iter().filter(|life| life.was_there(at) && life.is_inbound() && is_new(life)))

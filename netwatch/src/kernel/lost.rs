@@ -1,6 +1,7 @@
 //! What did not come through: records that found no room in the ring, and runs of a program that the
 //! kernel left out because the same program was running on that CPU already.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
@@ -16,43 +17,78 @@ pub struct LostCounter {
     /// Runs that were left out and done by another program, by kind.
     caught: PerCpuArray<MapData, u64>,
     programs: Vec<(u16, ProgramFd)>,
+    left_out: [LeftOut; kind::COUNT as usize],
 }
 
 impl LostCounter {
     pub(super) fn new(ring: Map, caught: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
-        Ok(Self { ring: PerCpuArray::try_from(ring)?, caught: PerCpuArray::try_from(caught)?, programs })
+        let (ring, caught) = (PerCpuArray::try_from(ring)?, PerCpuArray::try_from(caught)?);
+        let mut counter = Self { ring, caught, programs, left_out: Default::default() };
+        for kind in 0..counter.left_out.len() {
+            let Some((missed, caught)) = counter.counts(kind) else { continue };
+            if let Some(left_out) = counter.left_out.get_mut(kind) {
+                *left_out = LeftOut::begin(missed, caught);
+            }
+        }
+        Ok(counter)
     }
 
     /// Losses so far. A count that cannot be read is as it was: it is read again soon.
     #[must_use]
-    pub fn read(&self, before: &Lost) -> Lost {
+    pub fn read(&mut self, before: &Lost) -> Lost {
         let mut lost = *before;
-        for (kind, count) in lost.iter_mut().enumerate() {
-            let Ok(kind) = u16::try_from(kind) else { continue };
-            let Ok(cpus) = self.ring.get(&u32::from(kind), 0) else { continue };
-            // Before the runs that were left out: one that is counted in between is told next time, and
-            // never as less than nothing.
-            let Ok(caught) = self.caught.get(&u32::from(kind), 0) else { continue };
-            let caught = caught.iter().sum::<u64>();
-            let programs = self.programs.iter().filter(|(of, _)| *of == kind);
-            let missed: u64 = programs.map(|(_, program)| recursion_misses(program)).sum();
-            *count = (*count).max(cpus.iter().sum::<u64>() + missed.saturating_sub(caught));
+        for (index, count) in lost.iter_mut().enumerate() {
+            let Some((missed, caught)) = self.counts(index) else { continue };
+            let ring = u32::try_from(index).ok().and_then(|kind| self.ring.get(&kind, 0).ok());
+            let (Some(ring), Some(left_out)) = (ring, self.left_out.get_mut(index)) else { continue };
+            *count = (*count).max(ring.iter().sum::<u64>() + left_out.lost(missed, caught));
         }
         lost
     }
+
+    /// How often programs of a kind were left out, and after that how many of these runs were caught: the other
+    /// way round one that is caught in between would be missing from these.
+    fn counts(&self, kind: usize) -> Option<(u64, u64)> {
+        let programs = self.programs.iter().filter(|(of, _)| usize::from(*of) == kind);
+        let missed = programs.map(|(_, program)| recursion_misses(program)).sum();
+        let caught = self.caught.get(&u32::try_from(kind).ok()?, 0).ok()?;
+        Some((missed, caught.iter().sum()))
+    }
 }
 
-/// The kind under which a left-out run of a program counts; none of the program that takes another's place,
-/// which is left out only where the other ran, and none of those beside which another tells the same. A run of `inet_sock_set_state` may have
-/// been any transition.
-pub(super) fn kind_of(program: &str) -> Option<u16> {
+/// Runs of the programs of a kind that were left out.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftOut {
+    /// As they were at the look before: whoever is to catch one of these has done so by now.
+    before: u64,
+    /// Runs of second programs for which no first was left out: it was not attached yet.
+    surplus: u64,
+}
+
+impl LeftOut {
+    fn begin(missed: u64, caught: u64) -> Self {
+        Self { before: missed, surplus: caught.saturating_sub(missed) }
+    }
+
+    /// Those that nobody caught.
+    fn lost(&mut self, missed: u64, caught: u64) -> u64 {
+        let due = std::mem::replace(&mut self.before, missed);
+        due.saturating_sub(caught.saturating_sub(self.surplus))
+    }
+}
+
+/// The kind under which a left-out run of a program counts; none of the program that takes another's place, and none
+/// of those beside which one of the `attached` tells the same. A run of `inet_sock_set_state` may have been any
+/// transition.
+pub(super) fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
+        "sys_exit_accept" | "sys_exit_accept4" if attached.contains("inet_accept") => return None,
         "inet_sock_set_state" => kind::CHANGE,
         "sched_process_fork" => kind::FORK,
         "sched_process_exec" => kind::EXEC,
         "sched_process_exit" => kind::EXIT,
         "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
-        "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
+        "inet_accept" | "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
         "sock_send_length" | "sock_recv_length" => kind::USE,
         "sys_exit_listen" => kind::LISTEN,
         "inet_sendmsg" | "inet_recvmsg" | "inet6_sendmsg" | "inet6_recvmsg" | "inet_sendpage" => kind::USE,
@@ -79,4 +115,27 @@ fn recursion_misses(program: &ProgramFd) -> u64 {
         .find_map(|line| line.strip_prefix("recursion_misses:"))
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_caught_is_not_lost_and_what_may_still_be_is_not_yet() {
+        let mut left_out = LeftOut::begin(0, 0);
+        // Left out, and its second is preempted on its way.
+        assert_eq!(left_out.lost(1, 0), 0);
+        assert_eq!(left_out.lost(1, 1), 0);
+        // Two were left out, and one of them twice.
+        assert_eq!(left_out.lost(3, 2), 0);
+        assert_eq!(left_out.lost(3, 2), 1);
+    }
+
+    #[test]
+    fn what_a_second_did_before_there_was_a_first_makes_up_for_nothing() {
+        let mut left_out = LeftOut::begin(1, 3);
+        assert_eq!(left_out.lost(2, 3), 0);
+        assert_eq!(left_out.lost(2, 3), 1);
+    }
 }

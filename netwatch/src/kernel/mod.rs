@@ -10,6 +10,7 @@ mod mounts;
 mod offsets;
 mod plan;
 mod sabotage;
+mod structures;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -289,7 +290,7 @@ impl Kernel {
             |name| self.ebpf.take_map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
         let (lost, caught) = (map("LOST")?, map("CAUGHT")?);
         let programs = self.ebpf.programs().filter_map(|(name, program)| {
-            let kind = lost::kind_of(name)?;
+            let kind = lost::kind_of(name, &self.attached)?;
             Some((kind, program.fd().ok()?.try_clone().ok()?))
         });
         LostCounter::new(lost, caught, programs.collect()).map_err(|error| KernelError::Load(chain(&error)))

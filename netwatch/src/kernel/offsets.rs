@@ -11,7 +11,7 @@ use btf_rs::{Backend, Btf, Struct, Type};
 use netwatch_common::{Need, Offsets};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::KernelError;
+use super::{KernelError, structures};
 
 /// Where the kernel describes its own types (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -23,7 +23,7 @@ pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// that the programs cannot do without.
 pub(super) fn resolve(vmlinux: &[u8]) -> Result<Offsets, KernelError> {
     let btf = open(vmlinux).map_err(KernelError::NoBtf)?;
-    let types = Types::of(&btf);
+    let types = Types { btf: &btf, ids: structures::ids(vmlinux), found: RefCell::default() };
     resolve_with(|path, need| member(&types, path, need))
 }
 
@@ -41,17 +41,18 @@ fn open(vmlinux: &[u8]) -> Result<Btf, String> {
 /// The kernel's types, with each structure looked up once.
 struct Types<'a> {
     btf: &'a Btf,
+    /// `None` where the kernel's BTF has something that only its reader knows.
+    ids: Option<HashMap<&'a [u8], u32>>,
     found: RefCell<HashMap<String, Option<Struct>>>,
 }
 
-impl<'a> Types<'a> {
-    fn of(btf: &'a Btf) -> Self {
-        Self { btf, found: RefCell::default() }
-    }
-
+impl Types<'_> {
     fn structure(&self, name: &str) -> Option<Struct> {
         let look = || {
-            let types = self.btf.resolve_types_by_name(name).ok()?;
+            let types = match &self.ids {
+                Some(ids) => vec![self.btf.resolve_type_by_id(*ids.get(name.as_bytes())?).ok()?],
+                None => self.btf.resolve_types_by_name(name).ok()?,
+            };
             types.into_iter().find_map(|found| match found {
                 Type::Struct(found) => Some(found),
                 _ => None,
@@ -176,5 +177,12 @@ mod tests {
         assert_eq!(offsets.socket_inode % 8, 0);
         assert_eq!(offsets.mm_arg_end, offsets.mm_arg_start + 8);
         assert_ne!(offsets.dentry_name, offsets.dentry_parent);
+        // The reader's own way to find structures finds the same.
+        let vmlinux = std::fs::read(VMLINUX).unwrap();
+        assert!(structures::ids(&vmlinux).is_some());
+        let btf = open(&vmlinux).unwrap();
+        let types = Types { btf: &btf, ids: None, found: RefCell::default() };
+        let slowly = resolve_with(|path, need| member(&types, path, need)).unwrap();
+        assert!(slowly == offsets);
     }
 }

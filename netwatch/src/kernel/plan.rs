@@ -93,6 +93,12 @@ const fn exit(function: &'static str) -> Probe {
     Probe { program: function, hook: Hook::Exit(function) }
 }
 
+/// The second at the same exit: see `netwatch-ebpf/src/twice.rs`. Of those at one function the kernel calls the one
+/// that was attached last first (`kernel/bpf/trampoline.c`, __bpf_trampoline_link_prog): so it stands before the first.
+const fn exit_again(program: &'static str, function: &'static str) -> Probe {
+    Probe { program, hook: Hook::Exit(function) }
+}
+
 const fn syscall(tracepoint: &'static str) -> Probe {
     Probe { program: tracepoint, hook: Hook::Syscall(tracepoint) }
 }
@@ -203,7 +209,7 @@ pub(super) const JOBS: &[Job] = &[
             Rung {
                 key: "fexit",
                 name: "fexit/inet_accept + tracepoint/sys_exit_accept{,4}",
-                probes: &[exit("inet_accept")],
+                probes: &[exit_again("inet_accept_again", "inet_accept"), exit("inet_accept")],
                 beside: ACCEPT_CALLS,
                 ..RUNG
             },
@@ -258,12 +264,16 @@ pub(super) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fexit/inet{,6}_{send,recv}msg",
                 probes: &[
+                    exit_again("inet_sendmsg_again", "inet_sendmsg"),
                     exit("inet_sendmsg"),
+                    exit_again("inet_recvmsg_again", "inet_recvmsg"),
                     exit("inet_recvmsg"),
+                    exit_again("inet6_sendmsg_again", "inet6_sendmsg"),
                     exit("inet6_sendmsg"),
+                    exit_again("inet6_recvmsg_again", "inet6_recvmsg"),
                     exit("inet6_recvmsg"),
                 ],
-                beside: &[exit("inet_sendpage")],
+                beside: &[exit_again("inet_sendpage_again", "inet_sendpage"), exit("inet_sendpage")],
                 unseen: &["a process that only reads, and by splice() alone"],
                 ..RUNG
             },
@@ -279,9 +289,14 @@ pub(super) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fentry + fexit/tcp_v{4,6}_connect",
                 probes: &[
+                    // The last that is attached is the first that is called, as with exits.
+                    named("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
                     named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
+                    named("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
                     named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
+                    exit_again("tcp_v4_connect_leave_again", "tcp_v4_connect"),
                     named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
+                    exit_again("tcp_v6_connect_leave_again", "tcp_v6_connect"),
                     named("tcp_v6_connect_leave", Hook::Exit("tcp_v6_connect")),
                 ],
                 ..RUNG

@@ -37,9 +37,9 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
+    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Box<Self> {
         let id = EndId { cookie: socket.key, began: at };
-        Self {
+        Box::new(Self {
             key: socket.key,
             end: End {
                 id,
@@ -77,7 +77,7 @@ impl Conn {
             held: None,
             undecided: false,
             subflow_errno: 0,
-        }
+        })
     }
 
     pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {

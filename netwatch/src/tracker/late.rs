@@ -13,12 +13,12 @@ const MOST: usize = 16384;
 
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    by_key: Map<u64, Conn>,
+    by_key: Map<u64, Box<Conn>>,
     order: VecDeque<u64>,
 }
 
 impl Late {
-    pub(super) fn put(&mut self, conn: Conn) {
+    pub(super) fn put(&mut self, conn: Box<Conn>) {
         while self.order.len() >= MOST
             && let Some(oldest) = self.order.pop_front()
         {
@@ -29,16 +29,16 @@ impl Late {
     }
 
     /// The one with this key; where the cookie makes none, the only one with these addresses.
-    pub(super) fn take(&mut self, socket: &Socket) -> Option<Conn> {
+    pub(super) fn take(&mut self, socket: &Socket) -> Option<Box<Conn>> {
         if socket.key != 0 && socket.key == socket.cookie {
             return self.by_key.remove(&socket.key);
         }
-        let same = |conn: &&Conn| {
+        let same = |conn: &Conn| {
             conn.end.netns == socket.netns
                 && conn.end.local == socket.local
                 && conn.end.remote == Some(socket.remote)
         };
-        let mut fitting = self.by_key.values().filter(same).map(|conn| conn.key);
+        let mut fitting = self.by_key.values().filter(|conn| same(conn)).map(|conn| conn.key);
         let first = fitting.next()?;
         if fitting.next().is_some() {
             return None;

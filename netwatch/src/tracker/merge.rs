@@ -209,7 +209,7 @@ impl Tracker {
     /// Completes what [`Tracker::add`] could only note, now that every row has its end.
     fn name_listener(&mut self, cookie: u64) {
         let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.end.listener.as_ref()) else { return };
-        let listener = self.conns.get(&noted.id.cookie).map(Conn::party);
+        let listener = self.conns.get(&noted.id.cookie).map(|listener| listener.party());
         let Some(conn) = self.conns.get_mut(&cookie) else { return };
         if !conn.taken && conn.end.process.is_none() {
             conn.end.process = listener.as_ref().and_then(|listener| listener.process.clone());

@@ -40,7 +40,8 @@ const ALIAS: u64 = 1 << 62;
 /// The table of connections.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    conns: Map<u64, Conn>,
+    /// Each in memory of its own: many are moved at once where the table grows.
+    conns: Map<u64, Box<Conn>>,
     /// Established ends.
     ends: Ends<u64>,
     listeners: Listeners<u64>,
@@ -144,7 +145,7 @@ impl Tracker {
     fn complete(&mut self, socket: &Socket, out: &mut Vec<ConnectionEvent>) {
         let is_held =
             |conn: &Conn| conn.held.is_some() && conn.end.remote.is_some() && socket.remote.port != 0;
-        if !self.conns.get(&socket.key).is_some_and(is_held) {
+        if !self.conns.get(&socket.key).is_some_and(|conn| is_held(conn)) {
             return;
         }
         let Some(mut conn) = self.take(socket.key) else { return };
@@ -169,8 +170,12 @@ impl Tracker {
     /// second; `now` is nanoseconds since boot.
     pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
         let is_late = |conn: &Conn| now.saturating_sub(conn.end.id.began) > PATIENCE;
-        let late: Vec<u64> =
-            self.unbound.iter().copied().filter(|key| self.conns.get(key).is_none_or(is_late)).collect();
+        let late: Vec<u64> = self
+            .unbound
+            .iter()
+            .copied()
+            .filter(|key| self.conns.get(key).is_none_or(|conn| is_late(conn)))
+            .collect();
         for key in late {
             self.hold_no_longer(key, None, out);
         }
@@ -201,7 +206,7 @@ impl Tracker {
     }
 
     /// Takes an end out of every index, to be changed and put back.
-    fn take(&mut self, cookie: u64) -> Option<Conn> {
+    fn take(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.conns.remove(&cookie)?;
         match conn.end.remote {
             Some(remote) => self.ends.remove(conn.end.proto, conn.end.local, remote, cookie),
@@ -211,7 +216,7 @@ impl Tracker {
     }
 
     /// Takes an end out for good; its peer keeps what it knows of it.
-    fn remove(&mut self, cookie: u64) -> Option<Conn> {
+    fn remove(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.take(cookie)?;
         if let Some(peer) = conn.peer
             && let Some(peer) = self.conns.get_mut(&peer)
@@ -223,7 +228,7 @@ impl Tracker {
     }
 
     /// Puts an established end where its peer will find it.
-    fn insert(&mut self, conn: Conn) {
+    fn insert(&mut self, conn: Box<Conn>) {
         let end = &conn.end;
         if let Some(remote) = end.remote {
             self.ends.insert(end.netns, end.proto, end.local, remote, conn.key);

@@ -327,7 +327,7 @@ impl Tracker {
         if self.doubtful {
             return None;
         }
-        self.conns.get(self.listeners.find(socket.netns, socket.proto, socket.local)?)
+        self.conns.get(self.listeners.find(socket.netns, socket.proto, socket.local)?).map(Box::as_ref)
     }
 
     /// Names the listener that a child came from, and for the time being its process. The kernel side

@@ -44,7 +44,7 @@ impl Tracker {
     }
 
     /// Puts a flow where its socket and its peer will find it; returns its key.
-    pub(super) fn udp_insert(&mut self, mut conn: Conn) -> u64 {
+    pub(super) fn udp_insert(&mut self, mut conn: Box<Conn>) -> u64 {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
         let key = conn.key;

@@ -8,7 +8,7 @@ use crate::{actor, endpoint};
 #[test]
 fn listeners_come_and_go() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         let mut ids = Vec::new();
         for (local, family) in [
@@ -52,7 +52,7 @@ fn listeners_come_and_go() {
 #[test]
 fn a_listener_that_is_killed_goes_too() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         let object = server.object();
         server.say("listen 127.0.0.1:6000 16");
@@ -64,7 +64,7 @@ fn a_listener_that_is_killed_goes_too() {
 #[test]
 fn acceptor_and_listener_are_told_apart() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         let opener = server.object();
@@ -98,7 +98,7 @@ fn acceptor_and_listener_are_told_apart() {
 #[test]
 fn a_connection_outlives_its_listener() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut client, mut other) = (actor(), actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         let listen = watch.at("listen", end(6000, 0));
@@ -127,7 +127,7 @@ fn a_connection_outlives_its_listener() {
 #[test]
 fn never_accepted() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         let listen = watch.at("listen", end(6000, 0));
@@ -175,7 +175,7 @@ fn never_accepted() {
 #[test]
 fn accepted_after_the_client_was_gone() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");

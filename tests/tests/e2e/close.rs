@@ -22,7 +22,8 @@ fn at((local, remote): (u16, u16)) -> End {
 
 impl Pair {
     fn new(arguments: &[&str]) -> Self {
-        let mut pair = Self { watch: Watch::start(arguments), client: actor(), server: actor() };
+        let watch = if arguments.is_empty() { Watch::shared() } else { Watch::start(arguments) };
+        let mut pair = Self { watch, client: actor(), server: actor() };
         pair.server.say("listen 127.0.0.1:6000 16");
         pair.client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         pair.server.say("accept");
@@ -178,7 +179,7 @@ fn by_nobody_but_time() {
     let mut server = there.inside(actor);
     server.say(&format!("listen {b}:6000 16"));
     here.inside(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         client.say(&format!("connect {a}:2000 {b}:6000"));
         client.say("user-timeout 300");

@@ -223,7 +223,7 @@ fn the_originator_is_whoever_connected_whatever_the_ports() {
 #[test]
 fn a_port_of_the_kernel_s_choice_is_told() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         let to = server.say("listen 127.0.0.1:0 16");
         let from = client.say(&format!("connect - {to}"));
@@ -236,7 +236,7 @@ fn a_port_of_the_kernel_s_choice_is_told() {
 #[test]
 fn a_socket_that_meets_itself_was_begun_by_both() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         client.say("connect 127.0.0.1:4000 127.0.0.1:4000");
         let open = watch.at("open", end(4000, 4000));

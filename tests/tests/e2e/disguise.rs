@@ -36,7 +36,7 @@ fn attempt(client: &mut Actor, port: u16, watch: &mut Watch) -> Value {
 #[test]
 fn a_name_of_its_own_choice() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         let mut expected = client.object();
         for (port, name) in [(2000, "sshd"), (2001, "kworker/0:1"), (2002, "a name of 15 b.")] {
@@ -53,7 +53,7 @@ fn a_name_of_its_own_choice() {
 #[test]
 fn a_hostile_name() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         let mut expected = client.object();
         for (port, name, shown) in [
@@ -74,7 +74,7 @@ fn a_hostile_name() {
 #[test]
 fn arguments_that_were_overwritten() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         client.say(&format!("argv {}", hex(b"/sbin/init\0splash")));
         let shown = std::fs::read(format!("/proc/{}/cmdline", client.pid())).unwrap();
@@ -89,7 +89,7 @@ fn arguments_that_were_overwritten() {
 #[test]
 fn hostile_arguments() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let arguments: [(&[u8], &str); 5] = [
             (b"\x1b]0;title\x07", "\u{1b}]0;title\u{7}"),
             (b"two\nlines", "two\nlines"),
@@ -143,7 +143,7 @@ fn memfd() -> File {
 #[test]
 fn a_program_without_a_file() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let file = memfd();
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let mut client = Actor::start(&path);
@@ -184,7 +184,7 @@ fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
 #[test]
 fn a_program_whose_file_is_gone() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "gone");
         let mut client = Actor::start(&path);
         // Its path is what it was, and its state what it is.
@@ -199,7 +199,7 @@ fn a_program_whose_file_is_gone() {
 #[test]
 fn a_program_whose_file_goes_while_it_is_connected() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "going");
         let (mut client, mut server) = (Actor::start(&path), actor());
         let mut expected = client.object();
@@ -219,7 +219,7 @@ fn a_program_whose_file_goes_while_it_is_connected() {
 #[test]
 fn a_program_whose_file_was_replaced() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (directory, path) = stranger_s_copy(Path::new(ACTOR), "replaced");
         let mut client = Actor::start(&path);
         let mut expected = client.object();
@@ -237,7 +237,7 @@ fn a_program_whose_file_was_replaced() {
 #[test]
 fn a_process_whose_first_thread_is_gone() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         CONN.listens(&mut server);
         let mut expected = client.object();
@@ -270,7 +270,7 @@ fn a_process_whose_first_thread_is_gone() {
 fn a_pid_that_is_used_again() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (_first_s, path) = stranger_s_copy(Path::new(ACTOR), "first");
         let mut old = Actor::start(&path);
         let mut connector = old.object();

@@ -48,7 +48,7 @@ fn only_fails(watch: Watch, client: &Actor, attempts: usize) {
 #[test]
 fn refused() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         let cases = [
             ("127.0.0.1:2000", "127.0.0.1:6000", "ipv4", ""),
@@ -74,7 +74,7 @@ fn refused() {
 #[test]
 fn no_route() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         for (remote, how) in
             [("192.0.2.1:80", ""), ("192.0.2.2:80", " nonblocking"), ("[2001:db8::1]:80", "")]
@@ -91,7 +91,7 @@ fn no_route() {
 fn no_free_port() {
     in_fresh_netns(|| {
         sysctl("net/ipv4/ip_local_port_range", "40000 40000");
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut first, mut second) = (actor(), actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         first.say("connect - 127.0.0.1:6000");
@@ -107,7 +107,7 @@ fn given_up_by_its_own_process() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         client.say("close");
@@ -150,7 +150,7 @@ fn nobody_answers() {
         sysctl("net/ipv4/tcp_syn_retries", "1");
         // One question for an address, a second long: shorter than that.
         sysctl("net/ipv4/neigh/veth/mcast_solicit", "1");
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut dropped, mut unanswered) = (actor(), actor());
         dropped.begin(&format!("connect {a}:2000 {lost}:6000"));
         unanswered.begin(&format!("connect {a}:2001 {nobody}:6000"));
@@ -170,7 +170,7 @@ fn nobody_answers() {
 #[test]
 fn an_attempt_that_fails_after_another_on_the_same_socket_succeeded() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");

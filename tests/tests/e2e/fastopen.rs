@@ -83,7 +83,7 @@ fn the_second_connection_is_a_fast_one() {
         for conn in cases {
             in_fresh_netns(|| {
                 sysctl("net/ipv4/tcp_fastopen", ON);
-                let mut watch = Watch::start(&[]);
+                let mut watch = Watch::shared();
                 let (mut client, mut server) = (actor(), actor());
                 server.say(&format!("listen {} 16 fastopen", conn.server));
                 // It brings the cookie.
@@ -161,7 +161,7 @@ fn accepted_and_read_before_the_client_is_established() {
 fn connected_by_one_process_and_sent_by_another() {
     in_fresh_netns(|| {
         sysctl("net/ipv4/tcp_fastopen", WITHOUT_COOKIES);
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         server.say(&format!("listen {} 16 fastopen", CONN.server));
         client.say(&format!("connect {} {} fastopen", CONN.client, CONN.server));
@@ -185,7 +185,7 @@ fn refused() {
     for way in ["MSG_FASTOPEN", "TCP_FASTOPEN_CONNECT"] {
         in_fresh_netns(|| {
             sysctl("net/ipv4/tcp_fastopen", WITHOUT_COOKIES);
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let mut client = actor();
             let Conn { client: local, server: remote } = CONN;
             let got = if way == "MSG_FASTOPEN" {

@@ -20,7 +20,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let mut pair = Self { watch: Watch::start(&[]), client: actor(), server: actor() };
+        let mut pair = Self { watch: Watch::shared(), client: actor(), server: actor() };
         pair.connect(CONN);
         pair.server.say("accept");
         pair
@@ -202,7 +202,7 @@ fn a_thread_of_a_child() {
 #[test]
 fn threads_connect_and_accept() {
     in_fresh_netns(|| {
-        let mut pair = Pair { watch: Watch::start(&[]), client: actor(), server: actor() };
+        let mut pair = Pair { watch: Watch::shared(), client: actor(), server: actor() };
         CONN.listens(&mut pair.server);
         let connect = format!("thread a-connector connect {} {}", CONN.client, CONN.server);
         let thread_of = |answer: &str| answer.split(' ').next().unwrap().parse::<u32>().unwrap();
@@ -264,7 +264,7 @@ fn a_program_with_the_connection_as_its_standard_input() {
 #[test]
 fn a_connector_that_becomes_another_program() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         CONN.listens(&mut server);
         let script = format!("exec {} connect\\ {}\\ {} become\\ cat", ACTOR, CONN.client, CONN.server);
@@ -288,7 +288,7 @@ fn a_connector_that_becomes_another_program() {
 #[test]
 fn a_socket_that_is_connected_by_a_child() {
     in_fresh_netns(|| {
-        let mut pair = Pair { watch: Watch::start(&[]), client: actor(), server: actor() };
+        let mut pair = Pair { watch: Watch::shared(), client: actor(), server: actor() };
         CONN.listens(&mut pair.server);
         pair.client.say(&format!("socket {}", CONN.client));
         let child = pair.client.hire();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Lines, PATIENCE, Running, Watch, binary, end, in_fresh_netns, kind, port};
+use tests::{Lines, PATIENCE, Presence, Running, Watch, binary, end, in_fresh_netns, kind, port};
 
 use crate::actor;
 use crate::table::{table_of_kernel, table_of_log};
@@ -63,7 +63,7 @@ fn lost(losses: &[&Value]) -> u64 {
 fn what_does_not_fit_is_counted_and_healed() {
     in_fresh_netns(|| {
         let netns = tests::netns();
-        let mut watch = Watch::start(&["--ring", "4096", "--netns", "self"]);
+        let mut watch = Watch::alone(&["--ring", "4096"]);
         let (_rest, ports) = flood("127.0.0.1:6000", FLOOD);
         watch.settles("losses are told, and the log agrees with the kernel", |events| {
             !losses(events, "ring").is_empty() && table_of_log(events, netns) == table_of_kernel()
@@ -93,17 +93,19 @@ fn what_does_not_fit_is_counted_and_healed() {
     });
 }
 
-/// A log that nobody reads. Its stdout is a pipe that is full soon.
-fn stuck() -> Running {
+/// A log that nobody reads. Its stdout is a pipe that is full soon. The other half keeps
+/// other tests from having one meanwhile: all of them would have to take the flood.
+fn stuck() -> (Running, Presence) {
+    let presence = Presence::alone();
     let mut command = Command::new(binary());
     command.args(["watch", "--json", "--netns", "self"]).stdin(Stdio::null()).stdout(Stdio::piped());
-    Running::start(&mut command)
+    (Running::start(&mut command), presence)
 }
 
 #[test]
 fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
     in_fresh_netns(|| {
-        let mut running = stuck();
+        let (mut running, _alone) = stuck();
         let mut stdout = running.stdout();
         tests::first_line(&mut stdout);
         let (_rest, _) = flood("127.0.0.1:6000", 4 * FLOOD);
@@ -132,7 +134,7 @@ fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
 #[test]
 fn a_reader_that_never_reads_does_not_keep_it() {
     in_fresh_netns(|| {
-        let mut running = stuck();
+        let (mut running, _alone) = stuck();
         let mut stdout = running.stdout();
         tests::first_line(&mut stdout);
         let (_rest, _) = flood("127.0.0.1:6000", FLOOD);

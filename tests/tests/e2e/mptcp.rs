@@ -59,7 +59,7 @@ fn one_connection_of_the_application_s_process() {
     let cases = [CONN, Conn { client: "[::1]:2000", server: "[::1]:6000" }];
     for conn in cases {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             listens(conn, &mut server);
             connects(conn, &mut client);
@@ -205,7 +205,7 @@ fn with_plain_tcp_at_one_end() {
     }
     for plain in ["client", "server"] {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             if plain == "server" {
                 CONN.listens(&mut server);
@@ -256,7 +256,7 @@ fn refused() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         let connect = format!("connect {} {} mptcp", CONN.client, CONN.server);
         assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
@@ -276,7 +276,7 @@ fn use_by_a_child() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         listens(CONN, &mut server);
         connects(CONN, &mut client);

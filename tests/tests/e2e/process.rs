@@ -19,7 +19,7 @@ fn own_comm() -> String {
 #[test]
 fn every_key_of_a_process() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         let process = watch.at("fail", end(2000, 6000))["process"].clone();
@@ -62,7 +62,7 @@ fn every_key_of_a_process() {
 #[test]
 fn a_thread_is_told_from_its_process() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let netns = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         let connector = std::thread::Builder::new().name("a worker".to_owned()).spawn(move || {
             nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -87,7 +87,7 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
         // Nobody accepts, and so nobody sends a FIN. Where the answer to the client's own comes in the middle of its
         // close(), the kernel keeps the socket for so long (`net/ipv4/tcp_input.c`, tcp_rcv_state_process).
         sysctl("net/ipv4/tcp_fin_timeout", "1");
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         server.say("listen 127.0.0.1:6000 16");
         for port in 2000..2010 {
@@ -123,7 +123,7 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
 #[test]
 fn ancestors_are_those_who_really_forked() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         // What a daemon does: its parents are gone before it does anything.
         let grandparent = client.fork_and_leave();
@@ -151,7 +151,7 @@ fn ancestors_are_those_who_really_forked() {
 #[test]
 fn a_shell_that_is_gone_is_an_ancestor() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         // A background job has no stdin of its own unless it is told so.
         let mut shell = Command::new("sh");
         shell.args(["-c", r#"exec 3<&0; "$0" <&3 &"#, ACTOR]);
@@ -174,7 +174,7 @@ fn a_shell_that_is_gone_is_an_ancestor() {
 #[test]
 fn a_name_with_control_characters_stays_valid_json() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let name = OsStr::from_bytes(b"a\"\\\n\x1b[31m\xff");
         let (_directory, path) = stranger_s_copy(Path::new(ACTOR), name);
         let mut client = Actor::start(&path);

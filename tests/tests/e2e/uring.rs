@@ -35,7 +35,7 @@ fn connect() {
     }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, &format!("uring {how} "));
@@ -73,7 +73,7 @@ fn refused() {
     }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let mut client = actor();
             let connect = format!("uring {how} connect {} {}", CONN.client, CONN.server);
             assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
@@ -97,7 +97,7 @@ fn accept_of_one_that_waits() {
     }
     for (how, thread) in WAYS.into_iter().chain([("multishot", None)]) {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, "");
@@ -124,7 +124,7 @@ fn accept_that_waits() {
     }
     for (how, _) in WAYS.into_iter().chain([("multishot", None)]) {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             server.begin(&format!("uring {how} accept"));
@@ -149,7 +149,7 @@ fn accept_that_ends_within_another_call() {
     }
     for how in ["plain", "sqpoll"] {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             server.say(&format!("uring {how} accept later"));
@@ -195,7 +195,7 @@ fn use_by_those_who_began_it() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         CONN.listens(&mut server);
         CONN.connects(&mut client, "");
@@ -228,7 +228,7 @@ fn use_by_a_child() {
     }
     for (how, thread) in WAYS {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, "");

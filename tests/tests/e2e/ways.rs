@@ -25,7 +25,7 @@ fn takes_32_bit_calls(test: &str) -> bool {
 /// Everything done by `way`, and what is said of it.
 fn lives(way: &str, via: Option<&str>) {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         CONN.listens(&mut server);
         CONN.connects(&mut client, &format!("{way} "));
@@ -85,7 +85,7 @@ fn refused() {
     }
     for (way, via) in [("socketcall", Some("socketcall")), ("ia32", None)] {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let mut client = actor();
             let Conn { client: local, server: remote } = CONN;
             let got = client.tell(&format!("{way} connect {local} {remote}"));
@@ -112,7 +112,7 @@ fn use_by_a_child() {
     }
     for way in ["socketcall", "ia32"] {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, "");
@@ -135,7 +135,7 @@ fn bash_is_a_client_of_its_own() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         CONN.listens(&mut server);
         let script =
@@ -189,7 +189,7 @@ fn the_kernel_is_a_client() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut server = actor();
         CONN.listens(&mut server);
         let directory = tempfile::tempdir().unwrap();

@@ -66,7 +66,7 @@ fn container_and_unit_are_told_from_the_group() {
     ];
     for tree in trees("where_it_runs::container_and_unit_are_told_from_the_group") {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             for (port, (path, container, unit)) in (2000..).zip(&cases) {
                 let group = Cgroup::new(tree, path);
                 let mut client = actor();
@@ -86,7 +86,7 @@ fn the_group_is_that_of_the_moment() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let groups = [ID, OTHER_ID].map(|id| Cgroup::new(Tree::Unified, &format!("docker/{id}")));
         let mut client = actor();
         groups[0].takes(client.pid());
@@ -107,7 +107,7 @@ fn a_container_that_is_gone() {
         return;
     }
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let group = Cgroup::new(Tree::Unified, &format!("docker/{ID}"));
         let script = format!("echo $$ > {}; exec \"$0\" \"$1\"", group.procs().display());
         let connect = "connect 127.0.0.1:2000 127.0.0.1:6000";
@@ -129,7 +129,7 @@ fn both_ends_in_containers() {
     }
     in_fresh_netns(|| {
         let groups = [ID, OTHER_ID].map(|id| Cgroup::new(Tree::Unified, &format!("docker/{id}")));
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut only = Watch::start(&["--container", OTHER_ID]);
         let (mut client, mut server) = (actor(), actor());
         groups[0].takes(client.pid());
@@ -171,7 +171,7 @@ fn both_ends_in_containers() {
 fn who_logged_in() {
     const UID: u32 = 4_242;
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         if let Err(error) = client.tell(&format!("loginuid {UID}")) {
             return skip(

@@ -14,6 +14,7 @@ use crate::forensics::{Kind, Life, Step, Trace, What};
 use crate::origin::Confidence;
 use crate::process::found::Looks;
 use crate::process::{Actor, signs};
+use crate::tracker::ProcessBasis;
 
 /// Writes stories.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +130,9 @@ fn described(actor: &Actor) -> String {
 fn connection(life: &Life) -> String {
     let end = life.end();
     let Some(remote) = end.remote else { return format!("listener {}", end.local) };
-    let here = who(end.process.as_ref());
+    // Who took it, whoever had it later.
+    let took = life.uses().find(|used| used.basis == ProcessBasis::Accept).map(|used| used.actor);
+    let here = who(took.or(end.process.as_ref()));
     if life.is_inbound() {
         format!("{} {remote} -> {} {here}", end.proto.name(), end.local)
     } else {

