@@ -46,6 +46,7 @@ pub struct RecordOptions {
 /// Where the store or the probes cannot be had, or nothing can be written any more.
 pub fn run(options: RecordOptions) -> Result<ExitCode> {
     let RecordOptions { kernel, store, retention, filter, filter_words, print } = options;
+    take_precedence();
     follow::run(&kernel, true, None, || {
         let clock = BootClock::now()?;
         let looks = Looks::default();
@@ -62,6 +63,22 @@ pub fn run(options: RecordOptions) -> Result<ExitCode> {
         let status = Status::Well;
         Ok(Recording { recorder: Some(recorder), log, store, filter, looks, clock, status, watchdog })
     })
+}
+
+/// Little as a recorder takes, it has to have it soon: behind a few programs that take all there is it would wait for
+/// seconds, and what happens meanwhile would find no room. Where it may not, it does without.
+fn take_precedence() {
+    const NICE: i32 = -10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        log::debug!("cannot take precedence: {error}");
+    }
+    // The scheduler shares processors among sessions first (sched(7), autogroup). As a service it is one by itself; in
+    // somebody's terminal the session is not for it to change.
+    if rustix::process::getsid(None) == Ok(rustix::process::getpid())
+        && let Err(error) = std::fs::write("/proc/self/autogroup", NICE.to_string())
+    {
+        log::debug!("cannot take precedence over other sessions: {error}");
+    }
 }
 
 struct Recording {

@@ -15,6 +15,7 @@ mod rebuild;
 mod retain;
 mod rows;
 mod search;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -17,8 +17,11 @@ const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
 /// What reads easily; made anew each time, since it holds nothing.
 const VIEWS: &str = include_str!("views.sql");
 
+/// Of a database, bytes, unless it is told otherwise.
+pub(super) const PAGE: u64 = 4096;
+
 /// Memory for pages, KiB: what is written to of a segment and its indexes.
-const CACHE: i32 = 16 << 10;
+const CACHE: i32 = 8 << 10;
 
 /// Somebody who has opened it with sqlite3 may hold it for a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -60,10 +63,37 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     db.pragma_update(None, "cache_size", -CACHE)?;
     db.pragma_update(None, "wal_autocheckpoint", wal_pages)?;
     // It is written over from its beginning, without asking the file system for room each time.
-    db.pragma_update(None, "journal_size_limit", wal_pages * 2 * 4096)?;
+    db.pragma_update(
+        None,
+        "journal_size_limit",
+        wal_pages.saturating_mul(2).saturating_mul(PAGE.cast_signed()),
+    )?;
     db.set_prepared_statement_cache_capacity(32);
     migrate(&db)?;
     Ok(Opened { db, _lock: lock })
+}
+
+/// Leaves it to somebody else to sync what is written, and to write the log back.
+pub(super) fn leave_syncing(db: &Connection) -> Result<(), StoreError> {
+    db.pragma_update(None, "synchronous", "OFF")?;
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(())
+}
+
+/// Takes it back.
+pub(super) fn sync_again(db: &Connection) -> Result<(), StoreError> {
+    db.pragma_update(None, "synchronous", "FULL")?;
+    Ok(())
+}
+
+/// Opens the store at `path` for whoever syncs what another connection of this process writes.
+pub(super) fn for_syncing(path: &Path) -> Result<Connection, StoreError> {
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The log before the database is written to, and the database before the log is begun anew.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // It has no use for pages that it only copies.
+    db.pragma_update(None, "cache_size", -64)?;
+    Ok(db)
 }
 
 /// Opens the store at `path` for reading, beside whoever writes to it.
@@ -76,7 +106,9 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
         }
         Err(source) => return Err(StoreError::Open { path: path.to_owned(), source }),
     }
-    File::open(path).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    // Not by opening it: with any descriptor of a file the locks go that its process has on it.
+    rustix::fs::access(path, rustix::fs::Access::READ_OK)
+        .map_err(|error| StoreError::Open { path: path.to_owned(), source: error.into() })?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let db = if is_locked_out(&db) && !wal(path).exists() { as_it_lies(path)? } else { db };
     // A recorder that is being started has made the file, and perhaps nothing more.
@@ -97,7 +129,7 @@ fn is_locked_out(db: &Connection) -> bool {
 }
 
 /// What was written last and is not in the database itself yet.
-fn wal(path: &Path) -> PathBuf {
+pub(super) fn wal(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()

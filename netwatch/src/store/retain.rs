@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::StoreError;
 use super::batch::Batch;
 use super::chain::Table;
+use super::open::PAGE;
 use super::writer::nanoseconds;
 
 /// How much is kept.
@@ -36,15 +37,12 @@ const PARTS: u64 = 16;
 const ROW: u64 = 400;
 
 /// Rows of a segment: its indexes stay in memory while they grow.
-const MOST_ROWS: i64 = 65_536;
+const MOST_ROWS: i64 = 32_768;
 const FEWEST_ROWS: i64 = 256;
 
 /// Time of a segment.
 const LONGEST: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(1);
-
-/// Of SQLite, unless it is told otherwise.
-const PAGE: u64 = 4096;
 
 /// Pages of the log that is written back from time to time: the more, the less often a page is written twice.
 const MOST_WAL_PAGES: u64 = 4096;
@@ -76,7 +74,7 @@ impl Retention {
     /// by little while new rows come.
     fn most_pages(&self) -> u64 {
         let pages = self.size / PAGE;
-        (pages - pages / PARTS).saturating_sub(2 * self.wal_pages().cast_unsigned())
+        (pages - pages / PARTS).saturating_sub(4 * self.wal_pages().cast_unsigned())
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::StoreError;
 use super::rows::Roles;
+use super::sync::Syncer;
 use super::writer::{Settings, Writer};
 use crate::loss::{Loss, LossReason};
 use crate::process::view::BootClock;
@@ -35,7 +36,7 @@ pub(crate) enum Item {
 
 /// How many wait or are being written at the most: some 400 bytes each, so that all stay well under the memory that a
 /// recorder may use, and a second of the highest rate.
-const MOST_WAITING: usize = 65_536;
+const MOST_WAITING: usize = 40_960;
 
 /// So long is waited for more before a batch is written.
 const GATHERING: Duration = Duration::from_millis(500);
@@ -110,13 +111,23 @@ impl Recorder {
     /// # Errors
     /// Where the store cannot be had.
     pub fn start(path: &Path, settings: Settings, looks: Looks) -> Result<Self, StoreError> {
+        let wal_pages = settings.retention.wal_pages();
         let mut writer = Writer::open(path, settings)?;
         // So that whoever cannot write learns it at once.
         writer.commit(&[])?;
+        let syncer = Syncer::start(path, wal_pages)?;
+        writer.leave_syncing()?;
         let shared = Arc::new(Shared::default());
         let work = shared.clone();
         let thread = std::thread::Builder::new().name("netwatch-store".into());
-        let thread = thread.spawn(move || write_all(&work, writer)).map_err(StoreError::Thread)?;
+        let thread = thread
+            .spawn(move || {
+                write_all(&work, &mut writer, &syncer);
+                // Before the writer, which brings the rest into the database and closes it: see `holder`.
+                drop(syncer);
+                writer.close();
+            })
+            .map_err(StoreError::Thread)?;
         let (waiting, missed) = (Vec::new(), BTreeMap::new());
         Ok(Self { shared, thread: Some(thread), looks, waiting, missed })
     }
@@ -249,7 +260,7 @@ pub(super) fn look(end: &End, looks: &Looks) -> Roles<Option<Found>> {
 }
 
 /// The thread: until the queue is closed and empty, or nothing can be written any more.
-fn write_all(shared: &Shared, mut writer: Writer) {
+fn write_all(shared: &Shared, writer: &mut Writer, syncer: &Syncer) {
     let mut items = Vec::new();
     loop {
         let patience = if writer.has_more_to_drop() { BUSY } else { IDLE };
@@ -258,7 +269,8 @@ fn write_all(shared: &Shared, mut writer: Writer) {
         let mut tries = 0;
         while written < items.len() || (items.is_empty() && written == 0) {
             let begun = Instant::now();
-            let committed = writer.commit(items.get(written..).unwrap_or_default());
+            let rest = items.get(written..).unwrap_or_default();
+            let committed = syncer.writing(|| writer.commit(rest));
             log::debug!(
                 "{} items, of which {committed:?} were written in {:?}",
                 items.len(),
@@ -271,7 +283,7 @@ fn write_all(shared: &Shared, mut writer: Writer) {
                     tries = 0;
                     let mut queue = shared.lock();
                     queue.under_way = queue.under_way.saturating_sub(taken);
-                    queue.status = Status::Well;
+                    queue.status = syncer.failure().map_or(Status::Well, Status::Stuck);
                 }
                 Err(error) if error.may_pass() => {
                     let mut queue = shared.lock();

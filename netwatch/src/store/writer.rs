@@ -133,6 +133,19 @@ impl Writer {
         }
     }
 
+    /// Leaves syncing to a thread of its own: see [`super::sync`].
+    pub(super) fn leave_syncing(&self) -> Result<(), StoreError> {
+        open::leave_syncing(&self.opened.db)
+    }
+
+    /// Brings everything into the database itself.
+    pub(super) fn close(self) {
+        // Where it cannot, the log is left, and whoever opens the store next reads that.
+        if let Err(error) = open::sync_again(&self.opened.db) {
+            log::warn!("{error}");
+        }
+    }
+
     /// Whether retention has rows to delete still.
     pub(super) fn has_more_to_drop(&self) -> bool {
         self.retain.has_slices()

@@ -29,8 +29,15 @@ struct Recorder(Child);
 
 impl Recorder {
     fn start(netwatch: &Path, store: &Path) -> Result<Self> {
-        let mut command = Command::new(netwatch);
-        command.arg("record").arg("--store").arg(store).stdin(Stdio::null()).stderr(Stdio::piped());
+        // A session of its own, as a service manager gives it one: see `take_precedence` in commands/record.rs.
+        let mut command = Command::new("setsid");
+        command
+            .arg(netwatch)
+            .arg("record")
+            .arg("--store")
+            .arg(store)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         let mut recorder = Self(command.spawn().context("cannot start netwatch")?);
         let mut stderr = BufReader::new(recorder.0.stderr.take().context("no stderr")?);
         let mut line = String::new();
