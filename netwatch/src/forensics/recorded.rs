@@ -23,6 +23,8 @@ impl Record {
     /// # Errors
     /// Where it cannot be read.
     pub fn new(reader: Reader) -> Result<Self, StoreError> {
+        // Many small questions, of one state.
+        reader.stand_still()?;
         let runs = reader.runs()?;
         Ok(Self { reader, runs })
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::chain::Table;
 use super::rebuild::{Processes, RawRow};
-use super::search::{Narrow, Search, Segment, segments};
+use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{StoreError, open};
 use crate::loss::{Loss, LossReason};
 use crate::model::{Endpoint, ProcessKey};
@@ -103,6 +103,15 @@ impl Reader {
     /// Where there is none, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { db: open::for_reading(path)?, processes: Processes::default() })
+    }
+
+    /// From here on it reads the store as it is now, whatever is written meanwhile; not for whoever reads for long, since
+    /// the recorder's log grows as long.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn stand_still(&self) -> Result<(), StoreError> {
+        Ok(self.db.execute_batch("BEGIN")?)
     }
 
     pub(super) fn db(&self) -> &Connection {
@@ -198,16 +207,12 @@ impl Reader {
             let known = found.last().map(|(_, segment)| segment).filter(|segment| segment.id == row.segment);
             let segment = match known {
                 Some(known) => Some(known.clone()),
-                None => self.segment(row.segment)?,
+                None => segment(row.segment, &self.db)?,
             };
             // A segment that retention took away is not there any more, though some of its rows may be.
             found.extend(segment.map(|segment| (row, segment)));
         }
         Ok(found)
-    }
-
-    fn segment(&self, id: i64) -> Result<Option<Arc<Segment>>, StoreError> {
-        Ok(segments(&self.db)?.into_iter().find(|segment| segment.id == id))
     }
 
     /// States of a process within a boot, newest first: those in which it did something on the network, and that in

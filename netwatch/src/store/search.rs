@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::StoreError;
 use super::chain::Table;
@@ -86,19 +86,31 @@ struct Within {
 
 /// All segments, in their order.
 pub(super) fn segments(db: &Connection) -> Result<Vec<Arc<Segment>>, StoreError> {
-    let columns = "id, boot, clock, run_clock, run, started";
-    let mut select = db.prepare_cached(&format!("SELECT {columns} FROM segment ORDER BY id"))?;
-    let segments = select.query_map([], |row| {
-        Ok(Arc::new(Segment {
+    let mut select = db.prepare_cached(&format!("SELECT {SEGMENT} FROM segment ORDER BY id"))?;
+    let segments = select.query_map([], Segment::read)?;
+    Ok(segments.map(|segment| segment.map(Arc::new)).collect::<Result<_, _>>()?)
+}
+
+/// One of them, if it is there.
+pub(super) fn segment(id: i64, db: &Connection) -> Result<Option<Arc<Segment>>, StoreError> {
+    let mut select = db.prepare_cached(&format!("SELECT {SEGMENT} FROM segment WHERE id = ?"))?;
+    Ok(select.query_row([id], Segment::read).optional()?.map(Arc::new))
+}
+
+/// Columns that [`Segment::read`] wants.
+const SEGMENT: &str = "id, boot, clock, run_clock, run, started";
+
+impl Segment {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
             id: row.get(0)?,
             boot: row.get::<_, String>(1)?.into(),
             clock: BootClock::of_boot(row.get(2)?),
             run_clock: BootClock::of_boot(row.get(3)?),
             run: row.get(4)?,
             started: row.get(5)?,
-        }))
-    })?;
-    Ok(segments.collect::<Result<_, _>>()?)
+        })
+    }
 }
 
 /// How much an event may be older than what was written before it, nanoseconds: some wait for something to become known.
