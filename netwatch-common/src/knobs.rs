@@ -1,7 +1,7 @@
 //! What the agent tells the programs before it loads them.
 
-/// Read-only values, switches but for the last, each 0 or 1: the verifier sees constants and never looks at what is switched off, so
-/// one object file serves kernels that lack a helper, too.
+/// Read-only values, switches but for the last, each 0 or 1: the verifier sees constants and never looks at
+/// what is switched off, so one object file serves kernels that lack a helper, too.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Knobs {

@@ -42,7 +42,7 @@ pub mod listed_flags {
 pub struct Held {
     /// The socket's inode.
     pub inode: u64,
-    /// Thread group, in the reader's pid namespace or the initial one: see the program.
+    /// Thread group, in the initial pid namespace.
     pub tgid: u32,
     /// Descriptor.
     pub fd: u32,

@@ -21,10 +21,7 @@ use crate::connect::SYSCALL_RESULT;
 use crate::files::socket_of;
 use crate::mem::{Memory, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{act, cause, emit, sock, task};
-
-/// `include/net/tcp_states.h`
-const SYN_RECV: u8 = 3;
+use crate::{act, cause, emit, sock, task, tcp};
 
 /// What a thread accepted last, so that the exit of its system call does not tell it again. A thread that is
 /// forgotten has it told twice, which the agent sees to.
@@ -84,9 +81,10 @@ fn security_sock_graft(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg::<*const c_void>(0) {
         // SAFETY: a `struct sock` of any family.
         unsafe {
-            let family: u16 = Untyped::read(sk, offset!(sk_family));
-            let inet = family == sock::AF_INET || family == sock::AF_INET6;
-            if inet && sock::is_ours::<Untyped>(sk) && !sock::is_subflow::<Untyped>(sk) {
+            if sock::is_inet::<Untyped>(sk)
+                && sock::is_ours::<Untyped>(sk)
+                && !sock::is_subflow::<Untyped>(sk)
+            {
                 note(Untyped::read(sk, offset!(sk_cookie)));
                 tell::<Untyped>(sk, task::way_of_accept(task::current()));
             }
@@ -147,7 +145,7 @@ fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
             // The socket may be closed already: its number then stands in `inet_sport` only.
             sock::fill::<M>(sk, true, out);
             // Taken before the handshake's end.
-            if Untyped::read::<u8>(sk, offset!(sk_state)) == SYN_RECV {
+            if sock::state::<Untyped>(sk) == tcp::SYN_RECV {
                 out.flags |= sock_flags::FASTOPEN;
             }
         })

@@ -181,7 +181,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             remote_port: u16::from_be(Untyped::read(address, PORT)),
             local_port: Untyped::read(sk, offset!(sk_num)),
             netns: sock::netns(sk),
-            ..EMPTY
+            ..sock::EMPTY
         }
     };
     // tcp_v6_connect hands a mapped address on to tcp_v4_connect: one call.
@@ -260,30 +260,16 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
             netns: sock::netns(sk),
-            ..EMPTY
+            ..sock::EMPTY
         };
     }
     None
 }
 
-const EMPTY: Sock = Sock {
-    cookie: 0,
-    inode: 0,
-    netns: 0,
-    family: 0,
-    local_port: 0,
-    remote_port: 0,
-    protocol: 0,
-    flags: 0,
-    pad: [0; 4],
-    local: [0; 16],
-    remote: [0; 16],
-};
-
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 #[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only a line needs the context"))]
 fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    if CALLS.insert(thread(), Call { sock: EMPTY, syn_sent: 0, gave_up: 0 }, 0).is_err() {
+    if CALLS.insert(thread(), Call { sock: sock::EMPTY, syn_sent: 0, gave_up: 0 }, 0).is_err() {
         emit::lost(kind::REFUSED);
         #[cfg(feature = "log")]
         aya_log_ebpf::warn!(&ctx, "{} calls of connect() are under way, one more is not followed", MAX_CALLS);

@@ -6,10 +6,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_seq_write, bpf_skc_to_tcp_timewait_sock};
-use netwatch_common::{Held, Listed, Sock, listed_flags};
+use netwatch_common::{Held, Listed, listed_flags};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
-use crate::{files, sock, task};
+use crate::{files, sock, task, tcp};
 
 /// `struct bpf_iter_meta` (`include/linux/bpf.h`).
 #[repr(C)]
@@ -34,25 +34,8 @@ pub(crate) struct Files {
     file: *const c_void,
 }
 
-/// `include/net/tcp_states.h`
-const TCP_TIME_WAIT: u8 = 6;
-const TCP_CLOSE: u8 = 7;
-const TCP_LISTEN: u8 = 10;
-
 const EMPTY: Listed = Listed {
-    sock: Sock {
-        cookie: 0,
-        inode: 0,
-        netns: 0,
-        family: 0,
-        local_port: 0,
-        remote_port: 0,
-        protocol: 0,
-        flags: 0,
-        pad: [0; 4],
-        local: [0; 16],
-        remote: [0; 16],
-    },
+    sock: sock::EMPTY,
     sent: 0,
     received: 0,
     recv_queue: 0,
@@ -68,21 +51,14 @@ const EMPTY: Listed = Listed {
 fn list_tcp(ctx: *const Sockets) -> i32 {
     // SAFETY: the iterator's context; the pointers in it are typed, and NULL at the end.
     unsafe {
-        let (meta, sk, uid) = opened(ctx);
-        if sk.is_null() {
-            return 0;
-        }
-        let mut row = EMPTY;
-        row.uid = uid;
+        let Some((meta, sk, mut row)) = opened(ctx) else { return 0 };
         row.sock.protocol = sock::IPPROTO_TCP as u8;
-        row.sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
         let whole = sock::tcp(sk);
         if whole.is_null() {
             // A request or TIME_WAIT, which have but the beginning of a socket.
             sock::ends::<Typed>(sk, &mut row.sock);
             row.sock.local_port = Typed::read(sk, offset!(sk_num));
-            row.state = Typed::read(sk, offset!(sk_state));
-            if row.state == TCP_TIME_WAIT {
+            if i32::from(row.state) == tcp::TIME_WAIT {
                 let waiting: *const c_void = bpf_skc_to_tcp_timewait_sock(sk.cast_mut()).cast_const().cast();
                 if !waiting.is_null() {
                     row.state = Typed::read(waiting, offset!(tw_substate));
@@ -90,12 +66,11 @@ fn list_tcp(ctx: *const Sockets) -> i32 {
             }
         } else {
             sock::fill::<Typed>(whole, false, &mut row.sock);
-            row.state = Typed::read(whole, offset!(sk_state));
             row.flags = flags(whole, row.sock.family, row.state);
             if sock::is_subflow::<Typed>(whole) {
                 row.flags |= listed_flags::SUBFLOW;
             }
-            if row.state == TCP_LISTEN {
+            if i32::from(row.state) == tcp::LISTEN {
                 row.recv_queue = Typed::read(whole, offset!(sk_ack_backlog));
                 row.send_queue = Typed::read(whole, offset!(sk_max_ack_backlog));
             } else {
@@ -124,15 +99,8 @@ fn list_tcp(ctx: *const Sockets) -> i32 {
 fn list_udp(ctx: *const Sockets) -> i32 {
     // SAFETY: as above.
     unsafe {
-        let (meta, sk, uid) = opened(ctx);
-        if sk.is_null() {
-            return 0;
-        }
-        let mut row = EMPTY;
-        row.uid = uid;
-        row.sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
+        let Some((meta, sk, mut row)) = opened(ctx) else { return 0 };
         sock::fill::<Typed>(sk, false, &mut row.sock);
-        row.state = Typed::read(sk, offset!(sk_state));
         row.flags = flags(sk, row.sock.family, row.state);
         let (queued, deficit): (u32, u32) =
             (Typed::read(sk, offset!(sk_rmem_alloc)), Typed::read(sk, offset!(udp_deficit)));
@@ -163,8 +131,7 @@ fn list_files(ctx: *const Files) -> i32 {
         if sk.is_null() {
             return 0;
         }
-        let family: u16 = Untyped::read(sk, offset!(sk_family));
-        if family != sock::AF_INET && family != sock::AF_INET6 {
+        if !sock::is_inet::<Untyped>(sk) {
             return 0;
         }
         let held = Held {
@@ -177,17 +144,24 @@ fn list_files(ctx: *const Files) -> i32 {
     0
 }
 
+/// Where a row is written to, its socket, and the row with what every socket has; nothing at the end.
+///
 /// # Safety
 /// `ctx` is the iterator's context.
 #[inline(always)]
-unsafe fn opened(ctx: *const Sockets) -> (*const Meta, *const c_void, u32) {
+unsafe fn opened(ctx: *const Sockets) -> Option<(*const Meta, *const c_void, Listed)> {
     // SAFETY: the caller's; each is read whole, as the verifier wants it of a context.
     unsafe {
-        (
-            (&raw const (*ctx).meta).read_volatile(),
-            (&raw const (*ctx).sk).read_volatile(),
-            (&raw const (*ctx).uid).read_volatile(),
-        )
+        let meta = (&raw const (*ctx).meta).read_volatile();
+        let sk = (&raw const (*ctx).sk).read_volatile();
+        if sk.is_null() {
+            return None;
+        }
+        let mut row = EMPTY;
+        row.uid = (&raw const (*ctx).uid).read_volatile();
+        row.sock.cookie = bpf_get_socket_cookie(sk.cast_mut());
+        row.state = sock::state::<Typed>(sk) as u8;
+        Some((meta, sk, row))
     }
 }
 
@@ -196,7 +170,7 @@ unsafe fn opened(ctx: *const Sockets) -> (*const Meta, *const c_void, u32) {
 unsafe fn flags(sk: *const c_void, family: u16, state: u8) -> u8 {
     // SAFETY: the caller's `struct sock`.
     let only = family == sock::AF_INET6
-        && (state == TCP_LISTEN || state == TCP_CLOSE)
+        && matches!(i32::from(state), tcp::LISTEN | tcp::CLOSE)
         && unsafe { sock::bit::<Typed>(sk, offset!(sk_ipv6only)) };
     if only { listed_flags::V6ONLY } else { 0 }
 }

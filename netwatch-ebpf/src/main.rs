@@ -22,6 +22,7 @@ mod process;
 mod sock;
 mod state;
 mod task;
+mod tcp;
 mod twice;
 mod udp;
 mod using;

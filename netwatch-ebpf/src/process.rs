@@ -184,14 +184,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
 unsafe fn inet_cookie(current: *const c_void, fd: u32) -> u64 {
     let Some(sk) = files::socket_of(current, fd) else { return 0 };
     // SAFETY: a `struct sock` of any family.
-    unsafe {
-        let family: u16 = Untyped::read(sk, offset!(sk_family));
-        if family == sock::AF_INET || family == sock::AF_INET6 {
-            Untyped::read(sk, offset!(sk_cookie))
-        } else {
-            0
-        }
-    }
+    unsafe { if sock::is_inet::<Untyped>(sk) { Untyped::read(sk, offset!(sk_cookie)) } else { 0 } }
 }
 
 /// `value` below `limit`, a power of two, in a way that neither the compiler nor the verifier loses.

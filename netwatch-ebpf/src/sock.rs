@@ -18,6 +18,41 @@ pub(crate) const IPPROTO_MPTCP: u16 = 262;
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
+/// Nothing is known yet.
+pub(crate) const EMPTY: Sock = Sock {
+    cookie: 0,
+    inode: 0,
+    netns: 0,
+    family: 0,
+    local_port: 0,
+    remote_port: 0,
+    protocol: 0,
+    flags: 0,
+    pad: [0; 4],
+    local: [0; 16],
+    remote: [0; 16],
+};
+
+/// Whether a socket is one of IPv4 or IPv6.
+///
+/// # Safety
+/// `sk` is a `struct sock`, readable as `M` says.
+#[inline(always)]
+pub(crate) unsafe fn is_inet<M: Memory>(sk: *const c_void) -> bool {
+    // SAFETY: the caller's.
+    matches!(unsafe { M::read(sk, offset!(sk_family)) }, AF_INET | AF_INET6)
+}
+
+/// The state of a socket, as in `tcp.rs`.
+///
+/// # Safety
+/// `sk` is a `struct sock_common`, readable as `M` says.
+#[inline(always)]
+pub(crate) unsafe fn state<M: Memory>(sk: *const c_void) -> i32 {
+    // SAFETY: the caller's.
+    unsafe { M::read::<u8>(sk, offset!(sk_state)) }.into()
+}
+
 /// Whether a socket is a connection of its own: TCP, or the application's end of MPTCP. The tracepoints for
 /// TCP states fire for SCTP and DCCP as well. Of a subflow of MPTCP [`is_subflow`] tells.
 ///

@@ -13,18 +13,7 @@ use netwatch_common::{Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, NOTHING, USERS, forget, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
-use crate::{act, connect, emit, listen, sock, task, using};
-
-/// `include/net/tcp_states.h`
-mod tcp {
-    pub(crate) const ESTABLISHED: i32 = 1;
-    pub(crate) const SYN_SENT: i32 = 2;
-    pub(crate) const SYN_RECV: i32 = 3;
-    pub(crate) const FIN_WAIT1: i32 = 4;
-    pub(crate) const CLOSE: i32 = 7;
-    pub(crate) const CLOSE_WAIT: i32 = 8;
-    pub(crate) const LISTEN: i32 = 10;
-}
+use crate::{act, connect, emit, listen, sock, task, tcp, using};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {

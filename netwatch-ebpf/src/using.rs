@@ -13,7 +13,7 @@ use netwatch_common::kind;
 use crate::known::{PENDING, storage};
 use crate::mem::{Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{act, cause, emit, sock, task};
+use crate::{act, cause, emit, sock, task, tcp};
 
 /// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
@@ -83,8 +83,7 @@ fn receives_again(sk: *const c_void, length: i32) -> i32 {
 fn received(sk: *const c_void, length: i32) {
     // SAFETY: the probes' typed `struct sock`.
     unsafe {
-        let family: u16 = Typed::read(sk, offset!(sk_family));
-        if length > 0 && (family == sock::AF_INET || family == sock::AF_INET6) {
+        if length > 0 && sock::is_inet::<Typed>(sk) {
             cause::got(sock::cookie(sk));
         }
     }
@@ -152,9 +151,6 @@ fn socket_of(ctx: &FExitContext) -> *const c_void {
     unsafe { Typed::read(socket, offset!(socket_sk)) }
 }
 
-/// `include/net/tcp_states.h`, TCP_CLOSE
-const CLOSE: u8 = 7;
-
 /// Tells one process from another: thread group, and when it started, in steps of a millisecond.
 ///
 /// # Safety
@@ -169,8 +165,7 @@ pub(crate) unsafe fn who(current: *const c_void) -> u64 {
 fn used(sk: *const c_void) -> Option<i32> {
     // SAFETY: the tracepoints' first argument is a `struct sock`.
     unsafe {
-        let family: u16 = Typed::read(sk, offset!(sk_family));
-        if family != sock::AF_INET && family != sock::AF_INET6 {
+        if !sock::is_inet::<Typed>(sk) {
             return None;
         }
         if !matches!(sock::protocol::<Typed>(sk), sock::IPPROTO_TCP | sock::IPPROTO_MPTCP | sock::IPPROTO_UDP)
@@ -180,7 +175,7 @@ fn used(sk: *const c_void) -> Option<i32> {
         // In the table by address nothing may stay of a connection that is over.
         let create = knob!(socket_helpers)
             || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
-            || Typed::read::<u8>(sk, offset!(sk_state)) != CLOSE;
+            || sock::state::<Typed>(sk) != tcp::CLOSE;
         let known = storage(sk, create)?;
         let current = task::current();
         let who = who(current);

@@ -1,12 +1,13 @@
 //! `netwatch trace`: from a connection back to whoever caused it, by the store or, without one, by what is open now.
 
 use std::convert::Infallible;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::follow::complain;
 use crate::agent;
 use crate::forensics::{self, Life, Past, Record, Selector, Table, Trace};
 use crate::output::trace::{Found, TraceFormat, write};
@@ -79,9 +80,4 @@ fn live() -> Result<Table> {
     let (boot, clock): (Arc<str>, _) = (crate::output::boot().into(), BootClock::now()?);
     let lives = events.into_iter().filter_map(|event| Life::new(boot.clone(), clock, vec![event])).collect();
     Ok(Table { lives, began, gaps: Vec::new() })
-}
-
-fn complain(line: &str) {
-    // Nobody can be told that stderr is closed.
-    let _ = writeln!(io::stderr(), "netwatch: {line}");
 }

@@ -1,6 +1,7 @@
 //! Bytes of the ring to events. Total and safe: whatever comes in, an [`Event`] or a [`DecodeError`] goes
 //! out, and the caller counts the errors. One file a family of records, as in `netwatch-common`.
 
+pub(crate) mod listed;
 mod process;
 mod sock;
 mod udp;

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
+use aya::Ebpf;
 use aya::programs::ProgramFd;
-use aya::{Btf, Ebpf, Endianness};
 use netwatch_common::Offsets;
 
 use super::plan::{self, Sockets};
-use super::{Attacher, DEFAULT_UDP_FLOWS, Helpers, KernelError, Options, attach, global, load, offsets};
+use super::{Attacher, DEFAULT_UDP_FLOWS, Helpers, KernelError, Options, Vmlinux, attach, global, load};
 use crate::snapshot::{Lister, Listing};
 
 /// The loaded programs. They stay as long as this does.
@@ -59,13 +59,10 @@ impl Iterators {
     /// What is missing: capabilities, BTF, a member, or what the kernel refused.
     pub fn alone() -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        let no_btf = |error: String| KernelError::NoBtf(error);
-        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(error.to_string()))?;
-        let offsets = offsets::resolve(&vmlinux)?;
+        let Vmlinux { offsets, btf } = Vmlinux::read()?;
         if let Some(member) = missing(&offsets) {
             return Err(KernelError::Member(member));
         }
-        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(error.to_string()))?;
         let options = Options {
             ring_bytes: 1,
             all_states: false,

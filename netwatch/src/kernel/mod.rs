@@ -177,9 +177,7 @@ impl Kernel {
         if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
             return Err(KernelError::NoRing);
         }
-        let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
-        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(&error))?;
-        let mut offsets = offsets::resolve(&vmlinux)?;
+        let Vmlinux { mut offsets, btf } = Vmlinux::read()?;
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
@@ -191,7 +189,6 @@ impl Kernel {
         }
         let no_iterators = iterators::missing(&offsets);
         let offsets = global(&offsets.to_members());
-        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
         let load = |sockets| load(options, &offsets, &btf, helpers, sockets, false);
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
@@ -300,6 +297,22 @@ impl Kernel {
     #[must_use]
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
+    }
+}
+
+/// What the running kernel says of its own types.
+struct Vmlinux {
+    offsets: Offsets,
+    btf: Btf,
+}
+
+impl Vmlinux {
+    fn read() -> Result<Self, KernelError> {
+        let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
+        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(&error))?;
+        let offsets = offsets::resolve(&vmlinux)?;
+        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
+        Ok(Self { offsets, btf })
     }
 }
 

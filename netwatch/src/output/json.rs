@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::process::ProcessObjects;
 use super::{Line, Ready, Spell};
@@ -43,10 +43,7 @@ impl Json {
     /// A connection by itself: an event's object without what numbers the lines of a log.
     pub(super) fn object(&mut self, clock: BootClock, event: &ConnectionEvent) -> io::Result<Box<RawValue>> {
         let time = clock.time(event.at).map(|time| format!("{time:.9}")).unwrap_or_default();
-        let line = serde_json::to_string(&self.connection(0, time, event)?)?;
-        let head = format!("{{\"v\":{VERSION},\"seq\":0,");
-        let rest = line.strip_prefix(&head).unwrap_or_default();
-        Ok(RawValue::from_string(format!("{{{rest}"))?)
+        Ok(to_raw_value(&self.connection(None, time, event)?)?)
     }
 
     /// A process by itself.
@@ -94,8 +91,11 @@ struct LossLine<'a> {
 
 #[derive(Serialize)]
 struct ConnectionLine<'a> {
-    v: u8,
-    seq: u64,
+    /// These two of a line in a log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
     ts: String,
     event: &'static str,
     id: String,
@@ -157,7 +157,7 @@ impl Spell for Json {
                 serde_json::to_writer(&mut *out, &line)?;
             }
             Line::Connection(event) => {
-                let line = self.connection(seq, ts, event)?;
+                let line = self.connection(Some(seq), ts, event)?;
                 serde_json::to_writer(&mut *out, &line)?;
             }
         }
@@ -169,7 +169,7 @@ impl Spell for Json {
 impl Json {
     fn connection<'a>(
         &mut self,
-        seq: u64,
+        seq: Option<u64>,
         ts: String,
         event: &'a ConnectionEvent,
     ) -> io::Result<ConnectionLine<'a>> {
@@ -183,7 +183,7 @@ impl Json {
         };
         let responder = responder(end.side(), end.local, end.remote);
         Ok(ConnectionLine {
-            v: VERSION,
+            v: seq.map(|_| VERSION),
             seq,
             ts,
             event: event.kind.name(),

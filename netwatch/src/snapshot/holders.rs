@@ -8,7 +8,8 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 
-use super::{Lister, Listing, Note, SnapshotError, listed, parse, processes};
+use super::{Lister, Listing, Note, SnapshotError, parse, processes};
+use crate::decode::listed;
 
 /// An open descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -86,6 +86,21 @@ pub struct Bytes {
     pub received: u64,
 }
 
+impl Bytes {
+    /// Of counts in which the peer's FIN counts once it came (`net/ipv4/tcp_input.c`, tcp_fin takes a sequence number).
+    /// Which of these states had it: all that follow it.
+    pub(crate) fn without_fin(sent: u64, received: u64, state: State) -> Self {
+        let fin = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        Self { sent, received: received.saturating_sub(fin.into()) }
+    }
+}
+
+/// Whether a socket has another end. UDP can be connected to an address without a port (ip4_datagram_connect in
+/// net/ipv4/datagram.c).
+pub(crate) fn is_connected(state: State, remote: Endpoint) -> bool {
+    state != State::Listen && (remote.port != 0 || !remote.ip.is_unspecified())
+}
+
 /// Something that could not be seen; displays as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {

@@ -9,7 +9,8 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
 
 use super::netlink::SockDiag;
 use super::netns::{self, Netns};
-use super::{Bytes, Lister, Listing, Note, Scope, SnapshotError, SocketRow, listed};
+use super::{Bytes, Lister, Listing, Note, Scope, SnapshotError, SocketRow, is_connected};
+use crate::decode::listed;
 use crate::hash::{Map, Set};
 use crate::model::{Endpoint, Family, Proto, State, unmap};
 
@@ -193,8 +194,8 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
     let (local_ip, local_mapped) = unmap(id.source_address);
     let (remote_ip, remote_mapped) = unmap(id.destination_address);
     let state = State::from_kernel(header.state);
-    // UDP can be connected to an address without a port (ip4_datagram_connect in net/ipv4/datagram.c).
-    let connected = state != State::Listen && (id.destination_port != 0 || !remote_ip.is_unspecified());
+    let remote = Endpoint { ip: remote_ip, port: id.destination_port };
+    let connected = is_connected(state, remote);
     let mapped = local_mapped || (connected && remote_mapped);
     let mut row = SocketRow {
         proto,
@@ -205,7 +206,7 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
         inode: header.inode.into(),
         uid: header.uid,
         local: Endpoint { ip: local_ip, port: id.source_port },
-        remote: connected.then_some(Endpoint { ip: remote_ip, port: id.destination_port }),
+        remote: connected.then_some(remote),
         state,
         recv_q: header.recv_queue,
         send_q: header.send_queue,
@@ -248,13 +249,8 @@ const TCPI_BYTES_RETRANS: usize = 208;
 /// Payload, from a `struct tcp_info` as long as the running kernel makes it (`bytes_sent` since 4.19).
 fn bytes(info: &[u8], state: State) -> Option<Bytes> {
     let number = |offset: usize| Some(u64::from_ne_bytes(info.get(offset..offset + 8)?.try_into().ok()?));
-    // The peer's FIN is counted once it came (tcp_fin in net/ipv4/tcp_input.c takes a sequence number).
-    // Which of these states had it: all that follow it.
-    let fin = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
-    Some(Bytes {
-        sent: number(TCPI_BYTES_SENT)?.saturating_sub(number(TCPI_BYTES_RETRANS)?),
-        received: number(TCPI_BYTES_RECEIVED)?.saturating_sub(fin.into()),
-    })
+    let sent = number(TCPI_BYTES_SENT)?.saturating_sub(number(TCPI_BYTES_RETRANS)?);
+    Some(Bytes::without_fin(sent, number(TCPI_BYTES_RECEIVED)?, state))
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! The way in, asked for when every process and every connection is gone: what `trace` says of what `record` recorded.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
-use tempfile::TempDir;
-use tests::{Actor, Cgroup, Far, FarSocket, Netns, Tree, Watch, Wire, in_fresh_netns, netwatch, port};
+use tests::{Actor, Cgroup, Far, FarSocket, Netns, Store, Tree, Watch, Wire, in_fresh_netns, port};
 
 /// What everybody calls out to, on the far host.
 const OUT: u16 = 443;
@@ -12,15 +9,13 @@ const OUT: u16 = 443;
 /// A recorder, and what it records into.
 struct Recording {
     watch: Watch,
-    store: PathBuf,
-    _directory: TempDir,
+    store: Store,
 }
 
 impl Recording {
     fn begin() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = directory.path().join("netwatch.db");
-        Self { watch: Watch::recording(&store, &[]), store, _directory: directory }
+        let store = Store::new();
+        Self { watch: Watch::recording(&store.path(), &[]), store }
     }
 
     /// Waits for the call to `remote`:[`OUT`] to be over, ends the recorder, and asks.
@@ -34,9 +29,8 @@ impl Recording {
 }
 
 /// The only match.
-fn trace(store: &Path, selector: &str) -> Value {
-    let store = store.to_str().expect("a path in UTF-8");
-    let output = netwatch(&["trace", "--json", "--store", store, selector]);
+fn trace(store: &Store, selector: &str) -> Value {
+    let output = store.run("trace", &["--json", selector]);
     assert!(output.status.success(), "{output:?}");
     let found: Value = serde_json::from_slice(&output.stdout).expect("an object");
     assert_eq!(found["selector"], selector);
@@ -125,11 +119,9 @@ fn a_reverse_shell() {
         server.answer().expect("the shell ends");
         let server_pid = server.pid();
         server.kill();
-        let store = recording.store.clone();
-        let directory = recording.ask(&far.ip);
-        came_from(&directory, &far, attacker.port);
-        assert_eq!(pids(&directory).last(), Some(&u64::from(server_pid)));
-        let _ = store;
+        let found = recording.ask(&far.ip);
+        came_from(&found, &far, attacker.port);
+        assert_eq!(pids(&found).last(), Some(&u64::from(server_pid)));
     });
 }
 

@@ -1,0 +1,90 @@
+//! What the iterators write: sockets and their holders.
+
+use std::mem::offset_of;
+
+use netwatch_common::{Held, Listed, listed_flags};
+
+use super::{Bytes, DecodeError, sock};
+use crate::model::{Family, Proto, State};
+use crate::snapshot::{Bytes as Payload, Holder, SocketRow, is_connected};
+
+/// Rows of `proto` in namespace `netns`, IPv4 sockets first, and how many records made no sense.
+pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, usize) {
+    let mut rows = Vec::with_capacity(bytes.len() / size_of::<Listed>());
+    let records = bytes.chunks_exact(size_of::<Listed>());
+    let mut damaged = usize::from(!records.remainder().is_empty());
+    for record in records {
+        match row(Bytes(record), proto, netns) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                log::debug!("{error}");
+                damaged += 1;
+            }
+        }
+    }
+    rows.sort_by_key(is_on_ipv6);
+    (rows, damaged)
+}
+
+/// Descriptors, each with the inode of what it holds.
+pub(crate) fn held(bytes: &[u8]) -> impl Iterator<Item = (u64, Holder)> {
+    bytes.chunks_exact(size_of::<Held>()).filter_map(|record| {
+        let record = Bytes(record);
+        let pid = record.u32(offset_of!(Held, tgid)).ok()?;
+        let fd = record.u32(offset_of!(Held, fd)).ok()?;
+        Some((record.u64(offset_of!(Held, inode)).ok()?, Holder { pid, fd }))
+    })
+}
+
+/// The socket's own family, whatever it speaks.
+fn is_on_ipv6(row: &SocketRow) -> bool {
+    row.mapped || row.local.ip.is_ipv6()
+}
+
+fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeError> {
+    let socket = sock::socket(record, offset_of!(Listed, sock))?;
+    let flags = record.u8(offset_of!(Listed, flags))?;
+    let state = State::from_kernel(record.u8(offset_of!(Listed, state))?);
+    let connected = is_connected(state, socket.remote);
+    let counted = proto == Proto::Tcp && connected && !matches!(state, State::TimeWait | State::SynRecv);
+    let (sent, received) = (record.u64(offset_of!(Listed, sent))?, record.u64(offset_of!(Listed, received))?);
+    let row = SocketRow {
+        proto,
+        family: Family::of(socket.local.ip),
+        mapped: socket.mapped,
+        netns,
+        cookie: socket.cookie,
+        inode: socket.inode,
+        uid: record.u32(offset_of!(Listed, uid))?,
+        local: socket.local,
+        remote: connected.then_some(socket.remote),
+        state,
+        recv_q: record.u32(offset_of!(Listed, recv_queue))?,
+        send_q: record.u32(offset_of!(Listed, send_queue))?,
+        v6only: None,
+        subflow: flags & listed_flags::SUBFLOW != 0,
+        mptcp: false,
+        bytes: counted.then(|| Payload::without_fin(sent, received, state)),
+    };
+    // sock_diag tells it of IPv6 listeners, and of what is not connected.
+    let tells_v6only = is_on_ipv6(&row) && matches!(state, State::Listen | State::Close);
+    let v6only = flags & listed_flags::V6ONLY != 0;
+    Ok(SocketRow { v6only: tells_v6only.then_some(v6only), ..row })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_rows_or_damage(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let (rows, damaged) = rows(&bytes, Proto::Tcp, 1);
+            let whole = bytes.len() / size_of::<Listed>();
+            prop_assert!(rows.len() <= whole && rows.len() + damaged >= whole);
+            prop_assert_eq!(held(&bytes).count(), bytes.len() / size_of::<Held>());
+        }
+    }
+}
