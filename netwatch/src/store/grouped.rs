@@ -8,11 +8,12 @@ use super::StoreError;
 use super::batch::Batch;
 use super::chain::Table;
 use super::intern::Interner;
-use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
+use super::roles::Roles;
+use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::thread::Item;
 use crate::hash::Map;
 use crate::process::view::BootClock;
-use crate::process::{Actor, Found, signs};
+use crate::process::{Found, signs};
 use crate::tracker::{ConnectionEvent, EndId, Kind};
 
 /// Rows of connections that go into one batch.
@@ -159,16 +160,8 @@ impl RowWriter<'_> {
         ts: i64,
         batch: &mut Batch<'_>,
     ) -> Result<Roles<Option<i64>>, StoreError> {
-        let mut row = |actor: Option<&Actor>, found: Option<Found>| {
-            actor.map(|actor| self.interner.actor(actor, found, ts, batch)).transpose()
-        };
-        let end = &event.end;
-        Ok(Roles {
-            originator: row(end.originator.as_ref(), found.originator)?,
-            process: row(end.process.as_ref(), found.process)?,
-            listener: row(end.listener.as_ref().and_then(|party| party.process.as_ref()), found.listener)?,
-            peer: row(end.peer.as_ref().and_then(|party| party.process.as_ref()), found.peer)?,
-        })
+        let actors = Roles::of(&event.end).with(*found);
+        actors.try_map(|(actor, found)| self.interner.actor(actor, found, ts, batch))
     }
 
     fn insert(

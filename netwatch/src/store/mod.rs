@@ -13,6 +13,7 @@ mod open;
 mod read;
 mod rebuild;
 mod retain;
+mod roles;
 mod rows;
 mod search;
 mod sync;

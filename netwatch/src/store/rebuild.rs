@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::chain::Table;
-use super::rows::{COLUMNS, Cell, Cells, Roles, predicted};
+use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
 use crate::hash::Map;
 use crate::model::{ExeState, Image, ProcessKey};
@@ -96,14 +96,7 @@ impl RawRow {
             if let Some(odd) = odd.get(&place.to_string()) {
                 amend(&mut cells, odd).ok_or_else(|| damaged(format!("connection {}: odd", self.id)))?;
             }
-            let rows = cells.rows();
-            let actor = |row: Option<i64>| row.map(|row| processes.actor(row, db)).transpose();
-            let actors = Roles {
-                originator: actor(rows.originator)?,
-                process: actor(rows.process)?,
-                listener: actor(rows.listener)?,
-                peer: actor(rows.peer)?,
-            };
+            let actors = cells.rows().try_map(|row| processes.actor(row, db))?;
             let at = u64::try_from(i128::from(*ts) - boot).unwrap_or(0);
             let event = cells.event(self.end, at, *kind, actors);
             events.push(event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?);

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::roles::Roles;
 use super::words::{self, Word};
 use crate::model::{Endpoint, Family, Proto, State};
 use crate::origin::Verdict;
@@ -93,15 +94,6 @@ const REPAIRED: usize = 33;
 /// An event's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cells(pub(super) [Cell; COLUMNS.len()]);
-
-/// Rows of the processes of an end, by what they are to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Roles<T> {
-    pub(crate) originator: T,
-    pub(crate) process: T,
-    pub(crate) listener: T,
-    pub(crate) peer: T,
-}
 
 fn int(value: impl Into<i64>) -> Cell {
     Cell::Int(value.into())
@@ -374,31 +366,14 @@ pub(super) mod tests {
     }
 
     fn pids(event: &ConnectionEvent) -> Roles<Option<i64>> {
-        let pid = |actor: Option<&Actor>| actor.map(|actor| i64::from(actor.process.key.pid));
-        let of_party = |party: Option<&Party>| pid(party.and_then(|party| party.process.as_ref()));
-        Roles {
-            originator: pid(event.end.originator.as_ref()),
-            process: pid(event.end.process.as_ref()),
-            listener: of_party(event.end.listener.as_ref()),
-            peer: of_party(event.end.peer.as_ref()),
-        }
-    }
-
-    fn actors(rows: Roles<Option<i64>>) -> Roles<Option<Actor>> {
-        let actor = |row: Option<i64>| row.map(|row| some_actor(row as u32));
-        Roles {
-            originator: actor(rows.originator),
-            process: actor(rows.process),
-            listener: actor(rows.listener),
-            peer: actor(rows.peer),
-        }
+        Roles::of(&event.end).map(|actor| i64::from(actor.process.key.pid))
     }
 
     proptest! {
         #[test]
         fn an_event_comes_back_as_it_was(event in any_event()) {
             let cells = Cells::of(&event, pids(&event));
-            let back = cells.event(event.end.id, event.at, event.kind, actors(cells.rows()));
+            let back = cells.event(event.end.id, event.at, event.kind, cells.rows().map(|row| some_actor(row as u32)));
             prop_assert_eq!(back, Some(event));
         }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::rows::Roles;
+use super::roles::Roles;
 use super::rows::tests::any_event;
 use super::thread::{Item, look};
 use super::writer::{Settings, Writer};

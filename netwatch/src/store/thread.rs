@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::StoreError;
-use super::rows::Roles;
+use super::roles::Roles;
 use super::sync::Syncer;
 use super::writer::{Settings, Writer};
 use crate::loss::{Loss, LossReason};
 use crate::process::view::BootClock;
-use crate::process::{Actor, Found, Process, found::Looks};
+use crate::process::{Found, Process, found::Looks};
 use crate::tracker::{ConnectionEvent, End};
 
 /// Something to be written.
@@ -250,13 +250,7 @@ impl Drop for Recorder {
 
 /// What has become of the programs of an end's processes.
 pub(super) fn look(end: &End, looks: &Looks) -> Roles<Option<Found>> {
-    let of = |actor: Option<&Actor>| actor.map(|actor| looks.of(&actor.process));
-    Roles {
-        originator: of(end.originator.as_ref()),
-        process: of(end.process.as_ref()),
-        listener: of(end.listener.as_ref().and_then(|party| party.process.as_ref())),
-        peer: of(end.peer.as_ref().and_then(|party| party.process.as_ref())),
-    }
+    Roles::of(end).map(|actor| looks.of(&actor.process))
 }
 
 /// The thread: until the queue is closed and empty, or nothing can be written any more.
