@@ -5,8 +5,10 @@
 //! first, and does the same where the first was not called for this. It may still do it once more, where two threads
 //! share a slot (below): so this is for what may be told twice. A transition may not, see `state.rs`.
 //!
-//! Kprobes and the tracepoints of system calls are called with preemption off, hooks of the cgroup tree without that
-//! guard: they need no second.
+//! Hooks of the cgroup tree have no such guard. Kprobes and the tracepoints of system calls are called with preemption
+//! off, so that none stops another; but all of them are left out, and counted, on a CPU where a task was preempted
+//! within bpf(2) (`include/linux/bpf.h`, bpf_disable_instrumentation; `kernel/trace/bpf_trace.c`, trace_call_bpf). A
+//! second would be left out as well.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ pub struct Watch {
     source: Source,
     events: Vec<Value>,
     may_lose: bool,
-    _presence: Presence,
+    _presence: Arc<Presence>,
 }
 
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Watch {
         let presence = Presence::shared();
         let view = View::open();
         let events = vec![view.ready().clone()];
-        Self { source: Source::Shared(view), events, may_lose: false, _presence: presence }
+        Self { source: Source::Shared(view), events, may_lose: false, _presence: Arc::new(presence) }
     }
 
     /// The same while no other test has a log: waits until that is so.
@@ -132,13 +133,25 @@ impl Watch {
         Self::showing(&[], arguments, Presence::shared())
     }
 
-    fn showing(filter: &[&str], arguments: &[&str], presence: Presence) -> Self {
+    /// Several of those, one for each of `all`, while no other test has a log. Every one attaches four programs to
+    /// `tcp_v4_connect`, and a function takes 38 (`include/linux/bpf.h`, `BPF_MAX_TRAMP_LINKS`): with those of other
+    /// tests the last would fall back to kprobes, which miss what happens on a CPU where a task was preempted within
+    /// bpf(2) (`bpf_disable_instrumentation` there).
+    ///
+    /// # Panics
+    /// When one does not get ready.
+    pub fn everywhere_alone<'a>(all: impl IntoIterator<Item = Vec<&'a str>>) -> Vec<Self> {
+        let presence = Arc::new(Presence::alone());
+        all.into_iter().map(|arguments| Self::showing(&[], &arguments, presence.clone())).collect()
+    }
+
+    fn showing(filter: &[&str], arguments: &[&str], presence: impl Into<Arc<Presence>>) -> Self {
         let own = arguments.iter().any(|argument| filter.first() == Some(argument));
         let arguments = [arguments, if own { &[] } else { filter }].concat();
         Self::running(&[&["watch", "--json"], &arguments[..]].concat(), presence)
     }
 
-    fn running(arguments: &[&str], presence: Presence) -> Self {
+    fn running(arguments: &[&str], presence: impl Into<Arc<Presence>>) -> Self {
         let mut command = Command::new(binary());
         command.args(arguments).args(forced()).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -154,7 +167,7 @@ impl Watch {
         let may_lose = arguments.contains(&"--ring");
         let own = Own { running, lines, stderr, checks: Checks::default() };
         let source = Source::Own(Box::new(own));
-        let mut watch = Self { source, events: Vec::new(), may_lose, _presence: presence };
+        let mut watch = Self { source, events: Vec::new(), may_lose, _presence: presence.into() };
         if !watch.read(Instant::now() + READY) {
             watch.fail("ready");
         }

@@ -86,14 +86,11 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
         let mut cast = Cast::new();
         let cases = cases(&cast);
         let scene = [tests::netns(), cast.elsewhere.inum()];
-        let mut reference = Watch::everywhere(&["--no-seed"]);
-        let mut watches: Vec<_> = cases
-            .iter()
-            .map(|case| {
-                let arguments = case.arguments.iter().map(String::as_str);
-                Watch::everywhere(&arguments.chain(["--no-seed"]).collect::<Vec<_>>())
-            })
-            .collect();
+        let filtered = cases.iter().map(|case| case.arguments.iter().map(String::as_str).collect());
+        let all = std::iter::once(Vec::new()).chain(filtered);
+        let mut watches =
+            Watch::everywhere_alone(all.map(|arguments| [arguments, vec!["--no-seed"]].concat()));
+        let mut reference = watches.remove(0);
         cast.play();
         for (ending, times) in Cast::ENDS {
             reference.expect_times("the scene is over", times, |event| {
@@ -112,6 +109,7 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
         for (watch, case) in watches.into_iter().zip(&cases) {
             let log = watch.finish();
             assert_eq!(kind(&log.events[0]), "ready");
+            assert_eq!(log.events[0]["coverage"], reference.ready()["coverage"], "another rung");
             let shown = log.events.iter().filter(|event| of_scene(event, scene));
             assert_eq!(sorted(shown), expected(case), "{:?}", case.arguments);
             // Whatever else happens on the host.
