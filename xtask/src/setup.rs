@@ -9,11 +9,13 @@ mod linker;
 mod programs;
 mod toolchain;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
 use crate::exec::step;
+use crate::vm;
 use toolchain::Toolchain;
 
 /// What to do by hand where none of the ways is open.
@@ -33,7 +35,7 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     let toolchain = ensure(verbose)?;
     if args.test {
         programs::ensure(verbose)?;
-        if let Err(error) = programs::ensure_for_guests(verbose) {
+        if let Err(error) = vm::ensure(verbose) {
             step(&format!("other kernels cannot be tested: {error:#}"));
         }
     }
@@ -55,7 +57,12 @@ pub(crate) fn install(packages: &[&str], why: &str, verbose: bool) -> Result<()>
     apt::install(packages, why, verbose)
 }
 
-/// Installs what booting other kernels needs on top of that; an error where this machine cannot.
+/// Fetches packages of Debian's, with what they need and is missing here, into a folder; installs nothing.
+pub(crate) fn fetch(packages: &[&str], into: &Path, verbose: bool) -> Result<()> {
+    apt::fetch(packages, into, verbose)
+}
+
+/// Installs what booting other kernels needs on top of that, but for the emulator; an error where this machine cannot.
 pub(crate) fn ensure_for_guests(verbose: bool) -> Result<()> {
     programs::ensure_for_guests(verbose)
 }

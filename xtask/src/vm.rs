@@ -4,6 +4,7 @@
 //! kernel offers. Nothing of it is built for the guests: they get the host's programs with their libraries.
 
 mod cached;
+mod emulator;
 mod fetch;
 mod guest;
 mod kernels;
@@ -62,9 +63,15 @@ enum Format {
 /// A guest for each core: the emulator keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
 
+/// Installs what other kernels are booted with; an error where this machine cannot.
+pub(crate) fn ensure(verbose: bool) -> Result<()> {
+    setup::ensure_for_guests(verbose)?;
+    emulator::ensure(&fetch::cache()?, verbose)
+}
+
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     setup::ensure_for_tests(verbose)?;
-    if let Err(error) = setup::ensure_for_guests(verbose) {
+    if let Err(error) = ensure(verbose) {
         step(&format!("SKIPPED: no kernel is tested: {error:#}"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -78,7 +85,7 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
 
 /// A short form of the matrix as a part of a test run: the whole takes most of an hour. What did not run counts as skipped, a row each.
 pub(crate) fn add_to(summary: &mut Summary, verbose: bool) -> Result<()> {
-    if let Err(error) = setup::ensure_for_guests(verbose) {
+    if let Err(error) = ensure(verbose) {
         step(&format!("SKIPPED: no other kernel is tested: {error:#}"));
         summary.skipped();
         return Ok(());

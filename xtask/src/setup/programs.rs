@@ -15,9 +15,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
-/// For other kernels: apt and dpkg come with the Debian that this is done on.
-const FOR_GUESTS: &[(&str, &str)] =
-    &[("qemu-system-x86_64", "qemu-system-x86"), ("cpio", "cpio"), ("depmod", "kmod"), ("modprobe", "kmod")];
+/// For other kernels, beside the emulator: apt and dpkg come with the Debian that this is done on.
+const FOR_GUESTS: &[(&str, &str)] = &[("cpio", "cpio"), ("depmod", "kmod"), ("modprobe", "kmod")];
 
 /// Installs those that are missing. Without apt it only says so: the tests that need them say it again.
 pub(super) fn ensure(verbose: bool) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,8 @@ use anyhow::{Context as _, Result};
 use super::report::Report;
 use super::rungs::Rung;
 use super::table::Row;
-use crate::exec::{find, step};
-
-/// The emulator, as Debian calls the program.
-pub(super) const QEMU: &str = "qemu-system-x86_64";
+use super::{emulator, fetch};
+use crate::exec::step;
 
 /// A guest says hello within seconds, on a busy machine within a minute.
 const BOOT: Duration = Duration::from_secs(90);
@@ -106,9 +104,7 @@ struct Guest {
 impl Guest {
     fn start(image: &Path, initramfs: &Path) -> Result<Self> {
         let console = initramfs.with_extension("console");
-        // Ends with this process even where that is killed: an emulator never stops by itself.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(find(QEMU).unwrap_or_else(|| QEMU.into()));
+        let mut command = emulator::command(&fetch::cache()?).context("there is no emulator")?;
         command.args(MACHINE).arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-serial", "stdio", "-append", CONSOLE]);
         command.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
@@ -117,7 +113,7 @@ impl Guest {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {QEMU}"))?;
+            .context("cannot start the emulator")?;
         let output = child.stdout.take().context("a guest has no stdout")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || read(output, |line| sender.send((begun.elapsed(), line)).is_ok()));
