@@ -1,0 +1,3 @@
+//! `netwatch audit`: every listening port explained.
+
+pub mod packages;
