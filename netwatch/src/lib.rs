@@ -8,6 +8,7 @@
 //! `commands` composes; nobody else knows two neighbours at once. See ARCHITECTURE.md.
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod decode;

@@ -1,0 +1,4 @@
+//! `netwatch audit`: every listening port explained.
+
+pub mod packages;
+pub mod portmap;

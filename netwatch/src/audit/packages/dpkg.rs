@@ -1,0 +1,293 @@
+//! dpkg's database: `info/PACKAGE.list` or `info/PACKAGE:ARCH.list` has the files of each package, `diversions` those
+//! that lie under another name than their package lists, `status` what is installed. deb-old(5) and dpkg(1) name them,
+//! dpkg-divert(1) says what diversions do.
+
+use std::collections::{HashMap, HashSet};
+
+use super::folder::{Folder, Unread};
+use super::{Found, Owner, Wanted, text};
+use crate::escape;
+
+/// Bytes of one list. The longest of Debian are those of kernel sources and icons, below 10 MiB.
+const MOST_LIST: u64 = 32 << 20;
+
+/// Bytes of all lists: 10 KiB a package.
+const MOST_LISTS: usize = 256 << 20;
+
+/// Names in `info`: some five a package.
+const MOST_NAMES: usize = 1 << 17;
+
+/// Lists that are named because they could not be read; the others are counted.
+const MOST_NAMED: usize = 8;
+
+/// Bytes of `status` and `diversions`: 1 MiB a thousand packages.
+const MOST_STATUS: u64 = 128 << 20;
+
+/// Whether there is such a database; what it says of `wanted` goes to `found`.
+pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Found) -> bool {
+    let note = |what: &str, error: &Unread| format!("{what} of dpkg in {shown} cannot be read: {error}");
+    let dpkg = match root.folder("var/lib/dpkg") {
+        Ok(dpkg) => dpkg,
+        Err(error) if error.is_missing() => return false,
+        Err(error) => {
+            found.notes.push(note("the database", &error));
+            return true;
+        }
+    };
+    let info = dpkg.folder("info").and_then(|info| info.names(MOST_NAMES).map(|names| (info, names)));
+    let (info, (names, are_more)) = match info {
+        Ok(info) => info,
+        Err(error) if error.is_missing() => return false,
+        Err(error) => {
+            found.notes.push(note("the lists of files", &error));
+            return true;
+        }
+    };
+    if are_more {
+        found
+            .notes
+            .push(format!("dpkg in {shown} has more than {MOST_NAMES} files of packages: some are left out"));
+    }
+
+    let mut buffer = Vec::new();
+    let diversions = match dpkg.read("diversions", MOST_STATUS, &mut buffer) {
+        Ok(()) => Diversions::parse(&buffer),
+        Err(error) if error.is_missing() => Diversions::default(),
+        Err(error) => {
+            found.notes.push(note("the diversions", &error));
+            Diversions::default()
+        }
+    };
+
+    let Claims { claims, unread, are_more } = Claims::of(&info, &names, &diversions, wanted);
+    for (list, error) in unread.iter().take(MOST_NAMED) {
+        found.notes.push(note(&format!("the list {list}"), error));
+    }
+    if let Some(others @ 1..) = unread.len().checked_sub(MOST_NAMED) {
+        found.notes.push(format!("{others} more lists of dpkg in {shown} cannot be read"));
+    }
+    if are_more {
+        let most = MOST_LISTS >> 20;
+        found
+            .notes
+            .push(format!("the lists of dpkg in {shown} are longer than {most} MiB: some are left out"));
+    }
+    if claims.is_empty() {
+        return true;
+    }
+    let states = match dpkg.read("status", MOST_STATUS, &mut buffer) {
+        Ok(()) => Some(states(&buffer)),
+        Err(error) => {
+            found.notes.push(note("the status", &error));
+            None
+        }
+    };
+    for (path, package) in claims {
+        let version = match &states {
+            // Which version is there is not known then, but what is where is.
+            None => None,
+            Some(states) => match states.get(package.as_str()) {
+                Some(version) => version.clone(),
+                // Only its configuration is left of it, or it was never unpacked.
+                None => continue,
+            },
+        };
+        let owner = Owner { name: text(plain(&package).as_bytes()), version, manager: "dpkg" };
+        wanted.own(found, &path, &owner);
+    }
+    true
+}
+
+/// What the lists say.
+#[derive(Default)]
+struct Claims {
+    /// A path, and the package that says it is its, as the list is named.
+    claims: Vec<(String, String)>,
+    /// By the names of the lists.
+    unread: Vec<(String, Unread)>,
+    /// Whether lists were left out because there is too much of them.
+    are_more: bool,
+}
+
+impl Claims {
+    fn of(info: &Folder, names: &[String], diversions: &Diversions, wanted: &Wanted<'_>) -> Self {
+        let mut all = Self::default();
+        let last: HashSet<&str, foldhash::fast::RandomState> =
+            wanted.names().chain(diversions.names(wanted)).collect();
+        let mut left = MOST_LISTS;
+        let mut buffer = Vec::new();
+        for list in names {
+            let Some(package) = list.strip_suffix(".list") else { continue };
+            match info.read(list, MOST_LIST, &mut buffer) {
+                Ok(()) => {}
+                // Removed since the folder was read.
+                Err(error) if error.is_missing() => continue,
+                Err(error) => {
+                    all.unread.push((text(list.as_bytes()), error));
+                    continue;
+                }
+            }
+            let Some(rest) = left.checked_sub(buffer.len()) else {
+                all.are_more = true;
+                break;
+            };
+            left = rest;
+            for line in buffer.split(|b| *b == b'\n') {
+                let name = line.rsplit(|b| *b == b'/').next().unwrap_or_default();
+                // Most lines end here. One that is no UTF-8 is compared in its escaped form.
+                if str::from_utf8(name).is_ok_and(|name| !last.contains(name)) {
+                    continue;
+                }
+                let listed = escape::utf8(line);
+                if let Some(path) = diversions.actual(&listed, plain(package))
+                    && !wanted.asked(path).is_empty()
+                {
+                    all.claims.push((path.to_owned(), package.to_owned()));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The name alone of `name` or `name:arch`.
+fn plain(package: &str) -> &str {
+    package.split(':').next().unwrap_or_default()
+}
+
+/// Files that lie elsewhere than their package says, so that another can have the name.
+#[derive(Default)]
+struct Diversions(HashMap<String, Diversion>);
+
+struct Diversion {
+    /// Where the file of any other package went.
+    to: String,
+    /// The package that has the name now; none where an administrator diverted it.
+    by: Option<String>,
+}
+
+impl Diversions {
+    /// Three lines each: from, to, and the package or `:`. A rest of fewer is left out.
+    fn parse(file: &[u8]) -> Self {
+        let lines: Vec<&[u8]> = file.split(|b| *b == b'\n').collect();
+        let entry = |triple: &[&[u8]]| match triple {
+            [from, to, by] => {
+                let by = (*by != b":").then(|| escape::utf8(by));
+                Some((escape::utf8(from), Diversion { to: escape::utf8(to), by }))
+            }
+            _ => None,
+        };
+        Self(lines.chunks(3).filter_map(entry).collect())
+    }
+
+    /// Where a file lies that `package` lists as `listed`. The names are compared letter by letter, as dpkg does,
+    /// which knows nothing of a merged `/usr`.
+    fn actual<'a>(&'a self, listed: &'a str, package: &str) -> Option<&'a str> {
+        match self.0.get(listed) {
+            Some(diversion) if diversion.by.as_deref() != Some(package) => Some(&diversion.to),
+            _ => listed.starts_with('/').then_some(listed),
+        }
+    }
+
+    /// The last components by which lists have what was diverted to something wanted.
+    fn names<'a>(&'a self, wanted: &Wanted<'_>) -> impl Iterator<Item = &'a str> {
+        let diverted = self.0.iter().filter(|(_, diversion)| !wanted.asked(&diversion.to).is_empty());
+        diverted.filter_map(|(from, _)| from.rsplit('/').next())
+    }
+}
+
+/// The versions of what is installed, by `name` and by `name:arch`.
+fn states(file: &[u8]) -> HashMap<String, Option<String>> {
+    let mut states = HashMap::new();
+    let mut stanza = Stanza::default();
+    for line in file.split(|b| *b == b'\n') {
+        if line.is_empty() {
+            std::mem::take(&mut stanza).end(&mut states);
+        } else {
+            stanza.line(line);
+        }
+    }
+    stanza.end(&mut states);
+    states
+}
+
+/// What one package's part of `status` says, of the format in deb822(5).
+#[derive(Default)]
+struct Stanza<'a> {
+    package: &'a [u8],
+    arch: &'a [u8],
+    version: &'a [u8],
+    status: &'a [u8],
+}
+
+impl<'a> Stanza<'a> {
+    fn line(&mut self, line: &'a [u8]) {
+        let mut halves = line.splitn(2, |b| *b == b':');
+        let (Some(field), Some(value)) = (halves.next(), halves.next()) else { return };
+        let into = match field.to_ascii_lowercase().as_slice() {
+            b"package" => &mut self.package,
+            b"architecture" => &mut self.arch,
+            b"version" => &mut self.version,
+            b"status" => &mut self.status,
+            _ => return,
+        };
+        *into = value.trim_ascii();
+    }
+
+    fn end(self, states: &mut HashMap<String, Option<String>>) {
+        // `want flag state`, dpkg(1). In the other states there are no files, or nobody knows which.
+        let state = self.status.rsplit(|b| *b == b' ').next().unwrap_or_default();
+        let unpacked: [&[u8]; 5] =
+            [b"installed", b"unpacked", b"half-configured", b"triggers-awaited", b"triggers-pending"];
+        if self.package.is_empty() || !unpacked.contains(&state) {
+            return;
+        }
+        let version = (!self.version.is_empty()).then(|| text(self.version));
+        let name = escape::utf8(self.package);
+        states.insert(format!("{name}:{}", escape::utf8(self.arch)), version.clone());
+        states.insert(name, version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_unpacked_is_there() {
+        let file = b"Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2-3\n\
+            Description: x\n Package: no\n\nPackage: b\nStatus: deinstall ok config-files\nVersion: 1\n\n\n\
+            package: c\nSTATUS: install ok half-configured\n\nbad\n:\nPackage:\n\nPackage: d\nStatus: install reinstreq \
+            half-installed\n\nStatus: install ok installed\n\nPackage: e\nStatus: install ok unpacked\nVersion: 5";
+        let states = states(file);
+        assert_eq!(states.get("a"), Some(&Some("1:2-3".into())));
+        assert_eq!(states.get("a:amd64"), Some(&Some("1:2-3".into())));
+        assert_eq!(states.get("c"), Some(&None));
+        assert_eq!(states.get("e"), Some(&Some("5".into())));
+        for missing in ["no", "b", "d", ""] {
+            assert_eq!(states.get(missing), None, "{missing}");
+        }
+    }
+
+    #[test]
+    fn what_is_diverted_lies_elsewhere() {
+        let diversions = Diversions::parse(b"/bin/x\n/bin/x.real\nwrap\n/bin/y\n/bin/y.was\n:\n/bin/z\n");
+        assert_eq!(diversions.actual("/bin/x", "tool"), Some("/bin/x.real"));
+        assert_eq!(diversions.actual("/bin/x", "wrap"), Some("/bin/x"));
+        assert_eq!(diversions.actual("/bin/y", "tool"), Some("/bin/y.was"));
+        assert_eq!(diversions.actual("/bin/z", "tool"), Some("/bin/z"));
+        assert_eq!(diversions.actual("", "tool"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(file in prop::collection::vec(any::<u8>(), 0..400), text in "[a-zS:/ \n]{0,200}") {
+            for file in [file.as_slice(), text.as_bytes()] {
+                let _ = Diversions::parse(file);
+                let _ = states(file);
+            }
+        }
+    }
+}

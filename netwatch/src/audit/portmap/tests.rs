@@ -1,0 +1,222 @@
+//! Portmappers of every kind, on real sockets of the loopback interface.
+
+use std::net::TcpListener;
+use std::thread::{self, JoinHandle};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Longer than any exchange here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// For those that never answer.
+const SHORT: Duration = Duration::from_millis(300);
+
+const SSH: Mapping = Mapping { program: 100_003, version: 4, proto: Proto::Tcp, port: 2049 };
+
+/// A portmapper that takes one connection, reads the call, and does what it is told with its xid.
+fn portmapper(answer: impl FnOnce(TcpStream, u32) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut call = [0; 44];
+        stream.read_exact(&mut call).unwrap();
+        let word = |at: usize| u32::from_be_bytes(call[at..at + 4].try_into().unwrap());
+        let words: Vec<u32> = (0..44).step_by(4).map(word).collect();
+        assert_eq!(words[0], 1 << 31 | 40);
+        assert_eq!(words[2..], [0, 2, 100_000, 2, 4, 0, 0, 0, 0]);
+        answer(stream, words[1]);
+    });
+    (address, server)
+}
+
+fn bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// Up to where the list begins.
+fn accepted(xid: u32) -> Vec<u32> {
+    vec![xid, 1, 0, 0, 0, 0]
+}
+
+fn good(xid: u32) -> Vec<u8> {
+    bytes(&[accepted(xid), vec![1, 100_003, 4, 6, 2049, 0]].concat())
+}
+
+fn fragment(last: bool, content: &[u8]) -> Vec<u8> {
+    let mark = u32::from(last) << 31 | u32::try_from(content.len()).unwrap();
+    [&mark.to_be_bytes(), content].concat()
+}
+
+/// What is said of a portmapper that answers with these bytes and closes.
+fn told(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Result<Vec<Mapping>, String> {
+    let (address, server) = portmapper(move |mut stream, xid| {
+        // It may have heard enough before it heard all.
+        let _ = stream.write_all(&answer(xid));
+    });
+    let told = dump_from(address, LONG).map_err(|error| error.to_string());
+    server.join().unwrap();
+    told
+}
+
+/// The same of one message in one fragment.
+fn told_of(message: impl FnOnce(u32) -> Vec<u32> + Send + 'static) -> Result<Vec<Mapping>, String> {
+    told(|xid| fragment(true, &bytes(&message(xid))))
+}
+
+fn nonsense(why: &str) -> Result<Vec<Mapping>, String> {
+    Err(format!("the answer of the portmapper made no sense: {why}"))
+}
+
+fn refused(why: &str) -> Result<Vec<Mapping>, String> {
+    Err(format!("the portmapper refused to answer: {why}"))
+}
+
+#[test]
+fn a_good_answer() {
+    assert_eq!(told(|xid| fragment(true, &good(xid))), Ok(vec![SSH]));
+    assert_eq!(told_of(|xid| [accepted(xid), vec![0]].concat()), Ok(vec![]));
+    // A verifier of five bytes, and what lies beside the list does not matter.
+    let list = vec![1, 1, 1, 6, 65536, 1, 2, 1, 132, 80, 1, 3, 1, 17, 53, 0];
+    let dns = Mapping { program: 3, version: 1, proto: Proto::Udp, port: 53 };
+    assert_eq!(told_of(|xid| [vec![xid, 1, 0, 7, 5, 1, 2, 0], list].concat()), Ok(vec![dns]));
+}
+
+#[test]
+fn fragments_are_put_together() {
+    let each = |xid| {
+        let message = good(xid);
+        let mut sent: Vec<u8> = message.iter().flat_map(|byte| fragment(false, &[*byte])).collect();
+        sent.extend(fragment(true, &[]));
+        sent
+    };
+    assert_eq!(told(each), Ok(vec![SSH]));
+}
+
+#[test]
+fn an_end_is_put_to_the_endless() {
+    let too_many = "it lists more than 4096 ports";
+    assert_eq!(told_of(|xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(5000)].concat()), nonsense(too_many));
+    let most = |xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(4096), vec![0]].concat();
+    assert_eq!(told_of(most).map(|mappings| mappings.len()), Ok(4096));
+
+    let too_long = nonsense("it is longer than 1 MiB");
+    assert_eq!(told(|_| fragment(false, &[0; 1000]).repeat(1100)), too_long);
+    assert_eq!(told(|_| fragment(false, &[]).repeat(300_000)), too_long);
+    // 4 GiB, and 2 GiB as a last fragment.
+    assert_eq!(told(|_| vec![0xff; 8]), too_long);
+    assert_eq!(told(|_| vec![0x7f, 0xff, 0xff, 0xff]), too_long);
+}
+
+#[test]
+fn what_is_cut_off_is_told() {
+    let cut = nonsense("it ends before its end");
+    assert_eq!(told(|_| vec![]), cut);
+    assert_eq!(told(|_| vec![0x80, 0]), cut);
+    assert_eq!(told(|xid| fragment(true, &good(xid))[..40].to_vec()), cut);
+    assert_eq!(told(|xid| fragment(false, &good(xid))), cut);
+    let short = nonsense("it is too short");
+    assert_eq!(told_of(|_| vec![]), short);
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0]), short);
+    assert_eq!(told_of(|xid| [accepted(xid), vec![1, 1, 1, 6]].concat()), short);
+}
+
+#[test]
+fn what_makes_no_sense_is_told() {
+    assert_eq!(told(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("it is longer than 1 MiB"));
+    assert_eq!(
+        told_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]),
+        nonsense("it answers another call")
+    );
+    assert_eq!(told_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("it is no reply"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 2]), nonsense("it neither accepts nor refuses"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, u32::MAX]), nonsense("its verifier is too long"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 9]), nonsense("it neither succeeded nor failed"));
+    assert_eq!(told_of(|xid| [accepted(xid), vec![2]].concat()), nonsense("its list is none"));
+    assert_eq!(told_of(|xid| [accepted(xid), vec![0, 0]].concat()), nonsense("something is behind its end"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 5]), nonsense("it refuses for no known reason"));
+}
+
+#[test]
+fn who_refuses_is_told() {
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 0, 2, 2]), refused("it does not speak this version of RPC"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 1, 1]), refused("it wants to know who asks"));
+    let mismatch = "it does not speak version 2 of the portmapper";
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 2, 3, 4]), refused(mismatch));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 1]), refused("it has no portmapper program"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 5]), refused("it failed"));
+}
+
+#[test]
+fn the_time_is_for_the_whole_exchange() {
+    let silent = |error: Result<_, PortmapError>| matches!(error, Err(PortmapError::Silent(SHORT)));
+    // Accepts (the kernel does), and says nothing.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    assert!(silent(dump_from(listener.local_addr().unwrap(), SHORT)));
+
+    // A byte now and then, until the other end is gone.
+    let (address, server) = portmapper(|mut stream, _| {
+        stream.set_nodelay(true).unwrap();
+        let drip = fragment(false, &[0]);
+        while drip.iter().all(|byte| stream.write_all(&[*byte]).is_ok()) {
+            thread::yield_now();
+            if stream.peer_addr().is_err() {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    });
+    let began = Instant::now();
+    assert!(silent(dump_from(address, SHORT)));
+    assert!(began.elapsed() < LONG);
+    server.join().unwrap();
+
+    let text = PortmapError::Silent(Duration::from_secs(2)).to_string();
+    assert_eq!(text, "the portmapper did not answer within 2 s");
+    assert!(matches!(dump_from(address, Duration::ZERO), Err(PortmapError::Silent(_))));
+}
+
+#[test]
+fn nothing_listens() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    assert!(matches!(dump_from(address, LONG), Err(PortmapError::Nothing)));
+}
+
+#[test]
+fn datagrams_are_taken_where_there_is_no_stream() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let mut call = [0; 64];
+        let (length, from) = socket.recv_from(&mut call).unwrap();
+        assert_eq!(length, 40);
+        let xid = u32::from_be_bytes(call[..4].try_into().unwrap());
+        // One of another call, garbage, none at all, and then the answer.
+        for message in [good(xid.wrapping_add(1)), vec![7; 3], vec![], good(xid)] {
+            socket.send_to(&message, from).unwrap();
+        }
+    });
+    assert_eq!(dump_from(address, LONG).unwrap(), [SSH]);
+    server.join().unwrap();
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(message in prop::collection::vec(any::<u8>(), 0..200), xid: u32) {
+        let _ = reply::answers(&message, xid);
+        let _ = reply::mappings(&message, xid);
+    }
+
+    /// Words as they occur get further than noise does.
+    #[test]
+    fn any_words_give_an_answer(words in prop::collection::vec(0_u32..8, 0..60), begun: bool) {
+        let start = if begun { accepted(1) } else { vec![1, 1] };
+        if let Ok(mappings) = reply::mappings(&bytes(&[start, words].concat()), 1) {
+            prop_assert!(mappings.len() <= 12);
+        }
+    }
+}
