@@ -28,6 +28,12 @@ impl Listening {
         Self { netns: row.netns, proto: row.proto, local: row.local, v6only }
     }
 
+    /// Whether what comes to this address may come to the socket.
+    #[must_use]
+    pub fn takes(&self, ip: IpAddr) -> bool {
+        self.score(ip) > 0
+    }
+
     /// 0 for no match, else the more specific the greater: as `compute_score` in net/ipv4/inet_hashtables.c
     /// prefers a socket bound to an address, and one of the packet's own family.
     fn score(&self, ip: IpAddr) -> u8 {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use netwatch::cli::{self, Command};
-use netwatch::commands::{doctor, generate, is_closed_pipe, list, log, record, trace, verify, watch};
+use netwatch::commands::{audit, doctor, generate, is_closed_pipe, list, log, record, trace, verify, watch};
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
+        Command::Audit(options) => audit::run(*options, &mut io::stdout()),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
     };
     result.unwrap_or_else(|error| {

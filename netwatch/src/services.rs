@@ -11,6 +11,7 @@ use crate::model::Proto;
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     names: HashMap<(Proto, u16), String>,
+    notes: Vec<String>,
 }
 
 impl Services {
@@ -18,7 +19,18 @@ impl Services {
     #[must_use]
     pub fn host() -> &'static Self {
         static HOST: OnceLock<Services> = OnceLock::new();
-        HOST.get_or_init(|| Self::parse(&std::fs::read("/etc/services").unwrap_or_default()))
+        HOST.get_or_init(|| match std::fs::read("/etc/services") {
+            Ok(file) => Self::parse(&file),
+            Err(error) => {
+                Self { notes: vec![format!("/etc/services cannot be read: {error}")], ..Self::default() }
+            }
+        })
+    }
+
+    /// What is wrong with the file, a line each.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Of several names for a port the first holds, as for getservbyport(3). Lines as in services(5); one
@@ -26,13 +38,23 @@ impl Services {
     #[must_use]
     pub fn parse(file: &[u8]) -> Self {
         let mut names = HashMap::new();
-        for line in file.split(|b| *b == b'\n') {
+        let mut wrong = Vec::new();
+        for (number, line) in (1..).zip(file.split(|b| *b == b'\n')) {
             let text = line.split(|b| *b == b'#').next().unwrap_or_default();
-            if let Some((key, name)) = entry(&escape::utf8(text)) {
-                names.entry(key).or_insert(name);
+            match entry(&escape::utf8(text)) {
+                Entry::Name(key, name) => _ = names.entry(key).or_insert(name),
+                Entry::Nothing => {}
+                Entry::Wrong => wrong.push(number),
             }
         }
-        Self { names }
+        let notes = match wrong[..] {
+            [] => Vec::new(),
+            [line] => vec![format!("line {line} of /etc/services makes no sense")],
+            [line, ref others @ ..] => {
+                vec![format!("line {line} of /etc/services and {} others make no sense", others.len())]
+            }
+        };
+        Self { names, notes }
     }
 
     /// `None` where the file has no name for it.
@@ -42,16 +64,27 @@ impl Services {
     }
 }
 
-fn entry(line: &str) -> Option<((Proto, u16), String)> {
+/// What a line has.
+enum Entry {
+    Name((Proto, u16), String),
+    /// Or a port of another protocol.
+    Nothing,
+    Wrong,
+}
+
+fn entry(line: &str) -> Entry {
     let mut words = line.split_ascii_whitespace();
-    let name = words.next()?;
-    let (port, proto) = words.next()?.split_once('/')?;
+    let Some(name) = words.next() else { return Entry::Nothing };
+    let Some((port, proto)) = words.next().and_then(|word| word.split_once('/')) else { return Entry::Wrong };
     let proto = match proto {
         "tcp" => Proto::Tcp,
         "udp" => Proto::Udp,
-        _ => return None,
+        _ => return Entry::Nothing,
     };
-    Some(((proto, port.parse().ok()?), name.to_owned()))
+    match port.parse() {
+        Ok(port) => Entry::Name((proto, port), name.to_owned()),
+        Err(_) => Entry::Wrong,
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +105,7 @@ mod tests {
         assert_eq!(services.name(Proto::Tcp, 81), Some("\\xff\\xfe"));
         assert_eq!(services.name(Proto::Tcp, 82), Some("last"));
         assert_eq!(services.names.len(), 4);
+        assert_eq!(services.notes(), ["line 6 of /etc/services and 4 others make no sense"]);
     }
 
     proptest! {

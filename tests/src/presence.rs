@@ -20,7 +20,8 @@ pub struct Presence(());
 
 impl Presence {
     /// Beside others, once nobody is alone. Who waits to be alone is passed by: a test may have two logs.
-    pub(crate) fn shared() -> Self {
+    #[must_use]
+    pub fn shared() -> Self {
         enter(|room| match room {
             Room::Shared(others) => Some(Room::Shared(*others + 1)),
             Room::Alone => None,

@@ -1,5 +1,6 @@
 //! The command line: what clap reads becomes the options of each command, checked once and here.
 
+mod audit;
 mod config;
 mod doctor;
 mod filter;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::audit::AuditOptions;
 use crate::commands::doctor::DoctorOptions;
 use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
@@ -43,6 +45,8 @@ pub enum Command {
     Generate(GenerateOptions),
     /// The walk back.
     Trace(TraceOptions),
+    /// Every listening port explained.
+    Audit(Box<AuditOptions>),
     /// What this kernel offers.
     Doctor(DoctorOptions),
 }
@@ -65,6 +69,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Verify(verify) => Command::Verify(verify.options()),
         Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),
+        Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
     })
 }
@@ -108,6 +113,8 @@ enum Sub {
     Generate(generate::GenerateArgs),
     /// From a connection back to whoever caused it
     Trace(trace::TraceArgs),
+    /// Every listening port explained, and what cannot be named
+    Audit(Box<audit::AuditArgs>),
     /// What this kernel offers, what is therefore not seen, and a connection to prove it
     Doctor(doctor::DoctorArgs),
 }

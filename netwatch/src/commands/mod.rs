@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub mod audit;
 pub mod doctor;
 mod follow;
 pub mod generate;

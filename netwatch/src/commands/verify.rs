@@ -33,7 +33,7 @@ pub enum Anchor {
 }
 
 /// Something was found.
-const FOUND: u8 = 3;
+pub(super) const FOUND: u8 = 3;
 
 /// Checks, and prints what was found.
 ///

@@ -42,7 +42,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (chunks, received) = channel(CHUNKS);
         let (failed, failure) = oneshot::channel();
         let writer = std::thread::Builder::new().name("netwatch-write".into()).spawn(move || {
@@ -55,7 +55,7 @@ impl Sink {
     }
 
     /// Where the next line goes.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.waiting.len() >= CHUNK {
             self.flush();
         }
@@ -73,7 +73,7 @@ impl Sink {
     }
 
     /// Hands over what waits, if the writer is ready for it.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let Some(chunks) = &self.chunks else { return };
         if self.waiting.is_empty() {
             return;

@@ -75,7 +75,8 @@ pub fn is_shell(name: &str) -> bool {
 }
 
 /// Whether a process runs such a program, by its file's name or, where that is not known, by its own.
-fn runs_shell(process: &Process) -> bool {
+#[must_use]
+pub fn runs_shell(process: &Process) -> bool {
     match process.image.exe.as_deref() {
         Some(exe) => is_shell(exe.rsplit('/').next().unwrap_or(exe)),
         None => !process.kernel && is_shell(&process.comm),

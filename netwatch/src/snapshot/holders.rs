@@ -1,6 +1,6 @@
 //! Which processes have which socket open, by the links in `/proc/PID/fd`.
 
-use crate::hash::Map;
+use crate::hash::{Map, Set};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -27,6 +27,10 @@ pub struct Holders {
     by_inode: Map<u64, SmallVec<[Holder; 1]>>,
     /// Processes whose descriptors may not be read.
     pub denied: usize,
+    /// Which they are.
+    refused: Set<u32>,
+    /// Those whose descriptors were all read, where `/proc` was asked.
+    read: Set<u32>,
 }
 
 impl Holders {
@@ -47,6 +51,23 @@ impl Holders {
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
         self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// All of them, each with the inode of what it holds.
+    pub fn all(&self) -> impl Iterator<Item = (u64, Holder)> {
+        self.by_inode.iter().flat_map(|(inode, holders)| holders.iter().map(|holder| (*inode, *holder)))
+    }
+
+    /// Whether `/proc` showed all descriptors of a process.
+    #[must_use]
+    pub fn could_be_read(&self, pid: u32) -> bool {
+        self.read.contains(&pid)
+    }
+
+    /// Whether it refused to.
+    #[must_use]
+    pub fn was_refused(&self, pid: u32) -> bool {
+        self.refused.contains(&pid)
     }
 
     /// How many sockets are held.
@@ -83,17 +104,30 @@ pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
 }
 
 fn by_proc() -> Result<Holders, SnapshotError> {
-    let pids = processes::pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
+    let pids = processes::pids()?;
     let mut found = Vec::new();
-    let mut denied = 0;
+    let (mut whole, mut refused) = (Set::default(), Set::default());
     for pid in pids {
-        if let Err(error) = read(pid, &mut found)
-            && error.kind() == io::ErrorKind::PermissionDenied
-        {
-            denied += 1;
+        match read(pid, &mut found) {
+            Ok(()) => _ = whole.insert(pid),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => _ = refused.insert(pid),
+            // It ended meanwhile.
+            Err(_) => {}
         }
     }
-    Ok(Holders { denied, ..Holders::of_each(found) })
+    Ok(Holders { denied: refused.len(), refused, read: whole, ..Holders::of_each(found) })
+}
+
+/// Sockets that a process's threads have open, each with descriptors of its own perhaps.
+///
+/// # Errors
+/// Where they cannot be read: it ended, say.
+pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        descriptors(pid, task?.path().join("fd"), &mut found)?;
+    }
+    Ok(found.into_iter().map(|(inode, _)| inode).collect())
 }
 
 fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {

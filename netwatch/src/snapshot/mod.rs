@@ -12,6 +12,7 @@ use crate::model::{Endpoint, Family, Proto, State};
 
 pub mod holders;
 mod listed;
+mod net_files;
 mod netlink;
 pub mod netns;
 mod parse;
@@ -20,6 +21,7 @@ pub mod sockets;
 
 pub use holders::{Holder, Holders};
 pub use listed::{Lister, Listing};
+pub use net_files::{FileRow, NetFiles, RawKind, RawRow, net_files};
 pub use processes::ProcessRow;
 pub use sockets::{Mptcp, Sockets, sockets};
 

@@ -38,7 +38,7 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
     let proc = |source| SnapshotError::Proc { path: "/proc", source };
     let own = own().map_err(proc)?;
     let mut found = BTreeMap::new();
-    for pid in processes::pids().map_err(proc)? {
+    for pid in processes::pids()? {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
         // The link's text is the number: no need to open what it names.
         if let Ok(link) = std::fs::read_link(&path)

@@ -123,6 +123,19 @@ pub(crate) fn port_range(text: &str) -> Option<(u16, u16)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// Lines of `/proc/net/packet`: protocol, user and inode of each socket. Columns as `packet_seq_show` in
+/// net/packet/af_packet.c writes them: sk RefCnt Type Proto Iface R Rmem User Inode.
+pub(crate) fn packets(file: &[u8]) -> Vec<(u16, u32, u64)> {
+    let text = String::from_utf8_lossy(file);
+    let line = |line: &str| {
+        let mut columns = line.split_ascii_whitespace().skip(3);
+        let protocol = u16::from_str_radix(columns.next()?, 16).ok()?;
+        let user = columns.nth(3)?.parse().ok()?;
+        Some((protocol, user, columns.next()?.parse().ok()?))
+    };
+    text.lines().skip(1).filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,6 +198,15 @@ mod tests {
         assert_eq!(port_range("32768"), None);
     }
 
+    #[test]
+    fn packet_sockets_are_read() {
+        let file = b"sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n\
+            0000000000000000 3      3    0003   2     1 0      0      12345\n\
+            0000000000000000 3      10   88cc   0     1 0      101    77\nnonsense\n";
+        assert_eq!(packets(file), [(3, 0, 12345), (0x88cc, 101, 77)]);
+        assert_eq!(packets(b""), []);
+    }
+
     proptest! {
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -196,6 +218,7 @@ mod tests {
             net_link(&bytes);
             socket_link(&bytes);
             port_range(&String::from_utf8_lossy(&bytes));
+            packets(&bytes);
         }
 
         /// Near the real form, so that the deeper branches are reached.

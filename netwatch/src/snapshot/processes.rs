@@ -1,7 +1,6 @@
 //! Every process, as `/proc` shows it.
 
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -42,7 +41,7 @@ pub struct ProcessRow {
 /// # Errors
 /// Where `/proc` cannot be read.
 pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
-    let mut pids = pids().map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
+    let mut pids = pids()?;
     pids.sort_unstable();
     Ok(pids.into_iter().filter_map(one).collect())
 }
@@ -74,12 +73,15 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
 ///
 /// # Errors
 /// Where `/proc` cannot be read.
-pub(super) fn pids() -> io::Result<Vec<u32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    Ok(pids)
+pub fn pids() -> Result<Vec<u32>, SnapshotError> {
+    let list = || {
+        let mut pids = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+        Ok(pids)
+    };
+    list().map_err(|source| SnapshotError::Proc { path: "/proc", source })
 }
 
 /// The mark at the end of a link to a file whose name is gone: `d_path` in fs/d_path.c.

@@ -22,6 +22,7 @@ mod tests;
 mod thread;
 mod told;
 mod verify;
+mod visits;
 mod words;
 mod writer;
 
@@ -37,6 +38,7 @@ pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
 pub use told::{Line, Page, Told};
 pub use verify::{Broken, Checked, newest, verify};
+pub use visits::{Visited, Visits};
 pub use writer::Settings;
 
 /// Where it is unless something else is said.

@@ -133,7 +133,7 @@ fn hostile_bytes_in_text() {
 }
 
 /// A program that is in no file system.
-fn memfd() -> File {
+pub(super) fn memfd() -> File {
     let mut file = File::from(memfd_create(c"hidden", MFdFlags::MFD_CLOEXEC).unwrap());
     file.write_all(&std::fs::read(ACTOR).unwrap()).unwrap();
     // Open for writing, it cannot be run.

@@ -60,6 +60,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     };
 
     let Claims { claims, unread, are_more } = Claims::of(&info, &names, &diversions, wanted);
+    found.is_known |= unread.is_empty() && !are_more;
     for (list, error) in unread.iter().take(MOST_NAMED) {
         found.notes.push(note(&format!("the list {list}"), error));
     }

@@ -33,6 +33,8 @@ pub struct Owner {
 pub struct Found {
     /// By the path as it was asked for. A path that is not here belongs to no package, or to none that could be read.
     pub owners: HashMap<String, Owner>,
+    /// There is a database that could be read. Otherwise it is not known whether a path belongs to a package.
+    pub is_known: bool,
     /// What could not be read, and why: one line each, fit for a terminal.
     pub notes: Vec<String>,
 }

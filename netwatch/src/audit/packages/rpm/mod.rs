@@ -72,8 +72,9 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
         }
         let most = if shown == "/" { MOST_HOST } else { MOST_FOREIGN };
         match load(file, most).and_then(|mut db| look_up(&mut db, PATIENCE, wanted, found)) {
-            Ok(0) => {}
+            Ok(0) => found.is_known = true,
             Ok(damaged) => {
+                found.is_known = true;
                 let what = format!("{damaged} packages whose headers make no sense");
                 found.notes.push(format!("the database of rpm in {shown} has {what}"));
             }

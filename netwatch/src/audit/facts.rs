@@ -1,0 +1,241 @@
+//! What an audit knows of the host, for `judge`. Values only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::packages::Owner;
+use super::views::Disagreement;
+use crate::hash::Map;
+use crate::model::{Endpoint, ExeState, Proto};
+use crate::process::{Actor, Found, signs};
+use crate::snapshot::RawKind;
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The namespace that netwatch runs in.
+    pub own_netns: u32,
+    /// The ports that the kernel gives to clients, by namespace; both ends included.
+    pub port_ranges: Map<u32, (u16, u16)>,
+    /// Sockets that take connections, or datagrams from anybody.
+    pub servers: Vec<Arc<Server>>,
+    /// Raw and packet sockets.
+    pub raw: Vec<Raw>,
+    /// Network sockets on standard descriptors.
+    pub stdio: Vec<Stdio>,
+    /// Processes that have a network socket open.
+    pub programs: Vec<Arc<Program>>,
+    /// Connections whose originator is not known, by program.
+    pub unknown: Vec<Unknown>,
+    /// What one view shows and another does not.
+    pub disagreements: Vec<Disagreement>,
+    /// What could not be seen or asked, a line each.
+    pub notes: Vec<String>,
+}
+
+/// Who owns a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This package.
+    Package(Owner),
+    /// No package.
+    Nobody,
+    /// There is no database of packages that could be read.
+    Unknown,
+}
+
+/// What an interpreter runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// A file, and who owns it.
+    File(String, Ownership),
+    /// Text from its command line or its stdin, or whatever somebody types.
+    Text,
+    /// A module that it finds by name.
+    Module(String),
+}
+
+/// A process, with what was found out about its program.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The process.
+    pub actor: Actor,
+    /// What became of its executable.
+    pub found: Found,
+    /// Who owns that.
+    pub owned: Ownership,
+    /// What it interprets, where it is a shell or an interpreter.
+    pub script: Option<Script>,
+    /// Name of its user.
+    pub user: Option<Arc<str>>,
+    /// Its unit, if that is a service or socket that is installed and no transient one.
+    pub unit: Option<String>,
+    /// Its container.
+    pub container: Option<String>,
+}
+
+impl Program {
+    /// Path of the executable; `?` where not known.
+    #[must_use]
+    pub fn exe(&self) -> &str {
+        self.actor.process.image.exe.as_deref().unwrap_or("?")
+    }
+
+    /// Name of the executable's file; of the process where that is not known.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self.actor.process.image.exe.as_deref() {
+            Some(exe) => exe.rsplit('/').next().unwrap_or(exe),
+            None => &self.actor.process.comm,
+        }
+    }
+
+    /// Whether it does what it reads.
+    #[must_use]
+    pub fn is_shell(&self) -> bool {
+        signs::runs_shell(&self.actor.process)
+    }
+
+    /// The package that is answerable for what it does: of an interpreter, that of the script. `None` where what runs is
+    /// not the package's file any more.
+    #[must_use]
+    pub fn package(&self) -> Option<&Owner> {
+        let is_there = matches!(self.found.exe_state, ExeState::Ok | ExeState::Replaced);
+        match (self.answers(), is_there) {
+            (Ownership::Package(owner), true) => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// Who owns what it does.
+    #[must_use]
+    pub fn answers(&self) -> &Ownership {
+        match (&self.owned, &self.script) {
+            (owned, None) => owned,
+            (_, Some(Script::File(_, owned))) => owned,
+            // A module of the interpreter's may do anything that its arguments say.
+            (_, Some(Script::Text | Script::Module(_))) => &Ownership::Nobody,
+        }
+    }
+}
+
+/// A socket that takes connections, or datagrams from anybody.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Transport.
+    pub proto: Proto,
+    /// Bound address.
+    pub local: Endpoint,
+    /// An IPv6 wildcard takes no IPv4.
+    pub v6only: bool,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Of the socket's file; 0 where there is none.
+    pub inode: u64,
+    /// Who made the socket.
+    pub uid: u32,
+    /// Who has it open, the oldest first. Nobody: the kernel's own, or who it is could not be seen.
+    pub holders: Vec<Arc<Program>>,
+    /// Of the port, in `/etc/services`.
+    pub service: Option<String>,
+    /// RPC programs that the portmapper has there: number, and name where it has one.
+    pub rpc: Vec<(u32, Option<String>)>,
+    /// The port is one of those that the kernel gives to clients.
+    pub is_ephemeral: bool,
+    /// What was recorded of it.
+    pub history: Option<History>,
+}
+
+/// How far a socket can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// From this host only.
+    Loopback,
+    /// By one address.
+    Address,
+    /// By all.
+    All,
+}
+
+impl Server {
+    /// How far it can be reached, by its address alone.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        match self.local.ip {
+            ip if ip.is_unspecified() => Reach::All,
+            ip if ip.is_loopback() => Reach::Loopback,
+            _ => Reach::Address,
+        }
+    }
+
+    /// The oldest holder: the opener, or the nearest to it that still lives.
+    #[must_use]
+    pub fn program(&self) -> Option<&Arc<Program>> {
+        self.holders.first()
+    }
+}
+
+/// What the store has of a listener.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// When it began to listen; `None`: before recording did.
+    pub since: Option<Timestamp>,
+    /// Who called listen(), as it was then.
+    pub by: Option<Actor>,
+    /// Connections that came to its port since then, as far as they were counted.
+    pub connections: u64,
+    /// There were more than were counted.
+    pub more: bool,
+    /// From where, the most first.
+    pub from: Vec<(IpAddr, u64)>,
+    /// All of them came from this host.
+    pub only_local: bool,
+}
+
+/// A raw or packet socket.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Which kind.
+    pub kind: RawKind,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Who has it open, the oldest first.
+    pub holders: Vec<Arc<Program>>,
+}
+
+/// A process with a network socket for stdin, stdout or stderr.
+#[derive(Clone, Debug)]
+pub struct Stdio {
+    /// Which.
+    pub program: Arc<Program>,
+    /// Which of 0, 1, 2.
+    pub fds: Vec<u32>,
+    /// The socket, in words.
+    pub what: String,
+    /// Its transport, where it has one.
+    pub proto: Option<Proto>,
+    /// Its own address.
+    pub local: Option<Endpoint>,
+    /// Network namespace inode number.
+    pub netns: Option<u32>,
+}
+
+/// Connections of one program whose originator is not known.
+#[derive(Clone, Debug)]
+pub struct Unknown {
+    /// Whose; `None`: nobody holds them.
+    pub program: Option<Arc<Program>>,
+    /// How many.
+    pub count: usize,
+    /// One of them.
+    pub proto: Proto,
+    /// Its own address.
+    pub local: Endpoint,
+    /// The other end's.
+    pub remote: Endpoint,
+    /// Network namespace inode number.
+    pub netns: u32,
+}

@@ -1,0 +1,122 @@
+//! Which programs offer a service. Names of services as `/etc/services` has them, of programs as their files are
+//! called in Debian and Fedora.
+
+/// Services, with their programs. One of a service that is not here is neither right nor wrong.
+const SERVICES: &[(&[&str], &[&str])] = &[
+    (&["ssh"], &["sshd", "sshd-session", "dropbear", "tinysshd"]),
+    (&["telnet"], &["telnetd", "in.telnetd"]),
+    (&["ftp", "ftps"], &["vsftpd", "proftpd", "pure-ftpd", "ftpd", "in.ftpd"]),
+    (
+        &["smtp", "submission", "submissions", "urd"],
+        &["master", "exim4", "exim", "sendmail", "sendmail-mta", "smtpd", "opensmtpd", "msmtpd"],
+    ),
+    (&["lmtp"], &["master", "dovecot", "lmtpd"]),
+    (
+        &["domain", "domain-s"],
+        &[
+            "named",
+            "unbound",
+            "dnsmasq",
+            "systemd-resolved",
+            "pdns_server",
+            "pdns_recursor",
+            "knotd",
+            "kresd",
+            "nsd",
+            "coredns",
+        ],
+    ),
+    (&["bootps"], &["dhcpd", "dnsmasq", "kea-dhcp4", "systemd-networkd"]),
+    (&["bootpc"], &["dhclient", "dhcpcd", "systemd-networkd", "NetworkManager", "udhcpc", "busybox"]),
+    (&["tftp"], &["in.tftpd", "atftpd", "dnsmasq"]),
+    (
+        &["http", "https", "http-alt", "webcache", "ipp"],
+        &[
+            "nginx", "apache2", "httpd", "lighttpd", "caddy", "h2o", "thttpd", "webfsd", "squid", "varnishd",
+            "cupsd", "java",
+        ],
+    ),
+    (&["kerberos", "kerberos-adm", "kpasswd"], &["krb5kdc", "kadmind", "kdc", "samba"]),
+    (
+        &["pop3", "pop3s", "imap2", "imaps", "sieve"],
+        &["dovecot", "cyrmaster", "imapd", "courierd", "courierlogger"],
+    ),
+    (&["sunrpc"], &["rpcbind", "portmap"]),
+    (&["ntp"], &["ntpd", "chronyd", "openntpd", "systemd-timesyncd"]),
+    (&["snmp", "snmp-trap"], &["snmpd", "snmptrapd"]),
+    (&["ldap", "ldaps"], &["slapd", "ns-slapd", "samba"]),
+    (&["microsoft-ds", "netbios-ssn", "netbios-ns", "netbios-dgm"], &["smbd", "nmbd", "samba"]),
+    (&["syslog", "syslog-tls"], &["rsyslogd", "syslog-ng"]),
+    (&["rsync"], &["rsync"]),
+    (&["nfs"], &["rpc.nfsd", "ganesha.nfsd"]),
+    (&["ms-sql-s"], &["sqlservr"]),
+    (&["mysql"], &["mysqld", "mariadbd", "mysqlrouter", "proxysql"]),
+    (&["postgresql"], &["postgres", "pgbouncer", "pgpool", "odyssey"]),
+    (&["redis"], &["redis-server", "redis-check-rdb", "redis-sentinel", "valkey-server", "keydb-server"]),
+    (&["amqp", "amqps"], &["beam.smp", "qpidd"]),
+    (&["epmd"], &["epmd"]),
+    (&["mdns"], &["avahi-daemon", "systemd-resolved", "mdnsd"]),
+    (
+        &["x11", "x11-1", "x11-2", "x11-3"],
+        &["Xorg", "X", "Xvnc", "Xtigervnc", "Xwayland", "Xvfb", "Xnest", "Xephyr"],
+    ),
+    (&["munin"], &["munin-node"]),
+    (&["git"], &["git-daemon", "git"]),
+    (&["svn"], &["svnserve"]),
+    (&["openvpn"], &["openvpn"]),
+    (&["isakmp", "ipsec-nat-t"], &["charon", "charon-systemd", "pluto"]),
+    (&["nut"], &["upsd"]),
+    (&["zabbix-agent"], &["zabbix_agentd", "zabbix_agent2"]),
+    (&["zabbix-trapper"], &["zabbix_server", "zabbix_proxy"]),
+];
+
+/// Programs that listen for others, and hand on what comes.
+const FRONTS: &[&str] = &[
+    "systemd",
+    "inetd",
+    "xinetd",
+    "openbsd-inetd",
+    "systemd-socket-proxyd",
+    "docker-proxy",
+    "rootlessport",
+    "haproxy",
+    "envoy",
+    "traefik",
+    "stunnel4",
+    "stunnel",
+    "conmon",
+    "slirp4netns",
+    "pasta",
+];
+
+/// Whether a program offers a service; `None` where nothing is known of the service.
+pub(super) fn offers(service: &str, program: &str) -> Option<bool> {
+    let (_, programs) = SERVICES.iter().find(|(services, _)| services.contains(&service))?;
+    let is = |name: &&str| program.strip_prefix(*name).is_some_and(is_version);
+    Some(programs.iter().chain(FRONTS).any(is))
+}
+
+/// Nothing, or `-15`, `8.2`.
+fn is_version(rest: &str) -> bool {
+    rest.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_and_their_programs() {
+        for (service, program, expected) in [
+            ("ssh", "sshd", Some(true)),
+            ("ssh", "nc.openbsd", Some(false)),
+            ("ssh", "sshd.evil", Some(false)),
+            ("postgresql", "postgres", Some(true)),
+            ("http", "nginx", Some(true)),
+            ("ssh", "systemd", Some(true)),
+            ("no-such-service", "sshd", None),
+        ] {
+            assert_eq!(offers(service, program), expected, "{service} {program}");
+        }
+    }
+}

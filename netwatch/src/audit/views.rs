@@ -1,0 +1,211 @@
+//! Views of the host that must not differ: what one shows and another hides is what a rootkit leaves.
+//!
+//! No two looks are of one moment, so a difference counts only where it stands in a second look at the same thing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::facts::Program;
+use crate::model::{Endpoint, Proto};
+
+/// Who shows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum View {
+    /// The files in `/proc/net`.
+    NetFiles,
+    /// sock_diag, over netlink.
+    SockDiag,
+    /// The kernel's iterators.
+    Iterators,
+    /// The folders of processes in `/proc`.
+    Processes,
+    /// What was told of since netwatch began to watch.
+    Live,
+}
+
+impl View {
+    /// Those of sockets that every audit has.
+    pub const OF_SOCKETS: [Self; 3] = [Self::NetFiles, Self::SockDiag, Self::Iterators];
+
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetFiles => "/proc/net",
+            Self::SockDiag => "sock_diag",
+            Self::Iterators => "the kernel's iterators",
+            Self::Processes => "/proc",
+            Self::Live => "the live table",
+        }
+    }
+}
+
+/// Something that a view shows, and by which it is known again in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// A socket with a file.
+    Socket {
+        /// Network namespace inode number.
+        netns: u32,
+        /// Transport.
+        proto: Proto,
+        /// Of its file.
+        inode: u64,
+        /// Bound address.
+        local: (std::net::IpAddr, u16),
+    },
+    /// A process that has a network socket open.
+    Process {
+        /// Thread group.
+        pid: u32,
+    },
+    /// That a process has a socket open.
+    Descriptor {
+        /// Thread group.
+        pid: u32,
+        /// Of the socket's file.
+        inode: u64,
+    },
+}
+
+impl What {
+    /// A socket's transport.
+    #[must_use]
+    pub const fn proto(&self) -> Option<Proto> {
+        match self {
+            Self::Socket { proto, .. } => Some(*proto),
+            Self::Process { .. } | Self::Descriptor { .. } => None,
+        }
+    }
+
+    /// A socket's address.
+    #[must_use]
+    pub const fn local(&self) -> Option<Endpoint> {
+        match self {
+            Self::Socket { local: (ip, port), .. } => Some(Endpoint { ip: *ip, port: *port }),
+            Self::Process { .. } | Self::Descriptor { .. } => None,
+        }
+    }
+
+    /// A socket's network namespace.
+    #[must_use]
+    pub const fn netns(&self) -> Option<u32> {
+        match self {
+            Self::Socket { netns, .. } => Some(*netns),
+            Self::Process { .. } | Self::Descriptor { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket { proto, inode, local: (ip, port), .. } => {
+                write!(f, "{} socket {} (inode {inode})", proto.name(), Endpoint { ip: *ip, port: *port })
+            }
+            Self::Process { pid } => write!(f, "process {pid}"),
+            Self::Descriptor { pid, inode } => write!(f, "process {pid}'s descriptor of socket {inode}"),
+        }
+    }
+}
+
+/// Something that a view shows and another does not.
+#[derive(Clone, Debug)]
+pub struct Disagreement {
+    /// What.
+    pub what: What,
+    /// By whom it is shown.
+    pub shown_by: Vec<View>,
+    /// And by whom not.
+    pub hidden_by: Vec<View>,
+    /// Whose it is, where anybody shows that.
+    pub program: Option<Arc<Program>>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |views: &[View]| views.iter().map(|view| view.name()).collect::<Vec<_>>().join(" and ");
+        write!(f, "{} is shown by {}, not by {}", self.what, names(&self.shown_by), names(&self.hidden_by))
+    }
+}
+
+/// What each of several views shows.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    by: BTreeMap<View, std::collections::HashSet<What>>,
+}
+
+impl Shown {
+    /// A view that was had as a whole, with what it shows.
+    pub fn add(&mut self, view: View, what: impl IntoIterator<Item = What>) {
+        self.by.entry(view).or_default().extend(what);
+    }
+
+    /// What some of them show and others do not.
+    #[must_use]
+    pub fn differences(&self) -> BTreeMap<What, (Vec<View>, Vec<View>)> {
+        let mut found = BTreeMap::new();
+        for what in self.by.values().flatten() {
+            if found.contains_key(what) {
+                continue;
+            }
+            let (shown, hidden): (Vec<View>, Vec<View>) =
+                self.by.keys().partition(|view| self.by.get(view).is_some_and(|all| all.contains(what)));
+            if !hidden.is_empty() {
+                found.insert(*what, (shown, hidden));
+            }
+        }
+        found
+    }
+
+    /// The differences that stand in `later` as well, each by the same views.
+    #[must_use]
+    pub fn standing(&self, later: &Self) -> Vec<Disagreement> {
+        let later = later.differences();
+        let stands = |(what, (shown_by, hidden_by)): (What, (Vec<View>, Vec<View>))| {
+            let (shown_then, hidden_then) = later.get(&what)?;
+            let same = *shown_then == shown_by && *hidden_then == hidden_by;
+            same.then_some(Disagreement { what, shown_by, hidden_by, program: None })
+        };
+        self.differences().into_iter().filter_map(stands).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HIDDEN: What = What::Process { pid: 7 };
+    const SEEN: What = What::Process { pid: 8 };
+
+    fn shown(by_iterators: &[What], by_proc: &[What]) -> Shown {
+        let mut shown = Shown::default();
+        shown.add(View::Iterators, by_iterators.iter().copied());
+        shown.add(View::Processes, by_proc.iter().copied());
+        shown
+    }
+
+    #[test]
+    fn what_stands_in_two_looks_is_told() {
+        let look = shown(&[HIDDEN, SEEN], &[SEEN]);
+        let standing = look.standing(&look);
+        assert_eq!(standing.len(), 1);
+        assert_eq!(standing[0].to_string(), "process 7 is shown by the kernel's iterators, not by /proc");
+    }
+
+    #[test]
+    fn what_differs_once_is_not() {
+        let (lie, truth) = (shown(&[HIDDEN], &[]), shown(&[HIDDEN], &[HIDDEN]));
+        assert!(lie.standing(&truth).is_empty() && truth.standing(&lie).is_empty());
+        // Hidden by the one now, by the other later: two accidents.
+        assert!(lie.standing(&shown(&[], &[HIDDEN])).is_empty());
+    }
+
+    #[test]
+    fn a_view_that_was_not_had_hides_nothing() {
+        let mut alone = Shown::default();
+        alone.add(View::SockDiag, [HIDDEN]);
+        assert!(alone.differences().is_empty());
+    }
+}

@@ -1,0 +1,79 @@
+//! `netwatch audit`
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+
+use super::kernel::KernelArgs;
+use super::values::{FormatArgs, duration, namespaces};
+use crate::audit::Severity;
+use crate::audit::baseline::Baseline;
+use crate::commands::audit::{AuditOptions, Hidden, Watch};
+use crate::commands::list::Namespaces;
+
+#[derive(Args)]
+pub(super) struct AuditArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// The store; without one that is named, the usual one where it is there
+    #[arg(long, value_name = "PATH")]
+    store: Option<PathBuf>,
+    /// Ports and findings that are as they should be; what is new or changed is named
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write what is there now as a baseline, to be read and corrected
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    write_baseline: Option<PathBuf>,
+    /// Exit with 3 where a finding is at least as bad: info, low, medium, high or critical
+    #[arg(long, value_name = "SEVERITY", value_parser = severity, default_value = "medium")]
+    fail_on: Severity,
+    /// The network namespaces to audit: an inode number, `self` or `all`
+    #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "all")]
+    netns: Namespaces,
+    /// Go on: say so the moment that something unexplained listens
+    #[arg(long)]
+    watch: bool,
+    /// With --watch: stop after this time
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "watch")]
+    duration: Option<Duration>,
+    /// With --watch: look at the whole host again this often
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    every: Duration,
+    /// What a view is to hide, so that a test sees it noticed
+    #[arg(long, hide = true, value_parser = Hidden::parse)]
+    hide: Vec<Hidden>,
+    #[command(flatten)]
+    kernel: KernelArgs,
+}
+
+fn severity(text: &str) -> Result<Severity, &'static str> {
+    Severity::ALL.into_iter().find(|known| known.name() == text).ok_or("info, low, medium, high or critical")
+}
+
+impl AuditArgs {
+    pub(super) fn options(self) -> Result<AuditOptions> {
+        Ok(AuditOptions {
+            json: self.format.is_json(),
+            colour: self.format.colour(),
+            store: self.store,
+            baseline: self.baseline.as_deref().map(read).transpose()?,
+            write_baseline: self.write_baseline,
+            fail_on: self.fail_on,
+            namespaces: self.netns,
+            hidden: self.hide,
+            watch: self.watch.then(|| Watch {
+                kernel: self.kernel.options(false),
+                duration: self.duration,
+                every: self.every,
+            }),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Baseline> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the baseline {}", path.display()))?;
+    Baseline::read(&text).map_err(|what| anyhow!("{}:{what}", path.display()))
+}

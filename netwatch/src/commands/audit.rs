@@ -1,0 +1,160 @@
+//! `netwatch audit`: every listening port explained, and what cannot be named.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::{Timestamp, ZonedDateTime};
+
+use super::list::Namespaces;
+use super::verify::FOUND;
+use crate::audit::baseline::{self, Baseline};
+use crate::audit::{Finding, Port, Report, Severity, judge};
+use crate::kernel::Options;
+use crate::snapshot::netns;
+use gather::{Gatherer, Scope};
+use json::Json;
+use text::Text;
+
+mod gather;
+mod json;
+mod looks;
+mod past;
+mod programs;
+mod text;
+mod watch;
+
+pub use looks::Hidden;
+
+/// What to audit, and how to print it.
+#[derive(Debug)]
+pub struct AuditOptions {
+    /// Where the record is.
+    pub store: Option<PathBuf>,
+    /// What is known to be as it should be.
+    pub baseline: Option<Baseline>,
+    /// What is there now is written here as a baseline.
+    pub write_baseline: Option<PathBuf>,
+    /// Findings as bad as this make the exit status 3.
+    pub fail_on: Severity,
+    /// Whose sockets.
+    pub namespaces: Namespaces,
+    /// One object a line in place of text.
+    pub json: bool,
+    /// With colours.
+    pub colour: bool,
+    /// What views are made to hide.
+    pub hidden: Vec<Hidden>,
+    /// Goes on, on the event stream.
+    pub watch: Option<Watch>,
+}
+
+/// How to go on.
+#[derive(Debug)]
+pub struct Watch {
+    /// For the kernel side.
+    pub kernel: Options,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// The whole host is looked at again this often.
+    pub every: Duration,
+}
+
+/// Audits once, or on and on.
+///
+/// # Errors
+/// Where the host cannot be looked at, the store or the baseline cannot be read, or `out` fails.
+pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    let known = options.baseline.take();
+    let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
+    let only = match options.namespaces {
+        Namespaces::All => None,
+        Namespaces::Own => Some(own),
+        Namespaces::Inum(inum) => Some(inum),
+    };
+    let scope =
+        Scope { netns: only, hidden: std::mem::take(&mut options.hidden), store: options.store.clone() };
+    let gatherer = Gatherer::new(scope)?;
+    let writer = Writer::new(&options, own)?;
+    if let Some(watch) = options.watch.take() {
+        return watch::run(watch, gatherer, known, writer, only, options.fail_on);
+    }
+    let mut gatherer = gatherer;
+    let report = judge(&gatherer.facts()?, known.as_ref());
+    if let Some(path) = &options.write_baseline {
+        write_baseline(path, &report)?;
+    }
+    let mut out = BufWriter::new(out);
+    let mut writer = writer;
+    writer.report(&report, &mut out)?;
+    out.flush()?;
+    Ok(if report.is_bad(options.fail_on) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+/// Whole or not at all: a baseline that somebody reviewed is not to be lost to a full disk.
+fn write_baseline(path: &Path, report: &Report) -> Result<()> {
+    let host = rustix::system::uname();
+    let now = ZonedDateTime::now().strftime("%F %T %:z").to_string();
+    let text = baseline::write(report, &host.nodename().to_string_lossy(), &now);
+    let whole = || {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let beside = path.with_file_name(name);
+        let written = std::fs::write(&beside, &text).and_then(|()| std::fs::rename(&beside, path));
+        if written.is_err() {
+            // What is left of it; the failure is told.
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
+    };
+    whole().with_context(|| format!("cannot write the baseline {}", path.display()))
+}
+
+/// Text or JSON.
+enum Writer {
+    Text(Text),
+    Json(Json),
+}
+
+impl Writer {
+    fn new(options: &AuditOptions, own_netns: u32) -> Result<Self> {
+        Ok(if options.json {
+            Self::Json(Json::new()?)
+        } else {
+            Self::Text(Text { colour: options.colour, own_netns })
+        })
+    }
+
+    fn report(&mut self, report: &Report, out: &mut dyn Write) -> Result<()> {
+        match self {
+            Self::Text(text) => text.report(report, out)?,
+            Self::Json(json) => json.report(report, out)?,
+        }
+        Ok(())
+    }
+
+    /// What came up at `time`, as the next two.
+    fn port(&mut self, port: &Port, time: Timestamp, out: &mut dyn Write) -> Result<()> {
+        match self {
+            Self::Text(text) => {
+                text.time(time, out)?;
+                text.port(port, out)?;
+            }
+            Self::Json(json) => json.port(port, Some(time), out)?,
+        }
+        Ok(())
+    }
+
+    fn finding(&mut self, finding: &Finding, time: Timestamp, out: &mut dyn Write) -> Result<()> {
+        match self {
+            Self::Text(text) => {
+                text.time(time, out)?;
+                text.finding(finding, out)?;
+            }
+            Self::Json(json) => json.finding(finding, Some(time), out)?,
+        }
+        Ok(())
+    }
+}

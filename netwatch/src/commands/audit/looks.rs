@@ -1,0 +1,264 @@
+//! The views of the host that an audit compares, each as it is; and what a test makes one of them hide.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::audit::views::{Disagreement, Shown, View, What};
+use crate::hash::Map;
+use crate::model::Proto;
+use crate::snapshot::{
+    FileRow, Holder, Holders, Lister, Mptcp, NetFiles, Note, RawRow, Scope, SocketRow, Sockets, holders,
+    net_files, processes, sockets,
+};
+
+/// Something that a view is made to hide, so that a test sees it noticed: `--hide`, which no help shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    view: View,
+    what: HiddenWhat,
+    /// In the first look only.
+    once: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HiddenWhat {
+    Port(u16),
+    Pid(u32),
+}
+
+impl Hidden {
+    /// Reads `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; with `once:` before it, for the first look.
+    ///
+    /// # Errors
+    /// Where it is none of these.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "[once:]net=PORT, diag=PORT, iter=PORT or proc=PID";
+        let (once, text) = text.strip_prefix("once:").map_or((false, text), |text| (true, text));
+        let (view, value) = text.split_once('=').ok_or(FORM)?;
+        let port = || value.parse().map(HiddenWhat::Port).map_err(|_| FORM);
+        let (view, what) = match view {
+            "net" => (View::NetFiles, port()?),
+            "diag" => (View::SockDiag, port()?),
+            "iter" => (View::Iterators, port()?),
+            "proc" => (View::Processes, HiddenWhat::Pid(value.parse().map_err(|_| FORM)?)),
+            _ => return Err(FORM),
+        };
+        Ok(Self { view, what, once })
+    }
+}
+
+/// One look by every view.
+pub(super) struct Views {
+    pub(super) diag: Sockets,
+    pub(super) iter: Option<Sockets>,
+    pub(super) files: NetFiles,
+    /// By `/proc`, of sockets of every family.
+    pub(super) by_proc: Holders,
+    /// By the iterators, of network sockets.
+    pub(super) by_iter: Option<Holders>,
+    pids: HashSet<u32>,
+}
+
+/// Time enough for whatever was between two states.
+const BETWEEN: Duration = Duration::from_millis(60);
+
+impl Views {
+    pub(super) fn take(lister: Option<&Arc<dyn Lister>>, hidden: &[Hidden], first: bool) -> Result<Self> {
+        let lister = lister.map(|lister| &**lister);
+        let hidden: Vec<_> = hidden.iter().filter(|hidden| first || !hidden.once).collect();
+        let mut views = Self {
+            diag: sockets(Scope::AllNetns, Mptcp::Whole, None)?,
+            iter: lister.map(|lister| sockets(Scope::AllNetns, Mptcp::Whole, Some(lister))).transpose()?,
+            files: net_files()?,
+            by_iter: lister.map(|lister| holders::all(Some(lister))).transpose()?,
+            by_proc: holders::all(None)?,
+            pids: processes::pids()?.into_iter().collect(),
+        };
+        for hidden in hidden {
+            match (hidden.view, hidden.what) {
+                (View::NetFiles, HiddenWhat::Port(port)) => {
+                    views.files.rows.retain(|row| row.local.port != port);
+                }
+                (View::SockDiag, HiddenWhat::Port(port)) => {
+                    views.diag.rows.retain(|row| row.local.port != port);
+                }
+                (View::Iterators, HiddenWhat::Port(port)) => {
+                    views.iter.iter_mut().for_each(|iter| iter.rows.retain(|row| row.local.port != port));
+                }
+                (_, HiddenWhat::Pid(pid)) => _ = views.pids.remove(&pid),
+                _ => {}
+            }
+        }
+        Ok(views)
+    }
+
+    /// Sockets as the best view has them, and those that only others show.
+    pub(super) fn rows(&self) -> Vec<SocketRow> {
+        let mut rows = self.iter.as_ref().unwrap_or(&self.diag).rows.clone();
+        let mut seen: HashSet<What> = rows.iter().filter_map(of_row).collect();
+        for row in &self.diag.rows {
+            if of_row(row).is_some_and(|what| seen.insert(what)) {
+                rows.push(row.clone());
+            }
+        }
+        for row in &self.files.rows {
+            if of_file(row).is_some_and(|what| seen.insert(what)) {
+                rows.push(from_file(row));
+            }
+        }
+        rows
+    }
+
+    pub(super) fn raw(&self) -> &[RawRow] {
+        &self.files.raw
+    }
+
+    /// Descriptors, by whoever shows them.
+    pub(super) fn holders(&self, inode: u64) -> Vec<Holder> {
+        let by_iter = self.by_iter.as_ref().map(|holders| holders.of(inode)).unwrap_or_default();
+        let mut all: Vec<_> = by_iter.iter().chain(self.by_proc.of(inode)).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    pub(super) fn port_ranges(&self) -> &Map<u32, (u16, u16)> {
+        &self.iter.as_ref().unwrap_or(&self.diag).port_ranges
+    }
+
+    /// What could not be seen. It is never a disagreement.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &Note> {
+        let iter = self.iter.iter().flat_map(|iter| &iter.notes);
+        self.diag.notes.iter().chain(iter).chain(&self.files.notes)
+    }
+
+    /// Sockets, of those namespaces that every view saw whole.
+    fn sockets_shown(&self, is_meant: &dyn Fn(u32) -> bool) -> Shown {
+        let noted: HashSet<u32> = self.notes().filter_map(|note| note.netns).collect();
+        let seen = |netns: u32| {
+            is_meant(netns)
+                && !noted.contains(&netns)
+                && self.files.whole.contains(&netns)
+                && self.diag.port_ranges.contains_key(&netns)
+                && self.iter.as_ref().is_none_or(|iter| iter.port_ranges.contains_key(&netns))
+        };
+        let rows = |sockets: &Sockets| -> Vec<What> {
+            sockets.rows.iter().filter(|row| !row.mptcp && seen(row.netns)).filter_map(of_row).collect()
+        };
+        let mut shown = Shown::default();
+        shown.add(View::SockDiag, rows(&self.diag));
+        if let Some(iter) = &self.iter {
+            shown.add(View::Iterators, rows(iter));
+        }
+        shown.add(View::NetFiles, self.files.rows.iter().filter(|row| seen(row.netns)).filter_map(of_file));
+        shown
+    }
+
+    /// Processes that have network sockets open, and which.
+    fn processes_shown(&self, is_meant: &dyn Fn(u64) -> bool) -> Shown {
+        let mut shown = Shown::default();
+        let Some(by_iter) = &self.by_iter else { return shown };
+        if may_hide_processes() {
+            return shown;
+        }
+        let held: Vec<_> = by_iter.all().filter(|(inode, _)| is_meant(*inode)).collect();
+        shown.add(View::Iterators, []);
+        shown.add(View::Processes, []);
+        for (inode, holder) in held {
+            let pid = holder.pid;
+            shown.add(View::Iterators, [What::Process { pid }]);
+            let is_refused = self.by_proc.was_refused(pid);
+            // Its folder may be listed, and something mounted on it.
+            if !self.pids.contains(&pid) || !(is_refused || self.by_proc.could_be_read(pid)) {
+                continue;
+            }
+            shown.add(View::Processes, [What::Process { pid }]);
+            if is_refused {
+                continue;
+            }
+            shown.add(View::Iterators, [What::Descriptor { pid, inode }]);
+            let is_open = self.by_proc.of(inode).iter().any(|other| other.pid == pid);
+            if is_open || holders::of_threads(pid).is_ok_and(|inodes| inodes.contains(&inode)) {
+                shown.add(View::Processes, [What::Descriptor { pid, inode }]);
+            }
+        }
+        shown
+    }
+}
+
+/// What differs between the views, and stands in a second look. The second is taken only where the first differs.
+pub(super) fn compare(
+    first: &Views,
+    lister: Option<&Arc<dyn Lister>>,
+    hidden: &[Hidden],
+    only: Option<u32>,
+) -> Result<Vec<Disagreement>> {
+    let in_netns = |netns: u32| only.is_none_or(|only| netns == only);
+    let shown = |views: &Views| {
+        let inodes: Option<HashSet<u64>> = only
+            .map(|only| views.rows().iter().filter(|row| row.netns == only).map(|row| row.inode).collect());
+        let is_meant = |inode: u64| inodes.as_ref().is_none_or(|inodes| inodes.contains(&inode));
+        (views.sockets_shown(&in_netns), views.processes_shown(&is_meant))
+    };
+    let (sockets, processes) = shown(first);
+    if sockets.differences().is_empty() && processes.differences().is_empty() {
+        return Ok(Vec::new());
+    }
+    std::thread::sleep(BETWEEN);
+    let (sockets_then, processes_then) = shown(&Views::take(lister, hidden, false)?);
+    let mut standing = sockets.standing(&sockets_then);
+    standing.extend(processes.standing(&processes_then));
+    Ok(standing)
+}
+
+/// `/proc` is mounted so that it hides processes from those who may not look into them: that is no lie.
+pub(super) fn may_hide_processes() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let hides = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        fields.next() == Some("/proc")
+            && fields.nth(1).is_some_and(|options| {
+                options.split(',').any(|option| {
+                    option.strip_prefix("hidepid=").is_some_and(|how| !matches!(how, "0" | "off"))
+                })
+            })
+    };
+    mounts.lines().any(hides)
+}
+
+/// Sockets that a file stands for: the others come and go by themselves.
+fn of_row(row: &SocketRow) -> Option<What> {
+    what(row.netns, row.proto, row.inode, (row.local.ip, row.local.port))
+}
+
+fn of_file(row: &FileRow) -> Option<What> {
+    what(row.netns, row.proto, row.inode, (row.local.ip, row.local.port))
+}
+
+fn what(netns: u32, proto: Proto, inode: u64, local: (std::net::IpAddr, u16)) -> Option<What> {
+    (inode != 0).then_some(What::Socket { netns, proto, inode, local })
+}
+
+fn from_file(row: &FileRow) -> SocketRow {
+    SocketRow {
+        proto: row.proto,
+        family: crate::model::Family::of(row.local.ip),
+        mapped: false,
+        netns: row.netns,
+        cookie: 0,
+        inode: row.inode,
+        uid: row.uid,
+        local: row.local,
+        remote: row.remote,
+        state: row.state,
+        recv_q: 0,
+        send_q: 0,
+        v6only: None,
+        subflow: false,
+        mptcp: false,
+        bytes: None,
+    }
+}

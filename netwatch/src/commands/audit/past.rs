@@ -1,0 +1,96 @@
+//! What the store knows of what listens now.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::gather::store_path;
+use crate::audit::facts::History;
+use crate::origin::Side;
+use crate::output::boot;
+use crate::snapshot::SocketRow;
+use crate::store::{Query, Reader, Recorded, Visited};
+use crate::tracker::Kind;
+
+/// The store, asked of this boot only: cookies begin anew with each.
+pub(super) struct Past {
+    reader: Reader,
+    boot: String,
+}
+
+/// Connections to a port that are counted, the newest.
+const MOST_VISITS: usize = 10_000;
+
+/// Addresses that are named, those with the most connections.
+const MOST_FROM: usize = 8;
+
+impl Past {
+    /// `None` where no store is named and the usual one is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn open(named: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = store_path(named) else { return Ok(None) };
+        let reader = Reader::open(&path)?;
+        // Many small questions, of one state.
+        reader.stand_still()?;
+        Ok(Some(Self { reader, boot: boot() }))
+    }
+
+    /// What was recorded of a listener; `None`: nothing.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub(super) fn of(&self, row: &SocketRow) -> Result<Option<History>> {
+        let recorded = self
+            .ends(row)?
+            .into_iter()
+            .find(|recorded| recorded.events.last().is_some_and(|last| last.end.remote.is_none()));
+        let Some(recorded) = recorded else { return Ok(None) };
+        let first = recorded.events.first().context("an end without events")?;
+        let since = recorded.clock.time(first.at);
+        let is_begun = first.kind == Kind::Listen;
+        let visited = Visited {
+            boot: &self.boot,
+            proto: row.proto,
+            netns: row.netns,
+            port: row.local.port,
+            since: since.and_then(|since| since.as_nanosecond().try_into().ok()).unwrap_or(0),
+            most: MOST_VISITS,
+        };
+        let mut visits = self.reader.visits(&visited)?;
+        visits.from.sort_by_key(|(ip, count)| (std::cmp::Reverse(*count), *ip));
+        visits.from.truncate(MOST_FROM);
+        Ok(Some(History {
+            since: since.filter(|_| is_begun),
+            by: first.end.process.clone().filter(|_| is_begun),
+            connections: visits.count,
+            more: visits.more,
+            from: visits.from,
+            only_local: visits.only_local,
+        }))
+    }
+
+    /// Whether it was recorded who began a connection.
+    pub(super) fn knows_originator(&self, row: &SocketRow) -> bool {
+        let of = |recorded: &Recorded| {
+            let end = recorded.events.last().map(|last| &last.end);
+            end.is_some_and(|end| end.remote == row.remote && end.side() != Some(Side::Unknown))
+        };
+        // Where the store cannot be read, that is told elsewhere.
+        self.ends(row).is_ok_and(|ends| ends.iter().any(of))
+    }
+
+    fn ends(&self, row: &SocketRow) -> Result<Vec<Recorded>> {
+        if row.cookie == 0 {
+            return Ok(Vec::new());
+        }
+        let query = Query {
+            boot: Some(self.boot.clone()),
+            cookie: Some(row.cookie),
+            newest_first: true,
+            ..Query::default()
+        };
+        Ok(self.reader.connections(&query)?)
+    }
+}

@@ -1,0 +1,208 @@
+//! Sockets as the files in `/proc/net` list them: what netstat reads. For sockets that nothing else lists (raw, packet),
+//! and as a view to hold against the others.
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+
+use procfs::FromBufReadSI;
+use procfs::net::{TcpNetEntries, UdpNetEntries};
+
+use super::netns::{self, Netns};
+use super::{Note, SnapshotError, is_connected, parse};
+use crate::model::{Endpoint, Proto, State, unmap};
+
+/// A TCP or UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileRow {
+    /// Transport.
+    pub proto: Proto,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// 0 where no file stands for it.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+    /// Bound address, mapped form taken off.
+    pub local: Endpoint,
+    /// `None` for a listener and for UDP that is not connected.
+    pub remote: Option<Endpoint>,
+    /// See [`State`].
+    pub state: State,
+}
+
+/// What a raw or packet socket takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RawKind {
+    /// `SOCK_RAW` of `AF_INET` or `AF_INET6`, with the IP protocol.
+    Raw(u16),
+    /// `AF_PACKET`, with the Ethernet protocol (0x0003: every frame).
+    Packet(u16),
+}
+
+impl fmt::Display for RawKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// `include/uapi/linux/if_ether.h`
+        const ETH_P_ALL: u16 = 3;
+        match self {
+            Self::Raw(protocol) => write!(f, "raw socket of IP protocol {protocol}"),
+            Self::Packet(ETH_P_ALL) => f.write_str("packet socket for every frame"),
+            Self::Packet(protocol) => write!(f, "packet socket for protocol {protocol:#06x}"),
+        }
+    }
+}
+
+/// A raw or packet socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    /// Which of them.
+    pub kind: RawKind,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Of its file.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+}
+
+/// All of them, and what could not be read.
+#[derive(Clone, Debug, Default)]
+pub struct NetFiles {
+    /// TCP and UDP.
+    pub rows: Vec<FileRow>,
+    /// Raw and packet.
+    pub raw: Vec<RawRow>,
+    /// Files that could not be read, a line each.
+    pub notes: Vec<Note>,
+    /// Namespaces of which all TCP and UDP files were read.
+    pub whole: Vec<u32>,
+}
+
+/// Larger files are not read: 150 bytes a socket, so some seven million of them.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Reads them in every network namespace that can be entered. A protocol that the kernel does not have is left out.
+///
+/// # Errors
+/// Where the namespaces cannot be listed, or no thread can be started.
+pub fn net_files() -> Result<NetFiles, SnapshotError> {
+    let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
+        let mut found = NetFiles::default();
+        match entered {
+            Ok(()) => found.look(*inum),
+            // It ended while we looked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => found.note(*inum, error.to_string()),
+        }
+        found
+    });
+    let mut all = NetFiles::default();
+    for look in looks.map_err(SnapshotError::Thread)? {
+        all.rows.extend(look.rows);
+        all.raw.extend(look.raw);
+        all.notes.extend(look.notes);
+        all.whole.extend(look.whole);
+    }
+    Ok(all)
+}
+
+impl NetFiles {
+    /// In the namespace that the calling thread is in.
+    fn look(&mut self, netns: u32) {
+        let mut whole = true;
+        for (name, proto) in [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp)] {
+            whole &= self.file(netns, name, |found, bytes| {
+                let entries = entries::<TcpNetEntries>(bytes)?.0;
+                found.rows.extend(entries.into_iter().map(|entry| {
+                    let state = State::from_kernel(entry.state.to_u8());
+                    let (uid, inode) = (entry.uid, entry.inode);
+                    row(proto, netns, (uid, inode), state, entry.local_address, entry.remote_address)
+                }));
+                Ok(())
+            });
+        }
+        for (name, proto) in [("udp", Proto::Udp), ("udp6", Proto::Udp)] {
+            whole &= self.file(netns, name, |found, bytes| {
+                let entries = entries::<UdpNetEntries>(bytes)?.0;
+                found.rows.extend(entries.into_iter().map(|entry| {
+                    let state = State::from_kernel(entry.state.to_u8());
+                    let (uid, inode) = (entry.uid, entry.inode);
+                    row(proto, netns, (uid, inode), state, entry.local_address, entry.remote_address)
+                }));
+                Ok(())
+            });
+        }
+        for name in ["raw", "raw6"] {
+            self.file(netns, name, |found, bytes| {
+                // The protocol stands where a port would (`net/ipv4/raw.c`, raw_sock_seq_show).
+                let entries = entries::<UdpNetEntries>(bytes)?.0;
+                found.raw.extend(entries.into_iter().map(|entry| RawRow {
+                    kind: RawKind::Raw(entry.local_address.port()),
+                    netns,
+                    inode: entry.inode,
+                    uid: entry.uid,
+                }));
+                Ok(())
+            });
+        }
+        self.file(netns, "packet", |found, bytes| {
+            found.raw.extend(parse::packets(bytes).into_iter().map(|(protocol, uid, inode)| RawRow {
+                kind: RawKind::Packet(protocol),
+                netns,
+                inode,
+                uid,
+            }));
+            Ok(())
+        });
+        if whole {
+            self.whole.push(netns);
+        }
+    }
+
+    /// Whether it could be read, or there is none such.
+    fn file(
+        &mut self,
+        netns: u32,
+        name: &str,
+        take: impl FnOnce(&mut Self, &[u8]) -> Result<(), String>,
+    ) -> bool {
+        let read = || {
+            let file = std::fs::File::open(format!("/proc/thread-self/net/{name}"))?;
+            let mut bytes = Vec::new();
+            file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let taken = match read() {
+            Ok(bytes) => take(self, &bytes),
+            // Without IPv6, say, there is no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = &taken {
+            self.note(netns, format!("/proc/net/{name}: {why}"));
+        }
+        taken.is_ok()
+    }
+
+    fn note(&mut self, netns: u32, text: String) {
+        self.notes.push(Note { netns: Some(netns), text });
+    }
+}
+
+fn entries<T: FromBufReadSI>(bytes: &[u8]) -> Result<T, String> {
+    T::from_buf_read(bytes, procfs::current_system_info()).map_err(|error| error.to_string())
+}
+
+fn row(
+    proto: Proto,
+    netns: u32,
+    (uid, inode): (u32, u64),
+    state: State,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> FileRow {
+    let end = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
+    let remote = end(remote);
+    let remote = is_connected(state, remote).then_some(remote);
+    FileRow { proto, netns, inode, uid, local: end(local), remote, state }
+}

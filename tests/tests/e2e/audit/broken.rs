@@ -1,0 +1,143 @@
+//! What cannot be read or asked is a note, and never ends the rest.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use tests::{binary, in_fresh_netns};
+
+use super::Audit;
+use crate::actor;
+
+/// Audits in a mount namespace that ends with it, where `content` is mounted on `path`: a file's, or a folder's.
+fn with_mounted(path: &str, content: &[u8]) -> Audit {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    if Path::new(path).is_dir() {
+        std::fs::create_dir(&file).unwrap();
+        std::fs::write(file.join("damaged.list"), content).unwrap();
+    } else {
+        std::fs::write(&file, content).unwrap();
+    }
+    let script = format!("mount --bind {} {path} && exec \"$0\" audit --json --netns self", file.display());
+    Audit::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()))
+}
+
+#[test]
+fn a_damaged_file_of_services() {
+    if !Path::new("/etc/services").exists() {
+        return tests::skip("audit::broken::a_damaged_file_of_services", "there is no /etc/services");
+    }
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:22 8");
+        let audit = with_mounted("/etc/services", b"ssh 22/tcp\n\xff\xfe\x00 nonsense\nhttp eighty/tcp\n");
+        audit.notes_with("line 2 of /etc/services and 1 others make no sense");
+        assert_eq!(audit.port("127.0.0.1:22")["service"], "ssh");
+    });
+}
+
+#[test]
+fn a_damaged_database_of_packages() {
+    if !Path::new("/var/lib/dpkg/info").exists() {
+        return tests::skip("audit::broken::a_damaged_database_of_packages", "dpkg is not here");
+    }
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        let audit = with_mounted("/var/lib/dpkg/status", b"\xff\x00 no status\n");
+        assert_eq!(audit.port("127.0.0.1:5000")["explained"], false);
+        let audit = with_mounted("/var/lib/dpkg/info", b"\xff\x00\n/no/such");
+        assert_eq!(audit.port("127.0.0.1:5000")["explained"], false);
+    });
+}
+
+/// It takes the question, and never answers.
+#[test]
+fn a_portmapper_that_hangs() {
+    in_fresh_netns(|| {
+        let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        let audit = Audit::take(&[]);
+        audit.notes_with("portmapper");
+        assert_eq!(audit.port("127.0.0.1:5000")["process"]["pid"], server.pid());
+        drop(portmapper);
+    });
+}
+
+/// It answers with what makes no sense.
+#[test]
+fn a_portmapper_that_talks_nonsense() {
+    in_fresh_netns(|| {
+        let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
+        std::thread::spawn(move || {
+            // Ends with the test's process at the latest: one answer for each question.
+            while let Ok((mut asker, _)) = portmapper.accept() {
+                // Whoever asked may have hung up.
+                let _ = asker.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        });
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        let audit = Audit::take(&[]);
+        audit.notes_with("portmapper");
+        assert_eq!(audit.port("127.0.0.1:5000")["process"]["pid"], server.pid());
+    });
+}
+
+/// It says that everybody's port is a service's. That explains no program that nobody answers for.
+#[test]
+fn a_portmapper_that_lies() {
+    in_fresh_netns(|| {
+        let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut asker, _)) = portmapper.accept() {
+                let mut call = [0; 44];
+                if std::io::Read::read_exact(&mut asker, &mut call).is_err() {
+                    continue;
+                }
+                // RFC 5531: the xid, a reply, accepted, no verifier, success; RFC 1833: one mapping, of nfs, and no more.
+                let mut words = vec![u32::from_be_bytes([call[4], call[5], call[6], call[7]]), 1, 0, 0, 0, 0];
+                words.extend([1, 100_003, 3, 6, 5000, 0]);
+                let body: Vec<u8> = words.into_iter().flat_map(u32::to_be_bytes).collect();
+                let mark = 0x8000_0000 | u32::try_from(body.len()).unwrap();
+                let _ = asker.write_all(&[&mark.to_be_bytes()[..], &body].concat());
+            }
+        });
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        let audit = Audit::take(&[]);
+        let port = audit.port("127.0.0.1:5000");
+        assert_eq!(
+            (&port["rpc"][0]["program"], &port["explained"]),
+            (&100_003.into(), &false.into()),
+            "{port:#}"
+        );
+    });
+}
+
+/// Processes that begin, listen and end all the time.
+#[test]
+fn processes_that_vanish_meanwhile() {
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        std::thread::scope(|scope| {
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    let listen = "listen 127.0.0.1:0 8";
+                    let _ = Command::new(env!("CARGO_BIN_EXE_actor")).arg(listen).status();
+                }
+            });
+            for _ in 0..5 {
+                let audit = Audit::take(&[]);
+                audit.has_no("views-disagree");
+                assert_eq!(audit.port("127.0.0.1:5000")["process"]["pid"], server.pid());
+            }
+            drop(stop);
+        });
+    });
+}

@@ -1,0 +1,151 @@
+//! Views that disagree, by a view that is made to lie, and by something mounted on a process's folder.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use tests::{binary, in_fresh_netns, output};
+
+use super::Audit;
+use crate::actor;
+
+/// Without iterators there is no second view of processes, and none of what a process holds.
+fn iterators_can_be_had() -> bool {
+    let output = output(Command::new(binary()).args(["list", "--source", "iter"]));
+    output.status.success()
+}
+
+#[test]
+fn views_agree() {
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        server.say("udp bind 127.0.0.1:4445");
+        server.say("listen [::]:4446 8 mptcp");
+        server.say("connect 127.0.0.1:2000 127.0.0.1:4444");
+        let audit = Audit::take(&[]);
+        audit.has_no("views-disagree");
+        for local in ["127.0.0.1:4444", "127.0.0.1:4445", "[::]:4446"] {
+            assert_eq!(audit.port(local)["process"]["pid"], server.pid(), "{local}");
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_a_view_hides() {
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        server.say("udp bind 127.0.0.1:4445");
+        let views = [
+            ("net", "not by /proc/net"),
+            ("diag", "not by sock_diag"),
+            ("iter", "not by the kernel's iterators"),
+        ];
+        for (view, told) in views {
+            if view == "iter" && !iterators_can_be_had() {
+                tests::skip("audit::views::a_socket_that_a_view_hides (iter)", "the kernel has no iterators");
+                continue;
+            }
+            for (port, proto) in [(4444, "tcp"), (4445, "udp")] {
+                let audit = Audit::take(&["--hide", &format!("{view}={port}")]);
+                let finding = audit.finding("views-disagree");
+                assert_eq!((&finding["severity"], &finding["proto"]), (&"critical".into(), &proto.into()));
+                assert_eq!(finding["process"]["pid"], server.pid());
+                assert!(finding["evidence"].as_str().unwrap().contains(told), "{finding}");
+                // It is a port still, whoever hides it.
+                assert_eq!(audit.port(&format!("127.0.0.1:{port}"))["process"]["pid"], server.pid());
+            }
+            // Hidden in one of two looks: an accident.
+            Audit::take(&["--hide", &format!("once:{view}=4444")]).has_no("views-disagree");
+        }
+    });
+}
+
+#[test]
+fn a_process_that_is_not_listed() {
+    if !iterators_can_be_had() {
+        return tests::skip("audit::views::a_process_that_is_not_listed", "the kernel has no iterators");
+    }
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        let pid = server.pid();
+        let audit = Audit::take(&["--hide", &format!("proc={pid}")]);
+        let finding = audit.finding("views-disagree");
+        let evidence = finding["evidence"].as_str().unwrap();
+        assert!(
+            evidence.starts_with(&format!("process {pid} is shown by the kernel's iterators")),
+            "{evidence}"
+        );
+        Audit::take(&["--hide", &format!("once:proc={pid}")]).has_no("views-disagree");
+    });
+}
+
+/// What intruders do without any rootkit: an empty folder over the process's.
+#[test]
+fn a_process_that_something_is_mounted_on() {
+    if !iterators_can_be_had() {
+        return tests::skip(
+            "audit::views::a_process_that_something_is_mounted_on",
+            "the kernel has no iterators",
+        );
+    }
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        let pid = server.pid();
+        // In a mount namespace that ends with netwatch.
+        let script = format!("mount -t tmpfs none /proc/{pid} && exec \"$0\" audit --json --netns self");
+        let audit = Audit::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()));
+        let finding = audit.finding("views-disagree");
+        assert!(finding["evidence"].as_str().unwrap().starts_with(&format!("process {pid} ")), "{finding}");
+        assert_eq!(audit.status, Some(3));
+    });
+}
+
+/// A thread with descriptors of its own is no disagreement, though `/proc/PID/fd` shows the leader's.
+#[test]
+fn a_thread_with_descriptors_of_its_own() {
+    in_fresh_netns(|| {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+                let listener = TcpListener::bind("127.0.0.1:4444").unwrap();
+                ready.send(()).unwrap();
+                // Until the test is over, however it goes.
+                let _ = receiver.recv();
+                drop(listener);
+            });
+            is_ready.recv().unwrap();
+            let audit = Audit::take(&[]);
+            drop(sender);
+            audit.has_no("views-disagree");
+            assert_eq!(audit.port("127.0.0.1:4444")["local"]["port"], 4444);
+        });
+    });
+}
+
+/// Whoever may not look is told so, and suspects nobody.
+#[test]
+fn what_may_not_be_read_is_a_note() {
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        let (_folder, copy) = tests::stranger_s_copy(&binary(), "netwatch");
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy);
+        let audit = Audit::of(nobody.args(["audit", "--json", "--netns", "self"]));
+        audit.has_no("views-disagree");
+        audit.notes_with("descriptors could not be read");
+        audit.notes_with("without the kernel's iterators");
+        assert_eq!(audit.port("127.0.0.1:4444")["process"], serde_json::Value::Null);
+
+        let mut elsewhere = Command::new("unshare");
+        elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(binary());
+        let audit = Audit::of(elsewhere.args(["audit", "--json", "--netns", "self"]));
+        audit.has_no("views-disagree");
+        audit.notes_with("without the kernel's iterators");
+    });
+}
