@@ -8,6 +8,8 @@ mod findings;
 mod known;
 pub mod packages;
 pub mod portmap;
+#[cfg(test)]
+mod tests;
 pub mod views;
 
 use std::sync::Arc;

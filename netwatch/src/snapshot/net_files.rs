@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::net::SocketAddr;
 
 use procfs::FromBufReadSI;
-use procfs::net::{TcpNetEntries, UdpNetEntries};
+use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, is_connected, parse};
@@ -110,33 +110,16 @@ impl NetFiles {
     /// In the namespace that the calling thread is in.
     fn look(&mut self, netns: u32) {
         let mut whole = true;
-        for (name, proto) in [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp)] {
+        for (name, proto) in FILES {
             whole &= self.file(netns, name, |found, bytes| {
-                let entries = entries::<TcpNetEntries>(bytes)?.0;
-                found.rows.extend(entries.into_iter().map(|entry| {
-                    let state = State::from_kernel(entry.state.to_u8());
-                    let (uid, inode) = (entry.uid, entry.inode);
-                    row(proto, netns, (uid, inode), state, entry.local_address, entry.remote_address)
-                }));
-                Ok(())
-            });
-        }
-        for (name, proto) in [("udp", Proto::Udp), ("udp6", Proto::Udp)] {
-            whole &= self.file(netns, name, |found, bytes| {
-                let entries = entries::<UdpNetEntries>(bytes)?.0;
-                found.rows.extend(entries.into_iter().map(|entry| {
-                    let state = State::from_kernel(entry.state.to_u8());
-                    let (uid, inode) = (entry.uid, entry.inode);
-                    row(proto, netns, (uid, inode), state, entry.local_address, entry.remote_address)
-                }));
+                found.rows.extend(entries(bytes)?.into_iter().map(|entry| row(proto, netns, &entry)));
                 Ok(())
             });
         }
         for name in ["raw", "raw6"] {
             self.file(netns, name, |found, bytes| {
                 // The protocol stands where a port would (`net/ipv4/raw.c`, raw_sock_seq_show).
-                let entries = entries::<UdpNetEntries>(bytes)?.0;
-                found.raw.extend(entries.into_iter().map(|entry| RawRow {
+                found.raw.extend(entries(bytes)?.into_iter().map(|entry| RawRow {
                     kind: RawKind::Raw(entry.local_address.port()),
                     netns,
                     inode: entry.inode,
@@ -189,20 +172,80 @@ impl NetFiles {
     }
 }
 
-fn entries<T: FromBufReadSI>(bytes: &[u8]) -> Result<T, String> {
-    T::from_buf_read(bytes, procfs::current_system_info()).map_err(|error| error.to_string())
+const FILES: [(&str, Proto); 4] =
+    [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
+
+/// Lines of any of these files: UDP's and raw sockets' have columns behind those of TCP (`net/ipv4/udp.c`,
+/// udp4_format_sock), and two of its states.
+fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
+    let entries = TcpNetEntries::from_buf_read(bytes, procfs::current_system_info());
+    entries.map(|entries| entries.0).map_err(|error| error.to_string())
 }
 
-fn row(
-    proto: Proto,
-    netns: u32,
-    (uid, inode): (u32, u64),
-    state: State,
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> FileRow {
+fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> FileRow {
     let end = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
-    let remote = end(remote);
+    let (state, remote) = (State::from_kernel(entry.state.to_u8()), end(entry.remote_address));
     let remote = is_connected(state, remote).then_some(remote);
-    FileRow { proto, netns, inode, uid, local: end(local), remote, state }
+    FileRow {
+        proto,
+        netns,
+        inode: entry.inode,
+        uid: entry.uid,
+        local: end(entry.local_address),
+        remote,
+        state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows_of(socket: &impl AsFd, all: &NetFiles) -> Vec<FileRow> {
+        let inode = nix::sys::stat::fstat(socket).unwrap().st_ino;
+        all.rows.iter().filter(|row| row.inode == inode).copied().collect()
+    }
+
+    fn end(address: SocketAddr) -> Endpoint {
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    #[test]
+    fn own_sockets_are_listed_as_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let datagram = UdpSocket::bind("[::1]:0").unwrap();
+        let mut all = NetFiles::default();
+        all.look(netns::own().unwrap());
+        assert_eq!((all.notes.len(), all.whole.len()), (0, 1));
+        let uid = nix::unistd::geteuid().as_raw();
+
+        let [row] = rows_of(&listener, &all)[..] else { panic!() };
+        assert_eq!((row.proto, row.state, row.uid), (Proto::Tcp, State::Listen, uid));
+        assert_eq!((row.local, row.remote), (end(listener.local_addr().unwrap()), None));
+        let [row] = rows_of(&client, &all)[..] else { panic!() };
+        assert_eq!((row.state, row.remote), (State::Established, Some(end(client.peer_addr().unwrap()))));
+        let [row] = rows_of(&datagram, &all)[..] else { panic!() };
+        assert_eq!(
+            (row.proto, row.local, row.remote),
+            (Proto::Udp, end(datagram.local_addr().unwrap()), None)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_panics(text in r"([0-9A-F]{0,8}:[0-9A-F]{0,4} |[0-9]{1,3}:? |\n){0,40}") {
+            let _ = entries(text.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = entries(&bytes);
+        }
+    }
 }

@@ -1,0 +1,244 @@
+//! What follows from facts, without a host.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::baseline::{self, Baseline, Listed};
+use super::facts::{Facts, Ownership, Program, Raw, Script, Server, Stdio};
+use super::packages::Owner;
+use super::{By, Code, Report, Severity, judge};
+use crate::model::tests::at;
+use crate::model::{ExeState, Image, Proto};
+use crate::process::{Actor, Found, Process};
+use crate::snapshot::RawKind;
+
+const SOUND: Found = Found { exe_state: ExeState::Ok, world_writable: false };
+
+/// A program of a package, that nobody keeps.
+fn program(pid: u32, exe: &str) -> Program {
+    let mut process = Process::clone(&crate::process::tests::process(pid, None));
+    let image = Image { exe: Some(exe.into()), ..Image::clone(&Image::unknown()) };
+    process.image = Arc::new(image);
+    let owner = Owner { name: "pack".into(), version: Some("1".into()), manager: "dpkg" };
+    Program {
+        actor: Actor::leader(process.into()),
+        found: SOUND,
+        owned: Ownership::Package(owner),
+        script: None,
+        user: Some("root".into()),
+        unit: None,
+        container: None,
+    }
+}
+
+fn stray(pid: u32, exe: &str) -> Program {
+    Program { owned: Ownership::Nobody, ..program(pid, exe) }
+}
+
+fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Server {
+    Server {
+        proto: Proto::Tcp,
+        local: at(local),
+        v6only: false,
+        netns: 1,
+        inode: 5,
+        uid: 0,
+        holders: program.into_iter().map(Arc::new).collect(),
+        service: service.map(Into::into),
+        rpc: Vec::new(),
+        is_ephemeral: false,
+        history: None,
+    }
+}
+
+fn facts(servers: impl IntoIterator<Item = Server>) -> Facts {
+    Facts { servers: servers.into_iter().map(Arc::new).collect(), ..Facts::default() }
+}
+
+fn report(servers: impl IntoIterator<Item = Server>) -> Report {
+    judge(&facts(servers), None)
+}
+
+fn by(server: Server) -> Vec<By> {
+    report([server]).ports.remove(0).by
+}
+
+fn codes(report: &Report) -> Vec<(Code, Severity)> {
+    report.findings.iter().map(|finding| (finding.code, finding.severity)).collect()
+}
+
+#[test]
+fn a_package_explains_with_its_unit_or_container() {
+    let sshd = || program(7, "/usr/sbin/sshd");
+    assert_eq!(by(server("0.0.0.0:2222", None, Some(sshd()))), []);
+    let unit = Program { unit: Some("ssh.service".into()), ..sshd() };
+    assert_eq!(by(server("0.0.0.0:2222", None, Some(unit.clone()))), [By::Package, By::Unit]);
+    let container = Program { container: Some("abc".into()), ..sshd() };
+    assert_eq!(by(server("0.0.0.0:2222", None, Some(container))), [By::Package, By::Container]);
+    // What runs is not what the package brought.
+    for exe_state in [ExeState::Deleted, ExeState::Memfd, ExeState::Unknown] {
+        let gone = Program { found: Found { exe_state, ..SOUND }, ..unit.clone() };
+        assert_eq!(by(server("0.0.0.0:2222", None, Some(gone))), [], "{exe_state:?}");
+    }
+    let stray = Program { unit: Some("ssh.service".into()), ..stray(7, "/usr/sbin/sshd") };
+    assert_eq!(by(server("0.0.0.0:2222", None, Some(stray))), []);
+}
+
+#[test]
+fn a_service_explains_its_own_programs_only() {
+    assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/sbin/sshd")))), [By::Service]);
+    assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/bin/socat")))), []);
+    // A name is nobody's word.
+    assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(stray(7, "/tmp/sshd")))), []);
+    let report = report([
+        server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/bin/socat"))),
+        server("0.0.0.0:23", Some("telnet"), Some(stray(8, "/tmp/x"))),
+        server("0.0.0.0:24", Some("of-no-known-program"), Some(stray(9, "/tmp/x"))),
+    ]);
+    let wrong = [(Code::WrongProgram, Severity::High), (Code::WrongProgram, Severity::Medium)];
+    assert_eq!(codes(&report), wrong);
+}
+
+#[test]
+fn the_portmapper_explains_the_kernel_s_and_packages_programs() {
+    let registered = |program: Option<Program>| Server {
+        rpc: vec![(100_003, Some("nfs".into()))],
+        is_ephemeral: true,
+        ..server("0.0.0.0:40000", None, program)
+    };
+    assert_eq!(by(registered(None)), [By::Portmapper]);
+    assert_eq!(by(registered(Some(program(7, "/usr/sbin/rpc.mountd")))), [By::Portmapper]);
+    assert_eq!(by(registered(Some(stray(7, "/tmp/rpc.mountd")))), []);
+    // It is given such a port, and registers it: so it is meant to be.
+    assert_eq!(codes(&report([registered(None)])), []);
+}
+
+#[test]
+fn an_interpreter_is_its_script() {
+    let python = |script| Program { script: Some(script), ..program(7, "/usr/bin/python3.11") };
+    let severity = |script| {
+        let program = Program { unit: Some("x.service".into()), ..python(script) };
+        let report = report([server("0.0.0.0:8000", None, Some(program))]);
+        (report.ports[0].is_explained(), codes(&report))
+    };
+    let owner = Owner { name: "pack".into(), version: None, manager: "dpkg" };
+    let owned = Script::File("/usr/share/x.py".into(), Ownership::Package(owner));
+    assert_eq!(severity(owned), (true, vec![]));
+    let own = Script::File("/srv/x.py".into(), Ownership::Nobody);
+    assert_eq!(severity(own), (false, vec![(Code::ShellListens, Severity::Medium)]));
+    let module = Script::Module("http.server".into());
+    assert_eq!(severity(module), (false, vec![(Code::ShellListens, Severity::Medium)]));
+    assert_eq!(severity(Script::Text), (false, vec![(Code::ShellListens, Severity::High)]));
+}
+
+#[test]
+fn a_socket_on_stdin_is_as_bad_as_what_reads_it() {
+    let found = |program: Program| {
+        let stdio = Stdio {
+            program: Arc::new(program),
+            fds: vec![0, 1],
+            what: "a network socket".into(),
+            proto: None,
+            local: None,
+            netns: None,
+        };
+        let report = judge(&Facts { stdio: vec![stdio], ..Facts::default() }, None);
+        report.findings[0].severity
+    };
+    let shell = Program { script: Some(Script::Text), ..program(7, "/bin/sh") };
+    assert_eq!(found(shell), Severity::Critical);
+    assert_eq!(found(stray(7, "/tmp/x")), Severity::High);
+    assert_eq!(found(program(7, "/usr/sbin/in.ftpd")), Severity::Medium);
+    let unit = Program { unit: Some("ssh@.service".into()), ..program(7, "/usr/sbin/sshd") };
+    assert_eq!(found(unit), Severity::Low);
+}
+
+#[test]
+fn what_overlaps_is_shared() {
+    let shared = |first: &str, second: &str| {
+        let second = Server { uid: 1000, ..server(second, None, Some(program(8, "/usr/bin/x"))) };
+        let report = report([server(first, None, Some(program(7, "/usr/bin/x"))), second]);
+        report.findings.iter().filter(|finding| finding.code == Code::SharedPort).count()
+    };
+    assert_eq!(shared("127.0.0.1:80", "127.0.0.1:80"), 1);
+    assert_eq!(shared("0.0.0.0:80", "127.0.0.1:80"), 1);
+    assert_eq!(shared("[::]:80", "127.0.0.1:80"), 1);
+    assert_eq!(shared("127.0.0.1:80", "127.0.0.2:80"), 0);
+    assert_eq!(shared("127.0.0.1:80", "127.0.0.1:81"), 0);
+}
+
+#[test]
+fn the_worst_comes_first_and_decides() {
+    let raw = Raw { kind: RawKind::Packet(3), netns: 1, holders: vec![Arc::new(stray(7, "/tmp/x"))] };
+    let unknown =
+        Server { is_ephemeral: true, ..server("0.0.0.0:40000", None, Some(program(8, "/usr/bin/x"))) };
+    let facts = Facts { raw: vec![raw], ..facts([unknown]) };
+    let report = judge(&facts, None);
+    let expected = [(Code::PacketSocket, Severity::High), (Code::EphemeralListener, Severity::Low)];
+    assert_eq!(codes(&report), expected);
+    // The port is not explained: bad whatever is asked for.
+    assert!(report.is_bad(Severity::Critical));
+    let of_findings = Report { ports: Vec::new(), ..report };
+    assert!(of_findings.is_bad(Severity::High) && !of_findings.is_bad(Severity::Critical));
+}
+
+#[test]
+fn a_baseline_takes_what_it_was_made_of() {
+    let servers = || {
+        [
+            server("0.0.0.0:22", Some("ssh"), Some(stray(7, "/opt/a \"quoted\"\npath"))),
+            server("[::1]:5432", None, None),
+            Server { is_ephemeral: true, ..server("127.0.0.1:40000", None, Some(stray(9, "/opt/y"))) },
+        ]
+    };
+    let text = baseline::write(&report(servers()), "host\nname", "now");
+    let baseline = Baseline::read(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let listed = judge(&facts(servers()), Some(&baseline));
+    assert!(listed.ports.iter().all(|port| port.listed == Some(Listed::Listed)), "{text}");
+    assert!(!listed.is_bad(Severity::Info), "{text}");
+    assert_eq!(listed.notes, Vec::<String>::new());
+    // On another port of those that the kernel gives.
+    let [_, _, changing] = servers();
+    let moved = Server { local: at("127.0.0.1:40001"), ..changing };
+    assert_eq!(judge(&facts([moved]), Some(&baseline)).ports[0].listed, Some(Listed::Listed));
+}
+
+#[test]
+fn entries_go_by_what_they_say() {
+    let listed = |entry: &str, program: Program| {
+        let baseline = Baseline::read(&format!("[[port]]\n{entry}")).unwrap();
+        let server = server("10.0.0.1:8000", None, Some(program));
+        judge(&facts([server]), Some(&baseline)).ports[0].listed
+    };
+    let any = "proto = 'tcp'\naddress = 'any'\nport = 'any'";
+    assert_eq!(listed(any, stray(7, "/opt/x")), Some(Listed::Listed));
+    assert_eq!(listed(&format!("{any}\nexe = '/opt/x'"), stray(7, "/opt/x")), Some(Listed::Listed));
+    assert_eq!(listed(&format!("{any}\nexe = '/opt/y'"), stray(7, "/opt/x")), Some(Listed::Changed));
+    assert_eq!(listed(&format!("{any}\nuser = 'root'"), stray(7, "/opt/x")), Some(Listed::Listed));
+    assert_eq!(listed(&format!("{any}\nuser = 'me'"), stray(7, "/opt/x")), Some(Listed::Changed));
+    let unit = Program { unit: Some("x.service".into()), ..stray(7, "/opt/x") };
+    assert_eq!(listed(&format!("{any}\nunit = 'x.service'"), unit), Some(Listed::Listed));
+    assert_eq!(listed(&format!("{any}\nunit = 'x.service'"), stray(7, "/opt/x")), Some(Listed::Changed));
+    let elsewhere = "proto = 'tcp'\naddress = '10.0.0.2'\nport = 8000";
+    assert_eq!(listed(elsewhere, stray(7, "/opt/x")), Some(Listed::New));
+    assert_eq!(listed("proto = 'udp'\naddress = 'any'\nport = 8000", stray(7, "/opt/x")), Some(Listed::New));
+}
+
+proptest! {
+    #[test]
+    fn no_baseline_panics(text in r#"((\[\[(port|finding)\]\]|proto|address|port|code|exe) ?=? ?('[a-z0-9./]{0,5}'|[0-9]{1,6})?\n){0,8}"#) {
+        if let Err(error) = Baseline::read(&text) {
+            prop_assert!(!error.contains('\n'));
+        }
+    }
+
+    /// Whatever a process calls itself, what is written is read again.
+    #[test]
+    fn any_name_is_written_and_read(exe in any::<String>()) {
+        let report = report([server("0.0.0.0:22", None, Some(stray(7, &exe)))]);
+        let baseline = Baseline::read(&baseline::write(&report, &exe, "now")).unwrap();
+        let again = judge(&facts([server("0.0.0.0:22", None, Some(stray(7, &exe)))]), Some(&baseline));
+        prop_assert_eq!(again.ports[0].listed, Some(Listed::Listed));
+    }
+}
