@@ -1,7 +1,8 @@
 //! `netwatch audit`: what explains a port, and what speaks against those that listen. Each finding has the real
 //! situation, and one that looks like it and is harmless.
 
-use std::process::Command;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tests::{binary, output};
@@ -31,8 +32,19 @@ impl Audit {
     }
 
     fn of(command: &mut Command) -> Self {
-        let output = output(command);
-        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        Self::read(&output(command))
+    }
+
+    /// By a command whose stdin is this, which nobody here has open any more.
+    fn of_with(mut command: Command, stdin: OwnedFd) -> Self {
+        let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        drop(command);
+        let output = child.and_then(Child::wait_with_output);
+        Self::read(&output.expect("it can be started"))
+    }
+
+    fn read(output: &Output) -> Self {
+        let text = std::str::from_utf8(&output.stdout).expect("UTF-8");
         let objects: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
         assert!(

@@ -10,16 +10,11 @@ use tests::{binary, in_fresh_netns};
 use super::Audit;
 use crate::actor;
 
-/// Audits in a mount namespace that ends with it, where `content` is mounted on `path`: a file's, or a folder's.
+/// Audits in a mount namespace that ends with it, where `content` is mounted on the file `path`.
 fn with_mounted(path: &str, content: &[u8]) -> Audit {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    if Path::new(path).is_dir() {
-        std::fs::create_dir(&file).unwrap();
-        std::fs::write(file.join("damaged.list"), content).unwrap();
-    } else {
-        std::fs::write(&file, content).unwrap();
-    }
+    std::fs::write(&file, content).unwrap();
     let script = format!("mount --bind {} {path} && exec \"$0\" audit --json --netns self", file.display());
     Audit::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()))
 }
@@ -38,18 +33,49 @@ fn a_damaged_file_of_services() {
     });
 }
 
+/// Audits `sleep`, which listens at 127.0.0.1:5000, in a mount namespace of its own that ends with it, where `what` is
+/// mounted on `path`: netwatch reads the database that the program's own namespace has.
+fn sleep_with_mounted(what: &Path, path: &str) -> Audit {
+    let script = format!(
+        "mount --bind {} {path} && exec 3<&0 </dev/null && {{ sleep 600 <&3 3<&- & }} && exec 3<&- && \
+         \"$0\" audit --json --netns self; status=$?; kill $!; wait $!; exit $status",
+        what.display()
+    );
+    let listener = TcpListener::bind("127.0.0.1:5000").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(binary());
+    Audit::of_with(command, listener.into())
+}
+
 #[test]
-fn a_damaged_database_of_packages() {
-    if !Path::new("/var/lib/dpkg/info").exists() {
-        return tests::skip("audit::broken::a_damaged_database_of_packages", "dpkg is not here");
+fn a_database_of_packages_that_cannot_be_read() {
+    const STATUS: &str = "/var/lib/dpkg/status";
+    if !Path::new(STATUS).exists() {
+        return tests::skip("audit::broken::a_database_of_packages", "dpkg is not here");
     }
     in_fresh_netns(|| {
-        let mut server = actor();
-        server.say("listen 127.0.0.1:5000 8");
-        let audit = with_mounted("/var/lib/dpkg/status", b"\xff\x00 no status\n");
-        assert_eq!(audit.port("127.0.0.1:5000")["explained"], false);
-        let audit = with_mounted("/var/lib/dpkg/info", b"\xff\x00\n/no/such");
-        assert_eq!(audit.port("127.0.0.1:5000")["explained"], false);
+        let folder = tempfile::tempdir().unwrap();
+        let package = |audit: &Audit| {
+            let port = audit.port("127.0.0.1:5000");
+            assert_eq!(port["process"]["comm"], "sleep");
+            port["package"]["name"].as_str().map(str::to_owned)
+        };
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        assert_eq!(package(&sleep_with_mounted(&elsewhere, "/mnt")).as_deref(), Some("coreutils"));
+        // Bytes that make no sense have no packages in them.
+        let damaged = folder.path().join("damaged");
+        std::fs::write(&damaged, b"\xff\x00 no status\n").unwrap();
+        assert_eq!(package(&sleep_with_mounted(&damaged, STATUS)), None);
+        // Nobody ever writes to it: whoever opens it would wait for ever.
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let audit = sleep_with_mounted(&fifo, STATUS);
+        audit.notes_with("the status of dpkg in ");
+        assert_eq!(package(&audit).as_deref(), Some("coreutils"));
+        // No list of any package's.
+        std::fs::write(elsewhere.join("damaged.list"), b"\xff\x00\n/no/such").unwrap();
+        assert_eq!(package(&sleep_with_mounted(&elsewhere, "/var/lib/dpkg/info")), None);
     });
 }
 

@@ -82,6 +82,26 @@ fn the_host_is_looked_at_again() {
     });
 }
 
+/// A socket that the probes told of and that every look hides.
+#[test]
+fn the_live_table_is_a_view_too() {
+    in_fresh_netns(|| {
+        let hidden = ["net=4444", "diag=4444", "iter=4444"].map(|what| ["--hide", what]).concat();
+        let mut watching = Watching::start(&[&["--every", "100ms"], &hidden[..]].concat());
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4445 8");
+        server.say("listen 127.0.0.1:4444 8");
+        let told = watching.expect(|object| object["code"] == "views-disagree");
+        assert_eq!((&told["severity"], &told["local"]), (&"critical".into(), &endpoint("127.0.0.1:4444")));
+        let evidence = told["evidence"].as_str().unwrap();
+        assert!(
+            evidence.contains("is shown by the live table, not by /proc/net and sock_diag"),
+            "{evidence}"
+        );
+        assert_eq!(watching.finish(), Some(3));
+    });
+}
+
 #[test]
 fn a_quiet_host_is_no_finding() {
     in_fresh_netns(|| {
