@@ -19,6 +19,7 @@ use json::Json;
 use text::Text;
 
 mod gather;
+mod held;
 mod json;
 mod looks;
 mod past;
