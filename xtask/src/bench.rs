@@ -6,6 +6,7 @@ mod agent;
 mod cost;
 mod crowd;
 mod flood;
+mod growth;
 mod load;
 mod log;
 mod look;
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     /// Rounds in which netwatch and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Only these: look, kernel, rate, agent, loss, memory, start, latency, quiet, record, search
+    /// Only these: look, kernel, rate, agent, growth, loss, memory, start, latency, quiet, record, search
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// netwatch alone: install and run no other tool
@@ -58,11 +59,12 @@ struct Bench {
 /// A measurement: its name, and what does it.
 type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 11] = [
+const ALL: [Measurement; 12] = [
     ("look", look::measure),
     ("kernel", flood::kernel_time),
     ("rate", flood::rate),
     ("agent", agent::measure),
+    ("growth", growth::measure),
     ("loss", flood::loss),
     ("memory", rest::memory),
     ("start", rest::start),
