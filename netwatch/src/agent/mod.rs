@@ -76,7 +76,7 @@ impl Agent {
         kernel.attach(Phase::Processes)?;
         let processes = ProcessTable::of(&processes::all()?);
         kernel.attach(Phase::Sockets)?;
-        let mut records = Records { ring: kernel.take_records()?, taken: 0, undecodable: 0 };
+        let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
         let test = self_test::perform();
         let lister = lister(kernel.iterators());
         let HostLook { sockets, processes: holders, mut notes } = HostLook::take(lister.as_deref())?;
@@ -166,6 +166,8 @@ impl Agent {
         }
         // Nothing is waited for any more.
         self.tables.tracker.settle(u64::MAX, out);
+        // By this a test holds the kernel side to what it may send (tests/tests/e2e/cost.rs).
+        log::debug!("{} records, {} bytes", self.records.taken, self.records.bytes);
         Ok(self.healer.last_losses(&mut self.records.undecodable))
     }
 
@@ -254,6 +256,8 @@ struct Records {
     ring: RingBuf<MapData>,
     /// Since the start.
     taken: u64,
+    /// Those of these, without what the ring itself adds.
+    bytes: u64,
     /// Records that made no sense, since last told.
     undecodable: u64,
 }
@@ -261,8 +265,10 @@ struct Records {
 impl Records {
     fn next(&mut self) -> Option<Record> {
         loop {
-            let decoded = decode(&self.ring.next()?);
+            let record = self.ring.next()?;
+            let decoded = decode(&record);
             self.taken += 1;
+            self.bytes += record.len() as u64;
             match decoded {
                 Ok(record) => return Some(record),
                 Err(error) => {
