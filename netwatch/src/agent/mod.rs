@@ -16,7 +16,7 @@ use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
+use crate::decode::{Act, Event, Name, ProcessEvent, Record, SocketEvent, decode};
 use crate::hash::Set;
 use crate::kernel::{Coverage, FlowTable, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
@@ -389,12 +389,12 @@ impl Tables {
 
     /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
     /// then.
-    fn look_at(&mut self, key: ProcessKey, comm: &str) {
+    fn look_at(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.wants_look(key)
             && let Some(row) = processes::one(key.pid)
             && row.key == key
         {
-            self.processes.learn_named(&row, comm);
+            self.processes.learn_named(&row, &comm.text());
         }
     }
 

@@ -345,7 +345,7 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     compare("user", &read.uid, &known.uid, wrong);
     let auid = |auid: Option<u32>| auid.map_or_else(|| "none".to_owned(), |auid| auid.to_string());
     compare("login user", &auid(read.auid), &auid(known.auid), wrong);
-    compare("name", &&*read.comm, &&*known.comm, wrong);
+    compare("name", &&*read.comm.text(), &&*known.comm, wrong);
 }
 
 /// Which came, and which did not, of those whose probes are attached.

@@ -25,17 +25,17 @@ use script::{EVENTS, Script};
 const CONNECTIONS: u64 = 2000;
 
 /// What decoding and tracking alone ask for, of an event.
-const TRACKED: f64 = 2.5;
+const TRACKED: f64 = 0.5;
 
 /// What a line of JSON is made with.
-const TO_JSON: f64 = 14.0;
+const TO_JSON: f64 = 0.7;
 
 /// What an event is made part of a row with, on whatever thread.
-const TO_STORE: f64 = 3.0;
+const TO_STORE: f64 = 0.9;
 
 /// What a process takes that is forked, executes a program, makes a connection and exits: its strings, and its object
 /// in each of the lines.
-const PROCESS: f64 = 112.0;
+const PROCESS: f64 = 45.0;
 
 /// The agent without a kernel: what it does with a record, but that it never looks into `/proc`.
 struct Agent {
