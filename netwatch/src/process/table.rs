@@ -171,14 +171,14 @@ impl ProcessTable {
                 self.put_again(process)
             }
         };
-        Actor { process, tid: task.tid, thread: task.thread.map(|name| name.text().into()) }
+        Actor::new(process, task.tid, task.thread.map(|name| name.text().into()))
     }
 
     /// Who connected a socket or called listen(), by what was kept with it.
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
         let process = self.find(owner.key)?.clone();
-        Some(Actor { process, tid: owner.tid, thread: None })
+        Some(Actor::new(process, owner.tid, None))
     }
 
     /// Sets the path and identity of a process's executable to what `/proc` says, unless that is about
