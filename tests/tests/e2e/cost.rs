@@ -30,12 +30,12 @@ struct Cost {
     runs: f64,
 }
 
-/// connect(), accept() and its first use (the acceptor's kind of program may not note it with the socket, so that is
-/// news), and of each end one transition that opens and one that closes it. The start of netwatch adds 20 to the whole.
-const RECORDS: f64 = 7.4;
+/// connect(), accept(), and of each end one transition that opens and one that closes it: that who accepted it then uses it
+/// is no news. The start of netwatch adds 20 to the whole.
+const RECORDS: f64 = 6.4;
 
-/// Three records that name a task (168 bytes), and four that do not (136).
-const BYTES: f64 = 1100.0;
+/// Two records that name a task (168 bytes), and four that do not (136).
+const BYTES: f64 = 930.0;
 
 /// 58, of which 19 are for UDP's sake: each packet passes a cgroup hook at both ends. An acknowledgement that goes by
 /// itself on a slow machine makes two more.
