@@ -139,8 +139,8 @@ fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
     unsafe {
         // Not every type of program may ask for the cookie; it is there if anyone ever did.
         let cookie = Untyped::read(sk, offset!(sk_cookie));
-        cause::got(cookie);
-        act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
+        cause::accepted(cookie);
+        let told = act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
             out.cookie = cookie;
             // The socket may be closed already: its number then stands in `inet_sport` only.
             sock::fill::<M>(sk, true, out);
@@ -148,6 +148,11 @@ fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
             if sock::state::<Untyped>(sk) == tcp::SYN_RECV {
                 out.flags |= sock_flags::FASTOPEN;
             }
-        })
+        });
+        if told.is_none() {
+            // The first use will tell it.
+            cause::got(cookie);
+        }
+        told
     }
 }

@@ -19,6 +19,8 @@ struct About {
     start: u64,
     /// How often it had gone to sleep by then (`task_struct.nvcsw`: the voluntary switches).
     slept: u64,
+    /// It accepted that socket itself, which was told: 1, else 0.
+    accepted: u64,
 }
 
 /// By thread. One that is forgotten is about nothing, as far as anybody knows.
@@ -29,7 +31,27 @@ static ABOUT: LruHashMap<u32, About, 16384> = LruHashMap::new();
 #[inline(always)]
 pub(crate) fn got(cookie: u64) {
     if cookie != 0 {
-        note(task::current(), cookie);
+        note(task::current(), cookie, 0);
+    }
+}
+
+/// The current thread has just accepted a socket, and that is being told.
+#[inline(always)]
+pub(crate) fn accepted(cookie: u64) {
+    if cookie != 0 {
+        note(task::current(), cookie, 1);
+    }
+}
+
+/// Whether the last that a thread got is a socket that it accepted: not one that was accepted by whoever made it.
+#[inline(always)]
+pub(crate) fn has_accepted(thread: *const c_void, cookie: u64) -> bool {
+    // SAFETY: a task of a tracepoint's, or the current one; a copy of the item.
+    unsafe {
+        match ABOUT.get(task::tid(thread)) {
+            Some(about) => about.accepted != 0 && about.cookie == cookie && about.start == start(thread),
+            None => false,
+        }
     }
 }
 
@@ -37,21 +59,21 @@ pub(crate) fn got(cookie: u64) {
 #[inline(always)]
 pub(crate) fn inherit(cause: u64, child: *const c_void) {
     if cause != 0 {
-        note(child, cause);
+        note(child, cause, 0);
     }
 }
 
 #[inline(always)]
-fn note(thread: *const c_void, cookie: u64) {
+fn note(thread: *const c_void, cookie: u64, accepted: u64) {
     // SAFETY: a task of a tracepoint's, or the current one.
     let (tid, start, slept) = unsafe { (task::tid(thread), start(thread), slept(thread)) };
     if let Some(about) = ABOUT.get_ptr_mut(tid) {
         // SAFETY: only this thread's own programs write it; one that is preempted here is of another thread.
-        unsafe { *about = About { cookie, start, slept } };
+        unsafe { *about = About { cookie, start, slept, accepted } };
         return;
     }
     // Without it nothing is known of the thread.
-    let _ = ABOUT.insert(tid, About { cookie, start, slept }, 0);
+    let _ = ABOUT.insert(tid, About { cookie, start, slept, accepted }, 0);
 }
 
 /// What a thread is about: a cookie, or 0.

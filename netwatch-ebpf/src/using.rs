@@ -190,8 +190,12 @@ fn used(sk: *const c_void) -> Option<i32> {
             if (*known).told >= MOST_TOLD || sock::is_subflow::<Untyped>(sk) {
                 return None;
             }
-            (*known).told += 1;
             (*known).users = [who, first, second, third];
+            // Who has just accepted it was told then. What was accepted by socketcall(2) or io_uring was perhaps not.
+            if cause::has_accepted(current, sock::cookie(sk)) {
+                return None;
+            }
+            (*known).told += 1;
         }
         act::tell(emit::header(kind::USE), task::way(current), 0, |out| {
             out.cookie = sock::cookie(sk);

@@ -1,5 +1,8 @@
 //! Which two ends on this host make one connection. Pure.
 
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr};
+
 use smallvec::SmallVec;
 
 use crate::hash::Map;
@@ -8,40 +11,60 @@ use crate::model::{Endpoint, Proto};
 /// Nearly always one.
 type Same<T> = SmallVec<[(u32, T); 1]>;
 
-/// Connected ends, found by their addresses. `T` tells one end from another: a cookie, an index.
+/// Connected ends, found by their addresses: protocol, local, remote; with each end its network namespace. `T` tells
+/// one end from another: a cookie, an index.
 #[derive(Clone, Debug)]
 pub struct Ends<T> {
-    /// By protocol, local and remote address; with each end its network namespace.
-    by_addresses: Map<(Proto, Endpoint, Endpoint), Same<T>>,
+    /// Half the room of the others, and most are here.
+    ipv4: Map<Narrow, Same<T>>,
+    others: Map<(Proto, Endpoint, Endpoint), Same<T>>,
+}
+
+type Narrow = (Proto, Ipv4Addr, u16, Ipv4Addr, u16);
+
+fn narrow(proto: Proto, local: Endpoint, remote: Endpoint) -> Option<Narrow> {
+    match (local.ip, remote.ip) {
+        (IpAddr::V4(ours), IpAddr::V4(theirs)) => Some((proto, ours, local.port, theirs, remote.port)),
+        _ => None,
+    }
 }
 
 impl<T> Default for Ends<T> {
     fn default() -> Self {
-        Self { by_addresses: Map::default() }
+        Self { ipv4: Map::default(), others: Map::default() }
     }
 }
 
 impl<T: Copy + PartialEq> Ends<T> {
     /// An end of the namespace `netns` that is connected from `local` to `remote`.
     pub fn insert(&mut self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint, id: T) {
-        self.by_addresses.entry((proto, local, remote)).or_default().push((netns, id));
+        let same = match narrow(proto, local, remote) {
+            Some(key) => self.ipv4.entry(key).or_default(),
+            None => self.others.entry((proto, local, remote)).or_default(),
+        };
+        same.push((netns, id));
     }
 
     /// Forgets what [`Ends::insert`] was told.
     pub fn remove(&mut self, proto: Proto, local: Endpoint, remote: Endpoint, id: T) {
-        let key = (proto, local, remote);
-        if let Some(same) = self.by_addresses.get_mut(&key) {
-            same.retain(|(_, other)| *other != id);
-            if same.is_empty() {
-                self.by_addresses.remove(&key);
-            }
+        match narrow(proto, local, remote) {
+            Some(key) => remove(&mut self.ipv4, &key, id),
+            None => remove(&mut self.others, &(proto, local, remote), id),
+        }
+    }
+
+    /// All ends with just these addresses.
+    fn same(&self, proto: Proto, local: Endpoint, remote: Endpoint) -> Option<&Same<T>> {
+        match narrow(proto, local, remote) {
+            Some(key) => self.ipv4.get(&key),
+            None => self.others.get(&(proto, local, remote)),
         }
     }
 
     /// The only end with just these addresses in this namespace.
     #[must_use]
     pub fn exact(&self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Option<T> {
-        let mut same = self.by_addresses.get(&(proto, local, remote))?.iter().filter(|(n, _)| *n == netns);
+        let mut same = self.same(proto, local, remote)?.iter().filter(|(n, _)| *n == netns);
         let first = same.next()?;
         same.next().is_none().then_some(first.1)
     }
@@ -50,15 +73,24 @@ impl<T: Copy + PartialEq> Ends<T> {
     /// means something else in each namespace. Where several fit, none does.
     #[must_use]
     pub fn peer(&self, netns: u32, proto: Proto, local: Endpoint, remote: Endpoint) -> Option<T> {
-        let fitting = self.by_addresses.get(&(proto, remote, local))?;
+        let fitting = self.same(proto, remote, local)?;
         if fitting.iter().any(|(other, _)| *other == netns) {
             return self.exact(netns, proto, remote, local);
         }
-        let twins = self.by_addresses.get(&(proto, local, remote)).map_or(0, SmallVec::len);
+        let twins = self.same(proto, local, remote).map_or(0, SmallVec::len);
         let local_only = local.ip.is_loopback() || remote.ip.is_loopback();
         match fitting.as_slice() {
             [(_, only)] if twins <= 1 && !local_only => Some(*only),
             _ => None,
+        }
+    }
+}
+
+fn remove<K: Eq + Hash, T: Copy + PartialEq>(ends: &mut Map<K, Same<T>>, key: &K, id: T) {
+    if let Some(same) = ends.get_mut(key) {
+        same.retain(|(_, other)| *other != id);
+        if same.is_empty() {
+            ends.remove(key);
         }
     }
 }
@@ -72,6 +104,11 @@ mod tests {
     fn the_same_addresses_in_two_namespaces_are_two_connections() {
         let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
         let mut ends = Ends::default();
+        let (ipv6, other_ipv6) = (at("[fd00::1]:2000"), at("[fd00::2]:6000"));
+        ends.insert(1, Proto::Tcp, ipv6, other_ipv6, 'e');
+        assert_eq!(ends.peer(1, Proto::Tcp, other_ipv6, ipv6), Some('e'));
+        ends.remove(Proto::Tcp, ipv6, other_ipv6, 'e');
+        assert_eq!(ends.peer(1, Proto::Tcp, other_ipv6, ipv6), None);
         for (netns, c, s) in [(1, 'a', 'b'), (2, 'c', 'd')] {
             ends.insert(netns, Proto::Tcp, client, server, c);
             ends.insert(netns, Proto::Tcp, server, client, s);

@@ -130,6 +130,11 @@ impl Healer {
         losses
     }
 
+    /// Whether a look is due, or under way.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.unhealed.is_some() || self.look.is_some()
+    }
+
     /// Starts a look where one is due; tells whether it did.
     pub(super) fn start_look(&mut self) -> bool {
         let due =

@@ -6,6 +6,7 @@
 
 mod heal;
 mod self_test;
+mod tables;
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,15 +17,16 @@ use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::decode::{Act, Event, ProcessEvent, Record, SocketEvent, decode};
+use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
-use crate::kernel::{Coverage, FlowTable, Iterators, Kernel, KernelError, Options, Phase};
+use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
-use crate::model::{ProcessKey, State, Via};
+use crate::model::{State, Via};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::{Lister, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::{Healer, HostLook};
+use tables::Tables;
 
 pub use self_test::SelfTest;
 
@@ -76,7 +78,7 @@ impl Agent {
         kernel.attach(Phase::Processes)?;
         let processes = ProcessTable::of(&processes::all()?);
         kernel.attach(Phase::Sockets)?;
-        let mut records = Records { ring: kernel.take_records()?, taken: 0, undecodable: 0 };
+        let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
         let test = self_test::perform();
         let lister = lister(kernel.iterators());
         let HostLook { sockets, processes: holders, mut notes } = HostLook::take(lister.as_deref())?;
@@ -90,16 +92,8 @@ impl Agent {
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
-        let mut tables = Tables {
-            tracker: Tracker::new(options.all_states),
-            flows: kernel.take_flows()?,
-            processes,
-            loss: 0,
-            doubted: false,
-            idle: options.udp_idle,
-            idle_looked: Instant::now(),
-            started_on_sockets: Vec::new(),
-        };
+        let mut tables =
+            Tables::new(Tracker::new(options.all_states), processes, kernel.take_flows()?, options.udp_idle);
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were when the look saw them hold; the early records' processes as they
         // were when the probes came, and from there on as the records say.
@@ -152,7 +146,7 @@ impl Agent {
     /// Processes that were started on a network socket (stdin, stdout or stderr) since the last call, as they were
     /// right after their exec.
     pub fn started_on_sockets(&mut self) -> Vec<Arc<Process>> {
-        std::mem::take(&mut self.tables.started_on_sockets)
+        self.tables.started_on_sockets()
     }
 
     /// The last of it: what is to be told when nothing more will be taken in, and what was lost.
@@ -166,10 +160,18 @@ impl Agent {
         }
         // Nothing is waited for any more.
         self.tables.tracker.settle(u64::MAX, out);
+        // By this a test holds the kernel side to what it may send (tests/tests/e2e/cost.rs).
+        log::debug!("{} records, {} bytes", self.records.taken, self.records.bytes);
         Ok(self.healer.last_losses(&mut self.records.undecodable))
     }
 
-    /// To be called several times a second: returns what was lost since the last call, and heals. What
+    /// Whether a loss is yet to be made up for, which takes several ticks.
+    #[must_use]
+    pub fn is_healing(&self) -> bool {
+        self.healer.is_at_work()
+    }
+
+    /// To be called several times a second while something happens, or [`Agent::is_healing`]: returns what was lost since the last call, and heals. What
     /// healing finds is appended to `out`, to be told after the losses.
     ///
     /// # Errors
@@ -236,12 +238,6 @@ fn foreign_pids() -> Option<Note> {
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
 
-/// Flows are looked through for idle ones this often, or more often where that is not enough.
-const IDLE_LOOKS: Duration = Duration::from_secs(10);
-
-/// How many such looks there are within the time after which a flow is idle.
-const LOOKS_WHILE_IDLE: u32 = 4;
-
 /// Nanoseconds since boot, suspension included: the records' clock.
 fn now() -> io::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
@@ -254,6 +250,8 @@ struct Records {
     ring: RingBuf<MapData>,
     /// Since the start.
     taken: u64,
+    /// Those of these, without what the ring itself adds.
+    bytes: u64,
     /// Records that made no sense, since last told.
     undecodable: u64,
 }
@@ -261,8 +259,10 @@ struct Records {
 impl Records {
     fn next(&mut self) -> Option<Record> {
         loop {
-            let decoded = decode(&self.ring.next()?);
+            let record = self.ring.next()?;
+            let decoded = decode(&record);
             self.taken += 1;
+            self.bytes += record.len() as u64;
             match decoded {
                 Ok(record) => return Some(record),
                 Err(error) => {
@@ -311,134 +311,5 @@ fn begins(event: &SocketEvent) -> bool {
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)
         ),
         Act::Accept(_) | Act::Use(_) | Act::Datagram { .. } | Act::Release => false,
-    }
-}
-
-/// Connections and processes, kept by records.
-struct Tables {
-    tracker: Tracker,
-    flows: FlowTable,
-    processes: ProcessTable,
-    /// See [`Record::loss`].
-    loss: u32,
-    /// Something was lost since the look in progress began.
-    doubted: bool,
-    /// After so long without a datagram a flow is over.
-    idle: Duration,
-    /// When flows were last looked through for idle ones.
-    idle_looked: Instant,
-    /// See [`Agent::started_on_sockets`]; no more than [`MOST_STARTED`].
-    started_on_sockets: Vec<Arc<Process>>,
-}
-
-/// Of a caller who does not ask for them.
-const MOST_STARTED: usize = 4096;
-
-impl Tables {
-    fn apply(&mut self, record: &Record, out: &mut Vec<ConnectionEvent>) {
-        if record.loss != self.loss {
-            self.loss = record.loss;
-            self.doubt();
-        }
-        match &record.event {
-            Event::Process(event) => self.process(record.at, event),
-            Event::Socket(event) => {
-                if let Some(task) = event.act.task() {
-                    self.look_at(task.key, &task.comm);
-                }
-                if event.act == Act::Release {
-                    self.count_flows(event.socket.cookie);
-                }
-                self.tracker.apply(record.at, event, &mut self.processes, out);
-            }
-        }
-    }
-
-    fn process(&mut self, at: u64, event: &ProcessEvent) {
-        if let ProcessEvent::Fork(fork) = event {
-            // A child is born with the name of who forked it.
-            self.look_at(fork.parent, &fork.task.comm);
-        }
-        self.processes.apply(at, event);
-        match event {
-            // /proc has the path as readers see it, and the numbers that stat(2) would give.
-            ProcessEvent::Exec(exec) => {
-                let (exe, _, file) = processes::exe(exec.task.key.pid);
-                self.processes.confirm_exe(exec.task.key, exe, file);
-                if exec.stdio != [0; 3] && self.started_on_sockets.len() < MOST_STARTED {
-                    self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
-                }
-            }
-            // Of several hierarchies /proc tells all.
-            ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) =
-                    cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
-                {
-                    self.processes.learn_one(&row);
-                }
-            }
-            ProcessEvent::Fork(_) | ProcessEvent::Exit(_) => {}
-        }
-    }
-
-    /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
-    /// then.
-    fn look_at(&mut self, key: ProcessKey, comm: &str) {
-        if self.processes.wants_look(key)
-            && let Some(row) = processes::one(key.pid)
-            && row.key == key
-        {
-            self.processes.learn_named(&row, comm);
-        }
-    }
-
-    /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
-    fn count_flows(&mut self, cookie: u64) {
-        for (key, remote) in self.tracker.flows_of(cookie) {
-            if let Some(bytes) = self.flows.take(cookie, remote) {
-                self.tracker.count(key, bytes);
-            }
-        }
-    }
-
-    /// Tells UDP flows that wait for nothing any more, and ends those on which nothing passes any more.
-    fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
-        self.tracker.settle(now, out);
-        if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
-            return;
-        }
-        self.idle_looked = Instant::now();
-        let flows: Vec<_> = self.tracker.flows().collect();
-        for (key, cookie, remote) in flows {
-            // Of a connected socket that was there before there may be no count yet.
-            let Some((_, last)) = self.flows.get(cookie, remote) else { continue };
-            if Duration::from_nanos(now.saturating_sub(last)) > self.idle {
-                if let Some(bytes) = self.flows.take(cookie, remote) {
-                    self.tracker.count(key, bytes);
-                }
-                self.tracker.idle(now, key, out);
-            }
-        }
-    }
-
-    fn doubt(&mut self) {
-        self.tracker.doubt();
-        self.processes.doubt();
-        self.doubted = true;
-    }
-
-    fn begin_look(&mut self) {
-        self.tracker.begin_look();
-        self.doubted = false;
-    }
-
-    fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
-        self.processes.learn(&look.processes, look.sockets.began);
-        self.processes.keep_only(&look.processes, look.sockets.began);
-        self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
-        if self.doubted {
-            // Another look is due already.
-            self.tracker.doubt();
-        }
     }
 }

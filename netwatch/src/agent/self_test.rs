@@ -89,6 +89,8 @@ fn connect() -> io::Result<Sockets> {
     let mut client = client_of(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     client.write_all(b"x")?;
+    // Who has just accepted a connection uses it, and that is not told: unless it got something else meanwhile.
+    let datagram = send_to_self()?;
     server.set_read_timeout(Some(PATIENCE))?;
     server.read_exact(&mut [0])?;
     // An RST: a TIME_WAIT would stand in the host's table for a minute.
@@ -99,7 +101,7 @@ fn connect() -> io::Result<Sockets> {
         server: Own::of(&server, server.local_addr()?, Some(server.peer_addr()?))?,
         unbound: listen_unbound()?,
         refused: connect_nowhere()?,
-        datagram: send_to_self()?,
+        datagram,
         child: super::foreign_pids().is_none().then(|| run_self(&client)).transpose()?,
     })
 }
@@ -143,6 +145,8 @@ fn connect_nowhere() -> io::Result<u64> {
 fn send_to_self() -> io::Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.send_to(b"x", socket.local_addr()?)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.recv(&mut [0])?;
     Ok(sockopt::socket_cookie(&socket)?)
 }
 
@@ -345,7 +349,7 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     compare("user", &read.uid, &known.uid, wrong);
     let auid = |auid: Option<u32>| auid.map_or_else(|| "none".to_owned(), |auid| auid.to_string());
     compare("login user", &auid(read.auid), &auid(known.auid), wrong);
-    compare("name", &&*read.comm, &&*known.comm, wrong);
+    compare("name", &&*read.comm.text(), &&*known.comm, wrong);
 }
 
 /// Which came, and which did not, of those whose probes are attached.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{Agent, SelfTest, Started};
 use crate::kernel::{Options, WAKE};
@@ -32,7 +32,7 @@ pub(super) trait Listener {
     /// Something was lost.
     fn lost(&mut self, losses: &[Loss]) -> Result<()>;
 
-    /// Several times a second.
+    /// Several times a second, or now and then while nothing happens.
     fn tick(&mut self) -> Result<()>;
 
     /// It wants no more.
@@ -53,8 +53,16 @@ pub(super) enum FinishError {
     Other(anyhow::Error),
 }
 
-/// Losses are looked for this often, and what a slow reader left waiting is offered to it again.
+/// Losses are looked for this often, what waits for something to become known is told, and what a slow reader left
+/// waiting is offered to it again.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The same while nothing happens of which there could be anything to tell: it is most of what a quiet host pays.
+const QUIET_TICK: Duration = Duration::from_millis(500);
+
+/// For so long after a record something may have to be told that no other record brings: what the tracker holds back, and
+/// a loss, which is looked for four times a second.
+const LIVELY: Duration = Duration::from_millis(300);
 
 /// Records that are taken in before anything else is looked after: a fraction of a tick's work.
 const BATCH: usize = 2048;
@@ -93,8 +101,7 @@ async fn follow<L: Listener>(
     // SAFETY: an owned descriptor names the same open file until it is dropped.
     let readiness = unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) }
         .context("cannot wait for the ring")?;
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = Ticks::begin();
     let mut events = Vec::new();
     // The kernel side wakes nobody for what follows soon.
     let mut looks = Looks::default();
@@ -111,7 +118,7 @@ async fn follow<L: Listener>(
                 drop(agent);
                 return ended(listener.finish().and(Err(FinishError::Sink(failure))));
             }
-            _ = ticks.tick() => tick = true,
+            () = sleep_until(ticks.due) => tick = true,
             () = looks.next() => {}
             ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
         }
@@ -119,13 +126,15 @@ async fn follow<L: Listener>(
         let before = agent.taken();
         while agent.take(BATCH, &mut events) {
             listener.tell(&mut events)?;
-            if ticks_are_due(&mut ticks) || listener.is_full() {
+            if ticks.due <= Instant::now() || listener.is_full() {
                 tick = true;
                 break;
             }
         }
         listener.tell(&mut events)?;
-        looks.note(agent.taken() != before);
+        let found = agent.taken() != before;
+        looks.note(found);
+        ticks.note(found);
         if tick {
             match agent.tick(&mut events) {
                 Ok(losses) => listener.lost(&losses)?,
@@ -136,6 +145,7 @@ async fn follow<L: Listener>(
             listener.tell(&mut events)?;
             listener.started(agent.started_on_sockets());
             listener.tick()?;
+            ticks.done(agent.is_healing());
         }
     }
     // Which detaches the probes, before any reader is waited for.
@@ -174,10 +184,30 @@ fn begin(agent: &Agent, mut started: Started, seeds: bool, listener: &mut impl L
     listener.tell(&mut started.events)
 }
 
-/// Whether a tick has come due, without waiting for it.
-fn ticks_are_due(ticks: &mut tokio::time::Interval) -> bool {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    ticks.poll_tick(&mut context).is_ready()
+/// When everything is looked after that no record brings about.
+struct Ticks {
+    due: Instant,
+    lively_until: Instant,
+}
+
+impl Ticks {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { due: now, lively_until: now + LIVELY }
+    }
+
+    fn note(&mut self, found: bool) {
+        if found {
+            let now = Instant::now();
+            self.lively_until = now + LIVELY;
+            self.due = self.due.min(now + TICK);
+        }
+    }
+
+    fn done(&mut self, is_healing: bool) {
+        let now = Instant::now();
+        self.due = now + if is_healing || now < self.lively_until { TICK } else { QUIET_TICK };
+    }
 }
 
 /// When the ring is looked into though nobody was woken: as often as the kernel side wakes at the most, and until for

@@ -11,14 +11,14 @@ use std::mem::offset_of;
 use netwatch_common::{Header, kind};
 use thiserror::Error;
 
-pub use process::{CgroupEvent, ExecEvent, ForkEvent, ProcessEvent, Task};
+pub use process::{CgroupEvent, ExecEvent, ForkEvent, Name, ProcessEvent, Task};
 pub use sock::{Act, Born, Owner, Socket, SocketEvent, StateChange};
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// About a socket.
-    Socket(Box<SocketEvent>),
+    Socket(SocketEvent),
     /// About a process or a cgroup.
     Process(Box<ProcessEvent>),
 }
@@ -57,11 +57,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let kind = bytes.u16(offset_of!(Header, kind))?;
     let event = match kind {
         kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::REFUSED => {
-            Event::Socket(Box::new(sock::begin(bytes, kind)?))
+            Event::Socket(sock::begin(bytes, kind)?)
         }
-        kind::CHANGE => Event::Socket(Box::new(sock::change(bytes)?)),
-        kind::FLOW => Event::Socket(Box::new(udp::flow(bytes)?)),
-        kind::RELEASE => Event::Socket(Box::new(udp::release(bytes)?)),
+        kind::CHANGE => Event::Socket(sock::change(bytes)?),
+        kind::FLOW => Event::Socket(udp::flow(bytes)?),
+        kind::RELEASE => Event::Socket(udp::release(bytes)?),
         kind::FORK => Event::Process(Box::new(process::fork(bytes)?)),
         kind::EXEC => Event::Process(Box::new(process::exec(bytes)?)),
         kind::EXIT => Event::Process(Box::new(process::exit(bytes)?)),
@@ -160,7 +160,8 @@ mod tests {
         let Event::Socket(event) = record.event else { panic!() };
         let Act::Connect(task) = event.act else { panic!() };
         assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: 30_000_000 }, 12));
-        assert_eq!((&*task.comm, task.thread.as_deref(), task.auid), ("curl", Some("\\xffw"), None));
+        assert_eq!((&*task.comm.text(), task.auid), ("curl", None));
+        assert_eq!(task.thread.unwrap().text(), "\\xffw");
         assert_eq!(event.socket.local, Endpoint { ip: [127, 0, 0, 1].into(), port: 40000 });
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, false));
     }

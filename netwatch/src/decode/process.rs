@@ -1,5 +1,6 @@
 //! Records about processes and cgroups.
 
+use std::borrow::Cow;
 use std::mem::offset_of;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::escape;
 use crate::model::{ExeState, Image, ProcessKey, Via};
 use crate::process::Cause;
 
-/// A task as the kernel side read it. Strings are fit for JSON.
+/// A task as the kernel side read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// Thread group and its start.
@@ -33,9 +34,31 @@ pub struct Task {
     /// the thread that forked it was about.
     pub cause: Option<Cause>,
     /// Name of the leader.
-    pub comm: Arc<str>,
+    pub comm: Name,
     /// Name of the thread, where it is not the leader.
-    pub thread: Option<Arc<str>>,
+    pub thread: Option<Name>,
+}
+
+/// The name of a task. In its own bytes: nearly always it is one that is known already, and none that has to be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name([u8; COMM_LEN]);
+
+impl Name {
+    /// Fit for JSON.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        let bytes = self.0.split(|b| *b == 0).next().unwrap_or_default();
+        std::str::from_utf8(bytes).map_or_else(|_| escape::utf8(bytes).into(), Into::into)
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        let mut name = [0; COMM_LEN];
+        name[..text.len()].copy_from_slice(text.as_bytes());
+        Self(name)
+    }
 }
 
 #[cfg(test)]
@@ -109,10 +132,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
     let tgid = bytes.u32(at + offset_of!(Wire, tgid))?;
     let tid = bytes.u32(at + offset_of!(Wire, tid))?;
     let auid = bytes.u32(at + offset_of!(Wire, auid))?;
-    let name = |offset: usize| -> Result<Arc<str>, DecodeError> {
-        let name: [u8; COMM_LEN] = bytes.array(at + offset)?;
-        Ok(escape::utf8(name.split(|b| *b == 0).next().unwrap_or_default()).into())
-    };
+    let name = |offset: usize| bytes.array(at + offset).map(Name);
     let flags = bytes.u32(at + offset_of!(Wire, flags))?;
     let kernel = flags & task_flags::KERNEL != 0;
     let via = match flags {

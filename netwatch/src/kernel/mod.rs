@@ -154,7 +154,8 @@ pub struct Kernel {
     /// The kernel side's own lines, for whoever works on it.
     #[cfg(debug_assertions)]
     lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    btf: Btf,
+    /// Until all is attached: it takes up as much as many thousand connections.
+    btf: Option<Btf>,
     sockets: Sockets,
     /// Why its sockets cannot be listed by iterators.
     no_iterators: Option<&'static str>,
@@ -208,7 +209,7 @@ impl Kernel {
             sockets: kernel.1,
             no_helpers: kernel.2,
             no_iterators,
-            btf,
+            btf: Some(btf),
             forced: options.forced.clone(),
             attached: HashSet::new(),
             sabotage: options.sabotage,
@@ -216,14 +217,15 @@ impl Kernel {
         })
     }
 
-    /// Attaches every job of a phase by the first rung that the kernel takes.
+    /// Attaches every job of a phase by the first rung that the kernel takes. Phases have their turn in order, each once.
     ///
     /// # Errors
     /// [`KernelError::Required`] when a job that netwatch cannot do without found none.
     pub fn attach(&mut self, phase: Phase) -> Result<(), KernelError> {
+        let Some(btf) = self.btf.take() else { return Ok(()) };
         let mut attacher = Attacher {
             ebpf: &mut self.ebpf,
-            btf: &self.btf,
+            btf: &btf,
             sockets: self.sockets,
             no_helpers: self.no_helpers.as_deref(),
             no_iterators: self.no_iterators,
@@ -241,6 +243,7 @@ impl Kernel {
             }
             self.coverage.jobs.push((job.name, covered));
         }
+        self.btf = (phase != Phase::Sockets).then_some(btf);
         Ok(())
     }
 

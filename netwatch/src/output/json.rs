@@ -1,49 +1,58 @@
 //! One object a line, with the keys of the contract in its order.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
+use super::object::Object;
 use super::process::ProcessObjects;
 use super::{Line, Ready, Spell};
 use crate::loss::Loss;
-use crate::model::{Endpoint, Family, Proto, Via};
+use crate::model::Family;
 use crate::origin::{Origin, responder};
 use crate::process::Actor;
 use crate::process::found::Looks;
-use crate::process::signs::{self, Sign};
+use crate::process::signs;
 use crate::process::view::BootClock;
 use crate::services::Services;
-use crate::tracker::{ClosedBy, ConnectionEvent, EndId, Party, ProcessBasis};
+use crate::tracker::{ConnectionEvent, EndId, Party};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
 
 pub(super) struct Json {
     processes: ProcessObjects,
+    /// Fit for the inside of a string.
     boot: String,
+    second: Second,
 }
 
 impl Json {
     /// `clock` tells when processes started.
     pub(super) fn new(clock: BootClock, looks: Looks) -> Self {
-        Self { processes: ProcessObjects::new(clock, looks), boot: boot() }
+        Self { processes: ProcessObjects::new(clock, looks), boot: boot(), second: Second::default() }
     }
 
     /// For what happened in another boot, or by another clock.
     pub(super) fn of(clock: BootClock, boot: &str) -> Self {
-        Self { processes: ProcessObjects::new(clock, Looks::default()), boot: boot.to_owned() }
+        // A store's word for it may be anybody's.
+        let quoted = serde_json::Value::from(boot).to_string();
+        let boot = quoted.trim_start_matches('"').trim_end_matches('"').to_owned();
+        let processes = ProcessObjects::new(clock, Looks::default());
+        Self { processes, boot, second: Second::default() }
     }
 
     /// A connection by itself: an event's object without what numbers the lines of a log.
     pub(super) fn object(&mut self, clock: BootClock, event: &ConnectionEvent) -> io::Result<Box<RawValue>> {
-        let time = clock.time(event.at).map(|time| format!("{time:.9}")).unwrap_or_default();
-        Ok(to_raw_value(&self.connection(None, time, event)?)?)
+        let mut out = Vec::new();
+        self.connection(None, clock.time(event.at), event, &mut out)?;
+        let text = String::from_utf8(out).map_err(io::Error::other)?;
+        Ok(RawValue::from_string(text)?)
     }
 
     /// A process by itself.
@@ -89,59 +98,44 @@ struct LossLine<'a> {
     kinds: &'a BTreeMap<&'static str, u64>,
 }
 
-#[derive(Serialize)]
-struct ConnectionLine<'a> {
-    /// These two of a line in a log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    v: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    ts: String,
-    event: &'static str,
-    id: String,
-    flow: Option<String>,
-    proto: Proto,
-    family: Family,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    mapped: bool,
-    netns: u32,
-    cookie: u64,
-    inode: u64,
-    local: Endpoint,
-    remote: Option<Endpoint>,
-    service: Option<&'a str>,
-    state: &'static str,
-    /// `null` for a listener.
-    origin: Option<Origin<Arc<RawValue>>>,
-    process: Option<Arc<RawValue>>,
-    process_basis: Option<ProcessBasis>,
-    listener: Option<PartyView>,
-    peer: Option<PartyView>,
-    errno: Option<Cow<'static, str>>,
-    handshake_us: Option<u64>,
-    duration_us: Option<u64>,
-    bytes_sent: Option<u64>,
-    bytes_received: Option<u64>,
-    closed_by: Option<ClosedBy>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    via: Option<Via>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    repaired: bool,
-    /// What speaks against a listener; a process has its own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    signs: Vec<Sign>,
+/// The second of the line before, as it is spelled, for the next: most are of the same.
+#[derive(Default)]
+struct Second {
+    since_epoch: Option<i64>,
+    /// `2026-11-25T23:10:19.`
+    text: String,
 }
 
-#[derive(Serialize)]
-struct PartyView {
-    id: String,
-    process: Option<Arc<RawValue>>,
+impl Second {
+    fn write(&mut self, time: Timestamp, out: &mut Vec<u8>) {
+        const FRACTION: usize = "123456789Z".len();
+        // Before 1970 the fraction counts down.
+        let fraction = u32::try_from(time.subsec_nanosecond()).ok().filter(|_| time.as_second() >= 0);
+        let same = self.since_epoch == Some(time.as_second());
+        if !same || fraction.is_none() {
+            self.text.clear();
+            // Writing to a String cannot fail.
+            let _ = write!(self.text, "{time:.9}");
+            out.extend_from_slice(self.text.as_bytes());
+            self.text.truncate(self.text.len().saturating_sub(FRACTION));
+            self.since_epoch = fraction.map(|_| time.as_second());
+            return;
+        }
+        out.extend_from_slice(self.text.as_bytes());
+        let mut digits = *b"000000000";
+        let mut rest = fraction.unwrap_or(0);
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        out.extend_from_slice(&digits);
+        out.push(b'Z');
+    }
 }
 
 impl Spell for Json {
     fn spell(&mut self, seq: u64, time: Timestamp, line: &Line<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        let ts = format!("{time:.9}");
-        let head = |event| Head { v: VERSION, seq, ts: ts.clone(), event };
+        let head = |event| Head { v: VERSION, seq, ts: format!("{time:.9}"), event };
         match line {
             Line::Ready(Ready { coverage, seeded }) => {
                 let probes = coverage.jobs.iter().map(|(job, covered)| (*job, covered.probe)).collect();
@@ -157,8 +151,7 @@ impl Spell for Json {
                 serde_json::to_writer(&mut *out, &line)?;
             }
             Line::Connection(event) => {
-                let line = self.connection(Some(seq), ts, event)?;
-                serde_json::to_writer(&mut *out, &line)?;
+                self.connection(Some(seq), Some(time), event, out)?;
             }
         }
         out.push(b'\n');
@@ -167,69 +160,155 @@ impl Spell for Json {
 }
 
 impl Json {
-    fn connection<'a>(
+    /// `seq`: of a line in a log.
+    fn connection(
         &mut self,
         seq: Option<u64>,
-        ts: String,
-        event: &'a ConnectionEvent,
-    ) -> io::Result<ConnectionLine<'a>> {
+        time: Option<Timestamp>,
+        event: &ConnectionEvent,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let end = &event.end;
-        let origin = match end.remote {
-            Some(remote) => {
-                let process = self.process(end.originator.as_ref())?;
-                Some(Origin::new(end.verdict, end.local, remote, process))
+        let mut object = Object::begin(out);
+        if let Some(seq) = seq {
+            object.number("v", VERSION);
+            object.number("seq", seq);
+        }
+        object.string("ts", |out| {
+            if let Some(time) = time {
+                self.second.write(time, out);
             }
-            None => None,
-        };
+        });
+        object.word("event", event.kind.name());
+        object.string("id", |out| self.id(end.id, out));
+        match end.remote {
+            Some(_) => object.string("flow", |out| self.id(end.flow, out)),
+            None => object.null("flow"),
+        }
+        object.word("proto", end.proto.name());
+        object.word("family", if end.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        if end.mapped {
+            object.value("mapped", &true)?;
+        }
+        object.number("netns", end.netns);
+        object.number("cookie", end.cookie);
+        object.number("inode", end.inode);
+        object.endpoint("local", Some(end.local))?;
+        object.endpoint("remote", end.remote)?;
         let responder = responder(end.side(), end.local, end.remote);
-        Ok(ConnectionLine {
-            v: seq.map(|_| VERSION),
-            seq,
-            ts,
-            event: event.kind.name(),
-            id: self.id(end.id),
-            flow: end.remote.map(|_| self.id(end.flow)),
-            proto: end.proto,
-            family: end.family,
-            mapped: end.mapped,
-            netns: end.netns,
-            cookie: end.cookie,
-            inode: end.inode,
-            local: end.local,
-            remote: end.remote,
-            service: responder.and_then(|end_of| Services::host().name(end.proto, end_of.port)),
-            state: end.state.name(),
-            origin,
-            process: self.process(end.process.as_ref())?,
-            process_basis: end.process_basis,
-            listener: self.party(end.listener.as_ref())?,
-            peer: self.party(end.peer.as_ref())?,
-            errno: end.errno.map(crate::errno::name),
-            handshake_us: end.handshake.map(microseconds),
-            duration_us: end.duration.map(microseconds),
-            bytes_sent: end.bytes.map(|bytes| bytes.sent),
-            bytes_received: end.bytes.map(|bytes| bytes.received),
-            closed_by: end.closed_by,
-            via: end.via,
-            repaired: event.repaired,
-            signs: signs::of_end(end).collect(),
-        })
+        let service = responder.and_then(|end_of| Services::host().name(end.proto, end_of.port));
+        object.value("service", &service)?;
+        object.word("state", end.state.name());
+        match end.remote {
+            Some(remote) => {
+                let origin = Origin::new(end.verdict, end.local, remote, end.originator.as_ref());
+                let mut object = object.object("origin");
+                object.word("side", origin.side.name());
+                object.word("basis", origin.basis.name());
+                object.word("confidence", origin.confidence.name());
+                object.endpoint("endpoint", origin.endpoint)?;
+                self.process(origin.process, &mut object)?;
+                object.word("port_rule", origin.port_rule.name());
+                object.end();
+            }
+            // Nobody began a listener.
+            None => object.null("origin"),
+        }
+        self.process(end.process.as_ref(), &mut object)?;
+        object.value("process_basis", &end.process_basis)?;
+        self.party("listener", end.listener.as_ref(), &mut object)?;
+        self.party("peer", end.peer.as_ref(), &mut object)?;
+        object.value("errno", &end.errno.map(crate::errno::name))?;
+        object.option("handshake_us", end.handshake.map(microseconds));
+        object.option("duration_us", end.duration.map(microseconds));
+        object.option("bytes_sent", end.bytes.map(|bytes| bytes.sent));
+        object.option("bytes_received", end.bytes.map(|bytes| bytes.received));
+        object.value("closed_by", &end.closed_by)?;
+        if let Some(via) = end.via {
+            object.word("via", via.name());
+        }
+        if event.repaired {
+            object.value("repaired", &true)?;
+        }
+        // What speaks against a listener; a process has its own.
+        let signs: Vec<_> = signs::of_end(end).collect();
+        if !signs.is_empty() {
+            object.value("signs", &signs)?;
+        }
+        object.end();
+        Ok(())
     }
 
-    fn id(&self, id: EndId) -> String {
-        format!("{}-{id}", self.boot)
+    fn id(&self, id: EndId, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.boot.as_bytes());
+        for number in [id.cookie, id.began] {
+            out.push(b'-');
+            let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+            out.extend((0..digits).rev().map(|digit| match (number >> (4 * digit) & 0xf) as u8 {
+                value @ 0..10 => b'0' + value,
+                value => b'a' - 10 + value,
+            }));
+        }
     }
 
-    fn process(&mut self, actor: Option<&Actor>) -> io::Result<Option<Arc<RawValue>>> {
-        actor.map(|actor| self.processes.object(actor)).transpose()
+    fn process(&mut self, actor: Option<&Actor>, object: &mut Object<'_>) -> io::Result<()> {
+        match actor {
+            Some(actor) => object.raw("process", &self.processes.object(actor)?),
+            None => object.null("process"),
+        }
+        Ok(())
     }
 
-    fn party(&mut self, party: Option<&Party>) -> io::Result<Option<PartyView>> {
-        let Some(party) = party else { return Ok(None) };
-        Ok(Some(PartyView { id: self.id(party.id), process: self.process(party.process.as_ref())? }))
+    fn party(&mut self, key: &'static str, party: Option<&Party>, object: &mut Object<'_>) -> io::Result<()> {
+        let Some(party) = party else {
+            object.null(key);
+            return Ok(());
+        };
+        let mut object = object.object(key);
+        object.string("id", |out| self.id(party.id, out));
+        self.process(party.process.as_ref(), &mut object)?;
+        object.end();
+        Ok(())
     }
 }
 
 fn microseconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_nine_digits_whatever_was_spelled_before() {
+        let mut second = Second::default();
+        for nanoseconds in [
+            1_764_112_219_428_632_001,
+            1_764_112_219_000_000_000,
+            1_764_112_219_999_999_999,
+            1_764_112_220_000_000_007,
+            -1,
+            0,
+            1,
+            -1_500_000_000,
+            i128::from(i64::MAX),
+        ] {
+            let time = Timestamp::from_nanosecond(nanoseconds).unwrap();
+            let mut out = Vec::new();
+            second.write(time, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{time:.9}"));
+        }
+    }
+
+    #[test]
+    fn an_id_is_spelled_as_it_is_printed_elsewhere() {
+        let json = Json::of(BootClock::of_boot(0), "a\"\n");
+        for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
+            let id = EndId { cookie: id.0, began: id.1 };
+            let mut out = Vec::new();
+            json.id(id, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));
+        }
+    }
 }

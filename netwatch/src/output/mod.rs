@@ -2,6 +2,7 @@
 //! agent wait.
 
 mod json;
+mod object;
 mod printer;
 mod process;
 mod sink;

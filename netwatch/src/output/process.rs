@@ -35,9 +35,10 @@ impl ProcessObjects {
     /// The object of `actor`, with what has become of its executable by now, or had when it was recorded.
     pub(super) fn object(&mut self, actor: &Actor) -> io::Result<Arc<RawValue>> {
         let found = self.looks.of(&actor.process);
-        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid);
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid());
         let known = self.spelled.get(&key);
-        if let Some(known) = known.filter(|known| known.found == found && known.actor.thread == actor.thread)
+        if let Some(known) =
+            known.filter(|known| known.found == found && known.actor.thread() == actor.thread())
         {
             return Ok(known.object.clone());
         }

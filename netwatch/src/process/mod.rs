@@ -115,22 +115,46 @@ impl Process {
     }
 }
 
-/// Who did something: a process, and in it a thread.
+/// Who did something: a process, and in it a thread. Each end of a connection has several of these, so they are small:
+/// nearly always it is the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// The process.
     pub process: Arc<Process>,
-    /// The thread.
-    pub tid: u32,
-    /// Its name, where it is not the leader.
-    pub thread: Option<Arc<str>>,
+    thread: Option<Arc<Thread>>,
+}
+
+/// Another thread than the leader.
+#[derive(Debug, PartialEq, Eq)]
+struct Thread {
+    tid: u32,
+    name: Option<Arc<str>>,
 }
 
 impl Actor {
+    /// A thread of a process, with its name where that is not the leader.
+    #[must_use]
+    pub fn new(process: Arc<Process>, tid: u32, name: Option<Arc<str>>) -> Self {
+        let is_leader = tid == process.key.pid && name.is_none();
+        Self { process, thread: (!is_leader).then(|| Arc::new(Thread { tid, name })) }
+    }
+
     /// The process as a whole, no thread being known.
     #[must_use]
     pub fn leader(process: Arc<Process>) -> Self {
-        Self { tid: process.key.pid, process, thread: None }
+        Self { process, thread: None }
+    }
+
+    /// The thread.
+    #[must_use]
+    pub fn tid(&self) -> u32 {
+        self.thread.as_ref().map_or(self.process.key.pid, |thread| thread.tid)
+    }
+
+    /// Its name, where it is not the leader.
+    #[must_use]
+    pub fn thread(&self) -> Option<&Arc<str>> {
+        self.thread.as_ref()?.name.as_ref()
     }
 }
 

@@ -171,14 +171,14 @@ impl ProcessTable {
                 self.put_again(process)
             }
         };
-        Actor { process, tid: task.tid, thread: task.thread.clone() }
+        Actor::new(process, task.tid, task.thread.map(|name| name.text().into()))
     }
 
     /// Who connected a socket or called listen(), by what was kept with it.
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
         let process = self.find(owner.key)?.clone();
-        Some(Actor { process, tid: owner.tid, thread: None })
+        Some(Actor::new(process, owner.tid, None))
     }
 
     /// Sets the path and identity of a process's executable to what `/proc` says, unless that is about
@@ -283,7 +283,7 @@ impl ProcessTable {
         Process {
             key: task.key,
             ppid: task.ppid,
-            comm: task.comm.clone(),
+            comm: task.comm.text().into(),
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
@@ -299,7 +299,7 @@ impl ProcessTable {
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
-        process.comm = task.comm.clone();
+        process.comm = task.comm.text().into();
         process.uid = task.uid;
         process.auid = task.auid;
         process.ppid = task.ppid;
@@ -336,7 +336,7 @@ impl ProcessTable {
 }
 
 fn is_as(known: &Process, task: &Task) -> bool {
-    known.comm == task.comm
+    *known.comm == *task.comm.text()
         && known.uid == task.uid
         && known.auid == task.auid
         && known.ppid == task.ppid

@@ -93,11 +93,11 @@ impl Viewer {
         let place = where_it_runs::of_cgroup(&process.cgroup);
         ProcessView {
             pid: process.key.pid,
-            tid: actor.tid,
+            tid: actor.tid(),
             key: process.key,
             start: self.clock.time(process.key.start),
             comm: &process.comm,
-            thread: actor.thread.as_deref(),
+            thread: actor.thread().map(AsRef::as_ref),
             exe: process.image.exe.as_deref(),
             exe_state: found.exe_state,
             args: &process.image.args,

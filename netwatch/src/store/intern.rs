@@ -68,9 +68,9 @@ impl Interner {
     }
 
     fn known(&self, actor: &Actor, found: Option<Found>) -> Option<i64> {
-        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid, found);
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), found);
         let (known, row) = self.actors.get(&key)?;
-        (known.thread == actor.thread).then_some(*row)
+        (known.thread() == actor.thread()).then_some(*row)
     }
 
     fn write(
@@ -88,7 +88,7 @@ impl Interner {
         if self.actors.len() >= MOST_HELD {
             self.actors.clear();
         }
-        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid, found);
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), found);
         self.actors.insert(key, (actor.clone(), row));
         Ok(row)
     }
@@ -194,8 +194,8 @@ fn process_values(
         Owned::Time(ts),
         Owned::Int(process.key.pid.into()),
         Owned::Int(process.key.start.cast_signed()),
-        number(Some(actor.tid).filter(|tid| *tid != process.key.pid)),
-        text(actor.thread.as_deref()),
+        number(Some(actor.tid()).filter(|tid| *tid != process.key.pid)),
+        text(actor.thread().map(AsRef::as_ref)),
         text(Some(&process.comm)),
         Owned::Int(process.uid.into()),
         number(process.auid),

@@ -166,7 +166,7 @@ impl Processes {
         for (row, ReadProcess { process, tid, thread, .. }) in line.into_iter().rev() {
             let process = Arc::new(process.child_of(above.as_ref()));
             above = Some(process.clone());
-            let actor = Actor { process, tid, thread };
+            let actor = Actor::new(process, tid, thread);
             actors.insert(row, actor.clone());
             last = Some(actor);
         }

@@ -1,5 +1,7 @@
 //! An end as the tracker keeps it, and how it learns.
 
+use std::num::NonZeroU64;
+
 use super::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
 use crate::decode::Socket;
 use crate::listeners::Listening;
@@ -16,25 +18,34 @@ pub(super) struct Conn {
     /// It left the handshake behind.
     pub(super) established: bool,
     /// When, where that was seen.
-    pub(super) opened: Option<u64>,
+    opened: Option<NonZeroU64>,
     /// A process took it off its listener, or it never had one.
     pub(super) taken: bool,
-    /// Who used it, of those that were told.
-    pub(super) users: Vec<ProcessKey>,
     /// Whose FIN came first.
     pub(super) first_fin: Option<Side>,
     /// Cookie of the other end, while that lives.
     pub(super) peer: Option<u64>,
     /// Something was told of it: its flow stands.
     pub(super) told: bool,
-    /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins
-    /// without.
-    pub(super) held: Option<(u64, Kind)>,
     /// It may have called connect() as well as its peer: that the peer did is no proof of anything.
     pub(super) undecided: bool,
-    /// What its subflow failed with: an MPTCP socket gets to know that too late.
-    pub(super) subflow_errno: i32,
+    rare: Option<Box<Rare>>,
 }
+
+/// What few ends have, so that the others need no room for it.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Who used it, of those that were told.
+    users: Vec<ProcessKey>,
+    /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins without, and of a
+    /// listener, whose port is picked last.
+    held: Option<(u64, Kind)>,
+    /// What its subflow failed with: an MPTCP socket gets to know that too late.
+    subflow_errno: i32,
+}
+
+/// A hundred thousand of these are a busy host's: see docs/performance.md.
+const _: () = assert!(size_of::<Conn>() <= 352);
 
 impl Conn {
     pub(super) fn new(at: u64, socket: &Socket, state: State) -> Box<Self> {
@@ -70,19 +81,52 @@ impl Conn {
             established: false,
             opened: None,
             taken: true,
-            users: Vec::new(),
             first_fin: None,
             peer: None,
             told: false,
-            held: None,
             undecided: false,
-            subflow_errno: 0,
+            rare: None,
         })
     }
 
     pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
         self.told = true;
         out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// When it left the handshake behind, where that was seen.
+    pub(super) fn opened(&self) -> Option<u64> {
+        self.opened.map(NonZeroU64::get)
+    }
+
+    pub(super) fn opened_at(&mut self, at: u64) {
+        self.opened = NonZeroU64::new(at);
+    }
+
+    /// It is to be told once its addresses are known.
+    pub(super) fn hold(&mut self, at: u64, kind: Kind) {
+        self.rare().held = Some((at, kind));
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.held.is_some())
+    }
+
+    pub(super) fn take_held(&mut self) -> Option<(u64, Kind)> {
+        self.rare.as_mut()?.held.take()
+    }
+
+    pub(super) fn subflow_failed(&mut self, errno: i32) {
+        self.rare().subflow_errno = errno;
+    }
+
+    /// 0: it did not fail.
+    pub(super) fn subflow_errno(&self) -> i32 {
+        self.rare.as_ref().map_or(0, |rare| rare.subflow_errno)
     }
 
     pub(super) fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
@@ -154,11 +198,12 @@ impl Conn {
     pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
         let key = actor.process.key;
         let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key == key);
-        if has(&self.end.process) || self.users.contains(&key) {
+        if has(&self.end.process) || self.rare.as_ref().is_some_and(|rare| rare.users.contains(&key)) {
             return false;
         }
         // Whoever had it so far may use it again, and that is no news.
-        self.users.extend(self.end.process.as_ref().map(|actor| actor.process.key));
+        let before = self.end.process.as_ref().map(|actor| actor.process.key);
+        self.rare().users.extend(before);
         self.end.process = Some(actor.clone());
         self.end.process_basis = Some(ProcessBasis::Handover);
         true
@@ -170,7 +215,7 @@ impl Conn {
         let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.key);
         let younger = |one: &Self, other: &Self| {
             let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
-            let since = other.opened.or(other.established.then_some(other.end.id.began));
+            let since = other.opened().or(other.established.then_some(other.end.id.began));
             begun.zip(since).is_some_and(|(begun, since)| begun > since)
         };
         free(self, other) && free(other, self) && !younger(self, other) && !younger(other, self)

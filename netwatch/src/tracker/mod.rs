@@ -143,13 +143,12 @@ impl Tracker {
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
     fn complete(&mut self, socket: &Socket, out: &mut Vec<ConnectionEvent>) {
-        let is_held =
-            |conn: &Conn| conn.held.is_some() && conn.end.remote.is_some() && socket.remote.port != 0;
+        let is_held = |conn: &Conn| conn.is_held() && conn.end.remote.is_some() && socket.remote.port != 0;
         if !self.conns.get(&socket.key).is_some_and(|conn| is_held(conn)) {
             return;
         }
         let Some(mut conn) = self.take(socket.key) else { return };
-        let held = conn.held.take();
+        let held = conn.take_held();
         conn.end.local = socket.local;
         conn.end.remote = Some(socket.remote);
         (conn.end.family, conn.end.mapped) = (socket.family, socket.mapped);

@@ -30,7 +30,7 @@ impl Tracker {
         conn.end.via = task.via.or(socket.via);
         if socket.remote.port == 0 {
             // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
-            conn.held = Some((at, Kind::Attempt));
+            conn.hold(at, Kind::Attempt);
             self.conns.insert(socket.key, conn);
             return;
         }
@@ -49,7 +49,7 @@ impl Tracker {
     }
 
     pub(super) fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
-        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.is_held()) {
             // Its port is known by now.
             self.hold_no_longer(socket.key, Some(socket.local), out);
             return;
@@ -59,7 +59,7 @@ impl Tracker {
         conn.end.remote = None;
         conn.end.process = Some(actor.clone());
         conn.end.process_basis = Some(ProcessBasis::Listener);
-        conn.held = Some((at, Kind::Listen));
+        conn.hold(at, Kind::Listen);
         self.conns.insert(socket.key, conn);
         if socket.local.port == 0 {
             // The kernel has not picked one yet; it will have when the call ends.
@@ -79,7 +79,7 @@ impl Tracker {
         self.unbound.retain(|unbound| *unbound != key);
         let Some(conn) = self.conns.get_mut(&key) else { return };
         conn.end.local = local.unwrap_or(conn.end.local);
-        if let Some((at, kind)) = conn.held.take() {
+        if let Some((at, kind)) = conn.take_held() {
             conn.tell(at, kind, out);
         }
         let listening = conn.listening();
@@ -224,7 +224,7 @@ impl Tracker {
     ) {
         let &Transition { at, socket, change } = transition;
         match (self.conns.get_mut(&socket.key), change.new) {
-            (Some(conn), State::Close) => conn.subflow_errno = change.errno,
+            (Some(conn), State::Close) => conn.subflow_failed(change.errno),
             // A child that is known by its listener's cookie.
             (None, State::Established) if socket.key != socket.cookie => {
                 let listener = Some(socket.cookie);
@@ -242,7 +242,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let &Transition { at, socket, change } = transition;
-        if self.conns.get(&socket.key).is_some_and(|conn| conn.held.is_some()) {
+        if self.conns.get(&socket.key).is_some_and(|conn| conn.is_held()) {
             self.hold_no_longer(socket.key, Some(socket.local), out);
         }
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
@@ -301,14 +301,14 @@ impl Tracker {
         conn.end.inode = socket.inode;
         conn.end.via = conn.end.via.or(socket.via);
         conn.established = true;
-        conn.opened = Some(at);
+        conn.opened_at(at);
         if change.old == State::SynSent
             && let Some(owner) = change.owner.filter(|_| change.born == Born::Connected)
         {
             conn.end.handshake = at.checked_sub(owner.at);
         }
         if socket.remote.port == 0 {
-            conn.held = Some((at, Kind::Open));
+            conn.hold(at, Kind::Open);
             self.conns.insert(socket.key, conn);
             return;
         }
@@ -393,7 +393,7 @@ impl Tracker {
             // Given up by its own process. Without a port it never had a SYN out: the call failed, by a way
             // in that no probe sees the result of.
             let errno = match change.errno {
-                0 if conn.subflow_errno != 0 => conn.subflow_errno,
+                0 if conn.subflow_errno() != 0 => conn.subflow_errno(),
                 0 if socket.local.port != 0 => libc::ECANCELED,
                 errno => errno,
             };
@@ -412,7 +412,7 @@ impl Tracker {
         conn.end.closed_by = Some(closing::closed_by(change, first_fin));
         conn.end.errno = (change.errno != 0).then_some(change.errno);
         conn.end.bytes = change.payload;
-        conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
+        conn.end.duration = conn.opened().and_then(|opened| at.checked_sub(opened));
         conn.end.state = State::Close;
         conn.tell(at, Kind::Close, out);
         if !conn.taken {

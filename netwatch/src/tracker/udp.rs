@@ -69,7 +69,7 @@ impl Tracker {
         }
         let mut conn = Conn::new(at, socket, State::Established);
         conn.established = true;
-        conn.opened = Some(at);
+        conn.opened_at(at);
         conn.end.process = known.owner.clone();
         conn.end.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
         // A socket from before the probes may have had a datagram of this flow before them too.
@@ -195,7 +195,7 @@ impl Tracker {
         }
         conn.end.state = State::Close;
         conn.end.closed_by = Some(closed_by);
-        conn.end.duration = conn.opened.and_then(|opened| at.checked_sub(opened));
+        conn.end.duration = conn.opened().and_then(|opened| at.checked_sub(opened));
         conn.tell(at, Kind::Close, out);
     }
 

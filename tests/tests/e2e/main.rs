@@ -11,6 +11,7 @@ mod bare;
 mod close;
 mod connect;
 mod corners;
+mod cost;
 mod disguise;
 mod doctor;
 mod expect;

@@ -1,0 +1,155 @@
+//! How often memory is asked for on the way from a record to a line, and to the store: a count, the same on a fast and
+//! on a slow machine, that goes up where somebody copies what was shared. The bounds stand a little above what was
+//! counted; who lowers the cost lowers them.
+
+#![cfg(test)]
+
+mod counted;
+mod script;
+
+use std::io;
+
+use netwatch::decode::{Event, decode};
+use netwatch::output::{Format, Log, LogOptions};
+use netwatch::process::ProcessTable;
+use netwatch::process::found::Looks;
+use netwatch::process::view::BootClock;
+use netwatch::store::{Recorder, Retention, Settings, verify};
+use netwatch::tracker::{ConnectionEvent, Tracker};
+
+use counted::Alone;
+use script::{EVENTS, Script};
+
+/// Connections whose cost is counted, after as many that fill tables and caches. Few enough that the store writes them
+/// at once, however slow the disk is: what it spends on a batch is spent once then.
+const CONNECTIONS: u64 = 2000;
+
+/// 0.40: each of the two ends is in memory of its own, for five events.
+const TRACKED: f64 = 0.5;
+
+/// 0.53: beside that the room that lines wait in, which grows anew for each bunch of them.
+const TO_JSON: f64 = 0.7;
+
+/// 0.76, on whatever thread: beside the ends the queue, the groups of a batch, and opening and closing the store.
+const TO_STORE: f64 = 0.9;
+
+/// 40.6, of a process that is forked, executes a program, makes a connection and exits: its strings as they are told and
+/// as they are kept, a look for its file, and its object, spelled once.
+const PROCESS: f64 = 45.0;
+
+/// The agent without a kernel: what it does with a record, but that it never looks into `/proc`.
+struct Agent {
+    tracker: Tracker,
+    processes: ProcessTable,
+    events: Vec<ConnectionEvent>,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { tracker: Tracker::new(false), processes: ProcessTable::default(), events: Vec::new() }
+    }
+}
+
+impl Agent {
+    /// Takes in the records, and tells of what they say; returns how many events that were.
+    fn take(&mut self, records: &[Vec<u8>], mut tell: impl FnMut(ConnectionEvent)) -> u64 {
+        let mut told = 0;
+        for record in records {
+            let record = decode(record).unwrap();
+            match &record.event {
+                Event::Process(event) => self.processes.apply(record.at, event),
+                Event::Socket(event) => {
+                    self.tracker.apply(record.at, event, &mut self.processes, &mut self.events);
+                }
+            }
+            for event in self.events.drain(..) {
+                told += 1;
+                tell(event);
+            }
+        }
+        told
+    }
+}
+
+fn log() -> Log {
+    let options = LogOptions { format: Format::Json, ..LogOptions::default() };
+    Log::new(options, io::sink()).unwrap()
+}
+
+/// Fails where `allocations` are more than `most` for each of `times`.
+fn at_most(most: f64, what: &str, allocations: u64, times: u64) {
+    let each = allocations as f64 / times as f64;
+    println!("{each:.2} allocations for {what}");
+    assert!(each <= most, "{each:.2} allocations for {what}: more than {most}");
+    // Or the bound guards nothing any more.
+    assert!(each >= most * 0.5, "{each:.2} allocations for {what}: lower the bound of {most}");
+}
+
+#[test]
+fn a_record_is_decoded_and_tracked() {
+    let alone = Alone::now();
+    let mut script = Script::default();
+    let mut agent = Agent::default();
+    agent.take(&script.beginning(), drop);
+    agent.take(&script.connections(CONNECTIONS), drop);
+    let records = script.connections(CONNECTIONS);
+    let mut events = 0;
+    let allocations = alone.count(|| events = agent.take(&records, drop));
+    assert_eq!(events, EVENTS * CONNECTIONS);
+    at_most(TRACKED, "an event, tracked", allocations, events);
+}
+
+#[test]
+fn an_event_becomes_a_line() {
+    let alone = Alone::now();
+    let mut script = Script::default();
+    let (mut agent, mut log) = (Agent::default(), log());
+    let mut take = |records: &[Vec<u8>]| agent.take(records, |event| log.connection(&event).unwrap());
+    take(&script.beginning());
+    take(&script.connections(CONNECTIONS));
+    let records = script.connections(CONNECTIONS);
+    let mut events = 0;
+    let allocations = alone.count(|| events = take(&records));
+    assert_eq!(events, EVENTS * CONNECTIONS);
+    at_most(TO_JSON, "an event to JSON", allocations, events);
+}
+
+#[test]
+fn an_event_goes_to_the_store() {
+    let alone = Alone::now();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("netwatch.db");
+    let clock = BootClock::now().unwrap();
+    let settings = Settings { retention: Retention::default(), boot: "0123abcd".into(), filter: None, clock };
+    let mut recorder = Recorder::start(&path, settings, Looks::default()).unwrap();
+    let mut script = Script::default();
+    let mut agent = Agent::default();
+    agent.take(&script.beginning(), |event| recorder.event(event));
+    let records = script.connections(CONNECTIONS);
+    let mut events = 0;
+    // With its thread, which has written all when it is finished.
+    let allocations = alone.count(|| {
+        events = agent.take(&records, |event| recorder.event(event));
+        recorder.flush();
+        recorder.finish().unwrap();
+    });
+    assert_eq!(events, EVENTS * CONNECTIONS);
+    let reader = netwatch::store::Reader::open(&path).unwrap();
+    assert!(verify(&reader, None).unwrap().rows >= 2 * CONNECTIONS);
+    at_most(TO_STORE, "an event to the store", allocations, events);
+}
+
+#[test]
+fn a_process_lives_for_one_connection() {
+    let alone = Alone::now();
+    let mut script = Script::default();
+    let (mut agent, mut log) = (Agent::default(), log());
+    let mut take = |records: &[Vec<u8>]| agent.take(records, |event| log.connection(&event).unwrap());
+    take(&script.beginning());
+    take(&script.processes(CONNECTIONS));
+    let records = script.processes(CONNECTIONS);
+    let mut events = 0;
+    let allocations = alone.count(|| events = take(&records));
+    assert_eq!(events, EVENTS * CONNECTIONS);
+    at_most(PROCESS, "a process with one connection", allocations, CONNECTIONS);
+}
