@@ -30,7 +30,7 @@ use crate::summary::Summary;
 use cached::Cached;
 use kernels::{KERNELS, Kernel};
 use mirror::Mirror;
-use root::{Base, Programs};
+use root::{Asked, Base, Programs};
 use rungs::{RUNGS, Rung, SHORT};
 use table::Row;
 
@@ -45,6 +45,10 @@ pub(crate) struct Args {
     /// Only the tests that differ most from kernel to kernel, and on the best rung
     #[arg(long)]
     short: bool,
+    /// In the guests also the tests of what no kernel has a part in, which the host runs: the record and its search, the
+    /// command line, how things are spelled
+    #[arg(long)]
+    everything: bool,
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -135,12 +139,13 @@ fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
     }
     step("building netwatch and its end-to-end tests");
     let base = Base::build(&programs()?, &cargo::workspace().join("tests"), verbose)?;
+    let asked = Asked { libtest: &args.libtest, everything: args.everything };
     let (queue, done) = (Mutex::new(queue), Mutex::new(rows));
     std::thread::scope(|scope| {
         for _ in 0..GUESTS_AT_ONCE {
             scope.spawn(|| {
                 while let Some(kernel) = next(&queue) {
-                    let ran = boot(&kernel, &base, &rungs, &args.libtest, verbose);
+                    let ran = boot(&kernel, &base, &rungs, &asked, verbose);
                     done.lock().unwrap_or_else(PoisonError::into_inner).extend(ran);
                 }
             });
@@ -170,9 +175,9 @@ fn skipped(kernel: &Kernel, rung: &Rung, why: &anyhow::Error) -> Row {
 }
 
 /// Runs one guest to its end. Whatever goes wrong around it is a failure in its rows.
-fn boot(kernel: &Cached, base: &Base, rungs: &[&Rung], libtest: &[String], verbose: bool) -> Vec<Row> {
+fn boot(kernel: &Cached, base: &Base, rungs: &[&Rung], asked: &Asked<'_>, verbose: bool) -> Vec<Row> {
     let ran = base
-        .with(kernel, rungs, libtest, verbose)
+        .with(kernel, rungs, asked, verbose)
         .and_then(|initramfs| guest::run(&kernel.image(), &initramfs, rungs, &|row| tell(row, verbose)));
     let why = match ran {
         Ok(report) if report.release.is_some() => return report.rows,

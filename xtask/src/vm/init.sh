@@ -28,7 +28,7 @@ mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd
 modprobe -qa tun veth sch_tbf inet_diag tcp_diag udp_diag raw_diag mptcp_diag nfsv4
 ip link set lo up
 
-# Name, forced probes, arguments of the tests.
+# Name, forced probes, arguments of the tests. Those in $same are told by their names and left out.
 rung() {
     name=$1
     probes=$2
@@ -50,6 +50,15 @@ rung() {
     else
         unset NETWATCH_TEST_PROBES
     fi
+    for prefix in $same; do
+        "$E2E" --list "$prefix" >/tmp/same
+        while read -r line; do
+            case $line in
+            "$prefix"*": test") say same "${line%: test}" ;;
+            esac
+        done </tmp/same
+        set -- "$@" --skip "$prefix"
+    done
     "$E2E" "$@"
     say end $?
 }

@@ -28,6 +28,8 @@ struct Running {
     begun: Duration,
     summary: Summary,
     lines: Vec<String>,
+    /// Tests that are left out: no kernel has a part in what they are about.
+    same: Vec<String>,
 }
 
 impl Report {
@@ -46,10 +48,11 @@ impl Report {
         match word {
             "hello" => self.release = Some(rest.to_owned()),
             "begin" => {
-                let (summary, lines) = Default::default();
-                self.running = Some(Running { rung: rest.to_owned(), begun: at, summary, lines });
+                let (summary, lines, same) = Default::default();
+                self.running = Some(Running { rung: rest.to_owned(), begun: at, summary, lines, same });
             }
             "refused" => self.refused(rest),
+            "same" => self.running.iter_mut().for_each(|running| running.same.push(rest.to_owned())),
             "end" => self.end(rest, at),
             "over" => self.is_over = true,
             _ => {}
@@ -104,12 +107,15 @@ impl Report {
     }
 
     fn counted(&self, running: Running) -> Row {
-        let Running { rung, summary, lines, .. } = running;
+        let Running { rung, summary, lines, same, .. } = running;
+        let skips = summary.reasons().map(|(name, reason)| format!("{name}: {reason}"));
+        let left_out =
+            same.iter().map(|name| format!("{name}: no kernel has a part in it, the host tests it"));
         Row {
             passed: summary.passes(),
             failed: summary.failures(),
-            skipped: summary.skips(),
-            skips: summary.reasons().map(|(name, reason)| format!("{name}: {reason}")).collect(),
+            skipped: summary.skips() + same.len(),
+            skips: skips.chain(left_out).collect(),
             output: failures(&lines).unwrap_or(lines),
             ..self.row(rung)
         }
@@ -145,6 +151,7 @@ mod tests {
             "test result: ok. 9 passed; 0 failed; 0 ignored",
             HELLO,
             "@netwatch begin best",
+            "@netwatch same log::four",
             "running 4 tests",
             "test accept::one ... ok",
             "SKIP ways::two: no 32-bit calls\r",
@@ -165,9 +172,10 @@ mod tests {
         assert!(report.is_over);
         let [row] = report.rows.as_slice() else { panic!("{:?}", report.rows) };
         assert_eq!((row.kernel.as_str(), row.rung.as_str()), ("6.1.0-50-cloud-amd64", "best"));
-        assert_eq!((row.passed, row.failed, row.skipped, row.seconds), (1, 1, 2, Some(14)));
+        assert_eq!((row.passed, row.failed, row.skipped, row.seconds), (1, 1, 3, Some(15)));
         assert_eq!(row.reason, None);
-        assert_eq!(row.skips, ["ways::two: no 32-bit calls"]);
+        let same = "log::four: no kernel has a part in it, the host tests it";
+        assert_eq!(row.skips, ["ways::two: no 32-bit calls", same]);
         assert_eq!(
             row.output,
             [

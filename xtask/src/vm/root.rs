@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::cached::Cached;
 use super::modules;
-use super::rungs::Rung;
+use super::rungs::{Rung, SAME_EVERYWHERE};
 use crate::exec::{answer, find, quietly, succeeds};
 
 /// What `init.sh` starts, what the tests start, and what they look at.
@@ -92,13 +92,13 @@ impl Base {
         &self,
         kernel: &Cached,
         rungs: &[&Rung],
-        libtest: &[String],
+        asked: &Asked<'_>,
         verbose: bool,
     ) -> Result<PathBuf> {
         let root = self.scratch.path().join(format!("root-{}", kernel.release));
         skeleton(&root)?;
         modules::install(kernel, &root, verbose)?;
-        fs::write(root.join("plan"), format!("{}{}", self.start, plan(rungs, libtest)))
+        fs::write(root.join("plan"), format!("{}{}", self.start, plan(rungs, asked)))
             .context("cannot write a file")?;
         let own = self.scratch.path().join(format!("{}.cpio", kernel.release));
         archive(&root, &own, verbose)?;
@@ -113,8 +113,17 @@ impl Base {
     }
 }
 
+/// What of the tests is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Arguments for the test program.
+    pub(super) libtest: &'a [String],
+    /// Those too that no kernel has a part in.
+    pub(super) everything: bool,
+}
+
 /// Calls of `rung` in `init.sh`. Whoever asks for certain tests gets these on every rung.
-fn plan(rungs: &[&Rung], libtest: &[String]) -> String {
+fn plan(rungs: &[&Rung], Asked { libtest, everything }: &Asked<'_>) -> String {
     let asked = libtest.iter().any(|argument| !argument.starts_with('-'));
     let own = LIBTEST.iter().filter(|own| {
         let option = own.split('=').next().unwrap_or(own);
@@ -123,10 +132,12 @@ fn plan(rungs: &[&Rung], libtest: &[String]) -> String {
     let own: Vec<_> = own.copied().collect();
     let call = |rung: &&Rung| {
         let tests = if asked { &[] } else { rung.tests };
+        let all = !asked && !everything && tests.is_empty();
+        let same = if all { SAME_EVERYWHERE.join(" ") } else { String::new() };
         let words = [rung.name, rung.probes].into_iter().chain(tests.iter().copied());
         let words: Vec<_> =
             words.chain(own.iter().copied()).chain(libtest.iter().map(String::as_str)).map(quote).collect();
-        format!("rung {}\n", words.join(" "))
+        format!("same={}\nrung {}\n", quote(&same), words.join(" "))
     };
     rungs.iter().map(call).collect()
 }
@@ -200,17 +211,29 @@ mod tests {
             Rung { name: "low", probes: "accept=one connect=two", tests: &["accept::", "fail::"] },
         ];
         let rungs: Vec<_> = rungs.iter().collect();
-        let told = |libtest: &[&str]| {
+        let told = |libtest: &[&str], everything: bool| {
             let libtest: Vec<_> = libtest.iter().copied().map(str::to_owned).collect();
-            let script = format!("rung() {{ printf '<%s>' \"$@\"; }}\n{}", plan(&rungs, &libtest));
+            let asked = Asked { libtest: &libtest, everything };
+            let script = format!("rung() {{ printf '<%s>' \"$@\" $same; }}\n{}", plan(&rungs, &asked));
             answer(Command::new("sh").args(["-c", &script])).unwrap()
         };
         assert_eq!(
-            told(&["--test-threads=7"]),
+            told(&["--test-threads=7"], true),
             "<best><><--show-output><--test-threads=7>\
              <low><accept=one connect=two><accept::><fail::><--show-output><--test-threads=7>"
         );
         let own: String = LIBTEST.map(|own| format!("<{own}>")).concat();
-        assert_eq!(told(&["it's"]), format!("<best><>{own}<it's><low><accept=one connect=two>{own}<it's>"));
+        let same: String = SAME_EVERYWHERE.iter().map(|same| format!("<{same}>")).collect();
+        assert_eq!(
+            told(&["--test-threads=7"], false),
+            format!(
+                "<best><><--show-output><--test-threads=7>{same}\
+                     <low><accept=one connect=two><accept::><fail::><--show-output><--test-threads=7>"
+            )
+        );
+        assert_eq!(
+            told(&["it's"], false),
+            format!("<best><>{own}<it's><low><accept=one connect=two>{own}<it's>")
+        );
     }
 }
