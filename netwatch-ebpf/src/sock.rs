@@ -174,7 +174,7 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 ///
 /// # Safety
 /// `sk` is a `struct sock` of TCP, MPTCP or UDP, readable as `M` says.
-#[inline(always)]
+#[inline(never)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: the caller's; each offset is that of the member of this type.
     unsafe {
