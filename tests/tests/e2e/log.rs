@@ -100,3 +100,32 @@ fn what_was_lost_is_told_whatever_is_asked() {
         assert_eq!((&log[0]["count"], &log[0]["reason"]), (&5.into(), &"ring".into()));
     });
 }
+
+/// On a terminal, which script(1) makes, a pager shows it.
+#[test]
+fn a_terminal_gets_a_pager() {
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        return tests::skip("log::a_terminal_gets_a_pager", "there is no script(1), which makes a terminal");
+    }
+    in_fresh_netns(|| {
+        let (store, recorder) = attempts(2);
+        let netwatch = tests::binary();
+        let log = format!("{} log --store {}", netwatch.display(), store.path().display());
+        let paged = store.beside("paged");
+        let on_a_terminal = |pager: &str| {
+            let mut script = std::process::Command::new("script");
+            script.args(["--quiet", "--return", "--command", &log, "/dev/null"]).env("PAGER", pager);
+            let output = tests::output(&mut script);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let printed = on_a_terminal(&format!("cat >{}", paged.display()));
+        assert_eq!(printed.trim(), "");
+        let shown = std::fs::read_to_string(&paged).unwrap();
+        assert!(shown.lines().count() == 2 && shown.contains("127.0.0.1:2001"), "{shown}");
+        // Whoever wants none, and a pager that was left early.
+        assert!(on_a_terminal("").contains("127.0.0.1:2001"));
+        on_a_terminal("true");
+        recorder.finish();
+    });
+}
