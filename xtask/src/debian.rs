@@ -88,7 +88,8 @@ fn build(suite: &str, source: &Source, into: &Path, recipe: &str, verbose: bool)
         command.arg(format!("--aptopt={option}"));
     }
     command.arg(format!("--customize-hook={SAMPLE}")).arg(format!("--customize-hook={note}"));
-    quietly(command.arg(suite).arg(into).arg(line), verbose)
+    vm::said(command.arg(suite).arg(into).arg(line), verbose)
+        .with_context(|| format!("{BUILDER} cannot build a Debian"))
 }
 
 fn remove(root: &Path, verbose: bool) -> Result<()> {

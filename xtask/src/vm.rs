@@ -29,6 +29,7 @@ use crate::exec::step;
 use crate::setup;
 use crate::summary::Summary;
 use cached::Cached;
+pub(crate) use fetch::said;
 use kernels::{KERNELS, Kernel};
 use mirror::Mirror;
 pub(crate) use mirror::Source;
