@@ -3,6 +3,7 @@
 //! medians, and goals are ratios wherever they can be. Nothing here fails a test: figures depend on the machine.
 
 mod agent;
+mod audit;
 mod cost;
 mod crowd;
 mod flood;
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     /// Rounds in which netwatch and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Only these: look, kernel, rate, agent, growth, loss, memory, start, latency, quiet, record, search
+    /// Only these: look, audit, kernel, rate, agent, growth, loss, memory, start, latency, quiet, record, search
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// netwatch alone: install and run no other tool
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     /// Hold so many connections on loopback until stdin ends: what the bench starts itself as
     #[arg(long, hide = true)]
     hold: Option<usize>,
+    /// The same with so many listeners
+    #[arg(long, hide = true)]
+    listen: Option<usize>,
 }
 
 /// What a measurement is told.
@@ -61,6 +65,7 @@ type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
 const ALL: [Measurement; 12] = [
     ("look", look::measure),
+    ("audit", audit::measure),
     ("kernel", flood::kernel_time),
     ("rate", flood::rate),
     ("agent", agent::measure),
@@ -77,6 +82,10 @@ const ALL: [Measurement; 12] = [
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     if let Some(connections) = args.hold {
         crowd::hold(connections)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(listeners) = args.listen {
+        crowd::listen(listeners)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(unknown) = args.only.iter().find(|only| ALL.iter().all(|(name, _)| name != only)) {

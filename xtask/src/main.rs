@@ -4,6 +4,7 @@
 
 mod bench;
 mod cargo;
+mod debian;
 mod exec;
 mod run;
 mod setup;

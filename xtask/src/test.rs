@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::cargo::{self, cargo};
 use crate::exec::{as_root, loudly, step, succeeds};
 use crate::summary::Summary;
-use crate::{setup, vm};
+use crate::{debian, setup, vm};
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     }
     if everything || args.e2e.is_some() {
         let filter = args.e2e.as_deref().filter(|filter| !filter.is_empty());
-        if let Err(error) = e2e(&mut summary, filter, &args.libtest) {
+        if let Err(error) = e2e(&mut summary, filter, &args.libtest, verbose) {
             step(&format!("{error:#}"));
             summary.failed();
         }
@@ -84,12 +84,18 @@ fn unit(summary: &mut Summary, libtest: &[String]) {
 }
 
 /// Builds as whoever calls, so that nothing in the target directory ends up root's, and runs as root.
-fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String]) -> Result<()> {
+fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String], verbose: bool) -> Result<()> {
     step("building netwatch and its end-to-end tests");
     let netwatch = cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?;
     let tests = cargo::build(&["test", "--no-run", "-p", "tests", "--test", "e2e"], "e2e")?;
+    // A path, or why there is none: the tests that need it say so.
+    let debian = debian::root(verbose);
+    let (name, value) = match &debian {
+        Ok(root) => ("NETWATCH_DEBIAN", root.as_os_str().to_owned()),
+        Err(error) => ("NETWATCH_NO_DEBIAN", format!("{error:#}").into()),
+    };
     step("end-to-end tests");
-    let mut command = as_root(tests, &[("NETWATCH_BIN", netwatch.as_os_str())])?;
+    let mut command = as_root(tests, &[("NETWATCH_BIN", netwatch.as_os_str()), (name, &value)])?;
     // Where cargo would start them; uncaptured, so that a test that hangs or skips is seen to.
     command.current_dir(tests_directory()).args(filter).args(["--nocapture"]).args(libtest);
     stream::run(&mut command, summary);

@@ -17,6 +17,7 @@ mod table;
 mod version;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
@@ -28,8 +29,10 @@ use crate::exec::step;
 use crate::setup;
 use crate::summary::Summary;
 use cached::Cached;
+pub(crate) use fetch::said;
 use kernels::{KERNELS, Kernel};
 use mirror::Mirror;
+pub(crate) use mirror::Source;
 use root::{Asked, Base, Programs};
 use rungs::{RUNGS, Rung, SHORT};
 use table::Row;
@@ -66,6 +69,16 @@ enum Format {
 
 /// A guest for each core: the emulator keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
+
+/// Where what was fetched is kept.
+pub(crate) fn cache() -> Result<PathBuf> {
+    fetch::cache()
+}
+
+/// The suite of Debian that this machine runs, and where its packages come from.
+pub(crate) fn own_suite() -> Result<(String, Source)> {
+    mirror::own_suite()
+}
 
 /// Installs what other kernels are booted with; an error where this machine cannot.
 pub(crate) fn ensure(verbose: bool) -> Result<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::explain::unanswered;
 use super::facts::{Facts, Ownership, Program, Raw, Reach, Script, Server, Stdio, Unknown};
+use super::portmap::PORTMAPPER;
 use super::views::Disagreement;
 use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;
@@ -151,15 +152,16 @@ fn ephemeral(server: &Arc<Server>) -> Option<Finding> {
 
 fn only_local(server: &Arc<Server>) -> Option<Finding> {
     let history = server.history.as_ref().filter(|history| history.only_local && history.connections > 0)?;
-    if server.reach() != Reach::All {
+    // This host asks its portmapper, be it in an audit: that says nothing of who else may.
+    if server.reach() != Reach::All || server.rpc.iter().any(|(program, _)| *program == PORTMAPPER) {
         return None;
     }
-    let times = if history.connections == 1 { "one connection" } else { "connections" };
-    let evidence = format!(
-        "{} listens on all addresses, and of {} {times} each came from this host",
-        server.program().map_or_else(|| "nobody that could be seen".into(), |program| who(program)),
-        history.connections
-    );
+    let visits = match history.connections {
+        1 => "the only connection that came to it is from this host".into(),
+        count => format!("all of {count} connections that came to it are from this host"),
+    };
+    let name = server.program().map_or_else(|| "nobody that could be seen".into(), |program| who(program));
+    let evidence = format!("{name} listens on all addresses, and {visits}");
     let next = "it could listen on loopback only".into();
     Some(finding(Code::OnlyLocalPeers, Severity::Info, at(server, server.program()), evidence, next))
 }
@@ -278,4 +280,42 @@ fn disagreement(disagreement: &Disagreement) -> Finding {
     let next =
         "what a rootkit does; trust no program of this host: take an image of the memory and the disk".into();
     finding(Code::ViewsDisagree, Severity::Critical, place, disagreement.to_string(), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::facts::History;
+    use crate::model::Endpoint;
+
+    fn server(local: &str, connections: u64, rpc: &[u32]) -> Arc<Server> {
+        let local: std::net::SocketAddr = local.parse().unwrap();
+        let local = Endpoint { ip: local.ip(), port: local.port() };
+        Arc::new(Server {
+            proto: Proto::Tcp,
+            local,
+            v6only: false,
+            netns: 1,
+            inode: 1,
+            uid: 0,
+            holders: Vec::new(),
+            service: None,
+            rpc: rpc.iter().map(|program| (*program, None)).collect(),
+            is_ephemeral: false,
+            history: Some(History { connections, only_local: true, ..History::default() }),
+        })
+    }
+
+    #[test]
+    fn only_local_peers_where_others_could_come() {
+        let told = |local, connections, rpc: &[u32]| {
+            only_local(&server(local, connections, rpc)).map(|finding| finding.evidence)
+        };
+        assert!(told("0.0.0.0:80", 1, &[]).unwrap().contains("the only connection"));
+        assert!(told("[::]:2049", 3, &[100_003]).unwrap().contains("all of 3 connections"));
+        assert_eq!(told("0.0.0.0:80", 0, &[]), None);
+        assert_eq!(told("127.0.0.1:80", 3, &[]), None);
+        // netwatch itself asks it.
+        assert_eq!(told("0.0.0.0:111", 3, &[PORTMAPPER]), None);
+    }
 }

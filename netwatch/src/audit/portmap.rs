@@ -23,6 +23,9 @@ pub use programs::Programs;
 /// The portmapper's, RFC 1833 section 3.1.
 const PORT: u16 = 111;
 
+/// The program that it is itself, PMAP_PROG of RFC 1833 section 3.1.
+pub(super) const PORTMAPPER: u32 = 100_000;
+
 /// Bytes of an answer, with the words between its fragments. A mapping has 20.
 const MOST_BYTES: usize = 1 << 20;
 

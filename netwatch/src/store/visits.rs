@@ -9,7 +9,7 @@ use super::{Reader, StoreError};
 use crate::model::Proto;
 
 /// Which port, and since when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Visited<'a> {
     /// In this boot.
     pub boot: &'a str,
@@ -19,6 +19,8 @@ pub struct Visited<'a> {
     pub netns: u32,
     /// Its number.
     pub port: u16,
+    /// Whether what came to this address came there: another socket may listen on the same port.
+    pub takes: &'a dyn Fn(IpAddr) -> bool,
     /// Nanoseconds since the epoch.
     pub since: i64,
     /// Rows that are looked at, the newest: a server may have had millions.
@@ -49,7 +51,7 @@ impl Reader {
         let mut seen = HashSet::new();
         let mut from: HashMap<IpAddr, u64> = HashMap::new();
         let mut select = self.db().prepare_cached(
-            "SELECT cookie, began, remote_ip, peer_cookie IS NOT NULL FROM connection \
+            "SELECT cookie, began, local_ip, remote_ip, peer_cookie IS NOT NULL FROM connection \
              WHERE segment = ?1 AND local_port = ?2 AND proto = ?3 AND netns = ?4 AND side = 2 \
              AND remote_ip IS NOT NULL AND ts >= ?5 ORDER BY id DESC LIMIT ?6",
         )?;
@@ -69,8 +71,11 @@ impl Reader {
                 if !seen.insert(end) {
                     continue;
                 }
-                let (ip, has_peer): (String, bool) = (row.get(2)?, row.get(3)?);
-                let Ok(ip) = ip.parse::<IpAddr>() else { continue };
+                let (local, ip, has_peer): (String, String, bool) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                let (Ok(local), Ok(ip)) = (local.parse(), ip.parse::<IpAddr>()) else { continue };
+                if !(visited.takes)(local) {
+                    continue;
+                }
                 visits.count += 1;
                 visits.only_local &= has_peer || ip.is_loopback();
                 *from.entry(ip).or_default() += 1;

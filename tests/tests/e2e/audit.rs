@@ -9,6 +9,7 @@ use tests::{binary, output};
 
 mod baseline;
 mod broken;
+mod debian;
 mod executables;
 mod findings;
 mod views;

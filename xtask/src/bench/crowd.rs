@@ -1,12 +1,14 @@
-//! Many connections that stay, each held by a process at both ends.
+//! Many connections that stay, each held by a process at both ends; and many listeners.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::exec::quietly;
@@ -17,7 +19,13 @@ const OTHERS: u64 = 64;
 /// Of one process; the port range has more.
 const MOST_EACH: usize = 8000;
 
-/// Processes that hold connections until this is dropped.
+/// Listeners of one process: a host has many services, and not each a process for every port.
+const LISTENERS_EACH: usize = 20;
+
+/// Connections that each of them had, so that there is something to be known of it.
+const VISITS: usize = 10;
+
+/// Processes that hold connections, or listeners, until this is dropped.
 pub(crate) struct Crowd(Vec<Child>);
 
 impl Crowd {
@@ -31,21 +39,40 @@ impl Crowd {
         while left > 0 {
             let part = left.min(each);
             left -= part;
-            let own = std::env::current_exe().context("cannot find myself")?;
-            let mut child = Command::new(own)
-                .args(["bench", "--hold", &part.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("cannot start a holder of connections")?;
-            let mut line = String::new();
-            let out = child.stdout.take().context("no stdout")?;
-            crowd.0.push(child);
-            if BufReader::new(out).read_line(&mut line)? == 0 {
-                bail!("the connections could not be made");
-            }
+            crowd.add("--hold", part)?;
         }
         Ok(crowd)
+    }
+
+    /// So many listeners that each had some connections, in the calling thread's network namespace.
+    pub(crate) fn listening(listeners: usize, verbose: bool) -> Result<Self> {
+        quietly(Command::new("ip").args(["link", "set", "lo", "up"]), verbose)?;
+        let mut crowd = Self(Vec::new());
+        let mut left = listeners;
+        while left > 0 {
+            let part = left.min(LISTENERS_EACH);
+            left -= part;
+            crowd.add("--listen", part)?;
+        }
+        Ok(crowd)
+    }
+
+    /// One more process.
+    fn add(&mut self, what: &str, part: usize) -> Result<()> {
+        let own = std::env::current_exe().context("cannot find myself")?;
+        let mut child = Command::new(own)
+            .args(["bench", what, &part.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a holder of sockets")?;
+        let mut line = String::new();
+        let out = child.stdout.take().context("no stdout")?;
+        self.0.push(child);
+        if BufReader::new(out).read_line(&mut line)? == 0 {
+            bail!("the sockets could not be made");
+        }
+        Ok(())
     }
 }
 
@@ -64,9 +91,7 @@ impl Drop for Crowd {
 pub(crate) fn hold(connections: usize) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    // An address each, so that they do not share out one range of ports.
-    let [_, b, c, d] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254));
+    let own = own_address();
     let listener = TcpListener::bind((own, 0))?;
     let address = listener.local_addr()?;
     let mut held: Vec<TcpStream> = Vec::with_capacity(2 * connections);
@@ -77,6 +102,32 @@ pub(crate) fn hold(connections: usize) -> Result<()> {
         held.push(client.into());
         held.push(listener.accept()?.0);
     }
+    stay()
+}
+
+/// What a member of a crowd of listeners does.
+pub(crate) fn listen(listeners: usize) -> Result<()> {
+    let own = own_address();
+    let listeners: Vec<_> =
+        (0..listeners).map(|_| TcpListener::bind((own, 0))).collect::<Result<_, std::io::Error>>()?;
+    for listener in listeners.iter().flat_map(|listener| std::iter::repeat_n(listener, VISITS)) {
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let server = listener.accept()?;
+        // Nothing of it stays: what is measured is a look at listeners.
+        set_socket_linger(&client, Some(Duration::ZERO))?;
+        drop((client, server));
+    }
+    stay()
+}
+
+/// An address each, so that they do not share out one range of ports.
+fn own_address() -> Ipv4Addr {
+    let [_, b, c, d] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254))
+}
+
+/// Says that all is there, and keeps it until nobody wants it any more.
+fn stay() -> Result<()> {
     println!("up");
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;

@@ -25,10 +25,10 @@ const PORT: &str = "33000";
 const EVENTS: f64 = 5.0;
 
 /// A running recorder.
-struct Recorder(Child);
+pub(super) struct Recorder(Child);
 
 impl Recorder {
-    fn start(netwatch: &Path, store: &Path) -> Result<Self> {
+    pub(super) fn start(netwatch: &Path, store: &Path) -> Result<Self> {
         // A session of its own, as a service manager gives it one: see `take_precedence` in commands/record.rs.
         let mut command = Command::new("setsid");
         command
@@ -50,7 +50,7 @@ impl Recorder {
         Ok(recorder)
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM)?;
         let status = self.0.wait()?;
         if status.success() { Ok(()) } else { bail!("netwatch failed ({status})") }

@@ -162,8 +162,8 @@ impl<'a> Suite<'a> {
     }
 }
 
-/// Runs apt with what it complains of as the error: whether it matters is for the caller to say.
-fn said(command: &mut Command, verbose: bool) -> Result<()> {
+/// Runs apt, or what runs it, with what it complains of as the error: whether it matters is for the caller to say.
+pub(crate) fn said(command: &mut Command, verbose: bool) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().context("cannot start apt")?;
     if verbose {
         eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -3,18 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Suites of Debian that are not called by their codename.
 const GENERAL: [&str; 4] = ["stable", "testing", "unstable", "sid"];
 
 /// One place that packages come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source {
-    pub(super) uri: String,
+pub(crate) struct Source {
+    pub(crate) uri: String,
     pub(super) suites: Vec<String>,
     /// The keyring that its signatures are held against, where the machine names one.
-    pub(super) keyring: Option<String>,
+    pub(crate) keyring: Option<String>,
 }
 
 /// Debian's archive and its security archive, as far as this machine knows them.
@@ -27,11 +27,11 @@ pub(super) struct Mirror {
 impl Mirror {
     /// Reads apt's own configuration.
     pub(super) fn of_this_machine() -> Result<Self> {
-        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let release = release();
         if !release.lines().any(|line| line == "ID=debian") {
-            bail!("this machine is not a Debian, so its package sources lead to no Debian kernels");
+            bail!("this machine is not a Debian, so its package sources lead to no packages of Debian's");
         }
-        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let codename = codename(&release);
         let mut sources = one_line(&fs::read_to_string("/etc/apt/sources.list").unwrap_or_default());
         let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") else {
             return Ok(Self::among(&sources, codename));
@@ -65,6 +65,23 @@ impl Mirror {
     pub(super) fn of(&self, suite: &str) -> Option<&Source> {
         if suite.ends_with("-security") { self.security.as_ref() } else { self.archive.as_ref() }
     }
+}
+
+/// What this machine runs, and where more of it comes from.
+pub(super) fn own_suite() -> Result<(String, Source)> {
+    let mirror = Mirror::of_this_machine()?;
+    let release = release();
+    let codename = codename(&release).context("this Debian does not say its codename")?;
+    let source = mirror.of(codename).with_context(|| format!("the package sources lead to no {codename}"))?;
+    Ok((codename.to_owned(), source.clone()))
+}
+
+fn release() -> String {
+    fs::read_to_string("/etc/os-release").unwrap_or_default()
+}
+
+fn codename(release: &str) -> Option<&str> {
+    release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))
 }
 
 /// Reads `deb [options] uri suite component…`, a line each.

@@ -1,7 +1,7 @@
 //! The call and its answer: RPC of RFC 5531 section 9, in XDR of RFC 4506, where everything is a multiple of four
 //! bytes, big-endian. Total: any bytes give mappings or an error.
 
-use super::{Mapping, PortmapError};
+use super::{Mapping, PORTMAPPER, PortmapError};
 use crate::model::Proto;
 
 /// Of a fragment's mark, RFC 5531 section 11.
@@ -24,7 +24,7 @@ const MSG_DENIED: u32 = 1;
 /// Asks for the list: PMAPPROC_DUMP of PMAP_VERS of PMAP_PROG (RFC 1833 section 3.1), in version 2 of RPC, with
 /// credentials and verifier of AUTH_NONE, which are a flavor and a length of 0.
 pub(super) fn call(xid: u32) -> Vec<u8> {
-    let words = [xid, CALL, 2, 100_000, 2, 4, 0, 0, 0, 0];
+    let words = [xid, CALL, 2, PORTMAPPER, 2, 4, 0, 0, 0, 0];
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 

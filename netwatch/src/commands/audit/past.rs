@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::gather::store_path;
 use crate::audit::facts::History;
+use crate::listeners::Listening;
 use crate::origin::Side;
 use crate::output::boot;
 use crate::snapshot::SocketRow;
@@ -50,11 +51,13 @@ impl Past {
         let first = recorded.events.first().context("an end without events")?;
         let since = recorded.clock.time(first.at);
         let is_begun = first.kind == Kind::Listen;
+        let listening = Listening::of(row);
         let visited = Visited {
             boot: &self.boot,
             proto: row.proto,
             netns: row.netns,
             port: row.local.port,
+            takes: &|local| listening.takes(local),
             since: since.and_then(|since| since.as_nanosecond().try_into().ok()).unwrap_or(0),
             most: MOST_VISITS,
         };

@@ -184,6 +184,7 @@ fn history(server: &Server) -> Vec<String> {
     let from: Vec<_> = history.from.iter().map(|(ip, count)| format!("{count} from {ip}")).collect();
     let visits = match history.connections {
         0 => "no connection came to it since then".into(),
+        1 if !history.more => format!("1 connection came to it: {}", from.join(", ")),
         count => format!("{more}{count} connections came to it: {}", from.join(", ")),
     };
     vec![first, visits]

@@ -1,0 +1,101 @@
+//! A Debian of this machine's own suite, in a folder of the cache, with servers from packages: for the end-to-end tests
+//! of the audit. Installing them on the machine itself would start them there, and keep them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::exec::{as_root, find, quietly, step};
+use crate::setup;
+use crate::vm::{self, Source};
+
+/// Servers that a plain Debian may have, and rpm, whose database some other programs' owners are in.
+const PACKAGES: &str = "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm";
+
+/// What builds it: of Debian's bootstraps the one that works by apt, with the machine's own settings for it. It keeps
+/// services from being started (policy-rc.d, start-stop-daemon) and its mounts in a namespace of its own.
+const BUILDER: &str = "mmdebstrap";
+
+/// Packs a program that listens into a package of rpm's, which a test may install. A shell that mmdebstrap runs, with
+/// the root as its argument. A copy of Redis under the name of its sibling: of no package of Debian's, and what the
+/// port's service is offered by.
+const SAMPLE: &str = r#"set -e
+mkdir "$1/var/cache/netwatch"
+cat > "$1/var/cache/netwatch/sample.spec" <<'SPEC'
+Name: netwatch-sample
+Version: 1.2
+Release: 3
+Summary: A program from a package of rpm's
+License: MIT
+AutoReqProv: no
+%description
+It is there to be asked about.
+%install
+mkdir -p %{buildroot}/opt/netwatch-sample
+cp -L /usr/bin/redis-server %{buildroot}/opt/netwatch-sample/valkey-server
+%files
+/opt/netwatch-sample/valkey-server
+SPEC
+chroot "$1" rpmbuild -bb --quiet --define '_topdir /var/cache/netwatch/build' --define '_rpmdir /var/cache/netwatch' \
+    --define '_build_name_fmt sample.rpm' --define 'debug_package %{nil}' /var/cache/netwatch/sample.spec
+rm -r "$1/var/cache/netwatch/build""#;
+
+/// Where in the root it is written what it was built of: another recipe makes another root.
+const RECIPE: &str = "var/cache/netwatch/recipe";
+
+/// Where the root is: of an earlier run, or built now, which takes a minute or two.
+pub(crate) fn root(verbose: bool) -> Result<PathBuf> {
+    let (suite, source) = vm::own_suite()?;
+    let cache = vm::cache()?;
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    // Two runs are not to build it at once. The lock goes with its file's closing.
+    let lock = cache.join(format!("debian-{suite}.lock"));
+    let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
+    lock.lock().context("cannot lock the cache")?;
+    let root = cache.join(format!("debian-{suite}"));
+    let recipe = format!("{PACKAGES}\n{SAMPLE}\n");
+    if fs::read_to_string(root.join(RECIPE)).is_ok_and(|found| found == recipe) {
+        return Ok(root);
+    }
+    // Beside its last place, so that a rename brings it there whole or not at all.
+    let half = cache.join(format!("debian-{suite}.half"));
+    remove(&half, verbose)?;
+    let built = build(&suite, &source, &half, &recipe, verbose);
+    if built.is_err() {
+        remove(&half, verbose)?;
+    }
+    built?;
+    remove(&root, verbose)?;
+    fs::rename(&half, &root).with_context(|| format!("cannot move {}", half.display()))?;
+    Ok(root)
+}
+
+fn build(suite: &str, source: &Source, into: &Path, recipe: &str, verbose: bool) -> Result<()> {
+    if find(BUILDER).is_none() {
+        setup::install(&[BUILDER], "tests start servers in a Debian that it builds", verbose)?;
+    }
+    step(&format!("building a Debian with {PACKAGES} in {}: tests start them there", into.display()));
+    let signed = source.keyring.as_ref().map(|keyring| format!("[signed-by={keyring}] "));
+    let line = format!("deb {}{} {suite} main", signed.unwrap_or_default(), source.uri);
+    let note = format!("cat > \"$1/{RECIPE}\" <<'RECIPE'\n{recipe}RECIPE\n");
+    let mut command = as_root(BUILDER, &[])?;
+    command.args(["--mode=root", "--variant=minbase"]).arg(format!("--include={PACKAGES}"));
+    // It is thrown away where it was not finished, so nothing has to wait for the disk.
+    command.arg("--dpkgopt=force-unsafe-io");
+    // Without a network it should soon be known.
+    for option in ["Acquire::Languages \"none\"", "Acquire::Retries \"1\"", "Acquire::http::Timeout \"20\""] {
+        command.arg(format!("--aptopt={option}"));
+    }
+    command.arg(format!("--customize-hook={SAMPLE}")).arg(format!("--customize-hook={note}"));
+    vm::said(command.arg(suite).arg(into).arg(line), verbose)
+        .with_context(|| format!("{BUILDER} cannot build a Debian"))
+}
+
+fn remove(root: &Path, verbose: bool) -> Result<()> {
+    if !root.exists() {
+        return Ok(());
+    }
+    quietly(as_root("rm", &[])?.args(["-r", "--one-file-system"]).arg(root), verbose)
+        .with_context(|| format!("cannot remove {}", root.display()))
+}
