@@ -63,7 +63,7 @@ struct Bench {
 /// A measurement: its name, and what does it.
 type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 12] = [
+const ALL: [Measurement; 13] = [
     ("look", look::measure),
     ("audit", audit::measure),
     ("kernel", flood::kernel_time),

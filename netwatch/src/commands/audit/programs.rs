@@ -79,6 +79,13 @@ impl Programs {
             }
             let is_own = mntns == processes::own_mntns();
             let root = if is_own { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{pid}/root")) };
+            // Anybody may make a user namespace, and within it a mount namespace with whatever files.
+            if !is_own && !shares_users(pid) {
+                let what = "its package databases are somebody's own word, and not asked";
+                self.notes
+                    .push(format!("mount namespace {mntns} belongs to a user namespace of its own: {what}"));
+                continue;
+            }
             let found = packages::owners(&root, &paths);
             owners.is_known |= found.is_known;
             owners.by_path.extend(found.owners);
@@ -124,6 +131,13 @@ impl Programs {
             actor: Actor::leader(process),
         }
     }
+}
+
+/// Whether a process is in netwatch's own user namespace; not where that cannot be told.
+fn shares_users(pid: u32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
+    let own = namespace("self");
+    own.is_some() && own == namespace(&pid.to_string())
 }
 
 /// Options of interpreters that are followed by text to run.

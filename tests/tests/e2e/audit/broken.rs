@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
-use tests::{binary, in_fresh_netns};
+use tests::{Running, binary, in_fresh_netns, until};
 
 use super::Audit;
 use crate::actor;
@@ -76,6 +77,42 @@ fn a_database_of_packages_that_cannot_be_read() {
         // No list of any package's.
         std::fs::write(elsewhere.join("damaged.list"), b"\xff\x00\n/no/such").unwrap();
         assert_eq!(package(&sleep_with_mounted(&elsewhere, "/var/lib/dpkg/info")), None);
+    });
+}
+
+/// Whoever makes a user namespace has the files there say what they want.
+#[test]
+fn a_database_of_packages_of_somebody_s_own() {
+    if !Path::new("/var/lib/dpkg/status").exists() {
+        return tests::skip("audit::broken::a_database_of_packages_of_somebody_s_own", "dpkg is not here");
+    }
+    in_fresh_netns(|| {
+        for (options, package) in
+            [(&["--mount"][..], Some("coreutils")), (&["--user", "--map-root-user", "--mount"], None)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:5000").unwrap();
+            // The command has the listener open until it is dropped.
+            let mut sleep = {
+                let mut command = Command::new("unshare");
+                command.args(options).args(["sleep", "600"]).stdin(OwnedFd::from(listener));
+                Running::start(&mut command)
+            };
+            until("it has become sleep", || {
+                std::fs::read_to_string(format!("/proc/{}/comm", sleep.pid()))
+                    .is_ok_and(|comm| comm == "sleep\n")
+            });
+            let audit = Audit::take(&[]);
+            let port = audit.port("127.0.0.1:5000");
+            assert_eq!(
+                (port["process"]["pid"].as_u64(), port["package"]["name"].as_str()),
+                (Some(sleep.pid().into()), package)
+            );
+            if package.is_none() {
+                audit.notes_with("a user namespace of its own");
+            }
+            sleep.signal(nix::sys::signal::Signal::SIGKILL);
+            sleep.ended("sleep ends");
+        }
     });
 }
 
