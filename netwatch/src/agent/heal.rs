@@ -37,7 +37,8 @@ pub(super) struct HostLook {
 impl HostLook {
     pub(super) fn take(lister: Option<&dyn Lister>) -> Result<Self, AgentError> {
         let began = now()?;
-        let Sockets { rows, port_ranges, notes } = snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
+        let Sockets { rows, port_ranges, notes, .. } =
+            snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
         let holders: Holders = holders::all(lister)?;
         let mut processes = processes::all()?;
         name_stdio(&mut processes, &rows, &holders);

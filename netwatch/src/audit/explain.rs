@@ -1,26 +1,25 @@
 //! What explains a port. Each rule asks for a program that somebody answers for: a name alone is nobody's word.
 
-use super::facts::{Facts, Ownership, Program, Script, Server};
+use super::facts::{Ownership, Program, Script, Server};
 use super::{By, Port, known};
 use std::sync::Arc;
 
-/// Judges one, without a baseline.
-pub(super) fn port(server: &Arc<Server>, _: &Facts) -> Port {
+/// Judges one, without a baseline. Of several who have it open a package has to answer for each: any of them may serve.
+pub(super) fn port(server: &Arc<Server>) -> Port {
     let mut by = Vec::new();
     let mut reasons = Vec::new();
-    if let Some((program, keeper, name)) = server.holders.iter().find_map(|program| kept(program)) {
-        by.extend([By::Package, keeper]);
-        let owner = program.package().map_or("", |owner| &owner.name);
-        reasons.push(format!("{} of package {owner}, run by {name}", program.exe()));
+    if server.is_answered() {
+        if let Some((program, keeper, name)) = server.holders.iter().find_map(|program| kept(program)) {
+            by.extend([By::Package, keeper]);
+            let owner = program.package().map_or("", |owner| &owner.name);
+            reasons.push(format!("{} of package {owner}, run by {name}", program.exe()));
+        }
+        if let Some((program, service)) = serves(server) {
+            by.push(By::Service);
+            reasons.push(format!("{} is what offers {service}", program.name()));
+        }
     }
-    if let Some((program, service)) = serves(server) {
-        by.push(By::Service);
-        reasons.push(format!("{} is what offers {service}", program.name()));
-    }
-    // Of the kernel's own services nobody has the socket open.
-    let answered =
-        server.holders.is_empty() || server.holders.iter().any(|program| program.package().is_some());
-    if !server.rpc.is_empty() && answered {
+    if is_registered(server) {
         by.push(By::Portmapper);
         reasons.push(format!("registered with the portmapper: {}", rpc(server)));
     }
@@ -30,9 +29,8 @@ pub(super) fn port(server: &Arc<Server>, _: &Facts) -> Port {
     Port { server: server.clone(), by, reasons, listed: None }
 }
 
-/// A program from a package that the service manager or a container runtime keeps, and which.
+/// A program from a package that its unit or a container runtime keeps, and which.
 fn kept(program: &Arc<Program>) -> Option<(&Arc<Program>, By, &str)> {
-    program.package()?;
     match (&program.container, &program.unit) {
         (Some(container), _) => Some((program, By::Container, container)),
         (None, Some(unit)) => Some((program, By::Unit, unit)),
@@ -40,13 +38,22 @@ fn kept(program: &Arc<Program>) -> Option<(&Arc<Program>, By, &str)> {
     }
 }
 
-/// A program from a package that offers what the port is registered for.
+/// A program that offers what the port is registered for.
 fn serves(server: &Server) -> Option<(&Arc<Program>, &str)> {
     let service = server.service.as_deref()?;
-    let offers = |program: &&Arc<Program>| {
-        program.package().is_some() && known::offers(service, program.name()) == Some(true)
-    };
+    let offers = |program: &&Arc<Program>| known::offers(service, program.name()) == Some(true);
     server.holders.iter().find(offers).map(|program| (program, service))
+}
+
+/// Whether the portmapper has it for a program that is known to offer that: anybody may register anything.
+pub(super) fn is_registered(server: &Server) -> bool {
+    let mut programs = server.rpc.iter().map(|(number, _)| *number);
+    if server.is_kernels() {
+        return programs.any(known::is_kernels_rpc);
+    }
+    server.is_answered()
+        && programs
+            .any(|number| server.holders.iter().any(|program| known::offers_rpc(number, program.name())))
 }
 
 fn rpc(server: &Server) -> String {
@@ -58,12 +65,23 @@ fn rpc(server: &Server) -> String {
 fn missing(server: &Server) -> Vec<String> {
     let mut reasons = Vec::new();
     match server.program() {
+        None if server.is_kernels() => {
+            reasons.push(
+                "nobody has it open: the kernel's own (a tunnel, NFS), or hidden from all views".into(),
+            );
+        }
         None => reasons.push("no process could be seen that has it open".into()),
-        Some(program) => {
+        Some(first) => {
+            let program = server.holders.iter().find(|program| program.package().is_none()).unwrap_or(first);
             reasons.push(unanswered(program));
-            let keeper = program.unit.as_ref().or(program.container.as_ref());
-            if keeper.is_none() {
-                reasons.push("neither an installed unit nor a container runs it".into());
+            match (&program.unit, &program.container, &program.within) {
+                (None, None, Some(within)) => {
+                    reasons.push(format!("it is in {within}, and not what that runs"));
+                }
+                (None, None, None) => {
+                    reasons.push("neither an installed unit nor a container runs it".into());
+                }
+                _ => {}
             }
         }
     }
@@ -78,7 +96,7 @@ fn missing(server: &Server) -> Vec<String> {
     if server.rpc.is_empty() {
         reasons.push("the portmapper does not have it".into());
     } else {
-        reasons.push(format!("the portmapper has it ({}), but no package has the program", rpc(server)));
+        reasons.push(format!("the portmapper has it ({}), which another program offers", rpc(server)));
     }
     reasons
 }
@@ -93,6 +111,9 @@ pub(super) fn unanswered(program: &Program) -> String {
         }
         (Ownership::Nobody, Some(Script::Module(name))) => {
             format!("{} runs its module {name}", program.exe())
+        }
+        (Ownership::Nobody, Some(Script::Unknown)) => {
+            format!("what {} runs is not to be told by its command line", program.exe())
         }
         (Ownership::Nobody, None) => format!("no package owns {}", program.exe()),
         (Ownership::Package(owner), _) if program.package().is_none() => {

@@ -1,12 +1,13 @@
 //! What an audit knows of the host, for `judge`. Values only.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::packages::Owner;
-use super::views::Disagreement;
+use super::views::{Disagreement, View};
 use crate::hash::Map;
 use crate::model::{Endpoint, ExeState, Proto};
 use crate::process::{Actor, Found, signs};
@@ -31,6 +32,10 @@ pub struct Facts {
     pub unknown: Vec<Unknown>,
     /// What one view shows and another does not.
     pub disagreements: Vec<Disagreement>,
+    /// Namespaces that every view saw whole.
+    pub whole: HashSet<u32>,
+    /// Views of sockets that were had.
+    pub views: Vec<View>,
     /// What could not be seen or asked, a line each.
     pub notes: Vec<String>,
 }
@@ -55,6 +60,8 @@ pub enum Script {
     Text,
     /// A module that it finds by name.
     Module(String),
+    /// Its command line does not say for sure.
+    Unknown,
 }
 
 /// A process, with what was found out about its program.
@@ -70,9 +77,11 @@ pub struct Program {
     pub script: Option<Script>,
     /// Name of its user.
     pub user: Option<Arc<str>>,
-    /// Its unit, if that is a service or socket that is installed and no transient one.
+    /// The unit that runs it: installed, the system's, and made for it.
     pub unit: Option<String>,
-    /// Its container.
+    /// The unit whose cgroup it is in, whoever made that.
+    pub within: Option<String>,
+    /// Its container, which has files of its own.
     pub container: Option<String>,
 }
 
@@ -83,9 +92,12 @@ impl Program {
         self.actor.process.image.exe.as_deref().unwrap_or("?")
     }
 
-    /// Name of the executable's file; of the process where that is not known.
+    /// Name of the executable's file, or of the script that it runs; of the process where neither is known.
     #[must_use]
     pub fn name(&self) -> &str {
+        if let Some(Script::File(path, _)) = &self.script {
+            return path.rsplit('/').next().unwrap_or(path);
+        }
         match self.actor.process.image.exe.as_deref() {
             Some(exe) => exe.rsplit('/').next().unwrap_or(exe),
             None => &self.actor.process.comm,
@@ -116,7 +128,7 @@ impl Program {
             (owned, None) => owned,
             (_, Some(Script::File(_, owned))) => owned,
             // A module of the interpreter's may do anything that its arguments say.
-            (_, Some(Script::Text | Script::Module(_))) => &Ownership::Nobody,
+            (_, Some(Script::Text | Script::Module(_) | Script::Unknown)) => &Ownership::Nobody,
         }
     }
 }
@@ -136,8 +148,12 @@ pub struct Server {
     pub inode: u64,
     /// Who made the socket.
     pub uid: u32,
-    /// Who has it open, the oldest first. Nobody: the kernel's own, or who it is could not be seen.
+    /// Who has it open, the oldest first.
     pub holders: Vec<Arc<Program>>,
+    /// Everybody's descriptors could be seen: without a holder it is the kernel's own.
+    pub holders_seen: bool,
+    /// Interface that it is bound to; 0: none, or not known.
+    pub device: u32,
     /// Of the port, in `/etc/services`.
     pub service: Option<String>,
     /// RPC programs that the portmapper has there: number, and name where it has one.
@@ -171,6 +187,18 @@ impl Server {
         }
     }
 
+    /// It is the kernel's own: nobody has it open, and nobody could hide that he has.
+    #[must_use]
+    pub fn is_kernels(&self) -> bool {
+        self.holders.is_empty() && self.holders_seen && self.uid == 0
+    }
+
+    /// Whether a package answers for everybody who has it open.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        !self.holders.is_empty() && self.holders.iter().all(|program| program.package().is_some())
+    }
+
     /// The oldest holder: the opener, or the nearest to it that still lives.
     #[must_use]
     pub fn program(&self) -> Option<&Arc<Program>> {
@@ -202,6 +230,10 @@ pub struct Raw {
     pub kind: RawKind,
     /// Network namespace inode number.
     pub netns: u32,
+    /// Of its file; 0 where there is none.
+    pub inode: u64,
+    /// Everybody's descriptors could be seen.
+    pub holders_seen: bool,
     /// Who has it open, the oldest first.
     pub holders: Vec<Arc<Program>>,
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::explain::unanswered;
+use super::explain::{self, unanswered};
 use super::facts::{Facts, Ownership, Program, Raw, Reach, Script, Server, Stdio, Unknown};
 use super::portmap::PORTMAPPER;
 use super::views::Disagreement;
@@ -59,7 +59,7 @@ fn who(program: &Program) -> String {
 fn shell(server: &Arc<Server>) -> Option<Finding> {
     let program = server.holders.iter().find(|program| program.is_shell() && program.package().is_none())?;
     let severity = match &program.script {
-        Some(Script::File(..) | Script::Module(_)) => Severity::Medium,
+        Some(Script::File(..) | Script::Module(_) | Script::Unknown) => Severity::Medium,
         Some(Script::Text) | None => Severity::High,
     };
     let evidence = format!("{} listens, and {}", who(program), unanswered(program));
@@ -118,7 +118,8 @@ fn executable(program: &Arc<Program>) -> Vec<Finding> {
         let folder = exe.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let evidence =
             format!("{name} has network sockets, and everybody may write to {folder}, where its program is");
-        let next = format!("who put it there: ls -l {exe}; who started it: netwatch trace pid:{pid}");
+        let next =
+            format!("who put it there: ls -lL /proc/{pid}/exe; who started it: netwatch trace pid:{pid}");
         findings.push(finding(Code::ExeWorldWritable, Severity::High, of(program), evidence, next));
     }
     findings
@@ -128,7 +129,8 @@ fn wrong_program(server: &Arc<Server>) -> Option<Finding> {
     let service = server.service.as_deref()?;
     let program = server.program()?;
     let offers = |program: &Arc<Program>| known::offers(service, program.name());
-    if offers(program)? || server.holders.iter().any(|program| offers(program) == Some(true)) {
+    let stands_in = |program: &Arc<Program>| offers(program) == Some(true) || known::is_front(program.name());
+    if offers(program).is_none() || server.holders.iter().any(stands_in) {
         return None;
     }
     let severity = if program.package().is_some() { Severity::Medium } else { Severity::High };
@@ -139,11 +141,12 @@ fn wrong_program(server: &Arc<Server>) -> Option<Finding> {
 
 fn ephemeral(server: &Arc<Server>) -> Option<Finding> {
     // A client's socket is bound to such a port too, and UDP does not tell the two apart.
-    if !server.is_ephemeral || server.proto != Proto::Tcp || !server.rpc.is_empty() {
+    if !server.is_ephemeral || server.proto != Proto::Tcp || explain::is_registered(server) {
         return None;
     }
-    let answered = server.program().is_some_and(|program| program.package().is_some());
-    let severity = if answered { Severity::Low } else { Severity::Medium };
+    // The kernel's own (NFS has one for callbacks) take any.
+    let is_mild = server.is_answered() || server.is_kernels();
+    let severity = if is_mild { Severity::Low } else { Severity::Medium };
     let name = server.program().map_or_else(|| "nobody that could be seen".into(), |program| who(program));
     let evidence = format!("{name} listens on {}, a port that the kernel gives to clients", server.local);
     let next = "whether it was told to take any port; one that is fixed can be explained".into();
@@ -151,7 +154,10 @@ fn ephemeral(server: &Arc<Server>) -> Option<Finding> {
 }
 
 fn only_local(server: &Arc<Server>) -> Option<Finding> {
-    let history = server.history.as_ref().filter(|history| history.only_local && history.connections > 0)?;
+    let history = server
+        .history
+        .as_ref()
+        .filter(|history| history.only_local && !history.more && history.connections > 0)?;
     // This host asks its portmapper, be it in an audit: that says nothing of who else may.
     if server.reach() != Reach::All || server.rpc.iter().any(|(program, _)| *program == PORTMAPPER) {
         return None;
@@ -222,11 +228,15 @@ fn began(server: &Server) -> Option<(u64, u32)> {
 }
 
 fn differ(one: &Server, other: &Server) -> bool {
-    let exe = |server: &Server| server.program().map(|program| program.actor.process.image.exe.clone());
-    one.uid != other.uid || exe(one) != exe(other)
+    // One path is another file in another mount namespace.
+    let image = |server: &Server| {
+        server.program().map(|program| (program.exe().to_owned(), program.actor.process.image.mntns))
+    };
+    one.uid != other.uid || image(one) != image(other)
 }
 
-/// Whether something could come to both.
+/// Whether both may get what comes to one address. Of datagrams the socket that is bound to the address gets all, and of
+/// anything the one that is bound to the interface (`net/ipv4/inet_hashtables.c`, compute_score).
 fn overlap(one: &Server, other: &Server) -> bool {
     let listening = |server: &Server| Listening {
         netns: server.netns,
@@ -234,21 +244,34 @@ fn overlap(one: &Server, other: &Server) -> bool {
         local: server.local,
         v6only: server.v6only,
     };
-    listening(one).takes(other.local.ip) || listening(other).takes(one.local.ip)
+    let same = one.local.ip == other.local.ip;
+    let takes = listening(one).takes(other.local.ip) || listening(other).takes(one.local.ip);
+    one.device == other.device && (same || one.proto == Proto::Tcp && takes)
 }
 
 fn raw(raw: &Raw) -> Option<Finding> {
-    // The kernel's own have no file.
-    let program = raw.holders.first()?;
-    let severity = if program.package().is_some() { Severity::Low } else { Severity::High };
+    let program = raw.holders.first();
+    // The kernel's own have no file; and who it is may not be for us to see.
+    if program.is_none() && (raw.inode == 0 || !raw.holders_seen) {
+        return None;
+    }
+    let severity = match program {
+        Some(program) if program.package().is_some() => Severity::Low,
+        Some(_) => Severity::High,
+        None => Severity::Medium,
+    };
     let (code, can) = match raw.kind {
         RawKind::Raw(_) => (Code::RawSocket, "reads and writes packets past every listener"),
         RawKind::Packet(_) => (Code::PacketSocket, "reads what others send and receive"),
     };
-    let place = Place { netns: Some(raw.netns), ..of(program) };
-    let evidence = format!("{} has a {}: it {can}", who(program), raw.kind);
-    let next =
-        format!("a sniffer, or a backdoor that waits for a certain packet? ls -l /proc/{}/exe", pid(program));
+    let place = Place { netns: Some(raw.netns), program: program.cloned(), ..Place::default() };
+    let name = program.map_or_else(|| "nobody that could be seen".into(), |program| who(program));
+    let evidence = format!("{name} has a {}: it {can}", raw.kind);
+    let what = "a sniffer, or a backdoor that waits for a certain packet?";
+    let next = match program {
+        Some(program) => format!("{what} ls -lL /proc/{}/exe", pid(program)),
+        None => format!("{what} inode {} in /proc/net/raw, raw6 or packet", raw.inode),
+    };
     Some(finding(code, severity, place, evidence, next))
 }
 
@@ -280,42 +303,4 @@ fn disagreement(disagreement: &Disagreement) -> Finding {
     let next =
         "what a rootkit does; trust no program of this host: take an image of the memory and the disk".into();
     finding(Code::ViewsDisagree, Severity::Critical, place, disagreement.to_string(), next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::facts::History;
-    use crate::model::Endpoint;
-
-    fn server(local: &str, connections: u64, rpc: &[u32]) -> Arc<Server> {
-        let local: std::net::SocketAddr = local.parse().unwrap();
-        let local = Endpoint { ip: local.ip(), port: local.port() };
-        Arc::new(Server {
-            proto: Proto::Tcp,
-            local,
-            v6only: false,
-            netns: 1,
-            inode: 1,
-            uid: 0,
-            holders: Vec::new(),
-            service: None,
-            rpc: rpc.iter().map(|program| (*program, None)).collect(),
-            is_ephemeral: false,
-            history: Some(History { connections, only_local: true, ..History::default() }),
-        })
-    }
-
-    #[test]
-    fn only_local_peers_where_others_could_come() {
-        let told = |local, connections, rpc: &[u32]| {
-            only_local(&server(local, connections, rpc)).map(|finding| finding.evidence)
-        };
-        assert!(told("0.0.0.0:80", 1, &[]).unwrap().contains("the only connection"));
-        assert!(told("[::]:2049", 3, &[100_003]).unwrap().contains("all of 3 connections"));
-        assert_eq!(told("0.0.0.0:80", 0, &[]), None);
-        assert_eq!(told("127.0.0.1:80", 3, &[]), None);
-        // netwatch itself asks it.
-        assert_eq!(told("0.0.0.0:111", 3, &[PORTMAPPER]), None);
-    }
 }

@@ -24,6 +24,7 @@ const SERVICES: &[(&[&str], &[&str])] = &[
             "kresd",
             "nsd",
             "coredns",
+            "aardvark-dns",
         ],
     ),
     (&["bootps"], &["dhcpd", "dnsmasq", "kea-dhcp4", "systemd-networkd"]),
@@ -39,7 +40,7 @@ const SERVICES: &[(&[&str], &[&str])] = &[
     (&["kerberos", "kerberos-adm", "kpasswd"], &["krb5kdc", "kadmind", "kdc", "samba"]),
     (
         &["pop3", "pop3s", "imap2", "imaps", "sieve"],
-        &["dovecot", "cyrmaster", "imapd", "courierd", "courierlogger"],
+        &["dovecot", "cyrmaster", "imapd", "courierd", "couriertcpd"],
     ),
     (&["sunrpc"], &["rpcbind", "portmap"]),
     (&["ntp"], &["ntpd", "chronyd", "openntpd", "systemd-timesyncd"]),
@@ -86,14 +87,51 @@ const FRONTS: &[&str] = &[
     "stunnel",
     "conmon",
     "slirp4netns",
+    "passt",
+    "passt.avx2",
     "pasta",
+    "passt",
+    "passt.avx2",
 ];
+
+/// RPC programs (`/etc/rpc`) and what offers them, beside the kernel.
+const RPC: &[(u32, &[&str])] = &[
+    (100_000, &["rpcbind", "portmap"]),
+    (100_004, &["ypserv"]),
+    (100_005, &["rpc.mountd"]),
+    (100_007, &["ypbind"]),
+    (100_009, &["rpc.yppasswdd"]),
+    (100_011, &["rpc.rquotad"]),
+    (100_024, &["rpc.statd"]),
+    (391_002, &["famd"]),
+];
+
+/// NFS, its locks, and its access lists: `include/uapi/linux/nfs.h`, `include/linux/lockd/lockd.h`, `nfsacl.h`.
+const KERNEL_RPC: [u32; 3] = [100_003, 100_021, 100_227];
 
 /// Whether a program offers a service; `None` where nothing is known of the service.
 pub(super) fn offers(service: &str, program: &str) -> Option<bool> {
     let (_, programs) = SERVICES.iter().find(|(services, _)| services.contains(&service))?;
-    let is = |name: &&str| program.strip_prefix(*name).is_some_and(is_version);
-    Some(programs.iter().chain(FRONTS).any(is))
+    Some(programs.iter().any(|name| is(program, name)))
+}
+
+/// Whether a program listens for others.
+pub(super) fn is_front(program: &str) -> bool {
+    FRONTS.iter().any(|name| is(program, name))
+}
+
+/// Whether a program offers an RPC program.
+pub(super) fn offers_rpc(number: u32, program: &str) -> bool {
+    RPC.iter().any(|(known, programs)| *known == number && programs.iter().any(|name| is(program, name)))
+}
+
+/// Whether the kernel offers it.
+pub(super) fn is_kernels_rpc(number: u32) -> bool {
+    KERNEL_RPC.contains(&number)
+}
+
+fn is(program: &str, name: &str) -> bool {
+    program.strip_prefix(name).is_some_and(is_version)
 }
 
 /// Nothing, or `-15`, `8.2`.
@@ -113,7 +151,7 @@ mod tests {
             ("ssh", "sshd.evil", Some(false)),
             ("postgresql", "postgres", Some(true)),
             ("http", "nginx", Some(true)),
-            ("ssh", "systemd", Some(true)),
+            ("ssh", "systemd", Some(false)),
             ("no-such-service", "sshd", None),
         ] {
             assert_eq!(offers(service, program), expected, "{service} {program}");

@@ -246,7 +246,7 @@ impl Report {
 #[must_use]
 pub fn judge(facts: &Facts, baseline: Option<&Baseline>) -> Report {
     let mut findings = findings::all(facts);
-    let mut ports: Vec<Port> = facts.servers.iter().map(|server| explain::port(server, facts)).collect();
+    let mut ports: Vec<Port> = facts.servers.iter().map(explain::port).collect();
     let mut notes = facts.notes.clone();
     if let Some(baseline) = baseline {
         notes.extend(baseline.apply(&mut ports, &mut findings));

@@ -28,6 +28,7 @@ fn program(pid: u32, exe: &str) -> Program {
         script: None,
         user: Some("root".into()),
         unit: None,
+        within: None,
         container: None,
     }
 }
@@ -49,6 +50,8 @@ fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Serve
         rpc: Vec::new(),
         is_ephemeral: false,
         history: None,
+        holders_seen: true,
+        device: 0,
     }
 }
 
@@ -101,17 +104,52 @@ fn a_service_explains_its_own_programs_only() {
 }
 
 #[test]
-fn the_portmapper_explains_the_kernel_s_and_packages_programs() {
-    let registered = |program: Option<Program>| Server {
-        rpc: vec![(100_003, Some("nfs".into()))],
+fn the_portmapper_explains_whom_it_is_right_about() {
+    let registered = |number, program: Option<Program>| Server {
+        rpc: vec![(number, None)],
         is_ephemeral: true,
         ..server("0.0.0.0:40000", None, program)
     };
-    assert_eq!(by(registered(None)), [By::Portmapper]);
-    assert_eq!(by(registered(Some(program(7, "/usr/sbin/rpc.mountd")))), [By::Portmapper]);
-    assert_eq!(by(registered(Some(stray(7, "/tmp/rpc.mountd")))), []);
+    let (nfs, mountd) = (100_003, 100_005);
+    assert_eq!(by(registered(nfs, None)), [By::Portmapper]);
+    assert_eq!(by(registered(mountd, Some(program(7, "/usr/sbin/rpc.mountd")))), [By::Portmapper]);
     // It is given such a port, and registers it: so it is meant to be.
-    assert_eq!(codes(&report([registered(None)])), []);
+    assert_eq!(codes(&report([registered(nfs, None)])), []);
+    // Anybody may register anything.
+    assert_eq!(by(registered(mountd, Some(stray(7, "/tmp/rpc.mountd")))), []);
+    assert_eq!(by(registered(mountd, Some(program(7, "/usr/bin/nc.openbsd")))), []);
+    assert_eq!(by(registered(nfs, Some(program(7, "/usr/bin/nc.openbsd")))), []);
+    assert_eq!(by(registered(mountd, None)), []);
+    // Whose it is could not be seen.
+    assert_eq!(by(Server { holders_seen: false, ..registered(nfs, None) }), []);
+    assert_eq!(by(Server { uid: 1000, ..registered(nfs, None) }), []);
+    let strange = registered(mountd, Some(stray(7, "/tmp/rpc.mountd")));
+    assert!(codes(&report([strange])).contains(&(Code::EphemeralListener, Severity::Medium)));
+}
+
+#[test]
+fn a_package_has_to_answer_for_everybody_who_has_it_open() {
+    let shared = |second: Program| Server {
+        holders: [program(7, "/usr/sbin/sshd"), second].map(Arc::new).to_vec(),
+        ..server("0.0.0.0:22", Some("ssh"), None)
+    };
+    assert_eq!(by(shared(program(8, "/usr/sbin/sshd"))), [By::Service]);
+    assert_eq!(by(shared(stray(8, "/tmp/x"))), []);
+}
+
+#[test]
+fn who_listens_for_others_is_neither_right_nor_wrong() {
+    let report = report([server("0.0.0.0:5432", Some("postgresql"), Some(program(7, "/usr/bin/stunnel4")))]);
+    assert_eq!((report.ports[0].is_explained(), codes(&report)), (false, vec![]));
+}
+
+#[test]
+fn a_script_has_its_own_name() {
+    let owner = Owner { name: "munin-node".into(), version: None, manager: "dpkg" };
+    let script = Script::File("/usr/sbin/munin-node".into(), Ownership::Package(owner));
+    let munin = Program { script: Some(script), ..program(7, "/usr/bin/perl") };
+    let report = report([server("0.0.0.0:4949", Some("munin"), Some(munin))]);
+    assert_eq!((report.ports[0].by.as_slice(), codes(&report)), (&[By::Service][..], vec![]));
 }
 
 #[test]
@@ -166,11 +204,39 @@ fn what_overlaps_is_shared() {
     assert_eq!(shared("[::]:80", "127.0.0.1:80"), 1);
     assert_eq!(shared("127.0.0.1:80", "127.0.0.2:80"), 0);
     assert_eq!(shared("127.0.0.1:80", "127.0.0.1:81"), 0);
+    // Each on an interface of its own.
+    let bound = |device, program| Server { device, ..server("0.0.0.0:67", None, Some(program)) };
+    let report = report([bound(0, program(7, "/usr/sbin/dhcpd")), bound(3, program(8, "/usr/sbin/dnsmasq"))]);
+    assert_eq!(codes(&report), []);
+}
+
+#[test]
+fn only_local_peers_where_others_could_come() {
+    let told = |local: &str, connections, rpc: &[u32], more| {
+        let history = super::facts::History { connections, only_local: true, more, ..Default::default() };
+        let rpc = rpc.iter().map(|program| (*program, None)).collect();
+        let report = report([Server { history: Some(history), rpc, ..server(local, None, None) }]);
+        report.findings.into_iter().map(|finding| finding.evidence).collect::<Vec<_>>().join("; ")
+    };
+    assert!(told("0.0.0.0:80", 1, &[], false).contains("the only connection"));
+    assert!(told("[::]:2049", 3, &[100_003], false).contains("all of 3 connections"));
+    assert_eq!(told("0.0.0.0:80", 0, &[], false), "");
+    assert_eq!(told("127.0.0.1:80", 3, &[], false), "");
+    // Of those that were not counted nothing is known.
+    assert_eq!(told("0.0.0.0:80", 3, &[], true), "");
+    // netwatch itself asks it.
+    assert_eq!(told("0.0.0.0:111", 3, &[100_000], false), "");
 }
 
 #[test]
 fn the_worst_comes_first_and_decides() {
-    let raw = Raw { kind: RawKind::Packet(3), netns: 1, holders: vec![Arc::new(stray(7, "/tmp/x"))] };
+    let raw = Raw {
+        kind: RawKind::Packet(3),
+        netns: 1,
+        inode: 5,
+        holders_seen: true,
+        holders: vec![Arc::new(stray(7, "/tmp/x"))],
+    };
     let unknown =
         Server { is_ephemeral: true, ..server("0.0.0.0:40000", None, Some(program(8, "/usr/bin/x"))) };
     let facts = Facts { raw: vec![raw], ..facts([unknown]) };
@@ -223,6 +289,46 @@ fn entries_go_by_what_they_say() {
     let elsewhere = "proto = 'tcp'\naddress = '10.0.0.2'\nport = 8000";
     assert_eq!(listed(elsewhere, stray(7, "/opt/x")), Some(Listed::New));
     assert_eq!(listed("proto = 'udp'\naddress = 'any'\nport = 8000", stray(7, "/opt/x")), Some(Listed::New));
+}
+
+/// What is written is no wider than what was found.
+#[test]
+fn a_written_baseline_hides_nothing_else() {
+    let found = |pid, local: &str| {
+        let shell = Program { script: Some(Script::Text), ..program(pid, "/usr/bin/dash") };
+        let stdio = Stdio {
+            program: Arc::new(shell.clone()),
+            fds: vec![0],
+            what: "the tcp connection".into(),
+            proto: Some(Proto::Tcp),
+            local: Some(at(local)),
+            netns: Some(1),
+        };
+        let listener = server(local, None, Some(shell));
+        judge(&Facts { stdio: vec![stdio], ..facts([listener]) }, None)
+    };
+    let text = baseline::write(&found(7, "10.0.0.1:22"), "host", "now");
+    let baseline = Baseline::read(&text).unwrap();
+    let listed = |mut report: Report| {
+        baseline.apply(&mut report.ports, &mut report.findings);
+        report.findings.iter().all(|finding| finding.is_listed)
+    };
+    assert!(listed(found(8, "10.0.0.1:22")), "{text}");
+    assert!(!listed(found(8, "10.0.0.1:4444")), "{text}");
+    assert!(!listed(found(8, "10.0.0.2:22")), "{text}");
+
+    // Nobody was seen to have it open: that says nothing of whoever comes.
+    let nobody = baseline::write(&report([server("0.0.0.0:51820", None, None)]), "host", "now");
+    let nobody = Baseline::read(&nobody).unwrap();
+    let of = |program| judge(&facts([server("0.0.0.0:51820", None, program)]), Some(&nobody)).ports[0].listed;
+    assert_eq!((of(None), of(Some(stray(7, "/tmp/x")))), (Some(Listed::Listed), Some(Listed::Changed)));
+
+    // The gravest of all is never written.
+    let what = super::views::What::Process { pid: 7 };
+    let (shown_by, hidden_by) = (vec![super::views::View::Iterators], vec![super::views::View::Processes]);
+    let disagreement = super::views::Disagreement { what, shown_by, hidden_by, program: None };
+    let report = judge(&Facts { disagreements: vec![disagreement], ..Facts::default() }, None);
+    assert_eq!(Baseline::read(&baseline::write(&report, "host", "now")).unwrap().findings(), 0);
 }
 
 proptest! {

@@ -39,7 +39,7 @@ pub(super) struct AuditArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "watch")]
     duration: Option<Duration>,
     /// With --watch: look at the whole host again this often
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s", requires = "watch")]
     every: Duration,
     /// What a view is to hide, so that a test sees it noticed
     #[arg(long, hide = true, value_parser = Hidden::parse)]

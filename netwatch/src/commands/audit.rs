@@ -1,6 +1,7 @@
 //! `netwatch audit`: every listening port explained, and what cannot be named.
 
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use gather::{Gatherer, Scope};
 use json::Json;
 use text::Text;
 
+mod beside;
 mod gather;
 mod held;
 mod json;
@@ -25,6 +27,7 @@ mod looks;
 mod past;
 mod programs;
 mod text;
+mod units;
 mod watch;
 
 pub use looks::Hidden;
@@ -94,6 +97,9 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     Ok(if report.is_bad(options.fail_on) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
+/// For everybody to review.
+const READABLE: u32 = 0o644;
+
 /// Whole or not at all: a baseline that somebody reviewed is not to be lost to a full disk.
 fn write_baseline(path: &Path, report: &Report) -> Result<()> {
     let host = rustix::system::uname();
@@ -103,7 +109,12 @@ fn write_baseline(path: &Path, report: &Report) -> Result<()> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}", std::process::id()));
         let beside = path.with_file_name(name);
-        let written = std::fs::write(&beside, &text).and_then(|()| std::fs::rename(&beside, path));
+        let mode = std::fs::metadata(path).map_or(READABLE, |old| old.mode());
+        // A new file: in a folder that others may write to, theirs may lie in wait under any name.
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(mode).open(&beside);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        let written = written.and_then(|()| std::fs::rename(&beside, path));
         if written.is_err() {
             // What is left of it; the failure is told.
             let _ = std::fs::remove_file(&beside);

@@ -186,7 +186,7 @@ impl Look {
             Source::Iterators => Some(agent::iterators()?),
             Source::Proc => None,
         };
-        let snapshot::Sockets { rows: sockets, port_ranges, notes } =
+        let snapshot::Sockets { rows: sockets, port_ranges, notes, .. } =
             snapshot::sockets(Scope::AllNetns, Mptcp::Subflows, lister.as_deref())?;
         let holders = holders::all(lister.as_deref())?;
         let processes = processes::all()?;

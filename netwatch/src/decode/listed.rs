@@ -62,6 +62,7 @@ fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeE
         recv_q: record.u32(offset_of!(Listed, recv_queue))?,
         send_q: record.u32(offset_of!(Listed, send_queue))?,
         v6only: None,
+        device: 0,
         subflow: flags & listed_flags::SUBFLOW != 0,
         mptcp: false,
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),

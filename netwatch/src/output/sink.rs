@@ -63,7 +63,7 @@ impl Sink {
     }
 
     /// Whether one more line may wait.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() < MOST_WAITING
     }
 

@@ -88,13 +88,21 @@ impl Holders {
     }
 }
 
+/// Network sockets' by the kernel's iterators alone.
+///
+/// # Errors
+/// Where the kernel does not let us.
+pub fn listed_by(lister: &dyn Lister) -> io::Result<Holders> {
+    Ok(Holders::of_each(listed::held(&lister.list(Listing::Files)?)))
+}
+
 /// All of them: by the kernel's iterators, else by `/proc`. A process that ends meanwhile is left out.
 ///
 /// # Errors
 /// Where neither can be read.
 pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
-    match lister.map(|lister| lister.list(Listing::Files)) {
-        Some(Ok(bytes)) => Ok(Holders::of_each(listed::held(&bytes))),
+    match lister.map(listed_by) {
+        Some(Ok(holders)) => Ok(holders),
         Some(Err(error)) => {
             log::info!("descriptors cannot be listed by an iterator: {error}");
             by_proc()

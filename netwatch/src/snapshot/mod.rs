@@ -63,6 +63,8 @@ pub struct SocketRow {
     pub send_q: u32,
     /// `IPV6_V6ONLY`; `None` where the kernel did not say: it does for IPv6 listeners and closed sockets.
     pub v6only: Option<bool>,
+    /// Index of the interface that it is bound to; 0: none, or listed by an iterator.
+    pub device: u32,
     /// The kernel's own, below an MPTCP socket, which is the connection.
     pub subflow: bool,
     /// An MPTCP socket. Its cookie may be that of the listener that it came from.
@@ -161,6 +163,7 @@ pub(crate) mod tests {
             recv_q: 0,
             send_q: 0,
             v6only: None,
+            device: 0,
             subflow: false,
             mptcp: false,
             bytes: None,

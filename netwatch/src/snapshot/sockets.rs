@@ -40,6 +40,8 @@ pub struct Sockets {
     pub port_ranges: Map<u32, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
+    /// Namespaces of which the iterators did not list what they were asked for, so that sock_diag had to.
+    pub unlisted: Set<u32>,
 }
 
 /// Whether MPTCP sockets are listed as well as the subflows below them.
@@ -87,6 +89,7 @@ impl Sockets {
             Ok(look) => {
                 self.rows.extend(look.rows);
                 self.notes.extend(look.notes);
+                self.unlisted.extend(look.unlisted.then_some(netns));
                 self.port_ranges.extend(look.port_range.map(|range| (netns, range)));
             }
             // It ended while we looked.
@@ -108,11 +111,13 @@ struct Look {
     rows: Vec<SocketRow>,
     port_range: Option<(u16, u16)>,
     notes: Vec<Note>,
+    unlisted: bool,
 }
 
 /// Looks into the namespace that the calling thread is in.
 fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
-    let mut look = Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new() };
+    let mut look =
+        Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
     let mut dumps = DUMPS.to_vec();
     if look.lists(netns, lister, Listing::Tcp, Proto::Tcp) {
@@ -145,6 +150,7 @@ impl Look {
             Ok(bytes) => bytes,
             Err(error) => {
                 log::info!("{} sockets cannot be listed by an iterator: {error}", proto.name());
+                self.unlisted = true;
                 return false;
             }
         };
@@ -211,6 +217,7 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
         recv_q: header.recv_queue,
         send_q: header.send_queue,
         v6only: None,
+        device: id.interface_id,
         subflow: false,
         mptcp: false,
         bytes: None,

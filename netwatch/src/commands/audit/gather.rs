@@ -84,19 +84,27 @@ impl Gatherer {
             inodes.extend(views.by_iter.iter().flat_map(|held| held.all()).map(|(inode, _)| inode));
         }
         let table = ProcessTable::of(&processes::all()?);
+        self.programs.forget();
         let held = Held::of(inodes, &views, &table, &mut self.programs);
 
         let mut notes = self.notes(&views);
         let mut past = Asked { past: Past::open(self.scope.store.as_deref())?, failure: None };
         let registered = registered(&rows, &mut notes);
-        let servers: Vec<Arc<Server>> = rows
+        let holders_seen = views.by_proc.denied == 0;
+        let mut servers: Vec<Arc<Server>> = rows
             .iter()
-            .filter(|row| row.is_server() && row.local.port != 0 && !row.subflow)
+            .filter(|row| row.is_server() && row.local.port != 0 && !is_below(row, &rows))
             .map(|row| {
                 let range = views.port_ranges().get(&row.netns).copied();
-                Arc::new(server(row, held.holders(row.inode), &registered, range, past.history(row)))
+                let server = server(row, held.holders(row.inode), &registered, range, past.history(row));
+                Arc::new(Server { holders_seen, ..server })
             })
             .collect();
+        if servers.iter().any(|server| server.holders.is_empty()) {
+            // Its process may have ended between the look at sockets and that at holders.
+            let there = views.again(self.lister.as_ref())?;
+            servers.retain(|server| !server.holders.is_empty() || there.contains(&server.inode));
+        }
         for disagreement in &mut disagreements {
             disagreement.program = held.owner(&disagreement.what);
         }
@@ -107,11 +115,19 @@ impl Gatherer {
             unknown: unknown(&all, &views, &held, &|row| is_meant(row.netns) && !is_known(row)),
             raw: raw
                 .iter()
-                .map(|row| Raw { kind: row.kind, netns: row.netns, holders: held.holders(row.inode) })
+                .map(|row| Raw {
+                    kind: row.kind,
+                    netns: row.netns,
+                    inode: row.inode,
+                    holders_seen,
+                    holders: held.holders(row.inode),
+                })
                 .collect(),
             stdio: held.stdio(&rows, &raw),
             servers,
             disagreements,
+            whole: views.whole(),
+            views: views.of_sockets(),
             programs: held.programs,
             notes: Vec::new(),
         };
@@ -129,7 +145,8 @@ impl Gatherer {
         notes.extend(views.by_proc.note().map(|note| note.to_string()));
         let without = self.no_lister.iter();
         notes.extend(without.map(|why| format!("compared without the kernel's iterators: {why}")));
-        if looks::may_hide_processes() {
+        notes.extend(views.unlisted.clone());
+        if looks::hides_processes() {
             notes.push("/proc is mounted with hidepid: what it hides is not compared".into());
         }
         notes.extend(Services::host().notes().iter().cloned());
@@ -153,6 +170,12 @@ impl Asked {
             }
         }
     }
+}
+
+/// Whether a socket is the kernel's own, below one of MPTCP that is listed as well.
+fn is_below(row: &SocketRow, rows: &[&SocketRow]) -> bool {
+    let is_above = |other: &&&SocketRow| other.mptcp && other.netns == row.netns && other.local == row.local;
+    row.subflow && rows.iter().any(|other| is_above(&other))
 }
 
 /// `range`: the ports that the kernel gives to clients in this namespace, both ends included.
@@ -181,6 +204,8 @@ fn server(
         inode: row.inode,
         uid: row.uid,
         holders,
+        holders_seen: false,
+        device: row.device,
         service: Services::host().name(row.proto, row.local.port).map(Into::into),
         rpc,
         is_ephemeral: range.is_some_and(|(low, high)| (low..=high).contains(&row.local.port)),

@@ -102,6 +102,6 @@ impl Held {
 fn in_words(proto: Proto, local: Endpoint, remote: Option<Endpoint>) -> String {
     match remote {
         Some(remote) => format!("the {} connection {local} - {remote}", proto.name()),
-        None => format!("the {} socket that listens on {local}", proto.name()),
+        None => format!("the {} socket at {local}", proto.name()),
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::audit::baseline::Listed;
-use crate::audit::facts::{Ownership, Program, Reach};
+use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
 use crate::model::{Endpoint, Proto};
 use crate::process::view::{BootClock, ProcessView, Viewer};
@@ -185,7 +185,7 @@ impl Json {
 }
 
 fn package(program: &Program) -> Option<PackageView<'_>> {
-    let Ownership::Package(owner) = program.answers() else { return None };
+    let owner = program.package()?;
     Some(PackageView { name: &owner.name, version: owner.version.as_deref(), manager: owner.manager })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use procfs::process::Process;
 
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
@@ -59,6 +60,8 @@ pub(super) struct Views {
     pub(super) by_proc: Holders,
     /// By the iterators, of network sockets.
     pub(super) by_iter: Option<Holders>,
+    /// Why not, where it was tried.
+    pub(super) unlisted: Option<String>,
     pids: HashSet<u32>,
 }
 
@@ -73,10 +76,19 @@ impl Views {
             diag: sockets(Scope::AllNetns, Mptcp::Whole, None)?,
             iter: lister.map(|lister| sockets(Scope::AllNetns, Mptcp::Whole, Some(lister))).transpose()?,
             files: net_files()?,
-            by_iter: lister.map(|lister| holders::all(Some(lister))).transpose()?,
+            by_iter: None,
+            unlisted: None,
             by_proc: holders::all(None)?,
             pids: processes::pids()?.into_iter().collect(),
         };
+        match lister.map(holders::listed_by) {
+            Some(Ok(held)) => views.by_iter = Some(held),
+            Some(Err(error)) => {
+                views.unlisted =
+                    Some(format!("descriptors cannot be listed by the kernel's iterators: {error}"));
+            }
+            None => {}
+        }
         for hidden in hidden {
             match (hidden.view, hidden.what) {
                 (View::NetFiles, HiddenWhat::Port(port)) => {
@@ -98,6 +110,11 @@ impl Views {
     /// Sockets as the best view has them, and those that only others show.
     pub(super) fn rows(&self) -> Vec<SocketRow> {
         let mut rows = self.iter.as_ref().unwrap_or(&self.diag).rows.clone();
+        let bound = self.diag.rows.iter().filter(|row| row.device != 0);
+        let devices: Map<u64, u32> = bound.map(|row| (row.inode, row.device)).collect();
+        for row in &mut rows {
+            row.device = devices.get(&row.inode).copied().unwrap_or(0);
+        }
         let mut seen: HashSet<What> = rows.iter().filter_map(of_row).collect();
         for row in &self.diag.rows {
             if of_row(row).is_some_and(|what| seen.insert(what)) {
@@ -110,6 +127,21 @@ impl Views {
             }
         }
         rows
+    }
+
+    /// Inodes of the sockets that are there a moment later, by the best view.
+    ///
+    /// # Errors
+    /// Where sockets cannot be listed at all.
+    pub(super) fn again(&self, lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
+        let lister = lister.map(|lister| &**lister);
+        let mut there: HashSet<u64> =
+            sockets(Scope::AllNetns, Mptcp::Whole, lister)?.rows.iter().map(|row| row.inode).collect();
+        // What that one hides is not gone.
+        let of_best = &self.iter.as_ref().unwrap_or(&self.diag).rows;
+        let shown: HashSet<u64> = of_best.iter().map(|row| row.inode).collect();
+        there.extend(self.rows().iter().map(|row| row.inode).filter(|inode| !shown.contains(inode)));
+        Ok(there)
     }
 
     pub(super) fn raw(&self) -> &[RawRow] {
@@ -135,16 +167,31 @@ impl Views {
         self.diag.notes.iter().chain(iter).chain(&self.files.notes)
     }
 
+    /// Namespaces that every view saw whole.
+    pub(super) fn whole(&self) -> HashSet<u32> {
+        let noted: HashSet<u32> = self.notes().filter_map(|note| note.netns).collect();
+        let is_whole = |netns: &u32| {
+            !noted.contains(netns)
+                && self.diag.port_ranges.contains_key(netns)
+                && self
+                    .iter
+                    .as_ref()
+                    .is_none_or(|iter| iter.port_ranges.contains_key(netns) && !iter.unlisted.contains(netns))
+        };
+        self.files.whole.iter().copied().filter(is_whole).collect()
+    }
+
+    /// Views of sockets that there are.
+    pub(super) fn of_sockets(&self) -> Vec<View> {
+        let mut views = View::OF_SOCKETS.to_vec();
+        views.retain(|view| *view != View::Iterators || self.iter.is_some());
+        views
+    }
+
     /// Sockets, of those namespaces that every view saw whole.
     fn sockets_shown(&self, is_meant: &dyn Fn(u32) -> bool) -> Shown {
-        let noted: HashSet<u32> = self.notes().filter_map(|note| note.netns).collect();
-        let seen = |netns: u32| {
-            is_meant(netns)
-                && !noted.contains(&netns)
-                && self.files.whole.contains(&netns)
-                && self.diag.port_ranges.contains_key(&netns)
-                && self.iter.as_ref().is_none_or(|iter| iter.port_ranges.contains_key(&netns))
-        };
+        let whole = self.whole();
+        let seen = |netns: u32| is_meant(netns) && whole.contains(&netns);
         let rows = |sockets: &Sockets| -> Vec<What> {
             sockets.rows.iter().filter(|row| !row.mptcp && seen(row.netns)).filter_map(of_row).collect()
         };
@@ -161,28 +208,38 @@ impl Views {
     fn processes_shown(&self, is_meant: &dyn Fn(u64) -> bool) -> Shown {
         let mut shown = Shown::default();
         let Some(by_iter) = &self.by_iter else { return shown };
-        if may_hide_processes() {
+        if hides_processes() {
             return shown;
         }
-        let held: Vec<_> = by_iter.all().filter(|(inode, _)| is_meant(*inode)).collect();
         shown.add(View::Iterators, []);
         shown.add(View::Processes, []);
-        for (inode, holder) in held {
-            let pid = holder.pid;
-            shown.add(View::Iterators, [What::Process { pid }]);
-            let is_refused = self.by_proc.was_refused(pid);
+        let by_proc = &self.by_proc;
+        let held: HashSet<(u64, u32)> = by_iter
+            .all()
+            .chain(by_proc.all())
+            .filter(|(inode, _)| is_meant(*inode))
+            .map(|(inode, holder)| (inode, holder.pid))
+            .collect();
+        for (inode, pid) in held {
+            let has = |holders: &Holders| holders.of(inode).iter().any(|holder| holder.pid == pid);
+            let is_refused = by_proc.was_refused(pid);
             // Its folder may be listed, and something mounted on it.
-            if !self.pids.contains(&pid) || !(is_refused || self.by_proc.could_be_read(pid)) {
+            let is_there = self.pids.contains(&pid) && (is_refused || by_proc.could_be_read(pid));
+            if has(by_iter) {
+                shown.add(View::Iterators, [What::Process { pid }]);
+                if is_there {
+                    shown.add(View::Processes, [What::Process { pid }]);
+                }
+            }
+            if !is_there || is_refused {
                 continue;
             }
-            shown.add(View::Processes, [What::Process { pid }]);
-            if is_refused {
-                continue;
+            let what = What::Descriptor { pid, inode };
+            if has(by_iter) {
+                shown.add(View::Iterators, [what]);
             }
-            shown.add(View::Iterators, [What::Descriptor { pid, inode }]);
-            let is_open = self.by_proc.of(inode).iter().any(|other| other.pid == pid);
-            if is_open || holders::of_threads(pid).is_ok_and(|inodes| inodes.contains(&inode)) {
-                shown.add(View::Processes, [What::Descriptor { pid, inode }]);
+            if has(by_proc) || holders::of_threads(pid).is_ok_and(|inodes| inodes.contains(&inode)) {
+                shown.add(View::Processes, [what]);
             }
         }
         shown
@@ -198,10 +255,10 @@ pub(super) fn compare(
 ) -> Result<Vec<Disagreement>> {
     let in_netns = |netns: u32| only.is_none_or(|only| netns == only);
     let shown = |views: &Views| {
-        let inodes: Option<HashSet<u64>> = only
-            .map(|only| views.rows().iter().filter(|row| row.netns == only).map(|row| row.inode).collect());
-        let is_meant = |inode: u64| inodes.as_ref().is_none_or(|inodes| inodes.contains(&inode));
-        (views.sockets_shown(&in_netns), views.processes_shown(&is_meant))
+        let rows = views.rows();
+        let inodes: HashSet<u64> =
+            rows.iter().filter(|row| in_netns(row.netns) && row.inode != 0).map(|row| row.inode).collect();
+        (views.sockets_shown(&in_netns), views.processes_shown(&|inode| inodes.contains(&inode)))
     };
     let (sockets, processes) = shown(first);
     if sockets.differences().is_empty() && processes.differences().is_empty() {
@@ -214,16 +271,23 @@ pub(super) fn compare(
     Ok(standing)
 }
 
-/// `/proc` is mounted so that it hides processes from those who may not look into them: that is no lie.
-pub(super) fn may_hide_processes() -> bool {
+/// `include/uapi/linux/capability.h`
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
+/// `/proc` is mounted so that it hides processes from those who may not look into them, and we may not: that is no lie
+/// (`fs/proc/base.c`, has_pid_permissions).
+pub(super) fn hides_processes() -> bool {
+    let status = Process::myself().and_then(|process| process.status());
+    if status.is_ok_and(|status| status.capeff & CAP_SYS_PTRACE != 0) {
+        return false;
+    }
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let hides = |line: &str| {
         let mut fields = line.split(' ').skip(1);
         fields.next() == Some("/proc")
             && fields.nth(1).is_some_and(|options| {
-                options.split(',').any(|option| {
-                    option.strip_prefix("hidepid=").is_some_and(|how| !matches!(how, "0" | "off"))
-                })
+                let how = options.split(',').find_map(|option| option.strip_prefix("hidepid="));
+                how.is_some_and(|how| !matches!(how, "0" | "off"))
             })
     };
     mounts.lines().any(hides)
@@ -257,6 +321,7 @@ fn from_file(row: &FileRow) -> SocketRow {
         recv_q: 0,
         send_q: 0,
         v6only: None,
+        device: 0,
         subflow: false,
         mptcp: false,
         bytes: None,

@@ -1,11 +1,12 @@
 //! Finds out about programs: what became of the file, which package has it, what an interpreter runs, which unit it is.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 
+use super::units::{self, Unit};
 use crate::audit::facts::{Ownership, Program, Script};
 use crate::audit::packages::{self, Owner};
 use crate::escape;
@@ -35,6 +36,7 @@ struct Owners {
 struct Draft {
     process: Arc<Process>,
     script: Option<Draw>,
+    unit: Option<Unit>,
 }
 
 /// What an interpreter's command line says.
@@ -42,6 +44,7 @@ enum Draw {
     File(String),
     Text,
     Module(String),
+    Unknown,
 }
 
 impl Programs {
@@ -50,7 +53,7 @@ impl Programs {
         self.looks.refresh();
         let drafts: Vec<Draft> = processes
             .into_iter()
-            .map(|process| Draft { script: signs::runs_shell(&process).then(|| script(&process)), process })
+            .map(|process| Draft { script: script(&process), unit: units::installed(&process), process })
             .collect();
         self.ask(&drafts);
         drafts.into_iter().map(|draft| Arc::new(self.program(draft))).collect()
@@ -63,7 +66,12 @@ impl Programs {
 
     fn ask(&mut self, drafts: &[Draft]) {
         let mut wanted: HashMap<u32, (u32, HashSet<String>)> = HashMap::new();
-        for Draft { process, script } in drafts {
+        for Draft { process, script, unit } in drafts {
+            if let Some(unit) = unit {
+                let own = wanted.entry(processes::own_mntns());
+                let (_, paths) = own.or_insert_with(|| (std::process::id(), HashSet::new()));
+                paths.insert(unit.file.clone());
+            }
             let mntns = process.image.mntns;
             let (_, paths) = wanted.entry(mntns).or_insert_with(|| (process.key.pid, HashSet::new()));
             paths.extend(process.image.exe.as_deref().map(Into::into));
@@ -99,7 +107,7 @@ impl Programs {
         }
     }
 
-    fn program(&mut self, Draft { process, script }: Draft) -> Program {
+    fn program(&mut self, Draft { process, script, unit }: Draft) -> Program {
         let mntns = process.image.mntns;
         let owned = |path: &str| match self.owners.get(&mntns) {
             Some(owners) if owners.is_known => {
@@ -111,14 +119,21 @@ impl Programs {
             Draw::File(path) => Script::File(path.clone(), owned(&path)),
             Draw::Text => Script::Text,
             Draw::Module(name) => Script::Module(name),
+            Draw::Unknown => Script::Unknown,
         });
+        let exe_owned = process.image.exe.as_deref().map_or(Ownership::Unknown, owned);
+        let unit_of = unit.as_ref().map(|unit| self.owned_here(&unit.file));
         let place = where_it_runs::of_cgroup(&process.cgroup);
-        let is_manager = process.key.pid == 1 && place.unit == Some("init.scope");
-        Program {
-            owned: process.image.exe.as_deref().map_or(Ownership::Unknown, owned),
+        // A runtime gives a container files of its own.
+        let is_container = mntns != processes::own_mntns() && !units::is_a_users(&process);
+        let within = place.unit.map(str::to_owned);
+        let container = place.container.filter(|_| is_container).map(Into::into);
+        let mut program = Program {
+            owned: exe_owned,
             script,
-            unit: place.unit.filter(|unit| is_manager || is_installed(unit)).map(Into::into),
-            container: place.container.map(Into::into),
+            unit: None,
+            within,
+            container,
             user: self
                 .users
                 .entry(process.uid)
@@ -129,7 +144,24 @@ impl Programs {
                 .clone(),
             found: self.looks.of(&process),
             actor: Actor::leader(process),
+        };
+        program.unit = unit.filter(|unit| is_of(&program, unit, unit_of.as_ref())).map(|unit| unit.name);
+        let process = &program.actor.process;
+        if process.key.pid == 1 && units::named(process) == Some(MANAGER) {
+            program.unit = Some(MANAGER.into());
         }
+        program
+    }
+
+    /// Who owns a file of netwatch's own mounts.
+    fn owned_here(&self, path: &str) -> Option<Owner> {
+        self.owners.get(&processes::own_mntns())?.by_path.get(path).cloned()
+    }
+
+    /// Forgets who owns what: numbers of namespaces are given again, and packages come and go.
+    pub(super) fn forget(&mut self) {
+        self.owners.clear();
+        self.users.clear();
     }
 }
 
@@ -140,24 +172,62 @@ fn shares_users(pid: u32) -> bool {
     own.is_some() && own == namespace(&pid.to_string())
 }
 
-/// Options of interpreters that are followed by text to run.
-const TEXT: [&str; 5] = ["-c", "-e", "-E", "-r", "--eval"];
+/// The unit that the service manager itself is in.
+const MANAGER: &str = "init.scope";
 
-/// What an interpreter was told to run, by its arguments: the first that is no option, unless there is text.
-fn script(process: &Process) -> Draw {
+/// Whether a unit is what runs a program: it names it, or a package of the same software brought both.
+fn is_of(program: &Program, unit: &Unit, owner: Option<&Option<Owner>>) -> bool {
+    let script = match &program.script {
+        Some(Script::File(path, _)) => Some(path.as_str()),
+        _ => None,
+    };
+    let is_named = |path: &str| unit.starts.iter().any(|start| start == path);
+    let one = owner.and_then(Option::as_ref).zip(program.package());
+    script.map_or_else(|| is_named(program.exe()), is_named)
+        || one.is_some_and(|(unit, program)| units::are_of_one(&unit.name, &program.name))
+}
+
+/// Families of interpreters, by the beginnings of their names: options that take no value, and those that are followed by
+/// text to run. After any other option it is not known which word is the script.
+const FAMILIES: [(&[&str], &str, &[&str]); 4] = [
+    (&["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "rbash"], "aefhlimnruvxp", &["-c"]),
+    (&["python"], "bBdEiIOPqsSuvx", &["-c"]),
+    (&["perl"], "swtTWXuU", &["-e", "-E"]),
+    (&["ruby"], "wsSTU", &["-e"]),
+];
+
+/// What a program interprets, by its arguments: the first that is no option, unless there is text. `None` where it is no
+/// interpreter.
+fn script(process: &Process) -> Option<Draw> {
+    let name = process.image.exe.as_deref().map(|exe| exe.rsplit('/').next().unwrap_or(exe));
+    // It does not do what it reads, as a shell does; but what it does nobody knows by its own file.
+    if name == Some("java") {
+        return Some(Draw::Unknown);
+    }
+    if !signs::runs_shell(process) {
+        return None;
+    }
+    let name = name.unwrap_or(&process.comm);
+    let is_of = |beginning: &&str| {
+        name.strip_prefix(*beginning).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
+    };
+    let family = FAMILIES.iter().find(|(names, ..)| names.iter().any(&is_of));
+    let (plain, text) = family.map_or(("", &[][..]), |(_, plain, text)| (*plain, *text));
     let mut arguments = process.image.args.iter().skip(1).map(|argument| &**argument);
     while let Some(argument) = arguments.next() {
-        if TEXT.contains(&argument) {
-            return Draw::Text;
+        if text.contains(&argument) {
+            return Some(Draw::Text);
         }
-        if argument == "-m" {
-            return Draw::Module(arguments.next().unwrap_or_default().to_owned());
+        if argument == "-m" && plain.contains('I') {
+            return Some(Draw::Module(arguments.next().unwrap_or_default().to_owned()));
         }
-        if !argument.starts_with('-') {
-            return Draw::File(resolved(process, argument));
+        match argument.strip_prefix('-') {
+            None => return Some(Draw::File(resolved(process, argument))),
+            Some(letters) if !letters.is_empty() && letters.chars().all(|letter| plain.contains(letter)) => {}
+            Some(_) => return Some(Draw::Unknown),
         }
     }
-    Draw::Text
+    Some(Draw::Text)
 }
 
 /// As a package would have it. Of another mount namespace nothing is followed: it may lead anywhere.
@@ -173,65 +243,44 @@ fn resolved(process: &Process, path: &str) -> String {
     real.unwrap_or(whole).to_string_lossy().into_owned()
 }
 
-/// Where unit files are that somebody installed: not those of `/run/systemd/transient`, which `systemd-run` makes.
-const UNITS: [&str; 9] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-    "/run/systemd/system",
-    "/run/systemd/generator",
-    "/run/systemd/generator.late",
-    "/etc/systemd/user",
-    "/usr/lib/systemd/user",
-];
-
-/// Whether a service or socket of this name is installed; of `name@instance.service` the template.
-fn is_installed(unit: &str) -> bool {
-    let Some((name, kind)) = unit.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "service" | "socket"))
-    else {
-        return false;
-    };
-    if name.contains('/') {
-        return false;
-    }
-    let template = name.split_once('@').map(|(template, _)| format!("{template}@.{kind}"));
-    UNITS.iter().any(|folder| {
-        let is_there = |file: &str| Path::new(folder).join(file).is_file();
-        is_there(unit) || template.as_deref().is_some_and(is_there)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Image;
 
-    fn told(arguments: &[&str]) -> String {
+    fn told(exe: &str, arguments: &[&str]) -> String {
         let mut process = Process::clone(&crate::process::tests::process(1, None));
-        let args = arguments.iter().map(|argument| Arc::from(*argument)).collect();
-        process.image = Arc::new(Image { args, ..Image::clone(&Image::unknown()) });
+        let args = [exe].iter().chain(arguments).map(|argument| Arc::from(*argument)).collect();
+        process.image = Arc::new(Image { exe: Some(exe.into()), args, ..Image::clone(&Image::unknown()) });
         match script(&process) {
-            Draw::File(path) => path,
-            Draw::Text => "text".into(),
-            Draw::Module(name) => format!("module {name}"),
+            None => "none".into(),
+            Some(Draw::File(path)) => path,
+            Some(Draw::Text) => "text".into(),
+            Some(Draw::Module(name)) => format!("module {name}"),
+            Some(Draw::Unknown) => "unknown".into(),
         }
     }
 
     #[test]
     fn what_an_interpreter_runs() {
-        assert_eq!(told(&["python3", "-u", "/no/such/file.py", "-c"]), "/no/such/file.py");
-        assert_eq!(told(&["python3", "-m", "http.server"]), "module http.server");
-        assert_eq!(told(&["bash", "-c", "x"]), "text");
-        assert_eq!(told(&["perl", "-e", "x", "/etc/passwd"]), "text");
-        assert_eq!(told(&["-bash"]), "text");
-        assert_eq!(told(&[]), "text");
-    }
-
-    #[test]
-    fn a_unit_that_nobody_installed_is_none() {
-        for unit in ["no-such-thing.service", "session-3.scope", "../../etc/passwd.service", "x"] {
-            assert!(!is_installed(unit), "{unit}");
+        for (exe, arguments, expected) in [
+            ("/usr/bin/python3.11", &["-u", "/no/such/file.py", "-c"][..], "/no/such/file.py"),
+            ("/usr/bin/python3", &["-m", "http.server"], "module http.server"),
+            ("/bin/bash", &["-c", "x"], "text"),
+            ("/bin/sh", &["-e", "/no/such/script"], "/no/such/script"),
+            ("/usr/bin/perl", &["-e", "x", "/etc/passwd"], "text"),
+            ("/usr/bin/perl", &["-T", "-w", "/no/such/x"], "/no/such/x"),
+            ("/bin/bash", &[], "text"),
+            // The value of an option may have the name of a package's script.
+            ("/bin/bash", &["--rcfile", "/usr/bin/ldd", "/no/such/x"], "unknown"),
+            ("/usr/bin/python3", &["-W", "/usr/bin/ldd", "/no/such/x"], "unknown"),
+            ("/usr/bin/perl", &["-I", "/usr/bin/shasum", "/no/such/x"], "unknown"),
+            ("/usr/bin/php8.2", &["-c", "/no/such/ini", "/no/such/x"], "unknown"),
+            ("/usr/bin/node", &["/no/such/x.js"], "/no/such/x.js"),
+            ("/usr/lib/jvm/bin/java", &["-jar", "/no/such/x"], "unknown"),
+            ("/usr/sbin/nginx", &["-g", "x"], "none"),
+        ] {
+            assert_eq!(told(exe, arguments), expected, "{exe} {arguments:?}");
         }
     }
 }

@@ -144,13 +144,13 @@ fn reach(server: &Server) -> &'static str {
 fn described(program: &Program) -> String {
     let process = &program.actor.process;
     let mut parts = vec![program.exe().to_owned()];
-    match program.answers() {
-        Ownership::Package(owner) => {
+    match (program.package(), program.answers()) {
+        (Some(owner), _) => {
             let version = owner.version.as_deref().map_or_else(String::new, |version| format!(" {version}"));
             parts.push(format!("package {}{version}", owner.name));
         }
-        Ownership::Nobody => parts.push("no package".into()),
-        Ownership::Unknown => {}
+        (None, Ownership::Unknown) => {}
+        (None, Ownership::Nobody | Ownership::Package(_)) => parts.push("no package".into()),
     }
     parts.push(format!(
         "user {}",

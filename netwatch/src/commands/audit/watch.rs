@@ -1,33 +1,31 @@
 //! The audit that goes on: a socket that begins to listen is judged by its own event, since it may be gone at the next
 //! look; the host as a whole is looked at again now and then.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 
+use super::beside::Beside;
 use super::gather::Gatherer;
-use super::programs::Programs;
 use super::{Watch, Writer};
 use crate::agent::Agent;
 use crate::audit::baseline::Baseline;
-use crate::audit::facts::{Facts, Server};
+use crate::audit::facts::Facts;
 use crate::audit::views::{Disagreement, View, What};
-use crate::audit::{Finding, Port, Report, Severity, judge};
+use crate::audit::{Code, Finding, Port, Report, Severity, judge};
 use crate::commands::follow::{self, FinishError, Listener, complain};
 use crate::commands::verify::FOUND;
-use crate::hash::Map;
 use crate::loss::Loss;
 use crate::model::Proto;
 use crate::output::{Sink, SinkError};
 use crate::process::Process;
-use crate::services::Services;
 use crate::tracker::{ConnectionEvent, End, EndId, Kind};
 
 /// Runs until it is told to stop.
@@ -43,13 +41,13 @@ pub(super) fn run(
     fail_on: Severity,
 ) -> Result<ExitCode> {
     let is_bad = Arc::new(AtomicBool::new(false));
+    let known = Arc::new(known);
     let Watch { kernel, duration, every } = watch;
     let listener = || {
         Ok(Auditor {
             gatherer: Some(gatherer),
-            programs: Programs::default(),
-            port_ranges: Map::default(),
-            known: Arc::new(known),
+            beside: Beside::start(known.clone())?,
+            known: known.clone(),
             writer,
             sink: Sink::new(io::stdout())?,
             only,
@@ -57,9 +55,10 @@ pub(super) fn run(
             every,
             looked: Instant::now(),
             look: None,
-            told: HashSet::new(),
+            told: HashMap::new(),
             live: BTreeMap::new(),
             missing: HashSet::new(),
+            missed: 0,
             is_first: true,
             failure: None,
             is_bad: is_bad.clone(),
@@ -69,27 +68,31 @@ pub(super) fn run(
     Ok(if is_bad.load(Ordering::Relaxed) { ExitCode::from(FOUND) } else { ended })
 }
 
+/// How long the end of the run waits for a look that is under way: a portmapper and a disk may take some seconds.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
 struct Auditor {
     /// On loan to the thread that looks, while it does.
     gatherer: Option<Gatherer>,
-    /// For what is judged meanwhile.
-    programs: Programs,
-    /// By namespace, as the last look found them.
-    port_ranges: Map<u32, (u16, u16)>,
+    /// Judges what events tell.
+    beside: Beside,
     known: Arc<Option<Baseline>>,
     writer: Writer,
     sink: Sink,
     only: Option<u32>,
     fail_on: Severity,
     every: Duration,
+    /// When the last look began.
     looked: Instant,
     look: Option<Receiver<Looked>>,
-    /// What was told: nothing is told twice.
-    told: HashSet<String>,
+    /// What was told, and when: nothing is told again for as long as it stands.
+    told: HashMap<String, Instant>,
     /// What listens, by the events.
     live: BTreeMap<(u64, u64), End>,
     /// What the last look did not show of it.
     missing: HashSet<(u64, u64)>,
+    /// Lines that the reader was too slow for.
+    missed: u64,
     is_first: bool,
     failure: Option<anyhow::Error>,
     is_bad: Arc<AtomicBool>,
@@ -105,13 +108,20 @@ type Looked = (Gatherer, Result<(Report, Facts)>);
 /// By which a port is known again.
 fn of_port(port: &Port) -> String {
     let server = &port.server;
-    let exe = server.program().map(|program| program.exe());
-    format!("{:?} {} {} {exe:?}", server.proto, server.netns, server.local)
+    let program = server.program().map(|program| program.actor.process.key);
+    format!("{:?} {} {} {program:?}", server.proto, server.netns, server.local)
 }
 
 fn of_finding(finding: &Finding) -> String {
-    let program = finding.place.program.as_ref().map(|program| program.actor.process.key);
-    format!("{:?} {:?} {:?} {program:?}", finding.code, finding.place.local, finding.place.netns)
+    let place = &finding.place;
+    let program = place.program.as_ref().map(|program| program.actor.process.key);
+    format!("{:?} {:?} {:?} {program:?}", finding.code, place.local, place.netns)
+}
+
+/// What is told after the first report: all that is bad. Of connections from before netwatch nothing new is to be said.
+fn news(report: &Report) -> (impl Iterator<Item = &Port>, impl Iterator<Item = &Finding>) {
+    let is_news = |finding: &&Finding| !finding.is_listed && finding.code != Code::UnknownOriginator;
+    (report.ports.iter().filter(|port| !port.is_explained()), report.findings.iter().filter(is_news))
 }
 
 impl Auditor {
@@ -133,16 +143,20 @@ impl Auditor {
         }
     }
 
+    /// Takes in the look that is under way, if it is done.
     fn finish_look(&mut self) -> Result<()> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         let Some(look) = &self.look else { return Ok(()) };
-        let (gatherer, judged) = match look.try_recv() {
-            Ok(looked) => looked,
-            Err(TryRecvError::Empty) => return Ok(()),
+        match look.try_recv() {
+            Ok(looked) => self.take_in(looked),
+            Err(TryRecvError::Empty) => Ok(()),
             Err(TryRecvError::Disconnected) => bail!("the thread that looks at the host panicked"),
-        };
+        }
+    }
+
+    fn take_in(&mut self, (gatherer, judged): Looked) -> Result<()> {
         (self.gatherer, self.look) = (Some(gatherer), None);
         let (mut report, facts) = match judged {
             Ok(judged) => judged,
@@ -151,8 +165,8 @@ impl Auditor {
                 return Ok(());
             }
         };
-        self.port_ranges.clone_from(&facts.port_ranges);
         let hidden = self.hidden(&facts);
+        self.beside.looked(facts.port_ranges);
         if !hidden.is_empty() {
             let facts = Facts { disagreements: hidden, ..Facts::default() };
             let more = judge(&facts, Option::as_ref(&self.known));
@@ -160,41 +174,57 @@ impl Auditor {
         }
         self.note_whether_bad(&report);
         if std::mem::take(&mut self.is_first) {
-            self.told.extend(report.ports.iter().map(of_port).chain(report.findings.iter().map(of_finding)));
-            self.writer.report(&report, self.sink.buffer())?;
-        } else {
-            self.tell_new(&report)?;
+            let (ports, findings) = news(&report);
+            let now = Instant::now();
+            self.told.extend(ports.map(of_port).chain(findings.map(of_finding)).map(|key| (key, now)));
+            return self.writer.report(&report, self.sink.buffer());
         }
+        self.tell_new(&report)?;
+        // What went away and comes back is news again. What was told since the look began, the look need not have.
+        let (ports, findings) = news(&report);
+        let standing: HashSet<String> = ports.map(of_port).chain(findings.map(of_finding)).collect();
+        let looked = self.looked;
+        self.told.retain(|key, told| *told >= looked || standing.contains(key));
         Ok(())
     }
 
-    /// Listeners that the events told of, and that no view showed in this look nor in the one before.
+    /// Listeners that the events told of, and that no view showed in this look nor in the one before. Of a namespace that
+    /// was not seen whole nothing is said.
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
             facts.servers.iter().map(|server| (server.netns, server.proto, server.local)).collect();
         let missing: HashSet<(u64, u64)> = self
             .live
             .iter()
-            .filter(|(_, end)| self.only.is_none_or(|only| only == end.netns))
+            .filter(|(_, end)| {
+                self.only.is_none_or(|only| only == end.netns) && facts.whole.contains(&end.netns)
+            })
             .filter(|(_, end)| !shown.contains(&(end.netns, end.proto, end.local)) && end.local.port != 0)
             .map(|(key, _)| *key)
             .collect();
-        let standing =
-            missing.intersection(&self.missing).filter_map(|key| self.live.get(key)).map(hidden_listener);
-        let standing = standing.collect();
+        let standing = missing.intersection(&self.missing).filter_map(|key| self.live.get(key));
+        let standing = standing.map(|end| hidden_listener(end, &facts.views)).collect();
         self.missing = missing;
         standing
     }
 
     fn tell_new(&mut self, report: &Report) -> Result<()> {
-        for port in report.ports.iter().filter(|port| !port.is_explained()) {
-            if self.told.insert(of_port(port)) {
-                self.writer.port(port, Timestamp::now(), self.sink.buffer())?;
+        let (ports, findings) = news(report);
+        let now = Instant::now();
+        for port in ports {
+            if self.told.insert(of_port(port), now).is_none() {
+                match self.sink.has_room() {
+                    true => self.writer.port(port, Timestamp::now(), self.sink.buffer())?,
+                    false => self.missed += 1,
+                }
             }
         }
-        for finding in report.findings.iter().filter(|finding| !finding.is_listed) {
-            if self.told.insert(of_finding(finding)) {
-                self.writer.finding(finding, Timestamp::now(), self.sink.buffer())?;
+        for finding in findings {
+            if self.told.insert(of_finding(finding), now).is_none() {
+                match self.sink.has_room() {
+                    true => self.writer.finding(finding, Timestamp::now(), self.sink.buffer())?,
+                    false => self.missed += 1,
+                }
             }
         }
         Ok(())
@@ -206,36 +236,40 @@ impl Auditor {
         }
     }
 
-    /// Judges a socket by the event that it listens.
-    fn judge(&mut self, end: &End) -> Result<()> {
-        let holders = self.programs.of(end.process.iter().map(|actor| actor.process.clone()));
-        let range = self.port_ranges.get(&end.netns);
-        let server = Server {
-            proto: end.proto,
-            local: end.local,
-            v6only: false,
-            netns: end.netns,
-            inode: end.inode,
-            uid: end.process.as_ref().map_or(0, |actor| actor.process.uid),
-            service: Services::host().name(end.proto, end.local.port).map(Into::into),
-            rpc: Vec::new(),
-            is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&end.local.port)),
-            history: None,
-            holders: holders.clone(),
-        };
-        let facts = Facts { servers: vec![Arc::new(server)], programs: holders, ..Facts::default() };
-        let report = judge(&facts, Option::as_ref(&self.known));
-        self.note_whether_bad(&report);
-        self.tell_new(&report)
+    /// Tells what was judged beside.
+    fn tell_judged(&mut self) -> Result<()> {
+        for report in self.beside.judged() {
+            self.note_whether_bad(&report);
+            self.tell_new(&report)?;
+        }
+        Ok(())
+    }
+
+    /// What is under way is waited for, so that a short run is an audit too.
+    fn last(&mut self) -> Result<()> {
+        if let Some(look) = self.look.take() {
+            match look.recv_timeout(LAST_PATIENCE) {
+                Ok(looked) => self.take_in(looked)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    complain("the last look at the host did not end: it is left out");
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("the thread that looks at the host panicked"),
+            }
+        }
+        for report in self.beside.last(LAST_PATIENCE) {
+            self.note_whether_bad(&report);
+            self.tell_new(&report)?;
+        }
+        Ok(())
     }
 }
 
-fn hidden_listener(end: &End) -> Disagreement {
+fn hidden_listener(end: &End, views: &[View]) -> Disagreement {
     let local = (end.local.ip, end.local.port);
     Disagreement {
         what: What::Socket { netns: end.netns, proto: end.proto, inode: end.inode, local },
         shown_by: vec![View::Live],
-        hidden_by: View::OF_SOCKETS.to_vec(),
+        hidden_by: views.to_vec(),
         program: None,
     }
 }
@@ -257,8 +291,8 @@ impl Listener for Auditor {
                 Kind::Seed => _ = self.live.insert(key(end.id), event.end),
                 Kind::Listen => {
                     let is_meant = self.only.is_none_or(|only| only == end.netns);
-                    if is_meant && end.local.port != 0 {
-                        self.judge(end)?;
+                    if is_meant && end.local.port != 0 && !self.beside.listens(end) {
+                        complain("too much begins to listen at once: the rest is judged at the next look");
                     }
                     self.live.insert(key(end.id), event.end);
                 }
@@ -266,6 +300,7 @@ impl Listener for Auditor {
                 _ => {}
             }
         }
+        self.tell_judged()?;
         self.sink.flush();
         Ok(())
     }
@@ -284,6 +319,13 @@ impl Listener for Auditor {
 
     fn tick(&mut self) -> Result<()> {
         self.finish_look()?;
+        self.tell_judged()?;
+        if self.sink.has_room() && self.missed > 0 {
+            complain(&format!(
+                "{} lines are missing: the reader was too slow",
+                std::mem::take(&mut self.missed)
+            ));
+        }
         if self.look.is_none() && self.looked.elapsed() >= self.every {
             self.start_look();
         }
@@ -299,7 +341,8 @@ impl Listener for Auditor {
         self.sink.attend().await
     }
 
-    fn finish(self) -> Result<(), FinishError> {
+    fn finish(mut self) -> Result<(), FinishError> {
+        self.last().map_err(FinishError::Other)?;
         self.sink.finish().map_err(FinishError::Sink)
     }
 }

@@ -199,6 +199,8 @@ fn processes_that_vanish_meanwhile() {
                 let audit = Audit::take(&[]);
                 audit.has_no("views-disagree");
                 assert_eq!(audit.port("127.0.0.1:5000")["process"]["pid"], server.pid());
+                // What ended between the look at sockets and that at processes is no port any more.
+                assert!(audit.kind("port").all(|port| port["process"].is_object()), "{:#?}", audit.objects);
             }
             drop(stop);
         });

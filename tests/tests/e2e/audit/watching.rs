@@ -102,11 +102,41 @@ fn the_live_table_is_a_view_too() {
     });
 }
 
+/// However short it is watched, the host is looked at once.
 #[test]
-fn a_quiet_host_is_no_finding() {
+fn a_short_watch_is_an_audit_too() {
     in_fresh_netns(|| {
-        let watching = Watching::start(&["--duration", "1s"]);
-        let Watching { mut running, .. } = watching;
-        assert_eq!(running.ended("netwatch ends").code(), Some(0));
+        let ended = |mut watching: Watching| {
+            let status = watching.running.ended("netwatch ends").code();
+            let lines = std::iter::from_fn(|| watching.lines.next(PATIENCE));
+            let objects = lines.map(|line| serde_json::from_str::<Value>(&line).expect("an object"));
+            (status, objects.filter(|object| object["kind"] != "note").collect::<Vec<_>>())
+        };
+        assert_eq!(ended(Watching::start(&["--duration", "0"])), (Some(0), vec![]));
+        let mut server = actor();
+        server.say("listen 127.0.0.1:5000 8");
+        let (status, objects) = ended(Watching::start(&["--duration", "0"]));
+        assert_eq!((status, &objects[0]["local"]), (Some(3), &endpoint("127.0.0.1:5000")));
+    });
+}
+
+/// What goes away and comes back is told again.
+#[test]
+fn what_comes_back_is_news() {
+    in_fresh_netns(|| {
+        let mut watching = Watching::start(&["--every", "100ms"]);
+        let mut server = actor();
+        let is = |object: &Value| object["kind"] == "port" && object["local"] == endpoint("127.0.0.1:4444");
+        server.say("listen 127.0.0.1:4444 8");
+        watching.expect(is);
+        server.say("unlisten");
+        // Told of another, the look before has not seen the first any more.
+        for port in [4445, 4446] {
+            server.say(&format!("udp bind 127.0.0.1:{port}"));
+            watching.expect(|object| object["local"]["port"] == port);
+        }
+        server.say("listen 127.0.0.1:4444 8");
+        watching.expect(is);
+        watching.finish();
     });
 }

@@ -1,0 +1,121 @@
+//! Judges a socket by the event that it listens, on a thread of its own: databases of packages are files, which may take
+//! their time, and a container's may be made to.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::programs::Programs;
+use crate::audit::baseline::Baseline;
+use crate::audit::facts::{Facts, Server};
+use crate::audit::{Report, judge};
+use crate::hash::Map;
+use crate::services::Services;
+use crate::tracker::End;
+
+/// The thread, to be asked.
+pub(super) struct Beside {
+    jobs: Option<SyncSender<Job>>,
+    reports: Receiver<Report>,
+}
+
+enum Job {
+    Listens(Box<End>),
+    /// The host was looked at: ports that the kernel gives to clients, by namespace.
+    Looked(Map<u32, (u16, u16)>),
+}
+
+/// Sockets that wait to be judged. Each that is new costs some ten milliseconds.
+const MOST_WAITING: usize = 1024;
+
+impl Beside {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub(super) fn start(known: Arc<Option<Baseline>>) -> Result<Self> {
+        let (jobs, to_do) = sync_channel(MOST_WAITING);
+        let (done, reports) = channel();
+        let work = move || {
+            let mut programs = Programs::default();
+            let mut ranges = Map::default();
+            for job in to_do {
+                match job {
+                    Job::Looked(found) => {
+                        ranges = found;
+                        programs.forget();
+                    }
+                    Job::Listens(end) => {
+                        // Whoever asked may be gone.
+                        let _ = done.send(report(&end, &mut programs, &ranges, Option::as_ref(&known)));
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("netwatch-judge".into()).spawn(work);
+        thread.context("cannot start a thread")?;
+        Ok(Self { jobs: Some(jobs), reports })
+    }
+
+    /// Has a socket judged; false where too many wait already.
+    pub(super) fn listens(&self, end: &End) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(end.clone()))).is_ok())
+    }
+
+    /// Lets it know what a look found.
+    pub(super) fn looked(&self, ranges: Map<u32, (u16, u16)>) {
+        if let Some(jobs) = &self.jobs {
+            // Where it is that far behind, the next look will do.
+            let _ = jobs.try_send(Job::Looked(ranges));
+        }
+    }
+
+    /// What was judged so far.
+    pub(super) fn judged(&self) -> Vec<Report> {
+        self.reports.try_iter().collect()
+    }
+
+    /// All that is left, as far as it comes within `patience`.
+    pub(super) fn last(&mut self, patience: Duration) -> Vec<Report> {
+        // It ends when there is nothing more to do.
+        self.jobs = None;
+        let deadline = Instant::now() + patience;
+        let mut reports = Vec::new();
+        loop {
+            match self.reports.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(report) => reports.push(report),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return reports,
+            }
+        }
+    }
+}
+
+/// What follows from the event alone. The portmapper is asked at the next look.
+fn report(
+    end: &End,
+    programs: &mut Programs,
+    ranges: &Map<u32, (u16, u16)>,
+    known: Option<&Baseline>,
+) -> Report {
+    let holders = programs.of(end.process.iter().map(|actor| actor.process.clone()));
+    let range = ranges.get(&end.netns);
+    let server = Server {
+        proto: end.proto,
+        local: end.local,
+        v6only: false,
+        netns: end.netns,
+        inode: end.inode,
+        uid: end.process.as_ref().map_or(0, |actor| actor.process.uid),
+        service: Services::host().name(end.proto, end.local.port).map(Into::into),
+        rpc: Vec::new(),
+        is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&end.local.port)),
+        history: None,
+        holders_seen: false,
+        device: 0,
+        holders: holders.clone(),
+    };
+    let facts = Facts { servers: vec![Arc::new(server)], programs: holders, ..Facts::default() };
+    judge(&facts, known)
+}

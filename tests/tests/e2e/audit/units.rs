@@ -1,0 +1,95 @@
+//! What runs a program: a unit that somebody installed for it, a container; and cgroups that only have such names.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tests::{Cgroup, Running, Tree, binary, in_fresh_netns, skip, until};
+
+use super::{Audit, reasons};
+
+/// `sleep`, of a package, which listens at 127.0.0.1:5000 in a cgroup of the tree that netwatch reads.
+struct Listening {
+    _sleep: Running,
+    _cgroup: Cgroup,
+}
+
+impl Listening {
+    fn in_cgroup(path: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:5000").unwrap();
+        // The command has the listener open until it is dropped.
+        let sleep = {
+            let mut command = Command::new("sleep");
+            command.arg("600").stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+            Running::start(&mut command)
+        };
+        until("it is sleep", || {
+            std::fs::read_to_string(format!("/proc/{}/comm", sleep.pid())).is_ok_and(|comm| comm == "sleep\n")
+        });
+        let cgroup = Cgroup::new(Tree::Unified, path);
+        cgroup.takes(sleep.pid());
+        Self { _sleep: sleep, _cgroup: cgroup }
+    }
+}
+
+/// Audits where a unit of this name and text is installed: in a mount namespace that ends with netwatch.
+fn with_unit(name: &str, text: &str) -> Audit {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), text).unwrap();
+    let script = format!(
+        "mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && mkdir /run/systemd/system && \
+         mount --bind {} /run/systemd/system && exec \"$0\" audit --json --netns self",
+        folder.path().display()
+    );
+    Audit::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()))
+}
+
+fn by(audit: &Audit) -> (String, String) {
+    let port = audit.port("127.0.0.1:5000");
+    assert_eq!(port["process"]["comm"], "sleep");
+    (port["by"].to_string(), reasons(port))
+}
+
+const SLEEPS: &str = "[Service]\nExecStart=-/bin/sleep 600\n";
+const OTHER: &str = "[Service]\nExecStart=/usr/sbin/cron -f\n";
+
+#[test]
+fn a_unit_explains_what_it_was_made_for() {
+    if Tree::Unified.root().is_none() || !Path::new("/var/lib/dpkg/status").exists() {
+        return skip("audit::units::a_unit_explains", "there is no cgroup tree of version 2, or no dpkg");
+    }
+    in_fresh_netns(|| {
+        let name = format!("netwatch-test-{}.service", std::process::id());
+        let here = Listening::in_cgroup(&name);
+        assert_eq!(by(&with_unit(&name, SLEEPS)).0, r#"["package","unit"]"#);
+        // Whatever a service starts stays in its cgroup.
+        let (none, why) = by(&with_unit(&name, OTHER));
+        assert!(
+            none == "[]" && why.contains(&format!("it is in {name}, and not what that runs")),
+            "{none} {why}"
+        );
+        // Nobody installed it.
+        assert_eq!(by(&with_unit("another.service", SLEEPS)).0, "[]");
+        drop(here);
+
+        // A user's manager makes what the user wants, under any name.
+        let _users = Listening::in_cgroup(&format!("user@1000.service/{name}"));
+        assert_eq!(by(&with_unit(&name, SLEEPS)).0, "[]");
+    });
+}
+
+/// A name like a container's, and the host's own files.
+#[test]
+fn a_container_has_files_of_its_own() {
+    if Tree::Unified.root().is_none() || !Path::new("/var/lib/dpkg/status").exists() {
+        return skip("audit::units::a_container", "there is no cgroup tree of version 2, or no dpkg");
+    }
+    in_fresh_netns(|| {
+        let id = format!("{:064x}", std::process::id());
+        let _named = Listening::in_cgroup(&format!("docker-{id}.scope"));
+        assert_eq!(by(&Audit::take(&[])).0, "[]");
+        // From another mount namespace it has.
+        assert_eq!(by(&with_unit("x.service", OTHER)).0, r#"["package","container"]"#);
+    });
+}
