@@ -30,21 +30,24 @@ pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
 }
 
 /// The kernel counts what programs take while this lives.
-pub(crate) struct Counting;
+pub(crate) struct Counting {
+    before: String,
+}
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 impl Counting {
     pub(crate) fn begin() -> Result<Self> {
+        let before = fs::read_to_string(STATS).with_context(|| format!("cannot read {STATS}"))?;
         fs::write(STATS, "1").with_context(|| format!("cannot set {STATS}"))?;
-        Ok(Self)
+        Ok(Self { before })
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        // It costs, and was off.
-        let _ = fs::write(STATS, "0");
+        // It costs.
+        let _ = fs::write(STATS, &self.before);
     }
 }
 

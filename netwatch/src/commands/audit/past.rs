@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::gather::store_path;
 use crate::audit::facts::History;
 use crate::listeners::Listening;
+use crate::model::Proto;
 use crate::origin::Side;
 use crate::output::boot;
 use crate::snapshot::SocketRow;
@@ -47,10 +48,13 @@ impl Past {
             .ends(row)?
             .into_iter()
             .find(|recorded| recorded.events.last().is_some_and(|last| last.end.remote.is_none()));
-        let Some(recorded) = recorded else { return Ok(None) };
-        let first = recorded.events.first().context("an end without events")?;
-        let since = recorded.clock.time(first.at);
-        let is_begun = first.kind == Kind::Listen;
+        let first = recorded.as_ref().and_then(|recorded| recorded.events.first());
+        // A datagram socket is bound without a record: of that there are flows alone.
+        if first.is_none() && row.proto == Proto::Tcp {
+            return Ok(None);
+        }
+        let since = recorded.as_ref().zip(first).and_then(|(recorded, first)| recorded.clock.time(first.at));
+        let begun = first.filter(|first| first.kind == Kind::Listen);
         let listening = Listening::of(row);
         let visited = Visited {
             boot: &self.boot,
@@ -64,9 +68,12 @@ impl Past {
         let mut visits = self.reader.visits(&visited)?;
         visits.from.sort_by_key(|(ip, count)| (std::cmp::Reverse(*count), *ip));
         visits.from.truncate(MOST_FROM);
+        if visits.count == 0 && row.proto == Proto::Udp {
+            return Ok(None);
+        }
         Ok(Some(History {
-            since: since.filter(|_| is_begun),
-            by: first.end.process.clone().filter(|_| is_begun),
+            since: since.filter(|_| begun.is_some()),
+            by: begun.and_then(|first| first.end.process.clone()),
             connections: visits.count,
             more: visits.more,
             from: visits.from,

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use crate::audit::facts::{Ownership, Program, Reach, Server};
 use crate::audit::{By, Finding, Port, Report, Severity};
 use crate::escape;
+use crate::model::Proto;
 
 /// Writes sentences.
 #[derive(Clone, Copy, Debug)]
@@ -187,5 +188,6 @@ fn history(server: &Server) -> Vec<String> {
         1 if !history.more => format!("1 connection came to it: {}", from.join(", ")),
         count => format!("{more}{count} connections came to it: {}", from.join(", ")),
     };
-    vec![first, visits]
+    // When a datagram socket was bound is in no record.
+    if server.proto == Proto::Udp { vec![visits] } else { vec![first, visits] }
 }

@@ -286,6 +286,28 @@ fn a_listener_for_all_with_peers_here_only() {
     });
 }
 
+/// Of datagrams there are flows, and nothing of when the socket was bound.
+#[test]
+fn flows_that_came_to_a_datagram_socket() {
+    in_fresh_netns(|| {
+        let store = Store::new();
+        let mut watch = Watch::recording(&store.path(), &[]);
+        let (mut server, mut client) = (actor(), actor());
+        server.say("udp bind 127.0.0.1:5005");
+        client.say("udp bind 127.0.0.1:5006");
+        client.say("udp send sendto 10 127.0.0.1:5005");
+        server.say("udp recv recvfrom");
+        for port in [5005, 5006] {
+            watch.expect("open", |event| event["event"] == "open" && event["local"]["port"] == port);
+        }
+        watch.finish();
+        let audit = Audit::take(&["--store", store.path().to_str().unwrap()]);
+        let port = audit.port("127.0.0.1:5005");
+        assert_eq!((&port["connections"]["count"], &port["since"]), (&1.into(), &serde_json::Value::Null));
+        assert_eq!(audit.port("127.0.0.1:5006")["connections"], serde_json::Value::Null);
+    });
+}
+
 /// Each namespace's sockets are its own.
 #[test]
 fn other_namespaces_are_audited_too() {
