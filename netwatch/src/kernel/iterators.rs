@@ -1,12 +1,13 @@
 //! The iterators: programs that are attached to nothing, and run on each object when somebody reads.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::programs::ProgramFd;
 use netwatch_common::Offsets;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::plan::{self, Sockets};
 use super::{Attacher, DEFAULT_UDP_FLOWS, Helpers, KernelError, Options, Vmlinux, attach, global, load};
@@ -99,12 +100,24 @@ impl Lister for Iterators {
         };
         // The namespace is that of the thread that opens it (`kernel/bpf/bpf_iter.c`, prepare_seq_file).
         let link = bpf(BPF_LINK_CREATE, &[program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER])?;
-        let mut iterator = File::from(bpf(BPF_ITER_CREATE, &[link.as_raw_fd().cast_unsigned()])?);
+        let iterator = bpf(BPF_ITER_CREATE, &[link.as_raw_fd().cast_unsigned()])?;
         let mut bytes = Vec::new();
-        iterator.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        loop {
+            bytes.reserve(READ);
+            match rustix::io::read(&iterator, spare_capacity(&mut bytes)) {
+                Ok(0) => return Ok(bytes),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
+
+/// More than the kernel hands out at once (`kernel/bpf/bpf_iter.c`, bpf_seq_read: eight pages). Each read that ends before
+/// the list does makes the kernel look for its place again by counting within a hash bucket (`net/ipv4/tcp_ipv4.c`,
+/// tcp_seek_last_pos), and what changed there meanwhile may be left out or told twice: so reads are few and large.
+/// `read_to_end` begins with 32 bytes.
+const READ: usize = 64 << 10;
 
 /// `include/uapi/linux/bpf.h`: commands, and a type of attachment. aya makes one file of a link and gives the link
 /// away for it; here each look makes another, in whatever thread.
