@@ -151,6 +151,7 @@ fn described(program: &Program) -> String {
             parts.push(format!("package {}{version}", owner.name));
         }
         (None, Ownership::Unknown) => {}
+        (None, _) if program.script.is_some() => parts.push("no package has what it runs".into()),
         (None, Ownership::Nobody | Ownership::Package(_)) => parts.push("no package".into()),
     }
     parts.push(format!(
