@@ -82,19 +82,6 @@ pub fn dump(timeout: Duration) -> Result<Vec<Mapping>, PortmapError> {
     Err(PortmapError::Nothing)
 }
 
-/// Asks whoever is at `address`, over TCP, then, where nothing listens, over UDP.
-///
-/// # Errors
-///
-/// See [`PortmapError`].
-pub fn dump_from(address: SocketAddr, timeout: Duration) -> Result<Vec<Mapping>, PortmapError> {
-    let deadline = Deadline::new(timeout);
-    match by_tcp(address, deadline) {
-        Err(PortmapError::Nothing) => by_udp(address, deadline),
-        answer => answer,
-    }
-}
-
 fn by_tcp(address: SocketAddr, deadline: Deadline) -> Result<Vec<Mapping>, PortmapError> {
     let stream =
         TcpStream::connect_timeout(&address, deadline.left()?).map_err(|error| deadline.why(error))?;

@@ -162,6 +162,7 @@ impl Programs {
     pub(super) fn forget(&mut self) {
         self.owners.clear();
         self.users.clear();
+        self.notes.clear();
     }
 }
 
