@@ -19,13 +19,17 @@ const RING_BYTES: usize = 1 << 24;
 #[btf_map]
 static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 
-/// Records that did not fit, by kind.
-#[btf_map]
-static LOST: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
+/// By kind. In one entry of a map, because each look-up by the agent has a moment in which kprobes and tracepoints of
+/// system calls are left out (`include/linux/bpf.h`, bpf_disable_instrumentation), longer where it is preempted.
+type Counts = [u64; kind::COUNT as usize];
 
-/// Runs that the kernel left out of one program and another took in its place, by kind.
+/// Records that did not fit.
 #[btf_map]
-static CAUGHT: PerCpuArray<u64, { kind::COUNT as usize }> = PerCpuArray::new();
+static LOST: PerCpuArray<Counts, 1> = PerCpuArray::new();
+
+/// Runs that the kernel left out of one program and another took in its place.
+#[btf_map]
+static CAUGHT: PerCpuArray<Counts, 1> = PerCpuArray::new();
 
 /// When a record was lost last, nanoseconds since boot; each record carries its lower half. A time and
 /// not a count, because BPF code built for any kernel has no atomic addition: of two CPUs that store at
@@ -103,9 +107,15 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
 /// Counts a run that the kernel counts as missed, and that was not.
 #[inline(always)]
 pub(crate) fn caught(kind: u16) {
-    if let Some(count) = CAUGHT.get_ptr_mut(u32::from(kind)) {
-        // SAFETY: this CPU's own slot of the map.
-        unsafe { *count += 1 };
+    count(CAUGHT.get_ptr_mut(0), kind);
+}
+
+#[inline(always)]
+fn count(counts: Option<*mut Counts>, of: u16) {
+    let Some(counts) = counts else { return };
+    if u32::from(of) < kind::COUNT {
+        // SAFETY: this CPU's own entry of the map, within which the kind is.
+        unsafe { *counts.cast::<u64>().add(usize::from(of)) += 1 };
     }
 }
 
@@ -114,8 +124,5 @@ pub(crate) fn caught(kind: u16) {
 pub(crate) fn lost(kind: u16) {
     // SAFETY: a helper without arguments, and one aligned word.
     unsafe { (&raw mut LAST_LOSS).write_volatile(bpf_ktime_get_boot_ns()) };
-    if let Some(count) = LOST.get_ptr_mut(u32::from(kind)) {
-        // SAFETY: this CPU's own slot of the map.
-        unsafe { *count += 1 };
-    }
+    count(LOST.get_ptr_mut(0), kind);
 }

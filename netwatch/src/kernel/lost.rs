@@ -13,9 +13,9 @@ pub type Lost = [u64; kind::COUNT as usize];
 
 /// Reads the counts.
 pub struct LostCounter {
-    ring: PerCpuArray<MapData, u64>,
+    ring: PerCpuArray<MapData, Lost>,
     /// Runs that were left out and done by another program, by kind.
-    caught: PerCpuArray<MapData, u64>,
+    caught: PerCpuArray<MapData, Lost>,
     programs: Vec<(u16, ProgramFd)>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
@@ -24,36 +24,46 @@ impl LostCounter {
     pub(super) fn new(ring: Map, caught: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
         let (ring, caught) = (PerCpuArray::try_from(ring)?, PerCpuArray::try_from(caught)?);
         let mut counter = Self { ring, caught, programs, left_out: Default::default() };
-        for kind in 0..counter.left_out.len() {
-            let Some((missed, caught)) = counter.counts(kind) else { continue };
-            if let Some(left_out) = counter.left_out.get_mut(kind) {
+        if let Some((missed, caught)) = counter.counts() {
+            for ((left_out, missed), caught) in counter.left_out.iter_mut().zip(missed).zip(caught) {
                 *left_out = LeftOut::begin(missed, caught);
             }
         }
         Ok(counter)
     }
 
-    /// Losses so far. A count that cannot be read is as it was: it is read again soon.
+    /// Losses so far. Counts that cannot be read are as they were: they are read again soon.
     #[must_use]
     pub fn read(&mut self, before: &Lost) -> Lost {
         let mut lost = *before;
-        for (index, count) in lost.iter_mut().enumerate() {
-            let Some((missed, caught)) = self.counts(index) else { continue };
-            let ring = u32::try_from(index).ok().and_then(|kind| self.ring.get(&kind, 0).ok());
-            let (Some(ring), Some(left_out)) = (ring, self.left_out.get_mut(index)) else { continue };
-            *count = (*count).max(ring.iter().sum::<u64>() + left_out.lost(missed, caught));
+        let (Some((missed, caught)), Some(ring)) = (self.counts(), sums(&self.ring)) else { return lost };
+        let left_out = self.left_out.iter_mut().zip(missed).zip(caught);
+        for ((count, ring), ((left_out, missed), caught)) in lost.iter_mut().zip(ring).zip(left_out) {
+            *count = (*count).max(ring + left_out.lost(missed, caught));
         }
         lost
     }
 
-    /// How often programs of a kind were left out, and after that how many of these runs were caught: the other
+    /// How often programs of each kind were left out, and after that how many of these runs were caught: the other
     /// way round one that is caught in between would be missing from these.
-    fn counts(&self, kind: usize) -> Option<(u64, u64)> {
-        let programs = self.programs.iter().filter(|(of, _)| usize::from(*of) == kind);
-        let missed = programs.map(|(_, program)| recursion_misses(program)).sum();
-        let caught = self.caught.get(&u32::try_from(kind).ok()?, 0).ok()?;
-        Some((missed, caught.iter().sum()))
+    fn counts(&self) -> Option<(Lost, Lost)> {
+        let mut missed = Lost::default();
+        for (kind, program) in &self.programs {
+            if let Some(missed) = missed.get_mut(usize::from(*kind)) {
+                *missed += recursion_misses(program);
+            }
+        }
+        Some((missed, sums(&self.caught)?))
     }
+}
+
+/// Of all CPUs, by one look-up: see `netwatch-ebpf/src/emit.rs`.
+fn sums(counts: &PerCpuArray<MapData, Lost>) -> Option<Lost> {
+    let mut sums = Lost::default();
+    for of_cpu in counts.get(&0, 0).ok()?.iter() {
+        sums.iter_mut().zip(of_cpu).for_each(|(sum, count)| *sum += count);
+    }
+    Some(sums)
 }
 
 /// Runs of the programs of a kind that were left out.
