@@ -78,20 +78,18 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
         Namespaces::Own => Some(own),
         Namespaces::Inum(inum) => Some(inum),
     };
-    let scope =
-        Scope { netns: only, hidden: std::mem::take(&mut options.hidden), store: options.store.clone() };
-    let gatherer = Gatherer::new(scope)?;
-    let writer = Writer::new(&options, own)?;
+    let hidden = std::mem::take(&mut options.hidden);
+    let scope = Scope { netns: only, hidden, store: options.store.take() };
+    let mut gatherer = Gatherer::new(scope)?;
+    let mut writer = Writer::new(&options, own)?;
     if let Some(watch) = options.watch.take() {
         return watch::run(watch, gatherer, known, writer, only, options.fail_on);
     }
-    let mut gatherer = gatherer;
     let report = judge(&gatherer.facts()?, known.as_ref());
     if let Some(path) = &options.write_baseline {
         write_baseline(path, &report)?;
     }
     let mut out = BufWriter::new(out);
-    let mut writer = writer;
     writer.report(&report, &mut out)?;
     out.flush()?;
     Ok(if report.is_bad(options.fail_on) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })

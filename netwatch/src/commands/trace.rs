@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -34,27 +34,17 @@ pub struct TraceOptions {
 /// # Errors
 /// Where neither store nor host can be read, or `out` fails.
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
-    let (traces, more) = match reader(options.store.as_deref())? {
+    let (traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(reader) => traced(&Record::new(reader)?, options)?,
-        None => traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {}),
+        None => {
+            complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
+            traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
+        }
     };
     let mut out = BufWriter::new(out);
     let found = Found { selector: &options.selector, traces: &traces, more };
     write(found, options.format, options.colour, &mut out)?;
     Ok(out.flush()?)
-}
-
-/// The store that is named, which has to be there; else the usual one, where that is there.
-fn reader(named: Option<&Path>) -> Result<Option<Reader>> {
-    let usual = Path::new(DEFAULT_PATH);
-    match named {
-        Some(path) => Ok(Some(Reader::open(path)?)),
-        None if usual.exists() => Ok(Some(Reader::open(usual)?)),
-        None => {
-            complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
-            Ok(None)
-        }
-    }
 }
 
 /// The trace of each connection that is meant, and whether there are others. Two ends of one are one: the one that

@@ -21,7 +21,7 @@ pub mod sockets;
 
 pub use holders::{Holder, Holders};
 pub use listed::{Lister, Listing};
-pub use net_files::{FileRow, NetFiles, RawKind, RawRow, net_files};
+pub use net_files::{NetFiles, RawKind, RawRow, net_files};
 pub use processes::ProcessRow;
 pub use sockets::{Mptcp, Sockets, sockets};
 

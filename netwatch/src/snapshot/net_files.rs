@@ -9,27 +9,8 @@ use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
-use super::{Note, SnapshotError, is_connected, parse};
-use crate::model::{Endpoint, Proto, State, unmap};
-
-/// A TCP or UDP socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileRow {
-    /// Transport.
-    pub proto: Proto,
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// 0 where no file stands for it.
-    pub inode: u64,
-    /// Who made it.
-    pub uid: u32,
-    /// Bound address, mapped form taken off.
-    pub local: Endpoint,
-    /// `None` for a listener and for UDP that is not connected.
-    pub remote: Option<Endpoint>,
-    /// See [`State`].
-    pub state: State,
-}
+use super::{Note, SnapshotError, SocketRow, is_connected, parse};
+use crate::model::{Endpoint, Family, Proto, State, unmap};
 
 /// What a raw or packet socket takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,8 +49,8 @@ pub struct RawRow {
 /// All of them, and what could not be read.
 #[derive(Clone, Debug, Default)]
 pub struct NetFiles {
-    /// TCP and UDP.
-    pub rows: Vec<FileRow>,
+    /// TCP and UDP. The files have neither cookies nor what only one family or protocol has.
+    pub rows: Vec<SocketRow>,
     /// Raw and packet.
     pub raw: Vec<RawRow>,
     /// Files that could not be read, a line each.
@@ -182,18 +163,28 @@ fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
     entries.map(|entries| entries.0).map_err(|error| error.to_string())
 }
 
-fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> FileRow {
+fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
     let end = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
-    let (state, remote) = (State::from_kernel(entry.state.to_u8()), end(entry.remote_address));
-    let remote = is_connected(state, remote).then_some(remote);
-    FileRow {
+    let (local, remote) = (end(entry.local_address), end(entry.remote_address));
+    let state = State::from_kernel(entry.state.to_u8());
+    SocketRow {
         proto,
+        family: Family::of(local.ip),
+        mapped: unmap(entry.local_address.ip()).1,
         netns,
+        cookie: 0,
         inode: entry.inode,
         uid: entry.uid,
-        local: end(entry.local_address),
-        remote,
+        local,
+        remote: is_connected(state, remote).then_some(remote),
         state,
+        recv_q: entry.rx_queue,
+        send_q: entry.tx_queue,
+        v6only: None,
+        device: 0,
+        subflow: false,
+        mptcp: false,
+        bytes: None,
     }
 }
 
@@ -206,9 +197,9 @@ mod tests {
 
     use super::*;
 
-    fn rows_of(socket: &impl AsFd, all: &NetFiles) -> Vec<FileRow> {
+    fn rows_of(socket: &impl AsFd, all: &NetFiles) -> Vec<SocketRow> {
         let inode = nix::sys::stat::fstat(socket).unwrap().st_ino;
-        all.rows.iter().filter(|row| row.inode == inode).copied().collect()
+        all.rows.iter().filter(|row| row.inode == inode).cloned().collect()
     }
 
     fn end(address: SocketAddr) -> Endpoint {
@@ -225,12 +216,12 @@ mod tests {
         assert_eq!((all.notes.len(), all.whole.len()), (0, 1));
         let uid = nix::unistd::geteuid().as_raw();
 
-        let [row] = rows_of(&listener, &all)[..] else { panic!() };
+        let [row] = &rows_of(&listener, &all)[..] else { panic!() };
         assert_eq!((row.proto, row.state, row.uid), (Proto::Tcp, State::Listen, uid));
         assert_eq!((row.local, row.remote), (end(listener.local_addr().unwrap()), None));
-        let [row] = rows_of(&client, &all)[..] else { panic!() };
+        let [row] = &rows_of(&client, &all)[..] else { panic!() };
         assert_eq!((row.state, row.remote), (State::Established, Some(end(client.peer_addr().unwrap()))));
-        let [row] = rows_of(&datagram, &all)[..] else { panic!() };
+        let [row] = &rows_of(&datagram, &all)[..] else { panic!() };
         assert_eq!(
             (row.proto, row.local, row.remote),
             (Proto::Udp, end(datagram.local_addr().unwrap()), None)

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::chain::Table;
 use super::rebuild::{Processes, RawRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
-use super::{StoreError, open};
+use super::{DEFAULT_PATH, StoreError, open};
 use crate::loss::{Loss, LossReason};
 use crate::model::{Endpoint, ProcessKey};
 use crate::process::Actor;
@@ -103,6 +103,15 @@ impl Reader {
     /// Where there is none, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { db: open::for_reading(path)?, processes: Processes::default() })
+    }
+
+    /// Opens the one that is named, which has to be there; else the usual one, where that is there.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn named_or_usual(named: Option<&Path>) -> Result<Option<Self>, StoreError> {
+        let usual = Path::new(DEFAULT_PATH);
+        named.or_else(|| usual.exists().then_some(usual)).map(Self::open).transpose()
     }
 
     /// From here on it reads the store as it is now, whatever is written meanwhile; not for whoever reads for long, since

@@ -1,7 +1,7 @@
 //! Finds out what the audit judges: asks every view, the portmapper, the databases of packages and the store.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +74,7 @@ impl Gatherer {
         let is_meant = |netns: u32| only.is_none_or(|only| netns == only);
         let views = Views::take(self.lister.as_ref(), &self.scope.hidden, true)?;
         let mut disagreements = looks::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
-        let all = views.rows();
-        let rows: Vec<&SocketRow> = all.iter().filter(|row| is_meant(row.netns)).collect();
+        let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_meant(row.netns)).collect();
         let raw: Vec<_> = views.raw().iter().filter(|row| is_meant(row.netns)).copied().collect();
         let mut inodes: HashSet<u64> = rows.iter().map(|row| row.inode).collect();
         inodes.extend(raw.iter().map(|row| row.inode));
@@ -90,14 +89,12 @@ impl Gatherer {
         let mut notes = self.notes(&views);
         let mut past = Asked { past: Past::open(self.scope.store.as_deref())?, failure: None };
         let registered = registered(&rows, &mut notes);
-        let holders_seen = views.by_proc.denied == 0;
         let mut servers: Vec<Arc<Server>> = rows
             .iter()
             .filter(|row| row.is_server() && row.local.port != 0 && !is_below(row, &rows))
             .map(|row| {
-                let range = views.port_ranges().get(&row.netns).copied();
-                let server = server(row, held.holders(row.inode), &registered, range, past.history(row));
-                Arc::new(Server { holders_seen, ..server })
+                let (holders, history) = (held.holders(row.inode), past.history(row));
+                Arc::new(server(row, &views, holders, &registered, history))
             })
             .collect();
         if servers.iter().any(|server| server.holders.is_empty()) {
@@ -112,14 +109,14 @@ impl Gatherer {
         let facts = Facts {
             own_netns: netns::own()?,
             port_ranges: views.port_ranges().clone(),
-            unknown: unknown(&all, &views, &held, &|row| is_meant(row.netns) && !is_known(row)),
+            unknown: unknown(&views, &held, &|row| is_meant(row.netns) && !is_known(row)),
             raw: raw
                 .iter()
                 .map(|row| Raw {
                     kind: row.kind,
                     netns: row.netns,
                     inode: row.inode,
-                    holders_seen,
+                    holders_seen: views.holders_seen(),
                     holders: held.holders(row.inode),
                 })
                 .collect(),
@@ -146,7 +143,7 @@ impl Gatherer {
         let without = self.no_lister.iter();
         notes.extend(without.map(|why| format!("compared without the kernel's iterators: {why}")));
         notes.extend(views.unlisted.clone());
-        if looks::hides_processes() {
+        if views.hides_processes {
             notes.push("/proc is mounted with hidepid: what it hides is not compared".into());
         }
         notes.extend(Services::host().notes().iter().cloned());
@@ -178,14 +175,14 @@ fn is_below(row: &SocketRow, rows: &[&SocketRow]) -> bool {
     row.subflow && rows.iter().any(|other| is_above(&other))
 }
 
-/// `range`: the ports that the kernel gives to clients in this namespace, both ends included.
 fn server(
     row: &SocketRow,
+    views: &Views,
     holders: Vec<Arc<Program>>,
     registered: &Map<u32, Vec<Mapping>>,
-    range: Option<(u16, u16)>,
     history: Option<History>,
 ) -> Server {
+    let range = views.port_ranges().get(&row.netns);
     let names = portmap::Programs::host();
     let mut rpc: Vec<_> = registered
         .get(&row.netns)
@@ -204,24 +201,19 @@ fn server(
         inode: row.inode,
         uid: row.uid,
         holders,
-        holders_seen: false,
+        holders_seen: views.holders_seen(),
         device: row.device,
         service: Services::host().name(row.proto, row.local.port).map(Into::into),
         rpc,
-        is_ephemeral: range.is_some_and(|(low, high)| (low..=high).contains(&row.local.port)),
+        is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&row.local.port)),
         history,
     }
 }
 
 /// Connections that are meant of which no look can tell who began them, by program.
-fn unknown(
-    rows: &[SocketRow],
-    views: &Views,
-    held: &Held,
-    is_meant: &dyn Fn(&SocketRow) -> bool,
-) -> Vec<Unknown> {
+fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
     let mut found: Vec<Unknown> = Vec::new();
-    for (row, origin) in rows.iter().zip(seeding::find(rows, views.port_ranges())) {
+    for (row, origin) in views.rows.iter().zip(seeding::find(&views.rows, views.port_ranges())) {
         let (Some(origin), Some(remote)) = (origin, row.remote) else { continue };
         // Without a file it is over, or nobody has taken it yet.
         if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_meant(row) {
@@ -289,10 +281,4 @@ fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<u32, Vec<Mapp
         }
     }
     registered
-}
-
-/// The store that is named, else the usual one where it is there.
-pub(super) fn store_path(named: Option<&Path>) -> Option<PathBuf> {
-    let usual = Path::new(crate::store::DEFAULT_PATH);
-    named.or_else(|| usual.exists().then_some(usual)).map(Into::into)
 }

@@ -9,10 +9,9 @@ use procfs::process::Process;
 
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
-use crate::model::Proto;
 use crate::snapshot::{
-    FileRow, Holder, Holders, Lister, Mptcp, NetFiles, Note, RawRow, Scope, SocketRow, Sockets, holders,
-    net_files, processes, sockets,
+    Holder, Holders, Lister, Mptcp, NetFiles, Note, RawRow, Scope, SocketRow, Sockets, holders, net_files,
+    processes, sockets,
 };
 
 /// Something that a view is made to hide, so that a test sees it noticed: `--hide`, which no help shows.
@@ -63,6 +62,10 @@ pub(super) struct Views {
     /// Why not, where it was tried.
     pub(super) unlisted: Option<String>,
     pids: HashSet<u32>,
+    /// See [`hides_processes`].
+    pub(super) hides_processes: bool,
+    /// All sockets, see [`Views::joined`].
+    pub(super) rows: Vec<SocketRow>,
 }
 
 /// Time enough for whatever was between two states.
@@ -80,6 +83,8 @@ impl Views {
             unlisted: None,
             by_proc: holders::all(None)?,
             pids: processes::pids()?.into_iter().collect(),
+            hides_processes: hides_processes(),
+            rows: Vec::new(),
         };
         match lister.map(holders::listed_by) {
             Some(Ok(held)) => views.by_iter = Some(held),
@@ -90,43 +95,40 @@ impl Views {
             None => {}
         }
         for hidden in hidden {
-            match (hidden.view, hidden.what) {
-                (View::NetFiles, HiddenWhat::Port(port)) => {
-                    views.files.rows.retain(|row| row.local.port != port);
+            let rows = match hidden.view {
+                View::NetFiles => Some(&mut views.files.rows),
+                View::SockDiag => Some(&mut views.diag.rows),
+                View::Iterators => views.iter.as_mut().map(|iter| &mut iter.rows),
+                View::Processes | View::Live => None,
+            };
+            match hidden.what {
+                HiddenWhat::Port(port) => {
+                    rows.into_iter().for_each(|rows| rows.retain(|row| row.local.port != port));
                 }
-                (View::SockDiag, HiddenWhat::Port(port)) => {
-                    views.diag.rows.retain(|row| row.local.port != port);
-                }
-                (View::Iterators, HiddenWhat::Port(port)) => {
-                    views.iter.iter_mut().for_each(|iter| iter.rows.retain(|row| row.local.port != port));
-                }
-                (_, HiddenWhat::Pid(pid)) => _ = views.pids.remove(&pid),
-                _ => {}
+                HiddenWhat::Pid(pid) => _ = views.pids.remove(&pid),
             }
         }
+        views.rows = views.joined();
         Ok(views)
     }
 
     /// Sockets as the best view has them, and those that only others show.
-    pub(super) fn rows(&self) -> Vec<SocketRow> {
-        let mut rows = self.iter.as_ref().unwrap_or(&self.diag).rows.clone();
+    fn joined(&self) -> Vec<SocketRow> {
+        let mut rows = self.best().rows.clone();
         let bound = self.diag.rows.iter().filter(|row| row.device != 0);
         let devices: Map<u64, u32> = bound.map(|row| (row.inode, row.device)).collect();
         for row in &mut rows {
             row.device = devices.get(&row.inode).copied().unwrap_or(0);
         }
         let mut seen: HashSet<What> = rows.iter().filter_map(of_row).collect();
-        for row in &self.diag.rows {
-            if of_row(row).is_some_and(|what| seen.insert(what)) {
-                rows.push(row.clone());
-            }
-        }
-        for row in &self.files.rows {
-            if of_file(row).is_some_and(|what| seen.insert(what)) {
-                rows.push(from_file(row));
-            }
-        }
+        let others = self.diag.rows.iter().chain(&self.files.rows);
+        rows.extend(others.filter(|row| of_row(row).is_some_and(|what| seen.insert(what))).cloned());
         rows
+    }
+
+    /// Of the views that have cookies the better.
+    fn best(&self) -> &Sockets {
+        self.iter.as_ref().unwrap_or(&self.diag)
     }
 
     /// Inodes of the sockets that are there a moment later, by the best view.
@@ -138,9 +140,8 @@ impl Views {
         let mut there: HashSet<u64> =
             sockets(Scope::AllNetns, Mptcp::Whole, lister)?.rows.iter().map(|row| row.inode).collect();
         // What that one hides is not gone.
-        let of_best = &self.iter.as_ref().unwrap_or(&self.diag).rows;
-        let shown: HashSet<u64> = of_best.iter().map(|row| row.inode).collect();
-        there.extend(self.rows().iter().map(|row| row.inode).filter(|inode| !shown.contains(inode)));
+        let shown: HashSet<u64> = self.best().rows.iter().map(|row| row.inode).collect();
+        there.extend(self.rows.iter().map(|row| row.inode).filter(|inode| !shown.contains(inode)));
         Ok(there)
     }
 
@@ -158,7 +159,12 @@ impl Views {
     }
 
     pub(super) fn port_ranges(&self) -> &Map<u32, (u16, u16)> {
-        &self.iter.as_ref().unwrap_or(&self.diag).port_ranges
+        &self.best().port_ranges
+    }
+
+    /// Everybody's descriptors could be seen.
+    pub(super) fn holders_seen(&self) -> bool {
+        self.by_proc.denied == 0
     }
 
     /// What could not be seen. It is never a disagreement.
@@ -192,15 +198,15 @@ impl Views {
     fn sockets_shown(&self, is_meant: &dyn Fn(u32) -> bool) -> Shown {
         let whole = self.whole();
         let seen = |netns: u32| is_meant(netns) && whole.contains(&netns);
-        let rows = |sockets: &Sockets| -> Vec<What> {
-            sockets.rows.iter().filter(|row| !row.mptcp && seen(row.netns)).filter_map(of_row).collect()
+        let rows = |rows: &[SocketRow]| -> Vec<What> {
+            rows.iter().filter(|row| !row.mptcp && seen(row.netns)).filter_map(of_row).collect()
         };
         let mut shown = Shown::default();
-        shown.add(View::SockDiag, rows(&self.diag));
+        shown.add(View::SockDiag, rows(&self.diag.rows));
         if let Some(iter) = &self.iter {
-            shown.add(View::Iterators, rows(iter));
+            shown.add(View::Iterators, rows(&iter.rows));
         }
-        shown.add(View::NetFiles, self.files.rows.iter().filter(|row| seen(row.netns)).filter_map(of_file));
+        shown.add(View::NetFiles, rows(&self.files.rows));
         shown
     }
 
@@ -208,7 +214,7 @@ impl Views {
     fn processes_shown(&self, is_meant: &dyn Fn(u64) -> bool) -> Shown {
         let mut shown = Shown::default();
         let Some(by_iter) = &self.by_iter else { return shown };
-        if hides_processes() {
+        if self.hides_processes {
             return shown;
         }
         shown.add(View::Iterators, []);
@@ -255,9 +261,12 @@ pub(super) fn compare(
 ) -> Result<Vec<Disagreement>> {
     let in_netns = |netns: u32| only.is_none_or(|only| netns == only);
     let shown = |views: &Views| {
-        let rows = views.rows();
-        let inodes: HashSet<u64> =
-            rows.iter().filter(|row| in_netns(row.netns) && row.inode != 0).map(|row| row.inode).collect();
+        let inodes: HashSet<u64> = views
+            .rows
+            .iter()
+            .filter(|row| in_netns(row.netns) && row.inode != 0)
+            .map(|row| row.inode)
+            .collect();
         (views.sockets_shown(&in_netns), views.processes_shown(&|inode| inodes.contains(&inode)))
     };
     let (sockets, processes) = shown(first);
@@ -276,7 +285,7 @@ const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 /// `/proc` is mounted so that it hides processes from those who may not look into them, and we may not: that is no lie
 /// (`fs/proc/base.c`, has_pid_permissions).
-pub(super) fn hides_processes() -> bool {
+fn hides_processes() -> bool {
     let status = Process::myself().and_then(|process| process.status());
     if status.is_ok_and(|status| status.capeff & CAP_SYS_PTRACE != 0) {
         return false;
@@ -295,35 +304,7 @@ pub(super) fn hides_processes() -> bool {
 
 /// Sockets that a file stands for: the others come and go by themselves.
 fn of_row(row: &SocketRow) -> Option<What> {
-    what(row.netns, row.proto, row.inode, (row.local.ip, row.local.port))
-}
-
-fn of_file(row: &FileRow) -> Option<What> {
-    what(row.netns, row.proto, row.inode, (row.local.ip, row.local.port))
-}
-
-fn what(netns: u32, proto: Proto, inode: u64, local: (std::net::IpAddr, u16)) -> Option<What> {
-    (inode != 0).then_some(What::Socket { netns, proto, inode, local })
-}
-
-fn from_file(row: &FileRow) -> SocketRow {
-    SocketRow {
-        proto: row.proto,
-        family: crate::model::Family::of(row.local.ip),
-        mapped: false,
-        netns: row.netns,
-        cookie: 0,
-        inode: row.inode,
-        uid: row.uid,
-        local: row.local,
-        remote: row.remote,
-        state: row.state,
-        recv_q: 0,
-        send_q: 0,
-        v6only: None,
-        device: 0,
-        subflow: false,
-        mptcp: false,
-        bytes: None,
-    }
+    let local = (row.local.ip, row.local.port);
+    let what = What::Socket { netns: row.netns, proto: row.proto, inode: row.inode, local };
+    (row.inode != 0).then_some(what)
 }

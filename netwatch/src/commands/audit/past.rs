@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::gather::store_path;
 use crate::audit::facts::History;
 use crate::listeners::Listening;
 use crate::model::Proto;
@@ -32,8 +31,7 @@ impl Past {
     /// # Errors
     /// Where it cannot be read.
     pub(super) fn open(named: Option<&Path>) -> Result<Option<Self>> {
-        let Some(path) = store_path(named) else { return Ok(None) };
-        let reader = Reader::open(&path)?;
+        let Some(reader) = Reader::named_or_usual(named)? else { return Ok(None) };
         // Many small questions, of one state.
         reader.stand_still()?;
         Ok(Some(Self { reader, boot: boot() }))

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
 use super::beside::Beside;
@@ -60,7 +60,6 @@ pub(super) fn run(
             missing: HashSet::new(),
             missed: 0,
             is_first: true,
-            failure: None,
             is_bad: is_bad.clone(),
         })
     };
@@ -94,7 +93,6 @@ struct Auditor {
     /// Lines that the reader was too slow for.
     missed: u64,
     is_first: bool,
-    failure: Option<anyhow::Error>,
     is_bad: Arc<AtomicBool>,
 }
 
@@ -125,8 +123,8 @@ fn news(report: &Report) -> (impl Iterator<Item = &Port>, impl Iterator<Item = &
 }
 
 impl Auditor {
-    fn start_look(&mut self) {
-        let Some(mut gatherer) = self.gatherer.take() else { return };
+    fn start_look(&mut self) -> Result<()> {
+        let Some(mut gatherer) = self.gatherer.take() else { return Ok(()) };
         let (sender, receiver) = channel();
         let known = self.known.clone();
         let look = move || {
@@ -137,17 +135,16 @@ impl Auditor {
         };
         self.looked = Instant::now();
         self.look = Some(receiver);
-        if let Err(error) = std::thread::Builder::new().name("netwatch-audit".into()).spawn(look) {
-            // The gatherer went with it, so nothing more can be looked at.
-            self.failure = Some(anyhow::Error::from(error).context("cannot start a thread"));
-        }
+        // Where there is none the gatherer went with it, so nothing more can be looked at.
+        std::thread::Builder::new()
+            .name("netwatch-audit".into())
+            .spawn(look)
+            .context("cannot start a thread")?;
+        Ok(())
     }
 
     /// Takes in the look that is under way, if it is done.
     fn finish_look(&mut self) -> Result<()> {
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
-        }
         let Some(look) = &self.look else { return Ok(()) };
         match look.try_recv() {
             Ok(looked) => self.take_in(looked),
@@ -210,24 +207,27 @@ impl Auditor {
 
     fn tell_new(&mut self, report: &Report) -> Result<()> {
         let (ports, findings) = news(report);
-        let now = Instant::now();
         for port in ports {
-            if self.told.insert(of_port(port), now).is_none() {
-                match self.sink.has_room() {
-                    true => self.writer.port(port, Timestamp::now(), self.sink.buffer())?,
-                    false => self.missed += 1,
-                }
+            if self.is_to_be_told(of_port(port)) {
+                self.writer.port(port, Timestamp::now(), self.sink.buffer())?;
             }
         }
         for finding in findings {
-            if self.told.insert(of_finding(finding), now).is_none() {
-                match self.sink.has_room() {
-                    true => self.writer.finding(finding, Timestamp::now(), self.sink.buffer())?,
-                    false => self.missed += 1,
-                }
+            if self.is_to_be_told(of_finding(finding)) {
+                self.writer.finding(finding, Timestamp::now(), self.sink.buffer())?;
             }
         }
         Ok(())
+    }
+
+    /// Notes what is new; counts it where there is no room for a line.
+    fn is_to_be_told(&mut self, key: String) -> bool {
+        if self.told.insert(key, Instant::now()).is_some() {
+            return false;
+        }
+        let has_room = self.sink.has_room();
+        self.missed += u64::from(!has_room);
+        has_room
     }
 
     fn note_whether_bad(&self, report: &Report) {
@@ -276,8 +276,7 @@ fn hidden_listener(end: &End, views: &[View]) -> Disagreement {
 
 impl Listener for Auditor {
     fn ready(&mut self, _: &Agent, _: usize) -> Result<()> {
-        self.start_look();
-        Ok(())
+        self.start_look()
     }
 
     fn tell(&mut self, events: &mut Vec<ConnectionEvent>) -> Result<()> {
@@ -327,7 +326,7 @@ impl Listener for Auditor {
             ));
         }
         if self.look.is_none() && self.looked.elapsed() >= self.every {
-            self.start_look();
+            self.start_look()?;
         }
         self.sink.flush();
         Ok(())
