@@ -9,8 +9,9 @@ use netwatch_common::Offsets;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use super::load::{Helpers, Vmlinux, global, load};
 use super::plan::{self, Sockets};
-use super::{Attacher, DEFAULT_UDP_FLOWS, Helpers, KernelError, Options, Vmlinux, attach, global, load};
+use super::{Attacher, DEFAULT_UDP_FLOWS, KernelError, Options, attach};
 use crate::snapshot::{Lister, Listing};
 
 /// The loaded programs. They stay as long as this does.

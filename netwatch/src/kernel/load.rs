@@ -1,0 +1,133 @@
+//! The object, loaded with what the running kernel says of itself.
+
+use std::collections::HashSet;
+use std::error::Error;
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel};
+use netwatch_common::{Knobs, Offsets};
+
+use super::attach::Attacher;
+use super::plan::{self, Sockets};
+use super::{KernelError, Options, WAKE, chain, offsets};
+
+/// The object that build.rs made, aligned as the ELF reader wants it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
+
+/// A ring that is smaller may be full before anybody looks.
+const SMALL_RING: u32 = 1 << 20;
+
+/// What the running kernel says of its own types.
+pub(super) struct Vmlinux {
+    pub(super) offsets: Offsets,
+    pub(super) btf: Btf,
+}
+
+impl Vmlinux {
+    pub(super) fn read() -> Result<Self, KernelError> {
+        let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
+        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(&error))?;
+        let offsets = offsets::resolve(&vmlinux)?;
+        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
+        Ok(Self { offsets, btf })
+    }
+}
+
+/// What of the kernel side hangs on helpers that the kernel has or has not.
+#[derive(Clone, Copy)]
+pub(super) struct Helpers {
+    typed_current: bool,
+    pub(super) registers: bool,
+}
+
+impl Helpers {
+    pub(super) fn look() -> Self {
+        let has = |helper| {
+            // An answer that cannot be had is a no: what hangs on it is told as not seen.
+            is_helper_supported(ProgramType::RawTracePoint, helper)
+                .inspect_err(|error| log::info!("{error}"))
+                .unwrap_or(false)
+        };
+        Self {
+            typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf),
+            registers: has(BpfHelper::BPF_FUNC_task_pt_regs),
+        }
+    }
+}
+
+/// Maps that nothing uses where only the iterators are loaded.
+const IDLE_MAPS: [&str; 7] = ["FLOWS", "KNOWN_BY_ADDRESS", "CALLS", "ABOUT", "ACCEPTED", "SCRATCH", "CALLED"];
+
+/// The object with its read-only values, for one of the two ways; `idle`: the iterators alone.
+pub(super) fn load(
+    options: &Options,
+    offsets: &[u8],
+    btf: &Btf,
+    helpers: Helpers,
+    sockets: Sockets,
+    idle: bool,
+) -> Result<Ebpf, KernelError> {
+    let knobs = Knobs {
+        all_states: options.all_states.into(),
+        socket_helpers: u32::from(sockets == Sockets::Helpers),
+        typed_current: helpers.typed_current.into(),
+        registers: helpers.registers.into(),
+        wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },
+    };
+    let knobs = global(&knobs.to_members());
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .override_global(Offsets::GLOBAL, offsets, true)
+        .override_global(Knobs::GLOBAL, knobs.as_slice(), true)
+        .map_max_entries("RECORDS", ring_size(options.ring_bytes))
+        .map_max_entries("FLOWS", options.udp_flows)
+        .verifier_log_level(VerifierLogLevel::STATS);
+    if sockets == Sockets::Helpers {
+        loader.map_max_entries("KNOWN_BY_ADDRESS", 1);
+    }
+    if idle {
+        for map in IDLE_MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
+}
+
+/// Whether the kernel takes the program that all hangs on as it is with the helpers for sockets.
+pub(super) fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
+    let attached = &mut HashSet::new();
+    let mut attacher = Attacher {
+        ebpf,
+        btf,
+        sockets: Sockets::Helpers,
+        no_helpers: None,
+        no_iterators: None,
+        forced: &[],
+        attached,
+    };
+    plan::STATE_PROBES.iter().try_for_each(|probe| attacher.load(probe))
+}
+
+/// The kernel wants a power of two of at least a page (`kernel/bpf/ringbuf.c`, ringbuf_map_alloc).
+fn ring_size(bytes: u32) -> u32 {
+    bytes.clamp(4096, 1 << 30).next_power_of_two()
+}
+
+/// The bytes of a global, by its fields in their order.
+pub(super) fn global(members: &[u32]) -> Vec<u8> {
+    members.iter().flat_map(|member| member.to_ne_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_a_power_of_two_of_at_least_a_page() {
+        assert_eq!(ring_size(0), 4096);
+        assert_eq!(ring_size(4097), 8192);
+        assert_eq!(ring_size(u32::MAX), 1 << 30);
+    }
+}
