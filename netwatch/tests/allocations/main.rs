@@ -99,19 +99,24 @@ fn a_record_is_decoded_and_tracked() {
     at_most(TRACKED, "an event, tracked", allocations, events);
 }
 
-#[test]
-fn an_event_becomes_a_line() {
+/// What a scene of so many connections asks for on its way to lines, once as many have made everything warm.
+fn to_lines(scene: fn(&mut Script, u64) -> Vec<Vec<u8>>) -> u64 {
     let alone = Alone::now();
     let mut script = Script::default();
     let (mut agent, mut log) = (Agent::default(), log());
     let mut take = |records: &[Vec<u8>]| agent.take(records, |event| log.connection(&event).unwrap());
     take(&script.beginning());
-    take(&script.connections(CONNECTIONS));
-    let records = script.connections(CONNECTIONS);
+    take(&scene(&mut script, CONNECTIONS));
+    let records = scene(&mut script, CONNECTIONS);
     let mut events = 0;
     let allocations = alone.count(|| events = take(&records));
     assert_eq!(events, EVENTS * CONNECTIONS);
-    at_most(TO_JSON, "an event to JSON", allocations, events);
+    allocations
+}
+
+#[test]
+fn an_event_becomes_a_line() {
+    at_most(TO_JSON, "an event to JSON", to_lines(Script::connections), EVENTS * CONNECTIONS);
 }
 
 #[test]
@@ -141,15 +146,5 @@ fn an_event_goes_to_the_store() {
 
 #[test]
 fn a_process_lives_for_one_connection() {
-    let alone = Alone::now();
-    let mut script = Script::default();
-    let (mut agent, mut log) = (Agent::default(), log());
-    let mut take = |records: &[Vec<u8>]| agent.take(records, |event| log.connection(&event).unwrap());
-    take(&script.beginning());
-    take(&script.processes(CONNECTIONS));
-    let records = script.processes(CONNECTIONS);
-    let mut events = 0;
-    let allocations = alone.count(|| events = take(&records));
-    assert_eq!(events, EVENTS * CONNECTIONS);
-    at_most(PROCESS, "a process with one connection", allocations, CONNECTIONS);
+    at_most(PROCESS, "a process with one connection", to_lines(Script::processes), CONNECTIONS);
 }
