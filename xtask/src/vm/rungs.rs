@@ -50,6 +50,7 @@ pub(super) const SHORT: &[Rung] = &[Rung {
     tests: &[
         "accept::",
         "bare::",
+        "clock::",
         "connect::",
         "corners::",
         "doctor::",
