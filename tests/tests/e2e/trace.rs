@@ -286,3 +286,34 @@ fn a_peer_in_a_namespace() {
         );
     });
 }
+
+/// Where nobody recorded there is what is open now, in every form.
+#[test]
+fn without_a_store_what_is_open_is_walked_back_from() {
+    if std::path::Path::new("/var/lib/netwatch/netwatch.db").exists() {
+        return tests::skip("trace::without_a_store", "this machine has a store where one usually is");
+    }
+    in_fresh_netns(|| {
+        let (mut server, mut client) = (actor(), actor());
+        let at = listens(&mut server);
+        client.say(&format!("connect - 127.0.0.1:{at}"));
+        server.say("accept");
+        let selector = format!("pid:{}", client.pid());
+        let trace = |format: &str| {
+            let output = tests::netwatch(&["trace", "--format", format, &selector]);
+            let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+            assert!(output.status.success() && stderr.contains("this is what is open now"), "{stderr}");
+            String::from_utf8(output.stdout).expect("UTF-8")
+        };
+        let found: Value = serde_json::from_str(&trace("json")).expect("an object");
+        let [found] = found["matches"].as_array().expect("matches").as_slice() else { panic!("{found:#}") };
+        assert_eq!(found["connection"]["remote"]["port"], at);
+        assert_eq!(pids(found)[..2], [u64::from(client.pid()), u64::from(std::process::id())]);
+        // Nobody from outside: how this test was started depends on the machine.
+        assert_ne!(found["origin"]["kind"], "remote");
+        let who = format!("actor[{}]", client.pid());
+        let (text, dot) = (trace("text"), trace("dot"));
+        assert!(text.contains(&format!("{who} began the connection")), "{text}");
+        assert!(dot.starts_with("digraph trace {\n") && dot.contains(&who), "{dot}");
+    });
+}
