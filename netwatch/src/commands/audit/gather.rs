@@ -99,7 +99,7 @@ impl Gatherer {
             .collect();
         if servers.iter().any(|server| server.holders.is_empty()) {
             // Its process may have ended between the look at sockets and that at holders.
-            let there = views.again(self.lister.as_ref())?;
+            let there = looks::there_now(self.lister.as_ref())?;
             servers.retain(|server| !server.holders.is_empty() || there.contains(&server.inode));
         }
         for disagreement in &mut disagreements {

@@ -131,20 +131,6 @@ impl Views {
         self.iter.as_ref().unwrap_or(&self.diag)
     }
 
-    /// Inodes of the sockets that are there a moment later, by the best view.
-    ///
-    /// # Errors
-    /// Where sockets cannot be listed at all.
-    pub(super) fn again(&self, lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
-        let lister = lister.map(|lister| &**lister);
-        let mut there: HashSet<u64> =
-            sockets(Scope::AllNetns, Mptcp::Whole, lister)?.rows.iter().map(|row| row.inode).collect();
-        // What that one hides is not gone.
-        let shown: HashSet<u64> = self.best().rows.iter().map(|row| row.inode).collect();
-        there.extend(self.rows.iter().map(|row| row.inode).filter(|inode| !shown.contains(inode)));
-        Ok(there)
-    }
-
     pub(super) fn raw(&self) -> &[RawRow] {
         &self.files.raw
     }
@@ -250,6 +236,19 @@ impl Views {
         }
         shown
     }
+}
+
+/// Inodes of the sockets that any view shows now.
+///
+/// # Errors
+/// Where sockets cannot be listed at all.
+pub(super) fn there_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
+    let mut rows = sockets(Scope::AllNetns, Mptcp::Whole, None)?.rows;
+    if let Some(lister) = lister {
+        rows.extend(sockets(Scope::AllNetns, Mptcp::Whole, Some(&**lister))?.rows);
+    }
+    rows.extend(net_files()?.rows);
+    Ok(rows.iter().map(|row| row.inode).collect())
 }
 
 /// What differs between the views, and stands in a second look. The second is taken only where the first differs.
