@@ -1,5 +1,6 @@
 //! What the current task does to a socket: one shape of record for all of it.
 
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use netwatch_common::{Begin, Header, Sock};
 
 use crate::{cause, emit, task};
@@ -18,7 +19,7 @@ pub(crate) unsafe fn tell(header: Header, way: u32, result: i32, fill: impl FnOn
     unsafe {
         (*record).header = header;
         fill(&mut (*record).sock);
-        task::fill(current, &mut (*record).task);
+        task::fill(current, bpf_get_current_cgroup_id(), &mut (*record).task);
         (*record).task.flags |= way;
         (*record).result = result;
         (*record).pad = 0;

@@ -10,7 +10,7 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{CGROUP_PATH_MAX, Cgroup, kind};
 
-use crate::mem::{Memory as _, Typed, offset};
+use crate::mem::{Memory as _, Untyped, offset};
 use crate::{emit, task};
 
 #[repr(C)]
@@ -42,10 +42,10 @@ fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>
         let fixed = &mut (*scratch).fixed;
         fixed.header = emit::header(kind::CGROUP);
         fixed.id = task::cgroup_id(cgroup);
-        let root: *const c_void = Typed::read(cgroup, offset!(cgroup_root));
+        let root: *const c_void = Untyped::read(cgroup, offset!(cgroup_root));
         // The unified hierarchy has no number of its own among the v1 ones; the agent tells it by the
         // id being one of the v2 tree's, so the number is only passed on.
-        fixed.hierarchy = Typed::read(root, offset!(cgroup_root_hierarchy));
+        fixed.hierarchy = Untyped::read(root, offset!(cgroup_root_hierarchy));
         if let Some(moved) = moved {
             fixed.tgid = task::tgid(moved);
             fixed.start = task::start(moved);

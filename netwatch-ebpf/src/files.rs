@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::mem::{Current, Memory as _, Untyped, offset};
+use crate::mem::{Memory as _, Untyped, offset};
 
 /// `include/uapi/linux/stat.h`
 const S_IFMT: u16 = 0o170_000;
@@ -14,7 +14,7 @@ pub(crate) fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void
     // SAFETY: the current task's table stays while it is inside its own system call; a descriptor
     // that another thread closes meanwhile gives a file that is checked to be a socket, or zeros.
     unsafe {
-        let files: *const c_void = Current::read(current, offset!(task_files));
+        let files: *const c_void = Untyped::read(current, offset!(task_files));
         let table: *const c_void = Untyped::read(files, offset!(files_fdt));
         let max: u32 = Untyped::read(table, offset!(fdt_max));
         if fd >= max {

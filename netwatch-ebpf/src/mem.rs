@@ -107,6 +107,19 @@ impl Memory for Current {
 /// A pointer of which the verifier knows nothing: the helper copies.
 pub(crate) struct Untyped;
 
+impl Untyped {
+    /// Reads a `T` at `base + offset` to where it belongs, without a copy on the way: zeros where the kernel cannot.
+    ///
+    /// # Safety
+    /// As [`Memory::read`]; every pattern of bits is a `T`.
+    #[inline(always)]
+    pub(crate) unsafe fn read_to<T>(out: &mut T, base: *const c_void, offset: u32) {
+        let out = core::ptr::from_mut(out).cast();
+        // SAFETY: the helper writes the size of a `T`.
+        unsafe { bpf_probe_read_kernel(out, size_of::<T>() as u32, base.byte_add(offset as usize)) };
+    }
+}
+
 impl Memory for Untyped {
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {

@@ -4,7 +4,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_probe_read_kernel_str, bpf_probe_read_user,
+};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags, kind};
@@ -55,7 +57,7 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
         let mut entry = emit::reserve::<Fork>(kind::FORK)?;
         let record = entry.as_mut_ptr();
         (*record).header = emit::header(kind::FORK);
-        task::fill(child, &mut (*record).task);
+        task::fill(child, task::cgroup_of(child), &mut (*record).task);
         (*record).parent_start = task::start(parent);
         (*record).parent_tgid = task::tgid(parent);
         (*record).pad = 0;
@@ -85,9 +87,9 @@ fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
     let dying: *const c_void = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a task.
     unsafe {
-        let signal: *const c_void = Typed::read(dying, offset!(task_signal));
+        let signal: *const c_void = Untyped::read(dying, offset!(task_signal));
         // Counted down before the tracepoint (`kernel/exit.c`, do_exit): zero is the last thread.
-        let live: i32 = Typed::read(signal, offset!(signal_live));
+        let live: i32 = Untyped::read(signal, offset!(signal_live));
         if live != 0 {
             return None;
         }
@@ -141,16 +143,16 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
     unsafe {
         let fixed = &mut scratch.fixed;
         fixed.header = emit::header(kind::EXEC);
-        task::fill(current, &mut fixed.task);
-        let mm: *const c_void = Typed::read(current, offset!(task_mm));
-        let file: *const c_void = Typed::read(mm, offset!(mm_exe_file));
+        task::fill(current, bpf_get_current_cgroup_id(), &mut fixed.task);
+        let mm: *const c_void = Untyped::read(current, offset!(task_mm));
+        let file: *const c_void = Untyped::read(mm, offset!(mm_exe_file));
         let inode: *const c_void = Untyped::read(file, offset!(file_inode));
         let sb: *const c_void = Untyped::read(inode, offset!(inode_sb));
         fixed.dev = Untyped::read(sb, offset!(sb_dev));
         fixed.ino = Untyped::read(inode, offset!(inode_ino));
         fixed.nlink = Untyped::read(inode, offset!(inode_nlink));
         fixed.flags = 0;
-        let nsproxy: *const c_void = Typed::read(current, offset!(task_nsproxy));
+        let nsproxy: *const c_void = Untyped::read(current, offset!(task_nsproxy));
         let mnt_ns: *const c_void = Untyped::read(nsproxy, offset!(nsproxy_mnt));
         fixed.mntns = Untyped::read(mnt_ns, offset!(mnt_ns_inum));
         fixed.pad = 0;
@@ -162,8 +164,8 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
             fixed.flags |= exec_flags::PATH_CUT;
         }
 
-        let begin: u64 = Typed::read(mm, offset!(mm_arg_start));
-        let end: u64 = Typed::read(mm, offset!(mm_arg_end));
+        let begin: u64 = Untyped::read(mm, offset!(mm_arg_start));
+        let end: u64 = Untyped::read(mm, offset!(mm_arg_end));
         let mut len = end.wrapping_sub(begin) as usize;
         if len >= EXEC_ARGS_MAX {
             len = EXEC_ARGS_MAX - 1;

@@ -114,7 +114,8 @@ pub(crate) unsafe fn is_fastopen<M: Memory>(tcp: *const c_void) -> bool {
         let request: u64 = if offset!(tcp_fastopen_req) == Offsets::MISSING {
             0
         } else {
-            M::read(tcp, offset!(tcp_fastopen_req))
+            // A pointer: not to be loaded as [`Typed`].
+            Untyped::read(tcp, offset!(tcp_fastopen_req))
         };
         request != 0 || bit::<M>(tcp, offset!(tcp_fastopen_connect))
     }
@@ -207,8 +208,8 @@ pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
         out.netns = netns(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
-            out.local = Untyped::read(sk, offset!(sk_v6_rcv_saddr));
-            out.remote = Untyped::read(sk, offset!(sk_v6_daddr));
+            Untyped::read_to(&mut out.local, sk, offset!(sk_v6_rcv_saddr));
+            Untyped::read_to(&mut out.remote, sk, offset!(sk_v6_daddr));
         } else {
             let local: [u8; 4] = M::read::<u32>(sk, offset!(sk_rcv_saddr)).to_ne_bytes();
             let remote: [u8; 4] = M::read::<u32>(sk, offset!(sk_daddr)).to_ne_bytes();

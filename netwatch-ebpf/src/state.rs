@@ -122,11 +122,12 @@ fn begin(transition: Transition) -> Option<i32> {
     };
     // SAFETY: `known` is this socket's storage, `current` the current task.
     unsafe {
+        let (tgid, start) = (task::tgid(current), task::start(current));
         *known = Known {
             listener: if listens { cookie } else { 0 },
             began: header.ts,
-            owner_start: task::start(current),
-            owner_tgid: task::tgid(current),
+            owner_start: start,
+            owner_tgid: tgid,
             owner_tid: task::tid(current),
             flags: if listens { change_flags::LISTENER } else { change_flags::CONNECTED },
             told: 0,
@@ -134,7 +135,7 @@ fn begin(transition: Transition) -> Option<i32> {
             pad: 0,
             users: [0; USERS],
         };
-        (*known).users[0] = using::who(current);
+        (*known).users[0] = using::who(tgid, start);
     }
     if listens {
         listen::begun(sk, cookie);

@@ -86,8 +86,12 @@ pub(crate) fn current() -> *const c_void {
 pub(crate) unsafe fn start(task: *const c_void) -> u64 {
     // SAFETY: the caller's; every task has a leader.
     unsafe {
-        let leader: *const c_void = Current::read(task, offset!(task_leader));
-        Current::read(leader, offset!(task_start))
+        // Most threads that connect and accept are their process's first.
+        if tgid(task) == tid(task) {
+            return Current::read(task, offset!(task_start));
+        }
+        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
+        Untyped::read(leader, offset!(task_start))
     }
 }
 
@@ -107,19 +111,17 @@ pub(crate) unsafe fn tid(task: *const c_void) -> u32 {
     unsafe { Current::read(task, offset!(task_pid)) }
 }
 
-/// Fills `out` with who `task` is.
+/// Fills `out` with who `task` is; `cgroup` is [`cgroup_of`] it.
 ///
 /// # Safety
 /// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
-pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
+pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
     // SAFETY: the caller's; each offset is that of the member of this type, and a read through
     // a pointer that went away yields zero.
     unsafe {
-        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
         let parent: *const c_void = Untyped::read(task, offset!(task_parent));
         let cred: *const c_void = Untyped::read(task, offset!(task_cred));
-        out.start = Untyped::read(leader, offset!(task_start));
         out.tgid = tgid(task);
         out.tid = tid(task);
         out.ppid = Untyped::read(parent, offset!(task_tgid));
@@ -130,19 +132,31 @@ pub(crate) unsafe fn fill(task: *const c_void, out: &mut Task) {
             Current::read(task, offset!(task_loginuid))
         };
         let flags: u32 = Current::read(task, offset!(task_flags));
+        out.cgroup = cgroup;
         out.flags = if flags & PF_KTHREAD != 0 { task_flags::KERNEL } else { 0 };
-        out.cgroup = cgroup_of(task);
-        out.comm = Untyped::read(leader, offset!(task_comm));
-        // Nobody asks for the leader's own name twice.
-        out.thread =
-            if out.tid == out.tgid { [0; COMM_LEN] } else { Untyped::read(task, offset!(task_comm)) };
+        // Most threads that connect and accept are their process's first.
+        let leader: *const c_void = if out.tid == out.tgid {
+            out.start = Current::read(task, offset!(task_start));
+            // Nobody asks for the leader's own name twice.
+            out.thread = [0; COMM_LEN];
+            task
+        } else {
+            let leader: *const c_void = Untyped::read(task, offset!(task_leader));
+            out.start = Untyped::read(leader, offset!(task_start));
+            Untyped::read_to(&mut out.thread, task, offset!(task_comm));
+            leader
+        };
+        Untyped::read_to(&mut out.comm, leader, offset!(task_comm));
     }
 }
 
 /// Id of the task's cgroup in the v2 hierarchy.
+///
+/// # Safety
+/// `task` is a `struct task_struct` of a tracepoint's.
 #[inline(always)]
-unsafe fn cgroup_of(task: *const c_void) -> u64 {
-    // SAFETY: as `fill`.
+pub(crate) unsafe fn cgroup_of(task: *const c_void) -> u64 {
+    // SAFETY: the caller's.
     unsafe {
         let set: *const c_void = Untyped::read(task, offset!(task_cgroups));
         let cgroup: *const c_void = Untyped::read(set, offset!(css_set_cgroup));

@@ -11,7 +11,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::kind;
 
 use crate::known::{PENDING, storage};
-use crate::mem::{Memory as _, Typed, Untyped, knob, offset};
+use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task, tcp};
 
@@ -152,13 +152,9 @@ fn socket_of(ctx: &FExitContext) -> *const c_void {
 }
 
 /// Tells one process from another: thread group, and when it started, in steps of a millisecond.
-///
-/// # Safety
-/// `current` is the current task, typed.
 #[inline(always)]
-pub(crate) unsafe fn who(current: *const c_void) -> u64 {
-    // SAFETY: the caller's.
-    unsafe { u64::from(task::tgid(current)) << 32 | task::start(current) >> 20 & 0xffff_ffff }
+pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
+    (tgid as u64) << 32 | start >> 20 & 0xffff_ffff
 }
 
 #[inline(always)]
@@ -178,7 +174,9 @@ fn used(sk: *const c_void) -> Option<i32> {
             || sock::state::<Typed>(sk) != tcp::CLOSE;
         let known = storage(sk, create)?;
         let current = task::current();
-        let who = who(current);
+        // Whatever a thread sends and receives comes by here: typed, the leader is worth the verifier's time.
+        let leader: *const c_void = Current::read(current, offset!(task_leader));
+        let who = who(task::tgid(current), Current::read(leader, offset!(task_start)));
         let [first, second, third, fourth] = (*known).users;
         let is_known = who == first || who == second || who == third || who == fourth;
         if is_known && (*known).flags & PENDING == 0 {
