@@ -9,7 +9,7 @@ use netwatch_common::Offsets;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
-use super::load::{Helpers, Vmlinux, global, load};
+use super::load::{Helpers, Types, global, load};
 use super::plan::{self, Sockets};
 use super::{Attacher, DEFAULT_UDP_FLOWS, KernelError, Options, attach};
 use crate::snapshot::{Lister, Listing};
@@ -61,7 +61,7 @@ impl Iterators {
     /// What is missing: capabilities, BTF, a member, or what the kernel refused.
     pub fn alone() -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        let Vmlinux { offsets, btf } = Vmlinux::read()?;
+        let Types { offsets, btf, loader } = Types::read()?;
         if let Some(member) = missing(&offsets) {
             return Err(KernelError::Member(member));
         }
@@ -74,7 +74,7 @@ impl Iterators {
             sabotage: None,
         };
         let offsets = global(&offsets.to_members());
-        let mut ebpf = load(&options, &offsets, &btf, Helpers::look(), Sockets::Helpers, true)?;
+        let mut ebpf = load(loader, &options, &offsets, &btf, Helpers::look(), Sockets::Helpers, true)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
             btf: &btf,

@@ -9,8 +9,9 @@ use aya::{Btf, Ebpf, EbpfLoader, Endianness, VerifierLogLevel};
 use netwatch_common::{Knobs, Offsets};
 
 use super::attach::Attacher;
+use super::offsets::Vmlinux;
 use super::plan::{self, Sockets};
-use super::{KernelError, Options, WAKE, chain, offsets};
+use super::{KernelError, Options, WAKE, chain, types};
 
 /// The object that build.rs made, aligned as the ELF reader wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -19,18 +20,26 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ne
 const SMALL_RING: u32 = 1 << 20;
 
 /// What the running kernel says of its own types.
-pub(super) struct Vmlinux {
+pub(super) struct Types {
     pub(super) offsets: Offsets,
+    /// What programs are attached to: see [`types::Found::extract`].
     pub(super) btf: Btf,
+    /// To load an object with.
+    pub(super) loader: EbpfLoader<'static>,
 }
 
-impl Vmlinux {
+impl Types {
     pub(super) fn read() -> Result<Self, KernelError> {
         let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
-        let vmlinux = std::fs::read(offsets::VMLINUX).map_err(|error| no_btf(&error))?;
-        let offsets = offsets::resolve(&vmlinux)?;
-        let btf = Btf::parse(&vmlinux, Endianness::default()).map_err(|error| no_btf(&error))?;
-        Ok(Self { offsets, btf })
+        // It reads all of the kernel's types by itself, whatever it is given then: that takes as long as all of this.
+        let loader = std::thread::spawn(EbpfLoader::new);
+        let vmlinux = Vmlinux::open().map_err(|error| no_btf(&error))?;
+        let found = types::find(&vmlinux.bytes, &plan::attached_to());
+        let offsets = vmlinux.offsets(found.as_ref().map(|found| &found.structures))?;
+        // All of it where it has something that only its reader knows.
+        let btf = found.as_ref().map_or(&vmlinux.bytes[..], |found| &found.extract);
+        let btf = Btf::parse(btf, Endianness::default()).map_err(|error| no_btf(&error))?;
+        Ok(Self { offsets, btf, loader: loader.join().unwrap_or_default() })
     }
 }
 
@@ -61,6 +70,7 @@ const IDLE_MAPS: [&str; 7] = ["FLOWS", "KNOWN_BY_ADDRESS", "CALLS", "ABOUT", "AC
 
 /// The object with its read-only values, for one of the two ways; `idle`: the iterators alone.
 pub(super) fn load(
+    loader: EbpfLoader<'static>,
     options: &Options,
     offsets: &[u8],
     btf: &Btf,
@@ -76,7 +86,8 @@ pub(super) fn load(
         wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },
     };
     let knobs = global(&knobs.to_members());
-    let mut loader = EbpfLoader::new();
+    // Borrows what is here from now on.
+    let mut loader: EbpfLoader<'_> = loader;
     loader
         .btf(Some(btf))
         .override_global(Offsets::GLOBAL, offsets, true)

@@ -11,7 +11,7 @@ mod mounts;
 mod offsets;
 mod plan;
 mod sabotage;
-mod structures;
+mod types;
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -28,7 +28,7 @@ use thiserror::Error;
 pub use flows::FlowTable;
 pub use forced::Forced;
 pub use iterators::Iterators;
-use load::{Helpers, Vmlinux, global, load, takes_helpers};
+use load::{Helpers, Types, global, load, takes_helpers};
 pub use lost::{Lost, LostCounter};
 pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
@@ -173,7 +173,7 @@ impl Kernel {
         if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
             return Err(KernelError::NoRing);
         }
-        let Vmlinux { mut offsets, btf } = Vmlinux::read()?;
+        let Types { mut offsets, btf, loader } = Types::read()?;
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
@@ -185,7 +185,11 @@ impl Kernel {
         }
         let no_iterators = iterators::missing(&offsets);
         let offsets = global(&offsets.to_members());
-        let load = |sockets| load(options, &offsets, &btf, helpers, sockets, false);
+        let mut loader = Some(loader);
+        let mut load = |sockets| {
+            let loader = loader.take().unwrap_or_default();
+            load(loader, options, &offsets, &btf, helpers, sockets, false)
+        };
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
             Some(Some("address")) => (load(Sockets::Plain)?, Sockets::Plain, Some("not wanted".to_owned())),

@@ -4,45 +4,69 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 
 use btf_rs::{Backend, Btf, Struct, Type};
+use memmap2::{Mmap, MmapOptions};
 use netwatch_common::{Need, Offsets};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::{KernelError, structures};
+use super::KernelError;
 
 /// Where the kernel describes its own types (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Every member that the programs read, by what [`VMLINUX`] holds.
-///
-/// # Errors
-/// [`KernelError::NoBtf`] where the kernel has no BTF, [`KernelError::Member`] where it lacks a member
-/// that the programs cannot do without.
-pub(super) fn resolve(vmlinux: &[u8]) -> Result<Offsets, KernelError> {
-    let btf = open(vmlinux).map_err(KernelError::NoBtf)?;
-    let types = Types { btf: &btf, ids: structures::ids(vmlinux), found: RefCell::default() };
-    resolve_with(|path, need| member(&types, path, need))
+/// The kernel's types in memory.
+#[derive(Debug)]
+pub(super) struct Vmlinux {
+    file: File,
+    /// What the file holds.
+    pub(super) bytes: Mmap,
 }
 
-/// The kernel's types, mapped: of a hundred thousand some thirty are wanted, so parsing them all, as the
-/// reader's other way does, is most of the time that a start takes. The kernel's own file can be mapped
-/// since 6.16 only (`kernel/bpf/sysfs_btf.c`), so it is a copy.
-fn open(vmlinux: &[u8]) -> Result<Btf, String> {
-    let copy = memfd_create(c"btf", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
-    let mut copy = File::from(copy);
-    copy.write_all(vmlinux).map_err(|error| error.to_string())?;
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    Btf::from_file_with_backend(path, Backend::Mmap).map_err(|error| error.to_string())
+impl Vmlinux {
+    /// # Errors
+    /// Where there are none, or no memory.
+    pub(super) fn open() -> io::Result<Self> {
+        let mut file = File::open(VMLINUX)?;
+        if let Ok(bytes) = map(&file) {
+            return Ok(Self { file, bytes });
+        }
+        // The kernel's own file can be mapped since 6.16 only (`kernel/bpf/sysfs_btf.c`).
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut copy = File::from(memfd_create(c"btf", MFdFlags::MFD_CLOEXEC)?);
+        copy.write_all(&bytes)?;
+        Ok(Self { bytes: map(&copy)?, file: copy })
+    }
+
+    /// Every member that the programs read; `structures` has the ids of structures, where they could be found in one pass.
+    ///
+    /// # Errors
+    /// [`KernelError::NoBtf`] where these are no types, [`KernelError::Member`] where the kernel lacks a member that the
+    /// programs cannot do without.
+    pub(super) fn offsets(&self, structures: Option<&HashMap<&[u8], u32>>) -> Result<Offsets, KernelError> {
+        // Of a hundred thousand types some thirty are wanted, so parsing them all, as the reader's other way does, is most
+        // of the time that a start takes.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let btf = Btf::from_file_with_backend(path, Backend::Mmap)
+            .map_err(|error| KernelError::NoBtf(error.to_string()))?;
+        let types = Types { btf: &btf, ids: structures, found: RefCell::default() };
+        resolve_with(|path, need| member(&types, path, need))
+    }
+}
+
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: neither the kernel's own file nor a copy that nobody else has open changes.
+    unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
 /// The kernel's types, with each structure looked up once.
 struct Types<'a> {
     btf: &'a Btf,
     /// `None` where the kernel's BTF has something that only its reader knows.
-    ids: Option<HashMap<&'a [u8], u32>>,
+    ids: Option<&'a HashMap<&'a [u8], u32>>,
     found: RefCell<HashMap<String, Option<Struct>>>,
 }
 
@@ -147,6 +171,9 @@ fn composite(btf: &Btf, mut r#type: Type) -> Option<Struct> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use super::super::types;
     use super::*;
 
     #[test]
@@ -169,7 +196,9 @@ mod tests {
             println!("SKIP the_running_kernel_resolves: no {VMLINUX}");
             return;
         }
-        let offsets = resolve(&std::fs::read(VMLINUX).unwrap()).unwrap();
+        let vmlinux = Vmlinux::open().unwrap();
+        let found = types::find(&vmlinux.bytes, &HashSet::new()).unwrap();
+        let offsets = vmlinux.offsets(Some(&found.structures)).unwrap();
         // `struct sock_common` comes first in `struct sock`, the address pair first in that.
         assert_eq!(offsets.sk_daddr, 0);
         assert_eq!(offsets.sk_rcv_saddr, 4);
@@ -178,11 +207,6 @@ mod tests {
         assert_eq!(offsets.mm_arg_end, offsets.mm_arg_start + 8);
         assert_ne!(offsets.dentry_name, offsets.dentry_parent);
         // The reader's own way to find structures finds the same.
-        let vmlinux = std::fs::read(VMLINUX).unwrap();
-        assert!(structures::ids(&vmlinux).is_some());
-        let btf = open(&vmlinux).unwrap();
-        let types = Types { btf: &btf, ids: None, found: RefCell::default() };
-        let slowly = resolve_with(|path, need| member(&types, path, need)).unwrap();
-        assert!(slowly == offsets);
+        assert!(vmlinux.offsets(None).unwrap() == offsets);
     }
 }

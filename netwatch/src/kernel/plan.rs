@@ -1,6 +1,8 @@
 //! The plan: which job is done by which probes, and what is not seen without them. The one table that
 //! `doctor`, `ready` and the loader read.
 
+use std::collections::HashSet;
+
 /// When a job's probes are attached. Processes come first, so that the look at `/proc` that follows
 /// leaves no process unnamed once sockets are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,6 +379,21 @@ pub(super) const SNAPSHOT: Job = Job {
     required: true,
     without: "what is there already",
 };
+
+/// What of the kernel's types the plan's programs are attached to, by name (`kernel/bpf/verifier.c`,
+/// bpf_check_attach_target, and `kernel/bpf/bpf_iter.c`): functions, and of a tracepoint the type of its function.
+pub(super) fn attached_to() -> HashSet<String> {
+    let rungs = JOBS.iter().flat_map(|job| job.rungs);
+    let probes = rungs.flat_map(|rung| rung.probes.iter().chain(rung.beside));
+    probes
+        .filter_map(|probe| match probe.hook {
+            Hook::TypedTracepoint(name) => Some(format!("btf_trace_{name}")),
+            Hook::Entry(function) | Hook::Exit(function) => Some(function.to_owned()),
+            Hook::Iterator(of) => Some(format!("bpf_iter_{of}")),
+            _ => None,
+        })
+        .collect()
+}
 
 /// Where the system call that a task is in cannot be told (before 5.15).
 pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
