@@ -40,14 +40,16 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
 #[test]
 fn a_wrong_offset_is_noticed() {
     in_fresh_netns(|| {
-        // Of a socket, of the other end, of a process, of a path, and one that the verifier refuses.
-        for member in [
-            "net.ns.inum",
+        // Of the other end, one that the verifier refuses, of a process, of a path.
+        let members = [
             "sock.__sk_common.skc_daddr",
+            "sock.__sk_common.skc_num",
             "task_struct.real_parent",
             "dentry.d_name.name",
-            "sock.__sk_common.skc_num",
-        ] {
+        ];
+        // A start takes seconds there.
+        let members = if tests::is_emulated() { &members[..2] } else { &members[..] };
+        for member in members {
             let sabotage = format!("offset={member}");
             let output = tests::doctor(&["--sabotage", &sabotage]);
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

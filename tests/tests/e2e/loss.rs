@@ -64,7 +64,9 @@ fn what_does_not_fit_is_counted_and_healed() {
     in_fresh_netns(|| {
         let netns = tests::netns();
         let mut watch = Watch::alone(&["--ring", "4096"]);
-        let (_rest, ports) = flood("127.0.0.1:6000", FLOOD);
+        // An emulator makes a few hundred a second.
+        let connections = if tests::is_emulated() { FLOOD / 3 } else { FLOOD };
+        let (_rest, ports) = flood("127.0.0.1:6000", connections);
         watch.settles("losses are told, and the log agrees with the kernel", |events| {
             !losses(events, "ring").is_empty() && table_of_log(events, netns) == table_of_kernel()
         });
@@ -75,7 +77,7 @@ fn what_does_not_fit_is_counted_and_healed() {
         let kernel = table_of_kernel();
         let log = watch.finish();
         assert_eq!(table_of_log(&log.events, netns), kernel);
-        assert!(kernel.len() > 90, "{}", kernel.len());
+        assert!(kernel.len() > usize::from(connections) / 34, "{}", kernel.len());
 
         // The connections of which nobody was told are fewer than the records that were lost.
         let seen = |event: &&Value| kind(event) == "open" && port(event, "remote") == 6000;
