@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 use core::mem::offset_of;
 
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::btf_maps::{PerCpuArray, RingBuf};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::btf_maps::{Array, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_output};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use netwatch_common::{Header, Knobs, kind};
@@ -19,17 +19,21 @@ const RING_BYTES: usize = 1 << 24;
 #[btf_map]
 static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 
-/// By kind. In one entry of a map, because each look-up by the agent has a moment in which kprobes and tracepoints of
-/// system calls are left out (`include/linux/bpf.h`, bpf_disable_instrumentation), longer where it is preempted.
+/// By kind.
 type Counts = [u64; kind::COUNT as usize];
+
+/// By CPU: the agent makes room for all there may be. It has the memory mapped, because each look-up by a call of its own
+/// has a moment in which kprobes and tracepoints of system calls are left out on that CPU (`include/linux/bpf.h`,
+/// bpf_disable_instrumentation), everybody's, and a long one where it is preempted.
+type ByCpu = Array<Counts, 1, { BPF_F_MMAPABLE as usize }>;
 
 /// Records that did not fit.
 #[btf_map]
-static LOST: PerCpuArray<Counts, 1> = PerCpuArray::new();
+static LOST: ByCpu = Array::new();
 
 /// Runs that the kernel left out of one program and another took in its place.
 #[btf_map]
-static CAUGHT: PerCpuArray<Counts, 1> = PerCpuArray::new();
+static CAUGHT: ByCpu = Array::new();
 
 /// When a record was lost last, nanoseconds since boot; each record carries its lower half. A time and
 /// not a count, because BPF code built for any kernel has no atomic addition: of two CPUs that store at
@@ -107,12 +111,14 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
 /// Counts a run that the kernel counts as missed, and that was not.
 #[inline(always)]
 pub(crate) fn caught(kind: u16) {
-    count(CAUGHT.get_ptr_mut(0), kind);
+    count(&CAUGHT, kind);
 }
 
 #[inline(always)]
-fn count(counts: Option<*mut Counts>, of: u16) {
-    let Some(counts) = counts else { return };
+fn count(counts: &ByCpu, of: u16) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(counts) = counts.get_ptr_mut(cpu) else { return };
     if u32::from(of) < kind::COUNT {
         // SAFETY: this CPU's own entry of the map, within which the kind is.
         unsafe { *counts.cast::<u64>().add(usize::from(of)) += 1 };
@@ -124,5 +130,5 @@ fn count(counts: Option<*mut Counts>, of: u16) {
 pub(crate) fn lost(kind: u16) {
     // SAFETY: a helper without arguments, and one aligned word.
     unsafe { (&raw mut LAST_LOSS).write_volatile(bpf_ktime_get_boot_ns()) };
-    count(LOST.get_ptr_mut(0), kind);
+    count(&LOST, kind);
 }

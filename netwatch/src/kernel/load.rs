@@ -86,6 +86,8 @@ pub(super) fn load(
         wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },
     };
     let knobs = global(&knobs.to_members());
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| KernelError::Load(format!("{what}: {error}")))?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     // Borrows what is here from now on.
     let mut loader: EbpfLoader<'_> = loader;
     loader
@@ -94,6 +96,8 @@ pub(super) fn load(
         .override_global(Knobs::GLOBAL, knobs.as_slice(), true)
         .map_max_entries("RECORDS", ring_size(options.ring_bytes))
         .map_max_entries("FLOWS", options.udp_flows)
+        .map_max_entries("LOST", cpus)
+        .map_max_entries("CAUGHT", cpus)
         .verifier_log_level(VerifierLogLevel::STATS);
     if sockets == Sockets::Helpers {
         loader.map_max_entries("KNOWN_BY_ADDRESS", 1);

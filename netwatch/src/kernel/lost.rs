@@ -2,41 +2,48 @@
 //! kernel left out because the same program was running on that CPU already.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::Map;
 use aya::programs::ProgramFd;
+use memmap2::{MmapOptions, MmapRaw};
 use netwatch_common::kind;
+
+use super::{KernelError, chain};
 
 /// Losses since the start, by kind of record.
 pub type Lost = [u64; kind::COUNT as usize];
 
 /// Reads the counts.
 pub struct LostCounter {
-    ring: PerCpuArray<MapData, Lost>,
+    ring: Counts,
     /// Runs that were left out and done by another program, by kind.
-    caught: PerCpuArray<MapData, Lost>,
+    caught: Counts,
     programs: Vec<(u16, ProgramFd)>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
 
 impl LostCounter {
-    pub(super) fn new(ring: Map, caught: Map, programs: Vec<(u16, ProgramFd)>) -> Result<Self, MapError> {
-        let (ring, caught) = (PerCpuArray::try_from(ring)?, PerCpuArray::try_from(caught)?);
+    pub(super) fn new(
+        ring: &Map,
+        caught: &Map,
+        programs: Vec<(u16, ProgramFd)>,
+    ) -> Result<Self, KernelError> {
+        let (ring, caught) = (Counts::of(ring)?, Counts::of(caught)?);
         let mut counter = Self { ring, caught, programs, left_out: Default::default() };
-        if let Some((missed, caught)) = counter.counts() {
-            for ((left_out, missed), caught) in counter.left_out.iter_mut().zip(missed).zip(caught) {
-                *left_out = LeftOut::begin(missed, caught);
-            }
+        let (missed, caught) = counter.counts();
+        for ((left_out, missed), caught) in counter.left_out.iter_mut().zip(missed).zip(caught) {
+            *left_out = LeftOut::begin(missed, caught);
         }
         Ok(counter)
     }
 
-    /// Losses so far. Counts that cannot be read are as they were: they are read again soon.
+    /// Losses so far. No count is lower than `before`.
     #[must_use]
     pub fn read(&mut self, before: &Lost) -> Lost {
         let mut lost = *before;
-        let (Some((missed, caught)), Some(ring)) = (self.counts(), sums(&self.ring)) else { return lost };
+        let ((missed, caught), ring) = (self.counts(), self.ring.sums());
         let left_out = self.left_out.iter_mut().zip(missed).zip(caught);
         for ((count, ring), ((left_out, missed), caught)) in lost.iter_mut().zip(ring).zip(left_out) {
             *count = (*count).max(ring + left_out.lost(missed, caught));
@@ -46,24 +53,46 @@ impl LostCounter {
 
     /// How often programs of each kind were left out, and after that how many of these runs were caught: the other
     /// way round one that is caught in between would be missing from these.
-    fn counts(&self) -> Option<(Lost, Lost)> {
+    fn counts(&self) -> (Lost, Lost) {
         let mut missed = Lost::default();
         for (kind, program) in &self.programs {
             if let Some(missed) = missed.get_mut(usize::from(*kind)) {
                 *missed += recursion_misses(program);
             }
         }
-        Some((missed, sums(&self.caught)?))
+        (missed, self.caught.sums())
     }
 }
 
-/// Of all CPUs, by one look-up: see `netwatch-ebpf/src/emit.rs`.
-fn sums(counts: &PerCpuArray<MapData, Lost>) -> Option<Lost> {
-    let mut sums = Lost::default();
-    for of_cpu in counts.get(&0, 0).ok()?.iter() {
-        sums.iter_mut().zip(of_cpu).for_each(|(sum, count)| *sum += count);
+/// Counts by CPU, in memory that the kernel side writes to: see `netwatch-ebpf/src/emit.rs`.
+struct Counts {
+    memory: MmapRaw,
+    cpus: usize,
+}
+
+impl Counts {
+    fn of(map: &Map) -> Result<Self, KernelError> {
+        let failed =
+            |error: &dyn Error| KernelError::Load(format!("the counts of what is lost: {}", chain(error)));
+        let Map::Array(map) = map else { return Err(KernelError::Load("no counts of what is lost".into())) };
+        let cpus = map.info().map_err(|error| failed(&error))?.max_entries() as usize;
+        let fd = map.fd().as_fd().as_raw_fd();
+        let memory = MmapOptions::new().len(cpus * size_of::<Lost>()).map_raw_read_only(fd);
+        Ok(Self { memory: memory.map_err(|error| failed(&error))?, cpus })
     }
-    Some(sums)
+
+    /// Of all CPUs.
+    fn sums(&self) -> Lost {
+        let mut sums = Lost::default();
+        let first = self.memory.as_ptr().cast::<Lost>();
+        for cpu in 0..self.cpus {
+            let of_cpu = first.wrapping_add(cpu);
+            // SAFETY: one for each CPU is mapped, from the beginning of a page on; volatile, because others write there.
+            let counts = unsafe { of_cpu.read_volatile() };
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        sums
+    }
 }
 
 /// Runs of the programs of a kind that were left out.

@@ -292,7 +292,7 @@ impl Kernel {
             let kind = lost::kind_of(name, &self.attached)?;
             Some((kind, program.fd().ok()?.try_clone().ok()?))
         });
-        LostCounter::new(lost, caught, programs.collect()).map_err(|error| KernelError::Load(chain(&error)))
+        LostCounter::new(&lost, &caught, programs.collect())
     }
 
     /// What is attached.
