@@ -216,14 +216,15 @@ impl Json {
         }
         self.process(end.process.as_ref(), &mut object)?;
         object.value("process_basis", &end.process_basis)?;
-        self.party("listener", end.listener.as_ref(), &mut object)?;
+        self.party("listener", end.listener.as_deref(), &mut object)?;
         self.party("peer", end.peer.as_ref(), &mut object)?;
-        object.value("errno", &end.errno.map(crate::errno::name))?;
-        object.option("handshake_us", end.handshake.map(microseconds));
-        object.option("duration_us", end.duration.map(microseconds));
-        object.option("bytes_sent", end.bytes.map(|bytes| bytes.sent));
-        object.option("bytes_received", end.bytes.map(|bytes| bytes.received));
-        object.value("closed_by", &end.closed_by)?;
+        let ending = &event.ending;
+        object.value("errno", &ending.errno.map(crate::errno::name))?;
+        object.option("handshake_us", end.handshake.map(|handshake| microseconds(handshake.get())));
+        object.option("duration_us", ending.duration.map(microseconds));
+        object.option("bytes_sent", ending.bytes.map(|bytes| bytes.sent));
+        object.option("bytes_received", ending.bytes.map(|bytes| bytes.received));
+        object.value("closed_by", &ending.closed_by)?;
         if let Some(via) = end.via {
             object.word("via", via.name());
         }

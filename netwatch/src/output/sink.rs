@@ -2,11 +2,11 @@
 //! waiting is bounded; beyond that the log drops lines and counts them.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
@@ -37,6 +37,8 @@ pub enum SinkError {
 pub struct Sink {
     waiting: Vec<u8>,
     chunks: Option<Sender<Vec<u8>>>,
+    /// Chunks that are written, for the lines to come.
+    written: std::sync::mpsc::Receiver<Vec<u8>>,
     writer: Option<JoinHandle<()>>,
     failure: Option<oneshot::Receiver<io::Error>>,
 }
@@ -44,14 +46,16 @@ pub struct Sink {
 impl Sink {
     pub(crate) fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (chunks, received) = channel(CHUNKS);
+        let (spare, written) = sync_channel(CHUNKS);
         let (failed, failure) = oneshot::channel();
         let writer = std::thread::Builder::new().name("netwatch-write".into()).spawn(move || {
-            if let Err(error) = write_all(out, received) {
+            if let Err(error) = write_all(out, received, &spare) {
                 // Nobody waits for it any more: the run is over.
                 let _ = failed.send(error);
             }
         })?;
-        Ok(Self { waiting: Vec::new(), chunks: Some(chunks), writer: Some(writer), failure: Some(failure) })
+        let waiting = Vec::new();
+        Ok(Self { waiting, chunks: Some(chunks), written, writer: Some(writer), failure: Some(failure) })
     }
 
     /// Where the next line goes.
@@ -78,10 +82,10 @@ impl Sink {
         if self.waiting.is_empty() {
             return;
         }
-        match chunks.try_send(std::mem::take(&mut self.waiting)) {
-            Ok(()) => {}
-            // What waits goes with the next one; the writer's failure is told by `attend`.
-            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => self.waiting = back,
+        // Else what waits goes with the next one; the writer's failure is told by `attend`.
+        if let Ok(room) = chunks.try_reserve() {
+            let spare = self.written.try_recv().unwrap_or_default();
+            room.send(std::mem::replace(&mut self.waiting, spare));
         }
     }
 
@@ -95,7 +99,8 @@ impl Sink {
                     return kind_of(error);
                 }
                 Ok(room) = chunks.reserve(), if !self.waiting.is_empty() => {
-                    room.send(std::mem::take(&mut self.waiting));
+                    let spare = self.written.try_recv().unwrap_or_default();
+                    room.send(std::mem::replace(&mut self.waiting, spare));
                 }
                 else => break,
             }
@@ -135,10 +140,20 @@ fn kind_of(error: io::Error) -> SinkError {
     if error.kind() == io::ErrorKind::BrokenPipe { SinkError::Closed } else { SinkError::Failed(error) }
 }
 
-fn write_all(mut out: impl Write, mut chunks: Receiver<Vec<u8>>) -> io::Result<()> {
-    while let Some(chunk) = chunks.blocking_recv() {
+fn write_all(
+    mut out: impl Write,
+    mut chunks: Receiver<Vec<u8>>,
+    spare: &SyncSender<Vec<u8>>,
+) -> io::Result<()> {
+    while let Some(mut chunk) = chunks.blocking_recv() {
         out.write_all(&chunk)?;
         out.flush()?;
+        // What a slow reader made large is not kept.
+        if chunk.capacity() <= 2 * CHUNK {
+            chunk.clear();
+            // There is one already, or the run is over.
+            let _ = spare.try_send(chunk);
+        }
     }
     Ok(())
 }

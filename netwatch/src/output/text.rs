@@ -159,7 +159,7 @@ fn sentence(event: &ConnectionEvent) -> String {
         let _ = write!(out, "; via {}", via.name());
     }
     if event.kind == Kind::Fail
-        && let Some(number) = end.errno
+        && let Some(number) = event.ending.errno
     {
         let _ = write!(out, "; {}", errno::name(number));
     }
@@ -167,13 +167,13 @@ fn sentence(event: &ConnectionEvent) -> String {
         let _ = write!(out, "; {}", end.state.name());
     }
     if event.kind == Kind::Close {
-        if let Some(closed_by) = end.closed_by {
+        if let Some(closed_by) = event.ending.closed_by {
             let _ = write!(out, "; closed: {}", closed_by.name());
         }
-        if let Some(bytes) = end.bytes {
+        if let Some(bytes) = event.ending.bytes {
             let _ = write!(out, ", {} B sent, {} B received", bytes.sent, bytes.received);
         }
-        if let Some(duration) = end.duration {
+        if let Some(duration) = event.ending.duration {
             let _ = write!(out, ", {}", lasted(duration));
         }
     }

@@ -1,6 +1,7 @@
 //! A store as large as one likes, of connections that never were: what searching is measured with.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::origin::{Side, Verdict};
 use crate::process::found::Looks;
 use crate::process::{Actor, Process};
 use crate::snapshot::Bytes;
-use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 
 /// Nanoseconds between two connections: three weeks hold some ten millions of them.
 const APART: u64 = 180_000_000;
@@ -99,32 +100,34 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         process_basis: Some(ProcessBasis::Connect),
         listener: None,
         peer: None,
-        errno: None,
         handshake: None,
-        duration: Some(1_000_000),
-        bytes: Some(Bytes { sent: 100, received: 2000 }),
-        closed_by: Some(ClosedBy::Local),
     };
     let party = |id, actor: &Actor| Some(Party { id, process: Some(actor.clone()) });
-    let client_end =
-        End { handshake: Some(60_000), peer: party(server_id, server), ..end(client_id, here, there) };
+    let client_end = End {
+        handshake: NonZeroU64::new(60_000),
+        peer: party(server_id, server),
+        ..end(client_id, here, there)
+    };
     let listener = Party { id: EndId { cookie: 1, began: 5 }, process: Some(server.clone()) };
     let server_end = End {
         verdict: Verdict::ACCEPT,
         process: Some(server.clone()),
         process_basis: Some(ProcessBasis::Accept),
-        listener: Some(listener),
+        listener: Some(Arc::new(listener)),
         peer: party(client_id, client),
         ..end(server_id, there, here)
     };
-    let unfinished = |end: &End| End {
-        state: State::Established,
-        duration: None,
-        bytes: None,
-        closed_by: None,
-        ..end.clone()
+    let unfinished = |end: &End| End { state: State::Established, ..end.clone() };
+    let over = Ending {
+        errno: None,
+        duration: Some(1_000_000),
+        bytes: Some(Bytes { sent: 100, received: 2000 }),
+        closed_by: Some(ClosedBy::Local),
     };
-    let event = |after, kind, end| ConnectionEvent { at: at + after, kind, end, repaired: false };
+    let event = |after, kind, end| {
+        let ending = if kind == Kind::Close { over } else { Ending::default() };
+        ConnectionEvent { at: at + after, kind, end, ending, repaired: false }
+    };
     let client_open = End { peer: None, ..unfinished(&client_end) };
     let server_open = End {
         verdict: Verdict::handshake(Side::Remote),

@@ -15,12 +15,12 @@ pub(crate) struct Roles<T> {
 impl<'a> Roles<Option<&'a Actor>> {
     /// The processes themselves.
     pub(super) fn of(end: &'a End) -> Self {
-        let of_party = |party: &'a Option<Party>| party.as_ref().and_then(|party| party.process.as_ref());
+        let of_party = |party: Option<&'a Party>| party.and_then(|party| party.process.as_ref());
         Self {
             originator: end.originator.as_ref(),
             process: end.process.as_ref(),
-            listener: of_party(&end.listener),
-            peer: of_party(&end.peer),
+            listener: of_party(end.listener.as_deref()),
+            peer: of_party(end.peer.as_ref()),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! [`predicted`], which is nearly always nothing.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use super::roles::Roles;
 use super::words::{self, Word};
@@ -11,7 +13,7 @@ use crate::model::{Endpoint, Family, Proto, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
 use crate::snapshot::Bytes;
-use crate::tracker::{ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+use crate::tracker::{ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 
 /// A value in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +112,7 @@ fn maybe<T>(value: Option<T>, cell: impl Fn(T) -> Cell) -> Cell {
 
 impl Cells {
     pub(super) fn of(event: &ConnectionEvent, rows: Roles<Option<i64>>) -> Self {
-        let end = &event.end;
+        let (end, ending) = (&event.end, &event.ending);
         let flow = Some(end.flow).filter(|flow| *flow != end.id);
         let listener = end.listener.as_ref().map(|party| party.id);
         let peer = end.peer.as_ref().map(|party| party.id);
@@ -144,12 +146,12 @@ impl Cells {
             cookie(peer),
             began(peer),
             maybe(rows.peer, Cell::Int),
-            maybe(end.errno, Cell::Errno),
-            maybe(end.handshake, bits),
-            maybe(end.duration, bits),
-            maybe(end.bytes, |bytes| bits(bytes.sent)),
-            maybe(end.bytes, |bytes| bits(bytes.received)),
-            maybe(end.closed_by, |closed_by| int(closed_by.code())),
+            maybe(ending.errno, Cell::Errno),
+            maybe(end.handshake, |handshake| bits(handshake.get())),
+            maybe(ending.duration, bits),
+            maybe(ending.bytes, |bytes| bits(bytes.sent)),
+            maybe(ending.bytes, |bytes| bits(bytes.received)),
+            maybe(ending.closed_by, |closed_by| int(closed_by.code())),
             int(event.repaired),
         ])
     }
@@ -238,18 +240,20 @@ impl Cells {
             cause: self.unsigned(CAUSE),
             process: actors.process,
             process_basis: self.word(PROCESS_BASIS),
-            listener: party(LISTENER, actors.listener),
+            listener: party(LISTENER, actors.listener).map(Arc::new),
             peer: party(PEER, actors.peer),
+            handshake: self.unsigned(HANDSHAKE).and_then(NonZeroU64::new),
+        };
+        let ending = Ending {
             errno: match self.cell(ERRNO) {
                 Cell::Errno(errno) => Some(errno),
                 _ => None,
             },
-            handshake: self.unsigned(HANDSHAKE),
             duration: self.unsigned(DURATION),
             bytes: bytes.map(|(sent, received)| Bytes { sent, received }),
             closed_by: self.word(CLOSED_BY),
         };
-        Some(ConnectionEvent { at, kind, end, repaired: is_set(REPAIRED)? })
+        Some(ConnectionEvent { at, kind, end, ending, repaired: is_set(REPAIRED)? })
     }
 }
 
@@ -353,14 +357,17 @@ pub(super) mod tests {
             end.originator = actor(has[7], b[6]);
             end.process = actor(has[8], b[7]);
             end.process_basis = Word::from_code(i64::from(b[8] % 8));
-            end.listener = has[9].then(|| Party { id: id(n[8], n[9]), process: actor(has[10], b[9]) });
+            let listener = || Party { id: id(n[8], n[9]), process: actor(has[10], b[9]) };
+            end.listener = has[9].then(|| Arc::new(listener()));
             end.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
-            end.errno = has[13].then_some(i32::from(b[11]));
             end.cause = has[14].then_some(n[10]);
-            end.handshake = has[15].then_some(n[10]);
-            end.duration = has[13].then_some(n[9]);
-            end.bytes = has[12].then_some(Bytes { sent: n[0], received: n[1] });
-            end.closed_by = Word::from_code(i64::from(b[12] % 8));
+            end.handshake = NonZeroU64::new(n[10]).filter(|_| has[15]);
+            event.ending = Ending {
+                errno: has[13].then_some(i32::from(b[11])),
+                duration: has[13].then_some(n[9]),
+                bytes: has[12].then_some(Bytes { sent: n[0], received: n[1] }),
+                closed_by: Word::from_code(i64::from(b[12] % 8)),
+            };
             event
         })
     }

@@ -18,7 +18,7 @@ use crate::model::ExeState;
 use crate::process::found::Looks;
 use crate::process::view::BootClock;
 use crate::process::{Actor, Found, Process};
-use crate::tracker::{ConnectionEvent, EndId, Kind, Party};
+use crate::tracker::{ConnectionEvent, EndId, Kind};
 
 const BOOT: i64 = 1_700_000_000_000_000_000;
 
@@ -86,7 +86,7 @@ fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
     close.kind = Kind::Close;
     close.at += 1000;
     close.end.state = crate::model::State::Close;
-    close.end.duration = Some(1000);
+    close.ending.duration = Some(1000);
     vec![open, close]
 }
 
@@ -102,15 +102,14 @@ fn recorded(event: &ConnectionEvent, found: &Roles<Option<Found>>) -> Connection
             Arc::make_mut(&mut actor.process).found = found;
         }
     };
-    let party = |party: &mut Option<Party>, found| {
-        if let Some(party) = party {
-            put(&mut party.process, found);
-        }
-    };
     put(&mut event.end.originator, found.originator);
     put(&mut event.end.process, found.process);
-    party(&mut event.end.listener, found.listener);
-    party(&mut event.end.peer, found.peer);
+    if let Some(listener) = &mut event.end.listener {
+        put(&mut Arc::make_mut(listener).process, found.listener);
+    }
+    if let Some(peer) = &mut event.end.peer {
+        put(&mut peer.process, found.peer);
+    }
     event
 }
 

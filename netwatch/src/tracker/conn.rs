@@ -1,13 +1,15 @@
 //! An end as the tracker keeps it, and how it learns.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
-use super::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 use crate::decode::Socket;
 use crate::listeners::Listening;
 use crate::model::{ProcessKey, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
+use crate::snapshot::Bytes;
 
 /// An end, and what is needed to tell more of it.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub(super) struct Conn {
     /// Whose FIN came first.
     pub(super) first_fin: Option<Side>,
     /// Cookie of the other end, while that lives.
-    pub(super) peer: Option<u64>,
+    pub(super) peer: Option<NonZeroU64>,
     /// Something was told of it: its flow stands.
     pub(super) told: bool,
     /// It may have called connect() as well as its peer: that the peer did is no proof of anything.
@@ -42,15 +44,19 @@ struct Rare {
     held: Option<(u64, Kind)>,
     /// What its subflow failed with: an MPTCP socket gets to know that too late.
     subflow_errno: i32,
+    /// A listener, as what comes from it knows it.
+    party: Option<Arc<Party>>,
+    /// What passed so far on a UDP flow.
+    bytes: Option<Bytes>,
 }
 
 /// A hundred thousand of these are a busy host's: see docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 352);
+const _: () = assert!(size_of::<Conn>() <= 248);
 
 impl Conn {
-    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Box<Self> {
+    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
         let id = EndId { cookie: socket.key, began: at };
-        Box::new(Self {
+        Self {
             key: socket.key,
             end: End {
                 id,
@@ -72,11 +78,7 @@ impl Conn {
                 process_basis: None,
                 listener: None,
                 peer: None,
-                errno: None,
                 handshake: None,
-                duration: None,
-                bytes: None,
-                closed_by: None,
             },
             established: false,
             opened: None,
@@ -86,12 +88,23 @@ impl Conn {
             told: false,
             undecided: false,
             rare: None,
-        })
+        }
+    }
+
+    /// Lets go of what it shares with others.
+    pub(super) fn let_go(&mut self) {
+        let end = &mut self.end;
+        (end.originator, end.process, end.listener, end.peer) = (None, None, None, None);
+        self.rare = None;
     }
 
     pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+        self.tell_with(at, kind, Ending::default(), out);
+    }
+
+    pub(super) fn tell_with(&mut self, at: u64, kind: Kind, ending: Ending, out: &mut Vec<ConnectionEvent>) {
         self.told = true;
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: false });
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), ending, repaired: false });
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -129,10 +142,19 @@ impl Conn {
         self.rare.as_ref().map_or(0, |rare| rare.subflow_errno)
     }
 
+    pub(super) fn count(&mut self, bytes: Bytes) {
+        self.rare().bytes = Some(bytes);
+    }
+
+    /// What passed so far, where that was counted.
+    pub(super) fn bytes(&self) -> Option<Bytes> {
+        self.rare.as_ref()?.bytes
+    }
+
     pub(super) fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
         self.end.state = State::Close;
-        self.end.errno = (errno != 0).then_some(errno);
-        self.tell(at, Kind::Fail, out);
+        let errno = (errno != 0).then_some(errno);
+        self.tell_with(at, Kind::Fail, Ending { errno, ..Ending::default() }, out);
     }
 
     /// Tells an end that nobody saw. Of an attempt it is not known whether it failed or opened first, so it
@@ -140,14 +162,23 @@ impl Conn {
     pub(super) fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
         let kind = if self.end.remote.is_none() { Kind::Unlisten } else { Kind::Close };
         self.end.state = State::Close;
-        if kind == Kind::Close {
-            self.end.closed_by = Some(ClosedBy::Unknown);
-        }
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), repaired: true });
+        let closed_by = (kind == Kind::Close).then_some(ClosedBy::Unknown);
+        let ending = Ending { closed_by, bytes: self.bytes(), ..Ending::default() };
+        out.push(ConnectionEvent { at, kind, end: self.end.clone(), ending, repaired: true });
     }
 
     pub(super) fn party(&self) -> Party {
         Party { id: self.end.id, process: self.end.process.clone() }
+    }
+
+    /// Of a listener: the same for all that come from it, as long as it is the same process's.
+    pub(super) fn shared_party(&mut self) -> Arc<Party> {
+        let party = self.party();
+        let shared = &mut self.rare().party;
+        match shared {
+            Some(shared) if **shared == party => shared.clone(),
+            _ => shared.insert(Arc::new(party)).clone(),
+        }
     }
 
     /// Of a listener.
@@ -212,7 +243,9 @@ impl Conn {
     /// Whether the two can be of one connection, which their addresses say. One that has had its other end
     /// is nobody else's; and what was there before a connection was begun is of an older one.
     pub(super) fn may_belong_to(&self, other: &Self) -> bool {
-        let free = |one: &Self, other: &Self| one.end.peer.is_none() || one.peer == Some(other.key);
+        let free = |one: &Self, other: &Self| {
+            one.end.peer.is_none() || one.peer.map(NonZeroU64::get) == Some(other.key)
+        };
         let younger = |one: &Self, other: &Self| {
             let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
             let since = other.opened().or(other.established.then_some(other.end.id.began));

@@ -1,6 +1,8 @@
 //! One end of a connection, and what is told of it.
 
 use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -120,14 +122,19 @@ pub struct End {
     pub process: Option<Actor>,
     /// How that is known.
     pub process_basis: Option<ProcessBasis>,
-    /// Where it came from, with who called listen() there.
-    pub listener: Option<Party>,
+    /// Where it came from, with who called listen() there: one for all that came from there.
+    pub listener: Option<Arc<Party>>,
     /// The other end, where it is on this host.
     pub peer: Option<Party>,
+    /// From SYN to the established state, nanoseconds, at the end that connected.
+    pub handshake: Option<NonZeroU64>,
+}
+
+/// What is known of an end once it is over, and how much it had carried when it was first seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
     /// Why it failed or broke.
     pub errno: Option<i32>,
-    /// From SYN to the established state, nanoseconds, at the end that connected.
-    pub handshake: Option<u64>,
     /// Established, nanoseconds.
     pub duration: Option<u64>,
     /// Payload.
@@ -209,6 +216,8 @@ pub struct ConnectionEvent {
     pub kind: Kind,
     /// The end, with that in it.
     pub end: End,
+    /// How it ended, where it did.
+    pub ending: Ending,
     /// It was not seen when it happened, because records were lost, but found out later.
     pub repaired: bool,
 }

@@ -2,7 +2,7 @@
 //! missed. Live records win: an end that had one since the look began is left as it is.
 
 use super::conn::Conn;
-use super::{ConnectionEvent, Kind, Party, ProcessBasis, Tracker};
+use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::hash::{Map, Set};
 use crate::listeners::Listening;
@@ -69,7 +69,7 @@ impl Tracker {
         for (row, found) in look.sockets.iter().zip(found) {
             if row.proto == Proto::Udp && !begun.contains(&row.cookie) {
                 if let Some(key) = self.add_udp(at, row, found, occasion, look, processes) {
-                    added.push((key, Kind::Seed));
+                    added.push((key, Kind::Seed, None));
                 }
                 continue;
             }
@@ -86,7 +86,7 @@ impl Tracker {
                     conn.end.state = row.state;
                     conn.established = true;
                     self.insert(conn);
-                    added.push((key, Kind::Open));
+                    added.push((key, Kind::Open, None));
                 }
                 Some(conn) => {
                     conn.end.inode = row.inode;
@@ -104,23 +104,23 @@ impl Tracker {
                         (Occasion::Loss, _) => Kind::Open,
                     };
                     self.add(at, key, row, found, look, processes);
-                    added.push((key, kind));
+                    added.push((key, kind, row.bytes));
                 }
             }
         }
         // A listener, its child and that one's peer may come in any order.
-        for (cookie, _) in &added {
+        for (cookie, ..) in &added {
             self.join(*cookie);
         }
-        for (cookie, _) in &added {
+        for (cookie, ..) in &added {
             self.name_listener(*cookie);
             self.teach_peer(*cookie);
         }
-        for (cookie, kind) in added {
+        for (cookie, kind, bytes) in added {
             let Some(conn) = self.conns.get_mut(&cookie) else { continue };
             conn.name_originator(None);
             if kind != Kind::Attempt || self.states {
-                conn.tell(at, kind, out);
+                conn.tell_with(at, kind, Ending { bytes, ..Ending::default() }, out);
             }
         }
         if occasion == Occasion::Loss {
@@ -154,7 +154,7 @@ impl Tracker {
         look: &Look,
         processes: &ProcessTable,
     ) -> Option<u64> {
-        let mut conn = Conn::new(at, &socket(row), row.state);
+        let mut conn = self.spare.begin(at, &socket(row), row.state);
         conn.held_by(row, look, processes);
         self.udp_found(row.cookie, conn.end.process.clone());
         conn.end.remote = Some(row.remote?);
@@ -182,9 +182,8 @@ impl Tracker {
         look: &Look,
         processes: &ProcessTable,
     ) {
-        let mut conn = Conn::new(at, &Socket { key, ..socket(row) }, row.state);
+        let mut conn = self.spare.begin(at, &Socket { key, ..socket(row) }, row.state);
         conn.end.remote = row.remote;
-        conn.end.bytes = row.bytes;
         if let Some(found) = found {
             conn.end.verdict = found.verdict;
         }
@@ -201,7 +200,7 @@ impl Tracker {
         conn.taken = row.inode != 0 || found.is_none_or(|found| found.listener.is_none());
         if let Some(listener) = found.and_then(|found| look.sockets.get(found.listener?)) {
             conn.end.listener =
-                Some(Party { id: super::EndId { cookie: listener.cookie, began: at }, process: None });
+                Some(Party { id: EndId { cookie: listener.cookie, began: at }, process: None }.into());
         }
         self.insert(conn);
     }
@@ -209,7 +208,8 @@ impl Tracker {
     /// Completes what [`Tracker::add`] could only note, now that every row has its end.
     fn name_listener(&mut self, cookie: u64) {
         let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.end.listener.as_ref()) else { return };
-        let listener = self.conns.get(&noted.id.cookie).map(|listener| listener.party());
+        let noted = noted.id.cookie;
+        let listener = self.conns.get_mut(&noted).map(|listener| listener.shared_party());
         let Some(conn) = self.conns.get_mut(&cookie) else { return };
         if !conn.taken && conn.end.process.is_none() {
             conn.end.process = listener.as_ref().and_then(|listener| listener.process.clone());

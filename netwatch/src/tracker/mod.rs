@@ -11,13 +11,16 @@ mod conn;
 mod end;
 mod late;
 mod merge;
+mod spare;
 mod tcp;
 #[cfg(test)]
 pub(crate) mod tests;
 mod udp;
 
-pub use end::{ClosedBy, ConnectionEvent, End, EndId, Kind, Party, ProcessBasis};
+pub use end::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 pub use merge::{Look, Occasion};
+
+use std::num::NonZeroU64;
 
 use crate::decode::{Act, Socket, SocketEvent};
 use crate::ends::Ends;
@@ -27,6 +30,7 @@ use crate::model::{Proto, State, Via};
 use crate::process::ProcessTable;
 use conn::Conn;
 use late::Late;
+use spare::Spare;
 use tcp::Transition;
 pub use udp::IDLE;
 use udp::Udp;
@@ -42,6 +46,7 @@ const ALIAS: u64 = 1 << 62;
 pub struct Tracker {
     /// Each in memory of its own: many are moved at once where the table grows.
     conns: Map<u64, Box<Conn>>,
+    spare: Spare,
     /// Established ends.
     ends: Ends<u64>,
     listeners: Listeners<u64>,
@@ -185,13 +190,14 @@ impl Tracker {
     fn end_unseen(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
+            self.spare.put(conn);
         }
     }
 
     /// Lets an end know what the other one has come to know.
     fn learn_from_peer(&mut self, cookie: u64) {
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
-        if let Some(peer) = conn.peer.and_then(|peer| self.conns.get(&peer)) {
+        if let Some(peer) = conn.peer.and_then(|peer| self.conns.get(&peer.get())) {
             conn.learn_from(peer);
         }
         self.conns.insert(cookie, conn);
@@ -200,7 +206,7 @@ impl Tracker {
     /// Lets the other end know what this one has come to know.
     fn teach_peer(&mut self, cookie: u64) {
         if let Some(peer) = self.conns.get(&cookie).and_then(|conn| conn.peer) {
-            self.learn_from_peer(peer);
+            self.learn_from_peer(peer.get());
         }
     }
 
@@ -218,7 +224,7 @@ impl Tracker {
     fn remove(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.take(cookie)?;
         if let Some(peer) = conn.peer
-            && let Some(peer) = self.conns.get_mut(&peer)
+            && let Some(peer) = self.conns.get_mut(&peer.get())
         {
             peer.end.peer = Some(conn.party());
             peer.peer = None;
@@ -250,7 +256,7 @@ impl Tracker {
             && let Some(peer) = self.conns.get_mut(&other)
             && conn.may_belong_to(peer)
         {
-            (conn.peer, peer.peer) = (Some(other), Some(cookie));
+            (conn.peer, peer.peer) = (NonZeroU64::new(other), NonZeroU64::new(cookie));
             conn.share_flow(peer);
             conn.learn_from(peer);
             peer.learn_from(&conn);

@@ -1,7 +1,10 @@
 //! TCP: what connect(), listen(), accept(), use and each transition do to the table.
 
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
 use super::conn::Conn;
-use super::{ConnectionEvent, EndId, Kind, Party, ProcessBasis, Tracker, closing};
+use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, closing};
 use crate::decode::{Born, Socket, StateChange, Task};
 use crate::model::{Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
@@ -24,7 +27,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         self.end_unseen(at, socket.key, out);
-        let mut conn = Conn::new(at, socket, State::SynSent);
+        let mut conn = self.spare.begin(at, socket, State::SynSent);
         conn.connected_by(Some(processes.actor(task)));
         conn.end.cause = task.cause;
         conn.end.via = task.via.or(socket.via);
@@ -55,7 +58,7 @@ impl Tracker {
             return;
         }
         self.end_unseen(at, socket.key, out);
-        let mut conn = Conn::new(at, socket, State::Listen);
+        let mut conn = self.spare.begin(at, socket, State::Listen);
         conn.end.remote = None;
         conn.end.process = Some(actor.clone());
         conn.end.process_basis = Some(ProcessBasis::Listener);
@@ -103,9 +106,9 @@ impl Tracker {
                 return;
             }
             // Before the handshake's end (fast open), or its first record was lost.
-            let mut conn = Conn::new(at, socket, State::SynRecv);
+            let mut conn = self.spare.begin(at, socket, State::SynRecv);
             conn.key = cookie;
-            conn.end.listener = self.listener_of(socket).map(Conn::party);
+            conn.end.listener = self.listener_of(socket);
             self.insert(conn);
             self.join(cookie);
         }
@@ -120,9 +123,11 @@ impl Tracker {
             conn.tell(at, Kind::Accept, out);
         }
         self.teach_peer(cookie);
-        if cookie == 0 {
+        if cookie == 0
             // No later record will find it.
-            self.remove(cookie);
+            && let Some(conn) = self.remove(cookie)
+        {
+            self.spare.put(conn);
         }
     }
 
@@ -138,6 +143,7 @@ impl Tracker {
         let Some(mut conn) = self.late.take(socket) else { return false };
         conn.accepted_by(actor, socket.inode, via);
         conn.tell(at, Kind::Accept, out);
+        self.spare.put(conn);
         true
     }
 
@@ -175,12 +181,13 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
-            let mut conn = Conn::new(at, socket, State::Close);
+            let mut conn = self.spare.begin(at, socket, State::Close);
             conn.connected_by(Some(processes.actor(task)));
             conn.end.cause = task.cause;
             conn
         });
         conn.fail(at, errno, out);
+        self.spare.put(conn);
     }
 
     pub(super) fn change(
@@ -246,7 +253,7 @@ impl Tracker {
             self.hold_no_longer(socket.key, Some(socket.local), out);
         }
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
-            let mut conn = Conn::new(at, socket, State::Listen);
+            let mut conn = self.spare.begin(at, socket, State::Listen);
             conn.end.remote = None;
             conn.end.process = change.owner.and_then(|owner| processes.owner(&owner));
             conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
@@ -254,6 +261,7 @@ impl Tracker {
         });
         conn.end.state = State::Close;
         conn.tell(at, Kind::Unlisten, out);
+        self.spare.put(conn);
     }
 
     pub(super) fn open(
@@ -268,7 +276,8 @@ impl Tracker {
         }
         let known = self.take(socket.key);
         let mut conn = known.unwrap_or_else(|| {
-            let mut conn = Conn::new(change.owner.map_or(at, |owner| owner.at), socket, change.new);
+            let began = change.owner.map_or(at, |owner| owner.at);
+            let mut conn = self.spare.begin(began, socket, change.new);
             match change.born {
                 Born::Connected => {
                     conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
@@ -305,7 +314,7 @@ impl Tracker {
         if change.old == State::SynSent
             && let Some(owner) = change.owner.filter(|_| change.born == Born::Connected)
         {
-            conn.end.handshake = at.checked_sub(owner.at);
+            conn.end.handshake = at.checked_sub(owner.at).and_then(NonZeroU64::new);
         }
         if socket.remote.port == 0 {
             conn.hold(at, Kind::Open);
@@ -323,31 +332,32 @@ impl Tracker {
     }
 
     /// The listener that owns the local address of a socket, unless records are missing that may be about it.
-    pub(super) fn listener_of(&self, socket: &Socket) -> Option<&Conn> {
+    pub(super) fn listener_of(&mut self, socket: &Socket) -> Option<Arc<Party>> {
         if self.doubtful {
             return None;
         }
-        self.conns.get(self.listeners.find(socket.netns, socket.proto, socket.local)?).map(Box::as_ref)
+        let listener = self.listeners.find(socket.netns, socket.proto, socket.local)?;
+        self.conns.get_mut(listener).map(|listener| listener.shared_party())
     }
 
     /// Names the listener that a child came from, and for the time being its process. The kernel side
     /// knows the listener where it saw listen(); for an older one the address has to do.
     pub(super) fn born_of_listener(
-        &self,
+        &mut self,
         conn: &mut Conn,
         transition: &Transition<'_>,
         processes: &ProcessTable,
     ) {
         let &Transition { socket, change, .. } = transition;
-        let seen = change.listener.and_then(|cookie| self.conns.get(&cookie));
+        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie));
         let party = match (seen, change.listener, change.owner) {
-            (Some(listener), ..) => listener.party(),
+            (Some(listener), ..) => listener.shared_party(),
             // Its record of listen() was lost.
             (None, Some(cookie), Some(owner)) => {
-                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }
+                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }.into()
             }
             _ => match self.listener_of(socket) {
-                Some(listener) => listener.party(),
+                Some(listener) => listener,
                 None => {
                     let owned =
                         !self.doubtful && self.listeners.owned(socket.netns, socket.proto, socket.local);
@@ -378,7 +388,7 @@ impl Tracker {
         let &Transition { at, socket, change } = transition;
         // Where neither its beginning was seen nor a look had it, it is told all the same.
         let known = self.remove(socket.key);
-        let mut conn = known.unwrap_or_else(|| Conn::new(at, socket, change.old));
+        let mut conn = known.unwrap_or_else(|| self.spare.begin(at, socket, change.old));
         // What the kernel side kept with the socket knows more than a look did.
         if change.born == Born::Connected && conn.end.process_basis != Some(ProcessBasis::Connect) {
             conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
@@ -398,6 +408,7 @@ impl Tracker {
                 errno => errno,
             };
             conn.fail(at, errno, out);
+            self.spare.put(conn);
             return;
         }
         if !conn.established && change.old == State::SynRecv {
@@ -406,16 +417,21 @@ impl Tracker {
                 Born::Child => {}
                 _ => conn.fail(at, change.errno, out),
             }
+            self.spare.put(conn);
             return;
         }
         let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
-        conn.end.closed_by = Some(closing::closed_by(change, first_fin));
-        conn.end.errno = (change.errno != 0).then_some(change.errno);
-        conn.end.bytes = change.payload;
-        conn.end.duration = conn.opened().and_then(|opened| at.checked_sub(opened));
+        let ending = Ending {
+            errno: (change.errno != 0).then_some(change.errno),
+            duration: conn.opened().and_then(|opened| at.checked_sub(opened)),
+            bytes: change.payload,
+            closed_by: Some(closing::closed_by(change, first_fin)),
+        };
         conn.end.state = State::Close;
-        conn.tell(at, Kind::Close, out);
-        if !conn.taken {
+        conn.tell_with(at, Kind::Close, ending, out);
+        if conn.taken {
+            self.spare.put(conn);
+        } else {
             self.late.put(conn);
         }
     }

@@ -3,8 +3,10 @@
 //! Who sends it is known when the call that does so returns, a moment after the datagram and after its
 //! arrival at an end on this host: so what is to be told waits for that, briefly ([`Tracker::settle`]).
 
+use std::num::NonZeroU64;
+
 use super::conn::Conn;
-use super::{ClosedBy, ConnectionEvent, Kind, PATIENCE, ProcessBasis, Tracker};
+use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{Socket, Task};
 use crate::hash::Map;
 use crate::model::{Endpoint, State};
@@ -67,7 +69,7 @@ impl Tracker {
         if known.flows.contains_key(&socket.remote) {
             return;
         }
-        let mut conn = Conn::new(at, socket, State::Established);
+        let mut conn = self.spare.begin(at, socket, State::Established);
         conn.established = true;
         conn.opened_at(at);
         conn.end.process = known.owner.clone();
@@ -79,7 +81,7 @@ impl Tracker {
         }
         let key = self.udp_insert(conn);
         self.join(key);
-        let peer = self.conns.get(&key).and_then(|conn| conn.peer);
+        let peer = self.conns.get(&key).and_then(|conn| conn.peer).map(NonZeroU64::get);
         let waits_for = match (received, peer) {
             (false, _) => Some(key),
             (true, Some(peer)) => self.udp.waiting.iter().any(|(of, _)| *of == peer).then_some(peer),
@@ -165,7 +167,7 @@ impl Tracker {
     /// What passed on a flow so far.
     pub fn count(&mut self, key: u64, bytes: Bytes) {
         if let Some(conn) = self.conns.get_mut(&key) {
-            conn.end.bytes = Some(bytes);
+            conn.count(bytes);
         }
     }
 
@@ -194,9 +196,14 @@ impl Tracker {
             socket.flows.remove(&remote);
         }
         conn.end.state = State::Close;
-        conn.end.closed_by = Some(closed_by);
-        conn.end.duration = conn.opened().and_then(|opened| at.checked_sub(opened));
-        conn.tell(at, Kind::Close, out);
+        let ending = Ending {
+            errno: None,
+            duration: conn.opened().and_then(|opened| at.checked_sub(opened)),
+            bytes: conn.bytes(),
+            closed_by: Some(closed_by),
+        };
+        conn.tell_with(at, Kind::Close, ending, out);
+        self.spare.put(conn);
     }
 
     fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {

@@ -8,6 +8,7 @@ mod counted;
 mod script;
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use netwatch::decode::{Event, decode};
 use netwatch::output::{Format, Log, LogOptions};
@@ -24,18 +25,18 @@ use script::{EVENTS, Script};
 /// at once, however slow the disk is: what it spends on a batch is spent once then.
 const CONNECTIONS: u64 = 2000;
 
-/// 0.40: each of the two ends is in memory of its own, for five events.
-const TRACKED: f64 = 0.5;
+/// 0: a new end takes the memory of one that is over. What is allowed for is a table that grows.
+const TRACKED: f64 = 0.002;
 
-/// 0.53: beside that the room that lines wait in, which grows anew for each bunch of them.
-const TO_JSON: f64 = 0.7;
+/// 0: the room that lines wait in comes back from whoever writes them.
+const TO_JSON: f64 = 0.002;
 
-/// 0.76, on whatever thread: beside the ends the queue, the groups of a batch, and opening and closing the store.
-const TO_STORE: f64 = 0.9;
+/// 0.011, on whatever thread: the batches, and closing the store.
+const TO_STORE: f64 = 0.02;
 
-/// 40.6, of a process that is forked, executes a program, makes a connection and exits: its strings as they are told and
+/// 38.0, of a process that is forked, executes a program, makes a connection and exits: its strings as they are told and
 /// as they are kept, a look for its file, and its object, spelled once.
-const PROCESS: f64 = 45.0;
+const PROCESS: f64 = 42.0;
 
 /// The agent without a kernel: what it does with a record, but that it never looks into `/proc`.
 struct Agent {
@@ -79,10 +80,11 @@ fn log() -> Log {
 /// Fails where `allocations` are more than `most` for each of `times`.
 fn at_most(most: f64, what: &str, allocations: u64, times: u64) {
     let each = allocations as f64 / times as f64;
-    println!("{each:.2} allocations for {what}");
-    assert!(each <= most, "{each:.2} allocations for {what}: more than {most}");
+    println!("{each:.4} allocations for {what}");
+    assert!(each <= most, "{each:.4} allocations for {what}: more than {most}");
     // Or the bound guards nothing any more.
-    assert!(each >= most * 0.5, "{each:.2} allocations for {what}: lower the bound of {most}");
+    let lower = most < 0.01 || each >= most * 0.5;
+    assert!(lower, "{each:.4} allocations for {what}: lower the bound of {most}");
 }
 
 #[test]
@@ -130,6 +132,14 @@ fn an_event_goes_to_the_store() {
     let mut script = Script::default();
     let mut agent = Agent::default();
     agent.take(&script.beginning(), |event| recorder.event(event));
+    // Processes are written once, and the queue grows.
+    agent.take(&script.connections(CONNECTIONS), |event| recorder.event(event));
+    recorder.flush();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let rows = || netwatch::store::Reader::open(&path).ok().and_then(|reader| verify(&reader, None).ok());
+    while rows().is_none_or(|verified| verified.rows < 2 * CONNECTIONS) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let records = script.connections(CONNECTIONS);
     let mut events = 0;
     // With its thread, which has written all when it is finished.
@@ -140,7 +150,7 @@ fn an_event_goes_to_the_store() {
     });
     assert_eq!(events, EVENTS * CONNECTIONS);
     let reader = netwatch::store::Reader::open(&path).unwrap();
-    assert!(verify(&reader, None).unwrap().rows >= 2 * CONNECTIONS);
+    assert!(verify(&reader, None).unwrap().rows >= 4 * CONNECTIONS);
     at_most(TO_STORE, "an event to the store", allocations, events);
 }
 

@@ -7,13 +7,13 @@ fn one_connection_from_listen_to_close() {
     let mut host = Host::default();
     let (client, server) = host.connected();
     assert_eq!(told(&client), "open local connect observed 22 22 -");
-    assert_eq!(client.end.handshake, Some(1_000));
+    assert_eq!(client.end.handshake.map(NonZeroU64::get), Some(1_000));
     assert_eq!(told(&server), "open remote handshake observed 22 11 22");
     assert_eq!(server.end.process_basis, Some(ProcessBasis::Listener));
     assert_eq!(server.end.flow, client.end.flow);
     assert_ne!(server.end.id, client.end.id);
     let listener = server.end.listener.clone().unwrap();
-    assert_eq!((listener.id.cookie, listener.process.unwrap().process.key), (1, key(11)));
+    assert_eq!((listener.id.cookie, listener.process.as_ref().unwrap().process.key), (1, key(11)));
 
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
     assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
@@ -23,13 +23,13 @@ fn one_connection_from_listen_to_close() {
     let how = How { born: Born::Connected, first_fin: Some(Side::Local), done: true, dead: true, ..HOW };
     let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, how);
     assert_eq!(told(&closed), "close local connect observed 22 22 33");
-    assert_eq!((closed.end.id, closed.end.closed_by), (client.end.id, Some(ClosedBy::Local)));
-    assert_eq!(closed.end.bytes, Some(Bytes { sent: 10, received: 20 }));
-    assert_eq!(closed.end.duration, Some(3_000));
+    assert_eq!((closed.end.id, closed.ending.closed_by), (client.end.id, Some(ClosedBy::Local)));
+    assert_eq!(closed.ending.bytes, Some(Bytes { sent: 10, received: 20 }));
+    assert_eq!(closed.ending.duration, Some(3_000));
     let how = How { born: Born::Child, first_fin: Some(Side::Remote), done: true, dead: true, ..HOW };
     let closed = host.close(3, (SERVER, CLIENT), State::LastAck, how);
     assert_eq!(told(&closed), "close remote accept observed 22 33 22");
-    assert_eq!(closed.end.closed_by, Some(ClosedBy::Remote));
+    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Remote));
 
     let gone = host.change(
         socket(1, "0.0.0.0:6000", NOWHERE),
@@ -47,8 +47,8 @@ fn a_client_that_was_gone_first_is_accepted_under_its_id() {
     let (client, server) = host.connected();
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
     let closed = host.close(3, (SERVER, CLIENT), State::Established, How { errno: libc::ECONNRESET, ..HOW });
-    assert_eq!((closed.end.id, closed.end.closed_by), (server.end.id, Some(ClosedBy::ResetRemote)));
-    assert_eq!(closed.end.errno, Some(libc::ECONNRESET));
+    assert_eq!((closed.end.id, closed.ending.closed_by), (server.end.id, Some(ClosedBy::ResetRemote)));
+    assert_eq!(closed.ending.errno, Some(libc::ECONNRESET));
     // The probe has no cookie where nobody asked for one.
     let accepted = host.one(socket(0, SERVER, CLIENT), Act::Accept(task(33)));
     assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
@@ -64,7 +64,7 @@ fn failures_have_their_errno() {
         let attempt = host.connect(2, SERVER, 22);
         let failed = host.close(2, (CLIENT, SERVER), State::SynSent, how);
         assert_eq!(told(&failed), "fail local connect observed 22 22 -");
-        assert_eq!((failed.end.id, failed.end.errno), (attempt.end.id, Some(errno)));
+        assert_eq!((failed.end.id, failed.ending.errno), (attempt.end.id, Some(errno)));
         assert_eq!(failed.end.local, at(CLIENT));
     }
     // No SYN was made, or the socket went there and back within the call.
@@ -82,7 +82,7 @@ fn a_socket_that_is_used_again_is_another_connection() {
     let (client, _) = host.connected();
     // connect(AF_UNSPEC), then connect() again.
     let closed = host.close(2, (CLIENT, SERVER), State::Established, HOW);
-    assert_eq!(closed.end.closed_by, Some(ClosedBy::ResetLocal));
+    assert_eq!(closed.ending.closed_by, Some(ClosedBy::ResetLocal));
     let again = host.connect(2, SERVER, 22);
     assert_ne!(again.end.id, client.end.id);
 }

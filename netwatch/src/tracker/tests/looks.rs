@@ -36,7 +36,7 @@ fn seeds_are_inferred_and_joined() {
     // A live record of a seeded end: who ended it, and no duration that nobody measured.
     let closed =
         host.close(2, (CLIENT, SERVER), State::LastAck, How { first_fin: Some(Side::Remote), ..HOW });
-    assert_eq!((closed.end.id, closed.end.duration), (seeds[1].end.id, None));
+    assert_eq!((closed.end.id, closed.ending.duration), (seeds[1].end.id, None));
     assert_eq!(told(&closed), "close local peer inferred 22 22 33");
 }
 
@@ -79,7 +79,7 @@ fn an_attempt_whose_end_was_lost_is_not_said_to_have_failed() {
     host.tracker.begin_look();
     let found = host.look(Occasion::Loss, &[], &[]);
     assert_eq!(found.iter().map(told).collect::<Vec<_>>(), ["close local connect observed 22 22 -"]);
-    assert_eq!((found[0].end.id, found[0].end.closed_by), (attempt.end.id, Some(ClosedBy::Unknown)));
+    assert_eq!((found[0].end.id, found[0].ending.closed_by), (attempt.end.id, Some(ClosedBy::Unknown)));
     // Nor one whose socket is used again.
     host.connect(2, SERVER, 22);
     let events = host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22)));
@@ -98,11 +98,11 @@ fn the_first_fin_of_a_seed_is_in_its_state_or_comes_as_a_transition() {
     ];
     host.look(Occasion::Start, &rows, &[]);
     let closed = host.close(2, (CLIENT, "10.9.9.9:1"), State::LastAck, HOW);
-    assert_eq!(closed.end.closed_by, Some(ClosedBy::Remote));
+    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Remote));
     host.change(socket(3, SERVER, "10.9.9.9:2"), State::Established, State::FinWait1, HOW);
     let closed =
         host.close(3, (SERVER, "10.9.9.9:2"), State::FinWait2, How { done: true, dead: true, ..HOW });
-    assert_eq!(closed.end.closed_by, Some(ClosedBy::Local));
+    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Local));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_look_repairs_what_a_loss_left() {
             "open local port-range guessed 44 44 -",
         ]
     );
-    assert_eq!(found[0].end.closed_by, Some(ClosedBy::Unknown));
+    assert_eq!(found[0].ending.closed_by, Some(ClosedBy::Unknown));
     assert_eq!(found[1].end.local, at("10.0.0.1:50001"));
     // What the kernel side kept with the socket knows better, and says so in the end.
     let how = How { born: Born::Connected, owner: owner(22, 5), ..HOW };

@@ -20,10 +20,10 @@ use crate::snapshot::{Bytes, Holder, Holders, ProcessRow, SocketRow};
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
     let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
     conn.end.remote = remote.map(at);
-    ConnectionEvent { at: 1, kind, end: conn.end, repaired: false }
+    ConnectionEvent { at: 1, kind, end: conn.end, ending: Ending::default(), repaired: false }
 }
 
-fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
+pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
     Socket {
         key: cookie,
         cookie,
@@ -42,7 +42,7 @@ fn task(pid: u32) -> Task {
     Task::example(key(pid), &format!("p{pid}"))
 }
 
-fn key(pid: u32) -> ProcessKey {
+pub(super) fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
 }
 
@@ -59,8 +59,8 @@ impl Default for Host {
     }
 }
 
-const CLIENT: &str = "10.0.0.1:40000";
-const SERVER: &str = "10.0.0.1:6000";
+pub(super) const CLIENT: &str = "10.0.0.1:40000";
+pub(super) const SERVER: &str = "10.0.0.1:6000";
 const NOWHERE: &str = "0.0.0.0:0";
 
 impl Host {

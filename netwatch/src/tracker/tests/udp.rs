@@ -42,8 +42,8 @@ fn whoever_sends_the_first_datagram_began_it() {
     host.tracker.count(key, Bytes { sent: 1, received: 2 });
     let closed = host.apply(udp(2, NOWHERE, NOWHERE), Act::Release);
     assert_eq!(told_all(&closed), ["close local connect observed 24 24 33"]);
-    assert_eq!(closed[0].end.bytes, Some(Bytes { sent: 1, received: 2 }));
-    assert_eq!((closed[0].end.id, closed[0].end.closed_by), (opened[0].end.id, Some(ClosedBy::Local)));
+    assert_eq!(closed[0].ending.bytes, Some(Bytes { sent: 1, received: 2 }));
+    assert_eq!((closed[0].end.id, closed[0].ending.closed_by), (opened[0].end.id, Some(ClosedBy::Local)));
     assert!(host.apply(udp(2, NOWHERE, NOWHERE), Act::Release).is_empty());
     // The other end goes on, and ends when nothing passes any more.
     let (key, cookie, remote) = host.tracker.flows().next().unwrap();
@@ -51,7 +51,7 @@ fn whoever_sends_the_first_datagram_began_it() {
     let mut out = Vec::new();
     host.tracker.idle(host.now + IDLE, key, &mut out);
     assert_eq!(told_all(&out), ["close remote handshake observed 24 33 24"]);
-    assert_eq!(out[0].end.closed_by, Some(ClosedBy::Timeout));
+    assert_eq!(out[0].ending.closed_by, Some(ClosedBy::Timeout));
     assert_eq!(host.tracker.flows().count(), 0);
     // What comes after that is another flow.
     let again = datagram(&mut host, 3, true, false);

@@ -1,0 +1,72 @@
+//! Memory of ends that are over, for those that begin: on a busy host as many do as end, thousands a second.
+
+use super::conn::Conn;
+use crate::decode::Socket;
+use crate::model::State;
+
+/// As many as end in the time that a batch of records is of. What is more goes back to the system.
+const MOST: usize = 1024;
+
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the memory itself is what is kept")]
+pub(super) struct Spare(Vec<Box<Conn>>);
+
+impl Spare {
+    /// See [`Conn::new`].
+    pub(super) fn begin(&mut self, at: u64, socket: &Socket, state: State) -> Box<Conn> {
+        let conn = Conn::new(at, socket, state);
+        match self.0.pop() {
+            Some(mut spare) => {
+                *spare = conn;
+                spare
+            }
+            None => Box::new(conn),
+        }
+    }
+
+    /// Takes the memory of an end of which all is told.
+    pub(super) fn put(&mut self, mut conn: Box<Conn>) {
+        if self.0.len() < MOST {
+            conn.let_go();
+            self.0.push(conn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::tests::{CLIENT, SERVER, key, socket};
+    use super::*;
+    use crate::process::{Actor, Process};
+
+    fn of(cookie: u64) -> Socket {
+        socket(cookie, CLIENT, SERVER)
+    }
+
+    #[test]
+    fn nothing_stays_of_an_end_in_the_memory_of_the_next() {
+        let mut spare = Spare::default();
+        let process = Arc::new(Process::bare(key(7), "p7".into()));
+        let mut conn = spare.begin(1, &of(1), State::Established);
+        conn.connected_by(Some(Actor::leader(process.clone())));
+        conn.end.peer = Some(conn.party());
+        conn.end.listener = Some(Arc::new(conn.party()));
+        conn.subflow_failed(5);
+        let held = Arc::strong_count(&process);
+        spare.put(conn);
+        assert_eq!((held, Arc::strong_count(&process)), (5, 1));
+        let next = spare.begin(2, &of(2), State::Close);
+        assert!(spare.0.is_empty());
+        assert_eq!(format!("{next:?}"), format!("{:?}", Conn::new(2, &of(2), State::Close)));
+    }
+
+    #[test]
+    fn a_flood_that_is_over_leaves_no_more_than_a_few() {
+        let mut spare = Spare::default();
+        let all: Vec<_> = (0..2 * MOST as u64).map(|at| spare.begin(at, &of(at), State::Close)).collect();
+        all.into_iter().for_each(|conn| spare.put(conn));
+        assert_eq!(spare.0.len(), MOST);
+    }
+}
