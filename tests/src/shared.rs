@@ -1,5 +1,5 @@
 //! One netwatch for many tests: a start takes longer than most tests, by far on an emulated machine. Each test has a view
-//! of the one log: the events of its own network namespace, from its own start on.
+//! of the one log: the events of its own network namespaces, from its own start on.
 //!
 //! The log is read by one thread, which looks at every line and parses those that somebody has a view of. Where
 //! netwatch ends, or prints what it may not, that thread ends, and with it every view: each test says so.
@@ -46,7 +46,7 @@ struct State {
 /// A view, from where it is written.
 #[derive(Debug)]
 struct Open {
-    netns: u64,
+    netns: Vec<u64>,
     events: Sender<Seen>,
     /// Inode of the listener that is awaited.
     mark: Option<u64>,
@@ -67,15 +67,15 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Of the calling thread's namespace, from now on. Starts netwatch where none runs.
-    pub(crate) fn open() -> Self {
+    /// Of namespaces, by their inode numbers, from now on. Starts netwatch where none runs.
+    pub(crate) fn open(netns: Vec<u64>) -> Self {
         let shared = running();
         let (events, received) = channel();
         let mut state = lock(&shared.state);
         state.opened += 1;
         let number = state.opened;
         if state.over.is_none() {
-            state.views.insert(number, Open { netns: netns(), events, mark: None });
+            state.views.insert(number, Open { netns, events, mark: None });
         }
         drop(state);
         let view = Self { shared, number, events: received };
@@ -216,7 +216,7 @@ fn netwatch() -> (Running, ChildStdout, std::thread::JoinHandle<String>) {
 fn distribute(line: &str, own: u64, checks: &mut Checks, state: &mut State) {
     let Head { netns, kind, .. } = checks.head(line);
     let marks = netns == Some(own) && kind == "listen";
-    if !marks && netns.is_some_and(|netns| state.views.values().all(|view| view.netns != netns)) {
+    if !marks && netns.is_some_and(|netns| state.views.values().all(|view| !view.netns.contains(&netns))) {
         return;
     }
     let event = checks.rest(line);
@@ -226,7 +226,7 @@ fn distribute(line: &str, own: u64, checks: &mut Checks, state: &mut State) {
             // Who has closed the view waits for nothing.
             let _ = view.events.send(Seen::Mark);
         }
-        if netns.is_none_or(|netns| netns == view.netns) {
+        if netns.is_none_or(|netns| view.netns.contains(&netns)) {
             let _ = view.events.send(Seen::Event(event.clone()));
         }
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::checks::Checks;
 use crate::event::{End, kind};
 use crate::lines::Lines;
-use crate::netns::netns;
+use crate::netns::{Netns, netns};
 use crate::presence::Presence;
 use crate::program::{Running, binary};
 use crate::shared::View;
@@ -87,8 +87,21 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn shared() -> Self {
+        Self::of_view(vec![netns()])
+    }
+
+    /// The same for several namespaces with wires between them.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn shared_by(all: &[&Netns]) -> Self {
+        Self::of_view(all.iter().map(|netns| netns.inum()).collect())
+    }
+
+    fn of_view(netns: Vec<u64>) -> Self {
         let presence = Presence::shared();
-        let view = View::open();
+        let view = View::open(netns);
         let events = vec![view.ready().clone()];
         Self { source: Source::Shared(view), events, may_lose: false, _presence: Arc::new(presence) }
     }

@@ -253,7 +253,7 @@ fn a_simultaneous_open_was_begun_by_both() {
     let (here, there) = (tests::Netns::fresh(), tests::Netns::fresh());
     let wire = Wire::between(&here, &there);
     let mut ends = [here.inside(actor), there.inside(actor)];
-    let mut watch = Watch::on_wires(&[]);
+    let mut watch = Watch::shared_by(&[&here, &there]);
     let Wire { a, b, .. } = &wire;
     let commands = [format!("connect {a}:2000 {b}:6000"), format!("connect {b}:6000 {a}:2000")];
     for (netns, other) in [(&here, b), (&there, a)] {
@@ -307,7 +307,7 @@ fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
     let mut server = there.inside(actor);
     server.say(&format!("listen {b}:6000 16"));
     let (mut busy, mut blocked, mut polling) = here.inside(|| (actor(), actor(), actor()));
-    let mut watch = here.inside(|| Watch::on_wires(&[]));
+    let mut watch = Watch::shared_by(&[&here, &there]);
     busy.say("busy");
     here.inside(|| slow_line(&b));
     // The line empties meanwhile, however slow this machine is: so each gets a few tries at a slow handshake.
@@ -343,6 +343,9 @@ fn whoever_runs_when_a_slow_handshake_ends_is_not_named() {
             assert_eq!(event["flow"], open["flow"]);
         }
         client.say("close");
+        // Else the client may wait a minute in FIN_WAIT2: where the answer to its FIN comes while close() has the socket
+        // (`net/ipv4/tcp_input.c`, tcp_rcv_state_process).
+        server.say("close");
         watch.at("close", here.inside(|| end(port, 6000)));
     }
     assert_eq!(slow, [true, true], "no handshake was slow enough to prove anything");

@@ -112,7 +112,7 @@ fn accepted_and_read_before_the_client_is_established() {
         }
         let (mut client, mut server) = (here.inside(actor), there.inside(actor));
         server.say(&format!("listen {b}:6000 16 fastopen"));
-        let mut watch = Watch::on_wires(&[]);
+        let mut watch = Watch::shared_by(&[&here, &there]);
         // What the server answers takes its time, the SYN does not.
         there.inside(|| slow_line(&a));
         let (local, remote) = (format!("{a}:2000"), format!("{b}:6000"));

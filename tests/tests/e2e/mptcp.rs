@@ -182,7 +182,7 @@ fn subflows_are_no_connections() {
         return;
     }
     let mut hosts = Hosts::new();
-    let watch = Watch::on_wires(&[]);
+    let watch = Watch::shared_by(&hosts.netns.each_ref());
     hosts.connect();
     hosts.are_told_as_one(watch, &["open", "close"], &["open", "accept", "close"]);
 }

@@ -59,7 +59,7 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 fn ends_in_two_namespaces_are_one_flow() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
-    let mut live = Watch::on_wires(&[]);
+    let mut live = Watch::shared_by(&[&here, &there]);
     let (mut client, mut server) = (here.inside(actor), there.inside(actor));
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));

@@ -143,7 +143,7 @@ fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor)
 /// The cases one after another, and that no more was told of them.
 fn all(cases: &[Case]) {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         for case in cases {
             lives(case, &mut watch, &mut client, &mut server);
@@ -225,7 +225,7 @@ fn whatever_the_ports() {
 fn a_port_of_the_kernel_s_choice() {
     for connects in [false, true] {
         in_fresh_netns(|| {
-            let mut watch = Watch::start(&[]);
+            let mut watch = Watch::shared();
             let (mut client, mut server) = (actor(), actor());
             server.say("udp bind 127.0.0.1:53");
             client.say("udp unbound 127.0.0.1");

@@ -13,7 +13,7 @@ use crate::{actor, endpoint};
 #[test]
 fn one_socket_has_many_flows() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut hub, mut first, mut other) = (actor(), actor(), actor());
         hub.say("udp bind 127.0.0.1:6000");
         first.say("udp bind 127.0.0.1:2000");
@@ -80,7 +80,7 @@ fn what_never_left_is_no_flow() {
 #[test]
 fn sent_first_by_a_child() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         server.say("udp bind 127.0.0.1:6000");
         client.say("udp bind 127.0.0.1:2000");
@@ -140,7 +140,7 @@ fn an_answer_is_not_taken_for_a_question() {
 fn through_a_wire() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
-    let mut watch = Watch::on_wires(&[]);
+    let mut watch = Watch::shared_by(&[&here, &there]);
     let (mut client, mut server) = (here.inside(actor), there.inside(actor));
     server.say(&format!("udp bind {b}:53"));
     client.say(&format!("udp bind {a}:2000"));
