@@ -27,7 +27,8 @@ pub(crate) struct Known {
     pub(crate) told: u32,
     /// The transition that was told last, until the second program at the tracepoint has seen that: see `state.rs`.
     pub(crate) seen: u32,
-    pub(crate) pad: u32,
+    /// Inode number of the socket's network namespace, which no socket leaves; 0 before it was asked for.
+    pub(crate) netns: u32,
     /// Who used it last, the last first: 0 for nobody.
     pub(crate) users: [u64; USERS],
 }
@@ -79,7 +80,7 @@ pub(crate) const NOTHING: Known = Known {
     flags: 0,
     told: 0,
     seen: 0,
-    pad: 0,
+    netns: 0,
     users: [0; USERS],
 };
 

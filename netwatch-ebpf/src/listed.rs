@@ -57,6 +57,7 @@ fn list_tcp(ctx: *const Sockets) -> i32 {
         if whole.is_null() {
             // A request or TIME_WAIT, which have but the beginning of a socket.
             sock::ends::<Typed>(sk, &mut row.sock);
+            row.sock.netns = sock::netns(sk);
             row.sock.local_port = Typed::read(sk, offset!(sk_num));
             if i32::from(row.state) == tcp::TIME_WAIT {
                 let waiting: *const c_void = bpf_skc_to_tcp_timewait_sock(sk.cast_mut()).cast_const().cast();

@@ -175,8 +175,21 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 ///
 /// # Safety
 /// `sk` is a `struct sock` of TCP, MPTCP or UDP, readable as `M` says.
-#[inline(never)]
+#[inline(always)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
+    // SAFETY: the caller's.
+    unsafe {
+        fill_but_netns::<M>(sk, closing, out);
+        out.netns = netns(sk);
+    }
+}
+
+/// The same without the network namespace, for who knows that.
+///
+/// # Safety
+/// As [`fill`].
+#[inline(never)]
+pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: the caller's; each offset is that of the member of this type.
     unsafe {
         ends::<M>(sk, out);
@@ -195,7 +208,7 @@ pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut
     }
 }
 
-/// Fills what a request and TIME_WAIT have as well: family, addresses, remote port and namespace.
+/// Fills what a request and TIME_WAIT have as well: family, addresses and remote port.
 ///
 /// # Safety
 /// `sk` is a `struct sock_common`, readable as `M` says.
@@ -205,7 +218,6 @@ pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
-        out.netns = netns(sk);
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
             Untyped::read_to(&mut out.local, sk, offset!(sk_v6_rcv_saddr));

@@ -132,7 +132,7 @@ fn begin(transition: Transition) -> Option<i32> {
             flags: if listens { change_flags::LISTENER } else { change_flags::CONNECTED },
             told: 0,
             seen: transition.token(),
-            pad: 0,
+            netns: sock::netns(sk),
             users: [0; USERS],
         };
         (*known).users[0] = using::who(tgid, start);
@@ -273,7 +273,16 @@ unsafe fn tell_change(
     unsafe {
         (*record).header = emit::header(kind::CHANGE);
         (*record).sock.cookie = cookie;
-        sock::fill::<Typed>(transition.sk, closing, &mut (*record).sock);
+        sock::fill_but_netns::<Typed>(transition.sk, closing, &mut (*record).sock);
+        (*record).sock.netns = match known {
+            Some(known) => {
+                if (*known).netns == 0 {
+                    (*known).netns = sock::netns(transition.sk);
+                }
+                (*known).netns
+            }
+            None => sock::netns(transition.sk),
+        };
         (*record).sent = 0;
         (*record).received = 0;
         (*record).error = transition.error();

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, bpf_sock};
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock, flow_flags, kind};
@@ -90,12 +90,20 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
 
 #[inline(always)]
 fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
-    let ends = parse(skb)?;
     // SAFETY: the hook's context; its socket, if it has one.
     let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {
         return None;
     }
+    // Nearly every packet is TCP's, and a look at its socket is less than one into the packet.
+    // SAFETY: a socket of the hook's context, of which the kernel runs the hook for whole ones only
+    // (`kernel/bpf/cgroup.c`, __cgroup_bpf_run_filter_skb).
+    let whole = unsafe { bpf_sk_fullsock(sk) };
+    // SAFETY: as the helper returned it.
+    if whole.is_null() || unsafe { (*whole).protocol } != u32::from(IPPROTO_UDP) {
+        return None;
+    }
+    let ends = parse(skb)?;
     let (local, remote) = if received == 0 {
         ((ends.source, ends.source_port), (ends.destination, ends.destination_port))
     } else {
