@@ -29,6 +29,14 @@ pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
     Ok((kibibytes("VmRSS:").unwrap_or(0.0) / 1024.0, kibibytes("VmHWM:").unwrap_or(0.0) / 1024.0))
 }
 
+/// Memory by now, MiB, a page that is mapped several times counted once (proportional set size): the ring is, twice.
+pub(crate) fn pages(pid: u32) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process is gone")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is no Pss")?;
+    let kibibytes: f64 = line.split_whitespace().next().unwrap_or_default().parse().context("no number")?;
+    Ok(kibibytes / 1024.0)
+}
+
 /// The kernel counts what programs take while this lives.
 pub(crate) struct Counting {
     before: String,

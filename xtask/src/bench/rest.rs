@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Bench;
-use super::cost::{memory as resident, processor_time};
+use super::cost::{memory as resident, pages, processor_time};
 use super::crowd::{Crowd, apart};
 use super::load::Load;
 use super::log::Log;
@@ -28,17 +28,18 @@ const WATCH: [&str; 3] = ["watch", "--json", "--no-seed"];
 /// With many connections open that were seen to open. Both ends of each are here, so there are twice as many.
 pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
     for (what, connections) in [("ends", LIVE / 2), ("connections, both ends", LIVE)] {
-        let (now, most) = apart(|| {
+        let (now, most, once) = apart(|| {
             let log = Log::start(&bench.netwatch, &WATCH)?;
             let crowd = Crowd::of(connections, bench.verbose)?;
             log.caught_up();
-            let memory = resident(log.pid())?;
+            let ((now, most), once) = (resident(log.pid())?, pages(log.pid())?);
             drop(crowd);
             log.finish()?;
-            Ok(memory)
+            Ok((now, most, once))
         })?;
         let what = format!("memory with {LIVE} live {what}");
         table.figure(format!("{what}, at its most"), most, "MiB");
+        table.figure(format!("{what}, each page once"), once, "MiB");
         table.goal(what, now, "MiB", Goal::AtMost(60.0));
     }
     Ok(())
