@@ -14,7 +14,8 @@ use crate::hash::Map;
 use crate::model::{Proto, State};
 use crate::seeding;
 use crate::snapshot::{
-    self, Holder, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns, processes,
+    self, Holder, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns,
+    processes,
 };
 
 mod json;
