@@ -64,7 +64,7 @@ impl AuditArgs {
             namespaces: self.netns,
             hidden: self.hide,
             watch: self.watch.then(|| Watch {
-                kernel: self.kernel.options(false),
+                kernel: self.kernel.options(false, None),
                 duration: self.duration,
                 every: self.every,
             }),

@@ -41,7 +41,7 @@ pub(super) struct FilterArgs {
     /// Only these events
     #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
     event: Vec<Kind>,
-    /// tcp or udp
+    /// tcp or udp; with tcp, no packet is looked at for UDP
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
     /// IPv4, mapped addresses included

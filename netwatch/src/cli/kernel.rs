@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::values::duration;
 use crate::kernel::{DEFAULT_RING_BYTES, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::model::Proto;
 
 #[derive(Args)]
 pub(super) struct ProbeArgs {
@@ -34,13 +35,16 @@ pub(super) struct KernelArgs {
 }
 
 impl KernelArgs {
-    pub(super) fn options(self, all_states: bool) -> Options {
+    /// `shown`: of this protocol alone.
+    pub(super) fn options(self, all_states: bool, shown: Option<Proto>) -> Options {
+        // Whatever the caller wants goes before it.
+        let unwanted = (shown == Some(Proto::Tcp)).then_some(Forced::NO_UDP);
         Options {
             ring_bytes: self.ring,
             all_states,
             udp_flows: self.udp_flows,
             udp_idle: self.udp_idle,
-            forced: self.probes.probe,
+            forced: unwanted.into_iter().chain(self.probes.probe).collect(),
             sabotage: self.probes.sabotage,
         }
     }

@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::commands::list::{Letters, Namespaces};
-    use crate::kernel::DEFAULT_RING_BYTES;
+    use crate::kernel::{DEFAULT_RING_BYTES, Forced};
     use crate::origin::Side;
     use crate::output::Format;
     use crate::tracker::Kind;
@@ -152,6 +152,22 @@ mod tests {
             Letters { tcp: true, udp: true, all: true, numeric: true, programs: true, ..Letters::default() };
         assert_eq!(options.letters, letters);
         assert_eq!(options.namespaces, Namespaces::Own);
+    }
+
+    #[test]
+    fn what_is_not_shown_costs_no_probe() {
+        let forced = |line: &str| match read(line) {
+            Ok(Command::Watch(options)) => options.kernel.forced,
+            Ok(Command::Record(options)) => options.kernel.forced,
+            _ => panic!("{line}"),
+        };
+        for command in ["watch", "record"] {
+            assert_eq!(forced(command), []);
+            assert_eq!(forced(&format!("{command} --proto udp")), []);
+            assert_eq!(forced(&format!("{command} --proto tcp")), [Forced::NO_UDP]);
+        }
+        let own = forced("watch --proto tcp --probe udp=cgroup");
+        assert_eq!(own, [Forced::NO_UDP, Forced::parse("udp=cgroup").unwrap()]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl RecordArgs {
             limit: None,
         });
         Ok(RecordOptions {
-            kernel: self.kernel.options(false),
+            kernel: self.kernel.options(false, filter.proto),
             store: self.store,
             retention: Retention { age: self.retain, size: self.max_size },
             filter,

@@ -35,14 +35,15 @@ pub(super) struct WatchArgs {
 
 impl WatchArgs {
     pub(super) fn options(self) -> Result<WatchOptions> {
+        let filter = self.filter.filter()?;
         Ok(WatchOptions {
-            kernel: self.kernel.options(self.states),
+            kernel: self.kernel.options(self.states, filter.proto),
             seeds: !self.no_seed,
             duration: self.duration,
             log: LogOptions {
                 format: self.format.format(),
                 colour: self.format.colour(),
-                filter: self.filter.filter()?,
+                filter,
                 limit: self.count,
             },
         })

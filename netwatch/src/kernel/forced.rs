@@ -15,6 +15,9 @@ pub struct Forced {
 }
 
 impl Forced {
+    /// For who shows TCP alone: every packet would be looked at for nothing.
+    pub const NO_UDP: Self = Self { job: "udp", rung: None };
+
     /// Reads `JOB=RUNG`; `none` stands for doing without.
     ///
     /// # Errors
@@ -48,6 +51,11 @@ impl Forced {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_a_job_that_may_be() {
+        assert_eq!(Forced::parse("udp=none"), Ok(Forced::NO_UDP));
+    }
 
     #[test]
     fn forced_rungs_are_read() {

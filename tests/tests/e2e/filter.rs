@@ -277,9 +277,12 @@ fn a_filter_decides_what_is_shown_and_not_what_is_known() {
 }
 
 #[test]
-fn tcp_is_all_there_is_so_far() {
+fn who_wants_tcp_alone_has_no_probe_for_udp() {
     in_fresh_netns(|| {
         let mut watch = Watch::everywhere(&["--proto", "tcp", "--netns", "self"]);
+        let coverage = &watch.ready()["coverage"];
+        assert_eq!(coverage["probes"]["udp"], Value::Null);
+        assert!(coverage["unseen"].as_array().unwrap().contains(&"UDP flows".into()), "{coverage}");
         let mut client = actor();
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         watch.at("fail", end(2000, 6000));
