@@ -146,10 +146,11 @@ pub(super) const JOBS: &[Job] = &[
             key: "tp_btf",
             name: "tp_btf/sched_process_{fork,exec,exit}",
             probes: &[
-                typed("sched_process_fork"),
-                named("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
+                // Before forks: of whoever is seen to be born every exec is, or it would keep its parent's program.
                 typed("sched_process_exec"),
                 named("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
+                typed("sched_process_fork"),
+                named("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
                 typed("sched_process_exit"),
                 named("sched_process_exit_again", Hook::TypedTracepoint("sched_process_exit")),
             ],
