@@ -209,10 +209,21 @@ impl ProcessTable {
 
     fn fork(&mut self, at: u64, fork: &ForkEvent) {
         let task = &fork.task;
-        let mut child = self.stranger(task);
-        child.birth = Some(Birth { at, cause: task.cause });
+        let birth = Some(Birth { at, cause: task.cause });
+        let parent = self.find(fork.parent).cloned();
+        if let Some(known) = self.live.get(&task.key.pid).filter(|known| known.process.key == task.key) {
+            // Something later told of it already: only how it was born is news.
+            let (epoch, changed) = (known.epoch, known.changed);
+            let mut child = Process { birth, ..Process::clone(&known.process) };
+            if parent.is_some() {
+                child = child.under(parent.as_ref());
+            }
+            self.put(child, epoch, changed);
+            return;
+        }
+        let mut child = Process { birth, ..self.stranger(task) };
         let mut epoch = self.unsure();
-        if let Some(parent) = self.find(fork.parent).cloned() {
+        if let Some(parent) = parent {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
             if parent.cgroup_id == task.cgroup || parent.cgroup_id == 0 {

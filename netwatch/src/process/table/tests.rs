@@ -196,3 +196,22 @@ fn the_gone_are_bounded() {
     assert_eq!(table.gone.len(), MOST_GONE);
     assert!(table.find(key(19_999)).is_some() && table.find(key(1)).is_none());
 }
+
+/// At the start the records come after the look, and some are of before it; and a fork may be told twice.
+#[test]
+fn what_is_known_of_a_child_is_more_than_its_fork_says() {
+    let mut table = ProcessTable::of(&[row(2, 1, "sh"), row(10, 1, "daemon")]);
+    table.apply(1, &fork(2, 10));
+    let child = table.find(key(10)).unwrap();
+    assert_eq!(
+        (child.image.exe.as_deref(), &*child.comm, &*child.cgroup),
+        (Some("daemon"), "daemon", "/row")
+    );
+    assert_eq!(child.birth.map(|birth| birth.at), Some(1));
+    assert_eq!(lineage(&table, 10), ["2:sh"]);
+
+    for event in [fork(2, 11), exec(11, "worker"), fork(2, 11)] {
+        table.apply(2, &event);
+    }
+    assert_eq!(table.find(key(11)).unwrap().image.exe.as_deref(), Some("worker"));
+}
