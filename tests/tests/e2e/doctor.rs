@@ -40,10 +40,11 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
 #[test]
 fn a_wrong_offset_is_noticed() {
     in_fresh_netns(|| {
-        // Of the other end, one that the verifier refuses, of a process, of a path.
+        // Of the other end, one that the verifier refuses, of a socket, of a process, of a path.
         let members = [
             "sock.__sk_common.skc_daddr",
             "sock.__sk_common.skc_num",
+            "net.ns.inum",
             "task_struct.real_parent",
             "dentry.d_name.name",
         ];

@@ -60,7 +60,7 @@ fn a_socket_that_a_view_hides() {
                 // It is a port still, whoever hides it.
                 assert_eq!(audit.port(&format!("127.0.0.1:{port}"))["process"]["pid"], server.pid());
             }
-            if tests::is_emulated() && view != "iter" {
+            if tests::is_emulated() && view != "net" {
                 continue;
             }
             // Hidden in one of two looks: an accident.
