@@ -146,7 +146,8 @@ fn begin(transition: Transition) -> Option<i32> {
     unsafe {
         act::tell(header, task::way(current), 0, |out| {
             out.cookie = cookie;
-            sock::fill::<Typed>(sk, false, out);
+            sock::fill_but_netns::<Typed>(sk, false, out);
+            out.netns = (*known).netns;
             if !transition.tcp.is_null() && sock::is_fastopen::<Typed>(transition.tcp) {
                 out.flags |= sock_flags::FASTOPEN;
             }
@@ -255,6 +256,22 @@ fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
     Some(cookie)
 }
 
+/// The network namespace of a socket, which is asked for once where something is kept with it.
+///
+/// # Safety
+/// `sk` is a `struct sock`, `known` its storage.
+#[inline(always)]
+unsafe fn netns(sk: *const c_void, known: Option<*mut Known>) -> u32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let Some(known) = known else { return sock::netns(sk) };
+        if (*known).netns == 0 {
+            (*known).netns = sock::netns(sk);
+        }
+        (*known).netns
+    }
+}
+
 /// Tells a transition with what is kept with the socket, zeros where nothing is; `amend` adds the rest.
 ///
 /// # Safety
@@ -274,15 +291,7 @@ unsafe fn tell_change(
         (*record).header = emit::header(kind::CHANGE);
         (*record).sock.cookie = cookie;
         sock::fill_but_netns::<Typed>(transition.sk, closing, &mut (*record).sock);
-        (*record).sock.netns = match known {
-            Some(known) => {
-                if (*known).netns == 0 {
-                    (*known).netns = sock::netns(transition.sk);
-                }
-                (*known).netns
-            }
-            None => sock::netns(transition.sk),
-        };
+        (*record).sock.netns = netns(transition.sk, known);
         (*record).sent = 0;
         (*record).received = 0;
         (*record).error = transition.error();

@@ -78,21 +78,31 @@ pub(crate) fn current() -> *const c_void {
     }
 }
 
+/// The thread group's leader, and its start, nanoseconds since boot. Most threads that connect and accept are their
+/// process's first.
+///
+/// # Safety
+/// As [`start`].
+#[inline(always)]
+unsafe fn leader(task: *const c_void) -> (*const c_void, u64) {
+    // SAFETY: the caller's; every task has a leader.
+    unsafe {
+        if tgid(task) == tid(task) {
+            return (task, Current::read(task, offset!(task_start)));
+        }
+        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
+        (leader, Untyped::read(leader, offset!(task_start)))
+    }
+}
+
 /// Start of the thread group's leader, nanoseconds since boot.
 ///
 /// # Safety
 /// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn start(task: *const c_void) -> u64 {
-    // SAFETY: the caller's; every task has a leader.
-    unsafe {
-        // Most threads that connect and accept are their process's first.
-        if tgid(task) == tid(task) {
-            return Current::read(task, offset!(task_start));
-        }
-        let leader: *const c_void = Untyped::read(task, offset!(task_leader));
-        Untyped::read(leader, offset!(task_start))
-    }
+    // SAFETY: the caller's.
+    unsafe { leader(task) }.1
 }
 
 /// # Safety
@@ -134,19 +144,15 @@ pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
         let flags: u32 = Current::read(task, offset!(task_flags));
         out.cgroup = cgroup;
         out.flags = if flags & PF_KTHREAD != 0 { task_flags::KERNEL } else { 0 };
-        // Most threads that connect and accept are their process's first.
-        let leader: *const c_void = if out.tid == out.tgid {
-            out.start = Current::read(task, offset!(task_start));
+        let (leader, start) = leader(task);
+        out.start = start;
+        Untyped::read_to(&mut out.comm, leader, offset!(task_comm));
+        if out.tid == out.tgid {
             // Nobody asks for the leader's own name twice.
             out.thread = [0; COMM_LEN];
-            task
         } else {
-            let leader: *const c_void = Untyped::read(task, offset!(task_leader));
-            out.start = Untyped::read(leader, offset!(task_start));
             Untyped::read_to(&mut out.thread, task, offset!(task_comm));
-            leader
-        };
-        Untyped::read_to(&mut out.comm, leader, offset!(task_comm));
+        }
     }
 }
 

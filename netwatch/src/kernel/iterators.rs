@@ -9,7 +9,7 @@ use netwatch_common::Offsets;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
-use super::load::{Helpers, Types, global, load};
+use super::load::{Helpers, Prepared, global, load};
 use super::plan::{self, Sockets};
 use super::{Attacher, DEFAULT_UDP_FLOWS, KernelError, Options, attach};
 use crate::snapshot::{Lister, Listing};
@@ -61,7 +61,7 @@ impl Iterators {
     /// What is missing: capabilities, BTF, a member, or what the kernel refused.
     pub fn alone() -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        let Types { offsets, btf, loader } = Types::read()?;
+        let Prepared { offsets, btf, loader } = Prepared::read()?;
         if let Some(member) = missing(&offsets) {
             return Err(KernelError::Member(member));
         }

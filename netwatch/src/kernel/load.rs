@@ -19,8 +19,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ne
 /// A ring that is smaller may be full before anybody looks.
 const SMALL_RING: u32 = 1 << 20;
 
-/// What the running kernel says of its own types.
-pub(super) struct Types {
+/// What an object is loaded with: what the running kernel says of its own types, and the loader.
+pub(super) struct Prepared {
     pub(super) offsets: Offsets,
     /// What programs are attached to: see [`types::Found::extract`].
     pub(super) btf: Btf,
@@ -28,7 +28,7 @@ pub(super) struct Types {
     pub(super) loader: EbpfLoader<'static>,
 }
 
-impl Types {
+impl Prepared {
     pub(super) fn read() -> Result<Self, KernelError> {
         let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
         // It reads all of the kernel's types by itself, whatever it is given then: that takes as long as all of this.

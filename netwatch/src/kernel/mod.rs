@@ -28,7 +28,7 @@ use thiserror::Error;
 pub use flows::FlowTable;
 pub use forced::Forced;
 pub use iterators::Iterators;
-use load::{Helpers, Types, global, load, takes_helpers};
+use load::{Helpers, Prepared, global, load, takes_helpers};
 pub use lost::{Lost, LostCounter};
 pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
@@ -173,7 +173,7 @@ impl Kernel {
         if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
             return Err(KernelError::NoRing);
         }
-        let Types { mut offsets, btf, loader } = Types::read()?;
+        let Prepared { mut offsets, btf, loader } = Prepared::read()?;
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }

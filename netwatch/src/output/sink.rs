@@ -2,7 +2,7 @@
 //! waiting is bounded; beyond that the log drops lines and counts them.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{self, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub struct Sink {
     waiting: Vec<u8>,
     chunks: Option<Sender<Vec<u8>>>,
     /// Chunks that are written, for the lines to come.
-    written: std::sync::mpsc::Receiver<Vec<u8>>,
+    written: mpsc::Receiver<Vec<u8>>,
     writer: Option<JoinHandle<()>>,
     failure: Option<oneshot::Receiver<io::Error>>,
 }
@@ -84,8 +84,7 @@ impl Sink {
         }
         // Else what waits goes with the next one; the writer's failure is told by `attend`.
         if let Ok(room) = chunks.try_reserve() {
-            let spare = self.written.try_recv().unwrap_or_default();
-            room.send(std::mem::replace(&mut self.waiting, spare));
+            room.send(next(&mut self.waiting, &self.written));
         }
     }
 
@@ -99,8 +98,7 @@ impl Sink {
                     return kind_of(error);
                 }
                 Ok(room) = chunks.reserve(), if !self.waiting.is_empty() => {
-                    let spare = self.written.try_recv().unwrap_or_default();
-                    room.send(std::mem::replace(&mut self.waiting, spare));
+                    room.send(next(&mut self.waiting, &self.written));
                 }
                 else => break,
             }
@@ -134,6 +132,11 @@ impl Sink {
             _ => Ok(()),
         }
     }
+}
+
+/// What waits; a chunk that is written takes its place.
+fn next(waiting: &mut Vec<u8>, written: &mpsc::Receiver<Vec<u8>>) -> Vec<u8> {
+    std::mem::replace(waiting, written.try_recv().unwrap_or_default())
 }
 
 fn kind_of(error: io::Error) -> SinkError {

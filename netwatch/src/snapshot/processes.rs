@@ -105,19 +105,16 @@ pub fn exe(pid: u32) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
         return (Some(escape::utf8(&target).into()), ExeState::Ok, file);
     }
     let path = stripped.unwrap_or(&target);
-    let found = named(pid, path);
-    if found.is_none() && stripped.is_none() && fs::read_link(&link).is_err() {
-        // It was gone before its name could be followed: then that leads nowhere for no fault of the file's.
-        return (None, ExeState::Unknown, (0, 0));
-    }
     let state = if stripped.is_some() && path.starts_with(b"/memfd:") {
         ExeState::Memfd
     } else {
-        match (found, stripped) {
+        match (named(pid, path), stripped) {
             _ if running.is_none() => ExeState::Unknown,
             (Some(named), None) if identity(&named) == file => ExeState::Ok,
             (Some(_), _) => ExeState::Replaced,
             (None, Some(_)) => ExeState::Deleted,
+            // The process is gone, and so its name leads nowhere for no fault of the file's.
+            (None, None) if fs::read_link(&link).is_err() => return (None, ExeState::Unknown, (0, 0)),
             // The name leads nowhere from here: another root, or a mount that was detached.
             (None, None) => ExeState::Unknown,
         }

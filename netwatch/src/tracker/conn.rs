@@ -120,6 +120,11 @@ impl Conn {
         self.opened = NonZeroU64::new(at);
     }
 
+    /// How long it has been established, at `at`, where its beginning was seen.
+    pub(super) fn lasted(&self, at: u64) -> Option<u64> {
+        at.checked_sub(self.opened()?)
+    }
+
     /// It is to be told once its addresses are known.
     pub(super) fn hold(&mut self, at: u64, kind: Kind) {
         self.rare().held = Some((at, kind));

@@ -423,7 +423,7 @@ impl Tracker {
         let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
         let ending = Ending {
             errno: (change.errno != 0).then_some(change.errno),
-            duration: conn.opened().and_then(|opened| at.checked_sub(opened)),
+            duration: conn.lasted(at),
             bytes: change.payload,
             closed_by: Some(closing::closed_by(change, first_fin)),
         };

@@ -198,7 +198,7 @@ impl Tracker {
         conn.end.state = State::Close;
         let ending = Ending {
             errno: None,
-            duration: conn.opened().and_then(|opened| at.checked_sub(opened)),
+            duration: conn.lasted(at),
             bytes: conn.bytes(),
             closed_by: Some(closed_by),
         };

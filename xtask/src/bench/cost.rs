@@ -22,19 +22,19 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
 /// Resident memory by now, and at its most, MiB.
 pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let kibibytes = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    Ok((kibibytes("VmRSS:").unwrap_or(0.0) / 1024.0, kibibytes("VmHWM:").unwrap_or(0.0) / 1024.0))
+    Ok((mebibytes(&status, "VmRSS:").unwrap_or(0.0), mebibytes(&status, "VmHWM:").unwrap_or(0.0)))
+}
+
+/// What a line that begins with `key` has, in KiB.
+fn mebibytes(text: &str, key: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
 /// Memory by now, MiB, a page that is mapped several times counted once (proportional set size): the ring is, twice.
 pub(crate) fn pages(pid: u32) -> Result<f64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process is gone")?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("there is no Pss")?;
-    let kibibytes: f64 = line.split_whitespace().next().unwrap_or_default().parse().context("no number")?;
-    Ok(kibibytes / 1024.0)
+    mebibytes(&rollup, "Pss:").context("there is no Pss")
 }
 
 /// The kernel counts what programs take while this lives.
