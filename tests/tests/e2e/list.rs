@@ -143,7 +143,8 @@ fn a_stranger_s_view_is_netstat_s() {
         let _scene = one_of_each();
         // A place where anybody may run it.
         let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
-        const NOBODY: u32 = 65534;
+        // Nobody else's: what other tests' strangers have open meanwhile would be shown to this one.
+        const NOBODY: u32 = 65533;
         let as_nobody = |command: &mut Command| run(command.uid(NOBODY).gid(NOBODY).current_dir("/"));
         let theirs = as_nobody(Command::new("netstat").arg("-natup"));
         let ours = as_nobody(Command::new(&copy).args(["list", "-natup"]));
