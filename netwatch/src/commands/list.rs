@@ -155,9 +155,9 @@ fn on_ipv6(row: &SocketRow) -> bool {
 
 /// netstat's words, on the same occasions: `prg_cache_load` in net-tools' netstat.c.
 fn warning(holders: &Holders) -> Option<String> {
-    match (holders.denied, holders.sockets()) {
+    match (holders.denied, holders.any_socket()) {
         (0, _) => None,
-        (_, 0) => Some(format!(
+        (_, false) => Some(format!(
             "(No info could be read for \"-p\": geteuid()={} but you should be root.)",
             nix::unistd::geteuid()
         )),
@@ -264,12 +264,29 @@ fn state_name(socket: &SocketRow) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use nix::sys::stat::fstat;
+
     use super::*;
     use crate::snapshot::tests::example;
 
     fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
         let row = SocketRow { proto, mapped, ..example() };
         if server { SocketRow { remote: None, state: State::Listen, ..row } } else { row }
+    }
+
+    #[test]
+    fn what_netwatch_opened_to_look_is_nobody_s_socket() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let (fd, inode) = (socket.as_raw_fd(), fstat(&socket).unwrap().st_ino);
+        let mut holders =
+            Holders::of_each([(inode, Holder { pid: std::process::id(), fd: fd.try_into().unwrap() })]);
+        holders.denied = 1;
+        assert!(warning(&holders).unwrap().starts_with("(Not all"));
+        drop(socket);
+        assert!(warning(&holders).unwrap().starts_with("(No info"));
     }
 
     #[test]

@@ -70,10 +70,16 @@ impl Holders {
         self.refused.contains(&pid)
     }
 
-    /// How many sockets are held.
+    /// Whether anybody holds a socket, but for those that this process had open for the look itself and has closed
+    /// since.
     #[must_use]
-    pub fn sockets(&self) -> usize {
-        self.by_inode.len()
+    pub fn any_socket(&self) -> bool {
+        let own = std::process::id();
+        let is_open = |inode, fd| {
+            let link = fs::read_link(format!("/proc/self/fd/{fd}"));
+            link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode))
+        };
+        self.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
     }
 
     /// What is missing, for a reader.
