@@ -9,7 +9,6 @@ mod linker;
 mod programs;
 mod toolchain;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -55,11 +54,6 @@ pub(crate) fn install(packages: &[&str], why: &str, verbose: bool) -> Result<()>
         bail!("no apt here offers {}", packages.join(" "));
     }
     apt::install(packages, why, verbose)
-}
-
-/// Fetches packages of Debian's, with what they need and is missing here, into a folder; installs nothing.
-pub(crate) fn fetch(packages: &[&str], into: &Path, verbose: bool) -> Result<()> {
-    apt::fetch(packages, into, verbose)
 }
 
 /// Installs what booting other kernels needs on top of that, but for the emulator; an error where this machine cannot.

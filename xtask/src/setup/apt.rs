@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -37,17 +36,6 @@ pub(super) fn install(packages: &[&str], why: &str, verbose: bool) -> Result<()>
         update(packages, verbose)?;
         attempt().with_context(|| format!("cannot install {}", packages.join(" ")))
     })
-}
-
-/// Fetches packages, with those that they need and that are missing here, into the folder `into`. Installs nothing.
-pub(super) fn fetch(packages: &[&str], into: &Path, verbose: bool) -> Result<()> {
-    // apt wants this one to be there.
-    fs::create_dir_all(into.join("partial")).with_context(|| format!("cannot make {}", into.display()))?;
-    let mut command = apt_get("install")?;
-    command
-        .args(["--remove", "--download-only", "-o"])
-        .arg(format!("Dir::Cache::Archives={}", into.display()));
-    quietly(command.args(packages), verbose)
 }
 
 fn update(packages: &[&str], verbose: bool) -> Result<()> {

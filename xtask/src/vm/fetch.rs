@@ -1,4 +1,4 @@
-//! Gets kernels into the cache: an apt of its own, which leaves the host's alone and needs no root.
+//! Gets kernels, and what boots them, into the cache: an apt of its own, which leaves the host's alone and needs no root.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -79,7 +79,7 @@ fn take(candidate: &Candidate, mirror: &Mirror, cache: &Path, kept: &Path, verbo
 }
 
 /// The packages of one suite, by an apt that has only this one.
-struct Suite<'a> {
+pub(super) struct Suite<'a> {
     name: &'static str,
     source: &'a Source,
     directory: PathBuf,
@@ -93,7 +93,7 @@ impl<'a> Suite<'a> {
     }
 
     /// With its list of packages fetched anew.
-    fn open(name: &'static str, mirror: &'a Mirror, cache: &Path, verbose: bool) -> Result<Self> {
+    pub(super) fn open(name: &'static str, mirror: &'a Mirror, cache: &Path, verbose: bool) -> Result<Self> {
         let suite = Self::at(name, mirror, cache)?;
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(suite.directory.join(part)).with_context(|| {
@@ -135,7 +135,7 @@ impl<'a> Suite<'a> {
         Ok(kernel.candidates(self.name, &names.lines().collect::<Vec<_>>()))
     }
 
-    fn apt(&self, program: &str) -> Command {
+    pub(super) fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
         command.env("LC_ALL", "C");
         let mut option = |name: &str, value: &dyn AsRef<OsStr>| {
