@@ -1,30 +1,53 @@
 //! The way in, asked for when every process and every connection is gone: what `trace` says of what `record` recorded.
 
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use serde_json::Value;
-use tests::{Actor, Cgroup, Far, FarSocket, Netns, Store, Tree, Watch, Wire, in_fresh_netns, port};
+use tests::{
+    Actor, Cgroup, Far, FarSocket, Netns, Presence, Recorder, Store, Tree, Wire, in_fresh_netns, until,
+};
 
 /// What everybody calls out to, on the far host.
 const OUT: u16 = 443;
 
-/// A recorder, and what it records into.
+/// A recorder of the whole host, and what it records into. In an emulator a start takes longer than a scene.
 struct Recording {
-    watch: Watch,
+    recorder: Mutex<Option<Recorder>>,
     store: Store,
+    _presence: Presence,
 }
 
 impl Recording {
-    fn begin() -> Self {
-        let store = Store::new();
-        Self { watch: Watch::recording(&store.path(), &[]), store }
+    /// The one that runs for another scene, or else a new one.
+    fn begin() -> Arc<Self> {
+        static RUNNING: Mutex<Weak<Recording>> = Mutex::new(Weak::new());
+        let presence = Presence::shared();
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.upgrade().unwrap_or_else(|| {
+            let store = Store::new();
+            let recorder = Recorder::of_the_host(&store.path());
+            let recording =
+                Arc::new(Self { recorder: Mutex::new(Some(recorder)), store, _presence: presence });
+            *running = Arc::downgrade(&recording);
+            recording
+        })
     }
 
-    /// Waits for the call to `remote`:[`OUT`] to be over, ends the recorder, and asks.
-    fn ask(mut self, remote: &str) -> Value {
-        self.watch.expect("the end of the call out", |event| {
-            event["event"] == "close" && event["remote"]["ip"] == remote && port(event, "remote") == OUT
-        });
-        self.watch.finish();
-        trace(&self.store, &format!("{remote}:{OUT}"))
+    /// Waits until the end of the call to `remote`:[`OUT`] is in the store, and asks.
+    fn ask(&self, remote: &str) -> Value {
+        let remote = format!("{remote}:{OUT}");
+        let words = ["--event", "close", "--remote", &remote];
+        until("the call out is over", || !self.store.log(&words).is_empty());
+        trace(&self.store, &remote)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let recorder = self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recorder) = recorder.take().filter(|_| !std::thread::panicking()) {
+            recorder.finish();
+        }
     }
 }
 
