@@ -159,4 +159,7 @@ offsets! {
     files_fdt = "files_struct.fdt";
     fdt_fd = "fdtable.fd";
     fdt_max = "fdtable.max_fds";
+
+    /// Not read: a kernel whose programs have it counts by it that one runs, and leaves it out meanwhile.
+    prog_active = "bpf_prog.active", optional;
 }

@@ -57,6 +57,8 @@ pub(super) struct Attacher<'a> {
     pub no_helpers: Option<&'a str>,
     /// The member for lack of which sockets cannot be listed by iterators.
     pub no_iterators: Option<&'static str>,
+    /// Whether the kernel leaves programs out, so that those that are there twice have to be.
+    pub leaves_out: bool,
     pub forced: &'a [Forced],
     /// Programs that are attached: one may stand in the rungs of two jobs.
     pub attached: &'a mut HashSet<&'static str>,
@@ -93,8 +95,11 @@ impl Attacher<'_> {
         if let Some(member) = self.no_iterators.filter(|_| lists) {
             return Err(format!("this kernel has no `{member}`"));
         }
-        let new = |probe: &&Probe| !self.attached.contains(probe.program);
-        let probes: Vec<_> = rung.probes.iter().filter(new).collect();
+        let leaves_out = self.leaves_out;
+        let needed = |attached: &HashSet<_>, probe: &Probe| {
+            (leaves_out || !probe.again) && !attached.contains(probe.program)
+        };
+        let probes: Vec<_> = rung.probes.iter().filter(|probe| needed(self.attached, probe)).collect();
         for (done, probe) in probes.iter().enumerate() {
             if let Err(reason) = self.attach(probe) {
                 for probe in probes.iter().take(done) {
@@ -104,7 +109,7 @@ impl Attacher<'_> {
             }
         }
         for probe in rung.beside {
-            if self.attached.contains(probe.program) {
+            if !needed(self.attached, probe) {
                 continue;
             }
             if let Err(reason) = self.attach(probe) {

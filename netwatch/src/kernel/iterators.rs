@@ -81,6 +81,7 @@ impl Iterators {
             sockets: Sockets::Helpers,
             no_helpers: None,
             no_iterators: None,
+            leaves_out: true,
             forced: &[],
             attached: &mut std::collections::HashSet::new(),
         };

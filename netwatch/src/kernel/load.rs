@@ -119,6 +119,7 @@ pub(super) fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
         sockets: Sockets::Helpers,
         no_helpers: None,
         no_iterators: None,
+        leaves_out: true,
         forced: &[],
         attached,
     };

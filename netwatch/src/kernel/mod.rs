@@ -154,6 +154,8 @@ pub struct Kernel {
     sockets: Sockets,
     /// Why its sockets cannot be listed by iterators.
     no_iterators: Option<&'static str>,
+    /// Whether it leaves programs out.
+    leaves_out: bool,
     /// Why the kernel is not used in the better way.
     no_helpers: Option<String>,
     forced: Vec<Forced>,
@@ -184,6 +186,7 @@ impl Kernel {
             unseen.push(NO_MPTCP_COUNTS);
         }
         let no_iterators = iterators::missing(&offsets);
+        let leaves_out = offsets.prog_active != Offsets::MISSING;
         let offsets = global(&offsets.to_members());
         let mut loader = Some(loader);
         let mut load = |sockets| {
@@ -208,6 +211,7 @@ impl Kernel {
             sockets: kernel.1,
             no_helpers: kernel.2,
             no_iterators,
+            leaves_out,
             btf: Some(btf),
             forced: options.forced.clone(),
             attached: HashSet::new(),
@@ -228,6 +232,7 @@ impl Kernel {
             sockets: self.sockets,
             no_helpers: self.no_helpers.as_deref(),
             no_iterators: self.no_iterators,
+            leaves_out: self.leaves_out,
             forced: &self.forced,
             attached: &mut self.attached,
         };

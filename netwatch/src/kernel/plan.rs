@@ -43,6 +43,8 @@ pub(super) struct Probe {
     pub program: &'static str,
     /// Where it goes.
     pub hook: Hook,
+    /// The second at the same place: see `netwatch-ebpf/src/twice.rs`. Not attached where the kernel leaves none out.
+    pub again: bool,
 }
 
 /// What the kernel lets programs of the tracing types do with a socket: see
@@ -88,33 +90,33 @@ pub(super) struct Job {
 }
 
 const fn typed(tracepoint: &'static str) -> Probe {
-    Probe { program: tracepoint, hook: Hook::TypedTracepoint(tracepoint) }
+    named(tracepoint, Hook::TypedTracepoint(tracepoint))
 }
 
 const fn exit(function: &'static str) -> Probe {
-    Probe { program: function, hook: Hook::Exit(function) }
+    named(function, Hook::Exit(function))
 }
 
-/// The second at the same exit: see `netwatch-ebpf/src/twice.rs`. Of those at one function the kernel calls the one
-/// that was attached last first (`kernel/bpf/trampoline.c`, __bpf_trampoline_link_prog): so it stands before the first.
-const fn exit_again(program: &'static str, function: &'static str) -> Probe {
-    Probe { program, hook: Hook::Exit(function) }
+/// The second at the same place. Of those at one function the kernel calls the one that was attached last first
+/// (`kernel/bpf/trampoline.c`, __bpf_trampoline_link_prog): so there it stands before the first.
+const fn again(program: &'static str, hook: Hook) -> Probe {
+    Probe { program, hook, again: true }
 }
 
 const fn syscall(tracepoint: &'static str) -> Probe {
-    Probe { program: tracepoint, hook: Hook::Syscall(tracepoint) }
+    named(tracepoint, Hook::Syscall(tracepoint))
 }
 
 const fn cgroup(program: &'static str) -> Probe {
-    Probe { program, hook: Hook::CgroupRoot }
+    named(program, Hook::CgroupRoot)
 }
 
 const fn named(program: &'static str, hook: Hook) -> Probe {
-    Probe { program, hook }
+    Probe { program, hook, again: false }
 }
 
 const fn iterator(program: &'static str, of: &'static str) -> Probe {
-    Probe { program, hook: Hook::Iterator(of) }
+    named(program, Hook::Iterator(of))
 }
 
 /// A rung to fill in.
@@ -148,11 +150,11 @@ pub(super) const JOBS: &[Job] = &[
             probes: &[
                 // Before forks: of whoever is seen to be born every exec is, or it would keep its parent's program.
                 typed("sched_process_exec"),
-                named("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
+                again("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
                 typed("sched_process_fork"),
-                named("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
+                again("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
                 typed("sched_process_exit"),
-                named("sched_process_exit_again", Hook::TypedTracepoint("sched_process_exit")),
+                again("sched_process_exit_again", Hook::TypedTracepoint("sched_process_exit")),
             ],
             ..RUNG
         }],
@@ -212,7 +214,7 @@ pub(super) const JOBS: &[Job] = &[
             Rung {
                 key: "fexit",
                 name: "fexit/inet_accept + tracepoint/sys_exit_accept{,4}",
-                probes: &[exit_again("inet_accept_again", "inet_accept"), exit("inet_accept")],
+                probes: &[again("inet_accept_again", Hook::Exit("inet_accept")), exit("inet_accept")],
                 beside: ACCEPT_CALLS,
                 ..RUNG
             },
@@ -256,9 +258,9 @@ pub(super) const JOBS: &[Job] = &[
                 name: "tp_btf/sock_{send,recv}_length",
                 probes: &[
                     typed("sock_send_length"),
-                    named("sock_send_length_again", Hook::TypedTracepoint("sock_send_length")),
+                    again("sock_send_length_again", Hook::TypedTracepoint("sock_send_length")),
                     typed("sock_recv_length"),
-                    named("sock_recv_length_again", Hook::TypedTracepoint("sock_recv_length")),
+                    again("sock_recv_length_again", Hook::TypedTracepoint("sock_recv_length")),
                 ],
                 unseen: &["a process that only reads, and by splice() alone"],
                 ..RUNG
@@ -267,16 +269,16 @@ pub(super) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fexit/inet{,6}_{send,recv}msg",
                 probes: &[
-                    exit_again("inet_sendmsg_again", "inet_sendmsg"),
+                    again("inet_sendmsg_again", Hook::Exit("inet_sendmsg")),
                     exit("inet_sendmsg"),
-                    exit_again("inet_recvmsg_again", "inet_recvmsg"),
+                    again("inet_recvmsg_again", Hook::Exit("inet_recvmsg")),
                     exit("inet_recvmsg"),
-                    exit_again("inet6_sendmsg_again", "inet6_sendmsg"),
+                    again("inet6_sendmsg_again", Hook::Exit("inet6_sendmsg")),
                     exit("inet6_sendmsg"),
-                    exit_again("inet6_recvmsg_again", "inet6_recvmsg"),
+                    again("inet6_recvmsg_again", Hook::Exit("inet6_recvmsg")),
                     exit("inet6_recvmsg"),
                 ],
-                beside: &[exit_again("inet_sendpage_again", "inet_sendpage"), exit("inet_sendpage")],
+                beside: &[again("inet_sendpage_again", Hook::Exit("inet_sendpage")), exit("inet_sendpage")],
                 unseen: &["a process that only reads, and by splice() alone"],
                 ..RUNG
             },
@@ -292,14 +294,13 @@ pub(super) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fentry + fexit/tcp_v{4,6}_connect",
                 probes: &[
-                    // The last that is attached is the first that is called, as with exits.
-                    named("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
+                    again("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
                     named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
-                    named("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
+                    again("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
                     named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
-                    exit_again("tcp_v4_connect_leave_again", "tcp_v4_connect"),
+                    again("tcp_v4_connect_leave_again", Hook::Exit("tcp_v4_connect")),
                     named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
-                    exit_again("tcp_v6_connect_leave_again", "tcp_v6_connect"),
+                    again("tcp_v6_connect_leave_again", Hook::Exit("tcp_v6_connect")),
                     named("tcp_v6_connect_leave", Hook::Exit("tcp_v6_connect")),
                 ],
                 ..RUNG
@@ -409,6 +410,24 @@ pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
 mod tests {
     use super::super::forced::NONE;
     use super::*;
+
+    /// Of those at one function the last that is attached is called first, at a tracepoint the first is.
+    #[test]
+    fn a_second_is_called_right_after_its_first() {
+        let mut seconds = 0;
+        for probes in JOBS.iter().flat_map(|job| job.rungs).flat_map(|rung| [rung.probes, rung.beside]) {
+            for (nth, second) in probes.iter().enumerate().filter(|(_, probe)| probe.again) {
+                let first = match second.hook {
+                    Hook::TypedTracepoint(_) => &probes[nth - 1],
+                    _ => &probes[nth + 1],
+                };
+                assert_eq!(Some(first.program), second.program.strip_suffix("_again"));
+                assert_eq!(first.hook, second.hook);
+                seconds += 1;
+            }
+        }
+        assert!(seconds > 0);
+    }
 
     #[test]
     fn names_are_unique_and_every_job_has_a_rung() {
