@@ -10,6 +10,7 @@ mod lost;
 mod mounts;
 mod offsets;
 mod plan;
+mod preemption;
 mod sabotage;
 mod types;
 
@@ -186,7 +187,7 @@ impl Kernel {
             unseen.push(NO_MPTCP_COUNTS);
         }
         let no_iterators = iterators::missing(&offsets);
-        let leaves_out = offsets.prog_active != Offsets::MISSING;
+        let leaves_out = offsets.prog_active != Offsets::MISSING && preemption::stops_tasks();
         let offsets = global(&offsets.to_members());
         let mut loader = Some(loader);
         let mut load = |sockets| {

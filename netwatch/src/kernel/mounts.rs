@@ -12,6 +12,9 @@ use procfs::process::Process;
 /// A directory that any kernel with tracefs has in its sysfs (`fs/tracefs/inode.c`, tracefs_init).
 const TRACEFS: &str = "/sys/kernel/tracing";
 
+/// One that any kernel with debugfs has there (`fs/debugfs/inode.c`, debugfs_init).
+const DEBUGFS: &str = "/sys/kernel/debug";
+
 /// One that any kernel with cgroups has there (`kernel/cgroup/cgroup.c`, cgroup_init).
 const CGROUP: &str = "/sys/fs/cgroup";
 
@@ -22,6 +25,11 @@ pub(super) fn with_tracefs<T: Send>(work: impl FnOnce() -> Result<T, String> + S
     let mounted =
         [TRACEFS, "/sys/kernel/debug/tracing"].iter().any(|at| Path::new(at).join("events").exists());
     if mounted { work() } else { privately("tracefs", TRACEFS, work) }
+}
+
+/// Does `work` where debugfs is mounted.
+pub(super) fn with_debugfs<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    if Path::new(DEBUGFS).join("sched").exists() { work() } else { privately("debugfs", DEBUGFS, work) }
 }
 
 /// The root of the cgroup v2 tree.

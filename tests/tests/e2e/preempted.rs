@@ -4,12 +4,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
-use tests::{Watch, assert_has, in_fresh_netns, kind};
+use tests::{Presence, Recorder, Store, Watch, assert_has, in_fresh_netns, is_emulated, kind, output, skip};
 
 /// Does `work` in two threads that have one CPU between them. With a third, one of other tests for instance, two
 /// programs would not be enough: the kernel may stop one thread in either.
@@ -26,20 +27,81 @@ fn two_in_turn(work: impl Fn() + Sync) {
     });
 }
 
+/// Both threads' attempts, so many each.
+fn attempts(tries: usize) {
+    two_in_turn(|| {
+        for _ in 0..tries {
+            let error = TcpStream::connect("192.0.2.1:80").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::ENETUNREACH as i32));
+        }
+    });
+}
+
 #[test]
 fn no_attempt_is_missed() {
     const TRIES: usize = 1000;
     in_fresh_netns(|| {
         let mut watch = Watch::alone(&[]);
-        two_in_turn(|| {
-            for _ in 0..TRIES {
-                let error = TcpStream::connect("192.0.2.1:80").unwrap_err();
-                assert_eq!(error.raw_os_error(), Some(Errno::ENETUNREACH as i32));
-            }
-        });
+        attempts(TRIES);
         watch.expect_times("every attempt", 2 * TRIES, |event| kind(event) == "fail");
         let log = watch.finish();
         assert_eq!(log.events.iter().filter(|event| kind(event) == "fail").count(), 2 * TRIES);
+    });
+}
+
+/// Of a kernel that can be told how often it stops threads: as often as it can, until this ends.
+struct Full {
+    before: String,
+}
+
+impl Full {
+    const MODES: &str = "/sys/kernel/debug/sched/preempt";
+
+    /// `None` where there is no choice.
+    fn choose() -> Option<Self> {
+        let modes = with_debugfs(&format!("cat {}", Self::MODES));
+        let modes = String::from_utf8(modes.stdout).unwrap();
+        let before = modes.split_once('(')?.1.split_once(')')?.0.to_owned();
+        Self::set("full");
+        Some(Self { before })
+    }
+
+    fn set(mode: &str) {
+        let set = with_debugfs(&format!("echo {mode} > {}", Self::MODES));
+        assert!(set.status.success(), "{set:?}");
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        Self::set(&self.before);
+    }
+}
+
+fn with_debugfs(command: &str) -> Output {
+    let script = format!("mount -t debugfs none /sys/kernel/debug && {command}");
+    output(Command::new("unshare").args(["--mount", "sh", "-c", &script]))
+}
+
+/// Where none is stopped no second program is attached; here there has to be one.
+#[test]
+fn no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads() {
+    const TRIES: usize = 300;
+    let test = "preempted::no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads";
+    if !is_emulated() {
+        return skip(test, "it tells the kernel how to schedule, which is done in guests only");
+    }
+    // A log that began before would lack the second programs.
+    let _presence = Presence::alone();
+    in_fresh_netns(|| {
+        let Some(_full) = Full::choose() else {
+            return skip(test, "this kernel cannot be told");
+        };
+        let store = Store::new();
+        let recorder = Recorder::start(&store.path(), &[]);
+        attempts(TRIES);
+        recorder.finish();
+        assert_eq!(store.log(&["--event", "fail"]).len(), 2 * TRIES);
     });
 }
 
