@@ -62,12 +62,21 @@ pub fn doctor(arguments: &[&str]) -> Output {
     netwatch(&[&["doctor"], arguments, &forced].concat())
 }
 
+/// What it says in JSON, which is the same for all tests.
+///
+/// # Panics
+/// When it cannot be started, or goes on.
+#[must_use]
+pub fn doctor_says() -> &'static Output {
+    static SAID: OnceLock<Output> = OnceLock::new();
+    SAID.get_or_init(|| doctor(&["--json"]))
+}
+
 /// As `doctor` has it for the rungs that the tests run with.
 fn unseen() -> &'static [String] {
     static UNSEEN: OnceLock<Vec<String>> = OnceLock::new();
     UNSEEN.get_or_init(|| {
-        let doctor: Value =
-            serde_json::from_slice(&doctor(&["--json"]).stdout).expect("an object of doctor's");
+        let doctor: Value = serde_json::from_slice(&doctor_says().stdout).expect("an object of doctor's");
         let unseen = doctor["unseen"].as_array().expect("what is not seen");
         unseen.iter().map(|words| words.as_str().unwrap_or_default().to_owned()).collect()
     })

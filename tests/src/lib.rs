@@ -24,7 +24,7 @@ mod watch;
 
 pub use actor::Actor;
 pub use cgroup::{Cgroup, Tree};
-pub use coverage::{cannot_tell_via, doctor, is_emulated, kernel, mptcp_bytes};
+pub use coverage::{cannot_tell_via, doctor, doctor_says, is_emulated, kernel, mptcp_bytes};
 pub use debian::Debian;
 pub use event::{End, assert_has, end, kind, port, service};
 pub use far::{Far, FarSocket};

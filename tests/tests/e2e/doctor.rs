@@ -6,15 +6,16 @@ use tests::{Watch, assert_has, in_fresh_netns, netwatch};
 #[test]
 fn it_names_a_probe_for_each_job_and_tries_them() {
     in_fresh_netns(|| {
-        let output = tests::doctor(&["--json"]);
+        let output = tests::doctor_says();
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = str::from_utf8(&output.stdout).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
-        let doctor: Value = serde_json::from_str(&text).unwrap();
+        let doctor: Value = serde_json::from_str(text).unwrap();
         assert_has(&doctor, json!({"kind": "doctor", "self_test": {"ok": true}}));
 
         // What it says is what a log is made with.
-        let ready = Watch::start(&[]).finish().events[0].clone();
+        let watch = Watch::shared();
+        let ready = watch.ready();
         let probes = ready["coverage"]["probes"].as_object().unwrap();
         let output = tests::doctor(&[]);
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
@@ -69,8 +70,7 @@ fn a_wrong_offset_is_noticed() {
 #[test]
 fn a_probe_that_never_fires_is_noticed() {
     in_fresh_netns(|| {
-        let whole = tests::doctor(&["--json"]);
-        let whole: Value = serde_json::from_slice(&whole.stdout).unwrap();
+        let whole: Value = serde_json::from_slice(&tests::doctor_says().stdout).unwrap();
         let jobs = whole["jobs"].as_array().unwrap();
         // cgroup: netwatch makes no control group of its own, only to look.
         let covered = |job: &str| jobs.iter().any(|seen| seen["job"] == job && seen["probe"].is_string());
@@ -103,7 +103,8 @@ fn a_probe_that_never_fires_is_noticed() {
 #[test]
 fn a_rung_can_be_forced() {
     in_fresh_netns(|| {
-        let output = netwatch(&["doctor", "--json", "--probe", "accept=syscall", "--probe", "udp=none"]);
+        let forced = ["--probe", "accept=syscall", "--probe", "udp=none", "--probe", "state=address"];
+        let output = netwatch(&[&["doctor", "--json"][..], &forced].concat());
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(output.status.success(), "{said}");
         let job =
@@ -111,9 +112,7 @@ fn a_rung_can_be_forced() {
         assert_has(job("accept"), json!({"rung": "syscall", "probe": "tracepoint/sys_exit_accept{,4}"}));
         assert_has(job("udp"), json!({"rung": null, "probe": null}));
         assert!(said["unseen"].as_array().unwrap().contains(&json!("UDP flows")), "{said}");
-        let output = netwatch(&["doctor", "--probe", "state=address"]);
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && said.contains("sockets by address"), "{said}");
+        assert!(job("state")["probe"].as_str().unwrap().contains("sockets by address"), "{said}");
         assert_eq!(netwatch(&["watch", "--probe", "accept=magic"]).status.code(), Some(2));
     });
 }

@@ -10,7 +10,7 @@ fn a_client_on_another_host() {
         let far = Far::away();
         let mut server = Actor::start(env!("CARGO_BIN_EXE_actor"));
         let at = server.say("listen 0.0.0.0:0 8");
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let client = far.connect(at.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));
         server.say("accept");
         let its = client.port;

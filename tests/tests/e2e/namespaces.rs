@@ -38,7 +38,7 @@ fn two_flows(watch: &mut Watch, event: &str, netns: [&Netns; 2], twins: &[(Actor
 #[test]
 fn the_same_addresses_in_two_namespaces_are_two_flows() {
     let netns = [&Netns::fresh(), &Netns::fresh()];
-    let mut live = Watch::everywhere(&["--port", "2000"]);
+    let mut live = Watch::shared_by(&netns);
     let mut twins = netns.map(twins);
     two_flows(&mut live, "open", netns, &twins);
     let mut seeded = Watch::everywhere(&["--port", "2000"]);
@@ -126,8 +126,7 @@ struct Pair {
 
 impl Pair {
     /// The same addresses and ports in every pair: which end belongs to which cannot be told from those.
-    fn on(wire: &Wire) -> Self {
-        let (here, there) = (Netns::fresh(), Netns::fresh());
+    fn on(wire: &Wire, [here, there]: [Netns; 2]) -> Self {
         wire.connects(&here, &there);
         let (mut client, mut server) = (here.inside(actor), there.inside(actor));
         let Wire { a, b, .. } = wire;
@@ -179,8 +178,9 @@ impl Pair {
 #[test]
 fn nothing_is_joined_that_does_not_belong_together() {
     let wire = Wire::default();
-    let live = Watch::on_wires(&[]);
-    let mut pairs = [Pair::on(&wire), Pair::on(&wire)];
+    let [one, other] = [[Netns::fresh(), Netns::fresh()], [Netns::fresh(), Netns::fresh()]];
+    let live = Watch::shared_by(&[&one[0], &one[1], &other[0], &other[1]]);
+    let mut pairs = [one, other].map(|both| Pair::on(&wire, both));
     let seeded = Watch::on_wires(&[]);
     for pair in &mut pairs {
         pair.close();
@@ -202,14 +202,15 @@ fn nothing_is_joined_that_does_not_belong_together() {
 #[test]
 fn an_end_that_lost_its_peer_is_nobody_else_s() {
     let wire = Wire::default();
-    let live = Watch::on_wires(&[]);
-    let mut old = Pair::on(&wire);
+    let [first, second] = [[Netns::fresh(), Netns::fresh()], [Netns::fresh(), Netns::fresh()]];
+    let live = Watch::shared_by(&[&first[0], &first[1], &second[0], &second[1]]);
+    let mut old = Pair::on(&wire, first);
     // The reset does not get there.
     old.here.inside(|| loses(&wire.b));
     old.client.say("linger0");
     old.client.say("close");
     let seeded = Watch::on_wires(&[]);
-    let mut new = Pair::on(&wire);
+    let mut new = Pair::on(&wire, second);
     new.close();
     old.server.say("linger0");
     old.server.say("close");

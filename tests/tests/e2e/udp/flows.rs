@@ -58,7 +58,7 @@ fn one_socket_has_many_flows() {
 #[test]
 fn what_never_left_is_no_flow() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let mut client = actor();
         client.say("udp bind 0.0.0.0:2000");
         assert_eq!(client.tell("udp send sendto 10 192.0.2.1:6000"), Err("ENETUNREACH".to_owned()));
@@ -196,7 +196,7 @@ fn through_a_wire() {
 fn tcp_and_udp_on_the_same_ports() {
     in_fresh_netns(|| {
         let mut watch = Watch::start(&["--proto", "udp"]);
-        let mut both = Watch::start(&[]);
+        let mut both = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         CONN.listens(&mut server);
         CONN.connects(&mut client, "");
