@@ -28,6 +28,18 @@ use crate::watch::{READY, forced};
 /// The one that runs.
 static RUNNING: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
+/// The one that runs and tells every state.
+static RUNNING_WITH_STATES: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
+
+/// What a view is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// What a log tells unasked.
+    Events,
+    /// `--states`
+    EveryState,
+}
+
 #[derive(Debug)]
 struct Shared {
     ready: Value,
@@ -68,8 +80,8 @@ pub(crate) struct View {
 
 impl View {
     /// Of namespaces, by their inode numbers, from now on. Starts netwatch where none runs.
-    pub(crate) fn open(netns: Vec<u64>) -> Self {
-        let shared = running();
+    pub(crate) fn open(netns: Vec<u64>, told: Told) -> Self {
+        let shared = running(told);
         let (events, received) = channel();
         let mut state = lock(&shared.state);
         state.opened += 1;
@@ -150,27 +162,32 @@ impl Drop for View {
     }
 }
 
-/// Ends it, if it runs. Nobody has a view.
+/// Ends both, if they run. Nobody has a view.
 pub(crate) fn end() {
-    if let Some(shared) = lock(&RUNNING).take() {
-        lock(&shared.state).running = None;
+    for running in [&RUNNING, &RUNNING_WITH_STATES] {
+        if let Some(shared) = lock(running).take() {
+            lock(&shared.state).running = None;
+        }
     }
 }
 
-fn running() -> Arc<Shared> {
-    let mut running = lock(&RUNNING);
+fn running(told: Told) -> Arc<Shared> {
+    let mut running = lock(match told {
+        Told::Events => &RUNNING,
+        Told::EveryState => &RUNNING_WITH_STATES,
+    });
     // One that is over stays: every test is to say so.
-    Arc::clone(running.get_or_insert_with(|| Arc::new(start())))
+    Arc::clone(running.get_or_insert_with(|| Arc::new(start(told))))
 }
 
-fn start() -> Shared {
+fn start(told: Told) -> Shared {
     let state = Arc::<Mutex<State>>::default();
     let (send, ready) = channel();
     let shared = Arc::clone(&state);
     std::thread::spawn(move || {
         enter_own_netns();
         let own = netns();
-        let (running, stdout, stderr) = netwatch();
+        let (running, stdout, stderr) = netwatch(told);
         lock(&shared).running = Some(running);
         let read = catch_unwind(AssertUnwindSafe(|| {
             let mut lines = BufReader::new(stdout).lines().map(|line| line.expect("lines are UTF-8"));
@@ -198,9 +215,10 @@ fn start() -> Shared {
 }
 
 /// Ends with the calling thread, and so with this process at the latest.
-fn netwatch() -> (Running, ChildStdout, std::thread::JoinHandle<String>) {
+fn netwatch(told: Told) -> (Running, ChildStdout, std::thread::JoinHandle<String>) {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(binary()).args(["watch", "--json"]).args(forced());
+    command.args((told == Told::EveryState).then_some("--states"));
     let mut running =
         Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let (stdout, mut stderr) = (running.stdout(), running.stderr());

@@ -16,7 +16,7 @@ use crate::lines::Lines;
 use crate::netns::{Netns, netns};
 use crate::presence::Presence;
 use crate::program::{Running, binary};
-use crate::shared::View;
+use crate::shared::{Told, View};
 use crate::wait::PATIENCE;
 
 /// Loading, attaching, seeding: more than any event takes.
@@ -87,7 +87,16 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn shared() -> Self {
-        Self::of_view(vec![netns()])
+        Self::of_view(vec![netns()], Told::Events)
+    }
+
+    /// Likewise, of one with `--states`.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn shared_with_states() -> Self {
+        Self::of_view(vec![netns()], Told::EveryState)
     }
 
     /// The same for several namespaces with wires between them.
@@ -96,12 +105,21 @@ impl Watch {
     /// When it does not get ready.
     #[must_use]
     pub fn shared_by(all: &[&Netns]) -> Self {
-        Self::of_view(all.iter().map(|netns| netns.inum()).collect())
+        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Told::Events)
     }
 
-    fn of_view(netns: Vec<u64>) -> Self {
+    /// Likewise, of one with `--states`.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    pub fn shared_with_states_by(all: &[&Netns]) -> Self {
+        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Told::EveryState)
+    }
+
+    fn of_view(netns: Vec<u64>, told: Told) -> Self {
         let presence = Presence::shared();
-        let view = View::open(netns);
+        let view = View::open(netns, told);
         let events = vec![view.ready().clone()];
         Self { source: Source::Shared(view), events, may_lose: false, _presence: Arc::new(presence) }
     }

@@ -21,8 +21,7 @@ fn at((local, remote): (u16, u16)) -> End {
 }
 
 impl Pair {
-    fn new(arguments: &[&str]) -> Self {
-        let watch = if arguments.is_empty() { Watch::shared() } else { Watch::start(arguments) };
+    fn seen_by(watch: Watch) -> Self {
         let mut pair = Self { watch, client: actor(), server: actor() };
         pair.server.say("listen 127.0.0.1:6000 16");
         pair.client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
@@ -50,7 +49,7 @@ impl Pair {
 #[test]
 fn by_the_server_first() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.server.say("send 70000");
         pair.server.say("close");
         assert_eq!(pair.client.say("eof"), "70000");
@@ -65,7 +64,7 @@ fn by_the_server_first() {
 #[test]
 fn by_half_first() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 5");
         pair.client.say("shutdown");
         assert_eq!(pair.server.say("eof"), "5");
@@ -85,7 +84,7 @@ fn by_half_first() {
 #[test]
 fn by_a_reset_that_was_asked_for() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 3");
         pair.server.say("recv 3");
         pair.client.say("linger0");
@@ -103,7 +102,7 @@ fn by_a_reset_that_was_asked_for() {
 #[test]
 fn by_a_reset_for_what_was_not_read() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 10");
         pair.server.say("recv 4");
         pair.server.say("close");
@@ -120,7 +119,7 @@ fn by_a_reset_for_what_was_not_read() {
 #[test]
 fn by_a_disconnect() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("disconnect");
         assert_eq!(pair.server.tell("recv 1"), Err("ECONNRESET".to_owned()));
         pair.closes(
@@ -134,7 +133,7 @@ fn by_a_disconnect() {
 #[test]
 fn by_a_reset_after_a_fin() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("shutdown");
         assert_eq!(pair.server.say("eof"), "0");
         pair.server.say("linger0");
@@ -149,7 +148,7 @@ fn by_a_reset_after_a_fin() {
 #[test]
 fn by_the_end_of_its_process() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&[]);
+        let mut pair = Pair::seen_by(Watch::shared());
         let client = pair.client.object();
         pair.client.say("send 9");
         pair.client.kill();
@@ -210,7 +209,7 @@ fn states(watch: &Watch, at: End) -> Vec<String> {
 #[test]
 fn every_state_on_request() {
     in_fresh_netns(|| {
-        let mut pair = Pair::new(&["--states"]);
+        let mut pair = Pair::seen_by(Watch::shared_with_states());
         let attempt = pair.watch.at("attempt", at(CLIENT));
         assert_has(
             &attempt,
@@ -253,7 +252,7 @@ fn by_both_at_once() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
     let (mut server, mut client) = (there.inside(actor), here.inside(actor));
-    let mut watch = here.inside(|| Watch::on_wires(&["--states"]));
+    let mut watch = Watch::shared_with_states_by(&[&here, &there]);
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");

@@ -203,13 +203,12 @@ fn the_originator_is_whoever_connected_whatever_the_ports() {
             Case::new("[::1]:2007", "[::1]:7007", "unknown").nonblocking(),
             Case::new("[::ffff:127.0.0.1]:905", "[::ffff:127.0.0.1]:7008", "remote").nonblocking(),
         ];
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
         for case in &cases {
             lives(case, &mut watch, &mut client, &mut server);
         }
         let log = watch.finish();
-        assert!(log.status.success(), "{:?}", log.status);
         // Each event once, and no other.
         for case in &cases {
             let (client, server) = (port_of(case.client), port_of(case.server));

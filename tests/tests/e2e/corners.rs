@@ -215,7 +215,7 @@ fn one_socket_for_two_connections() {
 #[test]
 fn a_tuple_that_is_used_again_out_of_time_wait() {
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&["--states"]);
+        let mut watch = Watch::shared_with_states();
         let (mut server, mut old, mut new) = (actor(), actor(), actor());
         CONN.listens(&mut server);
         CONN.connects(&mut old, "");
@@ -316,52 +316,66 @@ fn two_of_the_same_tuple_wait_to_be_accepted() {
     });
 }
 
-/// Each connects to the other, and netwatch comes when both have tried once. As TCP has it, one may be answered
-/// before it tries again: then only the other sees that it was a crossing.
-#[test]
-fn a_simultaneous_open_that_is_older_than_netwatch() {
-    crossing(["SYN_SENT", "SYN_SENT"]);
+/// Each connects to the other, and netwatch comes in between.
+struct Crossing {
+    wire: Wire,
+    netns: [Netns; 2],
+    ends: [Actor; 2],
+    states: [&'static str; 2],
 }
 
-/// When netwatch comes, the one has heard of the other already, and its answer got lost.
-#[test]
-fn a_simultaneous_open_of_which_half_is_older_than_netwatch() {
-    crossing(["SYN_SENT", "SYN_RECV"]);
-}
-
-fn crossing(states: [&str; 2]) {
-    let (here, there) = (Netns::fresh(), Netns::fresh());
-    let wire = Wire::between(&here, &there);
-    let Wire { a, b, .. } = &wire;
-    let mut ends = [here.inside(actor), there.inside(actor)];
-    here.inside(|| loses(b));
-    there.inside(|| loses(a));
-    ends[0].say(&format!("connect {a}:2000 {b}:6000 nonblocking"));
-    ends[1].say(&format!("connect {b}:6000 {a}:2000 nonblocking"));
-    if states[1] == "SYN_RECV" {
-        // Not both ways for a moment: the SYN that is not to come may come just then.
-        wire.mends_one_way(&here);
-        until("the other's SYN came", || {
-            let table = there.inside(table_of_kernel);
-            table.values().any(|(state, ..)| state == "SYN-RECV")
-        });
+impl Crossing {
+    /// As far as these states.
+    fn begun(states: [&'static str; 2]) -> Self {
+        let netns = [Netns::fresh(), Netns::fresh()];
+        let wire = Wire::between(&netns[0], &netns[1]);
+        let Wire { a, b, .. } = &wire;
+        let mut ends = [netns[0].inside(actor), netns[1].inside(actor)];
+        netns[0].inside(|| loses(b));
+        netns[1].inside(|| loses(a));
+        ends[0].say(&format!("connect {a}:2000 {b}:6000 nonblocking"));
+        ends[1].say(&format!("connect {b}:6000 {a}:2000 nonblocking"));
+        if states[1] == "SYN_RECV" {
+            // Not both ways for a moment: the SYN that is not to come may come just then.
+            wire.mends_one_way(&netns[0]);
+            until("the other's SYN came", || {
+                let table = netns[1].inside(table_of_kernel);
+                table.values().any(|(state, ..)| state == "SYN-RECV")
+            });
+        }
+        Self { wire, netns, ends, states }
     }
+
+    fn goes_on(mut self, watch: &mut Watch) {
+        let at = [self.netns[0].inside(|| end(2000, 6000)), self.netns[1].inside(|| end(6000, 2000))];
+        let seeds = at.map(|end| watch.at("seed", end));
+        self.wire.mends(&self.netns[0], &self.netns[1]);
+        for end in &mut self.ends {
+            end.say("finish");
+        }
+        let opens = at.map(|end| watch.at("open", end));
+        for (((seed, open), process), state) in seeds.iter().zip(&opens).zip(&self.ends).zip(self.states) {
+            assert_eq!(seed["state"], state);
+            assert_has(open, json!({"id": seed["id"], "process": process.object()}));
+            assert_has(&open["origin"], json!({"confidence": "observed", "process": process.object()}));
+            assert!(["local", "both"].iter().any(|side| open["origin"]["side"] == *side), "{open:#}");
+            assert_ne!(open["origin"]["basis"], "none");
+        }
+        let both = opens.iter().any(|open| open["origin"]["side"] == "both");
+        assert!(both, "{:#} {:#}", opens[0], opens[1]);
+    }
+}
+
+/// When netwatch comes, both have tried once: as TCP has it, one may be answered before it tries again, and then only
+/// the other sees that it was a crossing. And of another pair, one has heard of the other already, and its answer got
+/// lost.
+#[test]
+fn simultaneous_opens_that_are_older_than_netwatch() {
+    let crossings = [["SYN_SENT", "SYN_SENT"], ["SYN_SENT", "SYN_RECV"]].map(Crossing::begun);
     let mut watch = Watch::on_wires(&[]);
-    let at = [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))];
-    let seeds = at.map(|end| watch.at("seed", end));
-    wire.mends(&here, &there);
-    for end in &mut ends {
-        end.say("finish");
+    for crossing in crossings {
+        crossing.goes_on(&mut watch);
     }
-    let opens = at.map(|end| watch.at("open", end));
-    for (((seed, open), process), state) in seeds.iter().zip(&opens).zip(&ends).zip(states) {
-        assert_eq!(seed["state"], state);
-        assert_has(open, json!({"id": seed["id"], "process": process.object()}));
-        assert_has(&open["origin"], json!({"confidence": "observed", "process": process.object()}));
-        assert!(["local", "both"].iter().any(|side| open["origin"]["side"] == *side), "{open:#}");
-        assert_ne!(open["origin"]["basis"], "none");
-    }
-    assert!(opens.iter().any(|open| open["origin"]["side"] == "both"), "{:#} {:#}", opens[0], opens[1]);
 }
 
 /// What is reported is what the kernel used, and not what stood in memory before or after.

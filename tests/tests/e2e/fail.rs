@@ -122,7 +122,7 @@ fn killed_in_the_middle_of_it() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        let mut watch = Watch::start(&["--states"]);
+        let mut watch = Watch::shared_with_states();
         let mut client = actor();
         let object = client.object();
         client.begin(&format!("connect {a}:2000 {lost}:6000"));

@@ -3,7 +3,7 @@
 # What is for the host begins with @netwatch; all of it goes over the second serial port, which the kernel
 # does not write to.
 
-export PATH=/usr/bin:/usr/sbin:/bin:/sbin HOME=/root NETWATCH_TEST_EMULATED=1
+export PATH=/usr/bin:/usr/sbin:/bin:/sbin HOME=/root NETWATCH_TEST_EMULATED=1 NETWATCH_TEST_DOCTOR=/tmp/doctor
 mount -t devtmpfs dev /dev
 exec </dev/null >/dev/ttyS1 2>&1
 
@@ -39,7 +39,7 @@ rung() {
         forced="$forced --probe $probe"
     done
     # Unquoted: words of their own.
-    if ! "$NETWATCH_BIN" doctor --json $forced >/dev/null 2>/tmp/why; then
+    if ! "$NETWATCH_BIN" doctor --json $forced >/tmp/doctor 2>/tmp/why; then
         why=
         read -r why </tmp/why
         say refused "$why"
