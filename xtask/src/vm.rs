@@ -100,7 +100,8 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     Ok(if is_success(&rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A short form of the matrix as a part of a test run: the whole takes most of an hour. What did not run counts as skipped, a row each.
+/// A short form of the matrix as a part of a test run: the whole takes twice as long. What did not run counts as
+/// skipped, a row each.
 pub(crate) fn add_to(summary: &mut Summary, verbose: bool) -> Result<()> {
     if let Err(error) = ensure(verbose) {
         step(&format!("SKIPPED: no other kernel is tested: {error:#}"));
