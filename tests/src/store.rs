@@ -134,19 +134,6 @@ impl Recorder {
         recorder
     }
 
-    /// The same of all namespaces.
-    ///
-    /// # Panics
-    /// When it does not.
-    #[must_use]
-    pub fn of_the_host(store: &Path) -> Self {
-        let mut command = Command::new(binary());
-        command.args(["record", "--store"]).arg(store).args(forced());
-        let mut recorder = Self::of(command.stdin(Stdio::null()).stdout(Stdio::null()));
-        recorder.says("recording to");
-        recorder
-    }
-
     /// Starts it, whatever becomes of it.
     ///
     /// # Panics

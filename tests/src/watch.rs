@@ -293,12 +293,14 @@ impl Watch {
     /// Interrupts it and reads the rest; of one that is shared, what is told until now.
     ///
     /// # Panics
-    /// When it does not end, or lost what it had room for.
+    /// When it does not end in good order, or lost what it had room for.
     #[track_caller]
     pub fn finish(mut self) -> Log {
         let Source::Shared(view) = &self.source else {
             self.signal(Signal::SIGINT);
-            return self.ended();
+            let log = self.ended();
+            assert!(log.status.success(), "{:?}: {}", log.status, log.stderr);
+            return log;
         };
         self.events.extend(view.until_now());
         // How it ends is the business of tests that have one of their own.

@@ -38,7 +38,7 @@ fn seconds(time: &serde_json::Value) -> i64 {
 
 #[test]
 fn a_clock_that_is_set_back_loses_nothing() {
-    if std::env::var_os("NETWATCH_TEST_EMULATED").is_none() {
+    if !tests::is_emulated() {
         return skip("clock::a_clock_that_is_set_back", "it sets the clock, which is done in guests only");
     }
     let _presence = Presence::alone();

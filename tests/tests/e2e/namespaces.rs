@@ -175,12 +175,17 @@ impl Pair {
     }
 }
 
+/// Room for two pairs, and a log of it.
+fn watched() -> (Watch, [[Netns; 2]; 2]) {
+    let places = [(); 2].map(|()| [Netns::fresh(), Netns::fresh()]);
+    (Watch::shared_by(&places.iter().flatten().collect::<Vec<_>>()), places)
+}
+
 #[test]
 fn nothing_is_joined_that_does_not_belong_together() {
     let wire = Wire::default();
-    let [one, other] = [[Netns::fresh(), Netns::fresh()], [Netns::fresh(), Netns::fresh()]];
-    let live = Watch::shared_by(&[&one[0], &one[1], &other[0], &other[1]]);
-    let mut pairs = [one, other].map(|both| Pair::on(&wire, both));
+    let (live, places) = watched();
+    let mut pairs = places.map(|both| Pair::on(&wire, both));
     let seeded = Watch::on_wires(&[]);
     for pair in &mut pairs {
         pair.close();
@@ -202,8 +207,7 @@ fn nothing_is_joined_that_does_not_belong_together() {
 #[test]
 fn an_end_that_lost_its_peer_is_nobody_else_s() {
     let wire = Wire::default();
-    let [first, second] = [[Netns::fresh(), Netns::fresh()], [Netns::fresh(), Netns::fresh()]];
-    let live = Watch::shared_by(&[&first[0], &first[1], &second[0], &second[1]]);
+    let (live, [first, second]) = watched();
     let mut old = Pair::on(&wire, first);
     // The reset does not get there.
     old.here.inside(|| loses(&wire.b));

@@ -3,31 +3,26 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
-use tests::{
-    Actor, Cgroup, Far, FarSocket, Netns, Presence, Recorder, Store, Tree, Wire, in_fresh_netns, until,
-};
+use tests::{Actor, Cgroup, Far, FarSocket, Netns, Store, Tree, Watch, Wire, in_fresh_netns, until};
 
 /// What everybody calls out to, on the far host.
 const OUT: u16 = 443;
 
 /// A recorder of the whole host, and what it records into. In an emulator a start takes longer than a scene.
 struct Recording {
-    recorder: Mutex<Option<Recorder>>,
+    watch: Mutex<Option<Watch>>,
     store: Store,
-    _presence: Presence,
 }
 
 impl Recording {
     /// The one that runs for another scene, or else a new one.
     fn begin() -> Arc<Self> {
         static RUNNING: Mutex<Weak<Recording>> = Mutex::new(Weak::new());
-        let presence = Presence::shared();
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         running.upgrade().unwrap_or_else(|| {
             let store = Store::new();
-            let recorder = Recorder::of_the_host(&store.path());
-            let recording =
-                Arc::new(Self { recorder: Mutex::new(Some(recorder)), store, _presence: presence });
+            let watch = Mutex::new(Some(Watch::recording(&store.path(), &[])));
+            let recording = Arc::new(Self { watch, store });
             *running = Arc::downgrade(&recording);
             recording
         })
@@ -43,10 +38,11 @@ impl Recording {
 }
 
 impl Drop for Recording {
+    /// With the last scene it ends, and has lost nothing.
     fn drop(&mut self) {
-        let recorder = self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(recorder) = recorder.take().filter(|_| !std::thread::panicking()) {
-            recorder.finish();
+        let watch = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = watch.take().filter(|_| !std::thread::panicking()) {
+            watch.finish();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::version;
+use super::{fetch, version};
 use crate::exec::{find, quietly};
 
 const IMAGE: &str = "vmlinuz";
@@ -59,11 +59,7 @@ pub(super) fn keep_only(kept: &Path, found: &Cached) -> Result<()> {
 /// Unpacks the packages in `scratch` and moves what is needed of them to its place.
 pub(super) fn unpack(scratch: &Path, kept: &Path, release: &str, verbose: bool) -> Result<Cached> {
     let root = scratch.join("root");
-    for entry in fs::read_dir(scratch).context("cannot read the cache")?.flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "deb") {
-            quietly(Command::new("dpkg").arg("-x").arg(entry.path()).arg(&root), verbose)?;
-        }
-    }
+    fetch::unpack(scratch, &root, verbose)?;
     let new = Cached { release: release.to_owned(), directory: scratch.join("kernel") };
     fs::create_dir_all(new.directory.join("lib/modules")).context("cannot make a directory in the cache")?;
     // Before 6.12 in /lib, later in /usr/lib; the image is in /boot, or since 6.19 among the modules.

@@ -11,9 +11,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::fetch::{Suite, said};
+use super::fetch::{self, Suite, said};
 use super::mirror::Mirror;
-use crate::exec::{answer, find, quietly, step, succeeds};
+use crate::exec::{answer, find, step, succeeds};
 use crate::setup;
 
 /// As Debian calls the program, and the package that has it.
@@ -110,16 +110,11 @@ fn unpack(cache: &Path, verbose: bool) -> Result<()> {
     // apt wants this one to be there.
     fs::create_dir_all(archives.join("partial")).context("cannot make a folder for the emulator")?;
     // It takes nothing for installed, so all that is needed comes with it.
-    let mut fetch = suite.apt("apt-get");
-    fetch.arg("-o").arg(format!("Dir::Cache::Archives={}", archives.display()));
-    fetch.args(["install", "--yes", "--no-install-recommends", "--download-only", PACKAGE]);
-    said(&mut fetch, verbose).with_context(|| format!("cannot download {PACKAGE}"))?;
-    for entry in fs::read_dir(&archives).context("cannot read what apt fetched")?.flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            quietly(Command::new("dpkg").arg("-x").arg(&path).arg(half.path()), verbose)?;
-        }
-    }
+    let mut download = suite.apt("apt-get");
+    download.arg("-o").arg(format!("Dir::Cache::Archives={}", archives.display()));
+    download.args(["install", "--yes", "--no-install-recommends", "--download-only", PACKAGE]);
+    said(&mut download, verbose).with_context(|| format!("cannot download {PACKAGE}"))?;
+    fetch::unpack(&archives, half.path(), verbose)?;
     fs::remove_dir_all(&archives).context("cannot remove what was unpacked")?;
     let place = place(cache);
     if place.exists() {

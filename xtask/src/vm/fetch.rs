@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::cached::{self, Cached};
 use super::kernels::{Candidate, Kernel, newest_first};
 use super::mirror::{Mirror, Source};
-use crate::exec::{find, step};
+use crate::exec::{find, quietly, step};
 
 /// How apt says that it has no key for a signature: with gpgv, and with sqv in newer releases.
 const NO_KEY: [&str; 2] = ["NO_PUBKEY", "Missing key"];
@@ -76,6 +76,16 @@ fn take(candidate: &Candidate, mirror: &Mirror, cache: &Path, kept: &Path, verbo
     said(&mut download, verbose)
         .with_context(|| format!("cannot download {}", candidate.packages.join(" ")))?;
     cached::unpack(scratch.path(), kept, &candidate.release, verbose)
+}
+
+/// Unpacks the packages in a folder.
+pub(super) fn unpack(packages: &Path, into: &Path, verbose: bool) -> Result<()> {
+    for entry in fs::read_dir(packages).context("cannot read what apt fetched")?.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "deb") {
+            quietly(Command::new("dpkg").arg("-x").arg(entry.path()).arg(into), verbose)?;
+        }
+    }
+    Ok(())
 }
 
 /// The packages of one suite, by an apt that has only this one.
