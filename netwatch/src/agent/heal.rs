@@ -12,9 +12,7 @@ use super::{AgentError, now};
 use crate::hash::Map;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::snapshot::{
-    self, Holders, Lister, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders, processes,
-};
+use crate::snapshot::{self, Holders, Lister, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders};
 use crate::tracker::Look;
 
 /// The counts are read this often: that takes some forty system calls.
@@ -39,8 +37,7 @@ impl HostLook {
         let began = now()?;
         let Sockets { rows, port_ranges, notes, .. } =
             snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
-        let holders: Holders = holders::all(lister)?;
-        let mut processes = processes::all()?;
+        let (holders, mut processes) = holders::named(lister)?;
         name_stdio(&mut processes, &rows, &holders);
         Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })
     }

@@ -15,7 +15,6 @@ use crate::model::{Proto, State};
 use crate::seeding;
 use crate::snapshot::{
     self, Holder, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns,
-    processes,
 };
 
 mod json;
@@ -190,7 +189,7 @@ impl Look {
         let lister = lister.as_deref();
         // At once: either is half of the time that a look takes.
         let (sockets, holders, processes) = std::thread::scope(|scope| {
-            let held = scope.spawn(|| Ok::<_, SnapshotError>((holders::all(lister)?, processes::all()?)));
+            let held = scope.spawn(|| holders::named(lister));
             let sockets = snapshot::sockets(Scope::AllNetns, Mptcp::Subflows, lister);
             let (holders, processes) =
                 held.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

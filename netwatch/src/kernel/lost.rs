@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::ProgramFd;
 use memmap2::{MmapOptions, MmapRaw};
@@ -20,47 +21,70 @@ pub struct LostCounter {
     ring: Counts,
     /// Runs that were left out and done by another program, by kind.
     caught: Counts,
-    programs: Vec<(u16, ProgramFd)>,
+    programs: Vec<Watched>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
 
+/// A program of which no run may be left out.
+struct Watched {
+    name: &'static str,
+    /// What its records are.
+    kind: u16,
+    fd: ProgramFd,
+}
+
 impl LostCounter {
-    pub(super) fn new(
-        ring: &Map,
-        caught: &Map,
-        programs: Vec<(u16, ProgramFd)>,
-    ) -> Result<Self, KernelError> {
+    pub(super) fn new(ring: &Map, caught: &Map) -> Result<Self, KernelError> {
         let (ring, caught) = (Counts::of(ring)?, Counts::of(caught)?);
-        let mut counter = Self { ring, caught, programs, left_out: Default::default() };
-        let (missed, caught) = counter.counts();
-        for ((left_out, missed), caught) in counter.left_out.iter_mut().zip(missed).zip(caught) {
-            *left_out = LeftOut::begin(missed, caught);
+        Ok(Self { ring, caught, programs: Vec::new(), left_out: Default::default() })
+    }
+
+    /// Has an eye on those of the attached programs that are new. What was left out by now is no loss: the host is looked
+    /// at after this, and what it comes to later is there to be seen.
+    pub(super) fn watch(&mut self, ebpf: &Ebpf, attached: &HashSet<&'static str>) {
+        let known = self.programs.len();
+        for name in attached {
+            let fd = ebpf.program(name).and_then(|program| program.fd().ok()?.try_clone().ok());
+            if let (Some(kind), Some(fd)) = (kind_of(name, attached), fd)
+                && self.programs.iter().all(|watched| watched.name != *name)
+            {
+                self.programs.push(Watched { name, kind, fd });
+            }
         }
-        Ok(counter)
+        let counts = self.counts();
+        for new in self.programs.iter().skip(known) {
+            let kind = usize::from(new.kind);
+            if let (Some(left_out), Some(counts)) = (self.left_out.get_mut(kind), counts.get(kind)) {
+                *left_out = LeftOut::begin(*counts);
+            }
+        }
     }
 
     /// Losses so far. No count is lower than `before`.
     #[must_use]
     pub fn read(&mut self, before: &Lost) -> Lost {
         let mut lost = *before;
-        let ((missed, caught), ring) = (self.counts(), self.ring.sums());
-        let left_out = self.left_out.iter_mut().zip(missed).zip(caught);
-        for ((count, ring), ((left_out, missed), caught)) in lost.iter_mut().zip(ring).zip(left_out) {
-            *count = (*count).max(ring + left_out.lost(missed, caught));
+        let (counts, ring) = (self.counts(), self.ring.sums());
+        let left_out = self.left_out.iter_mut().zip(counts);
+        for ((count, ring), (left_out, counts)) in lost.iter_mut().zip(ring).zip(left_out) {
+            *count = (*count).max(ring + left_out.lost(counts));
         }
         lost
     }
 
-    /// How often programs of each kind were left out, and after that how many of these runs were caught: the other
-    /// way round one that is caught in between would be missing from these.
-    fn counts(&self) -> (Lost, Lost) {
-        let mut missed = Lost::default();
-        for (kind, program) in &self.programs {
-            if let Some(missed) = missed.get_mut(usize::from(*kind)) {
-                *missed += recursion_misses(program);
+    /// By kind.
+    fn counts(&self) -> [LookAt; kind::COUNT as usize] {
+        let mut counts = [LookAt::default(); kind::COUNT as usize];
+        let caught = self.caught.sums();
+        for watched in &self.programs {
+            if let Some(counts) = counts.get_mut(usize::from(watched.kind)) {
+                counts.missed += recursion_misses(&watched.fd);
             }
         }
-        (missed, self.caught.sums())
+        for ((counts, before), after) in counts.iter_mut().zip(caught).zip(self.caught.sums()) {
+            (counts.caught_before, counts.caught) = (before, after);
+        }
+        counts
     }
 }
 
@@ -95,31 +119,49 @@ impl Counts {
     }
 }
 
+/// What the counts of a kind were at a look.
+#[derive(Clone, Copy, Debug, Default)]
+struct LookAt {
+    /// Runs that were caught, before the next was read,
+    caught_before: u64,
+    /// runs that were left out,
+    missed: u64,
+    /// and those that were caught, after that: the other way round one that is caught in between would seem lost.
+    caught: u64,
+}
+
 /// Runs of the programs of a kind that were left out.
 #[derive(Clone, Copy, Debug, Default)]
 struct LeftOut {
+    /// No losses, because they are older than the look at the host.
+    healed: u64,
     /// As they were at the look before: whoever is to catch one of these has done so by now.
     before: u64,
-    /// Runs of second programs for which no first was left out: it was not attached yet.
+    /// Runs of second programs for which none counts: no first was attached yet, or it was healed.
     surplus: u64,
 }
 
 impl LeftOut {
-    fn begin(missed: u64, caught: u64) -> Self {
-        Self { before: missed, surplus: caught.saturating_sub(missed) }
+    fn begin(look: LookAt) -> Self {
+        Self { healed: look.missed, before: look.missed, surplus: look.caught_before }
     }
 
     /// Those that nobody caught.
-    fn lost(&mut self, missed: u64, caught: u64) -> u64 {
-        let due = std::mem::replace(&mut self.before, missed);
-        due.saturating_sub(caught.saturating_sub(self.surplus))
+    fn lost(&mut self, look: LookAt) -> u64 {
+        if look.missed == self.healed {
+            // Nothing that counts was left out yet, so what is caught by now does not count either.
+            *self = Self::begin(look);
+            return 0;
+        }
+        let due = std::mem::replace(&mut self.before, look.missed);
+        due.saturating_sub(self.healed).saturating_sub(look.caught.saturating_sub(self.surplus))
     }
 }
 
 /// The kind under which a left-out run of a program counts; none of the program that takes another's place, and none
 /// of those beside which one of the `attached` tells the same. A run of `inet_sock_set_state` may have been any
 /// transition.
-pub(super) fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
+fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
         "sys_exit_accept" | "sys_exit_accept4" if attached.contains("inet_accept") => return None,
         "inet_sock_set_state" => kind::CHANGE,
@@ -160,21 +202,47 @@ fn recursion_misses(program: &ProgramFd) -> u64 {
 mod tests {
     use super::*;
 
+    /// A look at which nothing happens in the middle.
+    fn look(missed: u64, caught: u64) -> LookAt {
+        LookAt { caught_before: caught, missed, caught }
+    }
+
     #[test]
     fn what_is_caught_is_not_lost_and_what_may_still_be_is_not_yet() {
-        let mut left_out = LeftOut::begin(0, 0);
+        let mut left_out = LeftOut::begin(look(0, 0));
         // Left out, and its second is preempted on its way.
-        assert_eq!(left_out.lost(1, 0), 0);
-        assert_eq!(left_out.lost(1, 1), 0);
+        assert_eq!(left_out.lost(look(1, 0)), 0);
+        assert_eq!(left_out.lost(look(1, 1)), 0);
         // Two were left out, and one of them twice.
-        assert_eq!(left_out.lost(3, 2), 0);
-        assert_eq!(left_out.lost(3, 2), 1);
+        assert_eq!(left_out.lost(look(3, 2)), 0);
+        assert_eq!(left_out.lost(look(3, 2)), 1);
     }
 
     #[test]
     fn what_a_second_did_before_there_was_a_first_makes_up_for_nothing() {
-        let mut left_out = LeftOut::begin(1, 3);
-        assert_eq!(left_out.lost(2, 3), 0);
-        assert_eq!(left_out.lost(2, 3), 1);
+        let mut left_out = LeftOut::begin(look(1, 3));
+        assert_eq!(left_out.lost(look(2, 3)), 0);
+        assert_eq!(left_out.lost(look(2, 3)), 1);
+    }
+
+    #[test]
+    fn what_was_left_out_before_the_host_is_looked_at_is_not_lost() {
+        let mut left_out = LeftOut::begin(look(2, 0));
+        assert_eq!(left_out.lost(look(2, 0)), 0);
+        // One of them is caught late; that makes up for none of those that come.
+        assert_eq!(left_out.lost(look(2, 1)), 0);
+        assert_eq!(left_out.lost(look(3, 1)), 0);
+        assert_eq!(left_out.lost(look(3, 1)), 1);
+    }
+
+    #[test]
+    fn what_is_left_out_and_caught_within_a_look_is_not_lost() {
+        let mut left_out = LeftOut::begin(LookAt { caught_before: 0, missed: 0, caught: 1 });
+        assert_eq!(left_out.lost(look(1, 1)), 0);
+        assert_eq!(left_out.lost(look(1, 1)), 0);
+        let mut left_out = LeftOut::begin(look(0, 0));
+        assert_eq!(left_out.lost(LookAt { caught_before: 0, missed: 0, caught: 1 }), 0);
+        assert_eq!(left_out.lost(look(1, 1)), 0);
+        assert_eq!(left_out.lost(look(1, 1)), 0);
     }
 }

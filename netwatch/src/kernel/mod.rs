@@ -161,6 +161,7 @@ pub struct Kernel {
     no_helpers: Option<String>,
     forced: Vec<Forced>,
     attached: HashSet<&'static str>,
+    lost: Option<LostCounter>,
     sabotage: Option<Sabotage>,
     coverage: Coverage,
 }
@@ -205,6 +206,9 @@ impl Kernel {
                 }
             }
         };
+        // They stay where they are: programs that are yet to be loaded name them by their descriptors.
+        let map = |name| kernel.0.map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
+        let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?)?;
         Ok(Self {
             #[cfg(debug_assertions)]
             lines: aya_log::EbpfLogger::init(&mut kernel.0).inspect_err(|error| log::info!("{error}")).ok(),
@@ -216,6 +220,7 @@ impl Kernel {
             btf: Some(btf),
             forced: options.forced.clone(),
             attached: HashSet::new(),
+            lost: Some(lost),
             sabotage: options.sabotage,
             coverage: Coverage { unseen, ..Coverage::default() },
         })
@@ -247,6 +252,9 @@ impl Kernel {
                 None => self.coverage.unseen.push(job.without),
             }
             self.coverage.jobs.push((job.name, covered));
+        }
+        if let Some(lost) = &mut self.lost {
+            lost.watch(&self.ebpf, &self.attached);
         }
         self.btf = (phase != Phase::Sockets).then_some(btf);
         Ok(())
@@ -289,16 +297,9 @@ impl Kernel {
     /// The counts of what was lost. Can be taken once, after all phases are attached.
     ///
     /// # Errors
-    /// [`KernelError::Load`] when the map is not there.
+    /// [`KernelError::Load`] when they were taken.
     pub fn take_lost(&mut self) -> Result<LostCounter, KernelError> {
-        let mut map =
-            |name| self.ebpf.take_map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
-        let (lost, caught) = (map("LOST")?, map("CAUGHT")?);
-        let programs = self.ebpf.programs().filter_map(|(name, program)| {
-            let kind = lost::kind_of(name, &self.attached)?;
-            Some((kind, program.fd().ok()?.try_clone().ok()?))
-        });
-        LostCounter::new(&lost, &caught, programs.collect())
+        self.lost.take().ok_or_else(|| KernelError::Load("no table of losses".into()))
     }
 
     /// What is attached.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 
-use super::{Lister, Listing, Note, SnapshotError, parse, processes};
+use super::{Lister, Listing, Note, ProcessRow, SnapshotError, parse, processes};
 use crate::decode::listed;
 
 /// An open descriptor.
@@ -82,6 +82,17 @@ impl Holders {
         self.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
     }
 
+    /// Drops those of a shared socket that have it no more. Between its fork and its exec a child has all that its parent
+    /// has, and whoever looks a moment later calls it by what it became.
+    fn drop_let_go(&mut self) {
+        for (inode, same) in &mut self.by_inode {
+            let first = same.first().map(|holder| holder.pid);
+            if same.iter().any(|holder| Some(holder.pid) != first) {
+                same.retain(|holder| has_still(*holder, *inode));
+            }
+        }
+    }
+
     /// What is missing, for a reader.
     #[must_use]
     pub fn note(&self) -> Option<Note> {
@@ -117,6 +128,17 @@ pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
     }
 }
 
+/// The same, and all processes. Each is named as what it was while it had the socket, or later where it has it still.
+///
+/// # Errors
+/// Where either cannot be read.
+pub fn named(lister: Option<&dyn Lister>) -> Result<(Holders, Vec<ProcessRow>), SnapshotError> {
+    let mut holders = all(lister)?;
+    let processes = processes::all()?;
+    holders.drop_let_go();
+    Ok((holders, processes))
+}
+
 fn by_proc() -> Result<Holders, SnapshotError> {
     let pids = processes::pids()?;
     let mut found = Vec::new();
@@ -142,6 +164,16 @@ pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
         descriptors(pid, task?.path().join("fd"), &mut found)?;
     }
     Ok(found.into_iter().map(|(inode, _)| inode).collect())
+}
+
+/// Whether a descriptor is this socket. Of a process that is gone, or not to be read, what was seen stands.
+fn has_still(Holder { pid, fd }: Holder, inode: u64) -> bool {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+    if link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode)) {
+        return true;
+    }
+    // The first thread may be gone, and the others still have theirs.
+    of_threads(pid).map_or(true, |sockets| sockets.contains(&inode))
 }
 
 fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
@@ -173,4 +205,36 @@ fn descriptors(pid: u32, directory: impl AsRef<Path>, found: &mut Vec<(u64, Hold
         found.push((inode, Holder { pid, fd }));
     }
     Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn who_has_let_go_of_a_shared_socket_is_no_holder() {
+        let shared = TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = u32::try_from(shared.as_raw_fd()).unwrap();
+        let own = Holder { pid: std::process::id(), fd };
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let others = Holder { pid: child.id(), fd };
+        let mut found = Vec::new();
+        read(own.pid, &mut found).unwrap();
+        let inode = found.iter().find(|(_, holder)| *holder == own).unwrap().0;
+
+        let mut holders = Holders::of_each([(inode, own), (inode, others)]);
+        holders.drop_let_go();
+        assert_eq!(holders.of(inode), [own]);
+
+        child.stdin.take();
+        child.wait().unwrap();
+        // Nobody can tell any more what it had.
+        let mut holders = Holders::of_each([(inode, own), (inode, others)]);
+        holders.drop_let_go();
+        assert_eq!(holders.of(inode).len(), 2);
+    }
 }
