@@ -354,6 +354,9 @@ impl Watch {
             Source::Shared(view) => view.next(deadline),
         };
         let came = event.is_some();
+        // What follows says less of originators, and is not worth a comparison.
+        let lost = event.as_ref().filter(|event| !self.may_lose && kind(event) == "loss");
+        assert!(lost.is_none(), "{}", lost.unwrap_or(&Value::Null));
         self.events.extend(event);
         came
     }
