@@ -61,6 +61,8 @@ fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Hol
 pub(super) struct Healer {
     counter: LostCounter,
     told: Lost,
+    /// Listeners whose port was lost since it was last told.
+    listens: u64,
     /// When the counts were last read.
     looked: Instant,
     /// Records that had come by then.
@@ -77,6 +79,7 @@ impl Healer {
         Self {
             counter,
             told: [0; kind::COUNT as usize],
+            listens: 0,
             looked: Instant::now(),
             taken: 0,
             unhealed: None,
@@ -106,12 +109,17 @@ impl Healer {
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         self.looked = Instant::now();
         let lost = self.counter.read(&self.told);
-        let kinds: BTreeMap<_, _> = (0..)
+        let mut kinds: BTreeMap<_, _> = (0..)
             .zip(lost.iter().zip(&self.told))
             .filter_map(|(kind, (now, before))| Some((kind::name(kind)?, now.saturating_sub(*before))))
             .filter(|(_, count)| *count > 0)
             .collect();
         self.told = lost;
+        if self.listens > 0
+            && let Some(name) = kind::name(kind::LISTEN)
+        {
+            *kinds.entry(name).or_default() += std::mem::take(&mut self.listens);
+        }
         let mut losses = Vec::new();
         if !kinds.is_empty() {
             losses.push(Loss { reason: LossReason::Ring, kinds });
@@ -128,9 +136,14 @@ impl Healer {
         losses
     }
 
+    /// The ports of so many listeners were lost.
+    pub(super) fn lost_ports(&mut self, listens: u64) {
+        self.listens += listens;
+    }
+
     /// Whether a look is due, or under way.
     pub(super) fn is_at_work(&self) -> bool {
-        self.unhealed.is_some() || self.look.is_some()
+        self.unhealed.is_some() || self.look.is_some() || self.listens > 0
     }
 
     /// Starts a look where one is due; tells whether it did.

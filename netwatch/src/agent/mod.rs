@@ -105,6 +105,9 @@ impl Agent {
             &ProcessTable::of(&holders),
             &mut started.seeds,
         );
+        if !kernel.coverage().has("listen") {
+            tables.tracker.expect_no_ports();
+        }
         tables.processes.learn_stdio(&holders);
         for record in early {
             tables.apply(&record, &mut started.events);
@@ -183,7 +186,8 @@ impl Agent {
         if !losses.is_empty() {
             self.tables.doubt();
         }
-        self.tables.settle(now()?, out);
+        let lost = self.tables.settle(now()?, out);
+        self.healer.lost_ports(lost);
         if self.healer.start_look() {
             self.tables.begin_look();
         }

@@ -354,11 +354,9 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
 
 /// Which came, and which did not, of those whose probes are attached.
 fn split(own: &Sockets, records: &[Record], coverage: &Coverage) -> (Vec<&'static str>, Vec<&'static str>) {
-    let covered =
-        |job: &str| coverage.jobs.iter().any(|(name, covered)| *name == job && covered.probe.is_some());
     let came = |test: Recognise| records.iter().any(|record| test(own, &record.event));
     let (came, missing): (Vec<_>, Vec<_>) =
-        EXPECTED.iter().filter(|(_, job, _)| covered(job)).partition(|(_, _, test)| came(*test));
+        EXPECTED.iter().filter(|(_, job, _)| coverage.has(job)).partition(|(_, _, test)| came(*test));
     let names = |expected: Vec<&(&'static str, _, _)>| expected.iter().map(|(name, ..)| *name).collect();
     (names(came), names(missing))
 }

@@ -123,11 +123,12 @@ impl Tables {
         }
     }
 
-    /// Tells UDP flows that wait for nothing any more, and ends those on which nothing passes any more.
-    pub(super) fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
-        self.tracker.settle(now, out);
+    /// Tells what waits for nothing any more, and ends UDP flows on which nothing passes any more. Returns of how many
+    /// listeners the port was lost.
+    pub(super) fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+        let lost = self.tracker.settle(now, out);
         if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
-            return;
+            return lost;
         }
         self.idle_looked = Instant::now();
         let flows: Vec<_> = self.tracker.flows().collect();
@@ -141,6 +142,7 @@ impl Tables {
                 self.tracker.idle(now, key, out);
             }
         }
+        lost
     }
 
     pub(super) fn doubt(&mut self) {

@@ -159,7 +159,8 @@ impl LeftOut {
 }
 
 /// The kind under which a left-out run of a program counts; none of the program that takes another's place, and none
-/// of those beside which one of the `attached` tells the same. A run of `inet_sock_set_state` may have been any
+/// of those beside which one of the `attached` tells the same, nor where a record that is owed tells it
+/// ([`crate::tracker::Tracker::settle`]: of listen()). A run of `inet_sock_set_state` may have been any
 /// transition.
 fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
@@ -171,7 +172,6 @@ fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
         "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
         "inet_accept" | "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
         "sock_send_length" | "sock_recv_length" => kind::USE,
-        "sys_exit_listen" => kind::LISTEN,
         "inet_sendmsg" | "inet_recvmsg" | "inet6_sendmsg" | "inet6_recvmsg" | "inet_sendpage" => kind::USE,
         "sys_enter_connect"
         | "sys_exit_connect"

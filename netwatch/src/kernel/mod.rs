@@ -137,6 +137,12 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// Whether a job has a probe.
+    #[must_use]
+    pub fn has(&self, job: &str) -> bool {
+        self.jobs.iter().any(|(name, covered)| *name == job && covered.probe.is_some())
+    }
+
     /// What is not seen, in words.
     #[must_use]
     pub fn unseen(&self) -> Vec<&'static str> {

@@ -88,6 +88,11 @@ impl Tracker {
                     self.insert(conn);
                     added.push((key, Kind::Open, None));
                 }
+                // The record with its port was missed.
+                Some(conn) if conn.is_held() && row.state == State::Listen => {
+                    conn.end.inode = row.inode;
+                    self.hold_no_longer(key, Some(row.local), out);
+                }
                 Some(conn) => {
                     conn.end.inode = row.inode;
                     if !conn.taken && row.inode != 0 {

@@ -38,8 +38,19 @@ use udp::Udp;
 /// What a call tells when it ends is not waited for any longer, nanoseconds: it has ended long since.
 const PATIENCE: u64 = 20_000_000;
 
+/// How long a call may be on its way before its end counts as unseen, nanoseconds: its thread may have been stopped.
+const LOST: u64 = 500_000_000;
+
 /// Tells the keys of sockets whose cookie is not theirs alone from cookies, which count up from 1.
 const ALIAS: u64 = 1 << 62;
+
+/// A listener without a port.
+#[derive(Debug)]
+struct Unbound {
+    key: u64,
+    /// The record that has its port counts as lost.
+    lost: bool,
+}
 
 /// The table of connections.
 #[derive(Debug, Default)]
@@ -53,7 +64,9 @@ pub struct Tracker {
     late: Late,
     udp: Udp,
     /// Listeners that wait for their port.
-    unbound: Vec<u64>,
+    unbound: Vec<Unbound>,
+    /// See [`Tracker::expect_no_ports`].
+    no_ports: bool,
     /// See [`Tracker::key_of`].
     last_alias: u64,
     /// When netwatch began to look, nanoseconds since boot.
@@ -170,20 +183,32 @@ impl Tracker {
         }
     }
 
+    /// No probe sees where listen(2) ends: nothing tells the port of a listener that nobody bound.
+    pub fn expect_no_ports(&mut self) {
+        self.no_ports = true;
+    }
+
     /// Tells what has waited long enough for something to become known. To be called several times a
-    /// second; `now` is nanoseconds since boot.
-    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
-        let is_late = |conn: &Conn| now.saturating_sub(conn.end.id.began) > PATIENCE;
-        let late: Vec<u64> = self
-            .unbound
-            .iter()
-            .copied()
-            .filter(|key| self.conns.get(key).is_none_or(|conn| is_late(conn)))
-            .collect();
+    /// second; `now` is nanoseconds since boot, [`u64::MAX`] where nothing is waited for any more. Returns of how many
+    /// listeners the port should have come and did not: the next [`Tracker::merge`] tells it, and them.
+    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+        let mut lost = 0;
+        let mut late = Vec::new();
+        for unbound in &mut self.unbound {
+            let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
+            let in_vain = self.no_ports || now == u64::MAX;
+            if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
+                late.push(unbound.key);
+            } else if !unbound.lost && waited.is_some_and(|waited| waited > LOST) {
+                unbound.lost = true;
+                lost += 1;
+            }
+        }
         for key in late {
             self.hold_no_longer(key, None, out);
         }
         self.settle_flows(now, out);
+        lost
     }
 
     /// Whatever had this socket before is over, and the record of that was lost.

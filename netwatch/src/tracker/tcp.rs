@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::conn::Conn;
-use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, closing};
+use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
 use crate::decode::{Born, Socket, StateChange, Task};
 use crate::model::{Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
@@ -66,7 +66,7 @@ impl Tracker {
         self.conns.insert(socket.key, conn);
         if socket.local.port == 0 {
             // The kernel has not picked one yet; it will have when the call ends.
-            self.unbound.push(socket.key);
+            self.unbound.push(Unbound { key: socket.key, lost: false });
         } else {
             self.hold_no_longer(socket.key, None, out);
         }
@@ -79,7 +79,7 @@ impl Tracker {
         local: Option<Endpoint>,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        self.unbound.retain(|unbound| *unbound != key);
+        self.unbound.retain(|unbound| unbound.key != key);
         let Some(conn) = self.conns.get_mut(&key) else { return };
         conn.end.local = local.unwrap_or(conn.end.local);
         if let Some((at, kind)) = conn.take_held() {

@@ -191,3 +191,35 @@ fn half_of_a_simultaneous_open_came_from_no_listener() {
     // So nobody accepts it: whoever has it just uses it.
     assert!(host.apply(socket(2, CLIENT, SERVER), Act::Use(task(22))).is_empty());
 }
+
+#[test]
+fn a_listener_whose_port_was_lost_is_told_by_the_look() {
+    let mut host = Host::default();
+    assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
+    let mut out = Vec::new();
+    // Its call may be on its way yet.
+    assert_eq!(host.tracker.settle(host.now + LOST, &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now + LOST + 1, &mut out), 1);
+    assert_eq!(host.tracker.settle(host.now + LOST + 2, &mut out), 0);
+    assert_eq!(out, []);
+    let told = host.look(Occasion::Loss, &[row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
+    assert_eq!(
+        told.iter().map(|event| (event.kind, event.end.local)).collect::<Vec<_>>(),
+        [(Kind::Listen, at("0.0.0.0:6000"))]
+    );
+    let how = How { born: Born::Child, listener: Some(1), ..HOW };
+    let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
+    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, told[0].end.id);
+    assert_eq!(host.tracker.settle(u64::MAX, &mut out), 0);
+    assert_eq!(out, []);
+}
+
+#[test]
+fn a_port_that_nothing_tells_is_not_waited_for() {
+    let mut host = Host::default();
+    host.tracker.expect_no_ports();
+    assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
+    let mut out = Vec::new();
+    assert_eq!(host.tracker.settle(host.now + PATIENCE + 1, &mut out), 0);
+    assert_eq!(out.iter().map(|event| event.end.local).collect::<Vec<_>>(), [at(NOWHERE)]);
+}
