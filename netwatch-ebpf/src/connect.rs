@@ -6,8 +6,13 @@
 //! have the kernel's own copy of the address. Where functions cannot be probed, the exit of connect(2) has the
 //! errno, and `cgroup/connect4` and `connect6` the socket and the kernel's copy of the address
 //! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); there it is the entry of connect(2) that makes an item in the
-//! map, so that io_uring, which runs the hooks and not the exit, leaves none behind. Without any of these such
-//! attempts are not seen.
+//! map: io_uring runs the hooks, too, and none of its calls ends there. Without any of these such attempts are not
+//! seen.
+//!
+//! Kprobes and tracepoints may be left out (`twice.rs`), most often at a call of which there is nothing to tell. So what
+//! counts is not a run that was left out, but an attempt that failed and has no beginning, or that never comes to its
+//! end. Of one that only a hook saw nobody knows whether it was io_uring's: these are lost as far as the entry of
+//! connect(2) was left out.
 
 use core::ffi::c_void;
 
@@ -38,7 +43,34 @@ struct Call {
     syn_sent: u32,
     /// And from there back to CLOSE, without an error on the socket.
     gave_up: u32,
+    /// It was made by a hook, because nothing saw the call begin.
+    unbegun: u32,
 }
+
+impl Call {
+    /// The state transitions of its socket tell what became of it.
+    #[inline(always)]
+    fn is_in_transitions(&self) -> bool {
+        self.syn_sent != 0 && self.gave_up == 0
+    }
+
+    /// An attempt that failed, and is told by nothing.
+    #[inline(always)]
+    fn lost(&self) {
+        // Without a cookie no hook ran: not TCP, or refused before the socket was asked.
+        if self.sock.cookie == 0 || self.is_in_transitions() {
+            return;
+        }
+        if self.unbegun != 0 {
+            emit::unbegun(kind::REFUSED);
+        } else {
+            emit::lost(kind::REFUSED);
+        }
+    }
+}
+
+/// A call of which no more is known than that it has begun.
+const NOTHING_YET: Call = Call { sock: sock::EMPTY, syn_sent: 0, gave_up: 0, unbegun: 0 };
 
 #[btf_map]
 static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
@@ -72,23 +104,23 @@ fn tcp_v6_connect_enter_again(ctx: FEntryContext) -> i32 {
 #[fexit(function = "tcp_v4_connect")]
 fn tcp_v4_connect_leave(ctx: FExitContext) -> i32 {
     twice::first(Pair::Leave4, cookie(ctx.arg(0)));
-    left(&ctx)
+    left(&ctx, sock::AF_INET)
 }
 
 #[fexit(function = "tcp_v4_connect")]
 fn tcp_v4_connect_leave_again(ctx: FExitContext) -> i32 {
-    if was_left_out(Pair::Leave4, cookie(ctx.arg(0))) { left(&ctx) } else { 0 }
+    if was_left_out(Pair::Leave4, cookie(ctx.arg(0))) { left(&ctx, sock::AF_INET) } else { 0 }
 }
 
 #[fexit(function = "tcp_v6_connect")]
 fn tcp_v6_connect_leave(ctx: FExitContext) -> i32 {
     twice::first(Pair::Leave6, cookie(ctx.arg(0)));
-    left(&ctx)
+    left(&ctx, sock::AF_INET6)
 }
 
 #[fexit(function = "tcp_v6_connect")]
 fn tcp_v6_connect_leave_again(ctx: FExitContext) -> i32 {
-    if was_left_out(Pair::Leave6, cookie(ctx.arg(0))) { left(&ctx) } else { 0 }
+    if was_left_out(Pair::Leave6, cookie(ctx.arg(0))) { left(&ctx, sock::AF_INET6) } else { 0 }
 }
 
 /// The call's item is made anew, or is gone already, where this is done once more.
@@ -114,13 +146,20 @@ fn entered(ctx: &FEntryContext, family: u16, cookie: u64) -> i32 {
 const CONNECT_RESULT: usize = 3;
 
 #[inline(always)]
-fn left(ctx: &FExitContext) -> i32 {
-    let _ = ended(ctx.arg::<i32>(CONNECT_RESULT).into());
+fn left(ctx: &FExitContext, family: u16) -> i32 {
+    if let Some(call) = call_that_ends(family) {
+        let _ = ended(call, ctx.arg::<i32>(CONNECT_RESULT).into());
+    }
     0
 }
 
+/// All of the probes are there: this one is the last.
+static mut COMPLETE: bool = false;
+
 #[kprobe(function = "tcp_v4_connect")]
 fn tcp_v4_connect_entry(ctx: ProbeContext) -> u32 {
+    // SAFETY: one byte, written as it is.
+    unsafe { (&raw mut COMPLETE).write_volatile(true) };
     let _ = probed(&ctx, sock::AF_INET);
     0
 }
@@ -133,14 +172,12 @@ fn tcp_v6_connect_entry(ctx: ProbeContext) -> u32 {
 
 #[kretprobe(function = "tcp_v4_connect")]
 fn tcp_v4_connect_return(ctx: RetProbeContext) -> u32 {
-    let _ = ended(ctx.ret::<i32>().into());
-    0
+    returned(&ctx, sock::AF_INET)
 }
 
 #[kretprobe(function = "tcp_v6_connect")]
 fn tcp_v6_connect_return(ctx: RetProbeContext) -> u32 {
-    let _ = ended(ctx.ret::<i32>().into());
-    0
+    returned(&ctx, sock::AF_INET6)
 }
 
 #[inline(always)]
@@ -149,7 +186,31 @@ fn probed(ctx: &ProbeContext, family: u16) -> Option<()> {
     // This type of program may not ask for a cookie: the socket has one since it was made (`cookie.rs`).
     // SAFETY: a `struct sock`.
     let cookie = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
-    begun(sk, ctx.arg(1)?, family, cookie)
+    // SAFETY: only this thread uses its own entry.
+    let called_by_v6 = family == sock::AF_INET
+        && call_of(cookie).is_some_and(|call| unsafe { (*call).sock.family } == sock::AF_INET6);
+    if !called_by_v6 {
+        settle();
+    }
+    begun(sk, ctx.arg(1)?, family, cookie).or_else(|| {
+        // Nothing to be told; its end finds that it has begun.
+        insert(NOTHING_YET);
+        None
+    })
+}
+
+#[inline(always)]
+fn returned(ctx: &RetProbeContext, family: u16) -> u32 {
+    let result = i64::from(ctx.ret::<i32>());
+    // SAFETY: one byte, read as it is.
+    let complete = unsafe { (&raw const COMPLETE).read_volatile() };
+    if complete && CALLS.get_ptr(thread()).is_none() && is_failure(result) {
+        emit::lost(kind::REFUSED);
+    }
+    if let Some(call) = call_that_ends(family) {
+        let _ = ended(call, result);
+    }
+    0
 }
 
 /// Where port and address lie in a `sockaddr_in` and a `sockaddr_in6` (`include/uapi/linux/in.h`, `in6.h`).
@@ -190,13 +251,31 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
         // SAFETY: only this thread uses its own entry.
         && is_mapped(unsafe { &(*call).sock }, &sock)
     {
-        return None;
+        return Some(());
     }
-    let call = Call { sock, syn_sent: 0, gave_up: 0 };
-    if CALLS.insert(thread(), call, 0).is_err() {
+    insert(Call { sock, ..NOTHING_YET });
+    Some(())
+}
+
+/// Returns whether there was room.
+#[inline(always)]
+fn insert(call: Call) -> bool {
+    let inserted = CALLS.insert(thread(), call, 0).is_ok();
+    if !inserted {
         emit::lost(kind::REFUSED);
     }
-    Some(())
+    inserted
+}
+
+/// The current thread is in no call any more. The end of its last one was left out if that still stands there: an
+/// attempt that failed is lost with it, any other told by its state transitions.
+#[inline(always)]
+pub(crate) fn settle() {
+    let Some(call) = CALLS.get_ptr(thread()) else { return };
+    // SAFETY: only this thread uses its own entry.
+    unsafe { (*call).lost() };
+    // An entry that cannot be removed is one that is gone.
+    let _ = CALLS.remove(thread());
 }
 
 /// Whether the IPv6 socket's remote end is the IPv4 one's.
@@ -247,10 +326,18 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
     if tcp.is_null() || unsafe { sock::is_subflow::<Typed>(tcp.cast()) } {
         return None;
     }
+    if CALLS.get_ptr(thread()).is_none() {
+        insert(Call { unbegun: 1, ..NOTHING_YET });
+    }
     let call = CALLS.get_ptr_mut(thread())?;
     // SAFETY: only this thread uses its own entry; a `struct tcp_sock` of which the verifier knows the
     // type, and a socket comes first in it.
     unsafe {
+        if (*call).unbegun != 0 {
+            // It may be that of another call, which did not come to its end either.
+            (*call).lost();
+            ((*call).syn_sent, (*call).gave_up) = (0, 0);
+        }
         let sk = tcp.cast();
         (*call).sock = Sock {
             cookie,
@@ -269,9 +356,10 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
 #[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only a line needs the context"))]
 fn sys_enter_connect(ctx: TracePointContext) -> u32 {
-    if CALLS.insert(thread(), Call { sock: sock::EMPTY, syn_sent: 0, gave_up: 0 }, 0).is_err() {
-        emit::lost(kind::REFUSED);
-        #[cfg(feature = "log")]
+    settle();
+    let followed = insert(NOTHING_YET);
+    #[cfg(feature = "log")]
+    if !followed {
         aya_log_ebpf::warn!(&ctx, "{} calls of connect() are under way, one more is not followed", MAX_CALLS);
     }
     0
@@ -304,15 +392,23 @@ pub(crate) fn reached_syn_sent(cookie: u64) {
 pub(crate) fn fails_in_call(cookie: u64) -> bool {
     let Some(call) = call_of(cookie) else { return false };
     // SAFETY: only this thread uses its own entry.
-    unsafe { (*call).gave_up = 1 };
+    unsafe {
+        if (*call).unbegun != 0 {
+            // Nobody knows whether that call ends.
+            return false;
+        }
+        (*call).gave_up = 1;
+    }
     true
 }
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     // SAFETY: within the tracepoint's record.
-    if let Ok(result) = unsafe { ctx.read_at(SYSCALL_RESULT) } {
-        let _ = ended(result);
+    if let Ok(result) = unsafe { ctx.read_at(SYSCALL_RESULT) }
+        && let Some(call) = take()
+    {
+        let _ = ended(call, result);
     }
     0
 }
@@ -320,19 +416,39 @@ fn sys_exit_connect(ctx: TracePointContext) -> u32 {
 /// Where the result lies in a system call's exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
 pub(crate) const SYSCALL_RESULT: usize = 16;
 
-/// The current thread's call is over.
+/// The current thread's call, which has to be over.
 #[inline(always)]
-fn ended(result: i64) -> Option<()> {
+fn take() -> Option<Call> {
     // SAFETY: copies the entry out before it goes.
     let call = unsafe { *CALLS.get_ptr(thread())? };
     // An entry that cannot be removed is one that is gone.
     let _ = CALLS.remove(thread());
-    // Without a cookie no hook ran: not TCP, or refused before the socket was asked.
-    if call.sock.cookie == 0
-        || result >= 0
-        || result == -EINPROGRESS
-        || (call.syn_sent != 0 && call.gave_up == 0)
-    {
+    Some(call)
+}
+
+/// The same where the function of a family returns; `None` where that was called by the other's.
+#[inline(always)]
+fn call_that_ends(family: u16) -> Option<Call> {
+    let call = CALLS.get_ptr(thread())?;
+    // SAFETY: only this thread uses its own entry.
+    let called_by_v6 = family == sock::AF_INET && unsafe { (*call).sock.family } == sock::AF_INET6;
+    if called_by_v6 { None } else { take() }
+}
+
+#[inline(always)]
+fn is_failure(result: i64) -> bool {
+    result < 0 && result != -EINPROGRESS
+}
+
+/// The current thread's call is over.
+#[inline(always)]
+fn ended(call: Call, result: i64) -> Option<()> {
+    if !is_failure(result) || call.sock.cookie == 0 || call.is_in_transitions() {
+        return None;
+    }
+    if call.unbegun != 0 {
+        // It may be an older call's.
+        call.lost();
         return None;
     }
     let way = task::way(task::current());

@@ -27,6 +27,10 @@ type Counts = [u64; kind::COUNT as usize];
 /// bpf_disable_instrumentation), everybody's, and a long one where it is preempted.
 type ByCpu = Array<Counts, 1, { BPF_F_MMAPABLE as usize }>;
 
+/// What is lost where a program was left out so often.
+#[btf_map]
+static UNBEGUN: ByCpu = Array::new();
+
 /// Records that did not fit.
 #[btf_map]
 static LOST: ByCpu = Array::new();
@@ -112,6 +116,12 @@ pub(crate) unsafe fn output(kind: u16, record: *const c_void, len: usize) {
 #[inline(always)]
 pub(crate) fn caught(kind: u16) {
     count(&CAUGHT, kind);
+}
+
+/// Counts what is lost if it was for want of a run that the kernel counts as missed.
+#[inline(always)]
+pub(crate) fn unbegun(kind: u16) {
+    count(&UNBEGUN, kind);
 }
 
 #[inline(always)]

@@ -18,6 +18,10 @@ use crate::{act, connect, emit, listen, sock, task, tcp, using};
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
+    if transition.is_none() {
+        transition.note();
+        return 0;
+    }
     transition.tell().unwrap_or(0)
 }
 
@@ -29,11 +33,20 @@ fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
     if let Some(known) = storage(transition.sk, false) {
         // SAFETY: this socket's storage.
-        if unsafe { (*known).seen } == transition.token() {
-            return 0;
+        unsafe {
+            if (*known).seen == transition.token() {
+                if transition.is_none() {
+                    // The next may be the same.
+                    (*known).seen = 0;
+                }
+                return 0;
+            }
         }
     }
     emit::caught(kind::CHANGE);
+    if transition.is_none() {
+        return 0;
+    }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "a TCP transition inside another on this CPU");
     transition.tell().unwrap_or(0)
@@ -54,8 +67,25 @@ impl Transition {
     fn of(ctx: &BtfTracePointContext) -> Option<Self> {
         let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
         // SAFETY: the tracepoint's first argument is a `struct sock`.
-        let ours = old != new && unsafe { sock::is_ours::<Typed>(sk) };
+        let ours = unsafe { sock::is_ours::<Typed>(sk) };
         ours.then(|| Self { sk, tcp: sock::tcp(sk), old, new })
+    }
+
+    /// The state stays what it was: MPTCP's sockets often come to one that they are in (`net/mptcp/protocol.c`), TCP's
+    /// seldom. There is nothing to tell.
+    #[inline(always)]
+    fn is_none(self) -> bool {
+        self.old == self.new
+    }
+
+    /// Notes that the first program ran, of what it does not tell.
+    #[inline(always)]
+    fn note(self) {
+        // A socket that storage is kept with takes it along when it goes.
+        if let Some(known) = storage(self.sk, knob!(socket_helpers)) {
+            // SAFETY: this socket's storage.
+            unsafe { (*known).seen = self.token() };
+        }
     }
 
     /// Another one than that of the socket's transition before, which led to where this one begins; never 0.

@@ -98,6 +98,7 @@ pub(super) fn load(
         .map_max_entries("FLOWS", options.udp_flows)
         .map_max_entries("LOST", cpus)
         .map_max_entries("CAUGHT", cpus)
+        .map_max_entries("UNBEGUN", cpus)
         .verifier_log_level(VerifierLogLevel::STATS);
     if sockets == Sockets::Helpers {
         loader.map_max_entries("KNOWN_BY_ADDRESS", 1);

@@ -21,9 +21,14 @@ pub struct LostCounter {
     ring: Counts,
     /// Runs that were left out and done by another program, by kind.
     caught: Counts,
+    /// What is lost as far as [`ENTRY_OF_CONNECT`] was left out, by kind.
+    unbegun: Counts,
     programs: Vec<Watched>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
+
+/// The program that is called for all sockets, of which few are ours.
+const ENTRY_OF_CONNECT: &str = "sys_enter_connect";
 
 /// A program of which no run may be left out.
 struct Watched {
@@ -34,9 +39,9 @@ struct Watched {
 }
 
 impl LostCounter {
-    pub(super) fn new(ring: &Map, caught: &Map) -> Result<Self, KernelError> {
-        let (ring, caught) = (Counts::of(ring)?, Counts::of(caught)?);
-        Ok(Self { ring, caught, programs: Vec::new(), left_out: Default::default() })
+    pub(super) fn new(ring: &Map, caught: &Map, unbegun: &Map) -> Result<Self, KernelError> {
+        let (ring, caught, unbegun) = (Counts::of(ring)?, Counts::of(caught)?, Counts::of(unbegun)?);
+        Ok(Self { ring, caught, unbegun, programs: Vec::new(), left_out: Default::default() })
     }
 
     /// Has an eye on those of the attached programs that are new. What was left out by now is no loss: the host is looked
@@ -76,9 +81,14 @@ impl LostCounter {
     fn counts(&self) -> [LookAt; kind::COUNT as usize] {
         let mut counts = [LookAt::default(); kind::COUNT as usize];
         let caught = self.caught.sums();
-        for watched in &self.programs {
-            if let Some(counts) = counts.get_mut(usize::from(watched.kind)) {
-                counts.missed += recursion_misses(&watched.fd);
+        for Watched { name, kind, fd } in &self.programs {
+            let kind = usize::from(*kind);
+            let mut missed = recursion_misses(fd);
+            if *name == ENTRY_OF_CONNECT {
+                missed = missed.min(self.unbegun.sums().get(kind).copied().unwrap_or(0));
+            }
+            if let Some(counts) = counts.get_mut(kind) {
+                counts.missed += missed;
             }
         }
         for ((counts, before), after) in counts.iter_mut().zip(caught).zip(self.caught.sums()) {
@@ -159,9 +169,9 @@ impl LeftOut {
 }
 
 /// The kind under which a left-out run of a program counts; none of the program that takes another's place, and none
-/// of those beside which one of the `attached` tells the same, nor where a record that is owed tells it
-/// ([`crate::tracker::Tracker::settle`]: of listen()). A run of `inet_sock_set_state` may have been any
-/// transition.
+/// of those beside which one of the `attached` tells the same, nor where it is told by what is owed: of listen() by
+/// [`crate::tracker::Tracker::settle`], of connect() by the kernel side itself. A run of `inet_sock_set_state` may have
+/// been any transition.
 fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
         "sys_exit_accept" | "sys_exit_accept4" if attached.contains("inet_accept") => return None,
@@ -170,19 +180,14 @@ fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
         "sched_process_exec" => kind::EXEC,
         "sched_process_exit" => kind::EXIT,
         "cgroup_mkdir" | "cgroup_attach_task" => kind::CGROUP,
-        "inet_accept" | "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
+        "inet_accept" | "security_sock_graft" | "sys_exit_accept" | "sys_exit_accept4" => kind::ACCEPT,
         "sock_send_length" | "sock_recv_length" => kind::USE,
         "inet_sendmsg" | "inet_recvmsg" | "inet6_sendmsg" | "inet6_recvmsg" | "inet_sendpage" => kind::USE,
-        "sys_enter_connect"
-        | "sys_exit_connect"
+        ENTRY_OF_CONNECT
         | "tcp_v4_connect_enter"
         | "tcp_v4_connect_leave"
         | "tcp_v6_connect_enter"
-        | "tcp_v6_connect_leave"
-        | "tcp_v4_connect_entry"
-        | "tcp_v4_connect_return"
-        | "tcp_v6_connect_entry"
-        | "tcp_v6_connect_return" => kind::REFUSED,
+        | "tcp_v6_connect_leave" => kind::REFUSED,
         _ => return None,
     })
 }

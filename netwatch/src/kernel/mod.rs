@@ -214,7 +214,7 @@ impl Kernel {
         };
         // They stay where they are: programs that are yet to be loaded name them by their descriptors.
         let map = |name| kernel.0.map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
-        let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?)?;
+        let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?, map("UNBEGUN")?)?;
         Ok(Self {
             #[cfg(debug_assertions)]
             lines: aya_log::EbpfLogger::init(&mut kernel.0).inspect_err(|error| log::info!("{error}")).ok(),

@@ -310,10 +310,12 @@ pub(super) const JOBS: &[Job] = &[
                 name: "kprobe + kretprobe/tcp_v{4,6}_connect",
                 probes: &[
                     cgroup("cookie_of_made"),
-                    named("tcp_v4_connect_entry", Hook::Kprobe("tcp_v4_connect")),
-                    named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
+                    // Ends first: what begins and does not end is lost. The last is the one by which they know that
+                    // whatever ends has begun (`netwatch-ebpf/src/connect.rs`).
                     named("tcp_v4_connect_return", Hook::Kprobe("tcp_v4_connect")),
                     named("tcp_v6_connect_return", Hook::Kprobe("tcp_v6_connect")),
+                    named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
+                    named("tcp_v4_connect_entry", Hook::Kprobe("tcp_v4_connect")),
                 ],
                 unseen: &["attempts that fail before a SYN leaves, of sockets made before netwatch started"],
                 ..RUNG
@@ -322,10 +324,11 @@ pub(super) const JOBS: &[Job] = &[
                 key: "cgroup",
                 name: "cgroup/connect{4,6} + tracepoint/sys_{enter,exit}_connect",
                 probes: &[
+                    // As above.
+                    syscall("sys_exit_connect"),
                     syscall("sys_enter_connect"),
                     cgroup("connect4"),
                     cgroup("connect6"),
-                    syscall("sys_exit_connect"),
                 ],
                 unseen: &[FAILS_EARLY_BY_IO_URING],
                 ..RUNG

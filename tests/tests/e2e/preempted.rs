@@ -4,10 +4,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{Backlog, SockaddrIn, bind, listen};
 use nix::unistd::Pid;
 use serde_json::json;
 use tests::{Presence, Recorder, Store, Watch, assert_has, in_fresh_netns, is_emulated, kind, output, skip};
@@ -105,11 +109,29 @@ fn no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads() {
     });
 }
 
+/// A listener, closed again; whether there is MPTCP. Its sockets come to states that they are in: nothing to tell, and
+/// nothing to miss.
+fn listens_by_mptcp() -> bool {
+    // SAFETY: three integers go in, and a new descriptor comes out.
+    let made = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) });
+    if made == Err(Errno::EPROTONOSUPPORT) {
+        return false;
+    }
+    // SAFETY: the kernel has just made it for this process.
+    let socket = unsafe { OwnedFd::from_raw_fd(made.unwrap()) };
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    listen(&socket, Backlog::new(1).unwrap()).unwrap();
+    true
+}
+
 #[test]
 fn no_connection_is_missed() {
     const TIMES: usize = 300;
+    /// By MPTCP each takes longer.
+    const LISTENERS: usize = 50;
     in_fresh_netns(|| {
         let mut watch = Watch::alone(&[]);
+        let by_mptcp = AtomicUsize::new(0);
         two_in_turn(|| {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
             for _ in 0..TIMES {
@@ -118,8 +140,13 @@ fn no_connection_is_missed() {
                 client.write_all(b"a").unwrap();
                 accepted.read_exact(&mut [0]).unwrap();
             }
+            let listened = (0..LISTENERS).filter(|_| listens_by_mptcp()).count();
+            by_mptcp.fetch_add(listened, Ordering::Relaxed);
         });
         watch.expect_times("the last of each", 4 * TIMES, |event| kind(event) == "close");
+        // Each thread's own, too.
+        let listeners = 2 + by_mptcp.load(Ordering::Relaxed);
+        watch.expect_times("and of each listener", listeners, |event| kind(event) == "unlisten");
         let log = watch.finish();
         let of = |wanted: &str| log.events.iter().filter(|event| kind(event) == wanted).collect::<Vec<_>>();
         assert_eq!((of("open").len(), of("accept").len()), (4 * TIMES, 2 * TIMES));
