@@ -294,14 +294,15 @@ pub(super) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fentry + fexit/tcp_v{4,6}_connect",
                 probes: &[
-                    again("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
-                    named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
-                    again("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
-                    named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
+                    // Ends first: what begins and does not end is lost.
                     again("tcp_v4_connect_leave_again", Hook::Exit("tcp_v4_connect")),
                     named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
                     again("tcp_v6_connect_leave_again", Hook::Exit("tcp_v6_connect")),
                     named("tcp_v6_connect_leave", Hook::Exit("tcp_v6_connect")),
+                    again("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
+                    named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
+                    again("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
+                    named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
                 ],
                 ..RUNG
             },
@@ -310,8 +311,8 @@ pub(super) const JOBS: &[Job] = &[
                 name: "kprobe + kretprobe/tcp_v{4,6}_connect",
                 probes: &[
                     cgroup("cookie_of_made"),
-                    // Ends first: what begins and does not end is lost. The last is the one by which they know that
-                    // whatever ends has begun (`netwatch-ebpf/src/connect.rs`).
+                    // As above. The last is the one by which they know that whatever ends has begun
+                    // (`netwatch-ebpf/src/connect.rs`).
                     named("tcp_v4_connect_return", Hook::Kprobe("tcp_v4_connect")),
                     named("tcp_v6_connect_return", Hook::Kprobe("tcp_v6_connect")),
                     named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
