@@ -80,15 +80,11 @@ impl LostCounter {
     /// By kind.
     fn counts(&self) -> [LookAt; kind::COUNT as usize] {
         let mut counts = [LookAt::default(); kind::COUNT as usize];
-        let caught = self.caught.sums();
+        let (caught, unbegun) = (self.caught.sums(), self.unbegun.sums());
         for Watched { name, kind, fd } in &self.programs {
             let kind = usize::from(*kind);
-            let mut missed = recursion_misses(fd);
-            if *name == ENTRY_OF_CONNECT {
-                missed = missed.min(self.unbegun.sums().get(kind).copied().unwrap_or(0));
-            }
-            if let Some(counts) = counts.get_mut(kind) {
-                counts.missed += missed;
+            if let (Some(counts), Some(unbegun)) = (counts.get_mut(kind), unbegun.get(kind)) {
+                counts.missed += those_that_count(name, recursion_misses(fd), *unbegun);
             }
         }
         for ((counts, before), after) in counts.iter_mut().zip(caught).zip(self.caught.sums()) {
@@ -174,7 +170,11 @@ impl LeftOut {
 /// been any transition.
 fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
-        "sys_exit_accept" | "sys_exit_accept4" if attached.contains("inet_accept") => return None,
+        "sys_exit_accept" | "sys_exit_accept4"
+            if ["inet_accept", "security_sock_graft"].iter().any(|first| attached.contains(first)) =>
+        {
+            return None;
+        }
         "inet_sock_set_state" => kind::CHANGE,
         "sched_process_fork" => kind::FORK,
         "sched_process_exec" => kind::EXEC,
@@ -192,6 +192,11 @@ fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     })
 }
 
+/// Of the runs of a program that were left out.
+fn those_that_count(program: &str, missed: u64, unbegun: u64) -> u64 {
+    if program == ENTRY_OF_CONNECT { missed.min(unbegun) } else { missed }
+}
+
 /// Runs left out (`kernel/trace/bpf_trace.c`, __bpf_trace_run), from the program's fdinfo; 0 before
 /// 5.12, which does not count them.
 fn recursion_misses(program: &ProgramFd) -> u64 {
@@ -206,6 +211,29 @@ fn recursion_misses(program: &ProgramFd) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_program_for_all_sockets_counts_what_was_ours() {
+        // Three were left out, and no attempt came to nothing for it, or one, or io_uring's did, too.
+        let counts = [0, 1, 9].map(|unbegun| those_that_count("sys_enter_connect", 3, unbegun));
+        assert_eq!(counts, [0, 1, 3]);
+        assert_eq!(those_that_count("inet_sock_set_state", 3, 0), 3);
+    }
+
+    #[test]
+    fn what_another_program_tells_or_is_owed_does_not_count() {
+        let alone = HashSet::from(["sys_exit_accept", "sys_exit_accept4"]);
+        assert_eq!(kind_of("sys_exit_accept4", &alone), Some(kind::ACCEPT));
+        for better in ["inet_accept", "security_sock_graft"] {
+            let attached = HashSet::from(["sys_exit_accept", "sys_exit_accept4", better]);
+            assert_eq!(kind_of("sys_exit_accept4", &attached), None, "{better}");
+            assert_eq!(kind_of(better, &attached), Some(kind::ACCEPT));
+        }
+        for owed in ["sys_exit_listen", "sys_exit_connect", "tcp_v4_connect_entry", "tcp_v6_connect_return"] {
+            assert_eq!(kind_of(owed, &alone), None, "{owed}");
+        }
+        assert_eq!(kind_of("inet_sock_set_state_again", &alone), None);
+    }
 
     /// A look at which nothing happens in the middle.
     fn look(missed: u64, caught: u64) -> LookAt {
