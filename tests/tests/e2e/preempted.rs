@@ -127,8 +127,8 @@ fn listens_by_mptcp() -> bool {
 #[test]
 fn no_connection_is_missed() {
     const TIMES: usize = 300;
-    /// By MPTCP each takes longer.
-    const LISTENERS: usize = 50;
+    /// With fifty nothing was stopped at the right place, with these at 36 to 351 (7.3, before such states were noted).
+    const LISTENERS: usize = 600;
     in_fresh_netns(|| {
         let mut watch = Watch::alone(&[]);
         let by_mptcp = AtomicUsize::new(0);
