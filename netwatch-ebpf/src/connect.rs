@@ -1,79 +1,32 @@
 //! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it
 //! within the call without an error on the socket, so the call's own result is the only witness.
 //!
-//! A map keyed by thread joins the beginning of a call with its end. Best are entry and exit of `tcp_v4_connect`
+//! A map keyed by thread (`calls.rs`) joins the beginning of a call with its end. Best are entry and exit of `tcp_v4_connect`
 //! and `tcp_v6_connect` (fentry and fexit, else kprobe and kretprobe), which io_uring passes as well and which
 //! have the kernel's own copy of the address. Where functions cannot be probed, the exit of connect(2) has the
 //! errno, and `cgroup/connect4` and `connect6` the socket and the kernel's copy of the address
 //! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); there it is the entry of connect(2) that makes an item in the
 //! map: io_uring runs the hooks, too, and none of its calls ends there. Without any of these such attempts are not
 //! seen.
-//!
-//! Kprobes and tracepoints may be left out (`twice.rs`), most often at a call of which there is nothing to tell. So what
-//! counts is not a run that was left out, but an attempt that failed and has no beginning, or that never comes to its
-//! end. Of one that only a hook saw nobody knows whether it was io_uring's: these are lost as far as the entry of
-//! connect(2) was left out.
 
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::btf_maps::HashMap;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
-use aya_ebpf::macros::{btf_map, cgroup_sock_addr, fentry, fexit, kprobe, kretprobe, tracepoint};
+use aya_ebpf::macros::{cgroup_sock_addr, fentry, fexit, kprobe, kretprobe, tracepoint};
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RetProbeContext, SockAddrContext, TracePointContext,
 };
 use netwatch_common::{Sock, kind};
 
+#[cfg(feature = "log")]
+use crate::calls::MAX_CALLS;
+use crate::calls::{
+    Call, NOTHING_YET, call_of, call_that_ends, ended, insert, is_failure, settle, take, under_way,
+};
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{act, emit, sock, task};
-
-/// Threads that can be inside connect() at once. One more is not followed, and counted.
-const MAX_CALLS: usize = 16384;
-
-const EINPROGRESS: i64 = 115;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Call {
-    sock: Sock,
-    /// The socket went to SYN_SENT: the state transitions tell the rest.
-    syn_sent: u32,
-    /// And from there back to CLOSE, without an error on the socket.
-    gave_up: u32,
-    /// It was made by a hook, because nothing saw the call begin.
-    unbegun: u32,
-}
-
-impl Call {
-    /// The state transitions of its socket tell what became of it.
-    #[inline(always)]
-    fn is_in_transitions(&self) -> bool {
-        self.syn_sent != 0 && self.gave_up == 0
-    }
-
-    /// An attempt that failed, and is told by nothing.
-    #[inline(always)]
-    fn lost(&self) {
-        // Without a cookie no hook ran: not TCP, or refused before the socket was asked.
-        if self.sock.cookie == 0 || self.is_in_transitions() {
-            return;
-        }
-        if self.unbegun != 0 {
-            emit::unbegun(kind::REFUSED);
-        } else {
-            emit::lost(kind::REFUSED);
-        }
-    }
-}
-
-/// A call of which no more is known than that it has begun.
-const NOTHING_YET: Call = Call { sock: sock::EMPTY, syn_sent: 0, gave_up: 0, unbegun: 0 };
-
-#[btf_map]
-static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
+use crate::{emit, sock};
 
 #[fentry(function = "tcp_v4_connect")]
 fn tcp_v4_connect_enter(ctx: FEntryContext) -> i32 {
@@ -187,9 +140,7 @@ fn probed(ctx: &ProbeContext, family: u16) -> Option<()> {
     // SAFETY: a `struct sock`.
     let cookie = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
     // SAFETY: only this thread uses its own entry.
-    let called_by_v6 = family == sock::AF_INET
-        && call_of(cookie).is_some_and(|call| unsafe { (*call).sock.family } == sock::AF_INET6);
-    if !called_by_v6 {
+    if !call_of(cookie).is_some_and(|call| unsafe { (*call).has_called(family) }) {
         settle();
     }
     begun(sk, ctx.arg(1)?, family, cookie).or_else(|| {
@@ -204,7 +155,7 @@ fn returned(ctx: &RetProbeContext, family: u16) -> u32 {
     let result = i64::from(ctx.ret::<i32>());
     // SAFETY: one byte, read as it is.
     let complete = unsafe { (&raw const COMPLETE).read_volatile() };
-    if complete && CALLS.get_ptr(thread()).is_none() && is_failure(result) {
+    if complete && under_way().is_none() && is_failure(result) {
         emit::lost(kind::REFUSED);
     }
     if let Some(call) = call_that_ends(family) {
@@ -245,11 +196,10 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             ..sock::EMPTY
         }
     };
-    // tcp_v6_connect hands a mapped address on to tcp_v4_connect: one call.
+    // A mapped address, handed on: one call.
     if let Some(call) = call_of(cookie)
-        && family == sock::AF_INET
         // SAFETY: only this thread uses its own entry.
-        && is_mapped(unsafe { &(*call).sock }, &sock)
+        && unsafe { (*call).has_called(family) && is_mapped(&(*call).sock, &sock) }
     {
         return Some(());
     }
@@ -257,34 +207,11 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
     Some(())
 }
 
-/// Returns whether there was room.
-#[inline(always)]
-fn insert(call: Call) -> bool {
-    let inserted = CALLS.insert(thread(), call, 0).is_ok();
-    if !inserted {
-        emit::lost(kind::REFUSED);
-    }
-    inserted
-}
-
-/// The current thread is in no call any more. The end of its last one was left out if that still stands there: an
-/// attempt that failed is lost with it, any other told by its state transitions.
-#[inline(always)]
-pub(crate) fn settle() {
-    let Some(call) = CALLS.get_ptr(thread()) else { return };
-    // SAFETY: only this thread uses its own entry.
-    unsafe { (*call).lost() };
-    // An entry that cannot be removed is one that is gone.
-    let _ = CALLS.remove(thread());
-}
-
 /// Whether the IPv6 socket's remote end is the IPv4 one's.
 #[inline(always)]
 fn is_mapped(v6: &Sock, v4: &Sock) -> bool {
     let ([_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d], [e, f, g, h, ..]) = (v6.remote, v4.remote);
-    v6.family == sock::AF_INET6
-        && v6.remote_port == v4.remote_port
-        && u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes([e, f, g, h])
+    v6.remote_port == v4.remote_port && u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes([e, f, g, h])
 }
 
 #[cgroup_sock_addr(connect4)]
@@ -326,10 +253,10 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
     if tcp.is_null() || unsafe { sock::is_subflow::<Typed>(tcp.cast()) } {
         return None;
     }
-    if CALLS.get_ptr(thread()).is_none() {
+    if under_way().is_none() {
         insert(Call { unbegun: 1, ..NOTHING_YET });
     }
-    let call = CALLS.get_ptr_mut(thread())?;
+    let call = under_way()?;
     // SAFETY: only this thread uses its own entry; a `struct tcp_sock` of which the verifier knows the
     // type, and a socket comes first in it.
     unsafe {
@@ -365,43 +292,6 @@ fn sys_enter_connect(ctx: TracePointContext) -> u32 {
     0
 }
 
-#[inline(always)]
-fn thread() -> u64 {
-    bpf_get_current_pid_tgid()
-}
-
-#[inline(always)]
-fn call_of(cookie: u64) -> Option<*mut Call> {
-    let call = CALLS.get_ptr_mut(thread())?;
-    // SAFETY: only this thread uses its own entry.
-    (unsafe { (*call).sock.cookie } == cookie).then_some(call)
-}
-
-/// The current thread's connect() made a SYN.
-#[inline(always)]
-pub(crate) fn reached_syn_sent(cookie: u64) {
-    if let Some(call) = call_of(cookie) {
-        // SAFETY: only this thread uses its own entry.
-        unsafe { (*call).syn_sent = 1 };
-    }
-}
-
-/// Whether the current thread is inside connect() on this socket, whose way from SYN_SENT back to CLOSE
-/// is then that call's failure; its exit will tell.
-#[inline(always)]
-pub(crate) fn fails_in_call(cookie: u64) -> bool {
-    let Some(call) = call_of(cookie) else { return false };
-    // SAFETY: only this thread uses its own entry.
-    unsafe {
-        if (*call).unbegun != 0 {
-            // Nobody knows whether that call ends.
-            return false;
-        }
-        (*call).gave_up = 1;
-    }
-    true
-}
-
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     // SAFETY: within the tracepoint's record.
@@ -415,43 +305,3 @@ fn sys_exit_connect(ctx: TracePointContext) -> u32 {
 
 /// Where the result lies in a system call's exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
 pub(crate) const SYSCALL_RESULT: usize = 16;
-
-/// The current thread's call, which has to be over.
-#[inline(always)]
-fn take() -> Option<Call> {
-    // SAFETY: copies the entry out before it goes.
-    let call = unsafe { *CALLS.get_ptr(thread())? };
-    // An entry that cannot be removed is one that is gone.
-    let _ = CALLS.remove(thread());
-    Some(call)
-}
-
-/// The same where the function of a family returns; `None` where that was called by the other's.
-#[inline(always)]
-fn call_that_ends(family: u16) -> Option<Call> {
-    let call = CALLS.get_ptr(thread())?;
-    // SAFETY: only this thread uses its own entry.
-    let called_by_v6 = family == sock::AF_INET && unsafe { (*call).sock.family } == sock::AF_INET6;
-    if called_by_v6 { None } else { take() }
-}
-
-#[inline(always)]
-fn is_failure(result: i64) -> bool {
-    result < 0 && result != -EINPROGRESS
-}
-
-/// The current thread's call is over.
-#[inline(always)]
-fn ended(call: Call, result: i64) -> Option<()> {
-    if !is_failure(result) || call.sock.cookie == 0 || call.is_in_transitions() {
-        return None;
-    }
-    if call.unbegun != 0 {
-        // It may be an older call's.
-        call.lost();
-        return None;
-    }
-    let way = task::way(task::current());
-    // SAFETY: the socket is filled in whole.
-    unsafe { act::tell(emit::header(kind::REFUSED), way, result as i32, |out| *out = call.sock) }
-}

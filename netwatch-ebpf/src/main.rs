@@ -1,13 +1,14 @@
 //! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
 //! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`, `cookie`, `listed` (what is there); `sock`, `task` and `files` read the kernel's structures, `cause` is what a thread is about, `known` is what is kept with a socket, `twice`
-//! keeps a program from being left out, `emit`
-//! fills the ring.
+//! `cgroup`, `cookie`, `listed` (what is there); `sock`, `task` and `files` read the kernel's structures, `cause` is
+//! what a thread is about, `calls` the connect() that it is in, `known` is what is kept with a socket, `twice` keeps a
+//! program from being left out, `emit` fills the ring.
 #![no_std]
 #![no_main]
 
 mod accept;
 mod act;
+mod calls;
 mod cause;
 mod cgroup;
 mod connect;

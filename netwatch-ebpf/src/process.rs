@@ -13,7 +13,7 @@ use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{cause, connect, emit, files, sock, task};
+use crate::{calls, cause, emit, files, sock, task};
 
 /// Longest name of one path component, its NUL included (`NAME_MAX`, include/uapi/linux/limits.h).
 const COMPONENT_MAX: usize = 256;
@@ -85,7 +85,7 @@ fn sched_process_exit_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
     let dying: *const c_void = ctx.arg(0);
-    connect::settle();
+    calls::settle();
     // SAFETY: the tracepoint's argument is a task, the current one.
     unsafe {
         let signal: *const c_void = Untyped::read(dying, offset!(task_signal));

@@ -13,7 +13,7 @@ use netwatch_common::{Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, NOTHING, USERS, forget, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
-use crate::{act, connect, emit, listen, sock, task, tcp, using};
+use crate::{act, calls, emit, listen, sock, task, tcp, using};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -170,7 +170,7 @@ fn begin(transition: Transition) -> Option<i32> {
     if listens {
         listen::begun(sk, cookie);
     } else {
-        connect::reached_syn_sent(cookie);
+        calls::reached_syn_sent(cookie);
     }
     // SAFETY: `sk` is the tracepoint's typed argument, of which all is filled in.
     unsafe {
@@ -253,7 +253,7 @@ fn change(transition: Transition) -> Option<i32> {
     }
     let cookie = cookie(sk, kind::CHANGE)?;
     let gave_up = old == tcp::SYN_SENT && new == tcp::CLOSE && transition.error() == 0;
-    if gave_up && connect::fails_in_call(cookie) {
+    if gave_up && calls::fails_in_call(cookie) {
         // connect() itself gave up (no free port): its exit knows the errno and tells.
         return None;
     }

@@ -194,9 +194,9 @@ impl Tracker {
     pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
         let mut lost = 0;
         let mut late = Vec::new();
+        let in_vain = self.no_ports || now == u64::MAX;
         for unbound in &mut self.unbound {
             let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
-            let in_vain = self.no_ports || now == u64::MAX;
             if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
                 late.push(unbound.key);
             } else if !unbound.lost && waited.is_some_and(|waited| waited > LOST) {

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 use tests::{
-    Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind, loses, service, skip, until,
+    Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind, loses, service, skip, sysctl,
+    until,
 };
 
 use crate::expect::{CONN, Conn, used_by};
@@ -316,8 +317,6 @@ fn two_of_the_same_tuple_wait_to_be_accepted() {
     });
 }
 
-const TIMESTAMPS: &str = "/proc/sys/net/ipv4/tcp_timestamps";
-
 /// Each connects to the other, and netwatch comes in between.
 struct Crossing {
     wire: Wire,
@@ -335,7 +334,7 @@ impl Crossing {
         // With them an answer to a SYN that was repeated may come as one from before it, and is answered by a reset
         // (`net/ipv4/tcp_input.c`, tcp_rcv_synsent_state_process).
         for netns in &netns {
-            netns.inside(|| std::fs::write(TIMESTAMPS, "0").unwrap());
+            netns.inside(|| sysctl("net/ipv4/tcp_timestamps", "0"));
         }
         let mut ends = [netns[0].inside(actor), netns[1].inside(actor)];
         netns[0].inside(|| loses(b));

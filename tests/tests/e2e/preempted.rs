@@ -4,17 +4,19 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::socket::{Backlog, SockaddrIn, bind, listen};
+use nix::sys::socket::{AddressFamily, Backlog, SockaddrIn, bind, listen};
 use nix::unistd::Pid;
 use serde_json::json;
-use tests::{Presence, Recorder, Store, Watch, assert_has, in_fresh_netns, is_emulated, kind, output, skip};
+use tests::{
+    Presence, Recorder, Store, Watch, assert_has, in_fresh_netns, is_emulated, kind, mptcp_socket, output,
+    skip,
+};
 
 /// Does `work` in two threads that have one CPU between them. With a third, one of other tests for instance, two
 /// programs would not be enough: the kernel may stop one thread in either.
@@ -112,13 +114,10 @@ fn no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads() {
 /// A listener, closed again; whether there is MPTCP. Its sockets come to states that they are in: nothing to tell, and
 /// nothing to miss.
 fn listens_by_mptcp() -> bool {
-    // SAFETY: three integers go in, and a new descriptor comes out.
-    let made = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) });
-    if made == Err(Errno::EPROTONOSUPPORT) {
-        return false;
-    }
-    // SAFETY: the kernel has just made it for this process.
-    let socket = unsafe { OwnedFd::from_raw_fd(made.unwrap()) };
+    let socket = match mptcp_socket(AddressFamily::Inet) {
+        Err(Errno::EPROTONOSUPPORT) => return false,
+        made => made.unwrap(),
+    };
     bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
     listen(&socket, Backlog::new(1).unwrap()).unwrap();
     true

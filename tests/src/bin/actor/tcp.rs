@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -202,20 +202,11 @@ fn disconnect(stream: &TcpStream) -> Result<String> {
     done(Errno::result(status).map(drop))
 }
 
-/// nix does not know the protocol.
-fn mptcp_socket(family: AddressFamily) -> Result<OwnedFd> {
-    let stream = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
-    // SAFETY: three integers go in, and a new descriptor comes out.
-    let fd = Errno::result(unsafe { libc::socket(family as libc::c_int, stream, libc::IPPROTO_MPTCP) })?;
-    // SAFETY: the kernel has just made it for this process.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// A socket of the family of `of_family`, bound where that is asked for.
 pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, how: &[&str]) -> Result<OwnedFd> {
     let family = if of_family.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = if how.contains(&"mptcp") {
-        mptcp_socket(family)?
+        tests::mptcp_socket(family)?
     } else {
         socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?
     };

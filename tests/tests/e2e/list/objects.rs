@@ -71,7 +71,7 @@ fn origins_are_what_happened() {
             assert_eq!(rows.origin(local, remote), expected, "{local} to {remote}");
         }
         // A guess is a matter of the namespace's own range.
-        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "6001 6001").unwrap();
+        tests::sysctl("net/ipv4/ip_local_port_range", "6001 6001");
         let rows = Rows::take(&[]);
         assert_eq!(rows.origin(50000, 6001)[0], "remote");
         assert_eq!(rows.origin(2100, 6002)[0], "unknown");
