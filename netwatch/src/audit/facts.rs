@@ -211,8 +211,8 @@ impl Server {
 pub struct History {
     /// When it began to listen; `None`: before recording did.
     pub since: Option<Timestamp>,
-    /// Who called listen(), as it was then.
-    pub by: Option<Actor>,
+    /// Who called listen(), as it was then, and what became of its executable.
+    pub by: Option<(Actor, Found)>,
     /// Connections that came to its port since then, as far as they were counted.
     pub connections: u64,
     /// There were more than were counted.

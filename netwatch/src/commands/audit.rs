@@ -7,26 +7,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use jiff::{Timestamp, ZonedDateTime};
+use jiff::ZonedDateTime;
 
 use super::list::Namespaces;
 use super::verify::FOUND;
 use crate::audit::baseline::{self, Baseline};
-use crate::audit::{Finding, Port, Report, Severity, judge};
+use crate::audit::{Report, Severity, judge};
 use crate::kernel::Options;
+use crate::output::audit::Writer;
+use crate::process::view::{BootClock, Viewer};
 use crate::snapshot::netns;
 use gather::{Gatherer, Scope};
-use json::Json;
-use text::Text;
 
 mod beside;
 mod gather;
 mod held;
-mod json;
 mod looks;
 mod past;
 mod programs;
-mod text;
 mod units;
 mod watch;
 
@@ -81,7 +79,11 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let hidden = std::mem::take(&mut options.hidden);
     let scope = Scope { netns: only, hidden, store: options.store.take() };
     let mut gatherer = Gatherer::new(scope)?;
-    let mut writer = Writer::new(&options, own)?;
+    let mut writer = if options.json {
+        Writer::json(Viewer::new(BootClock::now()?))
+    } else {
+        Writer::text(options.colour, own)
+    };
     if let Some(watch) = options.watch.take() {
         return watch::run(watch, gatherer, known, writer, only, options.fail_on);
     }
@@ -120,51 +122,4 @@ fn write_baseline(path: &Path, report: &Report) -> Result<()> {
         written
     };
     whole().with_context(|| format!("cannot write the baseline {}", path.display()))
-}
-
-/// Text or JSON.
-enum Writer {
-    Text(Text),
-    Json(Json),
-}
-
-impl Writer {
-    fn new(options: &AuditOptions, own_netns: u32) -> Result<Self> {
-        Ok(if options.json {
-            Self::Json(Json::new()?)
-        } else {
-            Self::Text(Text { colour: options.colour, own_netns })
-        })
-    }
-
-    fn report(&mut self, report: &Report, out: &mut dyn Write) -> Result<()> {
-        match self {
-            Self::Text(text) => text.report(report, out)?,
-            Self::Json(json) => json.report(report, out)?,
-        }
-        Ok(())
-    }
-
-    /// What came up at `time`, as the next two.
-    fn port(&mut self, port: &Port, time: Timestamp, out: &mut dyn Write) -> Result<()> {
-        match self {
-            Self::Text(text) => {
-                text.time(time, out)?;
-                text.port(port, out)?;
-            }
-            Self::Json(json) => json.port(port, Some(time), out)?,
-        }
-        Ok(())
-    }
-
-    fn finding(&mut self, finding: &Finding, time: Timestamp, out: &mut dyn Write) -> Result<()> {
-        match self {
-            Self::Text(text) => {
-                text.time(time, out)?;
-                text.finding(finding, out)?;
-            }
-            Self::Json(json) => json.finding(finding, Some(time), out)?,
-        }
-        Ok(())
-    }
 }

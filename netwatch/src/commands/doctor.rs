@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 
 use crate::agent::{Agent, SelfTest};
-use crate::kernel::{Covered, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::kernel::{DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::output::doctor::{Report, SelfTestView};
 use crate::tracker::IDLE;
 
 /// How to print.
@@ -25,35 +25,6 @@ pub struct DoctorOptions {
 
 /// The self-test needs no more than this.
 const RING_BYTES: u32 = 1 << 20;
-
-#[derive(Serialize)]
-struct Report<'a> {
-    kind: &'static str,
-    kernel: &'a str,
-    jobs: Vec<JobView<'a>>,
-    unseen: Vec<&'static str>,
-    self_test: SelfTestView<'a>,
-}
-
-#[derive(Serialize)]
-struct JobView<'a> {
-    job: &'a str,
-    #[serde(flatten)]
-    covered: &'a Covered,
-}
-
-#[derive(Default, Serialize)]
-struct SelfTestView<'a> {
-    ok: bool,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    came: &'a [&'static str],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    missing: &'a [&'static str],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    misread: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_done: Option<&'a str>,
-}
 
 /// Attaches, tests and prints. The exit status is a failure's where the self-test did not come through.
 ///
@@ -76,47 +47,14 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
         SelfTest::Misread(misread) => SelfTestView { misread, ..SelfTestView::default() },
         SelfTest::NotDone(why) => SelfTestView { not_done: Some(why), ..SelfTestView::default() },
     };
-    let report = Report {
-        kind: "doctor",
-        kernel: &kernel,
-        jobs: agent.coverage().jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
-        unseen: agent.coverage().unseen(),
-        self_test,
-    };
+    let is_ok = self_test.ok;
+    let report = Report::new(&kernel, agent.coverage(), self_test);
     let mut out = BufWriter::new(out);
     if options.json {
-        serde_json::to_writer(&mut out, &report)?;
-        out.write_all(b"\n")?;
+        report.write_json(&mut out)?;
     } else {
-        text(&report, &mut out)?;
+        report.write_text(&mut out)?;
     }
     out.flush()?;
-    Ok(if report.self_test.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn text(report: &Report<'_>, out: &mut impl Write) -> Result<()> {
-    writeln!(out, "kernel      {}", report.kernel)?;
-    for JobView { job, covered } in &report.jobs {
-        let rung = covered.rung.map(|rung| format!("{rung}: ")).unwrap_or_default();
-        writeln!(out, "{job:<11} {rung}{}", covered.probe.unwrap_or("no probe can be had"))?;
-        for refused in &covered.refused {
-            writeln!(out, "            refused: {}: {}", refused.probe, refused.reason)?;
-        }
-    }
-    for (i, unseen) in report.unseen.iter().enumerate() {
-        writeln!(out, "{:<11} {unseen}", if i == 0 { "not seen" } else { "" })?;
-    }
-    let test = &report.self_test;
-    let result = match (test.ok, test.not_done) {
-        (true, _) => {
-            format!("passed: a connection of netwatch's own came through ({})", test.came.join(", "))
-        }
-        (false, Some(why)) => format!("not done, the connection could not be made (is loopback up?): {why}"),
-        (false, None) if !test.misread.is_empty() => {
-            format!("FAILED: the kernel side reads what is not there: {}", test.misread.join(", "))
-        }
-        (false, None) => format!("FAILED: no record came of: {}", test.missing.join(", ")),
-    };
-    writeln!(out, "{:<11} {result}", "self-test")?;
-    Ok(())
+    Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,25 +1,29 @@
 //! `netwatch list`: netstat's table, row for row and cell for cell, and beside it who originated each
-//! connection. One look at the host: no privilege is needed for one's own processes, and nothing is
+//! connection. One snapshot of the host: no privilege is needed for one's own processes, and nothing is
 //! attached to the kernel.
 //!
-//! The look is always as wide as it may be, whatever is shown: the other end of a connection may be in
+//! The snapshot is always as wide as it may be, whatever is shown: the other end of a connection may be in
 //! another network namespace.
 
+use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::agent;
 use crate::hash::Map;
-use crate::model::{Proto, State};
+use crate::model::Proto;
+use crate::output::list::{Names, Row, Table, write_json, write_text};
+use crate::process::ProcessTable;
+use crate::process::view::{BootClock, Viewer};
 use crate::seeding;
+use crate::services::Services;
 use crate::snapshot::{
-    self, Holder, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns,
+    self, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns,
 };
 
-mod json;
 mod resolve;
-mod text;
 
 /// netstat's letters. None at all stands for `-natup`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +61,7 @@ impl Letters {
             Proto::Tcp => self.tcp || !self.udp,
             Proto::Udp => self.udp || !self.tcp,
         };
-        let family = if on_ipv6(row) { self.ipv6 || !self.ipv4 } else { self.ipv4 || !self.ipv6 };
+        let family = if row.is_on_ipv6() { self.ipv6 || !self.ipv4 } else { self.ipv4 || !self.ipv6 };
         proto && family && (self.all || self.listening == row.is_server())
     }
 }
@@ -89,7 +93,7 @@ pub struct ListOptions {
     pub source: Source,
 }
 
-/// By what the look is taken. Both give the same rows; but the iterators see descriptors that `/proc` may not show,
+/// By what the snapshot is taken. Both give the same rows; but the iterators see descriptors that `/proc` may not show,
 /// and sockets of namespaces that nothing names, if a process has them open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
@@ -102,54 +106,64 @@ pub enum Source {
     Proc,
 }
 
-/// Looks once and prints. What could not be seen is told on stderr.
+/// Takes a snapshot and prints it. What could not be seen is reported on stderr.
 ///
 /// # Errors
 /// Where nothing can be seen, where `Namespaces::Inum` names a namespace that is not there, and where `out`
-/// fails: the `io::Error` is in the chain, so that a closed pipe can be told.
+/// fails: the `io::Error` is in the chain, so that a closed pipe can be recognized.
 pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
-    let look = Look::take(options.source)?;
+    let snapshot = Joined::take(options.source)?;
     let shown_netns = match options.namespaces {
         Namespaces::Own => Some(own),
-        Namespaces::Inum(inum) if look.exists(inum) => Some(inum),
+        Namespaces::Inum(inum) if snapshot.exists(inum) => Some(inum),
         Namespaces::Inum(inum) => {
             bail!("no network namespace {inum} that can be entered here: `lsns -t net` lists them")
         }
         Namespaces::All => None,
     };
     let letters = options.letters.or_default();
-    for note in look.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
-        // Nobody can be told that stderr is closed.
+    for note in snapshot.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
+        // There is nowhere to report that stderr is closed.
         let _ = writeln!(io::stderr(), "netwatch: {note}");
     }
     if (letters.programs || options.json)
-        && let Some(warning) = warning(&look.holders)
+        && let Some(warning) = warning(&snapshot.holders)
     {
         let _ = writeln!(io::stderr(), "{warning}");
     }
-    let mut rows: Vec<Row<'_>> = look
+    let mut rows: Vec<Row<'_>> = snapshot
         .rows()
         .filter(|row| shown_netns.is_none_or(|netns| row.socket.netns == netns) && letters.show(row.socket))
         .collect();
     // netstat's order; a stable sort, so the kernel's within.
     rows.sort_by_key(|row| {
-        (row.socket.netns != own, row.socket.netns, row.socket.proto, on_ipv6(row.socket))
+        (row.socket.netns != own, row.socket.netns, row.socket.proto, row.socket.is_on_ipv6())
     });
 
     let mut out = BufWriter::new(out);
     if options.json {
-        json::write(&rows, &look, &mut out)?;
+        let processes = ProcessTable::of(&snapshot.processes);
+        let mut viewer = Viewer::new(BootClock::now()?);
+        write_json(&rows, &processes, &mut viewer, Services::host(), &mut out)?;
     } else {
-        text::write(&rows, &text::Columns::of(options, letters, shown_netns.is_none()), &mut out)?;
+        let hosts = if options.resolve { hosts(&rows) } else { HashMap::new() };
+        let table = Table {
+            all: letters.all,
+            listening: letters.listening,
+            programs: letters.programs,
+            netns: shown_netns.is_none(),
+            names: options.resolve.then(|| Names { hosts: &hosts, services: Services::host() }),
+        };
+        write_text(&rows, &table, &mut out)?;
     }
     Ok(out.flush()?)
 }
 
-/// The socket's own family, which netstat shows as a 6 after the protocol; [`SocketRow::family`] is that of
-/// the wire.
-fn on_ipv6(row: &SocketRow) -> bool {
-    row.mapped || row.local.ip.is_ipv6()
+/// Names of all addresses that the rows have.
+fn hosts(rows: &[Row<'_>]) -> HashMap<IpAddr, String> {
+    let ends = rows.iter().flat_map(|row| std::iter::once(row.socket.local).chain(row.socket.remote));
+    resolve::hosts(ends.map(|end| end.ip))
 }
 
 /// netstat's words, on the same occasions: `prg_cache_load` in net-tools' netstat.c.
@@ -168,8 +182,8 @@ fn warning(holders: &Holders) -> Option<String> {
     }
 }
 
-/// All that one look saw, joined.
-struct Look {
+/// All that one snapshot has, joined.
+struct Joined {
     sockets: Vec<SocketRow>,
     origins: Vec<Option<seeding::Found>>,
     holders: Holders,
@@ -179,7 +193,7 @@ struct Look {
     notes: Vec<Note>,
 }
 
-impl Look {
+impl Joined {
     fn take(source: Source) -> Result<Self> {
         let lister = match source {
             Source::Best => agent::iterators().ok(),
@@ -187,7 +201,7 @@ impl Look {
             Source::Proc => None,
         };
         let lister = lister.as_deref();
-        // At once: either is half of the time that a look takes.
+        // At once: either is half of the time that a snapshot takes.
         let (sockets, holders, processes) = std::thread::scope(|scope| {
             let held = scope.spawn(|| holders::named(lister));
             let sockets = snapshot::sockets(Scope::AllNetns, Mptcp::Subflows, lister);
@@ -225,39 +239,17 @@ impl Look {
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.sockets.iter().zip(&self.origins).map(|(socket, found)| Row {
+        self.sockets.iter().zip(&self.origins).map(|(socket, origin)| Row {
             socket,
-            found: *found,
+            origin: *origin,
             process: self.holder(socket),
-            initiator: found
-                .and_then(|found| self.sockets.get(found.initiator?))
+            initiator: origin
+                .and_then(|origin| self.sockets.get(origin.initiator?))
                 .and_then(|initiator| self.holder(initiator)),
             holders: self.holders.of(socket.inode),
             // netstat names the first that it meets in /proc, which lists pids in order.
             first: self.holders.of(socket.inode).iter().find_map(|holder| self.process(holder.pid)),
         })
-    }
-}
-
-/// A socket with what belongs to it.
-struct Row<'a> {
-    socket: &'a SocketRow,
-    found: Option<seeding::Found>,
-    /// The oldest holder.
-    process: Option<&'a ProcessRow>,
-    /// The oldest holder of the end that began it.
-    initiator: Option<&'a ProcessRow>,
-    /// By pid.
-    holders: &'a [Holder],
-    /// The holder of the lowest pid.
-    first: Option<&'a ProcessRow>,
-}
-
-/// As netstat spells it: UDP that is not connected has no state.
-fn state_name(socket: &SocketRow) -> &'static str {
-    match (socket.proto, socket.state) {
-        (Proto::Udp, State::Close) => "",
-        (_, state) => state.name(),
     }
 }
 
@@ -269,6 +261,8 @@ mod tests {
     use nix::sys::stat::fstat;
 
     use super::*;
+    use crate::model::State;
+    use crate::snapshot::Holder;
     use crate::snapshot::tests::example;
 
     fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {

@@ -22,7 +22,7 @@ pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, u
             }
         }
     }
-    rows.sort_by_key(is_on_ipv6);
+    rows.sort_by_key(SocketRow::is_on_ipv6);
     (rows, damaged)
 }
 
@@ -34,11 +34,6 @@ pub(crate) fn held(bytes: &[u8]) -> impl Iterator<Item = (u64, Holder)> {
         let fd = record.u32(offset_of!(Held, fd)).ok()?;
         Some((record.u64(offset_of!(Held, inode)).ok()?, Holder { pid, fd }))
     })
-}
-
-/// The socket's own family, whatever it speaks.
-fn is_on_ipv6(row: &SocketRow) -> bool {
-    row.mapped || row.local.ip.is_ipv6()
 }
 
 fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeError> {
@@ -68,7 +63,7 @@ fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeE
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),
     };
     // sock_diag tells it of IPv6 listeners, and of what is not connected.
-    let tells_v6only = is_on_ipv6(&row) && matches!(state, State::Listen | State::Close);
+    let tells_v6only = row.is_on_ipv6() && matches!(state, State::Listen | State::Close);
     let v6only = flags & listed_flags::V6ONLY != 0;
     Ok(SocketRow { v6only: tells_v6only.then_some(v6only), ..row })
 }

@@ -1,13 +1,17 @@
 //! What people and scripts read: the log's lines, as text or JSON, handed to a writer that never makes the
 //! agent wait.
 
+pub(crate) mod audit;
+pub(crate) mod doctor;
 mod json;
+pub(crate) mod list;
 mod object;
 mod printer;
 mod process;
 mod sink;
 mod text;
 pub mod trace;
+pub(crate) mod verify;
 
 use std::io::{self, Write};
 

@@ -79,6 +79,12 @@ impl SocketRow {
     pub fn is_server(&self) -> bool {
         self.remote.is_none()
     }
+
+    /// The socket's own family, which netstat shows as a 6 after the protocol; `family` is that of the wire.
+    #[must_use]
+    pub fn is_on_ipv6(&self) -> bool {
+        self.mapped || self.local.ip.is_ipv6()
+    }
 }
 
 /// Payload of a connection, each byte once.

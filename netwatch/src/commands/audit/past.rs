@@ -9,6 +9,7 @@ use crate::listeners::Listening;
 use crate::model::Proto;
 use crate::origin::Side;
 use crate::output::boot;
+use crate::process::found::Looks;
 use crate::snapshot::SocketRow;
 use crate::store::{Query, Reader, Recorded, Visited};
 use crate::tracker::Kind;
@@ -69,9 +70,13 @@ impl Past {
         if visits.count == 0 && row.proto == Proto::Udp {
             return Ok(None);
         }
+        let by = begun.and_then(|first| first.end.process.clone());
         Ok(Some(History {
             since: since.filter(|_| begun.is_some()),
-            by: begun.and_then(|first| first.end.process.clone()),
+            by: by.map(|actor| {
+                let found = Looks::default().of(&actor.process);
+                (actor, found)
+            }),
             connections: visits.count,
             more: visits.more,
             from: visits.from,

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 
+use super::Watch;
 use super::beside::Beside;
 use super::gather::Gatherer;
-use super::{Watch, Writer};
 use crate::agent::Agent;
 use crate::audit::baseline::Baseline;
 use crate::audit::facts::Facts;
@@ -24,6 +24,7 @@ use crate::commands::follow::{self, FinishError, Listener, complain};
 use crate::commands::verify::FOUND;
 use crate::loss::Loss;
 use crate::model::Proto;
+use crate::output::audit::Writer;
 use crate::output::{Sink, SinkError};
 use crate::process::Process;
 use crate::tracker::{ConnectionEvent, End, EndId, Kind};
@@ -174,7 +175,7 @@ impl Auditor {
             let (ports, findings) = news(&report);
             let now = Instant::now();
             self.told.extend(ports.map(of_port).chain(findings.map(of_finding)).map(|key| (key, now)));
-            return self.writer.report(&report, self.sink.buffer());
+            return Ok(self.writer.report(&report, self.sink.buffer())?);
         }
         self.tell_new(&report)?;
         // What went away and comes back is news again. What was told since the look began, the look need not have.

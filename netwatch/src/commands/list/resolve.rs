@@ -11,19 +11,13 @@ use crate::escape;
 /// `NI_MAXHOST` of <netdb.h>.
 const LONGEST: usize = 1025;
 
-#[derive(Default)]
-pub(super) struct Names {
-    hosts: HashMap<IpAddr, String>,
-}
-
-impl Names {
-    /// The address itself where it has no name. A wildcard is no host.
-    pub(super) fn host(&mut self, ip: IpAddr) -> String {
-        if ip.is_unspecified() {
-            return if ip.is_ipv4() { "0.0.0.0".into() } else { "[::]".into() };
-        }
-        self.hosts.entry(ip).or_insert_with(|| ask(ip).unwrap_or_else(|| ip.to_string())).clone()
+/// The name of each address that is no wildcard; the address itself where it has none.
+pub(super) fn hosts(addresses: impl Iterator<Item = IpAddr>) -> HashMap<IpAddr, String> {
+    let mut hosts = HashMap::new();
+    for ip in addresses.filter(|ip| !ip.is_unspecified()) {
+        hosts.entry(ip).or_insert_with(|| ask(ip).unwrap_or_else(|| ip.to_string()));
     }
+    hosts
 }
 
 /// What the host's name service says: files, DNS, whatever nsswitch.conf(5) has.
@@ -52,10 +46,12 @@ mod tests {
 
     #[test]
     fn loopback_has_a_name_and_a_wildcard_has_none() {
-        let mut names = Names::default();
-        assert_eq!(names.host(IpAddr::from([127, 0, 0, 1])), "localhost");
-        assert_eq!(names.host(IpAddr::from([0, 0, 0, 0])), "0.0.0.0");
+        let asked = [[127, 0, 0, 1], [0, 0, 0, 0], [240, 0, 0, 9]].map(IpAddr::from);
+        let hosts = hosts(asked.into_iter());
+        let [loopback, wildcard, reserved] = asked.map(|ip| hosts.get(&ip).map(String::as_str));
+        assert_eq!(loopback, Some("localhost"));
+        assert_eq!(wildcard, None);
         // 240/4 is reserved: nobody has a name there.
-        assert_eq!(names.host(IpAddr::from([240, 0, 0, 9])), "240.0.0.9");
+        assert_eq!(reserved, Some("240.0.0.9"));
     }
 }

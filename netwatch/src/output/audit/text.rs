@@ -175,7 +175,7 @@ fn history(server: &Server) -> Vec<String> {
         }
         None => "listened before recording began".into(),
     };
-    if let Some(parent) = history.by.as_ref().and_then(|by| by.process.ancestors().next()) {
+    if let Some(parent) = history.by.as_ref().and_then(|(by, _)| by.process.ancestors().next()) {
         first.push_str(&format!(
             ", when {}[{}] had started it",
             escape::terminal(&parent.comm),

@@ -4,12 +4,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Look, Row, state_name};
+use super::{Row, state_name};
 use crate::model::{Endpoint, Family, Proto};
 use crate::origin::{Origin, responder};
-use crate::process::Found;
-use crate::process::view::{BootClock, ProcessView, Viewer};
-use crate::process::{Actor, ProcessTable};
+use crate::process::view::{ProcessView, Viewer};
+use crate::process::{Actor, Found, ProcessTable};
 use crate::services::Services;
 use crate::snapshot::{Holder, ProcessRow};
 
@@ -39,13 +38,18 @@ struct Line<'a> {
 struct HolderView<'a> {
     pid: u32,
     fd: u32,
-    /// `null` where the process ended while we looked.
+    /// `null` where the process ended while the snapshot was taken.
     comm: Option<&'a str>,
 }
 
-pub(super) fn write(rows: &[Row<'_>], look: &Look, out: &mut impl Write) -> io::Result<()> {
-    let table = ProcessTable::of(&look.processes);
-    let mut viewer = Viewer::new(BootClock::now()?);
+/// `table` has all processes of the same snapshot.
+pub(crate) fn write(
+    rows: &[Row<'_>],
+    table: &ProcessTable,
+    viewer: &mut Viewer,
+    services: &Services,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let actor = |row: Option<&ProcessRow>| table.find(row?.key).cloned().map(Actor::leader);
     for row in rows {
         let actors = [row.process, row.initiator].map(actor);
@@ -54,7 +58,7 @@ pub(super) fn write(rows: &[Row<'_>], look: &Look, out: &mut impl Write) -> io::
             let exe_state = actor.process.image.exe_state;
             Some(viewer.view(actor, Found { exe_state, world_writable: false }))
         });
-        let line = line(row, look, process, initiator);
+        let line = line(row, table, services, process, initiator);
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }
@@ -63,19 +67,20 @@ pub(super) fn write(rows: &[Row<'_>], look: &Look, out: &mut impl Write) -> io::
 
 fn line<'a>(
     row: &Row<'a>,
-    look: &'a Look,
+    table: &'a ProcessTable,
+    services: &'a Services,
     process: Option<ProcessView<'a>>,
     initiator: Option<ProcessView<'a>>,
 ) -> Line<'a> {
     let socket = row.socket;
     let origin = row
-        .found
+        .origin
         .zip(socket.remote)
         .map(|(found, remote)| Origin::new(found.verdict, socket.local, remote, initiator));
     let side = origin.as_ref().map(|origin| origin.side);
     let responder = responder(side, socket.local, socket.remote);
     let holder =
-        |Holder { pid, fd }| HolderView { pid, fd, comm: look.process(pid).map(|process| &*process.comm) };
+        |Holder { pid, fd }| HolderView { pid, fd, comm: table.present(pid).map(|process| &*process.comm) };
     Line {
         proto: socket.proto,
         family: socket.family,
@@ -89,7 +94,7 @@ fn line<'a>(
         inode: socket.inode,
         cookie: socket.cookie,
         origin,
-        service: responder.and_then(|end| Services::host().name(socket.proto, end.port)),
+        service: responder.and_then(|end| services.name(socket.proto, end.port)),
         process,
         holders: row.holders.iter().copied().map(holder).collect(),
     }

@@ -10,7 +10,7 @@ use crate::audit::baseline::Listed;
 use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
 use crate::model::{Endpoint, Proto};
-use crate::process::view::{BootClock, ProcessView, Viewer};
+use crate::process::view::{ProcessView, Viewer};
 
 /// Of a port: the keys of the contract in its order, then those beside it.
 #[derive(Serialize)]
@@ -94,14 +94,10 @@ struct NoteLine<'a> {
 
 /// Writes objects.
 pub(super) struct Json {
-    viewer: Viewer,
+    pub(super) viewer: Viewer,
 }
 
 impl Json {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { viewer: Viewer::new(BootClock::now()?) })
-    }
-
     pub(super) fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         report.ports.iter().try_for_each(|port| self.port(port, None, out))?;
         report.findings.iter().try_for_each(|finding| self.finding(finding, None, out))?;
@@ -141,10 +137,7 @@ impl Json {
                 holders: server.holders.iter().map(|program| program.actor.process.key.pid).collect(),
                 baseline: port.listed,
                 since: history.and_then(|history| history.since).map(rfc3339),
-                started_by: by.map(|actor| {
-                    let looks = crate::process::found::Looks::default();
-                    self.viewer.view(actor, looks.of(&actor.process))
-                }),
+                started_by: by.map(|(actor, found)| self.viewer.view(actor, *found)),
                 connections: history.map(|history| Connections {
                     count: history.connections,
                     more: history.more,

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
-use super::resolve::Names;
-use super::{Letters, ListOptions, Row, on_ipv6, state_name};
+use super::{Names, Row, Table, state_name};
 use crate::escape;
 use crate::model::{Endpoint, Proto, State};
 use crate::origin::{Confidence, Side};
-use crate::services::Services;
 use crate::snapshot::{ProcessRow, SocketRow};
 
 /// netstat's: the width of an address where it is short, and of a program with its pid, which netstat cuts
@@ -17,35 +16,21 @@ use crate::snapshot::{ProcessRow, SocketRow};
 const ADDRESS: usize = 23;
 const PROGRAM: usize = 20;
 
-/// Which columns there are.
-pub(super) struct Columns {
-    letters: Letters,
-    resolve: bool,
-    netns: bool,
-}
-
-impl Columns {
-    pub(super) fn of(options: &ListOptions, letters: Letters, netns: bool) -> Self {
-        Self { letters, resolve: options.resolve, netns }
-    }
-}
-
-pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -> io::Result<()> {
-    let mut names = columns.resolve.then(Names::default);
-    let addresses = Addresses::of(rows, names.as_mut());
+pub(crate) fn write(rows: &[Row<'_>], table: &Table<'_>, out: &mut impl Write) -> io::Result<()> {
+    let addresses = Addresses::of(rows, table.names.as_ref());
     let (local_width, remote_width) = (addresses.local_width, addresses.remote_width);
 
-    let which = match (columns.letters.all, columns.letters.listening) {
+    let which = match (table.all, table.listening) {
         (true, _) => "(servers and established)",
         (false, true) => "(only servers)",
         (false, false) => "(w/o servers)",
     };
     writeln!(out, "Active Internet connections {which}")?;
     let optional = |out: &mut dyn Write, program: &str, netns: &str| {
-        if columns.letters.programs {
+        if table.programs {
             write!(out, " {program:<PROGRAM$}")?;
         }
-        if columns.netns {
+        if table.netns {
             write!(out, " {netns:<10}")?;
         }
         Ok::<(), io::Error>(())
@@ -59,7 +44,7 @@ pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -
     let mut program = String::new();
     for (row, (local, remote)) in rows.iter().zip(addresses.iter()) {
         let socket = row.socket;
-        let proto = match (socket.proto, on_ipv6(socket)) {
+        let proto = match (socket.proto, socket.is_on_ipv6()) {
             (Proto::Tcp, false) => "tcp",
             (Proto::Tcp, true) => "tcp6",
             (Proto::Udp, false) => "udp",
@@ -73,12 +58,12 @@ pub(super) fn write(rows: &[Row<'_>], columns: &Columns, out: &mut impl Write) -
             socket.recv_q,
             state_name(socket)
         )?;
-        if columns.letters.programs {
+        if table.programs {
             program.clear();
             name_program(row.first, &mut program);
             write!(out, " {program:<PROGRAM$}")?;
         }
-        if columns.netns {
+        if table.netns {
             write!(out, " {:<10}", socket.netns)?;
         }
         out.write_all(b" ")?;
@@ -99,13 +84,13 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn of(rows: &[Row<'_>], mut names: Option<&mut Names>) -> Self {
+    fn of(rows: &[Row<'_>], names: Option<&Names<'_>>) -> Self {
         // Never cut: where one is longer than netstat's column, the column is wider.
         let mut all = Self { local_width: ADDRESS, remote_width: ADDRESS, ..Self::default() };
         all.ends.reserve(2 * rows.len());
         for row in rows {
-            let local = all.push(Some(row.socket.local), row.socket, names.as_deref_mut());
-            let remote = all.push(row.socket.remote, row.socket, names.as_deref_mut());
+            let local = all.push(Some(row.socket.local), row.socket, names);
+            let remote = all.push(row.socket.remote, row.socket, names);
             all.local_width = all.local_width.max(local);
             all.remote_width = all.remote_width.max(remote);
         }
@@ -113,7 +98,7 @@ impl Addresses {
     }
 
     /// Returns how wide it is.
-    fn push(&mut self, end: Option<Endpoint>, socket: &SocketRow, names: Option<&mut Names>) -> usize {
+    fn push(&mut self, end: Option<Endpoint>, socket: &SocketRow, names: Option<&Names<'_>>) -> usize {
         let began = self.text.len();
         match (end, names) {
             (Some(end), None) => {
@@ -142,10 +127,10 @@ impl Addresses {
 }
 
 /// `None` is any address and any port, in the family of the socket.
-fn address(end: Option<Endpoint>, socket: &SocketRow, names: Option<&mut Names>) -> String {
+fn address(end: Option<Endpoint>, socket: &SocketRow, names: Option<&Names<'_>>) -> String {
     let (host, port) = match (end, names) {
         (None, names) => {
-            let host = match (on_ipv6(socket), names) {
+            let host = match (socket.is_on_ipv6(), names) {
                 (false, _) => "0.0.0.0",
                 (true, None) => "::",
                 (true, Some(_)) => "[::]",
@@ -154,11 +139,19 @@ fn address(end: Option<Endpoint>, socket: &SocketRow, names: Option<&mut Names>)
         }
         (Some(end), None) => (Cow::Owned(end.ip.to_string()), port(end.port)),
         (Some(end), Some(names)) => (
-            Cow::Owned(names.host(end.ip)),
-            Services::host().name(socket.proto, end.port).map_or_else(|| port(end.port), str::to_owned),
+            host(end.ip, names),
+            names.services.name(socket.proto, end.port).map_or_else(|| port(end.port), str::to_owned),
         ),
     };
     escape::terminal(&format!("{host}:{port}")).into_owned()
+}
+
+/// The address itself where it has no name. A wildcard is no host.
+fn host<'a>(ip: IpAddr, names: &Names<'a>) -> Cow<'a, str> {
+    if ip.is_unspecified() {
+        return Cow::Borrowed(if ip.is_ipv4() { "0.0.0.0" } else { "[::]" });
+    }
+    names.hosts.get(&ip).map_or_else(|| ip.to_string().into(), |name| name.into())
 }
 
 fn port(port: u16) -> String {
@@ -183,7 +176,7 @@ fn name_program(process: Option<&ProcessRow>, out: &mut String) {
 
 /// `SIDE WHO (BASIS)`: who began it, a process where one of this host is known to have, else an address.
 fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io::Result<()> {
-    let Some(found) = row.found else { return out.write_all(b"-") };
+    let Some(found) = row.origin else { return out.write_all(b"-") };
     let verdict = found.verdict;
     let address = match verdict.side {
         Side::Unknown => return out.write_all(verdict.side.name().as_bytes()),
@@ -224,6 +217,13 @@ mod tests {
         };
         name_program(Some(&process), &mut out);
         out
+    }
+
+    #[test]
+    fn a_wildcard_is_no_host() {
+        let names = Names { hosts: &Default::default(), services: &Default::default() };
+        assert_eq!(host(IpAddr::from([0, 0, 0, 0]), &names), "0.0.0.0");
+        assert_eq!(host(IpAddr::from([0; 16]), &names), "[::]");
     }
 
     #[test]

@@ -1,0 +1,68 @@
+//! What `audit` prints, as text or as one object a line.
+
+mod json;
+mod text;
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+
+use crate::audit::{Finding, Port, Report};
+use crate::process::view::Viewer;
+use json::Json;
+use text::Text;
+
+/// Text or JSON.
+pub(crate) struct Writer(Spelling);
+
+enum Spelling {
+    Text(Text),
+    Json(Box<Json>),
+}
+
+impl Writer {
+    /// Text. Namespaces are named, but for `own_netns`.
+    pub(crate) fn text(colour: bool, own_netns: u32) -> Self {
+        Self(Spelling::Text(Text { colour, own_netns }))
+    }
+
+    /// One object a line.
+    pub(crate) fn json(viewer: Viewer) -> Self {
+        Self(Spelling::Json(Box::new(Json { viewer })))
+    }
+
+    /// All that an audit comes to.
+    pub(crate) fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+        match &mut self.0 {
+            Spelling::Text(text) => text.report(report, out),
+            Spelling::Json(json) => json.report(report, out),
+        }
+    }
+
+    /// A port that came up at `time`.
+    pub(crate) fn port(&mut self, port: &Port, time: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+        match &mut self.0 {
+            Spelling::Text(text) => {
+                text.time(time, out)?;
+                text.port(port, out)
+            }
+            Spelling::Json(json) => json.port(port, Some(time), out),
+        }
+    }
+
+    /// A finding that came up at `time`.
+    pub(crate) fn finding(
+        &mut self,
+        finding: &Finding,
+        time: Timestamp,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match &mut self.0 {
+            Spelling::Text(text) => {
+                text.time(time, out)?;
+                text.finding(finding, out)
+            }
+            Spelling::Json(json) => json.finding(finding, Some(time), out),
+        }
+    }
+}

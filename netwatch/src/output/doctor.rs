@@ -1,0 +1,91 @@
+//! What `doctor` prints: which probe does each job, what is therefore not seen, and how the self-test ended.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::kernel::{Coverage, Covered};
+
+/// All of it.
+#[derive(Serialize)]
+pub(crate) struct Report<'a> {
+    kind: &'static str,
+    kernel: &'a str,
+    jobs: Vec<JobView<'a>>,
+    unseen: Vec<&'static str>,
+    self_test: SelfTestView<'a>,
+}
+
+#[derive(Serialize)]
+struct JobView<'a> {
+    job: &'a str,
+    #[serde(flatten)]
+    covered: &'a Covered,
+}
+
+/// How the self-test ended. Of the lists one has something at the most.
+#[derive(Default, Serialize)]
+pub(crate) struct SelfTestView<'a> {
+    pub(crate) ok: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) came: &'a [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) missing: &'a [&'static str],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) misread: &'a [String],
+    /// Why there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_done: Option<&'a str>,
+}
+
+impl<'a> Report<'a> {
+    /// `kernel`: its release.
+    pub(crate) fn new(kernel: &'a str, coverage: &'a Coverage, self_test: SelfTestView<'a>) -> Self {
+        Self {
+            kind: "doctor",
+            kernel,
+            jobs: coverage.jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
+            unseen: coverage.unseen(),
+            self_test,
+        }
+    }
+
+    /// As one object.
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+
+    /// For people.
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "kernel      {}", self.kernel)?;
+        for JobView { job, covered } in &self.jobs {
+            let rung = covered.rung.map(|rung| format!("{rung}: ")).unwrap_or_default();
+            writeln!(out, "{job:<11} {rung}{}", covered.probe.unwrap_or("no probe can be had"))?;
+            for refused in &covered.refused {
+                writeln!(out, "            refused: {}: {}", refused.probe, refused.reason)?;
+            }
+        }
+        for (i, unseen) in self.unseen.iter().enumerate() {
+            writeln!(out, "{:<11} {unseen}", if i == 0 { "not seen" } else { "" })?;
+        }
+        writeln!(out, "{:<11} {}", "self-test", self.self_test.sentence())
+    }
+}
+
+impl SelfTestView<'_> {
+    fn sentence(&self) -> String {
+        match (self.ok, self.not_done) {
+            (true, _) => {
+                format!("passed: a connection of netwatch's own came through ({})", self.came.join(", "))
+            }
+            (false, Some(why)) => {
+                format!("not done, the connection could not be made (is loopback up?): {why}")
+            }
+            (false, None) if !self.misread.is_empty() => {
+                format!("FAILED: the kernel side reads what is not there: {}", self.misread.join(", "))
+            }
+            (false, None) => format!("FAILED: no record came of: {}", self.missing.join(", ")),
+        }
+    }
+}
