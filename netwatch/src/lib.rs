@@ -18,6 +18,7 @@ pub mod escape;
 pub mod filter;
 pub mod forensics;
 pub mod hash;
+mod inventory;
 pub mod kernel;
 pub mod listeners;
 pub mod loss;

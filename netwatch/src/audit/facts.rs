@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::packages::Owner;
 use super::views::{Disagreement, View};
 use crate::hash::Map;
 use crate::model::{Endpoint, ExeState, Proto};
@@ -38,6 +37,17 @@ pub struct Facts {
     pub views: Vec<View>,
     /// What could not be seen or asked, a line each.
     pub notes: Vec<String>,
+}
+
+/// A package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Without the architecture.
+    pub name: String,
+    /// As the package manager prints it, `[epoch:]version[-release]`. `None` where the database has none.
+    pub version: Option<String>,
+    /// `dpkg` or `rpm`.
+    pub manager: &'static str,
 }
 
 /// Who owns a file.
@@ -132,6 +142,9 @@ impl Program {
         }
     }
 }
+
+/// The RPC program that the portmapper is itself, PMAP_PROG of RFC 1833 section 3.1.
+pub(crate) const PORTMAPPER: u32 = 100_000;
 
 /// A socket that takes connections, or datagrams from anybody.
 #[derive(Clone, Debug)]

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::explain::{self, unanswered};
-use super::facts::{Facts, Ownership, Program, Raw, Reach, Script, Server, Stdio, Unknown};
-use super::portmap::PORTMAPPER;
+use super::facts::{Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Script, Server, Stdio, Unknown};
 use super::views::Disagreement;
 use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;

@@ -1,13 +1,11 @@
 //! The audit: which listening ports can be explained, and by what; and what speaks against those that listen. Pure:
-//! `facts` is what was found out, `judge` says what follows from it. Only `packages` and `portmap` ask anybody.
+//! `facts` is what [`crate::inventory`] gathered, `judge` says what follows from it.
 
 pub mod baseline;
 mod explain;
 pub mod facts;
 mod findings;
 mod known;
-pub mod packages;
-pub mod portmap;
 #[cfg(test)]
 mod tests;
 pub mod views;

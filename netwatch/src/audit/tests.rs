@@ -5,8 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::baseline::{self, Baseline, Listed};
-use super::facts::{Facts, Ownership, Program, Raw, Script, Server, Stdio};
-use super::packages::Owner;
+use super::facts::{Facts, Owner, Ownership, Program, Raw, Script, Server, Stdio};
 use super::{By, Code, Report, Severity, judge};
 use crate::model::tests::at;
 use crate::model::{ExeState, Image, Proto};

@@ -11,24 +11,20 @@ use jiff::ZonedDateTime;
 
 use super::list::Namespaces;
 use super::verify::FOUND;
+use crate::agent;
 use crate::audit::baseline::{self, Baseline};
 use crate::audit::{Report, Severity, judge};
+use crate::inventory::{Inventory, Scope};
 use crate::kernel::Options;
+use crate::output;
 use crate::output::audit::Writer;
 use crate::process::view::{BootClock, Viewer};
 use crate::snapshot::netns;
-use gather::{Gatherer, Scope};
 
 mod beside;
-mod gather;
-mod held;
-mod looks;
-mod past;
-mod programs;
-mod units;
 mod watch;
 
-pub use looks::Hidden;
+pub use crate::inventory::Hidden;
 
 /// What to audit, and how to print it.
 #[derive(Debug)]
@@ -60,14 +56,14 @@ pub struct Watch {
     pub kernel: Options,
     /// Stop after this time.
     pub duration: Option<Duration>,
-    /// The whole host is looked at again this often.
+    /// The whole host is audited again this often.
     pub every: Duration,
 }
 
 /// Audits once, or on and on.
 ///
 /// # Errors
-/// Where the host cannot be looked at, the store or the baseline cannot be read, or `out` fails.
+/// Where nothing of the host can be listed, the store or the baseline cannot be read, or `out` fails.
 pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let known = options.baseline.take();
     let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
@@ -77,17 +73,18 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
         Namespaces::Inum(inum) => Some(inum),
     };
     let hidden = std::mem::take(&mut options.hidden);
-    let scope = Scope { netns: only, hidden, store: options.store.take() };
-    let mut gatherer = Gatherer::new(scope)?;
+    let scope = Scope { netns: only, hidden, store: options.store.take(), boot: output::boot() };
+    let lister = agent::iterators().map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+    let mut inventory = Inventory::new(scope, lister)?;
     let mut writer = if options.json {
         Writer::json(Viewer::new(BootClock::now()?))
     } else {
         Writer::text(options.colour, own)
     };
     if let Some(watch) = options.watch.take() {
-        return watch::run(watch, gatherer, known, writer, only, options.fail_on);
+        return watch::run(watch, inventory, known, writer, only, options.fail_on);
     }
-    let report = judge(&gatherer.facts()?, known.as_ref());
+    let report = judge(&inventory.facts()?, known.as_ref());
     if let Some(path) = &options.write_baseline {
         write_baseline(path, &report)?;
     }

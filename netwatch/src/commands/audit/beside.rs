@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::programs::Programs;
 use crate::audit::baseline::Baseline;
-use crate::audit::facts::{Facts, Server};
 use crate::audit::{Report, judge};
 use crate::hash::Map;
-use crate::services::Services;
+use crate::inventory::{self, Programs};
 use crate::tracker::End;
 
 /// The thread, to be asked.
@@ -23,8 +21,8 @@ pub(super) struct Beside {
 
 enum Job {
     Listens(Box<End>),
-    /// The host was looked at: ports that the kernel gives to clients, by namespace.
-    Looked(Map<u32, (u16, u16)>),
+    /// The whole host was gathered anew: ports that the kernel gives to clients, by namespace.
+    Gathered(Map<u32, (u16, u16)>),
 }
 
 /// Sockets that wait to be judged. Each that is new costs some ten milliseconds.
@@ -43,13 +41,14 @@ impl Beside {
             let mut ranges = Map::default();
             for job in to_do {
                 match job {
-                    Job::Looked(found) => {
+                    Job::Gathered(found) => {
                         ranges = found;
                         programs.forget();
                     }
                     Job::Listens(end) => {
+                        let facts = inventory::of_listener(&end, &mut programs, &ranges);
                         // Whoever asked may be gone.
-                        let _ = done.send(report(&end, &mut programs, &ranges, Option::as_ref(&known)));
+                        let _ = done.send(judge(&facts, Option::as_ref(&known)));
                     }
                 }
             }
@@ -64,11 +63,11 @@ impl Beside {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(end.clone()))).is_ok())
     }
 
-    /// Lets it know what a look found.
-    pub(super) fn looked(&self, ranges: Map<u32, (u16, u16)>) {
+    /// The whole host was gathered anew.
+    pub(super) fn gathered(&self, ranges: Map<u32, (u16, u16)>) {
         if let Some(jobs) = &self.jobs {
-            // Where it is that far behind, the next look will do.
-            let _ = jobs.try_send(Job::Looked(ranges));
+            // Where it is that far behind, the next time will do.
+            let _ = jobs.try_send(Job::Gathered(ranges));
         }
     }
 
@@ -90,32 +89,4 @@ impl Beside {
             }
         }
     }
-}
-
-/// What follows from the event alone. The portmapper is asked at the next look.
-fn report(
-    end: &End,
-    programs: &mut Programs,
-    ranges: &Map<u32, (u16, u16)>,
-    known: Option<&Baseline>,
-) -> Report {
-    let holders = programs.of(end.process.iter().map(|actor| actor.process.clone()));
-    let range = ranges.get(&end.netns);
-    let server = Server {
-        proto: end.proto,
-        local: end.local,
-        v6only: false,
-        netns: end.netns,
-        inode: end.inode,
-        uid: end.process.as_ref().map_or(0, |actor| actor.process.uid),
-        service: Services::host().name(end.proto, end.local.port).map(Into::into),
-        rpc: Vec::new(),
-        is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&end.local.port)),
-        history: None,
-        holders_seen: false,
-        device: 0,
-        holders: holders.clone(),
-    };
-    let facts = Facts { servers: vec![Arc::new(server)], programs: holders, ..Facts::default() };
-    judge(&facts, known)
 }

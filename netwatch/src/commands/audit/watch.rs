@@ -1,5 +1,5 @@
-//! The audit that goes on: a socket that begins to listen is judged by its own event, since it may be gone at the next
-//! look; the host as a whole is looked at again now and then.
+//! The audit that goes on: a socket that begins to listen is judged by its own event, since it may be gone by the
+//! next pass over the whole host, which is made now and then.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -14,7 +14,6 @@ use jiff::Timestamp;
 
 use super::Watch;
 use super::beside::Beside;
-use super::gather::Gatherer;
 use crate::agent::Agent;
 use crate::audit::baseline::Baseline;
 use crate::audit::facts::Facts;
@@ -22,6 +21,7 @@ use crate::audit::views::{Disagreement, View, What};
 use crate::audit::{Code, Finding, Port, Report, Severity, judge};
 use crate::commands::follow::{self, FinishError, Listener, complain};
 use crate::commands::verify::FOUND;
+use crate::inventory::Inventory;
 use crate::loss::Loss;
 use crate::model::Proto;
 use crate::output::audit::Writer;
@@ -35,7 +35,7 @@ use crate::tracker::{ConnectionEvent, End, EndId, Kind};
 /// Where the probes cannot be had, or the output fails.
 pub(super) fn run(
     watch: Watch,
-    gatherer: Gatherer,
+    inventory: Inventory,
     known: Option<Baseline>,
     writer: Writer,
     only: Option<u32>,
@@ -46,7 +46,7 @@ pub(super) fn run(
     let Watch { kernel, duration, every } = watch;
     let listener = || {
         Ok(Auditor {
-            gatherer: Some(gatherer),
+            inventory: Some(inventory),
             beside: Beside::start(known.clone())?,
             known: known.clone(),
             writer,
@@ -54,8 +54,8 @@ pub(super) fn run(
             only,
             fail_on,
             every,
-            looked: Instant::now(),
-            look: None,
+            pass_began: Instant::now(),
+            pass: None,
             told: HashMap::new(),
             live: BTreeMap::new(),
             missing: HashSet::new(),
@@ -68,12 +68,12 @@ pub(super) fn run(
     Ok(if is_bad.load(Ordering::Relaxed) { ExitCode::from(FOUND) } else { ended })
 }
 
-/// How long the end of the run waits for a look that is under way: a portmapper and a disk may take some seconds.
+/// How long the end of the run waits for a pass that is under way: a portmapper and a disk may take some seconds.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 struct Auditor {
-    /// On loan to the thread that looks, while it does.
-    gatherer: Option<Gatherer>,
+    /// On loan to the thread that makes a pass over the host, while it does.
+    inventory: Option<Inventory>,
     /// Judges what events tell.
     beside: Beside,
     known: Arc<Option<Baseline>>,
@@ -82,14 +82,14 @@ struct Auditor {
     only: Option<u32>,
     fail_on: Severity,
     every: Duration,
-    /// When the last look began.
-    looked: Instant,
-    look: Option<Receiver<Looked>>,
+    /// When the last pass began.
+    pass_began: Instant,
+    pass: Option<Receiver<Pass>>,
     /// What was told, and when: nothing is told again for as long as it stands.
     told: HashMap<String, Instant>,
     /// What listens, by the events.
     live: BTreeMap<(u64, u64), End>,
-    /// What the last look did not show of it.
+    /// What the last pass did not show of it.
     missing: HashSet<(u64, u64)>,
     /// Lines that the reader was too slow for.
     missed: u64,
@@ -101,8 +101,8 @@ fn key(id: EndId) -> (u64, u64) {
     (id.cookie, id.began)
 }
 
-/// The gatherer, and what it found.
-type Looked = (Gatherer, Result<(Report, Facts)>);
+/// The inventory, and what it found.
+type Pass = (Inventory, Result<(Report, Facts)>);
 
 /// By which a port is known again.
 fn of_port(port: &Port) -> String {
@@ -124,38 +124,38 @@ fn news(report: &Report) -> (impl Iterator<Item = &Port>, impl Iterator<Item = &
 }
 
 impl Auditor {
-    fn start_look(&mut self) -> Result<()> {
-        let Some(mut gatherer) = self.gatherer.take() else { return Ok(()) };
+    fn start_pass(&mut self) -> Result<()> {
+        let Some(mut inventory) = self.inventory.take() else { return Ok(()) };
         let (sender, receiver) = channel();
         let known = self.known.clone();
-        let look = move || {
-            let facts = gatherer.facts();
+        let work = move || {
+            let facts = inventory.facts();
             let judged = facts.map(|facts| (judge(&facts, Option::as_ref(&known)), facts));
             // Whoever asked may be gone.
-            let _ = sender.send((gatherer, judged));
+            let _ = sender.send((inventory, judged));
         };
-        self.looked = Instant::now();
-        self.look = Some(receiver);
-        // Where there is none the gatherer went with it, so nothing more can be looked at.
+        self.pass_began = Instant::now();
+        self.pass = Some(receiver);
+        // Where there is none the inventory went with it, so nothing more can be gathered.
         std::thread::Builder::new()
             .name("netwatch-audit".into())
-            .spawn(look)
+            .spawn(work)
             .context("cannot start a thread")?;
         Ok(())
     }
 
-    /// Takes in the look that is under way, if it is done.
-    fn finish_look(&mut self) -> Result<()> {
-        let Some(look) = &self.look else { return Ok(()) };
-        match look.try_recv() {
-            Ok(looked) => self.take_in(looked),
+    /// Takes in the pass that is under way, if it is done.
+    fn finish_pass(&mut self) -> Result<()> {
+        let Some(pass) = &self.pass else { return Ok(()) };
+        match pass.try_recv() {
+            Ok(pass) => self.take_in(pass),
             Err(TryRecvError::Empty) => Ok(()),
             Err(TryRecvError::Disconnected) => bail!("the thread that looks at the host panicked"),
         }
     }
 
-    fn take_in(&mut self, (gatherer, judged): Looked) -> Result<()> {
-        (self.gatherer, self.look) = (Some(gatherer), None);
+    fn take_in(&mut self, (inventory, judged): Pass) -> Result<()> {
+        (self.inventory, self.pass) = (Some(inventory), None);
         let (mut report, facts) = match judged {
             Ok(judged) => judged,
             Err(error) => {
@@ -164,7 +164,7 @@ impl Auditor {
             }
         };
         let hidden = self.hidden(&facts);
-        self.beside.looked(facts.port_ranges);
+        self.beside.gathered(facts.port_ranges);
         if !hidden.is_empty() {
             let facts = Facts { disagreements: hidden, ..Facts::default() };
             let more = judge(&facts, Option::as_ref(&self.known));
@@ -178,15 +178,15 @@ impl Auditor {
             return Ok(self.writer.report(&report, self.sink.buffer())?);
         }
         self.tell_new(&report)?;
-        // What went away and comes back is news again. What was told since the look began, the look need not have.
+        // What went away and comes back is news again. What was told since the pass began, the pass need not have.
         let (ports, findings) = news(&report);
         let standing: HashSet<String> = ports.map(of_port).chain(findings.map(of_finding)).collect();
-        let looked = self.looked;
-        self.told.retain(|key, told| *told >= looked || standing.contains(key));
+        let began = self.pass_began;
+        self.told.retain(|key, told| *told >= began || standing.contains(key));
         Ok(())
     }
 
-    /// Listeners that the events told of, and that no view showed in this look nor in the one before. Of a namespace that
+    /// Listeners that the events told of, and that no view showed in this pass nor in the one before. Of a namespace that
     /// was not seen whole nothing is said.
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
@@ -248,9 +248,9 @@ impl Auditor {
 
     /// What is under way is waited for, so that a short run is an audit too.
     fn last(&mut self) -> Result<()> {
-        if let Some(look) = self.look.take() {
-            match look.recv_timeout(LAST_PATIENCE) {
-                Ok(looked) => self.take_in(looked)?,
+        if let Some(pass) = self.pass.take() {
+            match pass.recv_timeout(LAST_PATIENCE) {
+                Ok(pass) => self.take_in(pass)?,
                 Err(RecvTimeoutError::Timeout) => {
                     complain("the last look at the host did not end: it is left out");
                 }
@@ -277,13 +277,13 @@ fn hidden_listener(end: &End, views: &[View]) -> Disagreement {
 
 impl Listener for Auditor {
     fn ready(&mut self, _: &Agent, _: usize) -> Result<()> {
-        self.start_look()
+        self.start_pass()
     }
 
     fn tell(&mut self, events: &mut Vec<ConnectionEvent>) -> Result<()> {
         for event in events.drain(..) {
             let end = &event.end;
-            // A datagram socket begins to take anybody's datagrams without a word: the next look sees it.
+            // A datagram socket begins to take anybody's datagrams without a record: the next pass sees it.
             if end.remote.is_some() || end.proto != Proto::Tcp {
                 continue;
             }
@@ -318,7 +318,7 @@ impl Listener for Auditor {
     }
 
     fn tick(&mut self) -> Result<()> {
-        self.finish_look()?;
+        self.finish_pass()?;
         self.tell_judged()?;
         if self.sink.has_room() && self.missed > 0 {
             complain(&format!(
@@ -326,8 +326,8 @@ impl Listener for Auditor {
                 std::mem::take(&mut self.missed)
             ));
         }
-        if self.look.is_none() && self.looked.elapsed() >= self.every {
-            self.start_look()?;
+        if self.pass.is_none() && self.pass_began.elapsed() >= self.every {
+            self.start_pass()?;
         }
         self.sink.flush();
         Ok(())

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::looks::Views;
 use super::programs::Programs;
+use super::views::Views;
 use crate::audit::facts::{Program, Stdio};
 use crate::audit::views::What;
 use crate::hash::Map;

@@ -7,7 +7,7 @@
 //! Of the crates for RPC `onc-rpc` refuses messages in fragments and takes no datagrams, `onc-rpc-wire` puts fragments
 //! together without a bound, and neither has the portmapper's list: what they would save is a few words of `reply`.
 
-mod programs;
+mod names;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -18,33 +18,30 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::model::Proto;
-pub use programs::Programs;
+pub(super) use names::RpcNames;
 
 /// The portmapper's, RFC 1833 section 3.1.
 const PORT: u16 = 111;
-
-/// The program that it is itself, PMAP_PROG of RFC 1833 section 3.1.
-pub(super) const PORTMAPPER: u32 = 100_000;
 
 /// Bytes of an answer, with the words between its fragments. A mapping has 20.
 const MOST_BYTES: usize = 1 << 20;
 
 /// A line of `rpcinfo -p`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// See [`Programs`] for its name.
-    pub program: u32,
+pub(super) struct Mapping {
+    /// See [`RpcNames`] for its name.
+    pub(super) program: u32,
     /// Of the program.
-    pub version: u32,
+    pub(super) version: u32,
     /// What it is reached by.
-    pub proto: Proto,
+    pub(super) proto: Proto,
     /// Host byte order.
-    pub port: u16,
+    pub(super) port: u16,
 }
 
 /// Why nothing is known.
 #[derive(Debug, thiserror::Error)]
-pub enum PortmapError {
+pub(super) enum PortmapError {
     /// The time was up.
     #[error("the portmapper did not answer within {} s", .0.as_secs_f64())]
     Silent(Duration),
@@ -68,7 +65,7 @@ pub enum PortmapError {
 /// # Errors
 ///
 /// See [`PortmapError`].
-pub fn dump(timeout: Duration) -> Result<Vec<Mapping>, PortmapError> {
+pub(super) fn dump(timeout: Duration) -> Result<Vec<Mapping>, PortmapError> {
     let deadline = Deadline::new(timeout);
     let hosts = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     for ask in [by_tcp, by_udp] {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 
+use super::packages;
 use super::units::{self, Unit};
-use crate::audit::facts::{Ownership, Program, Script};
-use crate::audit::packages::{self, Owner};
+use crate::audit::facts::{Owner, Ownership, Program, Script};
 use crate::escape;
 use crate::process::found::Looks;
 use crate::process::{Actor, Process, signs};
@@ -17,10 +17,10 @@ use crate::where_it_runs;
 
 /// Who owns files, of each mount namespace: asked once for all, and for what comes later again.
 #[derive(Default)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     owners: HashMap<u32, Owners>,
     users: HashMap<u32, Option<Arc<str>>>,
-    looks: Looks,
+    executables: Looks,
     notes: Vec<String>,
 }
 
@@ -49,8 +49,8 @@ enum Draw {
 
 impl Programs {
     /// The programs of these processes, in their order.
-    pub(super) fn of(&mut self, processes: impl IntoIterator<Item = Arc<Process>>) -> Vec<Arc<Program>> {
-        self.looks.refresh();
+    pub(crate) fn of(&mut self, processes: impl IntoIterator<Item = Arc<Process>>) -> Vec<Arc<Program>> {
+        self.executables.refresh();
         let drafts: Vec<Draft> = processes
             .into_iter()
             .map(|process| Draft { script: script(&process), unit: units::installed(&process), process })
@@ -142,7 +142,7 @@ impl Programs {
                     user.map(|user| escape::utf8(user.name.as_bytes()).into())
                 })
                 .clone(),
-            found: self.looks.of(&process),
+            found: self.executables.of(&process),
             actor: Actor::leader(process),
         };
         program.unit = unit.filter(|unit| is_of(&program, unit, unit_of.as_ref())).map(|unit| unit.name);
@@ -159,7 +159,7 @@ impl Programs {
     }
 
     /// Forgets who owns what: numbers of namespaces are given again, and packages come and go.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.owners.clear();
         self.users.clear();
         self.notes.clear();

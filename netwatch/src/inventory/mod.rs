@@ -1,79 +1,85 @@
-//! Finds out what the audit judges: asks every view, the portmapper, the databases of packages and the store.
+//! What an audit judges, gathered: every view of sockets and processes, the portmappers, the databases of packages, the
+//! unit files, and the store where there is one. [`crate::audit`] asks nobody itself.
+
+mod held;
+mod hidden;
+mod live;
+mod packages;
+mod past;
+mod portmap;
+mod programs;
+mod registered;
+mod units;
+mod views;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 
-use super::held::Held;
-use super::looks::{self, Hidden, Views};
-use super::past::Past;
-use super::programs::Programs;
-use crate::agent;
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
-use crate::audit::portmap::{self, Mapping};
 use crate::hash::Map;
 use crate::origin::Side;
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::netns::{self, Netns};
-use crate::snapshot::{Lister, Note, SocketRow, processes};
+use crate::snapshot::{Lister, Note, SocketRow, netns, processes};
+use held::Held;
+use past::Past;
+use portmap::{Mapping, RpcNames};
+use registered::registered;
+use views::Views;
 
-/// What to look at.
+pub use hidden::Hidden;
+pub(crate) use live::of_listener;
+pub(crate) use programs::Programs;
+
+/// What to gather.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     /// Only this network namespace.
-    pub(super) netns: Option<u32>,
+    pub(crate) netns: Option<u32>,
     /// What views are made to hide.
-    pub(super) hidden: Vec<Hidden>,
+    pub(crate) hidden: Vec<Hidden>,
     /// The store that is named, which has to be there.
-    pub(super) store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
+    /// This boot, as the store names it.
+    pub(crate) boot: String,
 }
 
 /// Keeps what does not change from one audit to the next.
-pub(super) struct Gatherer {
+pub(crate) struct Inventory {
     scope: Scope,
     lister: Option<Arc<dyn Lister>>,
     no_lister: Option<String>,
     programs: Programs,
 }
 
-/// So long a portmapper may take.
-const PORTMAPPER: Duration = Duration::from_secs(2);
-
-/// Where it listens (RFC 1833, section 3).
-const PORTMAPPER_PORT: u16 = 111;
-
-/// More namespaces are not asked for their portmapper: each takes a thread.
-const MOST_PORTMAPPERS: usize = 64;
-
-impl Gatherer {
-    /// Prepares to look.
+impl Inventory {
+    /// Prepares to gather; `lister` may be why there is none.
     ///
     /// # Errors
     /// Where the store that is named cannot be read.
-    pub(super) fn new(scope: Scope) -> Result<Self> {
-        let (lister, no_lister) = match agent::iterators() {
+    pub(crate) fn new(scope: Scope, lister: Result<Arc<dyn Lister>, String>) -> Result<Self> {
+        let (lister, no_lister) = match lister {
             Ok(lister) => (Some(lister), None),
-            Err(error) => (None, Some(format!("{:#}", anyhow::Error::from(error)))),
+            Err(why) => (None, Some(why)),
         };
-        // So that one that is not there is told at once.
-        Past::open(scope.store.as_deref())?;
+        // So that one that is not there is reported at once.
+        Past::open(scope.store.as_deref(), &scope.boot)?;
         Ok(Self { scope, lister, no_lister, programs: Programs::default() })
     }
 
-    /// Looks.
+    /// Gathers.
     ///
     /// # Errors
     /// Where sockets or processes cannot be listed at all.
-    pub(super) fn facts(&mut self) -> Result<Facts> {
+    pub(crate) fn facts(&mut self) -> Result<Facts> {
         let only = self.scope.netns;
         let is_meant = |netns: u32| only.is_none_or(|only| netns == only);
         let views = Views::take(self.lister.as_ref(), &self.scope.hidden, true)?;
-        let mut disagreements = looks::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
+        let mut disagreements = views::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
         let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_meant(row.netns)).collect();
         let raw: Vec<_> = views.raw().iter().filter(|row| is_meant(row.netns)).copied().collect();
         let mut inodes: HashSet<u64> = rows.iter().map(|row| row.inode).collect();
@@ -87,7 +93,8 @@ impl Gatherer {
         let held = Held::of(inodes, &views, &table, &mut self.programs);
 
         let mut notes = self.notes(&views);
-        let mut past = Asked { past: Past::open(self.scope.store.as_deref())?, failure: None };
+        let mut past =
+            Asked { past: Past::open(self.scope.store.as_deref(), &self.scope.boot)?, failure: None };
         let registered = registered(&rows, &mut notes);
         let mut servers: Vec<Arc<Server>> = rows
             .iter()
@@ -98,8 +105,8 @@ impl Gatherer {
             })
             .collect();
         if servers.iter().any(|server| server.holders.is_empty()) {
-            // Its process may have ended between the look at sockets and that at holders.
-            let there = looks::there_now(self.lister.as_ref())?;
+            // Its process may have ended between the listing of sockets and that of holders.
+            let there = views::inodes_now(self.lister.as_ref())?;
             servers.retain(|server| !server.holders.is_empty() || there.contains(&server.inode));
         }
         for disagreement in &mut disagreements {
@@ -183,7 +190,7 @@ fn server(
     history: Option<History>,
 ) -> Server {
     let range = views.port_ranges().get(&row.netns);
-    let names = portmap::Programs::host();
+    let names = RpcNames::host();
     let mut rpc: Vec<_> = registered
         .get(&row.netns)
         .into_iter()
@@ -210,7 +217,7 @@ fn server(
     }
 }
 
-/// Connections that are meant of which no look can tell who began them, by program.
+/// Connections that are meant of which no snapshot can tell who began them, by program.
 fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
     let mut found: Vec<Unknown> = Vec::new();
     for (row, origin) in views.rows.iter().zip(seeding::find(&views.rows, views.port_ranges())) {
@@ -237,48 +244,4 @@ fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) ->
         }
     }
     found
-}
-
-/// What the portmappers have registered, by namespace; asked in each where something listens on its port.
-fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<u32, Vec<Mapping>> {
-    let mut wanted: Vec<u32> = rows
-        .iter()
-        .filter(|row| row.is_server() && row.local.port == PORTMAPPER_PORT)
-        .map(|row| row.netns)
-        .collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.len() > MOST_PORTMAPPERS {
-        notes.push(format!(
-            "{} namespaces have a portmapper; {MOST_PORTMAPPERS} of them were asked",
-            wanted.len()
-        ));
-        wanted.truncate(MOST_PORTMAPPERS);
-    }
-    let Ok(all) = netns::all() else { return Map::default() };
-    let named: Vec<&Netns> = all.iter().filter(|namespace| wanted.contains(&namespace.inum)).collect();
-    let answers: Vec<(u32, Result<Vec<Mapping>, String>)> = std::thread::scope(|scope| {
-        let ask = |namespace: &Netns| {
-            let inside = |_: &Netns, entered: std::io::Result<()>| {
-                entered.map_err(|error| error.to_string())?;
-                portmap::dump(PORTMAPPER).map_err(|error| error.to_string())
-            };
-            let asked = netns::inside_each(std::slice::from_ref(namespace), inside);
-            let asked = asked
-                .map_err(|error| error.to_string())
-                .and_then(|mut asked| asked.pop().unwrap_or(Ok(Vec::new())));
-            (namespace.inum, asked)
-        };
-        let threads: Vec<_> =
-            named.into_iter().map(|namespace| scope.spawn(move || ask(namespace))).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-    });
-    let mut registered = Map::default();
-    for (netns, answer) in answers {
-        match answer {
-            Ok(mappings) => _ = registered.insert(netns, mappings),
-            Err(error) => notes.push(format!("network namespace {netns}: {error}")),
-        }
-    }
-    registered
 }

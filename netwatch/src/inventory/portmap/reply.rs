@@ -1,7 +1,8 @@
 //! The call and its answer: RPC of RFC 5531 section 9, in XDR of RFC 4506, where everything is a multiple of four
 //! bytes, big-endian. Total: any bytes give mappings or an error.
 
-use super::{Mapping, PORTMAPPER, PortmapError};
+use super::{Mapping, PortmapError};
+use crate::audit::facts::PORTMAPPER;
 use crate::model::Proto;
 
 /// Of a fragment's mark, RFC 5531 section 11.

@@ -19,7 +19,8 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
 use super::folder::{Folder, Unread};
-use super::{Found, Owner, Wanted, text};
+use super::{Found, Wanted, text};
+use crate::audit::facts::Owner;
 use crate::escape;
 use header::Header;
 

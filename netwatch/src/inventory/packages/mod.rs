@@ -14,36 +14,26 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::audit::facts::Owner;
 use crate::escape;
 use folder::Folder;
 
-/// A package.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// Without the architecture.
-    pub name: String,
-    /// As the package manager prints it, `[epoch:]version[-release]`. `None` where the database has none.
-    pub version: Option<String>,
-    /// `dpkg` or `rpm`.
-    pub manager: &'static str,
-}
-
 /// What the databases of one root say.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// By the path as it was asked for. A path that is not here belongs to no package, or to none that could be read.
-    pub owners: HashMap<String, Owner>,
+    pub(super) owners: HashMap<String, Owner>,
     /// There is a database that could be read. Otherwise it is not known whether a path belongs to a package.
-    pub is_known: bool,
+    pub(super) is_known: bool,
     /// What could not be read, and why: one line each, fit for a terminal.
-    pub notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Looks all of `wanted` up in one pass over the databases in `root`: `/`, or `/proc/PID/root` of a process in another
 /// mount namespace. `wanted` are absolute paths inside of that root without symbolic links, as `/proc/PID/exe` shows
 /// them, in the form of [`escape::utf8`].
 #[must_use]
-pub fn owners(root: &Path, wanted: &HashSet<String>) -> Found {
+pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Found {
     let mut found = Found::default();
     if wanted.is_empty() {
         return found;

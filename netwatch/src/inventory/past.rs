@@ -8,7 +8,6 @@ use crate::audit::facts::History;
 use crate::listeners::Listening;
 use crate::model::Proto;
 use crate::origin::Side;
-use crate::output::boot;
 use crate::process::found::Looks;
 use crate::snapshot::SocketRow;
 use crate::store::{Query, Reader, Recorded, Visited};
@@ -31,11 +30,11 @@ impl Past {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub(super) fn open(named: Option<&Path>) -> Result<Option<Self>> {
+    pub(super) fn open(named: Option<&Path>, boot: &str) -> Result<Option<Self>> {
         let Some(reader) = Reader::named_or_usual(named)? else { return Ok(None) };
         // Many small questions, of one state.
         reader.stand_still()?;
-        Ok(Some(Self { reader, boot: boot() }))
+        Ok(Some(Self { reader, boot: boot.to_owned() }))
     }
 
     /// What was recorded of a listener; `None`: nothing.

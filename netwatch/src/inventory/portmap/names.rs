@@ -7,22 +7,22 @@ use crate::escape;
 
 /// Program names.
 #[derive(Clone, Debug, Default)]
-pub struct Programs {
+pub(in crate::inventory) struct RpcNames {
     names: HashMap<u32, String>,
 }
 
-impl Programs {
+impl RpcNames {
     /// The host's own, read once. Where there is no such file there are no names.
     #[must_use]
-    pub fn host() -> &'static Self {
-        static HOST: OnceLock<Programs> = OnceLock::new();
+    pub(in crate::inventory) fn host() -> &'static Self {
+        static HOST: OnceLock<RpcNames> = OnceLock::new();
         HOST.get_or_init(|| Self::parse(&std::fs::read("/etc/rpc").unwrap_or_default()))
     }
 
     /// Of several names for a number the first holds, as for getrpcbynumber(3). Lines as in rpc(5): name, number,
     /// aliases; one that makes no sense is skipped.
     #[must_use]
-    pub fn parse(file: &[u8]) -> Self {
+    pub(in crate::inventory) fn parse(file: &[u8]) -> Self {
         let mut names = HashMap::new();
         for line in file.split(|b| *b == b'\n') {
             let text = line.split(|b| *b == b'#').next().unwrap_or_default();
@@ -39,7 +39,7 @@ impl Programs {
 
     /// `None` where the file has no name for it.
     #[must_use]
-    pub fn name(&self, program: u32) -> Option<&str> {
+    pub(in crate::inventory) fn name(&self, program: u32) -> Option<&str> {
         self.names.get(&program).map(String::as_str)
     }
 }
@@ -55,7 +55,7 @@ mod tests {
         let file =
             b"# x\n\nportmapper\t100000\tportmap sunrpc # rpcbind\nother 100000\nnfs 100003\nbad\nbad x\n\
             bad -1\nbad 4294967296\n\xff 7\n# nfs 8";
-        let programs = Programs::parse(file);
+        let programs = RpcNames::parse(file);
         assert_eq!(programs.name(100_000), Some("portmapper"));
         assert_eq!(programs.name(100_003), Some("nfs"));
         assert_eq!(programs.name(7), Some("\\xff"));
@@ -66,7 +66,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(file in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Programs::parse(&file);
+            let _ = RpcNames::parse(&file);
         }
     }
 }

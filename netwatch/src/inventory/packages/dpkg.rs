@@ -5,7 +5,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::folder::{Folder, Unread};
-use super::{Found, Owner, Wanted, text};
+use super::{Found, Wanted, text};
+use crate::audit::facts::Owner;
 use crate::escape;
 
 /// Bytes of one list. The longest of Debian are those of kernel sources and icons, below 10 MiB.

@@ -118,19 +118,19 @@ fn strings(data: &[u8], count: usize) -> impl Iterator<Item = &[u8]> {
 
 /// Headers for tests.
 #[cfg(test)]
-pub(in crate::audit::packages) mod made {
+pub(in crate::inventory::packages) mod made {
     use super::{CHAR, INT32, STRING, STRING_ARRAY, tag};
 
     /// What stands in one: folder, name and state of each file.
-    pub(in crate::audit::packages) struct Made<'a> {
-        pub(in crate::audit::packages) name: &'a str,
-        pub(in crate::audit::packages) epoch: Option<u32>,
-        pub(in crate::audit::packages) files: &'a [(&'a str, &'a str, u8)],
+    pub(in crate::inventory::packages) struct Made<'a> {
+        pub(in crate::inventory::packages) name: &'a str,
+        pub(in crate::inventory::packages) epoch: Option<u32>,
+        pub(in crate::inventory::packages) files: &'a [(&'a str, &'a str, u8)],
     }
 
     impl Made<'_> {
         /// Version 1.2, release 3.
-        pub(in crate::audit::packages) fn blob(&self) -> Vec<u8> {
+        pub(in crate::inventory::packages) fn blob(&self) -> Vec<u8> {
             let text = |texts: &[&str]| {
                 texts.iter().flat_map(|text| [text.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>()
             };

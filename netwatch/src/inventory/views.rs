@@ -1,4 +1,4 @@
-//! The views of the host that an audit compares, each as it is; and what a test makes one of them hide.
+//! The views of the host that an audit compares, each as it is.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use procfs::process::Process;
 
+use super::hidden::Hidden;
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
 use crate::snapshot::{
@@ -14,43 +15,7 @@ use crate::snapshot::{
     processes, sockets,
 };
 
-/// Something that a view is made to hide, so that a test sees it noticed: `--hide`, which no help shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hidden {
-    view: View,
-    what: HiddenWhat,
-    /// In the first look only.
-    once: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HiddenWhat {
-    Port(u16),
-    Pid(u32),
-}
-
-impl Hidden {
-    /// Reads `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; with `once:` before it, for the first look.
-    ///
-    /// # Errors
-    /// Where it is none of these.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "[once:]net=PORT, diag=PORT, iter=PORT or proc=PID";
-        let (once, text) = text.strip_prefix("once:").map_or((false, text), |text| (true, text));
-        let (view, value) = text.split_once('=').ok_or(FORM)?;
-        let port = || value.parse().map(HiddenWhat::Port).map_err(|_| FORM);
-        let (view, what) = match view {
-            "net" => (View::NetFiles, port()?),
-            "diag" => (View::SockDiag, port()?),
-            "iter" => (View::Iterators, port()?),
-            "proc" => (View::Processes, HiddenWhat::Pid(value.parse().map_err(|_| FORM)?)),
-            _ => return Err(FORM),
-        };
-        Ok(Self { view, what, once })
-    }
-}
-
-/// One look by every view.
+/// The host by every view, one after the other.
 pub(super) struct Views {
     pub(super) diag: Sockets,
     pub(super) iter: Option<Sockets>,
@@ -61,7 +26,7 @@ pub(super) struct Views {
     pub(super) by_iter: Option<Holders>,
     /// Why not, where it was tried.
     pub(super) unlisted: Option<String>,
-    pids: HashSet<u32>,
+    pub(super) pids: HashSet<u32>,
     /// See [`hides_processes`].
     pub(super) hides_processes: bool,
     /// All sockets, see [`Views::joined`].
@@ -72,9 +37,9 @@ pub(super) struct Views {
 const BETWEEN: Duration = Duration::from_millis(60);
 
 impl Views {
+    /// `first`: not a second time, to see whether differences stand.
     pub(super) fn take(lister: Option<&Arc<dyn Lister>>, hidden: &[Hidden], first: bool) -> Result<Self> {
         let lister = lister.map(|lister| &**lister);
-        let hidden: Vec<_> = hidden.iter().filter(|hidden| first || !hidden.once).collect();
         let mut views = Self {
             diag: sockets(Scope::AllNetns, Mptcp::Whole, None)?,
             iter: lister.map(|lister| sockets(Scope::AllNetns, Mptcp::Whole, Some(lister))).transpose()?,
@@ -94,20 +59,7 @@ impl Views {
             }
             None => {}
         }
-        for hidden in hidden {
-            let rows = match hidden.view {
-                View::NetFiles => Some(&mut views.files.rows),
-                View::SockDiag => Some(&mut views.diag.rows),
-                View::Iterators => views.iter.as_mut().map(|iter| &mut iter.rows),
-                View::Processes | View::Live => None,
-            };
-            match hidden.what {
-                HiddenWhat::Port(port) => {
-                    rows.into_iter().for_each(|rows| rows.retain(|row| row.local.port != port));
-                }
-                HiddenWhat::Pid(pid) => _ = views.pids.remove(&pid),
-            }
-        }
+        hidden.iter().filter(|hidden| first || !hidden.once).for_each(|hidden| hidden.apply(&mut views));
         views.rows = views.joined();
         Ok(views)
     }
@@ -242,7 +194,7 @@ impl Views {
 ///
 /// # Errors
 /// Where sockets cannot be listed at all.
-pub(super) fn there_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
+pub(super) fn inodes_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
     let mut rows = sockets(Scope::AllNetns, Mptcp::Whole, None)?.rows;
     if let Some(lister) = lister {
         rows.extend(sockets(Scope::AllNetns, Mptcp::Whole, Some(&**lister))?.rows);
@@ -251,7 +203,7 @@ pub(super) fn there_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>
     Ok(rows.iter().map(|row| row.inode).collect())
 }
 
-/// What differs between the views, and stands in a second look. The second is taken only where the first differs.
+/// What differs between the views, and stands when they are taken again. That is done only where something differs.
 pub(super) fn compare(
     first: &Views,
     lister: Option<&Arc<dyn Lister>>,
@@ -282,7 +234,7 @@ pub(super) fn compare(
 /// `include/uapi/linux/capability.h`
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
-/// `/proc` is mounted so that it hides processes from those who may not look into them, and we may not: that is no lie
+/// `/proc` is mounted so that it hides processes from those who may not read them, and netwatch may not: that is no lie
 /// (`fs/proc/base.c`, has_pid_permissions).
 fn hides_processes() -> bool {
     let status = Process::myself().and_then(|process| process.status());

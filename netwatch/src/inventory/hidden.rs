@@ -1,0 +1,55 @@
+//! What a test makes a view hide, so that the audit is seen to notice: `--hide`, which no help shows.
+
+use super::views::Views;
+use crate::audit::views::View;
+
+/// Something that a view is made to hide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    view: View,
+    what: HiddenWhat,
+    /// The first time only.
+    pub(super) once: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HiddenWhat {
+    Port(u16),
+    Pid(u32),
+}
+
+impl Hidden {
+    /// Reads `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; with `once:` before it, for the first time only.
+    ///
+    /// # Errors
+    /// Where it is none of these.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "[once:]net=PORT, diag=PORT, iter=PORT or proc=PID";
+        let (once, text) = text.strip_prefix("once:").map_or((false, text), |text| (true, text));
+        let (view, value) = text.split_once('=').ok_or(FORM)?;
+        let port = || value.parse().map(HiddenWhat::Port).map_err(|_| FORM);
+        let (view, what) = match view {
+            "net" => (View::NetFiles, port()?),
+            "diag" => (View::SockDiag, port()?),
+            "iter" => (View::Iterators, port()?),
+            "proc" => (View::Processes, HiddenWhat::Pid(value.parse().map_err(|_| FORM)?)),
+            _ => return Err(FORM),
+        };
+        Ok(Self { view, what, once })
+    }
+
+    pub(super) fn apply(self, views: &mut Views) {
+        let rows = match self.view {
+            View::NetFiles => Some(&mut views.files.rows),
+            View::SockDiag => Some(&mut views.diag.rows),
+            View::Iterators => views.iter.as_mut().map(|iter| &mut iter.rows),
+            View::Processes | View::Live => None,
+        };
+        match self.what {
+            HiddenWhat::Port(port) => {
+                rows.into_iter().for_each(|rows| rows.retain(|row| row.local.port != port));
+            }
+            HiddenWhat::Pid(pid) => _ = views.pids.remove(&pid),
+        }
+    }
+}
