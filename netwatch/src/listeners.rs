@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::hash::Map;
-use crate::model::{Endpoint, Proto};
-use crate::snapshot::SocketRow;
+use crate::model::{Endpoint, Proto, SocketRow};
 
 /// Where a socket listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

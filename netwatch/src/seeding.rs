@@ -4,9 +4,8 @@
 use crate::ends::Ends;
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
-use crate::model::{Proto, State};
+use crate::model::{Proto, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
-use crate::snapshot::SocketRow;
 
 /// What was found out of one row, by indices into the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
     use crate::model::Family;
     use crate::model::tests::at;
-    use crate::snapshot::tests::example;
+    use crate::model::tests::example;
 
     const RANGE: (u16, u16) = (32768, 60999);
 

@@ -12,7 +12,8 @@ use super::{AgentError, now};
 use crate::hash::Map;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::snapshot::{self, Holders, Lister, Mptcp, ProcessRow, Scope, SocketRow, Sockets, holders};
+use crate::model::{Holders, Lister, ProcessRow, SocketRow};
+use crate::snapshot::{self, Mptcp, Scope, Sockets, holders};
 use crate::tracker::Look;
 
 /// The counts are read this often: that takes some forty system calls.

@@ -16,8 +16,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::decode::{Act, Event, ProcessEvent, Record, Socket, Task};
 use crate::kernel::Coverage;
-use crate::model::{Endpoint, State, unmap};
-use crate::snapshot::{ProcessRow, netns, processes};
+use crate::model::{Endpoint, ProcessRow, State, unmap};
+use crate::snapshot::{netns, processes};
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,9 +8,8 @@ use jiff::Timestamp;
 
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{Endpoint, ExeState, Proto};
+use crate::model::{Endpoint, ExeState, Proto, RawKind};
 use crate::process::{Actor, Found, signs};
-use crate::snapshot::RawKind;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]

@@ -8,8 +8,7 @@ use super::facts::{Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Script, Se
 use super::views::Disagreement;
 use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;
-use crate::model::{ExeState, Proto};
-use crate::snapshot::RawKind;
+use crate::model::{ExeState, Proto, RawKind};
 
 /// All of them, in no order.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {

@@ -8,9 +8,8 @@ use super::baseline::{self, Baseline, Listed};
 use super::facts::{Facts, Owner, Ownership, Program, Raw, Script, Server, Stdio};
 use super::{By, Code, Report, Severity, judge};
 use crate::model::tests::at;
-use crate::model::{ExeState, Image, Proto};
+use crate::model::{ExeState, Image, Proto, RawKind};
 use crate::process::{Actor, Found, Process};
-use crate::snapshot::RawKind;
 
 const SOUND: Found = Found { exe_state: ExeState::Ok, world_writable: false };
 

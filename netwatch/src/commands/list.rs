@@ -13,15 +13,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::agent;
 use crate::hash::Map;
-use crate::model::Proto;
+use crate::model::{Holders, ProcessRow, Proto, SocketRow};
 use crate::output::list::{Names, Row, Table, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::process::view::{BootClock, Viewer};
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{
-    self, Holders, Mptcp, Note, ProcessRow, Scope, SnapshotError, SocketRow, holders, netns,
-};
+use crate::snapshot::{self, Mptcp, Note, Scope, SnapshotError, holders, netns};
 
 mod resolve;
 
@@ -168,7 +166,7 @@ fn hosts(rows: &[Row<'_>]) -> HashMap<IpAddr, String> {
 
 /// netstat's words, on the same occasions: `prg_cache_load` in net-tools' netstat.c.
 fn warning(holders: &Holders) -> Option<String> {
-    match (holders.denied, holders.any_socket()) {
+    match (holders.refused(), holders::any_socket(holders)) {
         (0, _) => None,
         (_, false) => Some(format!(
             "(No info could be read for \"-p\": geteuid()={} but you should be root.)",
@@ -261,9 +259,9 @@ mod tests {
     use nix::sys::stat::fstat;
 
     use super::*;
-    use crate::model::State;
-    use crate::snapshot::Holder;
-    use crate::snapshot::tests::example;
+    use crate::hash::Set;
+    use crate::model::tests::example;
+    use crate::model::{Holder, State};
 
     fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
         let row = SocketRow { proto, mapped, ..example() };
@@ -274,9 +272,8 @@ mod tests {
     fn what_netwatch_opened_to_look_is_nobody_s_socket() {
         let (socket, _other) = UnixStream::pair().unwrap();
         let (fd, inode) = (socket.as_raw_fd(), fstat(&socket).unwrap().st_ino);
-        let mut holders =
-            Holders::of_each([(inode, Holder { pid: std::process::id(), fd: fd.try_into().unwrap() })]);
-        holders.denied = 1;
+        let own = Holder { pid: std::process::id(), fd: fd.try_into().unwrap() };
+        let holders = Holders::of_asked([(inode, own)], Set::default(), Set::from_iter([1]));
         assert!(warning(&holders).unwrap().starts_with("(Not all"));
         drop(socket);
         assert!(warning(&holders).unwrap().starts_with("(No info"));

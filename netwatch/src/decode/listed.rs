@@ -5,8 +5,7 @@ use std::mem::offset_of;
 use netwatch_common::{Held, Listed, listed_flags};
 
 use super::{Bytes, DecodeError, sock};
-use crate::model::{Family, Proto, State};
-use crate::snapshot::{Bytes as Payload, Holder, SocketRow, is_connected};
+use crate::model::{Family, Holder, Payload, Proto, SocketRow, State, is_connected};
 
 /// Rows of `proto` in namespace `netns`, IPv4 sockets first, and how many records made no sense.
 pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, usize) {

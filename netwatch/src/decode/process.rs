@@ -8,8 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{ExeState, Image, ProcessKey, Via};
-use crate::process::Cause;
+use crate::model::{Cause, ExeState, Image, ProcessKey, Via};
 
 /// A task as the kernel side read it.
 #[derive(Clone, Debug, PartialEq, Eq)]

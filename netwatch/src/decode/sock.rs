@@ -7,9 +7,8 @@ use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
 use super::process::{Task, cause, task};
 use super::{Bytes, DecodeError};
-use crate::model::{Endpoint, Family, ProcessKey, Proto, State, Via, unmap};
+use crate::model::{Endpoint, Family, Payload, ProcessKey, Proto, State, Via, unmap};
 use crate::origin::Side;
-use crate::snapshot::Bytes as Payload;
 
 /// Something happened to a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]

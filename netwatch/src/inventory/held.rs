@@ -8,9 +8,8 @@ use super::views::Views;
 use crate::audit::facts::{Program, Stdio};
 use crate::audit::views::What;
 use crate::hash::Map;
-use crate::model::{Endpoint, Proto};
+use crate::model::{Endpoint, Holder, Proto, RawRow, SocketRow};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{Holder, RawRow, SocketRow};
 
 /// Descriptors of sockets, and the programs of those who have them.
 pub(super) struct Held {

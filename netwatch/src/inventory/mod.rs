@@ -20,11 +20,12 @@ use anyhow::Result;
 
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
 use crate::hash::Map;
+use crate::model::{Lister, SocketRow};
 use crate::origin::Side;
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{Lister, Note, SocketRow, netns, processes};
+use crate::snapshot::{Note, holders, netns, processes};
 use held::Held;
 use past::Past;
 use portmap::{Mapping, RpcNames};
@@ -146,7 +147,7 @@ impl Inventory {
         let only = self.scope.netns;
         let is_meant = |note: &&Note| only.is_none() || note.netns.is_none() || note.netns == only;
         let mut notes: Vec<String> = views.notes().filter(is_meant).map(ToString::to_string).collect();
-        notes.extend(views.by_proc.note().map(|note| note.to_string()));
+        notes.extend(holders::note(&views.by_proc).map(|note| note.to_string()));
         let without = self.no_lister.iter();
         notes.extend(without.map(|why| format!("compared without the kernel's iterators: {why}")));
         notes.extend(views.unlisted.clone());

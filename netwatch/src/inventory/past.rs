@@ -6,10 +6,9 @@ use anyhow::Result;
 
 use crate::audit::facts::History;
 use crate::listeners::Listening;
-use crate::model::Proto;
+use crate::model::{Proto, SocketRow};
 use crate::origin::Side;
 use crate::process::found::Looks;
-use crate::snapshot::SocketRow;
 use crate::store::{Query, Reader, Recorded, Visited};
 use crate::tracker::Kind;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::portmap::{self, Mapping};
 use crate::hash::Map;
-use crate::snapshot::SocketRow;
+use crate::model::SocketRow;
 use crate::snapshot::netns::{self, Netns};
 
 /// So long a portmapper may take.

@@ -10,10 +10,8 @@ use procfs::process::Process;
 use super::hidden::Hidden;
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
-use crate::snapshot::{
-    Holder, Holders, Lister, Mptcp, NetFiles, Note, RawRow, Scope, SocketRow, Sockets, holders, net_files,
-    processes, sockets,
-};
+use crate::model::{Holder, Holders, Lister, RawRow, SocketRow};
+use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
 
 /// The host by every view, one after the other.
 pub(super) struct Views {
@@ -102,7 +100,7 @@ impl Views {
 
     /// Everybody's descriptors could be seen.
     pub(super) fn holders_seen(&self) -> bool {
-        self.by_proc.denied == 0
+        self.by_proc.refused() == 0
     }
 
     /// What could not be seen. It is never a disagreement.

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use netwatch_common::{FlowCount, FlowKey};
 
-use crate::model::Endpoint;
-use crate::snapshot::Bytes;
+use crate::model::{Endpoint, Payload};
 
 /// The table.
 pub struct FlowTable(HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowCount>()]>);
@@ -20,10 +19,10 @@ impl FlowTable {
     /// Payload so far, and when the last datagram passed, nanoseconds since boot. `None` where the flow is
     /// not followed (any more).
     #[must_use]
-    pub fn get(&self, cookie: u64, remote: Endpoint) -> Option<(Bytes, u64)> {
+    pub fn get(&self, cookie: u64, remote: Endpoint) -> Option<(Payload, u64)> {
         let count = self.0.get(&key(cookie, remote), 0).ok()?;
         let field = |offset: usize| Some(u64::from_ne_bytes(count.get(offset..offset + 8)?.try_into().ok()?));
-        let bytes = Bytes {
+        let bytes = Payload {
             sent: field(offset_of!(FlowCount, sent))?,
             received: field(offset_of!(FlowCount, received))?,
         };
@@ -31,7 +30,7 @@ impl FlowTable {
     }
 
     /// Likewise, and forgets it: the next datagram begins another flow.
-    pub fn take(&mut self, cookie: u64, remote: Endpoint) -> Option<Bytes> {
+    pub fn take(&mut self, cookie: u64, remote: Endpoint) -> Option<Payload> {
         let (bytes, _) = self.get(cookie, remote)?;
         // Gone already is as good.
         let _ = self.0.remove(&key(cookie, remote));

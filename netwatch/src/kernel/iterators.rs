@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::load::{Helpers, Prepared, global, load};
 use super::plan::{self, Sockets};
 use super::{Attacher, DEFAULT_UDP_FLOWS, KernelError, Options, attach};
-use crate::snapshot::{Lister, Listing};
+use crate::model::{Lister, Listing};
 
 /// The loaded programs. They stay as long as this does.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Image, ProcessKey};
+use crate::model::{Cause, Image, ProcessKey};
 
 pub mod found;
 pub mod signs;
@@ -31,7 +31,7 @@ pub struct Process {
     pub image: Arc<Image>,
     /// Id of the cgroup in the unified hierarchy; 0 where not known.
     pub cgroup_id: u64,
-    /// Path of the cgroup; see [`crate::snapshot::ProcessRow::cgroup`].
+    /// Path of the cgroup; see [`crate::model::ProcessRow::cgroup`].
     pub cgroup: Arc<str>,
     /// It is a kernel thread.
     pub kernel: bool,
@@ -57,10 +57,6 @@ pub struct Birth {
     /// What the thread that forked was about.
     pub cause: Option<Cause>,
 }
-
-/// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what
-/// it does next, it does because of that.
-pub type Cause = u64;
 
 /// More ancestors than this are not kept: a program that forks and exits forever makes a line without
 /// end.

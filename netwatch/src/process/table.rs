@@ -9,8 +9,7 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
-use crate::model::{Image, ProcessKey};
-use crate::snapshot::ProcessRow;
+use crate::model::{Image, ProcessKey, ProcessRow};
 
 /// Processes that are gone and may still be asked for: a connection's last record can come after its
 /// process's.

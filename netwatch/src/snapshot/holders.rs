@@ -1,108 +1,36 @@
 //! Which processes have which socket open, by the links in `/proc/PID/fd`.
 
-use crate::hash::{Map, Set};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use smallvec::SmallVec;
-
-use super::{Lister, Listing, Note, ProcessRow, SnapshotError, parse, processes};
+use super::{Note, SnapshotError, parse, processes};
 use crate::decode::listed;
+use crate::hash::Set;
+use crate::model::{Holder, Holders, Lister, Listing, ProcessRow};
 
-/// An open descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Holder {
-    /// Thread group.
-    pub pid: u32,
-    /// Descriptor.
-    pub fd: u32,
+/// Whether anybody holds a socket, but for those that this process had open for the snapshot itself and has closed
+/// since.
+#[must_use]
+pub fn any_socket(holders: &Holders) -> bool {
+    let own = std::process::id();
+    let is_open = |inode, fd| {
+        let link = fs::read_link(format!("/proc/self/fd/{fd}"));
+        link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode))
+    };
+    holders.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
 }
 
-/// Every open descriptor of a socket, of whatever family.
-#[derive(Clone, Debug, Default)]
-pub struct Holders {
-    /// Nearly every socket has one.
-    by_inode: Map<u64, SmallVec<[Holder; 1]>>,
-    /// Processes whose descriptors may not be read.
-    pub denied: usize,
-    /// Which they are.
-    refused: Set<u32>,
-    /// Those whose descriptors were all read, where `/proc` was asked.
-    read: Set<u32>,
-}
-
-impl Holders {
-    /// These, each with the inode of what it holds.
-    #[must_use]
-    pub fn of_each(each: impl IntoIterator<Item = (u64, Holder)>) -> Self {
-        let mut holders = Self::default();
-        for (inode, holder) in each {
-            holders.by_inode.entry(inode).or_default().push(holder);
-        }
-        for same in holders.by_inode.values_mut() {
-            same.sort_unstable();
-        }
-        holders
-    }
-
-    /// By pid, then descriptor; empty where nobody that could be seen holds it.
-    #[must_use]
-    pub fn of(&self, inode: u64) -> &[Holder] {
-        self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
-    }
-
-    /// All of them, each with the inode of what it holds.
-    pub fn all(&self) -> impl Iterator<Item = (u64, Holder)> {
-        self.by_inode.iter().flat_map(|(inode, holders)| holders.iter().map(|holder| (*inode, *holder)))
-    }
-
-    /// Whether `/proc` showed all descriptors of a process.
-    #[must_use]
-    pub fn could_be_read(&self, pid: u32) -> bool {
-        self.read.contains(&pid)
-    }
-
-    /// Whether it refused to.
-    #[must_use]
-    pub fn was_refused(&self, pid: u32) -> bool {
-        self.refused.contains(&pid)
-    }
-
-    /// Whether anybody holds a socket, but for those that this process had open for the look itself and has closed
-    /// since.
-    #[must_use]
-    pub fn any_socket(&self) -> bool {
-        let own = std::process::id();
-        let is_open = |inode, fd| {
-            let link = fs::read_link(format!("/proc/self/fd/{fd}"));
-            link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode))
-        };
-        self.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
-    }
-
-    /// Drops those of a shared socket that have it no more. Between its fork and its exec a child has all that its parent
-    /// has, and whoever looks a moment later calls it by what it became.
-    fn drop_let_go(&mut self) {
-        for (inode, same) in &mut self.by_inode {
-            let first = same.first().map(|holder| holder.pid);
-            if same.iter().any(|holder| Some(holder.pid) != first) {
-                same.retain(|holder| has_still(*holder, *inode));
-            }
-        }
-    }
-
-    /// What is missing, for a reader.
-    #[must_use]
-    pub fn note(&self) -> Option<Note> {
-        let text = match self.denied {
-            0 => return None,
-            1 => "1 process's descriptors could not be read".into(),
-            n => format!("{n} processes' descriptors could not be read"),
-        };
-        Some(Note { netns: None, text })
-    }
+/// What is missing, for a reader.
+#[must_use]
+pub fn note(holders: &Holders) -> Option<Note> {
+    let text = match holders.refused() {
+        0 => return None,
+        1 => "1 process's descriptors could not be read".into(),
+        n => format!("{n} processes' descriptors could not be read"),
+    };
+    Some(Note { netns: None, text })
 }
 
 /// Network sockets' by the kernel's iterators alone.
@@ -135,8 +63,14 @@ pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
 pub fn named(lister: Option<&dyn Lister>) -> Result<(Holders, Vec<ProcessRow>), SnapshotError> {
     let mut holders = all(lister)?;
     let processes = processes::all()?;
-    holders.drop_let_go();
+    drop_let_go(&mut holders);
     Ok((holders, processes))
+}
+
+/// Drops those of a shared socket that have it no more. Between its fork and its exec a child has all that its parent
+/// has, and whoever reads its name a moment later calls it by what it became.
+fn drop_let_go(holders: &mut Holders) {
+    holders.retain_shared(has_still);
 }
 
 fn by_proc() -> Result<Holders, SnapshotError> {
@@ -151,7 +85,7 @@ fn by_proc() -> Result<Holders, SnapshotError> {
             Err(_) => {}
         }
     }
-    Ok(Holders { denied: refused.len(), refused, read: whole, ..Holders::of_each(found) })
+    Ok(Holders::of_asked(found, whole, refused))
 }
 
 /// Sockets that a process's threads have open, each with descriptors of its own perhaps.
@@ -227,14 +161,14 @@ mod tests {
         let inode = found.iter().find(|(_, holder)| *holder == own).unwrap().0;
 
         let mut holders = Holders::of_each([(inode, own), (inode, others)]);
-        holders.drop_let_go();
+        drop_let_go(&mut holders);
         assert_eq!(holders.of(inode), [own]);
 
         child.stdin.take();
         child.wait().unwrap();
         // Nobody can tell any more what it had.
         let mut holders = Holders::of_each([(inode, own), (inode, others)]);
-        holders.drop_let_go();
+        drop_let_go(&mut holders);
         assert_eq!(holders.of(inode).len(), 2);
     }
 }

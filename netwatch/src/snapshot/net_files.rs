@@ -1,7 +1,6 @@
 //! Sockets as the files in `/proc/net` list them: what netstat reads. For sockets that nothing else lists (raw, packet),
 //! and as a view to hold against the others.
 
-use std::fmt;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 
@@ -9,42 +8,8 @@ use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
-use super::{Note, SnapshotError, SocketRow, is_connected, parse};
-use crate::model::{Endpoint, Family, Proto, State, unmap};
-
-/// What a raw or packet socket takes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RawKind {
-    /// `SOCK_RAW` of `AF_INET` or `AF_INET6`, with the IP protocol.
-    Raw(u16),
-    /// `AF_PACKET`, with the Ethernet protocol (0x0003: every frame).
-    Packet(u16),
-}
-
-impl fmt::Display for RawKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// `include/uapi/linux/if_ether.h`
-        const ETH_P_ALL: u16 = 3;
-        match self {
-            Self::Raw(protocol) => write!(f, "raw socket of IP protocol {protocol}"),
-            Self::Packet(ETH_P_ALL) => f.write_str("packet socket for every frame"),
-            Self::Packet(protocol) => write!(f, "packet socket for protocol {protocol:#06x}"),
-        }
-    }
-}
-
-/// A raw or packet socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawRow {
-    /// Which of them.
-    pub kind: RawKind,
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// Of its file.
-    pub inode: u64,
-    /// Who made it.
-    pub uid: u32,
-}
+use super::{Note, SnapshotError, parse};
+use crate::model::{Endpoint, Family, Proto, RawKind, RawRow, SocketRow, State, is_connected, unmap};
 
 /// All of them, and what could not be read.
 #[derive(Clone, Debug, Default)]

@@ -8,33 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
 use crate::escape;
-use crate::model::{ExeState, Image, ProcessKey};
-
-/// A process at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessRow {
-    /// The start is what `/proc` tells: clock ticks, so it falls on a multiple of 10 ms and may lie up to
-    /// that much before the true one.
-    pub key: ProcessKey,
-    /// Present parent; 0 for those that the kernel started.
-    pub ppid: u32,
-    /// Name of the leader.
-    pub comm: Arc<str>,
-    /// Effective user.
-    pub uid: u32,
-    /// Login user, `None` if it never was set.
-    pub auid: Option<u32>,
-    /// What it runs. The arguments are the present ones: a process may have written over them.
-    pub image: Arc<Image>,
-    /// The first argument's own bytes; empty where there are none.
-    pub argv0: Box<[u8]>,
-    /// Path in the cgroup tree, as netwatch's own cgroup namespace shows it.
-    pub cgroup: Arc<str>,
-    /// It is a kernel thread.
-    pub kernel: bool,
-    /// Cookies of the sockets that are its stdin, stdout and stderr; 0: none, or not looked for.
-    pub stdio: [u64; 3],
-}
+use crate::model::{ExeState, Image, ProcessKey, ProcessRow};
 
 /// Reads all processes, by pid. Whatever ends meanwhile, or hides (`hidepid`), is left out.
 ///

@@ -9,10 +9,12 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
 
 use super::netlink::SockDiag;
 use super::netns::{self, Netns};
-use super::{Bytes, Lister, Listing, Note, Scope, SnapshotError, SocketRow, is_connected};
+use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
-use crate::model::{Endpoint, Family, Proto, State, unmap};
+use crate::model::{
+    Endpoint, Family, Lister, Listing, Payload, Proto, SocketRow, State, is_connected, unmap,
+};
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
 type Dump = (&'static str, u8, u16, Proto);
@@ -254,10 +256,10 @@ const TCPI_BYTES_SENT: usize = 200;
 const TCPI_BYTES_RETRANS: usize = 208;
 
 /// Payload, from a `struct tcp_info` as long as the running kernel makes it (`bytes_sent` since 4.19).
-fn bytes(info: &[u8], state: State) -> Option<Bytes> {
+fn bytes(info: &[u8], state: State) -> Option<Payload> {
     let number = |offset: usize| Some(u64::from_ne_bytes(info.get(offset..offset + 8)?.try_into().ok()?));
     let sent = number(TCPI_BYTES_SENT)?.saturating_sub(number(TCPI_BYTES_RETRANS)?);
-    Some(Bytes::without_fin(sent, number(TCPI_BYTES_RECEIVED)?, state))
+    Some(Payload::without_fin(sent, number(TCPI_BYTES_RECEIVED)?, state))
 }
 
 #[cfg(test)]
@@ -267,7 +269,8 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd as _};
 
     use super::*;
-    use crate::snapshot::{Holder, holders};
+    use crate::model::Holder;
+    use crate::snapshot::holders;
 
     fn row_of(socket: &impl AsFd, rows: &[SocketRow]) -> SocketRow {
         let cookie = socket_cookie(socket);
@@ -319,10 +322,10 @@ mod tests {
         assert_eq!(row.local, end(client.local_addr().unwrap()));
         assert_eq!(row.remote, Some(end(client.peer_addr().unwrap())));
         assert_eq!(row.uid, nix::unistd::geteuid().as_raw());
-        assert_eq!(row.bytes, Some(Bytes { sent: 8, received: 0 }));
+        assert_eq!(row.bytes, Some(Payload { sent: 8, received: 0 }));
 
         let row = row_of(&server, &all.rows);
-        assert_eq!(row.bytes, Some(Bytes { sent: 0, received: 8 }));
+        assert_eq!(row.bytes, Some(Payload { sent: 0, received: 8 }));
         assert_eq!(row.recv_q, 3);
 
         let row = row_of(&listener, &all.rows);
@@ -334,7 +337,7 @@ mod tests {
         client.shutdown(Shutdown::Write).unwrap();
         server.read_to_end(&mut Vec::new()).unwrap();
         let row = row_of(&server, &sockets(Scope::OwnNetns, Mptcp::Subflows, None).unwrap().rows);
-        assert_eq!((row.state, row.bytes), (State::CloseWait, Some(Bytes { sent: 0, received: 8 })));
+        assert_eq!((row.state, row.bytes), (State::CloseWait, Some(Payload { sent: 0, received: 8 })));
     }
 
     #[test]
@@ -383,7 +386,7 @@ mod tests {
     #[test]
     fn a_short_tcp_info_tells_no_bytes() {
         assert_eq!(bytes(&[0; 200], State::Established), None);
-        assert_eq!(bytes(&[0; 216], State::CloseWait), Some(Bytes { sent: 0, received: 0 }));
+        assert_eq!(bytes(&[0; 216], State::CloseWait), Some(Payload { sent: 0, received: 0 }));
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use super::StoreError;
 use super::thread::{Item, look};
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, Family, Image, ProcessKey, Proto, State};
+use crate::model::{Endpoint, Family, Image, Payload, ProcessKey, Proto, State};
 use crate::origin::{Side, Verdict};
 use crate::process::found::Looks;
 use crate::process::{Actor, Process};
-use crate::snapshot::Bytes;
 use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 
 /// Nanoseconds between two connections: three weeks hold some ten millions of them.
@@ -121,7 +120,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
     let over = Ending {
         errno: None,
         duration: Some(1_000_000),
-        bytes: Some(Bytes { sent: 100, received: 2000 }),
+        bytes: Some(Payload { sent: 100, received: 2000 }),
         closed_by: Some(ClosedBy::Local),
     };
     let event = |after, kind, end| {

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use super::roles::Roles;
 use super::words::{self, Word};
-use crate::model::{Endpoint, Family, Proto, State};
+use crate::model::{Endpoint, Family, Payload, Proto, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
-use crate::snapshot::Bytes;
 use crate::tracker::{ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 
 /// A value in a row.
@@ -250,7 +249,7 @@ impl Cells {
                 _ => None,
             },
             duration: self.unsigned(DURATION),
-            bytes: bytes.map(|(sent, received)| Bytes { sent, received }),
+            bytes: bytes.map(|(sent, received)| Payload { sent, received }),
             closed_by: self.word(CLOSED_BY),
         };
         Some(ConnectionEvent { at, kind, end, ending, repaired: is_set(REPAIRED)? })
@@ -365,7 +364,7 @@ pub(super) mod tests {
             event.ending = Ending {
                 errno: has[13].then_some(i32::from(b[11])),
                 duration: has[13].then_some(n[9]),
-                bytes: has[12].then_some(Bytes { sent: n[0], received: n[1] }),
+                bytes: has[12].then_some(Payload { sent: n[0], received: n[1] }),
                 closed_by: Word::from_code(i64::from(b[12] % 8)),
             };
             event

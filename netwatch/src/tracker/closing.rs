@@ -47,7 +47,7 @@ pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>) -> Closed
 mod tests {
     use super::*;
     use crate::decode::Born;
-    use crate::snapshot::Bytes;
+    use crate::model::Payload;
 
     #[test]
     fn an_rst_decides_else_the_first_fin() {
@@ -61,7 +61,7 @@ mod tests {
                 first_fin: None,
                 done,
                 dead,
-                payload: Some(Bytes { sent: 0, received: 0 }),
+                payload: Some(Payload { sent: 0, received: 0 }),
                 errno,
             };
             closed_by(&change, first_fin).name()

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
 use crate::decode::Socket;
 use crate::listeners::Listening;
-use crate::model::{ProcessKey, State, Via};
+use crate::model::{Payload, ProcessKey, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
-use crate::snapshot::Bytes;
 
 /// An end, and what is needed to tell more of it.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ struct Rare {
     /// A listener, as what comes from it knows it.
     party: Option<Arc<Party>>,
     /// What passed so far on a UDP flow.
-    bytes: Option<Bytes>,
+    bytes: Option<Payload>,
 }
 
 /// A hundred thousand of these are a busy host's: see docs/performance.md.
@@ -147,12 +146,12 @@ impl Conn {
         self.rare.as_ref().map_or(0, |rare| rare.subflow_errno)
     }
 
-    pub(super) fn count(&mut self, bytes: Bytes) {
+    pub(super) fn count(&mut self, bytes: Payload) {
         self.rare().bytes = Some(bytes);
     }
 
     /// What passed so far, where that was counted.
-    pub(super) fn bytes(&self) -> Option<Bytes> {
+    pub(super) fn bytes(&self) -> Option<Payload> {
         self.rare.as_ref()?.bytes
     }
 

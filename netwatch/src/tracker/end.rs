@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Endpoint, Family, Proto, State, Via};
+use crate::model::{Cause, Endpoint, Family, Payload, Proto, State, Via};
 use crate::origin::{Side, Verdict};
-use crate::process::{Actor, Cause};
-use crate::snapshot::Bytes;
+use crate::process::Actor;
 
 /// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
 /// twice before the next boot, and a socket that is used again gets another time.
@@ -138,7 +137,7 @@ pub struct Ending {
     /// Established, nanoseconds.
     pub duration: Option<u64>,
     /// Payload.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<Payload>,
     /// Who ended it.
     pub closed_by: Option<ClosedBy>,
 }

@@ -6,11 +6,10 @@ use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::Socket;
 use crate::hash::{Map, Set};
 use crate::listeners::Listening;
-use crate::model::{Proto, State, Via};
+use crate::model::{Holders, Proto, SocketRow, State, Via};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
-use crate::snapshot::{Holders, SocketRow};
 
 /// A look at sockets and who holds them.
 #[derive(Clone, Debug, Default)]

@@ -9,10 +9,9 @@ use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{Socket, Task};
 use crate::hash::Map;
-use crate::model::{Endpoint, State};
+use crate::model::{Endpoint, Payload, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
-use crate::snapshot::Bytes;
 
 /// A flow without a datagram for so long is over, nanoseconds.
 pub const IDLE: u64 = 120_000_000_000;
@@ -165,7 +164,7 @@ impl Tracker {
     }
 
     /// What passed on a flow so far.
-    pub fn count(&mut self, key: u64, bytes: Bytes) {
+    pub fn count(&mut self, key: u64, bytes: Payload) {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.count(bytes);
         }

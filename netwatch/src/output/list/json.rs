@@ -5,12 +5,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Row, state_name};
-use crate::model::{Endpoint, Family, Proto};
+use crate::model::{Endpoint, Family, Holder, ProcessRow, Proto};
 use crate::origin::{Origin, responder};
 use crate::process::view::{ProcessView, Viewer};
 use crate::process::{Actor, Found, ProcessTable};
 use crate::services::Services;
-use crate::snapshot::{Holder, ProcessRow};
 
 /// The keys of the contract in its order.
 #[derive(Serialize)]

@@ -6,10 +6,9 @@ mod text;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::model::{Proto, State};
+use crate::model::{Holder, ProcessRow, Proto, SocketRow, State};
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{Holder, ProcessRow, SocketRow};
 
 pub(crate) use json::write as write_json;
 pub(crate) use text::write as write_text;

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 
 use super::{Names, Row, Table, state_name};
 use crate::escape;
-use crate::model::{Endpoint, Proto, State};
+use crate::model::{Endpoint, ProcessRow, Proto, SocketRow, State};
 use crate::origin::{Confidence, Side};
-use crate::snapshot::{ProcessRow, SocketRow};
 
 /// netstat's: the width of an address where it is short, and of a program with its pid, which netstat cuts
 /// there (its closing NUL takes one).

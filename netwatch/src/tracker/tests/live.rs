@@ -24,7 +24,7 @@ fn one_connection_from_listen_to_close() {
     let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, how);
     assert_eq!(told(&closed), "close local connect observed 22 22 33");
     assert_eq!((closed.end.id, closed.ending.closed_by), (client.end.id, Some(ClosedBy::Local)));
-    assert_eq!(closed.ending.bytes, Some(Bytes { sent: 10, received: 20 }));
+    assert_eq!(closed.ending.bytes, Some(Payload { sent: 10, received: 20 }));
     assert_eq!(closed.ending.duration, Some(3_000));
     let how = How { born: Born::Child, first_fin: Some(Side::Remote), done: true, dead: true, ..HOW };
     let closed = host.close(3, (SERVER, CLIENT), State::LastAck, how);

@@ -9,12 +9,11 @@ use crate::hash::Set;
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::at;
-use crate::model::{Family, ProcessKey, Proto};
+use crate::model::tests::example;
+use crate::model::{Family, Holder, Holders, Payload, ProcessKey, ProcessRow, Proto, SocketRow};
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
 use crate::process::Actor;
-use crate::snapshot::tests::example;
-use crate::snapshot::{Bytes, Holder, Holders, ProcessRow, SocketRow};
 
 /// An event about an end of which nothing matters but its addresses.
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
@@ -96,7 +95,7 @@ impl Host {
             first_fin: how.first_fin,
             done: how.done,
             dead: how.dead,
-            payload: Some(Bytes { sent: 10, received: 20 }),
+            payload: Some(Payload { sent: 10, received: 20 }),
             errno: how.errno,
         };
         self.apply(socket, Act::Change(change))

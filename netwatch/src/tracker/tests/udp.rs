@@ -39,10 +39,10 @@ fn whoever_sends_the_first_datagram_began_it() {
     // Further datagrams are no news.
     assert!(datagram(&mut host, 3, false, false).is_empty());
     let key = host.tracker.flows_of(2)[0].0;
-    host.tracker.count(key, Bytes { sent: 1, received: 2 });
+    host.tracker.count(key, Payload { sent: 1, received: 2 });
     let closed = host.apply(udp(2, NOWHERE, NOWHERE), Act::Release);
     assert_eq!(told_all(&closed), ["close local connect observed 24 24 33"]);
-    assert_eq!(closed[0].ending.bytes, Some(Bytes { sent: 1, received: 2 }));
+    assert_eq!(closed[0].ending.bytes, Some(Payload { sent: 1, received: 2 }));
     assert_eq!((closed[0].end.id, closed[0].ending.closed_by), (opened[0].end.id, Some(ClosedBy::Local)));
     assert!(host.apply(udp(2, NOWHERE, NOWHERE), Act::Release).is_empty());
     // The other end goes on, and ends when nothing passes any more.

@@ -1,4 +1,4 @@
-//! What the kernel's iterators can list. [`crate::decode::listed`] reads what they write.
+//! What the kernel's iterators can list: the border between whoever loads them and whoever reads what they write.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub enum Listing {
     Files,
 }
 
-/// Whoever can list them: [`crate::kernel::Iterators`].
+/// Whoever can list them.
 pub trait Lister: Send + Sync {
     /// The records that the kernel side writes (`netwatch_common::Listed`, `Held`), one behind the other.
     ///

@@ -1,0 +1,50 @@
+//! The words that every room uses: addresses, sockets and who holds them, processes. Values, and no I/O.
+
+mod address;
+mod holders;
+mod listing;
+mod process;
+mod socket;
+mod state;
+
+pub use address::{Endpoint, Family, Proto, unmap};
+pub use holders::{Holder, Holders};
+pub use listing::{Lister, Listing};
+pub use process::{Cause, ExeState, Image, ProcessKey, ProcessRow};
+pub(crate) use socket::is_connected;
+pub use socket::{Payload, RawKind, RawRow, SocketRow};
+pub use state::{State, Via};
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// `10.0.0.1:80`, `[::1]:80`
+    pub(crate) fn at(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    /// An established TCP connection on loopback, for a test to change.
+    pub(crate) fn example() -> SocketRow {
+        SocketRow {
+            proto: Proto::Tcp,
+            family: Family::Ipv4,
+            mapped: false,
+            netns: 1,
+            cookie: 1,
+            inode: 1,
+            uid: 0,
+            local: at("127.0.0.1:80"),
+            remote: Some(at("127.0.0.1:80")),
+            state: State::Established,
+            recv_q: 0,
+            send_q: 0,
+            v6only: None,
+            device: 0,
+            subflow: false,
+            mptcp: false,
+            bytes: None,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Who a process is and what it runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// Survives the reuse of a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// Thread group.
+    pub pid: u32,
+    /// Start of its leader, nanoseconds since boot, in whole clock ticks (see [`ProcessKey::new`]).
+    pub start: u64,
+}
+
+impl ProcessKey {
+    /// A clock tick of `/proc`, nanoseconds: `USER_HZ` is 100 on every architecture that Linux still has
+    /// but alpha.
+    const TICK: u64 = 10_000_000;
+
+    /// `start` as the kernel keeps it is cut to the tick, as `/proc/PID/stat` tells it, so that a process
+    /// has one key wherever it was read. Within one tick the kernel does not come back to a pid.
+    #[must_use]
+    pub const fn new(pid: u32, start: u64) -> Self {
+        Self { pid, start: start / Self::TICK * Self::TICK }
+    }
+
+    /// From the start that `/proc/PID/stat` tells.
+    #[must_use]
+    pub const fn from_ticks(pid: u32, ticks: u64) -> Self {
+        Self { pid, start: ticks.saturating_mul(Self::TICK) }
+    }
+}
+
+impl fmt::Display for ProcessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.pid, self.start)
+    }
+}
+
+impl Serialize for ProcessKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What became of the file that a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExeState {
+    /// It is where it was.
+    Ok,
+    /// Its name is gone.
+    Deleted,
+    /// It never had a name.
+    Memfd,
+    /// Another file has its name now.
+    Replaced,
+    /// Not to be found out.
+    Unknown,
+}
+
+/// A program image: what an exec put into a process. Strings from outside are already safe to print in
+/// JSON (see [`crate::escape`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Absolute path of the executable, as `/proc/PID/exe` shows it but for the mark of deletion;
+    /// `None` for a kernel thread or where it could not be read.
+    pub exe: Option<Arc<str>>,
+    /// What the kernel said of the file at exec; the agent looks again at each event.
+    pub exe_state: ExeState,
+    /// Device number as in `stat.st_dev`, and inode; 0 where not known.
+    pub file: (u64, u64),
+    /// Inode number of the mount namespace in which `exe` means something; 0 where not known.
+    pub mntns: u32,
+    /// Arguments as at exec.
+    pub args: Arc<[Arc<str>]>,
+}
+
+impl Image {
+    /// Arguments as they lie in memory, each with a NUL at its end; a last one may lack it, where it was
+    /// cut or somebody wrote over it.
+    #[must_use]
+    pub fn arguments(bytes: &[u8]) -> Arc<[Arc<str>]> {
+        if bytes.is_empty() {
+            return Arc::new([]);
+        }
+        let whole = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        whole.split(|b| *b == 0).map(|argument| crate::escape::utf8(argument).into()).collect()
+    }
+
+    /// Nothing known.
+    #[must_use]
+    pub fn unknown() -> Arc<Self> {
+        Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
+    }
+}
+
+/// A process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessRow {
+    /// The start is what `/proc` tells: clock ticks, so it falls on a multiple of 10 ms and may lie up to
+    /// that much before the true one.
+    pub key: ProcessKey,
+    /// Present parent; 0 for those that the kernel started.
+    pub ppid: u32,
+    /// Name of the leader.
+    pub comm: Arc<str>,
+    /// Effective user.
+    pub uid: u32,
+    /// Login user, `None` if it never was set.
+    pub auid: Option<u32>,
+    /// What it runs. The arguments are the present ones: a process may have written over them.
+    pub image: Arc<Image>,
+    /// The first argument's own bytes; empty where there are none.
+    pub argv0: Box<[u8]>,
+    /// Path in the cgroup tree, as netwatch's own cgroup namespace shows it.
+    pub cgroup: Arc<str>,
+    /// It is a kernel thread.
+    pub kernel: bool,
+    /// Cookies of the sockets that are its stdin, stdout and stderr; 0: none, or not looked for.
+    pub stdio: [u64; 3],
+}
+
+/// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what
+/// it does next, it does because of that.
+pub type Cause = u64;

@@ -1,0 +1,116 @@
+//! Sockets as one snapshot has them.
+
+use std::fmt;
+
+use super::{Endpoint, Family, Proto, State};
+
+/// A socket at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    /// Transport.
+    pub proto: Proto,
+    /// On the wire: [`Family::Ipv4`] where `mapped`.
+    pub family: Family,
+    /// An IPv6 socket that speaks IPv4; the addresses here are plain IPv4.
+    pub mapped: bool,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT.
+    pub cookie: u64,
+    /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+    /// Bound address.
+    pub local: Endpoint,
+    /// `None` for a listener and for UDP that is not connected.
+    pub remote: Option<Endpoint>,
+    /// See [`State`].
+    pub state: State,
+    /// Bytes not read; of a listener, connections not accepted.
+    pub recv_q: u32,
+    /// Bytes not acknowledged; of a listener, how many may wait.
+    pub send_q: u32,
+    /// `IPV6_V6ONLY`; `None` where the kernel did not say: it does for IPv6 listeners and closed sockets.
+    pub v6only: Option<bool>,
+    /// Index of the interface that it is bound to; 0: none, or listed by an iterator.
+    pub device: u32,
+    /// The kernel's own, below an MPTCP socket, which is the connection.
+    pub subflow: bool,
+    /// An MPTCP socket. Its cookie may be that of the listener that it came from.
+    pub mptcp: bool,
+    /// Payload so far; TCP that is not in TIME_WAIT only.
+    pub bytes: Option<Payload>,
+}
+
+impl SocketRow {
+    /// It takes connections, or datagrams from anybody.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.remote.is_none()
+    }
+
+    /// The socket's own family, which netstat shows as a 6 after the protocol; `family` is that of the wire.
+    #[must_use]
+    pub fn is_on_ipv6(&self) -> bool {
+        self.mapped || self.local.ip.is_ipv6()
+    }
+}
+
+/// Bytes of a connection's payload, each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Handed to the network at least once.
+    pub sent: u64,
+    /// Received in order.
+    pub received: u64,
+}
+
+impl Payload {
+    /// Of counts in which the peer's FIN counts once it came (`net/ipv4/tcp_input.c`, tcp_fin takes a sequence number).
+    /// Which of these states had it: all that follow it.
+    pub(crate) fn without_fin(sent: u64, received: u64, state: State) -> Self {
+        let fin = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        Self { sent, received: received.saturating_sub(fin.into()) }
+    }
+}
+
+/// Whether a socket has another end. UDP can be connected to an address without a port (ip4_datagram_connect in
+/// net/ipv4/datagram.c).
+pub(crate) fn is_connected(state: State, remote: Endpoint) -> bool {
+    state != State::Listen && (remote.port != 0 || !remote.ip.is_unspecified())
+}
+
+/// What a raw or packet socket takes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RawKind {
+    /// `SOCK_RAW` of `AF_INET` or `AF_INET6`, with the IP protocol.
+    Raw(u16),
+    /// `AF_PACKET`, with the Ethernet protocol (0x0003: every frame).
+    Packet(u16),
+}
+
+impl fmt::Display for RawKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// `include/uapi/linux/if_ether.h`
+        const ETH_P_ALL: u16 = 3;
+        match self {
+            Self::Raw(protocol) => write!(f, "raw socket of IP protocol {protocol}"),
+            Self::Packet(ETH_P_ALL) => f.write_str("packet socket for every frame"),
+            Self::Packet(protocol) => write!(f, "packet socket for protocol {protocol:#06x}"),
+        }
+    }
+}
+
+/// A raw or packet socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    /// Which of them.
+    pub kind: RawKind,
+    /// Network namespace inode number.
+    pub netns: u32,
+    /// Of its file.
+    pub inode: u64,
+    /// Who made it.
+    pub uid: u32,
+}

@@ -1,0 +1,103 @@
+//! What a socket is about to do, and by which kind of call it came there.
+
+use serde::Serialize;
+
+/// A socket's state, numbered as in `include/net/tcp_states.h`. UDP uses two of them: `Established` for
+/// a connected socket, `Close` for any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// 1
+    Established,
+    /// 2
+    SynSent,
+    /// 3, and 12 for a half-open request
+    SynRecv,
+    /// 4
+    FinWait1,
+    /// 5
+    FinWait2,
+    /// 6
+    TimeWait,
+    /// 7
+    Close,
+    /// 8
+    CloseWait,
+    /// 9
+    LastAck,
+    /// 10
+    Listen,
+    /// 11
+    Closing,
+    /// A number that this version does not know.
+    Unknown(u8),
+}
+
+impl State {
+    /// From the kernel's number.
+    #[must_use]
+    pub const fn from_kernel(state: u8) -> Self {
+        match state {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 | 12 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 | 13 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// As netstat spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait1 => "FIN_WAIT1",
+            Self::FinWait2 => "FIN_WAIT2",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::Closing => "CLOSING",
+            Self::Unknown(_) => "UNKNOWN",
+        }
+    }
+}
+
+/// How a call came where it is not a plain system call on a plain socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// By io_uring, its threads included.
+    IoUring,
+    /// By 32-bit socketcall(2).
+    Socketcall,
+    /// By a kernel thread.
+    Kernel,
+    /// With data in the SYN.
+    Fastopen,
+    /// On an MPTCP socket.
+    Mptcp,
+}
+
+impl Via {
+    /// As it is spelled outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Socketcall => "socketcall",
+            Self::Kernel => "kernel",
+            Self::Fastopen => "fastopen",
+            Self::Mptcp => "mptcp",
+        }
+    }
+}
