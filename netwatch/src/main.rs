@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use netwatch::cli::{self, Command};
-use netwatch::commands::{audit, doctor, generate, is_closed_pipe, list, log, record, trace, verify, watch};
+#[cfg(feature = "test-equipment")]
+use netwatch::commands::generate;
+use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, trace, verify, watch};
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Record(options) => record::run(*options),
         Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),
+        #[cfg(feature = "test-equipment")]
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),

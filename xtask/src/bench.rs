@@ -96,7 +96,10 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     }
     setup::ensure(verbose)?;
     let bench = Bench {
-        netwatch: cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?,
+        netwatch: cargo::build(
+            &["build", "--release", "-p", "netwatch", "--features", "test-equipment"],
+            "netwatch",
+        )?,
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
         peers: !args.no_peers,

@@ -86,7 +86,8 @@ fn unit(summary: &mut Summary, libtest: &[String]) {
 /// Builds as whoever calls, so that nothing in the target directory ends up root's, and runs as root.
 fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String], verbose: bool) -> Result<()> {
     step("building netwatch and its end-to-end tests");
-    let netwatch = cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?;
+    let netwatch =
+        cargo::build(&["build", "--release", "-p", "netwatch", "--features", "test-equipment"], "netwatch")?;
     let tests = cargo::build(&["test", "--no-run", "-p", "tests", "--test", "e2e"], "e2e")?;
     // A path, or why there is none: the tests that need it say so.
     let debian = debian::root(verbose);

@@ -177,7 +177,10 @@ fn next(queue: &Mutex<VecDeque<Cached>>) -> Option<Cached> {
 fn programs() -> Result<Programs> {
     let tests = ["test", "--no-run", "-p", "tests", "--test", "e2e"];
     Ok(Programs {
-        netwatch: cargo::build(&["build", "--release", "-p", "netwatch"], "netwatch")?,
+        netwatch: cargo::build(
+            &["build", "--release", "-p", "netwatch", "--features", "test-equipment"],
+            "netwatch",
+        )?,
         tests: cargo::build(&tests, "e2e")?,
         actor: cargo::build(&tests, "actor")?,
     })

@@ -10,7 +10,9 @@ use super::kernel::KernelArgs;
 use super::values::{FormatArgs, duration, namespaces};
 use crate::audit::Severity;
 use crate::audit::baseline::Baseline;
-use crate::commands::audit::{AuditOptions, Hidden, Watch};
+#[cfg(any(test, feature = "test-equipment"))]
+use crate::commands::audit::Hidden;
+use crate::commands::audit::{AuditOptions, Watch};
 use crate::commands::list::Namespaces;
 
 #[derive(Args)]
@@ -42,6 +44,7 @@ pub(super) struct AuditArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s", requires = "watch")]
     every: Duration,
     /// What a view is to hide, so that a test sees it noticed
+    #[cfg(any(test, feature = "test-equipment"))]
     #[arg(long, hide = true, value_parser = Hidden::parse)]
     hide: Vec<Hidden>,
     #[command(flatten)]
@@ -62,7 +65,10 @@ impl AuditArgs {
             write_baseline: self.write_baseline,
             fail_on: self.fail_on,
             namespaces: self.netns,
+            #[cfg(any(test, feature = "test-equipment"))]
             hidden: self.hide,
+            #[cfg(not(any(test, feature = "test-equipment")))]
+            hidden: Vec::new(),
             watch: self.watch.then(|| Watch {
                 kernel: self.kernel.options(false, None),
                 duration: self.duration,

@@ -16,10 +16,7 @@ pub(super) struct DoctorArgs {
 
 impl DoctorArgs {
     pub(super) fn options(self) -> DoctorOptions {
-        DoctorOptions {
-            json: self.format.is_json(),
-            forced: self.probes.probe,
-            sabotage: self.probes.sabotage,
-        }
+        let sabotage = self.probes.sabotage();
+        DoctorOptions { json: self.format.is_json(), forced: self.probes.probe, sabotage }
     }
 }

@@ -14,8 +14,19 @@ pub(super) struct ProbeArgs {
     #[arg(long, value_name = "JOB=RUNG", value_parser = Forced::parse)]
     pub(super) probe: Vec<Forced>,
     /// What to do wrong, so that a test sees it noticed
+    #[cfg(any(test, feature = "test-equipment"))]
     #[arg(long, hide = true, value_parser = Sabotage::parse)]
-    pub(super) sabotage: Option<Sabotage>,
+    sabotage: Option<Sabotage>,
+}
+
+impl ProbeArgs {
+    pub(super) fn sabotage(&self) -> Option<Sabotage> {
+        #[cfg(any(test, feature = "test-equipment"))]
+        let chosen = self.sabotage;
+        #[cfg(not(any(test, feature = "test-equipment")))]
+        let chosen = None;
+        chosen
+    }
 }
 
 /// The same on every command that runs as long as it is let.
@@ -39,13 +50,14 @@ impl KernelArgs {
     pub(super) fn options(self, all_states: bool, shown: Option<Proto>) -> Options {
         // Whatever the caller wants goes before it.
         let unwanted = (shown == Some(Proto::Tcp)).then_some(Forced::NO_UDP);
+        let sabotage = self.probes.sabotage();
         Options {
             ring_bytes: self.ring,
             all_states,
             udp_flows: self.udp_flows,
             udp_idle: self.udp_idle,
             forced: unwanted.into_iter().chain(self.probes.probe).collect(),
-            sabotage: self.probes.sabotage,
+            sabotage,
         }
     }
 }

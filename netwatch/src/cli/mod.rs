@@ -4,6 +4,7 @@ mod audit;
 mod config;
 mod doctor;
 mod filter;
+#[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod kernel;
 mod list;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::audit::AuditOptions;
 use crate::commands::doctor::DoctorOptions;
+#[cfg(any(test, feature = "test-equipment"))]
 use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
 use crate::commands::log::SearchOptions;
@@ -42,6 +44,7 @@ pub enum Command {
     /// Whether it is what was written.
     Verify(VerifyOptions),
     /// A store to measure with.
+    #[cfg(any(test, feature = "test-equipment"))]
     Generate(GenerateOptions),
     /// The walk back.
     Trace(TraceOptions),
@@ -67,6 +70,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         }
         Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
         Sub::Verify(verify) => Command::Verify(verify.options()),
+        #[cfg(any(test, feature = "test-equipment"))]
         Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
@@ -109,6 +113,7 @@ enum Sub {
     /// Whether what was recorded is what was written
     Verify(verify::VerifyArgs),
     /// A store of connections that never were
+    #[cfg(any(test, feature = "test-equipment"))]
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
     /// From a connection back to whoever caused it

@@ -1,23 +1,44 @@
-//! What a test makes a view hide, so that the audit is seen to notice: `--hide`, which no help shows.
+//! What a test makes a view hide, so that the audit is seen to notice: `--hide`, which no help shows. Without the test
+//! equipment nothing can be hidden.
 
 use super::views::Views;
+#[cfg(any(test, feature = "test-equipment"))]
 use crate::audit::views::View;
 
 /// Something that a view is made to hide.
+#[cfg(not(any(test, feature = "test-equipment")))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {}
+
+#[cfg(not(any(test, feature = "test-equipment")))]
+impl Hidden {
+    pub(super) fn is_once(self) -> bool {
+        match self {}
+    }
+
+    pub(super) fn apply(self, _: &mut Views) {
+        match self {}
+    }
+}
+
+/// Something that a view is made to hide.
+#[cfg(any(test, feature = "test-equipment"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hidden {
     view: View,
     what: HiddenWhat,
     /// The first time only.
-    pub(super) once: bool,
+    once: bool,
 }
 
+#[cfg(any(test, feature = "test-equipment"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HiddenWhat {
     Port(u16),
     Pid(u32),
 }
 
+#[cfg(any(test, feature = "test-equipment"))]
 impl Hidden {
     /// Reads `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; with `once:` before it, for the first time only.
     ///
@@ -36,6 +57,11 @@ impl Hidden {
             _ => return Err(FORM),
         };
         Ok(Self { view, what, once })
+    }
+
+    /// The first time only.
+    pub(super) fn is_once(self) -> bool {
+        self.once
     }
 
     pub(super) fn apply(self, views: &mut Views) {

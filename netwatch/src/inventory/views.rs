@@ -57,7 +57,7 @@ impl Views {
             }
             None => {}
         }
-        hidden.iter().filter(|hidden| first || !hidden.once).for_each(|hidden| hidden.apply(&mut views));
+        hidden.iter().filter(|hidden| first || !hidden.is_once()).for_each(|hidden| hidden.apply(&mut views));
         views.rows = views.joined();
         Ok(views)
     }

@@ -1,23 +1,41 @@
-//! Things done wrong on purpose, so that tests see them noticed: `--sabotage`, which no help shows.
+//! Things done wrong on purpose, so that tests see them noticed: `--sabotage`, which no help shows. Without the test
+//! equipment there is nothing to choose from.
 
 use netwatch_common::Offsets;
 
+#[cfg(any(test, feature = "test-equipment"))]
 use super::plan::JOBS;
 
 /// What to do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// The member at this place in [`Offsets::MEMBERS`] is read beside where it lies.
+    #[cfg(any(test, feature = "test-equipment"))]
     Offset(usize),
-    /// This job's probes are said to be attached, and never fire; or those of [`ALL`].
+    /// This job's probes are said to be attached, and never fire; or those of all.
+    #[cfg(any(test, feature = "test-equipment"))]
     Deaf(&'static str),
 }
 
+#[cfg(not(any(test, feature = "test-equipment")))]
+impl Sabotage {
+    pub(super) fn offsets(self, _: &Offsets) -> Offsets {
+        match self {}
+    }
+
+    pub(super) fn deafens(self, _: &str) -> bool {
+        match self {}
+    }
+}
+
+#[cfg(any(test, feature = "test-equipment"))]
 const ALL: &str = "all";
 
 /// A neighbour of nearly any member.
+#[cfg(any(test, feature = "test-equipment"))]
 const BESIDE: u32 = 4;
 
+#[cfg(any(test, feature = "test-equipment"))]
 impl Sabotage {
     /// Reads `offset=STRUCTURE.MEMBER`, `deaf=JOB` or `deaf=all`.
     ///

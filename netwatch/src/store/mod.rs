@@ -5,6 +5,7 @@
 
 mod batch;
 mod chain;
+#[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod grouped;
 mod holder;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use chain::Link;
+#[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use read::{Missing, Query, Reader, Recorded, Run};
 pub use retain::Retention;
