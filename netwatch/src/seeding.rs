@@ -116,19 +116,22 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Family;
     use crate::model::tests::at;
     use crate::model::tests::example;
+    use crate::model::{Family, Socket};
 
     const RANGE: (u16, u16) = (32768, 60999);
 
     fn socket(netns: u32, state: State, local: &str, remote: &str) -> SocketRow {
         SocketRow {
-            family: Family::of(at(local).ip),
-            netns,
-            cookie: 0,
-            local: at(local),
-            remote: (!remote.is_empty()).then(|| at(remote)),
+            socket: Socket {
+                family: Family::of(at(local).ip),
+                netns,
+                cookie: 0,
+                local: at(local),
+                remote: (!remote.is_empty()).then(|| at(remote)),
+                ..example().socket
+            },
             state,
             ..example()
         }
@@ -144,7 +147,9 @@ mod tests {
 
     fn udp(local: &str, remote: &str) -> SocketRow {
         let state = if remote.is_empty() { State::Close } else { State::Established };
-        SocketRow { proto: Proto::Udp, ..socket(1, state, local, remote) }
+        let mut row = socket(1, state, local, remote);
+        row.socket.proto = Proto::Udp;
+        row
     }
 
     /// Side and basis of each row, and the index of the initiator.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use netwatch_common::EXEC_PATH_MAX;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::decode::{Act, Event, ProcessEvent, Record, Socket, Task};
+use crate::decode::{Act, Event, ProcessEvent, Record, SocketRecord, Task};
 use crate::kernel::Coverage;
 use crate::model::{Endpoint, ProcessRow, State, unmap};
 use crate::snapshot::{netns, processes};
@@ -319,14 +319,14 @@ fn compare<T: PartialEq + Display>(what: &str, read: &T, known: &T, wrong: &mut 
     }
 }
 
-fn compare_socket(known: &Own, read: &Socket, act: &Act, wrong: &mut Vec<String>) {
+fn compare_socket(known: &Own, read: &SocketRecord, act: &Act, wrong: &mut Vec<String>) {
     compare("network namespace", &read.netns, &known.netns, wrong);
     // A child has no file before it is accepted, no socket has one when its last transition comes.
     if read.inode != 0 {
         compare("inode", &read.inode, &known.inode, wrong);
     }
     if let Some(remote) = &known.remote {
-        compare("remote address", &read.remote, remote, wrong);
+        compare("remote address", &read.remote(), remote, wrong);
     }
     // Not bound yet.
     if !matches!(act, Act::Connect(_)) || read.local.port != 0 {

@@ -227,23 +227,18 @@ impl Joined {
         self.processes.get(*self.by_pid.get(&pid)?)
     }
 
-    /// Of several holders the oldest: the opener, or the nearest to it that still lives; workers that
-    /// inherited the socket are younger.
-    fn holder(&self, socket: &SocketRow) -> Option<&ProcessRow> {
-        let holders = self.holders.of(socket.inode).iter();
-        holders
-            .filter_map(|holder| self.process(holder.pid))
-            .min_by_key(|process| (process.key.start, process.key.pid))
+    fn owner(&self, socket: &SocketRow) -> Option<&ProcessRow> {
+        self.holders.owner(socket.inode, |pid| self.process(pid), |process| process.key)
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.sockets.iter().zip(&self.origins).map(|(socket, origin)| Row {
             socket,
             origin: *origin,
-            process: self.holder(socket),
+            process: self.owner(socket),
             initiator: origin
                 .and_then(|origin| self.sockets.get(origin.initiator?))
-                .and_then(|initiator| self.holder(initiator)),
+                .and_then(|initiator| self.owner(initiator)),
             holders: self.holders.of(socket.inode),
             // netstat names the first that it meets in /proc, which lists pids in order.
             first: self.holders.of(socket.inode).iter().find_map(|holder| self.process(holder.pid)),
@@ -261,11 +256,14 @@ mod tests {
     use super::*;
     use crate::hash::Set;
     use crate::model::tests::example;
-    use crate::model::{Holder, State};
+    use crate::model::{Holder, Socket, State};
 
     fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
-        let row = SocketRow { proto, mapped, ..example() };
-        if server { SocketRow { remote: None, state: State::Listen, ..row } } else { row }
+        let mut row = SocketRow { socket: Socket { proto, mapped, ..example().socket }, ..example() };
+        if server {
+            (row.socket.remote, row.state) = (None, State::Listen);
+        }
+        row
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use netwatch_common::{Held, Listed, listed_flags};
 
 use super::{Bytes, DecodeError, sock};
-use crate::model::{Family, Holder, Payload, Proto, SocketRow, State, is_connected};
+use crate::model::{Family, Holder, Payload, Proto, Socket, SocketRow, State, is_connected};
 
 /// Rows of `proto` in namespace `netns`, IPv4 sockets first, and how many records made no sense.
 pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, usize) {
@@ -21,7 +21,7 @@ pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, u
             }
         }
     }
-    rows.sort_by_key(SocketRow::is_on_ipv6);
+    rows.sort_by_key(|row| row.is_on_ipv6());
     (rows, damaged)
 }
 
@@ -39,26 +39,26 @@ fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeE
     let socket = sock::socket(record, offset_of!(Listed, sock))?;
     let flags = record.u8(offset_of!(Listed, flags))?;
     let state = State::from_kernel(record.u8(offset_of!(Listed, state))?);
-    let connected = is_connected(state, socket.remote);
+    let connected = is_connected(state, socket.remote());
     let counted = proto == Proto::Tcp && connected && !matches!(state, State::TimeWait | State::SynRecv);
     let (sent, received) = (record.u64(offset_of!(Listed, sent))?, record.u64(offset_of!(Listed, received))?);
     let row = SocketRow {
-        proto,
-        family: Family::of(socket.local.ip),
-        mapped: socket.mapped,
-        netns,
-        cookie: socket.cookie,
-        inode: socket.inode,
+        socket: Socket {
+            netns,
+            proto,
+            family: Family::of(socket.local.ip),
+            // Which kind of call it is was never asked.
+            via: None,
+            remote: connected.then_some(socket.remote()),
+            ..socket.socket
+        },
         uid: record.u32(offset_of!(Listed, uid))?,
-        local: socket.local,
-        remote: connected.then_some(socket.remote),
         state,
         recv_q: record.u32(offset_of!(Listed, recv_queue))?,
         send_q: record.u32(offset_of!(Listed, send_queue))?,
         v6only: None,
         device: 0,
         subflow: flags & listed_flags::SUBFLOW != 0,
-        mptcp: false,
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),
     };
     // sock_diag tells it of IPv6 listeners, and of what is not connected.

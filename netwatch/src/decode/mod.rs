@@ -12,7 +12,7 @@ use netwatch_common::{Header, kind};
 use thiserror::Error;
 
 pub use process::{CgroupEvent, ExecEvent, ForkEvent, Name, ProcessEvent, Task};
-pub use sock::{Act, Born, Owner, Socket, SocketEvent, StateChange};
+pub use sock::{Act, Born, Owner, SocketEvent, SocketRecord, StateChange};
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +180,7 @@ mod tests {
         begin.sock.local = "::ffff:127.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
         let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, true));
-        assert_eq!(event.socket.remote, Endpoint { ip: [10, 0, 0, 2].into(), port: 443 });
+        assert_eq!(event.socket.remote(), Endpoint { ip: [10, 0, 0, 2].into(), port: 443 });
         begin.sock.local = [0; 16];
         begin.sock.remote = [0; 16];
         begin.header.kind = kind::LISTEN;

@@ -2,46 +2,54 @@
 
 use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::{Deref, DerefMut};
 
 use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
 use super::process::{Task, cause, task};
 use super::{Bytes, DecodeError};
-use crate::model::{Endpoint, Family, Payload, ProcessKey, Proto, State, Via, unmap};
+use crate::model::{Endpoint, Family, Payload, ProcessKey, Proto, Socket, State, Via, unmap};
 use crate::origin::Side;
 
 /// Something happened to a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// Which.
-    pub socket: Socket,
+    /// To which.
+    pub socket: SocketRecord,
     /// What.
     pub act: Act,
 }
 
 /// A socket as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Socket {
+pub struct SocketRecord {
     /// What the tables know it by: the cookie, unless others have that too.
     pub key: u64,
-    /// 0 where nobody had asked for it and the probe could not.
-    pub cookie: u64,
-    /// 0 where no file stood for it.
-    pub inode: u64,
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// Transport.
-    pub proto: Proto,
-    /// On the wire.
-    pub family: Family,
-    /// An IPv6 socket that speaks IPv4.
-    pub mapped: bool,
-    /// What kind of connection it is, where that is not plain TCP.
-    pub via: Option<Via>,
-    /// Port 0: not bound yet.
-    pub local: Endpoint,
-    /// Unspecified for a listener.
-    pub remote: Endpoint,
+    /// Which. `remote` is always there: unspecified where there is no other end.
+    pub socket: Socket,
+}
+
+impl SocketRecord {
+    /// Where its other end is; unspecified for a listener.
+    #[must_use]
+    pub fn remote(&self) -> Endpoint {
+        const NOWHERE: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
+        self.socket.remote.unwrap_or(NOWHERE)
+    }
+}
+
+impl Deref for SocketRecord {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl DerefMut for SocketRecord {
+    fn deref_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
 }
 
 /// What happened.
@@ -206,7 +214,7 @@ const AF_INET6: u16 = 10;
 /// `include/uapi/linux/in.h`
 const IPPROTO_UDP: u8 = 17;
 
-pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError> {
+pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, DecodeError> {
     let family = bytes.u16(at + offset_of!(Sock, family))?;
     let address = |offset: usize| -> Result<IpAddr, DecodeError> {
         let octets: [u8; 16] = bytes.array(at + offset)?;
@@ -224,10 +232,8 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError>
         IPPROTO_UDP => Proto::Udp,
         _ => Proto::Tcp,
     };
-    let cookie = bytes.u64(at + offset_of!(Sock, cookie))?;
-    Ok(Socket {
-        key: cookie,
-        cookie,
+    let socket = Socket {
+        cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
         netns: bytes.u32(at + offset_of!(Sock, netns))?,
         proto,
@@ -240,6 +246,7 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<Socket, DecodeError>
             _ => None,
         },
         local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
-        remote: Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? },
-    })
+        remote: Some(Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
+    };
+    Ok(SocketRecord { key: socket.cookie, socket })
 }

@@ -48,16 +48,13 @@ impl Held {
         }
     }
 
-    /// Who has a socket open, the oldest first.
+    /// Who has a socket open, its owner first: see [`crate::model::Holders::owner`].
     pub(super) fn holders(&self, inode: u64) -> Vec<Arc<Program>> {
         let mut pids: Vec<u32> =
             self.by_inode.get(&inode).into_iter().flatten().map(|held| held.pid).collect();
         pids.dedup();
         let mut programs: Vec<_> = pids.iter().filter_map(|pid| self.by_pid.get(pid)).cloned().collect();
-        programs.sort_by_key(|program| {
-            let key = program.actor.process.key;
-            (key.start, key.pid)
-        });
+        programs.sort_by_key(|program| program.actor.process.key.age());
         programs
     }
 

@@ -179,7 +179,8 @@ impl Asked {
 
 /// Whether a socket is the kernel's own, below one of MPTCP that is listed as well.
 fn is_below(row: &SocketRow, rows: &[&SocketRow]) -> bool {
-    let is_above = |other: &&&SocketRow| other.mptcp && other.netns == row.netns && other.local == row.local;
+    let is_above =
+        |other: &&&SocketRow| other.is_mptcp() && other.netns == row.netns && other.local == row.local;
     row.subflow && rows.iter().any(|other| is_above(&other))
 }
 

@@ -135,7 +135,7 @@ impl Views {
         let whole = self.whole();
         let seen = |netns: u32| is_meant(netns) && whole.contains(&netns);
         let rows = |rows: &[SocketRow]| -> Vec<What> {
-            rows.iter().filter(|row| !row.mptcp && seen(row.netns)).filter_map(of_row).collect()
+            rows.iter().filter(|row| !row.is_mptcp() && seen(row.netns)).filter_map(of_row).collect()
         };
         let mut shown = Shown::default();
         shown.add(View::SockDiag, rows(&self.diag.rows));

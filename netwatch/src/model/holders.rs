@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::ProcessKey;
 use crate::hash::{Map, Set};
 
 /// An open descriptor.
@@ -58,6 +59,18 @@ impl Holders {
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
         self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The owner of a socket: of several holders the oldest, which is the opener, or the nearest to it that still lives.
+    /// Workers that inherited the socket are younger. `process` finds the process of a pid, `key` its key.
+    pub fn owner<P>(
+        &self,
+        inode: u64,
+        process: impl Fn(u32) -> Option<P>,
+        key: impl Fn(&P) -> ProcessKey,
+    ) -> Option<P> {
+        let processes = self.of(inode).iter().filter_map(|holder| process(holder.pid));
+        processes.min_by_key(|process| key(process).age())
     }
 
     /// All of them, each with the inode of what it holds.

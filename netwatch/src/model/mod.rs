@@ -12,7 +12,7 @@ pub use holders::{Holder, Holders};
 pub use listing::{Lister, Listing};
 pub use process::{Cause, ExeState, Image, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;
-pub use socket::{Payload, RawKind, RawRow, SocketRow};
+pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
 
 #[cfg(test)]
@@ -28,22 +28,24 @@ pub(crate) mod tests {
     /// An established TCP connection on loopback, for a test to change.
     pub(crate) fn example() -> SocketRow {
         SocketRow {
-            proto: Proto::Tcp,
-            family: Family::Ipv4,
-            mapped: false,
-            netns: 1,
-            cookie: 1,
-            inode: 1,
+            socket: Socket {
+                cookie: 1,
+                inode: 1,
+                netns: 1,
+                proto: Proto::Tcp,
+                family: Family::Ipv4,
+                mapped: false,
+                via: None,
+                local: at("127.0.0.1:80"),
+                remote: Some(at("127.0.0.1:80")),
+            },
             uid: 0,
-            local: at("127.0.0.1:80"),
-            remote: Some(at("127.0.0.1:80")),
             state: State::Established,
             recv_q: 0,
             send_q: 0,
             v6only: None,
             device: 0,
             subflow: false,
-            mptcp: false,
             bytes: None,
         }
     }

@@ -26,6 +26,12 @@ impl ProcessKey {
         Self { pid, start: start / Self::TICK * Self::TICK }
     }
 
+    /// Orders processes by age, the oldest first. A parent is never younger than its child.
+    #[must_use]
+    pub const fn age(self) -> (u64, u32) {
+        (self.start, self.pid)
+    }
+
     /// From the start that `/proc/PID/stat` tells.
     #[must_use]
     pub const fn from_ticks(pid: u32, ticks: u64) -> Self {

@@ -1,30 +1,49 @@
-//! Sockets as one snapshot has them.
+//! What a socket is, and sockets as one snapshot has them.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
-use super::{Endpoint, Family, Proto, State};
+use super::{Endpoint, Family, Proto, State, Via};
 
-/// A socket at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketRow {
+/// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT. 0 where nobody had asked
+    /// the kernel for it.
+    pub cookie: u64,
+    /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
+    pub inode: u64,
+    /// Network namespace inode number.
+    pub netns: u32,
     /// Transport.
     pub proto: Proto,
     /// On the wire: [`Family::Ipv4`] where `mapped`.
     pub family: Family,
-    /// An IPv6 socket that speaks IPv4; the addresses here are plain IPv4.
+    /// An IPv6 socket that speaks IPv4; its addresses are plain IPv4.
     pub mapped: bool,
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT.
-    pub cookie: u64,
-    /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
-    pub inode: u64,
+    /// What kind of socket or call it is, where that is not a plain system call on a plain socket.
+    pub via: Option<Via>,
+    /// Bound address; port 0: not bound yet.
+    pub local: Endpoint,
+    /// The other end's address; `None` for a listener and for UDP that is not connected.
+    pub remote: Option<Endpoint>,
+}
+
+impl Socket {
+    /// The socket's own family, which netstat shows as a 6 after the protocol; `family` is that of the wire.
+    #[must_use]
+    pub fn is_on_ipv6(&self) -> bool {
+        self.mapped || self.local.ip.is_ipv6()
+    }
+}
+
+/// A socket at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketRow {
+    /// Which. The cookie of an MPTCP socket ([`Via::Mptcp`]) may be that of the listener that it came from.
+    pub socket: Socket,
     /// Who made it.
     pub uid: u32,
-    /// Bound address.
-    pub local: Endpoint,
-    /// `None` for a listener and for UDP that is not connected.
-    pub remote: Option<Endpoint>,
     /// See [`State`].
     pub state: State,
     /// Bytes not read; of a listener, connections not accepted.
@@ -37,8 +56,6 @@ pub struct SocketRow {
     pub device: u32,
     /// The kernel's own, below an MPTCP socket, which is the connection.
     pub subflow: bool,
-    /// An MPTCP socket. Its cookie may be that of the listener that it came from.
-    pub mptcp: bool,
     /// Payload so far; TCP that is not in TIME_WAIT only.
     pub bytes: Option<Payload>,
 }
@@ -50,10 +67,24 @@ impl SocketRow {
         self.remote.is_none()
     }
 
-    /// The socket's own family, which netstat shows as a 6 after the protocol; `family` is that of the wire.
+    /// It is the application's end of an MPTCP connection.
     #[must_use]
-    pub fn is_on_ipv6(&self) -> bool {
-        self.mapped || self.local.ip.is_ipv6()
+    pub fn is_mptcp(&self) -> bool {
+        self.via == Some(Via::Mptcp)
+    }
+}
+
+impl Deref for SocketRow {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl DerefMut for SocketRow {
+    fn deref_mut(&mut self) -> &mut Socket {
+        &mut self.socket
     }
 }
 

@@ -50,7 +50,7 @@ impl ProcessTable {
     pub fn learn(&mut self, rows: &[ProcessRow], began: u64) {
         // A parent is never younger than its child: so it is there when its child comes.
         let mut by_age: Vec<_> = rows.iter().collect();
-        by_age.sort_by_key(|row| (row.key.start, row.key.pid));
+        by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
             let live = self.live.get(&row.key.pid);
             if live.is_none_or(|live| live.process.key != row.key || live.changed < began) {
@@ -78,7 +78,7 @@ impl ProcessTable {
                 .live
                 .get(&row.ppid)
                 .map(|live| &live.process)
-                .filter(|parent| (parent.key.start, parent.key.pid) < (row.key.start, row.key.pid))
+                .filter(|parent| parent.key.age() < row.key.age())
                 .cloned(),
         };
         // Arguments as at exec, where that was seen: a process can write over what /proc shows.

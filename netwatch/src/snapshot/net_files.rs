@@ -9,7 +9,7 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
-use crate::model::{Endpoint, Family, Proto, RawKind, RawRow, SocketRow, State, is_connected, unmap};
+use crate::model::{Endpoint, Family, Proto, RawKind, RawRow, Socket, SocketRow, State, is_connected, unmap};
 
 /// All of them, and what could not be read.
 #[derive(Clone, Debug, Default)]
@@ -133,22 +133,24 @@ fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
     let (local, remote) = (end(entry.local_address), end(entry.remote_address));
     let state = State::from_kernel(entry.state.to_u8());
     SocketRow {
-        proto,
-        family: Family::of(local.ip),
-        mapped: unmap(entry.local_address.ip()).1,
-        netns,
-        cookie: 0,
-        inode: entry.inode,
+        socket: Socket {
+            cookie: 0,
+            inode: entry.inode,
+            netns,
+            proto,
+            family: Family::of(local.ip),
+            mapped: unmap(entry.local_address.ip()).1,
+            via: None,
+            local,
+            remote: is_connected(state, remote).then_some(remote),
+        },
         uid: entry.uid,
-        local,
-        remote: is_connected(state, remote).then_some(remote),
         state,
         recv_q: entry.rx_queue,
         send_q: entry.tx_queue,
         v6only: None,
         device: 0,
         subflow: false,
-        mptcp: false,
         bytes: None,
     }
 }

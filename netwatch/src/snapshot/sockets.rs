@@ -13,7 +13,7 @@ use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
 use crate::model::{
-    Endpoint, Family, Lister, Listing, Payload, Proto, SocketRow, State, is_connected, unmap,
+    Endpoint, Family, Lister, Listing, Payload, Proto, Socket, SocketRow, State, Via, is_connected, unmap,
 };
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
@@ -136,7 +136,11 @@ fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Loo
             .and_then(|mut diag| diag.dump(family, IPPROTO_MPTCP, ExtensionFlags::empty()))
             .inspect_err(|error| log::debug!("mptcp sockets: {error}"));
         let rows = dump.iter().flat_map(|dump| &dump.responses);
-        look.rows.extend(rows.map(|response| SocketRow { mptcp: true, ..row(netns, Proto::Tcp, response) }));
+        look.rows.extend(rows.map(|response| {
+            let mut row = row(netns, Proto::Tcp, response);
+            row.socket.via = Some(Via::Mptcp);
+            row
+        }));
     }
     match failure {
         Some(failure) if look.notes.len() >= dumps.len() && look.rows.is_empty() => Err(failure),
@@ -206,22 +210,24 @@ fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
     let connected = is_connected(state, remote);
     let mapped = local_mapped || (connected && remote_mapped);
     let mut row = SocketRow {
-        proto,
-        family: Family::of(local_ip),
-        mapped,
-        netns,
-        cookie: cookie(id.cookie),
-        inode: header.inode.into(),
+        socket: Socket {
+            cookie: cookie(id.cookie),
+            inode: header.inode.into(),
+            netns,
+            proto,
+            family: Family::of(local_ip),
+            mapped,
+            via: None,
+            local: Endpoint { ip: local_ip, port: id.source_port },
+            remote: connected.then_some(remote),
+        },
         uid: header.uid,
-        local: Endpoint { ip: local_ip, port: id.source_port },
-        remote: connected.then_some(remote),
         state,
         recv_q: header.recv_queue,
         send_q: header.send_queue,
         v6only: None,
         device: id.interface_id,
         subflow: false,
-        mptcp: false,
         bytes: None,
     };
     for attribute in &response.nlas {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::thread::{Item, look};
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, Family, Image, Payload, ProcessKey, Proto, State};
+use crate::model::{Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::found::Looks;
 use crate::process::{Actor, Process};
@@ -82,15 +82,17 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
     let end = |id: EndId, local, remote| End {
         id,
         flow: client_id,
-        proto: Proto::Tcp,
-        family: Family::Ipv4,
-        mapped: false,
-        netns: 4_026_531_840,
-        cookie: id.cookie,
-        inode: 3 * n,
-        local,
-        remote: Some(remote),
-        via: None,
+        socket: Socket {
+            cookie: id.cookie,
+            inode: 3 * n,
+            netns: 4_026_531_840,
+            proto: Proto::Tcp,
+            family: Family::Ipv4,
+            mapped: false,
+            via: None,
+            local,
+            remote: Some(remote),
+        },
         state: State::Close,
         verdict: Verdict::CONNECT,
         originator: Some(client.clone()),
@@ -129,8 +131,8 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
     };
     let client_open = End { peer: None, ..unfinished(&client_end) };
     let server_open = End {
+        socket: Socket { inode: 0, ..server_end.socket },
         verdict: Verdict::handshake(Side::Remote),
-        inode: 0,
         process_basis: Some(ProcessBasis::Listener),
         ..unfinished(&server_end)
     };

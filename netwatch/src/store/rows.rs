@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::roles::Roles;
 use super::words::{self, Word};
-use crate::model::{Endpoint, Family, Payload, Proto, State};
+use crate::model::{Endpoint, Family, Payload, Proto, Socket, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
@@ -220,15 +220,17 @@ impl Cells {
         let end = End {
             id,
             flow: self.id(FLOW).unwrap_or(id),
-            proto: self.word(PROTO)?,
-            family: self.word(FAMILY).unwrap_or(Family::of(local.ip)),
-            mapped: is_set(MAPPED)?,
-            netns: self.small(NETNS)?,
-            cookie: self.unsigned(SOCKET).unwrap_or(id.cookie),
-            inode: self.unsigned(INODE)?,
-            local,
-            remote: self.endpoint(REMOTE),
-            via: self.word(VIA),
+            socket: Socket {
+                cookie: self.unsigned(SOCKET).unwrap_or(id.cookie),
+                inode: self.unsigned(INODE)?,
+                netns: self.small(NETNS)?,
+                proto: self.word(PROTO)?,
+                family: self.word(FAMILY).unwrap_or(Family::of(local.ip)),
+                mapped: is_set(MAPPED)?,
+                via: self.word(VIA),
+                local,
+                remote: self.endpoint(REMOTE),
+            },
             state: State::from_kernel(self.small(STATE)?),
             verdict: Verdict {
                 side: self.word(SIDE)?,

@@ -4,9 +4,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
-use crate::decode::Socket;
+use crate::decode::SocketRecord;
 use crate::listeners::Listening;
-use crate::model::{Payload, ProcessKey, State, Via};
+use crate::model::{Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -53,22 +53,14 @@ struct Rare {
 const _: () = assert!(size_of::<Conn>() <= 248);
 
 impl Conn {
-    pub(super) fn new(at: u64, socket: &Socket, state: State) -> Self {
+    pub(super) fn new(at: u64, socket: &SocketRecord, state: State) -> Self {
         let id = EndId { cookie: socket.key, began: at };
         Self {
             key: socket.key,
             end: End {
                 id,
                 flow: id,
-                proto: socket.proto,
-                family: socket.family,
-                mapped: socket.mapped,
-                netns: socket.netns,
-                cookie: socket.cookie,
-                inode: socket.inode,
-                local: socket.local,
-                remote: Some(socket.remote),
-                via: socket.via,
+                socket: socket.socket,
                 state,
                 verdict: Verdict::UNKNOWN,
                 originator: None,
@@ -187,7 +179,7 @@ impl Conn {
 
     /// Of a listener.
     pub(super) fn listening(&self) -> Listening {
-        let End { netns, proto, local, .. } = self.end;
+        let Socket { netns, proto, local, .. } = self.end.socket;
         // Not known of one that was seen to listen, and not needed: its children bring its cookie.
         Listening { netns, proto, local, v6only: false }
     }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Cause, Endpoint, Family, Payload, Proto, State, Via};
+use crate::model::{Cause, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -91,24 +92,8 @@ pub struct End {
     pub id: EndId,
     /// The same at both ends on this host.
     pub flow: EndId,
-    /// Transport.
-    pub proto: Proto,
-    /// On the wire.
-    pub family: Family,
-    /// An IPv6 socket that speaks IPv4.
-    pub mapped: bool,
-    /// Network namespace inode number.
-    pub netns: u32,
-    /// Socket cookie.
-    pub cookie: u64,
-    /// Socket inode, 0 while no file stands for it.
-    pub inode: u64,
-    /// This end; port 0 while unbound.
-    pub local: Endpoint,
-    /// The other; `None` for a listener.
-    pub remote: Option<Endpoint>,
-    /// How it was connected or accepted, where that is not by a plain system call.
-    pub via: Option<Via>,
+    /// Its socket. `via` is how it was connected or accepted, where that is not by a plain system call.
+    pub socket: Socket,
     /// TCP state.
     pub state: State,
     /// Who began it, why, how sure.
@@ -221,11 +206,24 @@ pub struct ConnectionEvent {
     pub repaired: bool,
 }
 
-/// Which end began a connection, or `None` where it is a listener.
 impl End {
     /// The side that began it; `None` for a listener, which nobody began.
     #[must_use]
     pub fn side(&self) -> Option<Side> {
         self.remote.map(|_| self.verdict.side)
+    }
+}
+
+impl Deref for End {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl DerefMut for End {
+    fn deref_mut(&mut self) -> &mut Socket {
+        &mut self.socket
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::conn::Conn;
-use crate::decode::Socket;
+use crate::decode::SocketRecord;
 use crate::hash::Map;
 
 /// As many as wait in the queues of a few busy listeners (`net.core.somaxconn` is 4096); of more, the
@@ -29,14 +29,14 @@ impl Late {
     }
 
     /// The one with this key; where the cookie makes none, the only one with these addresses.
-    pub(super) fn take(&mut self, socket: &Socket) -> Option<Box<Conn>> {
+    pub(super) fn take(&mut self, socket: &SocketRecord) -> Option<Box<Conn>> {
         if socket.key != 0 && socket.key == socket.cookie {
             return self.by_key.remove(&socket.key);
         }
         let same = |conn: &Conn| {
             conn.end.netns == socket.netns
                 && conn.end.local == socket.local
-                && conn.end.remote == Some(socket.remote)
+                && conn.end.remote == Some(socket.remote())
         };
         let mut fitting = self.by_key.values().filter(|conn| same(conn)).map(|conn| conn.key);
         let first = fitting.next()?;

@@ -3,10 +3,10 @@
 
 use super::conn::Conn;
 use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
-use crate::decode::Socket;
+use crate::decode::SocketRecord;
 use crate::hash::{Map, Set};
 use crate::listeners::Listening;
-use crate::model::{Holders, Proto, SocketRow, State, Via};
+use crate::model::{Holders, Proto, Socket, SocketRow, State};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
@@ -158,7 +158,7 @@ impl Tracker {
         look: &Look,
         processes: &ProcessTable,
     ) -> Option<u64> {
-        let mut conn = self.spare.begin(at, &socket(row), row.state);
+        let mut conn = self.spare.begin(at, &record(row), row.state);
         conn.held_by(row, look, processes);
         self.udp_found(row.cookie, conn.end.process.clone());
         conn.end.remote = Some(row.remote?);
@@ -170,7 +170,7 @@ impl Tracker {
 
     /// See [`Tracker::key_of`].
     fn key_of_row(&mut self, row: &SocketRow, look: &Look) -> u64 {
-        let Some(remote) = row.remote.filter(|_| row.mptcp) else { return row.cookie };
+        let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return row.cookie };
         if look.sockets.iter().filter(|other| other.cookie == row.cookie).count() == 1 {
             return row.cookie;
         }
@@ -186,7 +186,7 @@ impl Tracker {
         look: &Look,
         processes: &ProcessTable,
     ) {
-        let mut conn = self.spare.begin(at, &Socket { key, ..socket(row) }, row.state);
+        let mut conn = self.spare.begin(at, &SocketRecord { key, ..record(row) }, row.state);
         conn.end.remote = row.remote;
         if let Some(found) = found {
             conn.end.verdict = found.verdict;
@@ -224,13 +224,9 @@ impl Tracker {
 }
 
 impl Conn {
-    /// Of several holders the oldest: the opener, or the nearest to it that still lives.
     fn held_by(&mut self, row: &SocketRow, look: &Look, processes: &ProcessTable) {
-        let holders = look.holders.of(row.inode).iter();
-        let oldest = holders
-            .filter_map(|holder| processes.present(holder.pid))
-            .min_by_key(|process| (process.key.start, process.key.pid));
-        self.end.process = oldest.cloned().map(Actor::leader);
+        let owner = look.holders.owner(row.inode, |pid| processes.present(pid), |process| process.key);
+        self.end.process = owner.cloned().map(Actor::leader);
         self.end.process_basis = self.end.process.as_ref().map(|_| ProcessBasis::Seed);
     }
 }
@@ -251,17 +247,9 @@ fn has_opened(row: &SocketRow) -> bool {
     !matches!(row.state, State::Listen | State::SynSent | State::SynRecv)
 }
 
-fn socket(row: &SocketRow) -> Socket {
-    Socket {
+fn record(row: &SocketRow) -> SocketRecord {
+    SocketRecord {
         key: row.cookie,
-        cookie: row.cookie,
-        inode: row.inode,
-        netns: row.netns,
-        proto: row.proto,
-        family: row.family,
-        mapped: row.mapped,
-        via: row.mptcp.then_some(Via::Mptcp),
-        local: row.local,
-        remote: row.remote.unwrap_or(row.local),
+        socket: Socket { remote: Some(row.remote.unwrap_or(row.local)), ..row.socket },
     }
 }

@@ -22,7 +22,7 @@ pub use merge::{Look, Occasion};
 
 use std::num::NonZeroU64;
 
-use crate::decode::{Act, Socket, SocketEvent};
+use crate::decode::{Act, SocketEvent, SocketRecord};
 use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
@@ -99,7 +99,7 @@ impl Tracker {
             touched.insert(socket.cookie);
         }
         let Some(key) = self.key_of(event) else { return };
-        let socket = &Socket { key, ..*socket };
+        let socket = &SocketRecord { key, ..*socket };
         self.complete(socket, out);
         match &event.act {
             Act::Connect(task) => self.connect(at, socket, task, processes, out),
@@ -147,10 +147,10 @@ impl Tracker {
         if is_own {
             return Some(socket.cookie);
         }
-        if socket.remote.port == 0 {
+        if socket.remote().port == 0 {
             return known.is_none().then_some(socket.cookie);
         }
-        let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
+        let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
         Some(by_addresses.unwrap_or_else(|| self.alias()))
     }
 
@@ -160,15 +160,15 @@ impl Tracker {
     }
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
-    fn complete(&mut self, socket: &Socket, out: &mut Vec<ConnectionEvent>) {
-        let is_held = |conn: &Conn| conn.is_held() && conn.end.remote.is_some() && socket.remote.port != 0;
+    fn complete(&mut self, socket: &SocketRecord, out: &mut Vec<ConnectionEvent>) {
+        let is_held = |conn: &Conn| conn.is_held() && conn.end.remote.is_some() && socket.remote().port != 0;
         if !self.conns.get(&socket.key).is_some_and(|conn| is_held(conn)) {
             return;
         }
         let Some(mut conn) = self.take(socket.key) else { return };
         let held = conn.take_held();
         conn.end.local = socket.local;
-        conn.end.remote = Some(socket.remote);
+        conn.end.remote = Some(socket.remote());
         (conn.end.family, conn.end.mapped) = (socket.family, socket.mapped);
         if socket.local.port == 0 {
             self.conns.insert(socket.key, conn);

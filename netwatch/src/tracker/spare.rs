@@ -1,7 +1,7 @@
 //! Memory of ends that are over, for those that begin: on a busy host as many do as end, thousands a second.
 
 use super::conn::Conn;
-use crate::decode::Socket;
+use crate::decode::SocketRecord;
 use crate::model::State;
 
 /// As many as end in the time that a batch of records is of. What is more goes back to the system.
@@ -13,7 +13,7 @@ pub(super) struct Spare(Vec<Box<Conn>>);
 
 impl Spare {
     /// See [`Conn::new`].
-    pub(super) fn begin(&mut self, at: u64, socket: &Socket, state: State) -> Box<Conn> {
+    pub(super) fn begin(&mut self, at: u64, socket: &SocketRecord, state: State) -> Box<Conn> {
         let conn = Conn::new(at, socket, state);
         match self.0.pop() {
             Some(mut spare) => {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use crate::process::{Actor, Process};
 
-    fn of(cookie: u64) -> Socket {
+    fn of(cookie: u64) -> SocketRecord {
         socket(cookie, CLIENT, SERVER)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::conn::Conn;
 use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
-use crate::decode::{Born, Socket, StateChange, Task};
+use crate::decode::{Born, SocketRecord, StateChange, Task};
 use crate::model::{Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
@@ -13,7 +13,7 @@ use crate::process::{Actor, ProcessTable};
 /// A TCP state transition of a socket at some time, nanoseconds since boot.
 pub(super) struct Transition<'a> {
     pub(super) at: u64,
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a SocketRecord,
     pub(super) change: &'a StateChange,
 }
 
@@ -21,7 +21,7 @@ impl Tracker {
     pub(super) fn connect(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         task: &Task,
         processes: &mut ProcessTable,
         out: &mut Vec<ConnectionEvent>,
@@ -31,7 +31,7 @@ impl Tracker {
         conn.connected_by(Some(processes.actor(task)));
         conn.end.cause = task.cause;
         conn.end.via = task.via.or(socket.via);
-        if socket.remote.port == 0 {
+        if socket.remote().port == 0 {
             // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
             conn.hold(at, Kind::Attempt);
             self.conns.insert(socket.key, conn);
@@ -51,7 +51,13 @@ impl Tracker {
         }
     }
 
-    pub(super) fn listen(&mut self, at: u64, socket: &Socket, actor: &Actor, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn listen(
+        &mut self,
+        at: u64,
+        socket: &SocketRecord,
+        actor: &Actor,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
         if self.conns.get(&socket.key).is_some_and(|conn| conn.is_held()) {
             // Its port is known by now.
             self.hold_no_longer(socket.key, Some(socket.local), out);
@@ -92,14 +98,14 @@ impl Tracker {
     pub(super) fn accept(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let via = via.or(socket.via);
         // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
-        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote);
+        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
         let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
         if !self.conns.contains_key(&cookie) {
             if self.accept_late(at, socket, actor, via, out) {
@@ -135,7 +141,7 @@ impl Tracker {
     fn accept_late(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
         out: &mut Vec<ConnectionEvent>,
@@ -150,7 +156,7 @@ impl Tracker {
     pub(super) fn used(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
         out: &mut Vec<ConnectionEvent>,
@@ -174,7 +180,7 @@ impl Tracker {
     pub(super) fn refused(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         task: &Task,
         errno: i32,
         processes: &mut ProcessTable,
@@ -306,7 +312,7 @@ impl Tracker {
         }
         conn.end.state = change.new;
         conn.end.local = socket.local;
-        conn.end.remote = Some(socket.remote);
+        conn.end.remote = Some(socket.remote());
         conn.end.inode = socket.inode;
         conn.end.via = conn.end.via.or(socket.via);
         conn.established = true;
@@ -316,12 +322,12 @@ impl Tracker {
         {
             conn.end.handshake = at.checked_sub(owner.at).and_then(NonZeroU64::new);
         }
-        if socket.remote.port == 0 {
+        if socket.remote().port == 0 {
             conn.hold(at, Kind::Open);
             self.conns.insert(socket.key, conn);
             return;
         }
-        if socket.local == socket.remote {
+        if socket.local == socket.remote() {
             conn.begun_by_both();
         }
         self.insert(conn);
@@ -332,7 +338,7 @@ impl Tracker {
     }
 
     /// The listener that owns the local address of a socket, unless records are missing that may be about it.
-    pub(super) fn listener_of(&mut self, socket: &Socket) -> Option<Arc<Party>> {
+    pub(super) fn listener_of(&mut self, socket: &SocketRecord) -> Option<Arc<Party>> {
         if self.doubtful {
             return None;
         }

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
-use crate::decode::{Socket, Task};
+use crate::decode::{SocketRecord, Task};
 use crate::hash::Map;
 use crate::model::{Endpoint, Payload, State};
 use crate::origin::{Side, Verdict};
@@ -59,13 +59,13 @@ impl Tracker {
     pub(super) fn datagram(
         &mut self,
         at: u64,
-        socket: &Socket,
+        socket: &SocketRecord,
         received: bool,
         old_socket: bool,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let known = self.udp.sockets.entry(socket.cookie).or_default();
-        if known.flows.contains_key(&socket.remote) {
+        if known.flows.contains_key(&socket.remote()) {
             return;
         }
         let mut conn = self.spare.begin(at, socket, State::Established);

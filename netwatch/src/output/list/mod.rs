@@ -17,9 +17,9 @@ pub(crate) use text::write as write_text;
 pub(crate) struct Row<'a> {
     pub(crate) socket: &'a SocketRow,
     pub(crate) origin: Option<seeding::Found>,
-    /// The oldest holder.
+    /// Its owner: see [`crate::model::Holders::owner`].
     pub(crate) process: Option<&'a ProcessRow>,
-    /// The oldest holder of the end that began it.
+    /// The owner of the end that began it.
     pub(crate) initiator: Option<&'a ProcessRow>,
     /// By pid.
     pub(crate) holders: &'a [Holder],

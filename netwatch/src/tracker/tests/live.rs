@@ -218,7 +218,8 @@ fn a_fast_open_is_accepted_before_it_is_open() {
     let mut host = Host { tracker: Tracker::new(false), ..Host::default() };
     host.listen(1, "0.0.0.0:6000", 11);
     assert!(host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22))).is_empty());
-    let early = Socket { via: Some(Via::Fastopen), ..socket(3, SERVER, CLIENT) };
+    let mut early = socket(3, SERVER, CLIENT);
+    early.socket.via = Some(Via::Fastopen);
     let accepted = host.one(early, Act::Accept(task(33)));
     assert_eq!(
         (told(&accepted).as_str(), accepted.end.via),

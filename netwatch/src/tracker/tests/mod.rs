@@ -10,7 +10,7 @@ use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::at;
 use crate::model::tests::example;
-use crate::model::{Family, Holder, Holders, Payload, ProcessKey, ProcessRow, Proto, SocketRow};
+use crate::model::{Family, Holder, Holders, Payload, ProcessKey, ProcessRow, Proto, Socket, SocketRow};
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
 use crate::process::Actor;
@@ -22,9 +22,8 @@ pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> Connection
     ConnectionEvent { at: 1, kind, end: conn.end, ending: Ending::default(), repaired: false }
 }
 
-pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
-    Socket {
-        key: cookie,
+pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
+    let socket = Socket {
         cookie,
         inode: cookie * 100,
         netns: 1,
@@ -33,8 +32,9 @@ pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> Socket {
         mapped: false,
         via: None,
         local: at(local),
-        remote: at(remote),
-    }
+        remote: Some(at(remote)),
+    };
+    SocketRecord { key: cookie, socket }
 }
 
 fn task(pid: u32) -> Task {
@@ -63,14 +63,14 @@ pub(super) const SERVER: &str = "10.0.0.1:6000";
 const NOWHERE: &str = "0.0.0.0:0";
 
 impl Host {
-    fn apply(&mut self, socket: Socket, act: Act) -> Vec<ConnectionEvent> {
+    fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
         self.now += 1_000;
         let mut out = Vec::new();
         self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
         out
     }
 
-    fn one(&mut self, socket: Socket, act: Act) -> ConnectionEvent {
+    fn one(&mut self, socket: SocketRecord, act: Act) -> ConnectionEvent {
         let mut out = self.apply(socket, act);
         assert_eq!(out.len(), 1, "{out:?}");
         out.remove(0)
@@ -85,7 +85,7 @@ impl Host {
         self.one(socket(cookie, "10.0.0.1:0", remote), Act::Connect(task(pid)))
     }
 
-    fn change(&mut self, socket: Socket, old: State, new: State, how: How) -> Vec<ConnectionEvent> {
+    fn change(&mut self, socket: SocketRecord, old: State, new: State, how: How) -> Vec<ConnectionEvent> {
         let change = StateChange {
             old,
             new,
@@ -190,7 +190,9 @@ fn row_of(pid: u32) -> ProcessRow {
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
-    SocketRow { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), state, ..example() }
+    let socket =
+        Socket { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), ..example().socket };
+    SocketRow { socket, state, ..example() }
 }
 
 /// Event, side, basis, confidence, originator, process on this end, process at the other end.

@@ -8,8 +8,10 @@ fn datagram(host: &mut Host, cookie: u64, received: bool, old_socket: bool) -> V
     host.apply(udp(cookie, local, remote), Act::Datagram { received, old_socket })
 }
 
-fn udp(cookie: u64, local: &str, remote: &str) -> Socket {
-    Socket { proto: Proto::Udp, ..socket(cookie, local, remote) }
+fn udp(cookie: u64, local: &str, remote: &str) -> SocketRecord {
+    let mut record = socket(cookie, local, remote);
+    record.socket.proto = Proto::Udp;
+    record
 }
 
 fn told_all(events: &[ConnectionEvent]) -> Vec<String> {
@@ -100,10 +102,9 @@ fn another_user_of_the_only_flow_is_told_once() {
 #[test]
 fn a_connected_socket_is_a_seed_and_its_first_datagram_no_beginning() {
     let mut host = Host::default();
-    let rows = [
-        SocketRow { proto: Proto::Udp, ..row(2, State::Established, CLIENT, Some("10.9.9.9:53")) },
-        SocketRow { proto: Proto::Udp, ..row(3, State::Close, "0.0.0.0:6000", None) },
-    ];
+    let mut rows =
+        [row(2, State::Established, CLIENT, Some("10.9.9.9:53")), row(3, State::Close, "0.0.0.0:6000", None)];
+    rows.iter_mut().for_each(|row| row.socket.proto = Proto::Udp);
     let seeds = host.look(Occasion::Start, &rows, &[(200, 22), (300, 33)]);
     assert_eq!(told_all(&seeds), ["seed local port-range guessed 22 22 -"]);
     let known = udp(2, CLIENT, "10.9.9.9:53");
