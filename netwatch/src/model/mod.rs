@@ -10,7 +10,7 @@ mod state;
 pub use address::{Endpoint, Family, Proto, unmap};
 pub use holders::{Holder, Holders};
 pub use listing::{Lister, Listing};
-pub use process::{Cause, ExeState, Image, ProcessKey, ProcessRow};
+pub use process::{Cause, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};

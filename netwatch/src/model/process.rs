@@ -1,6 +1,7 @@
 //! Who a process is and what it runs.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -103,30 +104,52 @@ impl Image {
     }
 }
 
-/// A process at one moment.
+/// What there is to know of a process by itself, whether a record or `/proc` said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessRow {
-    /// The start is what `/proc` tells: clock ticks, so it falls on a multiple of 10 ms and may lie up to
-    /// that much before the true one.
+pub struct ProcessFacts {
+    /// Survives the reuse of a pid.
     pub key: ProcessKey,
     /// Present parent; 0 for those that the kernel started.
     pub ppid: u32,
-    /// Name of the leader.
+    /// Name of the thread-group leader, fit for JSON.
     pub comm: Arc<str>,
     /// Effective user.
     pub uid: u32,
     /// Login user, `None` if it never was set.
     pub auid: Option<u32>,
-    /// What it runs. The arguments are the present ones: a process may have written over them.
+    /// What it runs.
     pub image: Arc<Image>,
-    /// The first argument's own bytes; empty where there are none.
-    pub argv0: Box<[u8]>,
     /// Path in the cgroup tree, as netwatch's own cgroup namespace shows it.
     pub cgroup: Arc<str>,
     /// It is a kernel thread.
     pub kernel: bool,
-    /// Cookies of the sockets that are its stdin, stdout and stderr; 0: none, or not looked for.
+    /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec, or are now where that was not
+    /// seen; 0: no socket, or not known.
     pub stdio: [u64; 3],
+}
+
+/// A process as `/proc` shows it. The arguments of its image are the present ones: a process may have written over them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessRow {
+    /// What there is to know of it. The start in its key is what `/proc` tells: clock ticks, so it falls on a multiple of
+    /// 10 ms and may lie up to that much before the true one.
+    pub facts: ProcessFacts,
+    /// The first argument's own bytes; empty where there are none.
+    pub argv0: Box<[u8]>,
+}
+
+impl Deref for ProcessRow {
+    type Target = ProcessFacts;
+
+    fn deref(&self) -> &ProcessFacts {
+        &self.facts
+    }
+}
+
+impl DerefMut for ProcessRow {
+    fn deref_mut(&mut self) -> &mut ProcessFacts {
+        &mut self.facts
+    }
 }
 
 /// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what

@@ -1,9 +1,10 @@
 //! Processes: what one is, the table that keeps them with their true lineage, and the object that is
 //! printed. Pure but for the names of users.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{Cause, Image, ProcessKey};
+use crate::model::{Cause, Image, ProcessFacts, ProcessKey};
 
 pub mod found;
 pub mod signs;
@@ -17,28 +18,12 @@ pub use table::ProcessTable;
 /// this one keeps what acted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Survives the reuse of a pid.
-    pub key: ProcessKey,
-    /// Present parent.
-    pub ppid: u32,
-    /// Name of the thread-group leader, fit for JSON.
-    pub comm: Arc<str>,
-    /// Effective user.
-    pub uid: u32,
-    /// Login user, `None` if it never was set.
-    pub auid: Option<u32>,
-    /// What it runs.
-    pub image: Arc<Image>,
+    /// What there is to know of it by itself.
+    pub facts: ProcessFacts,
     /// Id of the cgroup in the unified hierarchy; 0 where not known.
     pub cgroup_id: u64,
-    /// Path of the cgroup; see [`crate::model::ProcessRow::cgroup`].
-    pub cgroup: Arc<str>,
-    /// It is a kernel thread.
-    pub kernel: bool,
     /// How it was forked, where netwatch saw that.
     pub birth: Option<Birth>,
-    /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec; 0: no socket, or not seen.
-    pub stdio: [u64; 3],
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
     /// process was first looked at.
     pub parent: Option<Arc<Self>>,
@@ -77,22 +62,22 @@ impl Process {
     /// Nothing but who it is.
     #[must_use]
     pub fn bare(key: ProcessKey, comm: Arc<str>) -> Self {
-        Self {
+        Self::of(ProcessFacts {
             key,
             ppid: 0,
             comm,
             uid: 0,
             auid: None,
             image: Image::unknown(),
-            cgroup_id: 0,
             cgroup: "/".into(),
             kernel: false,
-            birth: None,
             stdio: [0; 3],
-            parent: None,
-            found: None,
-            depth: 0,
-        }
+        })
+    }
+
+    /// Nothing but what there is to know of it by itself.
+    fn of(facts: ProcessFacts) -> Self {
+        Self { facts, cgroup_id: 0, birth: None, parent: None, found: None, depth: 0 }
     }
 
     /// Puts `self` under `parent`. A line that grew too long loses its far half.
@@ -108,6 +93,20 @@ impl Process {
             self = self.under(above.as_ref());
         }
         self
+    }
+}
+
+impl Deref for Process {
+    type Target = ProcessFacts;
+
+    fn deref(&self) -> &ProcessFacts {
+        &self.facts
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut ProcessFacts {
+        &mut self.facts
     }
 }
 
@@ -162,8 +161,9 @@ pub(crate) mod tests {
     pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
         let key = ProcessKey::from_ticks(pid, u64::from(pid));
         let bare = Process::bare(key, format!("p{pid}").into());
-        let process = Process { ppid: parent.map_or(0, |parent| parent.key.pid), ..bare };
-        Arc::new(process.under(parent))
+        let mut process = bare.under(parent);
+        process.ppid = parent.map_or(0, |parent| parent.key.pid);
+        Arc::new(process)
     }
 
     #[test]

@@ -116,8 +116,9 @@ mod tests {
 
     fn running(exe: Option<&str>, comm: &str, stdio: [u64; 3]) -> Process {
         let image = Image { exe: exe.map(Into::into), ..Image::clone(&Image::unknown()) };
-        let process = Process::clone(&crate::process::tests::process(5, None));
-        Process { comm: comm.into(), image: Arc::new(image), stdio, ..process }
+        let mut process = Process::clone(&crate::process::tests::process(5, None));
+        (process.comm, process.image, process.stdio) = (comm.into(), Arc::new(image), stdio);
+        process
     }
 
     #[test]

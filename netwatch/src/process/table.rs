@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
-use crate::model::{Image, ProcessKey, ProcessRow};
+use crate::model::{Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Processes that are gone and may still be asked for: a connection's last record can come after its
 /// process's.
@@ -65,7 +65,9 @@ impl ProcessTable {
         if *row.comm == *comm {
             self.learn_one(row);
         } else {
-            self.learn_one(&ProcessRow { image: Image::unknown(), comm: comm.into(), ..row.clone() });
+            let mut row = row.clone();
+            (row.image, row.comm) = (Image::unknown(), comm.into());
+            self.learn_one(&row);
         }
     }
 
@@ -86,21 +88,11 @@ impl ProcessTable {
             Some(image) if image.exe.is_some() && image.file == row.image.file => image.clone(),
             _ => row.image.clone(),
         };
+        let stdio = known.map_or(row.stdio, |known| known.stdio);
         let process = Process {
-            key: row.key,
-            ppid: row.ppid,
-            comm: row.comm.clone(),
-            uid: row.uid,
-            auid: row.auid,
-            image,
             cgroup_id: known.map_or(0, |known| known.cgroup_id),
-            cgroup: row.cgroup.clone(),
-            kernel: row.kernel,
             birth: known.and_then(|known| known.birth),
-            stdio: known.map_or(row.stdio, |known| known.stdio),
-            parent: None,
-            found: None,
-            depth: 0,
+            ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
         };
         let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
@@ -113,7 +105,9 @@ impl ProcessTable {
                 && process.key == row.key
                 && process.birth.is_none()
             {
-                *process = Arc::new(Process { stdio: row.stdio, ..Process::clone(process) });
+                let mut known = Process::clone(process);
+                known.stdio = row.stdio;
+                *process = Arc::new(known);
             }
         }
     }
@@ -188,7 +182,9 @@ impl ProcessTable {
             return;
         }
         let image = Image { exe, file, ..Image::clone(&process.image) };
-        *process = Arc::new(Process { image: Arc::new(image), ..Process::clone(process) });
+        let mut known = Process::clone(process);
+        known.image = Arc::new(image);
+        *process = Arc::new(known);
     }
 
     /// Forgets those that are not among `rows`, the processes of a look that began when nothing of what
@@ -290,22 +286,18 @@ impl ProcessTable {
 
     /// What a record alone says.
     fn stranger(&self, task: &Task) -> Process {
-        Process {
+        let facts = ProcessFacts {
             key: task.key,
             ppid: task.ppid,
             comm: task.comm.text().into(),
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
-            cgroup_id: task.cgroup,
             cgroup: self.cgroups.get(&task.cgroup).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
-            birth: None,
             stdio: [0; 3],
-            parent: None,
-            found: None,
-            depth: 0,
-        }
+        };
+        Process { cgroup_id: task.cgroup, ..Process::of(facts) }
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {

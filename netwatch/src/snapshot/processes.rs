@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
 use crate::escape;
-use crate::model::{ExeState, Image, ProcessKey, ProcessRow};
+use crate::model::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Reads all processes, by pid. Whatever ends meanwhile, or hides (`hidepid`), is left out.
 ///
@@ -29,18 +29,18 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
     let comm = bytes("comm");
     let cmdline = bytes("cmdline");
     let (exe, exe_state, file) = if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid) };
-    Some(ProcessRow {
+    let facts = ProcessFacts {
         key: ProcessKey::from_ticks(pid, stat.start_ticks),
         ppid: stat.ppid,
         comm: escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
         uid: parse::effective_uid(&bytes("status"))?,
         auid: parse::login_uid(&bytes("loginuid")),
-        argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into(),
         image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
         stdio: [0; 3],
-    })
+    };
+    Some(ProcessRow { facts, argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into() })
 }
 
 /// Thread groups that exist now, in the order in which the kernel lists them.

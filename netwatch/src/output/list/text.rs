@@ -195,25 +195,14 @@ fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::{Image, ProcessKey};
+    use crate::model::ProcessKey;
+    use crate::process::Process;
 
     fn named(argv0: &[u8]) -> String {
         let mut out = String::new();
-        let process = ProcessRow {
-            stdio: [0; 3],
-            key: ProcessKey { pid: 4242, start: 0 },
-            ppid: 1,
-            comm: "comm".into(),
-            uid: 0,
-            auid: None,
-            image: Image::unknown(),
-            argv0: argv0.into(),
-            cgroup: Arc::from("/"),
-            kernel: false,
-        };
+        let key = ProcessKey { pid: 4242, start: 0 };
+        let process = ProcessRow { facts: Process::bare(key, "comm".into()).facts, argv0: argv0.into() };
         name_program(Some(&process), &mut out);
         out
     }

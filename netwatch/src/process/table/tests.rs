@@ -12,18 +12,9 @@ fn task(pid: u32, comm: &str) -> Task {
 }
 
 fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {
-    ProcessRow {
-        key: key(pid),
-        ppid,
-        comm: exe.into(),
-        uid: 0,
-        auid: None,
-        image: image(exe),
-        argv0: Box::default(),
-        cgroup: "/row".into(),
-        kernel: false,
-        stdio: [0; 3],
-    }
+    let bare = Process::bare(key(pid), exe.into()).facts;
+    let facts = ProcessFacts { ppid, image: image(exe), cgroup: "/row".into(), ..bare };
+    ProcessRow { facts, argv0: Box::default() }
 }
 
 fn image(exe: &str) -> Arc<Image> {

@@ -10,10 +10,12 @@ use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::at;
 use crate::model::tests::example;
-use crate::model::{Family, Holder, Holders, Payload, ProcessKey, ProcessRow, Proto, Socket, SocketRow};
+use crate::model::{
+    Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+};
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
-use crate::process::Actor;
+use crate::process::{Actor, Process};
 
 /// An event about an end of which nothing matters but its addresses.
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
@@ -175,18 +177,8 @@ fn owner(pid: u32, at: u64) -> Option<Owner> {
 }
 
 fn row_of(pid: u32) -> ProcessRow {
-    ProcessRow {
-        key: key(pid),
-        ppid: 1,
-        comm: format!("p{pid}").into(),
-        uid: 0,
-        auid: None,
-        image: crate::model::Image::unknown(),
-        argv0: Box::default(),
-        cgroup: "/".into(),
-        kernel: false,
-        stdio: [0; 3],
-    }
+    let facts = Process::bare(key(pid), format!("p{pid}").into()).facts;
+    ProcessRow { facts: ProcessFacts { ppid: 1, ..facts }, argv0: Box::default() }
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
