@@ -8,6 +8,7 @@ mod findings;
 mod known;
 pub mod packages;
 pub mod portmap;
+mod program;
 #[cfg(test)]
 mod tests;
 pub mod views;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::StoreError;
-use super::thread::{Item, look};
+use super::item::Item;
+use super::thread::look;
 use super::writer::{Settings, Writer};
 use crate::model::{Endpoint, Family, Image, ProcessKey, Proto, State};
 use crate::origin::{Side, Verdict};

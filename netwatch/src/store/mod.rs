@@ -9,6 +9,7 @@ mod generate;
 mod grouped;
 mod holder;
 mod intern;
+mod item;
 mod open;
 mod read;
 mod rebuild;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::StoreError;
+use super::item::Item;
 use super::roles::Roles;
 use super::sync::Syncer;
 use super::writer::{Settings, Writer};
@@ -17,22 +18,6 @@ use crate::loss::{Loss, LossReason};
 use crate::process::view::BootClock;
 use crate::process::{Found, Process, found::Looks};
 use crate::tracker::{ConnectionEvent, End};
-
-/// Something to be written.
-#[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
-pub(crate) enum Item {
-    /// Something happened to an end, and what was found out about its processes' programs.
-    Event(ConnectionEvent, Roles<Option<Found>>),
-    /// A process that is of interest by itself.
-    Process(Arc<Process>, Found),
-    /// Something was lost, as was noticed then.
-    Loss(Timestamp, Loss),
-    /// From now on times are told by this clock.
-    Clock(BootClock),
-    /// Recording ends in good order.
-    Stopped(Timestamp),
-}
 
 /// How many wait or are being written at the most: some 400 bytes each, so that all stay well under the memory that a
 /// recorder may use, and a second of the highest rate.

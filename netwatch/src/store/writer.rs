@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, TransactionBehavior};
 
-use super::batch::{Batch, Ids};
+use super::batch::{Batch, Ids, nanoseconds};
 use super::chain::{Link, Table};
 use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
+use super::item::Item;
 use super::retain::{Retain, Retention};
-use super::thread::Item;
 use super::{StoreError, open};
 use crate::process::Actor;
 use crate::process::view::BootClock;
@@ -284,9 +284,4 @@ fn insert_loss(
             ValueRef::Integer(count.cast_signed()),
         ],
     )
-}
-
-/// Since the epoch; the store ends in the year 2262.
-pub(super) fn nanoseconds(time: Timestamp) -> i64 {
-    time.as_nanosecond().try_into().unwrap_or(i64::MAX)
 }
