@@ -2,7 +2,6 @@
 
 mod stream;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +9,7 @@ use anyhow::Result;
 use crate::cargo::{self, cargo};
 use crate::exec::{as_root, loudly, step, succeeds};
 use crate::summary::Summary;
-use crate::{debian, setup, vm};
+use crate::{debian, lint, setup, vm};
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];
@@ -39,9 +38,13 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         check(&mut summary, "fmt", &["--all", "--check"]);
         let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
         check(&mut summary, "clippy", &[&NOT_FOR_THE_HOST[..], &lints].concat());
+        step("lint");
+        if lint::check()? > 0 {
+            summary.failed();
+        }
     }
     if everything || args.unit {
-        unit(&mut summary, &args.libtest);
+        unit(&mut summary, &args.libtest)?;
     }
     if everything || args.e2e.is_some() {
         let filter = args.e2e.as_deref().filter(|filter| !filter.is_empty());
@@ -64,23 +67,24 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
 /// Runs a cargo subcommand that is a rustup component. Counted only where it fails or is not there:
 /// it is a check, not a test.
 fn check(summary: &mut Summary, subcommand: &str, args: &[&str]) {
-    if !succeeds(&mut cargo(&[subcommand, "--version"])) {
+    if !cargo(&[subcommand, "--version"]).is_ok_and(|mut version| succeeds(&mut version)) {
         step(&format!("SKIPPED: cargo {subcommand} is not installed, so it checks nothing in this run"));
         summary.skipped();
         return;
     }
     step(&format!("cargo {subcommand}"));
-    if let Err(error) = loudly(&mut cargo(&[&[subcommand], args].concat())) {
+    if let Err(error) = cargo(&[&[subcommand], args].concat()).and_then(|mut command| loudly(&mut command)) {
         step(&format!("{error:#}"));
         summary.failed();
     }
 }
 
-fn unit(summary: &mut Summary, libtest: &[String]) {
+fn unit(summary: &mut Summary, libtest: &[String]) -> Result<()> {
     step("unit tests");
-    let mut command = cargo(&["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);
+    let mut command = cargo(&["test", "--workspace", "--exclude", "tests", "--no-fail-fast"])?;
     command.args(NOT_FOR_THE_HOST).arg("--").args(libtest);
     stream::run(&mut command, summary);
+    Ok(())
 }
 
 /// Builds as whoever calls, so that nothing in the target directory ends up root's, and runs as root.
@@ -97,11 +101,7 @@ fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String], verbose:
     step("end-to-end tests");
     let mut command = as_root(tests, &[("NETWATCH_BIN", netwatch.as_os_str()), (name, &value)])?;
     // Where cargo would start them; uncaptured, so that a test that hangs or skips is seen to.
-    command.current_dir(tests_directory()).args(filter).args(["--nocapture"]).args(libtest);
+    command.current_dir(cargo::workspace()?.join("tests")).args(filter).args(["--nocapture"]).args(libtest);
     stream::run(&mut command, summary);
     Ok(())
-}
-
-fn tests_directory() -> impl AsRef<Path> {
-    cargo::workspace().join("tests")
 }

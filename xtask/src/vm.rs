@@ -152,7 +152,7 @@ fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
         return Ok(rows);
     }
     step("building netwatch and its end-to-end tests");
-    let base = Base::build(&programs()?, &cargo::workspace().join("tests"), verbose)?;
+    let base = Base::build(&programs()?, &cargo::workspace()?.join("tests"), verbose)?;
     let asked = Asked { libtest: &args.libtest, everything: args.everything };
     let (queue, done) = (Mutex::new(queue), Mutex::new(rows));
     std::thread::scope(|scope| {
