@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::exec::answer;
+
 /// The root of the workspace, asked for when it runs: a checkout may have been moved since it was built.
 ///
 /// Cargo names the package of what it runs; whoever starts the program itself is in the workspace.
@@ -38,6 +40,15 @@ pub(crate) fn cargo(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(program);
     command.current_dir(workspace()?).args(args);
     Ok(command)
+}
+
+/// Where cargo builds, by what it says: the environment and its configuration move it.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = answer(&mut cargo(&["metadata", "--no-deps", "--format-version=1", "--offline"])?);
+    let metadata = metadata.context("cargo metadata failed")?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    target.map(PathBuf::from).context("cargo metadata names no target directory")
 }
 
 /// Builds, with diagnostics on stderr, and returns the path of the executable of the target `name`.

@@ -46,18 +46,37 @@ impl fmt::Display for Violation {
     }
 }
 
-pub(crate) fn run(_: &Args) -> Result<ExitCode> {
-    Ok(if check()? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// What a run found.
+pub(crate) struct Told {
+    violations: Vec<Violation>,
+    files: usize,
 }
 
-/// Prints each violation on a line of stdout, then how many there are, which is returned.
-pub(crate) fn check() -> Result<usize> {
-    let (violations, files) = violations(&cargo::workspace()?)?;
-    for violation in &violations {
-        println!("{violation}");
+impl Told {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.violations.is_empty()
     }
-    println!("lint: {files} files, {} violations", violations.len());
-    Ok(violations.len())
+}
+
+/// Each violation on a line, then how many there are.
+impl fmt::Display for Told {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for violation in &self.violations {
+            writeln!(out, "{violation}")?;
+        }
+        writeln!(out, "lint: {} files, {} violations", self.files, self.violations.len())
+    }
+}
+
+pub(crate) fn run(_: &Args) -> Result<ExitCode> {
+    let told = check()?;
+    print!("{told}");
+    Ok(if told.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) fn check() -> Result<Told> {
+    let (violations, files) = violations(&cargo::workspace()?)?;
+    Ok(Told { violations, files })
 }
 
 /// All violations in a workspace, in the order of files and lines, and the number of files that were read.

@@ -7,6 +7,8 @@ mod cargo;
 mod debian;
 mod exec;
 mod lint;
+mod output;
+mod programs;
 mod run;
 mod setup;
 mod summary;
