@@ -4,7 +4,7 @@
 use std::env;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use aya_build::{Package, Toolchain};
 
 /// The toolchain that `cargo xtask setup` links where no nightly has `rust-src`.
@@ -12,12 +12,12 @@ const LINKED: &str = "netwatch-bpf";
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=RUSTUP_TOOLCHAIN");
-    let manifest = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
-    let root_dir = format!("{manifest}/../netwatch-ebpf");
     let debug = env::var("PROFILE").is_ok_and(|profile| profile == "debug");
     let features: &[&str] = if debug { &["log"] } else { &[] };
-    let package = Package { name: "netwatch-ebpf", root_dir: &root_dir, features, ..Default::default() };
-    println!("cargo:rerun-if-changed={manifest}/../netwatch-common");
+    let package =
+        Package { name: "netwatch-ebpf", root_dir: "../netwatch-ebpf", features, ..Default::default() };
+    // From this package, so that a copy of the checkout watches its own sources, not those that it was copied from.
+    println!("cargo:rerun-if-changed=../netwatch-common");
 
     // aya-build passes on what the inner cargo says as warnings: its progress is none.
     // SAFETY: the build script has a single thread.

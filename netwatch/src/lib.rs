@@ -9,10 +9,15 @@
 
 pub mod agent;
 pub mod audit;
+pub mod boot;
+pub mod bus;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod decode;
 pub mod ends;
+pub mod engine;
+pub mod enrich;
 pub mod errno;
 pub mod escape;
 pub mod filter;
@@ -28,7 +33,10 @@ pub mod output;
 pub mod process;
 pub mod seeding;
 pub mod services;
+pub mod signs;
+pub mod sinks;
 pub mod snapshot;
 pub mod store;
+pub mod stream;
 pub mod tracker;
 pub mod where_it_runs;

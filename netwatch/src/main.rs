@@ -30,8 +30,8 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
-        Command::Watch(options) => watch::run(*options),
-        Command::Record(options) => record::run(*options),
+        Command::Watch(options) => watch::run(*options).map(|()| ExitCode::SUCCESS),
+        Command::Record(options) => record::run(*options).map(|()| ExitCode::SUCCESS),
         Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),
         #[cfg(feature = "test-equipment")]

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -21,7 +22,24 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Starts the program at `path`, which is `env!("CARGO_BIN_EXE_actor")` or a copy of it.
+    /// Where the program is: `NETWATCH_ACTOR`, or where cargo put it, above the tests. Asked for when it runs, because
+    /// the tests may have been moved since they were built.
+    ///
+    /// # Panics
+    /// Where that is no UTF-8: commands and events have it as text.
+    #[must_use]
+    pub fn program() -> &'static str {
+        static PROGRAM: OnceLock<String> = OnceLock::new();
+        PROGRAM.get_or_init(|| {
+            std::env::var_os("NETWATCH_ACTOR")
+                .map_or_else(above_the_tests, PathBuf::from)
+                .into_os_string()
+                .into_string()
+                .expect("the actor's path is UTF-8")
+        })
+    }
+
+    /// Starts the program at `path`, which is [`Actor::program`] or a copy of it.
     ///
     /// # Panics
     /// When that fails.
@@ -177,4 +195,11 @@ impl Actor {
     pub fn ended(&mut self) {
         self.running.ended("the actor ends");
     }
+}
+
+/// `target/debug/actor`, of tests in `target/debug/deps`.
+fn above_the_tests() -> PathBuf {
+    let tests = std::env::current_exe().expect("/proc is mounted");
+    let folder = tests.ancestors().nth(2).expect("cargo puts tests two folders deep");
+    folder.join("actor")
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::checks::Checks;
 use crate::event::{End, kind};
 use crate::lines::Lines;
+use crate::log::Log;
 use crate::netns::{Netns, netns};
 use crate::presence::Presence;
 use crate::program::{Running, binary};
@@ -55,17 +56,6 @@ struct Own {
     lines: Lines,
     stderr: Receiver<String>,
     checks: Checks,
-}
-
-/// What a run printed, from its first line to its last.
-#[derive(Debug)]
-pub struct Log {
-    /// `ready` first.
-    pub events: Vec<Value>,
-    /// How it ended.
-    pub status: ExitStatus,
-    /// All of it.
-    pub stderr: String,
 }
 
 impl Watch {
@@ -384,19 +374,5 @@ impl Watch {
             "in vain: {what}; netwatch {end}; {read} events, the newest of {newest}, now {now}; \
              the last of {all} events here ({own}):\n{rest}"
         );
-    }
-}
-
-impl Log {
-    /// Events of this kind about this end.
-    #[must_use]
-    pub fn at(&self, event: &str, end: End) -> Vec<&Value> {
-        self.events.iter().filter(|seen| kind(seen) == event && end.of(seen)).collect()
-    }
-
-    /// Kinds of the events about this end, in their order.
-    #[must_use]
-    pub fn kinds(&self, end: End) -> Vec<&str> {
-        self.events.iter().filter(|seen| end.of(seen)).map(kind).collect()
     }
 }

@@ -8,10 +8,24 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// The root of the workspace.
-pub(crate) fn workspace() -> &'static Path {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+use crate::exec::answer;
+
+/// The root of the workspace, asked for when it runs: a checkout may have been moved since it was built.
+///
+/// Cargo names the package of what it runs; whoever starts the program itself is in the workspace.
+pub(crate) fn workspace() -> Result<PathBuf> {
+    let start = match env::var_os("CARGO_MANIFEST_DIR") {
+        Some(package) => PathBuf::from(package),
+        None => env::current_dir().context("cannot find the current directory")?,
+    };
+    let root = root_above(&start).with_context(|| {
+        format!("{} is in no checkout of netwatch: change to one, and run cargo xtask there", start.display())
+    })?;
+    Ok(root.to_owned())
+}
+
+fn root_above(start: &Path) -> Option<&Path> {
+    start.ancestors().find(|folder| folder.join("xtask/Cargo.toml").is_file())
 }
 
 /// Where cargo keeps what it installs.
@@ -21,18 +35,27 @@ pub(crate) fn home() -> PathBuf {
 }
 
 /// A cargo command at the root of the workspace.
-pub(crate) fn cargo(args: &[&str]) -> Command {
+pub(crate) fn cargo(args: &[&str]) -> Result<Command> {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
-    command.current_dir(workspace()).args(args);
-    command
+    command.current_dir(workspace()?).args(args);
+    Ok(command)
+}
+
+/// Where cargo builds, by what it says: the environment and its configuration move it.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = answer(&mut cargo(&["metadata", "--no-deps", "--format-version=1", "--offline"])?);
+    let metadata = metadata.context("cargo metadata failed")?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
+    let target = metadata.get("target_directory").and_then(Value::as_str);
+    target.map(PathBuf::from).context("cargo metadata names no target directory")
 }
 
 /// Builds, with diagnostics on stderr, and returns the path of the executable of the target `name`.
 ///
 /// Cargo is asked where it put it: `CARGO_TARGET_DIR` and profiles move it, tests have a hash in the name.
 pub(crate) fn build(args: &[&str], name: &str) -> Result<PathBuf> {
-    let output = cargo(args)
+    let output = cargo(args)?
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
@@ -55,6 +78,19 @@ fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_workspace_is_what_has_the_xtask_wherever_that_was_built() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("a checkout");
+        std::fs::create_dir_all(root.join("xtask")).unwrap();
+        std::fs::create_dir_all(root.join("netwatch/src")).unwrap();
+        assert_eq!(root_above(&root.join("netwatch/src")), None);
+        std::fs::write(root.join("xtask/Cargo.toml"), "").unwrap();
+        assert_eq!(root_above(&root.join("netwatch/src")), Some(&*root));
+        assert_eq!(root_above(&root.join("xtask")), Some(&*root));
+        assert_eq!(root_above(place.path()), None);
+    }
 
     #[test]
     fn executable_is_the_one_of_the_target_and_not_its_library() {

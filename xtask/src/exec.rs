@@ -1,6 +1,7 @@
 //! Starting other programs: quietly, loudly, as root.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -71,7 +72,10 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) 
         command.arg("env");
         command
     } else {
-        bail!("{} has to run as root, and there is no sudo", program.as_ref().display());
+        bail!(
+            "{} has to run as root, and there is no sudo: run this as root, or install sudo",
+            program.as_ref().display()
+        );
     };
     for (name, value) in variables {
         let mut assignment = OsStr::new(name).to_owned();
@@ -81,6 +85,27 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) 
     }
     command.arg(program);
     Ok(command)
+}
+
+/// Makes sure that [`as_root`] will work, before anything is built for it: sudo asks for its password now, or there is
+/// nobody to ask.
+pub(crate) fn ensure_root() -> Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(sudo) = find("sudo") else {
+        bail!("netwatch has to run as root, and there is no sudo: run this as root, or install sudo");
+    };
+    if succeeds(Command::new(&sudo).args(["--non-interactive", "true"])) {
+        return Ok(());
+    }
+    if fs::File::open("/dev/tty").is_err() {
+        bail!(
+            "netwatch has to run as root, and sudo wants a password where there is no terminal: run this as root or in \
+             a terminal"
+        );
+    }
+    loudly(Command::new(sudo).arg("--validate")).context("netwatch has to run as root")
 }
 
 /// The command line as a person would type it.

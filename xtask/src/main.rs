@@ -6,6 +6,9 @@ mod bench;
 mod cargo;
 mod debian;
 mod exec;
+mod lint;
+mod output;
+mod programs;
 mod run;
 mod setup;
 mod summary;
@@ -32,8 +35,10 @@ enum Task {
     Setup(setup::Args),
     /// Build netwatch and run it as root
     Run(run::Args),
-    /// Check format and lints, run the unit tests, then the end-to-end tests as root
+    /// Check format, lints and rooms, run the unit tests, then the end-to-end tests as root
     Test(test::Args),
+    /// Compare the imports between rooms with ARCHITECTURE.md, and check the length of files
+    Lint(lint::Args),
     /// Run the end-to-end tests on other kernels, in QEMU
     Vm(vm::Args),
     /// Measure netwatch's latency, its cost, and what it loses under a flood of connections
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args, verbose),
         Task::Run(args) => run::run(&args, verbose),
         Task::Test(args) => test::run(&args, verbose),
+        Task::Lint(args) => lint::run(&args),
         Task::Vm(args) => vm::run(&args, verbose),
         Task::Bench(args) => bench::run(&args, verbose),
     };

@@ -18,6 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
+    exec::ensure_root()?;
     setup::ensure(verbose)?;
     let build: &[&str] = if args.debug { &["build"] } else { &["build", "--release"] };
     let netwatch = cargo::build(&[build, &["-p", "netwatch"]].concat(), "netwatch")?;

@@ -1,12 +1,17 @@
 //! Adds up what libtest says of each test program.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 /// How libtest begins the line that counts.
 const RESULT: &str = "test result: ";
 /// How an end-to-end test says that this machine cannot run it: `SKIP name: reason`. libtest then calls it passed.
 const SKIP: &str = "SKIP ";
+
+/// How libtest begins the list of tests that failed, and how it indents each.
+const FAILURES: &str = "failures:";
+const INDENT: &str = "    ";
 
 /// Tests that passed, failed or were skipped so far.
 #[derive(Debug, Default)]
@@ -16,9 +21,21 @@ pub(crate) struct Summary {
     ignored: usize,
     /// The reason by name, because a test may give more than one.
     skipped: BTreeMap<String, String>,
+    /// What failed, by the file that has the full output.
+    failures: BTreeMap<Option<PathBuf>, Vec<String>>,
+    /// Where the output goes that is being read.
+    output: Option<PathBuf>,
+    /// Names since libtest last began a list of failures.
+    listed: Vec<String>,
 }
 
 impl Summary {
+    /// The output that is read from now on is in this file.
+    pub(crate) fn output_in(&mut self, file: &Path) {
+        self.output = Some(file.to_owned());
+        self.listed.clear();
+    }
+
     /// Counts what one line of output says.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
@@ -26,14 +43,49 @@ impl Summary {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
+            let listed = std::mem::take(&mut self.listed);
+            self.name(listed);
+        } else if line == FAILURES {
+            // It comes twice: before the output of the tests, and before their names.
+            self.listed.clear();
+        } else if let Some(name) = line.strip_prefix(INDENT).filter(|name| !name.contains(' ')) {
+            self.listed.push(name.to_owned());
         } else if let Some((name, reason)) = skipped(line) {
             self.skipped.entry(name.to_owned()).or_insert_with(|| reason.to_owned());
         }
     }
 
     /// Counts a failure that libtest knows nothing of.
-    pub(crate) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self, what: &str) {
         self.failed += 1;
+        self.name([what.to_owned()]);
+    }
+
+    /// Adds names of what failed to those of the current output.
+    pub(crate) fn name(&mut self, what: impl IntoIterator<Item = String>) {
+        let mut what = what.into_iter().peekable();
+        if what.peek().is_some() {
+            self.failures.entry(self.output.clone()).or_default().extend(what);
+        }
+    }
+
+    /// Names of what failed.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.failures.values().flatten().map(String::as_str)
+    }
+
+    /// What failed, and where its full output is; nothing where nothing failed.
+    pub(crate) fn told(&self) -> String {
+        let mut text = String::new();
+        for (file, names) in &self.failures {
+            let place = file.as_ref().map(|file| format!(", full output in {}", file.display()));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "failed{}:", place.unwrap_or_default());
+            for name in names {
+                let _ = writeln!(text, "    {name}");
+            }
+        }
+        text
     }
 
     /// Counts something left out that libtest knows nothing of.
@@ -145,6 +197,33 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_is_named_with_the_file_that_has_its_output() {
+        let mut summary = Summary::default();
+        assert_eq!(summary.told(), "");
+        summary.output_in(Path::new("/t/unit.log"));
+        let lines = [
+            "failures:",
+            "",
+            "---- store::one stdout ----",
+            "    indented",
+            "failures:",
+            "    store::one",
+            "    two",
+            "",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured",
+        ];
+        lines.iter().for_each(|line| summary.line(line));
+        summary.output_in(Path::new("/t/clippy.log"));
+        summary.failed("cargo clippy");
+        assert_eq!(
+            summary.told(),
+            "failed, full output in /t/clippy.log:\n    cargo clippy\n\
+             failed, full output in /t/unit.log:\n    store::one\n    two\n"
+        );
+        assert_eq!(summary.to_string(), "3 passed, 3 failed, 0 skipped");
+    }
+
+    #[test]
     fn lines_that_only_look_like_it_count_nothing() {
         assert_eq!(
             of(&["SKIP", "  SKIP x: y", "a test result: ok. 3 passed", "SKIPPED x: y"]),
@@ -156,7 +235,7 @@ mod tests {
     fn a_failure_outside_libtest_fails_the_run() {
         let mut summary = Summary::default();
         assert!(summary.is_success());
-        summary.failed();
+        summary.failed("clippy");
         summary.skipped();
         assert!(!summary.is_success());
         assert_eq!(summary.to_string(), "0 passed, 1 failed, 1 skipped");

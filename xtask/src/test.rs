@@ -2,15 +2,17 @@
 
 mod stream;
 
-use std::path::Path;
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::cargo::{self, cargo};
-use crate::exec::{as_root, loudly, step, succeeds};
+use crate::cargo::cargo;
+use crate::exec::{as_root, ensure_root, step, succeeds};
+use crate::output::Output;
+use crate::programs::Programs;
 use crate::summary::Summary;
-use crate::{debian, setup, vm};
+use crate::{debian, lint, setup, vm};
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];
@@ -32,63 +34,92 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
+    if !args.unit {
+        ensure_root()?;
+    }
     setup::ensure_for_tests(verbose)?;
     let everything = !args.unit && args.e2e.is_none();
     let mut summary = Summary::default();
+    let output = Output::new()?;
     if everything {
-        check(&mut summary, "fmt", &["--all", "--check"]);
+        check(&mut summary, &output, "fmt", &["--all", "--check"]);
         let lints = ["--workspace", "--all-targets", "--", "-D", "warnings"];
-        check(&mut summary, "clippy", &[&NOT_FOR_THE_HOST[..], &lints].concat());
+        check(&mut summary, &output, "clippy", &[&NOT_FOR_THE_HOST[..], &lints].concat());
+        rooms(&mut summary, &output)?;
     }
     if everything || args.unit {
-        unit(&mut summary, &args.libtest);
+        unit(&mut summary, &output, &args.libtest)?;
     }
     if everything || args.e2e.is_some() {
         let filter = args.e2e.as_deref().filter(|filter| !filter.is_empty());
-        if let Err(error) = e2e(&mut summary, filter, &args.libtest, verbose) {
+        if let Err(error) = e2e(&mut summary, &output, filter, &args.libtest, verbose) {
             step(&format!("{error:#}"));
-            summary.failed();
+            summary.failed(&format!("end-to-end tests: {error:#}"));
         }
     }
     if everything && args.no_vm {
         step("SKIPPED: other kernels, as asked: netwatch is tested on this machine's alone");
         summary.skipped();
-    } else if everything && let Err(error) = vm::add_to(&mut summary, verbose) {
+    } else if everything && let Err(error) = vm::add_to(&mut summary, &output, verbose) {
         step(&format!("{error:#}"));
-        summary.failed();
+        summary.failed(&format!("other kernels: {error:#}"));
     }
+    print!("{}", summary.told());
     println!("{summary}");
     Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a cargo subcommand that is a rustup component. Counted only where it fails or is not there:
 /// it is a check, not a test.
-fn check(summary: &mut Summary, subcommand: &str, args: &[&str]) {
-    if !succeeds(&mut cargo(&[subcommand, "--version"])) {
+fn check(summary: &mut Summary, output: &Output, subcommand: &str, args: &[&str]) {
+    if !cargo(&[subcommand, "--version"]).is_ok_and(|mut version| succeeds(&mut version)) {
         step(&format!("SKIPPED: cargo {subcommand} is not installed, so it checks nothing in this run"));
         summary.skipped();
         return;
     }
     step(&format!("cargo {subcommand}"));
-    if let Err(error) = loudly(&mut cargo(&[&[subcommand], args].concat())) {
-        step(&format!("{error:#}"));
-        summary.failed();
+    let checked = cargo(&[&[subcommand], args].concat())
+        .and_then(|mut command| stream::check(&mut command, output, subcommand));
+    if let Err(error) = checked {
+        let what = format!("cargo {subcommand}");
+        step(&format!("{what}: {error:#}"));
+        summary.output_in(&output.file(subcommand));
+        summary.failed(&what);
     }
 }
 
-fn unit(summary: &mut Summary, libtest: &[String]) {
-    step("unit tests");
-    let mut command = cargo(&["test", "--workspace", "--exclude", "tests", "--no-fail-fast"]);
-    command.args(NOT_FOR_THE_HOST).arg("--").args(libtest);
-    stream::run(&mut command, summary);
+fn rooms(summary: &mut Summary, output: &Output) -> Result<()> {
+    step("cargo xtask lint");
+    let told = lint::check()?;
+    print!("{told}");
+    if told.is_clean() {
+        return Ok(());
+    }
+    let (mut file, path) = output.create("lint")?;
+    write!(file, "{told}").context("cannot keep the output")?;
+    summary.output_in(&path);
+    summary.failed("cargo xtask lint");
+    Ok(())
 }
 
-/// Builds as whoever calls, so that nothing in the target directory ends up root's, and runs as root.
-fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String], verbose: bool) -> Result<()> {
+fn unit(summary: &mut Summary, output: &Output, libtest: &[String]) -> Result<()> {
+    step("unit tests");
+    let mut command = cargo(&["test", "--workspace", "--exclude", "tests", "--no-fail-fast"])?;
+    command.args(NOT_FOR_THE_HOST).arg("--").args(libtest);
+    stream::run(&mut command, summary, "unit tests", output, "unit");
+    Ok(())
+}
+
+/// Runs as root what was built as whoever calls.
+fn e2e(
+    summary: &mut Summary,
+    output: &Output,
+    filter: Option<&str>,
+    libtest: &[String],
+    verbose: bool,
+) -> Result<()> {
     step("building netwatch and its end-to-end tests");
-    let netwatch =
-        cargo::build(&["build", "--release", "-p", "netwatch", "--features", "test-equipment"], "netwatch")?;
-    let tests = cargo::build(&["test", "--no-run", "-p", "tests", "--test", "e2e"], "e2e")?;
+    let (folder, programs) = Programs::build()?.staged()?;
     // A path, or why there is none: the tests that need it say so.
     let debian = debian::root(verbose);
     let (name, value) = match &debian {
@@ -96,13 +127,14 @@ fn e2e(summary: &mut Summary, filter: Option<&str>, libtest: &[String], verbose:
         Err(error) => ("NETWATCH_NO_DEBIAN", format!("{error:#}").into()),
     };
     step("end-to-end tests");
-    let mut command = as_root(tests, &[("NETWATCH_BIN", netwatch.as_os_str()), (name, &value)])?;
-    // Where cargo would start them; uncaptured, so that a test that hangs or skips is seen to.
-    command.current_dir(tests_directory()).args(filter).args(["--nocapture"]).args(libtest);
-    stream::run(&mut command, summary);
+    let variables = [
+        ("NETWATCH_BIN", programs.netwatch.as_os_str()),
+        ("NETWATCH_ACTOR", programs.actor.as_os_str()),
+        (name, &value),
+    ];
+    let mut command = as_root(&programs.tests, &variables)?;
+    // Uncaptured, so that a test that hangs or skips is seen to.
+    command.current_dir(folder.path()).args(filter).args(["--nocapture"]).args(libtest);
+    stream::run(&mut command, summary, "end-to-end tests", output, "e2e");
     Ok(())
-}
-
-fn tests_directory() -> impl AsRef<Path> {
-    cargo::workspace().join("tests")
 }

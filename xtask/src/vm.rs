@@ -24,8 +24,9 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Result, anyhow};
 use clap::builder::PossibleValuesParser;
 
-use crate::cargo;
 use crate::exec::step;
+use crate::output::Output;
+use crate::programs::Programs;
 use crate::setup;
 use crate::summary::Summary;
 use cached::Cached;
@@ -33,7 +34,7 @@ pub(crate) use fetch::said;
 use kernels::{KERNELS, Kernel};
 use mirror::Mirror;
 pub(crate) use mirror::Source;
-use root::{Asked, Base, Programs};
+use root::{Asked, Base};
 use rungs::{RUNGS, Rung, SHORT};
 use table::Row;
 
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         step(&format!("SKIPPED: no kernel is tested: {error:#}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let rows = matrix(args, verbose)?;
+    let rows = matrix(args, &Output::new()?, verbose)?;
     match args.format {
         Format::Text => print!("{}", table::text(&rows)),
         Format::Json => print!("{}", table::json(&rows)),
@@ -102,26 +103,28 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
 
 /// A short form of the matrix as a part of a test run: the whole takes twice as long. What did not run counts as
 /// skipped, a row each.
-pub(crate) fn add_to(summary: &mut Summary, verbose: bool) -> Result<()> {
+pub(crate) fn add_to(summary: &mut Summary, output: &Output, verbose: bool) -> Result<()> {
     if let Err(error) = ensure(verbose) {
         step(&format!("SKIPPED: no other kernel is tested: {error:#}"));
         summary.skipped();
         return Ok(());
     }
     step("end-to-end tests on other kernels");
-    let rows = matrix(&Args { short: true, ..Args::default() }, verbose)?;
+    let rows = matrix(&Args { short: true, ..Args::default() }, output, verbose)?;
     print!("{}", table::text(&rows));
-    count(summary, &rows);
+    count(summary, output, &rows);
     Ok(())
 }
 
-fn count(summary: &mut Summary, rows: &[Row]) {
+fn count(summary: &mut Summary, output: &Output, rows: &[Row]) {
     for row in rows {
+        summary.output_in(&output.file(&row.kernel));
+        summary.name(row.failures());
         summary.add(row.passed, row.failed, row.skipped + usize::from(row.is_empty()));
     }
     if rows.iter().all(Row::is_empty) {
         step("no kernel could be had, so nothing is known of other kernels");
-        summary.failed();
+        summary.failed("other kernels: none could be had");
     }
 }
 
@@ -131,7 +134,7 @@ fn is_success(rows: &[Row]) -> bool {
 }
 
 /// All rows, in the order of kernels and rungs.
-fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
+fn matrix(args: &Args, output: &Output, verbose: bool) -> Result<Vec<Row>> {
     let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
     let ladder = if args.short { SHORT } else { RUNGS };
     let rungs: Vec<_> = ladder.iter().filter(|rung| asked(&args.rung, rung.name)).collect();
@@ -152,14 +155,14 @@ fn matrix(args: &Args, verbose: bool) -> Result<Vec<Row>> {
         return Ok(rows);
     }
     step("building netwatch and its end-to-end tests");
-    let base = Base::build(&programs()?, &cargo::workspace().join("tests"), verbose)?;
+    let base = Base::build(&Programs::build()?, verbose)?;
     let asked = Asked { libtest: &args.libtest, everything: args.everything };
     let (queue, done) = (Mutex::new(queue), Mutex::new(rows));
     std::thread::scope(|scope| {
         for _ in 0..GUESTS_AT_ONCE {
             scope.spawn(|| {
                 while let Some(kernel) = next(&queue) {
-                    let ran = boot(&kernel, &base, &rungs, &asked, verbose);
+                    let ran = boot(&kernel, &base, &rungs, &asked, output, verbose);
                     done.lock().unwrap_or_else(PoisonError::into_inner).extend(ran);
                 }
             });
@@ -174,28 +177,24 @@ fn next(queue: &Mutex<VecDeque<Cached>>) -> Option<Cached> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
-fn programs() -> Result<Programs> {
-    let tests = ["test", "--no-run", "-p", "tests", "--test", "e2e"];
-    Ok(Programs {
-        netwatch: cargo::build(
-            &["build", "--release", "-p", "netwatch", "--features", "test-equipment"],
-            "netwatch",
-        )?,
-        tests: cargo::build(&tests, "e2e")?,
-        actor: cargo::build(&tests, "actor")?,
-    })
-}
-
 fn skipped(kernel: &Kernel, rung: &Rung, why: &anyhow::Error) -> Row {
     let reason = format!("skipped: {why:#}");
     Row { kernel: kernel.name.to_owned(), rung: rung.name.to_owned(), reason: Some(reason), ..Row::default() }
 }
 
 /// Runs one guest to its end. Whatever goes wrong around it is a failure in its rows.
-fn boot(kernel: &Cached, base: &Base, rungs: &[&Rung], asked: &Asked<'_>, verbose: bool) -> Vec<Row> {
-    let ran = base
-        .with(kernel, rungs, asked, verbose)
-        .and_then(|initramfs| guest::run(&kernel.image(), &initramfs, rungs, &|row| tell(row, verbose)));
+fn boot(
+    kernel: &Cached,
+    base: &Base,
+    rungs: &[&Rung],
+    asked: &Asked<'_>,
+    output: &Output,
+    verbose: bool,
+) -> Vec<Row> {
+    let ran = base.with(kernel, rungs, asked, verbose).and_then(|initramfs| {
+        let (mut file, _) = output.create(&kernel.release)?;
+        guest::run(&kernel.image(), &initramfs, rungs, &mut file, &|row| tell(row, verbose))
+    });
     let why = match ran {
         Ok(report) if report.release.is_some() => return report.rows,
         Ok(_) => "it never reported".to_owned(),
@@ -242,13 +241,19 @@ mod tests {
     #[test]
     fn rows_are_added_to_the_summary() {
         let missing = Row { reason: Some("skipped: no network".to_owned()), ..Row::default() };
-        let ran = Row { passed: 3, failed: 1, skipped: 2, ..Row::default() };
+        let names = vec!["fail::three".to_owned()];
+        let (kernel, rung) = ("6.1".to_owned(), "best".to_owned());
+        let ran = Row { kernel, rung, passed: 3, failed: 1, skipped: 2, names, ..Row::default() };
         let told = |rows: &[Row]| {
+            let place = tempfile::tempdir().unwrap();
+            let output = Output::at(place.path().join("output")).unwrap();
             let mut summary = Summary::default();
-            count(&mut summary, rows);
-            summary.to_string()
+            count(&mut summary, &output, rows);
+            (summary.names().collect::<Vec<_>>().join("; "), summary.to_string())
         };
-        assert_eq!(told(&[ran, missing.clone()]), "3 passed, 1 failed, 3 skipped");
-        assert_eq!(told(&[missing]), "0 passed, 1 failed, 1 skipped");
+        let (names, counts) = told(&[ran, missing.clone()]);
+        assert_eq!(names, "6.1, best: fail::three");
+        assert_eq!(counts, "3 passed, 1 failed, 3 skipped");
+        assert_eq!(told(&[missing]).1, "0 passed, 1 failed, 1 skipped");
     }
 }

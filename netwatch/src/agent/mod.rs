@@ -152,6 +152,12 @@ impl Agent {
         self.tables.started_on_sockets()
     }
 
+    /// Every endpoint that is there now, as an event each.
+    #[must_use]
+    pub fn table(&self) -> Vec<ConnectionEvent> {
+        self.tables.tracker.table()
+    }
+
     /// The last of it: what is to be told when nothing more will be taken in, and what was lost.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ fn executable(program: &Arc<Program>) -> Vec<Finding> {
     let (name, exe, pid) = (who(program), program.exe(), pid(program));
     let owned = matches!(program.owned, Ownership::Package(_));
     let copy = format!("what runs is still to be had: cp /proc/{pid}/exe FILE");
-    match program.found.exe_state {
+    match program.exe_status.state {
         ExeState::Deleted => {
             let evidence = format!("{name} has network sockets, and its program {exe} was deleted");
             findings.push(finding(Code::ExeDeleted, Severity::High, of(program), evidence, copy));
@@ -112,7 +112,7 @@ fn executable(program: &Arc<Program>) -> Vec<Finding> {
         }
         ExeState::Ok | ExeState::Unknown => {}
     }
-    if program.found.world_writable {
+    if program.exe_status.world_writable {
         let folder = exe.rsplit_once('/').map_or("/", |(folder, _)| folder);
         let evidence =
             format!("{name} has network sockets, and everybody may write to {folder}, where its program is");

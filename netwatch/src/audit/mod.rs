@@ -6,6 +6,7 @@ mod explain;
 pub mod facts;
 mod findings;
 mod known;
+mod program;
 #[cfg(test)]
 mod tests;
 pub mod views;

@@ -9,9 +9,9 @@ use super::facts::{Facts, Owner, Ownership, Program, Raw, Script, Server, Stdio}
 use super::{By, Code, Report, Severity, judge};
 use crate::model::tests::at;
 use crate::model::{ExeState, Image, Proto, RawKind};
-use crate::process::{Actor, Found, Process};
+use crate::process::{Actor, ExeStatus, Process};
 
-const SOUND: Found = Found { exe_state: ExeState::Ok, world_writable: false };
+const SOUND: ExeStatus = ExeStatus { state: ExeState::Ok, world_writable: false };
 
 /// A program of a package, that nobody keeps.
 fn program(pid: u32, exe: &str) -> Program {
@@ -21,7 +21,7 @@ fn program(pid: u32, exe: &str) -> Program {
     let owner = Owner { name: "pack".into(), version: Some("1".into()), manager: "dpkg" };
     Program {
         actor: Actor::leader(process.into()),
-        found: SOUND,
+        exe_status: SOUND,
         owned: Ownership::Package(owner),
         script: None,
         user: Some("root".into()),
@@ -79,7 +79,7 @@ fn a_package_explains_with_its_unit_or_container() {
     assert_eq!(by(server("0.0.0.0:2222", None, Some(container))), [By::Package, By::Container]);
     // What runs is not what the package brought.
     for exe_state in [ExeState::Deleted, ExeState::Memfd, ExeState::Unknown] {
-        let gone = Program { found: Found { exe_state, ..SOUND }, ..unit.clone() };
+        let gone = Program { exe_status: ExeStatus { state: exe_state, ..SOUND }, ..unit.clone() };
         assert_eq!(by(server("0.0.0.0:2222", None, Some(gone))), [], "{exe_state:?}");
     }
     let stray = Program { unit: Some("ssh.service".into()), ..stray(7, "/usr/sbin/sshd") };

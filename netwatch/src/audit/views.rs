@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::facts::Program;
+use super::program::Program;
 use crate::model::{Endpoint, Proto};
 
 /// Who shows something.

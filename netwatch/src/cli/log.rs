@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::filter::FilterArgs;
-use super::values::{FormatArgs, moment};
+use super::values::{self, moment};
 use crate::commands::log::SearchOptions;
 use crate::store::DEFAULT_PATH;
 
@@ -26,7 +26,7 @@ pub(super) struct LogArgs {
     #[arg(long, value_name = "N")]
     count: Option<usize>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: values::LinesArgs,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -38,9 +38,7 @@ impl LogArgs {
             since: self.since,
             until: self.until,
             count: self.count,
-            format: self.format.format(),
-            colour: self.format.colour(),
-            filter: self.filter.filter()?,
+            log: self.format.log(self.filter.filter()?, None),
         })
     }
 }

@@ -8,9 +8,8 @@ use clap::Args;
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
-use super::values::{FormatArgs, age, size};
+use super::values::{LinesArgs, age, size};
 use crate::commands::record::RecordOptions;
-use crate::output::LogOptions;
 use crate::store::{DEFAULT_PATH, Retention};
 
 #[derive(Args)]
@@ -31,7 +30,7 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: LinesArgs,
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
@@ -42,12 +41,7 @@ impl RecordArgs {
     pub(super) fn options(self) -> Result<RecordOptions> {
         let filter_words = self.filter.words();
         let filter = self.filter.filter()?;
-        let print = self.print.then(|| LogOptions {
-            format: self.format.format(),
-            colour: self.format.colour(),
-            filter: filter.clone(),
-            limit: None,
-        });
+        let print = self.print.then(|| self.format.log(filter.clone(), None));
         Ok(RecordOptions {
             kernel: self.kernel.options(false, filter.proto),
             store: self.store,

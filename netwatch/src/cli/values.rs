@@ -8,7 +8,8 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::{Timestamp, ZonedDateTime};
 
 use crate::commands::list::Namespaces;
-use crate::output::Format;
+use crate::filter::Filter;
+use crate::output::{Format, LogOptions, ProcessForm};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
@@ -32,6 +33,33 @@ impl FormatArgs {
     /// Whether to colour what goes to stdout.
     pub(super) fn colour(&self) -> bool {
         self.format() == Format::Text && colour()
+    }
+}
+
+/// How a log is printed.
+#[derive(Args)]
+pub(super) struct LinesArgs {
+    #[command(flatten)]
+    format: FormatArgs,
+    /// How JSON names processes: `full`, the whole object in every event; `once`, by its key, and the whole object in an
+    /// event of its own before the first that names it; `key`, by its key alone
+    #[arg(long, value_name = "FORM", value_parser = processes, default_value = "full")]
+    processes: ProcessForm,
+}
+
+impl LinesArgs {
+    pub(super) fn log(&self, filter: Filter, limit: Option<u64>) -> LogOptions {
+        let (format, colour) = (self.format.format(), self.format.colour());
+        LogOptions { format, processes: self.processes, colour, filter, limit }
+    }
+}
+
+fn processes(text: &str) -> Result<ProcessForm, &'static str> {
+    match text {
+        "full" => Ok(ProcessForm::Full),
+        "once" => Ok(ProcessForm::Once),
+        "key" => Ok(ProcessForm::Key),
+        _ => Err("full, once or key"),
     }
 }
 

@@ -7,14 +7,13 @@ use clap::{ArgAction, Args};
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
-use super::values::{FormatArgs, duration};
+use super::values::{LinesArgs, duration};
 use crate::commands::watch::WatchOptions;
-use crate::output::LogOptions;
 
 #[derive(Args)]
 pub(super) struct WatchArgs {
     #[command(flatten)]
-    format: FormatArgs,
+    format: LinesArgs,
     /// Also attempts, and every TCP transition
     #[arg(long)]
     states: bool,
@@ -40,12 +39,7 @@ impl WatchArgs {
             kernel: self.kernel.options(self.states, filter.proto),
             seeds: !self.no_seed,
             duration: self.duration,
-            log: LogOptions {
-                format: self.format.format(),
-                colour: self.format.colour(),
-                filter,
-                limit: self.count,
-            },
+            log: self.format.log(filter, self.count),
         })
     }
 }

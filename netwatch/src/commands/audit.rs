@@ -14,13 +14,14 @@ use super::verify::FOUND;
 use crate::agent;
 use crate::audit::baseline::{self, Baseline};
 use crate::audit::{Report, Severity, judge};
+use crate::boot;
+use crate::clock::BootClock;
 use crate::inventory::{Inventory, Scope};
 use crate::kernel::Options;
-use crate::output;
 use crate::output::audit::Writer;
-use crate::process::view::{BootClock, Viewer};
 use crate::snapshot::netns;
 
+mod auditor;
 mod beside;
 mod watch;
 
@@ -73,16 +74,14 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
         Namespaces::Inum(inum) => Some(inum),
     };
     let hidden = std::mem::take(&mut options.hidden);
-    let scope = Scope { netns: only, hidden, store: options.store.take(), boot: output::boot() };
+    let scope = Scope { netns: only, hidden, store: options.store.take(), boot: boot::id() };
     let lister = agent::iterators().map_err(|error| format!("{:#}", anyhow::Error::from(error)));
     let mut inventory = Inventory::new(scope, lister)?;
-    let mut writer = if options.json {
-        Writer::json(Viewer::new(BootClock::now()?))
-    } else {
-        Writer::text(options.colour, own)
-    };
+    let mut writer =
+        if options.json { Writer::json(BootClock::now()?) } else { Writer::text(options.colour, own) };
     if let Some(watch) = options.watch.take() {
-        return watch::run(watch, inventory, known, writer, only, options.fail_on);
+        let scope = auditor::Scope { known, only, fail_on: options.fail_on };
+        return watch::run(watch, inventory, writer, scope);
     }
     let report = judge(&inventory.facts()?, known.as_ref());
     if let Some(path) = &options.write_baseline {

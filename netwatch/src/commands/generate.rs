@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::process::view::BootClock;
+use crate::clock::BootClock;
 use crate::store::{Retention, Settings, generate};
 
 /// What to make.

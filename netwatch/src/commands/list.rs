@@ -12,11 +12,12 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 
 use crate::agent;
+use crate::clock::BootClock;
+use crate::enrich::Users;
 use crate::hash::Map;
 use crate::model::{Holders, ProcessRow, Proto, SocketRow};
 use crate::output::list::{Names, Row, Table, write_json, write_text};
 use crate::process::ProcessTable;
-use crate::process::view::{BootClock, Viewer};
 use crate::seeding;
 use crate::services::Services;
 use crate::snapshot::{self, Mptcp, Note, Scope, SnapshotError, holders, netns};
@@ -142,8 +143,9 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::new(out);
     if options.json {
         let processes = ProcessTable::of(&snapshot.processes);
-        let mut viewer = Viewer::new(BootClock::now()?);
-        write_json(&rows, &processes, &mut viewer, Services::host(), &mut out)?;
+        let mut users = Users::default();
+        rows.iter().flat_map(|row| [row.process, row.initiator]).flatten().for_each(|row| users.ask(row.uid));
+        write_json(&rows, &processes, &users.names(), BootClock::now()?, Services::host(), &mut out)?;
     } else {
         let hosts = if options.resolve { hosts(&rows) } else { HashMap::new() };
         let table = Table {

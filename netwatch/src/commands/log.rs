@@ -8,26 +8,24 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use crate::filter::Filter;
-use crate::output::{Format, Printer};
-use crate::store::{Line, Narrow, Page, Reader};
+use crate::output::{Log, LogOptions};
+use crate::store::{Narrow, Reader, StoreError};
+use crate::stream::Batch;
+use crate::{bus, enrich};
 
 /// What to print of the store, and how.
 #[derive(Clone, Debug)]
 pub struct SearchOptions {
     /// The database.
     pub store: PathBuf,
-    /// Only this.
-    pub filter: Filter,
     /// Told since then.
     pub since: Option<Timestamp>,
     /// And before this.
     pub until: Option<Timestamp>,
     /// The last so many.
     pub count: Option<usize>,
-    /// Spelling.
-    pub format: Format,
-    /// With colours, for text.
-    pub colour: bool,
+    /// What is shown, and how. There is no limit in it.
+    pub log: LogOptions,
 }
 
 /// Prints, the newest last; page by page on a terminal.
@@ -51,60 +49,48 @@ pub fn run(options: &SearchOptions) -> Result<()> {
 }
 
 fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Result<()> {
-    let mut printer = Printer::new(options.format, options.colour);
+    let mut log = Log::dated(&options.log, out);
+    let mut stages = enrich::recorded();
+    let mut print = |mut batch: Batch| {
+        stages.iter_mut().for_each(|stage| stage.enrich(&mut batch));
+        log.batch(&batch)
+    };
     let nanoseconds = |time: Timestamp| i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX);
     let (since, until) = (options.since.map(nanoseconds), options.until.map(nanoseconds));
-    let narrow = narrow(&options.filter);
-    let Some(most) = options.count else {
-        let mut told = reader.told(narrow, since, until, false)?;
-        while let Some(page) = told.page()? {
-            write(&page, &options.filter, 0, &mut printer, out)?;
-        }
-        return Ok(out.flush()?);
+    let filter = &options.log.filter;
+    let mut events = reader.events(narrow(filter), since, until, options.count.is_some())?;
+    let mut next = || {
+        let batch = events.next_batch()?;
+        Ok::<_, StoreError>(batch.map(|mut batch| {
+            batch.items.retain(|item| bus::is_shown(item, filter));
+            batch
+        }))
     };
-    // From the end backwards, until there are enough.
-    let mut told = reader.told(narrow, since, until, true)?;
-    let (mut pages, mut count) = (Vec::new(), 0);
-    while count < most
-        && let Some(mut page) = told.page()?
-    {
-        page.lines.retain(|(_, line)| is_shown(line, &options.filter));
-        count += page.lines.len();
-        pages.push(page);
-    }
-    let mut beyond = count.saturating_sub(most);
-    for page in pages.iter().rev() {
-        write(page, &options.filter, beyond, &mut printer, out)?;
-        beyond = beyond.saturating_sub(page.lines.len());
-    }
-    Ok(out.flush()?)
-}
-
-fn is_shown(line: &Line, filter: &Filter) -> bool {
-    match line {
-        Line::Event(event) => filter.shows(event),
-        // No filter hides that.
-        Line::Loss(_) => true,
-    }
-}
-
-/// Writes what is shown of a page but for the first `beyond` lines.
-fn write(
-    page: &Page,
-    filter: &Filter,
-    beyond: usize,
-    printer: &mut Printer,
-    out: &mut dyn Write,
-) -> Result<()> {
-    printer.turn_to(&page.segment.boot, page.segment.run_clock);
-    let mut buffer = Vec::new();
-    for (time, line) in page.lines.iter().filter(|(_, line)| is_shown(line, filter)).skip(beyond) {
-        match line {
-            Line::Event(event) => printer.connection(*time, event, &mut buffer)?,
-            Line::Loss(missing) => printer.loss(*time, &missing.loss, &mut buffer)?,
+    match options.count {
+        None => {
+            while let Some(batch) = next()? {
+                print(batch)?;
+            }
+        }
+        // From the end backwards, until there are enough.
+        Some(most) => {
+            let (mut batches, mut count) = (Vec::new(), 0);
+            while count < most
+                && let Some(batch) = next()?
+            {
+                count += batch.items.len();
+                batches.push(batch);
+            }
+            let mut beyond = count.saturating_sub(most);
+            for mut batch in batches.into_iter().rev() {
+                let left_out = beyond.min(batch.items.len());
+                beyond -= left_out;
+                batch.items.drain(..left_out);
+                print(batch)?;
+            }
         }
     }
-    Ok(out.write_all(&buffer)?)
+    Ok(log.flush()?)
 }
 
 /// The index that is likely to find the fewest.

@@ -4,7 +4,6 @@ use std::io;
 
 pub mod audit;
 pub mod doctor;
-mod follow;
 #[cfg(any(test, feature = "test-equipment"))]
 pub mod generate;
 pub mod list;

@@ -2,26 +2,21 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
-use jiff::Timestamp;
+use anyhow::Result;
 use sd_notify::NotifyState;
 
-use super::follow::{self, FinishError, Listener, complain};
 use super::watch::widen_stdout;
-use crate::agent::Agent;
+use crate::boot;
+use crate::engine::{self, Pipeline, Supervisor, complain};
+use crate::enrich;
 use crate::filter::Filter;
 use crate::kernel::Options;
-use crate::loss::Loss;
-use crate::output::{Log, LogOptions, Ready, SinkError, boot};
-use crate::process::Process;
-use crate::process::found::Looks;
-use crate::process::view::BootClock;
+use crate::output::LogOptions;
+use crate::sinks::Print;
 use crate::store::{Recorder, Retention, Settings, Status};
-use crate::tracker::ConnectionEvent;
+use crate::stream::Context;
 
 /// What to record, where, and how much of it is kept.
 #[derive(Debug)]
@@ -44,24 +39,25 @@ pub struct RecordOptions {
 ///
 /// # Errors
 /// Where the store or the probes cannot be had, or nothing can be written any more.
-pub fn run(options: RecordOptions) -> Result<ExitCode> {
+pub fn run(options: RecordOptions) -> Result<()> {
     let RecordOptions { kernel, store, retention, filter, filter_words, print } = options;
     take_precedence();
-    follow::run(&kernel, true, None, || {
-        let clock = BootClock::now()?;
-        let looks = Looks::default();
-        let settings = Settings { retention, boot: boot(), filter: filter_words, clock };
-        let recorder = Recorder::start(&store, settings, looks.clone())?;
-        let log = match print {
+    let context = Context::of_run(&boot::id())?;
+    let settings =
+        Settings { retention, boot: context.boot.to_string(), filter: filter_words, clock: context.clock };
+    let stages = enrich::live();
+    let pipeline = Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context };
+    engine::run(pipeline, |bus| {
+        let recorder = Recorder::start(&store, settings, bus)?;
+        let print = match print {
             Some(options) => {
                 widen_stdout();
-                Some(Log::beside(options, clock, looks.clone(), io::stdout())?)
+                Some(Print::start(&options, bus, io::stdout())?)
             }
             None => None,
         };
         let watchdog = Watchdog::of_service_manager();
-        let status = Status::Well;
-        Ok(Recording { recorder: Some(recorder), log, store, filter, looks, clock, status, watchdog })
+        Ok(Recording { recorder, print, store, status: Status::Well, watchdog })
     })
 }
 
@@ -82,147 +78,51 @@ fn take_precedence() {
 }
 
 struct Recording {
-    /// `None` once it has ended.
-    recorder: Option<Recorder>,
-    log: Option<Log>,
+    recorder: Recorder,
+    print: Option<Print>,
     store: PathBuf,
-    filter: Filter,
-    looks: Looks,
-    clock: BootClock,
     status: Status,
     watchdog: Option<Watchdog>,
 }
 
-impl Listener for Recording {
-    fn ready(&mut self, agent: &Agent, seeded: usize) -> Result<()> {
-        match &mut self.log {
-            Some(log) => {
-                log.ready(Ready { coverage: agent.coverage(), seeded })?;
-                log.flush();
-            }
-            None => complain(&format!("recording to {}", self.store.display())),
+impl Supervisor for Recording {
+    fn ready(&mut self) {
+        if self.print.is_none() {
+            complain(&format!("recording to {}", self.store.display()));
         }
-        tell_service_manager(&[NotifyState::Ready]);
-        Ok(())
-    }
-
-    fn tell(&mut self, events: &mut Vec<ConnectionEvent>) -> Result<()> {
-        self.looks.refresh();
-        for event in events.drain(..) {
-            if !self.filter.shows(&event) {
-                continue;
-            }
-            if let Some(log) = &mut self.log {
-                log.connection(&event)?;
-            }
-            if let Some(recorder) = &mut self.recorder {
-                recorder.event(event);
-            }
-        }
-        self.flush()
-    }
-
-    fn started(&mut self, processes: Vec<Arc<Process>>) {
-        self.looks.refresh();
-        if let Some(recorder) = &mut self.recorder {
-            processes
-                .iter()
-                .filter(|process| self.filter.shows_process(process))
-                .for_each(|process| recorder.process(process));
-        }
-    }
-
-    fn lost(&mut self, losses: &[Loss]) -> Result<()> {
-        let now = Timestamp::now();
-        for loss in losses {
-            if let Some(recorder) = &mut self.recorder {
-                recorder.loss(now, loss);
-            }
-            if let Some(log) = &mut self.log {
-                log.loss(now, loss)?;
-            }
-        }
-        Ok(())
+        notify_service_manager(&[NotifyState::Ready]);
     }
 
     fn tick(&mut self) -> Result<()> {
-        let clock = self.clock.corrected()?;
-        if clock != self.clock {
-            self.clock = clock;
-            if let Some(recorder) = &mut self.recorder {
-                recorder.clock(clock);
-            }
-            if let Some(log) = &mut self.log {
-                log.set_clock(clock);
-            }
-        }
-        self.flush()?;
-        if let Some(log) = &mut self.log {
-            log.tell_missed()?;
-            log.flush();
-        }
-        self.look_after_writer()?;
+        self.report_status();
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed();
         }
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::is_full)
-    }
-
-    async fn attend(&mut self) -> SinkError {
-        match &mut self.log {
-            Some(log) => log.sink().attend().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn finish(mut self) -> Result<(), FinishError> {
-        tell_service_manager(&[NotifyState::Stopping]);
-        let written = self.recorder.take().map_or(Ok(()), Recorder::finish);
-        let printed = self.log.take().map_or(Ok(()), Log::finish);
-        written.map_err(|error| FinishError::Other(error.into()))?;
-        printed.map_err(FinishError::Sink)
+    fn finish(self) -> Result<()> {
+        notify_service_manager(&[NotifyState::Stopping]);
+        let written = self.recorder.finish();
+        let printed = self.print.map_or(Ok(()), Print::finish);
+        written?;
+        Ok(printed?)
     }
 }
 
 impl Recording {
-    fn flush(&mut self) -> Result<()> {
-        let lost = self.recorder.as_mut().and_then(Recorder::flush);
-        if let Some(log) = &mut self.log {
-            if let Some((time, loss)) = lost {
-                log.loss(time, &loss)?;
-            }
-            log.flush();
-        }
-        Ok(())
-    }
-
     /// Says once that the store takes nothing, and once that it does again.
-    fn look_after_writer(&mut self) -> Result<()> {
-        let Some(recorder) = &self.recorder else { return Ok(()) };
-        let status = recorder.status();
-        if status == self.status {
-            return Ok(());
-        }
+    fn report_status(&mut self) {
+        let status = self.recorder.status();
         match (&self.status, &status) {
-            (_, Status::Ended) => {
-                let ended = self.recorder.take().map(Recorder::finish);
-                return Err(match ended {
-                    Some(Err(error)) => error.into(),
-                    _ => anyhow!("the store takes nothing any more: start anew"),
-                });
-            }
             (Status::Well, Status::Stuck(why)) => complain(&format!(
                 "{why}; it is tried again, and what finds no room meanwhile is counted as lost"
             )),
             (Status::Stuck(_), Status::Well) => complain("the store takes records again"),
-            _ => return Ok(()),
+            // A writer that ended has ended its subscription, and so the run.
+            _ => {}
         }
         self.status = status;
-        Ok(())
     }
 }
 
@@ -243,12 +143,12 @@ impl Watchdog {
     fn feed(&mut self) {
         if self.fed.elapsed() >= self.often / 2 {
             self.fed = Instant::now();
-            tell_service_manager(&[NotifyState::Watchdog]);
+            notify_service_manager(&[NotifyState::Watchdog]);
         }
     }
 }
 
-fn tell_service_manager(state: &[NotifyState<'_>]) {
+fn notify_service_manager(state: &[NotifyState<'_>]) {
     // Where there is none there is nobody to tell.
     if let Err(error) = sd_notify::notify(state) {
         log::debug!("sd_notify: {error}");

@@ -4,15 +4,20 @@ use std::convert::Infallible;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 
-use super::follow::complain;
 use crate::agent;
-use crate::forensics::{self, Life, Past, Record, Selector, Table, Trace};
-use crate::output::trace::{Found, TraceFormat, write};
-use crate::process::view::BootClock;
+use crate::boot;
+use crate::clock::BootClock;
+use crate::engine::complain;
+use crate::enrich::{Programs, Users, service_of};
+use crate::forensics::{self, Complete, Life, Past, Record, Selector, Table, Trace};
+use crate::output::trace::{TraceFormat, Traces, write};
+use crate::process::Actor;
 use crate::store::{DEFAULT_PATH, Reader};
+use crate::tracker::ConnectionEvent;
 
 /// What to trace, and how to print it.
 #[derive(Clone, Debug)]
@@ -34,17 +39,46 @@ pub struct TraceOptions {
 /// # Errors
 /// Where neither store nor host can be read, or `out` fails.
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
-    let (traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
+    let mut completion = Completion::default();
+    let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(reader) => traced(&Record::new(reader)?, options)?,
         None => {
+            completion.programs = Some(Programs::default());
             complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
             traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
         }
     };
     let mut out = BufWriter::new(out);
-    let found = Found { selector: &options.selector, traces: &traces, more };
-    write(found, options.format, options.colour, &mut out)?;
+    traces.iter_mut().for_each(|trace| trace.complete(&mut completion));
+    let users = completion.users.names();
+    let traces = Traces { selector: &options.selector, traces: &traces, more, users: &users };
+    write(traces, options.format, options.colour, &mut out)?;
     Ok(out.flush()?)
+}
+
+/// Adds names, and of processes that are there now the status of their executables.
+#[derive(Default)]
+struct Completion {
+    /// `None`: what is recorded is all that is known of executables.
+    programs: Option<Programs>,
+    users: Users,
+}
+
+impl Complete for Completion {
+    fn actor(&mut self, actor: &mut Actor) {
+        if let Some(programs) = &mut self.programs {
+            programs.complete(actor);
+        }
+        self.users.ask(actor.process.uid);
+    }
+
+    fn event(&mut self, event: &mut ConnectionEvent) {
+        if let Some(programs) = &mut self.programs {
+            programs.complete_event(event, Instant::now());
+        }
+        self.users.ask_for_event(event);
+        service_of(event);
+    }
 }
 
 /// The trace of each connection that is meant, and whether there are others. Two ends of one are one: the one that
@@ -67,7 +101,7 @@ fn live() -> Result<Table> {
     for note in notes {
         complain(&note.to_string());
     }
-    let (boot, clock): (Arc<str>, _) = (crate::output::boot().into(), BootClock::now()?);
+    let (boot, clock): (Arc<str>, _) = (boot::id().into(), BootClock::now()?);
     let lives = events.into_iter().filter_map(|event| Life::new(boot.clone(), clock, vec![event])).collect();
     Ok(Table { lives, began, gaps: Vec::new() })
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::clock::BootClock;
 use crate::model::ProcessKey;
 use crate::origin::Side;
 use crate::process::Actor;
-use crate::process::view::BootClock;
 use crate::tracker::{ConnectionEvent, End, EndId, Kind, ProcessBasis};
 
 /// An end, from its first event to its last. Has at least one event.
@@ -48,6 +48,11 @@ impl Life {
     #[must_use]
     pub fn last(&self) -> &ConnectionEvent {
         &self.last
+    }
+
+    /// The last event, to be completed with facts about the host.
+    pub fn last_mut(&mut self) -> &mut ConnectionEvent {
+        &mut self.last
     }
 
     /// The end as it was last.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use crate::model::Via;
 use crate::origin::{Confidence, Side};
-use crate::process::{Actor, Found, Process};
+use crate::process::{Actor, Process};
+use crate::tracker::ConnectionEvent;
 use crate::tracker::EndId;
 
 pub use life::{Life, Use};
@@ -38,6 +39,30 @@ pub struct Trace {
     pub chain: Vec<Step>,
     /// Where it ends.
     pub origin: Origin,
+}
+
+impl Trace {
+    /// Has every process and connection completed that the trace names.
+    pub fn complete(&mut self, host: &mut dyn Complete) {
+        host.event(self.connection.last_mut());
+        for step in &mut self.chain {
+            match &mut step.what {
+                What::Process(actor) => host.actor(actor),
+                What::Connection(life) => host.event(life.last_mut()),
+            }
+        }
+        self.origin.process.iter_mut().for_each(|actor| host.actor(actor));
+        self.origin.possible.iter_mut().for_each(|life| host.event(life.last_mut()));
+    }
+}
+
+/// Adds facts about the host, which the walk itself does not need.
+pub trait Complete {
+    /// To a process.
+    fn actor(&mut self, actor: &mut Actor);
+
+    /// To an event.
+    fn event(&mut self, event: &mut ConnectionEvent);
 }
 
 /// One step back.
@@ -223,7 +248,7 @@ impl<P: Past> Walk<'_, P> {
             {
                 return Ok(Explained::Ends(self.started(kind, process)));
             }
-            let known = parent_of(&process).filter(|parent| !ending::is_adopted(&process, parent));
+            let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
             let Some(parent) = known.filter(|_| self.chain.len() < MOST_STEPS) else {
                 return Ok(Explained::Ends(self.end_of_line(boot, &process)?));
             };
@@ -268,18 +293,6 @@ impl<P: Past> Walk<'_, P> {
 enum Explained {
     By(Box<Life>),
     Ends(Origin),
-}
-
-/// Who forked a process. Of one that was recorded for its children's sake only nobody looked at its file, and today's
-/// files say nothing of then.
-fn parent_of(process: &Process) -> Option<Arc<Process>> {
-    let parent = process.parent.as_ref()?;
-    if process.found.is_none() || parent.found.is_some() {
-        return Some(parent.clone());
-    }
-    let mut parent = Process::clone(parent);
-    parent.found = Some(Found { exe_state: parent.image.exe_state, world_writable: false });
-    Some(Arc::new(parent))
 }
 
 /// `comm[pid]`

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Gap, Life, Past, Selector};
+use crate::clock::BootClock;
 use crate::model::ProcessKey;
-use crate::process::view::BootClock;
 use crate::store::{Query, Reader, Recorded, Run, StoreError};
 use crate::tracker::EndId;
 

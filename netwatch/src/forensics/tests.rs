@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::clock::BootClock;
 use crate::origin::Verdict;
 use crate::process::Birth;
-use crate::process::view::BootClock;
 use crate::tracker::tests::event;
 use crate::tracker::{ConnectionEvent, Kind as Event, Party, ProcessBasis};
 

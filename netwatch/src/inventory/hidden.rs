@@ -1,9 +1,8 @@
 //! What a test makes a view hide, so that the audit is seen to notice: `--hide`, which no help shows. Without the test
 //! equipment nothing can be hidden.
 
-use super::views::Views;
-#[cfg(any(test, feature = "test-equipment"))]
 use crate::audit::views::View;
+use crate::model::SocketRow;
 
 /// Something that a view is made to hide.
 #[cfg(not(any(test, feature = "test-equipment")))]
@@ -16,7 +15,11 @@ impl Hidden {
         match self {}
     }
 
-    pub(super) fn apply(self, _: &mut Views) {
+    pub(super) fn hides_socket(self, _: View, _: &SocketRow) -> bool {
+        match self {}
+    }
+
+    pub(super) fn hides_process(self, _: u32) -> bool {
         match self {}
     }
 }
@@ -64,18 +67,11 @@ impl Hidden {
         self.once
     }
 
-    pub(super) fn apply(self, views: &mut Views) {
-        let rows = match self.view {
-            View::NetFiles => Some(&mut views.files.rows),
-            View::SockDiag => Some(&mut views.diag.rows),
-            View::Iterators => views.iter.as_mut().map(|iter| &mut iter.rows),
-            View::Processes | View::Live => None,
-        };
-        match self.what {
-            HiddenWhat::Port(port) => {
-                rows.into_iter().for_each(|rows| rows.retain(|row| row.local.port != port));
-            }
-            HiddenWhat::Pid(pid) => _ = views.pids.remove(&pid),
-        }
+    pub(super) fn hides_socket(self, of: View, row: &SocketRow) -> bool {
+        self.view == of && self.what == HiddenWhat::Port(row.local.port)
+    }
+
+    pub(super) fn hides_process(self, pid: u32) -> bool {
+        self.what == HiddenWhat::Pid(pid)
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::audit::facts::History;
+use crate::enrich::Users;
 use crate::listeners::Listening;
 use crate::model::{Proto, SocketRow};
 use crate::origin::Side;
-use crate::process::found::Looks;
 use crate::store::{Query, Reader, Recorded, Visited};
 use crate::tracker::Kind;
 
@@ -72,8 +72,8 @@ impl Past {
         Ok(Some(History {
             since: since.filter(|_| begun.is_some()),
             by: by.map(|actor| {
-                let found = Looks::default().of(&actor.process);
-                (actor, found)
+                let user = Users::default().name(actor.process.uid);
+                (actor, user)
             }),
             connections: visits.count,
             more: visits.more,

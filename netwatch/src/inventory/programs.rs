@@ -3,15 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use nix::unistd::{Uid, User};
+use std::time::Instant;
 
 use super::packages;
 use super::units::{self, Unit};
 use crate::audit::facts::{Owner, Ownership, Program, Script};
-use crate::escape;
-use crate::process::found::Looks;
-use crate::process::{Actor, Process, signs};
+use crate::enrich::{self, Users};
+use crate::process::{Actor, Process};
+use crate::signs;
 use crate::snapshot::processes;
 use crate::where_it_runs;
 
@@ -19,8 +18,8 @@ use crate::where_it_runs;
 #[derive(Default)]
 pub(crate) struct Programs {
     owners: HashMap<u32, Owners>,
-    users: HashMap<u32, Option<Arc<str>>>,
-    executables: Looks,
+    users: Users,
+    executables: enrich::Programs,
     notes: Vec<String>,
 }
 
@@ -50,7 +49,6 @@ enum Draw {
 impl Programs {
     /// The programs of these processes, in their order.
     pub(crate) fn of(&mut self, processes: impl IntoIterator<Item = Arc<Process>>) -> Vec<Arc<Program>> {
-        self.executables.refresh();
         let drafts: Vec<Draft> = processes
             .into_iter()
             .map(|process| Draft { script: script(&process), unit: units::installed(&process), process })
@@ -134,15 +132,8 @@ impl Programs {
             unit: None,
             within,
             container,
-            user: self
-                .users
-                .entry(process.uid)
-                .or_insert_with(|| {
-                    let user = User::from_uid(Uid::from_raw(process.uid)).ok().flatten();
-                    user.map(|user| escape::utf8(user.name.as_bytes()).into())
-                })
-                .clone(),
-            found: self.executables.of(&process),
+            user: self.users.name(process.uid),
+            exe_status: self.executables.status(&process, Instant::now()),
             actor: Actor::leader(process),
         };
         program.unit = unit.filter(|unit| is_of(&program, unit, unit_of.as_ref())).map(|unit| unit.name);
@@ -161,7 +152,7 @@ impl Programs {
     /// Forgets who owns what: numbers of namespaces are given again, and packages come and go.
     pub(crate) fn forget(&mut self) {
         self.owners.clear();
-        self.users.clear();
+        self.users = Users::default();
         self.notes.clear();
     }
 }

@@ -57,7 +57,12 @@ impl Views {
             }
             None => {}
         }
-        hidden.iter().filter(|hidden| first || !hidden.is_once()).for_each(|hidden| hidden.apply(&mut views));
+        let hidden: Vec<_> = hidden.iter().filter(|hidden| first || !hidden.is_once()).collect();
+        let shows = |view, row: &SocketRow| !hidden.iter().any(|hidden| hidden.hides_socket(view, row));
+        views.files.rows.retain(|row| shows(View::NetFiles, row));
+        views.diag.rows.retain(|row| shows(View::SockDiag, row));
+        views.iter.iter_mut().for_each(|iter| iter.rows.retain(|row| shows(View::Iterators, row)));
+        views.pids.retain(|pid| !hidden.iter().any(|hidden| hidden.hides_process(*pid)));
         views.rows = views.joined();
         Ok(views)
     }

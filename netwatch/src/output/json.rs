@@ -11,60 +11,77 @@ use serde_json::value::RawValue;
 
 use super::object::Object;
 use super::process::ProcessObjects;
-use super::{Line, Ready, Spell};
+use super::{ProcessForm, Render, exe_status, time_of};
+use crate::clock::BootClock;
+use crate::hash::Map;
 use crate::loss::Loss;
-use crate::model::Family;
-use crate::origin::{Origin, responder};
-use crate::process::Actor;
-use crate::process::found::Looks;
-use crate::process::signs;
-use crate::process::view::BootClock;
-use crate::services::Services;
+use crate::model::{Family, ProcessKey};
+use crate::origin::Origin;
+use crate::process::{Actor, ExeStatus, Process};
+use crate::signs;
+use crate::stream::{Context, Item, Ready};
 use crate::tracker::{ConnectionEvent, EndId, Party};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
 
+/// Processes whose objects have been printed, with [`ProcessForm::Once`]. When there are more, all are printed again.
+const MOST_PRINTED: usize = 65_536;
+
 pub(super) struct Json {
-    processes: ProcessObjects,
-    /// Fit for the inside of a string.
+    form: ProcessForm,
+    objects: ProcessObjects,
+    /// The object last printed for each process, with [`ProcessForm::Once`].
+    printed: Map<ProcessKey, (Arc<Process>, ExeStatus)>,
+    /// The boot of the context, escaped for the inside of a string.
     boot: String,
+    /// What `objects`, `printed` and `boot` are of.
+    context: Option<(Arc<str>, BootClock)>,
     second: Second,
 }
 
 impl Json {
-    /// `clock` tells when processes started.
-    pub(super) fn new(clock: BootClock, looks: Looks) -> Self {
-        Self { processes: ProcessObjects::new(clock, looks), boot: boot(), second: Second::default() }
-    }
-
-    /// For what happened in another boot, or by another clock.
-    pub(super) fn of(clock: BootClock, boot: &str) -> Self {
-        // A store's word for it may be anybody's.
-        let quoted = serde_json::Value::from(boot).to_string();
-        let boot = quoted.trim_start_matches('"').trim_end_matches('"').to_owned();
-        let processes = ProcessObjects::new(clock, Looks::default());
-        Self { processes, boot, second: Second::default() }
+    pub(super) fn new(form: ProcessForm) -> Self {
+        Self {
+            form,
+            objects: ProcessObjects::default(),
+            printed: Map::default(),
+            boot: String::new(),
+            context: None,
+            second: Second::default(),
+        }
     }
 
     /// A connection by itself: an event's object without what numbers the lines of a log.
-    pub(super) fn object(&mut self, clock: BootClock, event: &ConnectionEvent) -> io::Result<Box<RawValue>> {
+    pub(super) fn object(&mut self, context: &Context, event: &ConnectionEvent) -> io::Result<Box<RawValue>> {
+        self.turn_to(context);
         let mut out = Vec::new();
-        self.connection(None, clock.time(event.at), event, &mut out)?;
+        self.connection(None, context.clock.time(event.at), event, context, &mut out)?;
         let text = String::from_utf8(out).map_err(io::Error::other)?;
         Ok(RawValue::from_string(text)?)
     }
 
     /// A process by itself.
-    pub(super) fn process_object(&mut self, actor: &Actor) -> io::Result<Arc<RawValue>> {
-        self.processes.object(actor)
+    pub(super) fn process_object(&mut self, context: &Context, actor: &Actor) -> io::Result<Arc<RawValue>> {
+        self.turn_to(context);
+        self.objects.object(actor, actor.process.exe_status(), context)
     }
-}
 
-/// Tells one boot from another: cookies begin anew with each.
-pub(crate) fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.chars().filter(char::is_ascii_hexdigit).take(8).collect()
+    /// What comes is of this boot, and process starts are by this clock.
+    fn turn_to(&mut self, context: &Context) {
+        let is_same = |(boot, clock): &(Arc<str>, BootClock)| {
+            (Arc::ptr_eq(boot, &context.boot) || *boot == context.boot) && *clock == context.run_clock
+        };
+        if self.context.as_ref().is_some_and(is_same) {
+            return;
+        }
+        // A store may have been given any text for it.
+        let quoted = serde_json::Value::from(&*context.boot).to_string();
+        self.boot = quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned();
+        self.context = Some((context.boot.clone(), context.run_clock));
+        self.objects.clear();
+        self.printed.clear();
+    }
 }
 
 #[derive(Serialize)]
@@ -86,7 +103,7 @@ struct ReadyLine<'a> {
 #[derive(Serialize)]
 struct CoverageView<'a> {
     probes: BTreeMap<&'a str, Option<&'a str>>,
-    unseen: Vec<&'a str>,
+    unseen: &'a [&'a str],
 }
 
 #[derive(Serialize)]
@@ -133,26 +150,35 @@ impl Second {
     }
 }
 
-impl Spell for Json {
-    fn spell(&mut self, seq: u64, time: Timestamp, line: &Line<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        let head = |event| Head { v: VERSION, seq, ts: format!("{time:.9}"), event };
-        match line {
-            Line::Ready(Ready { coverage, seeded }) => {
-                let probes = coverage.jobs.iter().map(|(job, covered)| (*job, covered.probe)).collect();
-                let coverage = CoverageView { probes, unseen: coverage.unseen() };
+impl Render for Json {
+    fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
+        if matches!(item, Item::Process(..) | Item::Table(_)) {
+            return Ok(());
+        }
+        self.turn_to(context);
+        let time = time_of(item, context);
+        if let Item::Event(event) = item
+            && self.form == ProcessForm::Once
+        {
+            self.print_processes(seq, time, event, context, out)?;
+        }
+        *seq += 1;
+        let head = |event| Head { v: VERSION, seq: *seq, ts: format!("{time:.9}"), event };
+        match item {
+            Item::Ready(Ready { probes, unseen, seeded }) => {
+                let coverage = CoverageView { probes: probes.iter().copied().collect(), unseen };
                 serde_json::to_writer(
                     &mut *out,
                     &ReadyLine { head: head("ready"), coverage, seeded: *seeded },
                 )?;
             }
-            Line::Loss(loss) => {
+            Item::Loss(_, loss) => {
                 let Loss { reason, kinds } = loss;
                 let line = LossLine { head: head("loss"), count: loss.count(), reason: reason.name(), kinds };
                 serde_json::to_writer(&mut *out, &line)?;
             }
-            Line::Connection(event) => {
-                self.connection(Some(seq), Some(time), event, out)?;
-            }
+            Item::Event(event) => self.connection(Some(*seq), Some(time), event, context, out)?,
+            Item::Process(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())
@@ -160,15 +186,53 @@ impl Spell for Json {
 }
 
 impl Json {
+    /// An event for each process of `event` whose object was not printed before, or has changed since.
+    fn print_processes(
+        &mut self,
+        seq: &mut u64,
+        time: Timestamp,
+        event: &ConnectionEvent,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let roles = event.end.actors().with(event.facts.exe);
+        let roles = [roles.process, roles.originator, roles.listener, roles.peer];
+        for (actor, status) in roles.into_iter().flatten() {
+            let (key, status) = (actor.process.key, exe_status(status, &actor.process));
+            let is_known = |(process, then): &(Arc<Process>, ExeStatus)| {
+                *then == status && (Arc::ptr_eq(process, &actor.process) || *process == actor.process)
+            };
+            if self.printed.get(&key).is_some_and(is_known) {
+                continue;
+            }
+            if self.printed.len() >= MOST_PRINTED {
+                self.printed.clear();
+            }
+            self.printed.insert(key, (actor.process.clone(), status));
+            *seq += 1;
+            let mut object = Object::begin(out);
+            object.number("v", VERSION);
+            object.number("seq", *seq);
+            object.string("ts", |out| self.second.write(time, out));
+            object.word("event", "process");
+            object.raw("process", &self.objects.object(actor, status, context)?);
+            object.end();
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+
     /// `seq`: of a line in a log.
     fn connection(
         &mut self,
         seq: Option<u64>,
         time: Option<Timestamp>,
         event: &ConnectionEvent,
+        context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
         let end = &event.end;
+        let exe = event.facts.exe;
         let mut object = Object::begin(out);
         if let Some(seq) = seq {
             object.number("v", VERSION);
@@ -195,9 +259,7 @@ impl Json {
         object.number("inode", end.inode);
         object.endpoint("local", Some(end.local))?;
         object.endpoint("remote", end.remote)?;
-        let responder = responder(end.side(), end.local, end.remote);
-        let service = responder.and_then(|end_of| Services::host().name(end.proto, end_of.port));
-        object.value("service", &service)?;
+        object.value("service", &event.facts.service)?;
         object.word("state", end.state.name());
         match end.remote {
             Some(remote) => {
@@ -207,17 +269,17 @@ impl Json {
                 object.word("basis", origin.basis.name());
                 object.word("confidence", origin.confidence.name());
                 object.endpoint("endpoint", origin.endpoint)?;
-                self.process(origin.process, &mut object)?;
+                self.process(origin.process, exe.originator, context, &mut object)?;
                 object.word("port_rule", origin.port_rule.name());
                 object.end();
             }
             // Nobody began a listener.
             None => object.null("origin"),
         }
-        self.process(end.process.as_ref(), &mut object)?;
+        self.process(end.process.as_ref(), exe.process, context, &mut object)?;
         object.value("process_basis", &end.process_basis)?;
-        self.party("listener", end.listener.as_deref(), &mut object)?;
-        self.party("peer", end.peer.as_ref(), &mut object)?;
+        self.party("listener", end.listener.as_deref(), exe.listener, context, &mut object)?;
+        self.party("peer", end.peer.as_ref(), exe.peer, context, &mut object)?;
         let ending = &event.ending;
         object.value("errno", &ending.errno.map(crate::errno::name))?;
         object.option("handshake_us", end.handshake.map(|handshake| microseconds(handshake.get())));
@@ -252,22 +314,39 @@ impl Json {
         }
     }
 
-    fn process(&mut self, actor: Option<&Actor>, object: &mut Object<'_>) -> io::Result<()> {
+    fn process(
+        &mut self,
+        actor: Option<&Actor>,
+        status: Option<ExeStatus>,
+        context: &Context,
+        object: &mut Object<'_>,
+    ) -> io::Result<()> {
         match actor {
-            Some(actor) => object.raw("process", &self.processes.object(actor)?),
+            Some(actor) if self.form == ProcessForm::Full => {
+                let status = exe_status(status, &actor.process);
+                object.raw("process", &self.objects.object(actor, status, context)?);
+            }
+            Some(actor) => object.value("process", &actor.process.key)?,
             None => object.null("process"),
         }
         Ok(())
     }
 
-    fn party(&mut self, key: &'static str, party: Option<&Party>, object: &mut Object<'_>) -> io::Result<()> {
+    fn party(
+        &mut self,
+        key: &'static str,
+        party: Option<&Party>,
+        status: Option<ExeStatus>,
+        context: &Context,
+        object: &mut Object<'_>,
+    ) -> io::Result<()> {
         let Some(party) = party else {
             object.null(key);
             return Ok(());
         };
         let mut object = object.object(key);
         object.string("id", |out| self.id(party.id, out));
-        self.process(party.process.as_ref(), &mut object)?;
+        self.process(party.process.as_ref(), status, context, &mut object)?;
         object.end();
         Ok(())
     }
@@ -304,7 +383,8 @@ mod tests {
 
     #[test]
     fn an_id_is_spelled_as_it_is_printed_elsewhere() {
-        let json = Json::of(BootClock::of_boot(0), "a\"\n");
+        let mut json = Json::new(ProcessForm::Full);
+        json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
             let id = EndId { cookie: id.0, began: id.1 };
             let mut out = Vec::new();

@@ -6,16 +6,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Line, Ready, Spell};
+use super::Render;
 use crate::loss::{Loss, LossReason};
-use crate::origin::{Confidence, Side, responder};
+use crate::origin::{Confidence, Side};
 use crate::process::Actor;
-use crate::process::found::Looks;
-use crate::process::signs::{self, Sign};
-use crate::services::Services;
+use crate::signs::{self, Sign};
+use crate::stream::{Context, Item, Ready};
 use crate::tracker::{ConnectionEvent, End, Kind};
 use crate::{errno, escape};
 
@@ -29,42 +27,41 @@ pub(super) struct Text {
     /// With the date before the time.
     dated: bool,
     zone: TimeZone,
-    looks: Looks,
 }
 
 impl Text {
-    pub(super) fn new(colour: bool, looks: Looks) -> Self {
-        Self { colour, dated: false, zone: TimeZone::system(), looks }
-    }
-
-    /// For what happened on several days.
-    pub(super) fn dated(colour: bool) -> Self {
-        Self { dated: true, ..Self::new(colour, Looks::default()) }
+    /// `dated`: events are of several days, so that each line begins with the date.
+    pub(super) fn new(colour: bool, dated: bool) -> Self {
+        Self { colour, dated, zone: TimeZone::system() }
     }
 }
 
-impl Spell for Text {
-    fn spell(&mut self, _seq: u64, time: Timestamp, line: &Line<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        let time = time.to_zoned_datetime(self.zone.clone());
+impl Render for Text {
+    fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
+        if matches!(item, Item::Process(..) | Item::Table(_)) {
+            return Ok(());
+        }
+        *seq += 1;
+        let time = super::time_of(item, context).to_zoned_datetime(self.zone.clone());
         let form = if self.dated { "%F %H:%M:%S.%6f" } else { "%H:%M:%S.%6f" };
         write!(out, "{} ", time.strftime(form))?;
-        match line {
-            Line::Ready(Ready { coverage, seeded }) => {
+        match item {
+            Item::Ready(Ready { probes, seeded, .. }) => {
                 let event = self.event("ready", Style::new());
                 let sockets = if *seeded == 1 { "socket was" } else { "sockets were" };
-                let probes = coverage.jobs.iter().filter(|(_, covered)| covered.probe.is_some()).count();
+                let covered = probes.iter().filter(|(_, probe)| probe.is_some()).count();
                 write!(
                     out,
-                    "{event} {}, {probes} of {} jobs have a probe, {seeded} {sockets} there before; \
+                    "{event} {}, {covered} of {} jobs have a probe, {seeded} {sockets} there before; \
                      `netwatch doctor` tells what is not seen",
                     time.strftime("%F %:z"),
-                    coverage.jobs.len()
+                    probes.len()
                 )?;
             }
-            Line::Loss(loss) => {
+            Item::Loss(_, loss) => {
                 write!(out, "{} {}", self.event("loss", AnsiColor::Red.on_default().bold()), lost(loss))?;
             }
-            Line::Connection(event) => {
+            Item::Event(event) => {
                 let style = match event.kind {
                     Kind::Fail => AnsiColor::Red.on_default(),
                     Kind::Open => AnsiColor::Green.on_default(),
@@ -81,8 +78,9 @@ impl Spell for Text {
                     who(end.process.as_ref())
                 )?;
                 out.write_all(sentence(event).trim_end().as_bytes())?;
-                self.signs(end, out)?;
+                self.signs(event, out)?;
             }
+            Item::Process(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())
@@ -90,10 +88,12 @@ impl Spell for Text {
 }
 
 impl Text {
-    /// What speaks against the process here, or against the listener.
-    fn signs(&self, end: &End, out: &mut Vec<u8>) -> io::Result<()> {
-        let process = end.process.as_ref().map(|actor| &actor.process);
-        let of_process = process.map(|process| signs::of_process(process, self.looks.of(process)));
+    /// The signs of the process on this endpoint, or of the listener.
+    fn signs(&self, event: &ConnectionEvent, out: &mut Vec<u8>) -> io::Result<()> {
+        let end = &event.end;
+        let of_process = end.process.as_ref().map(|actor| {
+            signs::of_process(&actor.process, super::exe_status(event.facts.exe.process, &actor.process))
+        });
         let all: Vec<_> =
             of_process.into_iter().flatten().chain(signs::of_end(end)).map(Sign::text).collect();
         if all.is_empty() {
@@ -134,7 +134,7 @@ fn sentence(event: &ConnectionEvent) -> String {
     let Some(remote) = end.remote else {
         let verb = if event.kind == Kind::Unlisten { "listened on" } else { "listens on" };
         let _ = write!(out, "{verb} {}", end.local);
-        if let Some(service) = service(end) {
+        if let Some(service) = service(event) {
             let _ = write!(out, "; {service}");
         }
         return out;
@@ -152,7 +152,7 @@ fn sentence(event: &ConnectionEvent) -> String {
     let whom = end.peer.as_ref().and_then(|peer| peer.process.as_ref());
     let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
     out.push_str(&how_known(end));
-    if let Some(service) = service(end) {
+    if let Some(service) = service(event) {
         let _ = write!(out, "; {service}");
     }
     if let Some(via) = end.via {
@@ -202,9 +202,8 @@ pub(super) fn how_known(end: &End) -> String {
 }
 
 /// What the responder's port is registered for.
-fn service(end: &End) -> Option<Cow<'static, str>> {
-    let responder = responder(end.side(), end.local, end.remote)?;
-    Services::host().name(end.proto, responder.port).map(escape::terminal)
+fn service(event: &ConnectionEvent) -> Option<Cow<'static, str>> {
+    event.facts.service.map(escape::terminal)
 }
 
 fn lasted(nanoseconds: u64) -> String {

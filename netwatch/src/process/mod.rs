@@ -4,14 +4,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{Cause, Image, ProcessFacts, ProcessKey};
+use crate::model::{Cause, ExeState, Image, ProcessFacts, ProcessKey};
 
-pub mod found;
-pub mod signs;
 pub mod table;
-pub mod view;
 
-pub use found::Found;
 pub use table::ProcessTable;
 
 /// A process as it was at one moment: a later exec or a new name makes another value, so whoever keeps
@@ -27,11 +23,20 @@ pub struct Process {
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
     /// process was first looked at.
     pub parent: Option<Arc<Self>>,
-    /// What was found out about its program when this was recorded; `None` of a process that was not read from the
-    /// store, and of one that was recorded for its children only.
-    pub found: Option<Found>,
+    /// Status of its executable when this was recorded; `None` for a process that was not read from the store, and for
+    /// one that was recorded only as an ancestor.
+    pub exe_status: Option<ExeStatus>,
     /// Ancestors above.
     depth: u32,
+}
+
+/// Status of a process's executable file at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExeStatus {
+    /// Whether the file is still the one that the process runs.
+    pub state: ExeState,
+    /// Any user may create files in its directory.
+    pub world_writable: bool,
 }
 
 /// A fork, as the kernel saw it.
@@ -59,6 +64,13 @@ impl Process {
         self.under(parent)
     }
 
+    /// The status of its executable: as recorded, else as the last exec left it.
+    #[must_use]
+    pub fn exe_status(&self) -> ExeStatus {
+        let state = self.image.exe_state;
+        self.exe_status.unwrap_or(ExeStatus { state, world_writable: false })
+    }
+
     /// Nothing but who it is.
     #[must_use]
     pub fn bare(key: ProcessKey, comm: Arc<str>) -> Self {
@@ -77,7 +89,7 @@ impl Process {
 
     /// Nothing but what there is to know of it by itself.
     fn of(facts: ProcessFacts) -> Self {
-        Self { facts, cgroup_id: 0, birth: None, parent: None, found: None, depth: 0 }
+        Self { facts, cgroup_id: 0, birth: None, parent: None, exe_status: None, depth: 0 }
     }
 
     /// Puts `self` under `parent`. A line that grew too long loses its far half.

@@ -1,5 +1,6 @@
 //! What is written at once: rows of every table, counted and hashed as they go in, and the batch that covers them.
 
+use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 
@@ -97,4 +98,9 @@ fn insert_batch() -> String {
     let columns = batch_columns();
     let marks = vec!["?"; columns.len() + 1].join(",");
     format!("INSERT INTO batch ({}, hash) VALUES ({marks})", columns.join(","))
+}
+
+/// Since the epoch; the store ends in the year 2262.
+pub(super) fn nanoseconds(time: Timestamp) -> i64 {
+    time.as_nanosecond().try_into().unwrap_or(i64::MAX)
 }

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::StoreError;
-use super::thread::{Item, look};
+use super::entry::Entry;
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
+use crate::model::{Endpoint, ExeState, Family, Image, Payload, ProcessKey, Proto, Socket, State};
 use crate::origin::{Side, Verdict};
-use crate::process::found::Looks;
-use crate::process::{Actor, Process};
-use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
+use crate::process::{Actor, ExeStatus, Process};
+use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
 
 /// Nanoseconds between two connections: three weeks hold some ten millions of them.
 const APART: u64 = 180_000_000;
@@ -33,7 +32,6 @@ const BATCH: u64 = 4096;
 /// Where it cannot be written.
 pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(), StoreError> {
     let mut writer = Writer::open(path, settings)?;
-    let looks = Looks::default();
     let init = Arc::new(Process::bare(ProcessKey::from_ticks(1, 1), "init".into()));
     let programs: Vec<_> = (0..PROGRAMS).map(|n| program(n, &init)).collect();
     let server = program(PROGRAMS, &init);
@@ -46,10 +44,7 @@ pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(),
                 Some(connection(n, client, &server))
             })
             .flatten()
-            .map(|event| {
-                let found = look(&event.end, &looks);
-                Item::Event(event, found)
-            })
+            .map(Entry::Event)
             .collect();
         let mut rest = &items[..];
         while !rest.is_empty() {
@@ -125,9 +120,17 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         bytes: Some(Payload { sent: 100, received: 2000 }),
         closed_by: Some(ClosedBy::Local),
     };
-    let event = |after, kind, end| {
+    let event = |after, kind, end: End| {
         let ending = if kind == Kind::Close { over } else { Ending::default() };
-        ConnectionEvent { at: at + after, kind, end, ending, repaired: false }
+        let exe = end.actors().map(|_| ExeStatus { state: ExeState::Ok, world_writable: false });
+        ConnectionEvent {
+            at: at + after,
+            kind,
+            end,
+            ending,
+            repaired: false,
+            facts: HostFacts { exe, service: None },
+        }
     };
     let client_open = End { peer: None, ..unfinished(&client_end) };
     let server_open = End {

@@ -7,14 +7,13 @@ use rusqlite::types::ValueRef;
 use super::StoreError;
 use super::batch::Batch;
 use super::chain::Table;
+use super::entry::Entry;
 use super::intern::Interner;
-use super::roles::Roles;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
-use super::thread::Item;
+use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::process::view::BootClock;
-use crate::process::{Found, signs};
-use crate::tracker::{ConnectionEvent, EndId, Kind};
+use crate::signs;
+use crate::tracker::{ConnectionEvent, EndId, Kind, Roles};
 
 /// Rows of connections that go into one batch.
 const MOST_ROWS: usize = 8192;
@@ -33,7 +32,7 @@ pub(super) struct Grouping {
 impl Grouping {
     /// Takes the first items, as many as go into one batch. Returns the clock by which they are told, which was `clock` so
     /// far, and how many they are.
-    pub(super) fn take(&mut self, items: &[Item], clock: BootClock) -> (BootClock, usize) {
+    pub(super) fn take(&mut self, items: &[Entry], clock: BootClock) -> (BootClock, usize) {
         let Self { ends, next, firsts } = self;
         ends.clear();
         next.clear();
@@ -41,11 +40,11 @@ impl Grouping {
         let mut clock = clock;
         for (place, item) in items.iter().enumerate() {
             match item {
-                Item::Clock(new) if *new == clock => {}
+                Entry::Clock(new) if *new == clock => {}
                 // By another clock: another segment.
-                Item::Clock(_) if !firsts.is_empty() || place > 0 => return (clock, place),
-                Item::Clock(new) => clock = *new,
-                Item::Event(event, _) => match ends.get_mut(&event.end.id) {
+                Entry::Clock(_) if !firsts.is_empty() || place > 0 => return (clock, place),
+                Entry::Clock(new) => clock = *new,
+                Entry::Event(event) => match ends.get_mut(&event.end.id) {
                     Some((_, last)) => {
                         if let Some(link) = next.get_mut(*last) {
                             *link = Some(place);
@@ -58,7 +57,7 @@ impl Grouping {
                         firsts.push(place);
                     }
                 },
-                Item::Process(..) | Item::Loss(..) | Item::Stopped(_) => {}
+                Entry::Process(..) | Entry::Loss(..) | Entry::Stopped(_) => {}
             }
             next.push(None);
         }
@@ -98,15 +97,15 @@ impl RowWriter<'_> {
     /// One row: of the end whose first event is the item at `first`, with all that follow.
     pub(super) fn connection(
         &mut self,
-        items: &[Item],
+        items: &[Entry],
         first: usize,
         batch: &mut Batch<'_>,
     ) -> Result<(), StoreError> {
         let events = Chain { items, next: &self.grouping.next, place: Some(first) };
-        let Some((head, _)) = events.clone().next() else { return Ok(()) };
+        let Some(head) = events.clone().next() else { return Ok(()) };
         self.scratch.events.clear();
         self.scratch.kinds.clear();
-        for (event, _) in events.clone() {
+        for event in events.clone() {
             let separator = if self.scratch.events.is_empty() { "" } else { " " };
             let since = i128::from(event.at) - i128::from(head.at);
             // Writing to a String cannot fail.
@@ -114,8 +113,8 @@ impl RowWriter<'_> {
             self.scratch.kinds.push(event.kind);
         }
         let ts = self.time(head.at);
-        let Some((last, found)) = events.clone().last() else { return Ok(()) };
-        let cells = Cells::of(last, self.rows(last, found, ts, batch)?);
+        let Some(last) = events.clone().last() else { return Ok(()) };
+        let cells = Cells::of(last, self.rows(last, ts, batch)?);
         let odd = self.odd(events, &cells, ts, batch)?;
         let signs: Vec<_> = signs::of_end(&last.end).map(signs::Sign::name).collect();
         let signs = signs.join(",");
@@ -131,13 +130,13 @@ impl RowWriter<'_> {
         batch: &mut Batch<'_>,
     ) -> Result<Option<String>, StoreError> {
         let mut odd = serde_json::Map::new();
-        for (place, (event, found)) in events.enumerate() {
+        for (place, event) in events.enumerate() {
             let later = self.scratch.kinds.get(place + 1..).unwrap_or_default();
             if later.is_empty() {
                 break;
             }
             let expected = predicted(event.kind, later, last);
-            let cells = Cells::of(event, self.rows(event, found, ts, batch)?);
+            let cells = Cells::of(event, self.rows(event, ts, batch)?);
             if cells == expected {
                 continue;
             }
@@ -156,12 +155,11 @@ impl RowWriter<'_> {
     fn rows(
         &mut self,
         event: &ConnectionEvent,
-        found: &Roles<Option<Found>>,
         ts: i64,
         batch: &mut Batch<'_>,
     ) -> Result<Roles<Option<i64>>, StoreError> {
-        let actors = Roles::of(&event.end).with(*found);
-        actors.try_map(|(actor, found)| self.interner.actor(actor, found, ts, batch))
+        let actors = event.end.actors().with(event.facts.exe);
+        actors.try_map(|(actor, status)| self.interner.actor(actor, status, ts, batch))
     }
 
     fn insert(
@@ -230,19 +228,19 @@ fn json(cell: Cell) -> serde_json::Value {
 /// The events of one end among items.
 #[derive(Clone)]
 struct Chain<'a> {
-    items: &'a [Item],
+    items: &'a [Entry],
     next: &'a [Option<usize>],
     place: Option<usize>,
 }
 
 impl<'a> Iterator for Chain<'a> {
-    type Item = (&'a ConnectionEvent, &'a Roles<Option<Found>>);
+    type Item = &'a ConnectionEvent;
 
     fn next(&mut self) -> Option<Self::Item> {
         let place = self.place?;
         self.place = self.next.get(place).copied().flatten();
         match self.items.get(place)? {
-            Item::Event(event, found) => Some((event, found)),
+            Entry::Event(event) => Some(event),
             _ => None,
         }
     }

@@ -10,13 +10,14 @@ use super::chain::Table;
 use super::{StoreError, words};
 use crate::hash::Map;
 use crate::model::Image;
-use crate::process::{Actor, Found, Process, signs};
+use crate::process::{Actor, ExeStatus, Process};
+use crate::signs;
 
 /// Rows of what was written in this segment.
 #[derive(Default)]
 pub(super) struct Interner {
     /// By address; what is kept in there keeps the address from being used again.
-    actors: Map<(usize, u32, Option<Found>), (Actor, i64)>,
+    actors: Map<(usize, u32, Option<ExeStatus>), (Actor, i64)>,
     images: Map<usize, (Arc<Image>, i64)>,
     by_content: Map<Digest, i64>,
 }
@@ -38,16 +39,16 @@ impl Interner {
         self.by_content.clear();
     }
 
-    /// The row of `actor`, of whose program this was `found`; written where it is new. `ts`: now, nanoseconds since
+    /// The row of `actor`, whose executable had this status; written where it is new. `ts`: now, nanoseconds since
     /// the epoch.
     pub(super) fn actor(
         &mut self,
         actor: &Actor,
-        found: Option<Found>,
+        status: Option<ExeStatus>,
         ts: i64,
         batch: &mut Batch<'_>,
     ) -> Result<i64, StoreError> {
-        if let Some(row) = self.known(actor, found) {
+        if let Some(row) = self.known(actor, status) {
             return Ok(row);
         }
         // From the farthest that is not known to the nearest.
@@ -64,11 +65,11 @@ impl Interner {
         for parent in unknown.iter().rev() {
             above = Some(self.write(parent, None, above, ts, batch)?);
         }
-        self.write(actor, found, above, ts, batch)
+        self.write(actor, status, above, ts, batch)
     }
 
-    fn known(&self, actor: &Actor, found: Option<Found>) -> Option<i64> {
-        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), found);
+    fn known(&self, actor: &Actor, status: Option<ExeStatus>) -> Option<i64> {
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), status);
         let (known, row) = self.actors.get(&key)?;
         (known.thread() == actor.thread()).then_some(*row)
     }
@@ -76,19 +77,19 @@ impl Interner {
     fn write(
         &mut self,
         actor: &Actor,
-        found: Option<Found>,
+        status: Option<ExeStatus>,
         parent: Option<i64>,
         ts: i64,
         batch: &mut Batch<'_>,
     ) -> Result<i64, StoreError> {
         let image = self.image(&actor.process.image, batch)?;
         let row = self.row(Table::Process, batch, |values| {
-            process_values(actor, found, image, parent, ts, values);
+            process_values(actor, status, image, parent, ts, values);
         })?;
         if self.actors.len() >= MOST_HELD {
             self.actors.clear();
         }
-        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), found);
+        let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), status);
         self.actors.insert(key, (actor.clone(), row));
         Ok(row)
     }
@@ -181,7 +182,7 @@ fn cookie(cookie: Option<u64>) -> Owned {
 /// In the order of the table, from `ts` on.
 fn process_values(
     actor: &Actor,
-    found: Option<Found>,
+    status: Option<ExeStatus>,
     image: i64,
     parent: Option<i64>,
     ts: i64,
@@ -189,7 +190,7 @@ fn process_values(
 ) {
     let process: &Process = &actor.process;
     let signs =
-        found.map(|found| signs::of_process(process, found).map(signs::Sign::name).collect::<Vec<_>>());
+        status.map(|status| signs::of_process(process, status).map(signs::Sign::name).collect::<Vec<_>>());
     values.extend([
         Owned::Time(ts),
         Owned::Int(process.key.pid.into()),
@@ -210,7 +211,7 @@ fn process_values(
     ]);
     values.extend(process.stdio.iter().map(|socket| cookie(Some(*socket).filter(|socket| *socket != 0))));
     values.extend([
-        found.map_or(Owned::Null, |found| Owned::Word(words::exe_state_word(found.exe_state))),
+        status.map_or(Owned::Null, |status| Owned::Word(words::exe_state_word(status.state))),
         signs.filter(|signs| !signs.is_empty()).map_or(Owned::Null, |signs| Owned::Text(signs.join(","))),
     ]);
 }

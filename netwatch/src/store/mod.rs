@@ -5,6 +5,8 @@
 
 mod batch;
 mod chain;
+mod entry;
+mod events;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod grouped;
@@ -14,14 +16,12 @@ mod open;
 mod read;
 mod rebuild;
 mod retain;
-mod roles;
 mod rows;
 mod search;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod told;
 mod verify;
 mod visits;
 mod words;
@@ -32,13 +32,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use chain::Link;
+pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use read::{Missing, Query, Reader, Recorded, Run};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
-pub use told::{Line, Page, Told};
 pub use verify::{Broken, Checked, newest, verify};
 pub use visits::{Visited, Visits};
 pub use writer::Settings;

@@ -12,10 +12,10 @@ use super::chain::Table;
 use super::rebuild::{Processes, RawRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{DEFAULT_PATH, StoreError, open};
+use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
 use crate::model::{Endpoint, ProcessKey};
 use crate::process::Actor;
-use crate::process::view::BootClock;
 use crate::tracker::{ConnectionEvent, EndId, Kind};
 
 /// Which ends are asked for: all conditions have to hold, for one event of the end at least. By default all.

@@ -10,11 +10,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use super::chain::Table;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
+use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::{ExeState, Image, ProcessKey};
-use crate::process::signs::Sign;
-use crate::process::view::BootClock;
-use crate::process::{Actor, Birth, Found, Process};
+use crate::process::{Actor, Birth, ExeStatus, Process};
+use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndId, Kind};
 
 /// Processes that were read, so that each is read once, and all rows that name it share it.
@@ -197,7 +197,7 @@ impl Processes {
             process.kernel = number(13)? != 0;
             process.birth = birth.map(|at| Birth { at, cause });
             process.stdio = [stdin?, stdout?, stderr?];
-            process.found = exe_state.map(|state| found(&state, signs.as_deref()));
+            process.exe_status = exe_state.map(|state| exe_status(&state, signs.as_deref()));
             let tid: Option<u32> = row.get(5)?;
             let thread: Option<String> = row.get(6)?;
             let (tid, thread) = (tid.unwrap_or(pid), thread.map(Into::into));
@@ -248,10 +248,10 @@ struct ReadProcess {
     parent: Option<i64>,
 }
 
-fn found(exe_state: &str, signs: Option<&str>) -> Found {
+fn exe_status(exe_state: &str, signs: Option<&str>) -> ExeStatus {
     let mut signs = signs.unwrap_or_default().split(',');
-    Found {
-        exe_state: words::exe_state(exe_state).unwrap_or(ExeState::Unknown),
+    ExeStatus {
+        state: words::exe_state(exe_state).unwrap_or(ExeState::Unknown),
         world_writable: signs.any(|sign| sign == Sign::ExeWorldWritable.name()),
     }
 }

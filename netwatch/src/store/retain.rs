@@ -9,10 +9,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::StoreError;
-use super::batch::Batch;
+use super::batch::{Batch, nanoseconds};
 use super::chain::Table;
 use super::open::PAGE;
-use super::writer::nanoseconds;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,12 +7,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::roles::Roles;
 use super::words::{self, Word};
 use crate::model::{Endpoint, Family, Payload, Proto, Socket, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
-use crate::tracker::{ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
+use crate::tracker::{ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis, Roles};
 
 /// A value in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -254,7 +253,14 @@ impl Cells {
             bytes: bytes.map(|(sent, received)| Payload { sent, received }),
             closed_by: self.word(CLOSED_BY),
         };
-        Some(ConnectionEvent { at, kind, end, ending, repaired: is_set(REPAIRED)? })
+        Some(ConnectionEvent {
+            at,
+            kind,
+            end,
+            ending,
+            repaired: is_set(REPAIRED)?,
+            facts: HostFacts::default(),
+        })
     }
 }
 
@@ -374,7 +380,7 @@ pub(super) mod tests {
     }
 
     fn pids(event: &ConnectionEvent) -> Roles<Option<i64>> {
-        Roles::of(&event.end).map(|actor| i64::from(actor.process.key.pid))
+        event.end.actors().map(|actor| i64::from(actor.process.key.pid))
     }
 
     proptest! {

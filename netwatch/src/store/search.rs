@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use super::StoreError;
 use super::chain::Table;
 use super::rebuild::RawRow;
+use crate::clock::BootClock;
 use crate::model::ProcessKey;
-use crate::process::view::BootClock;
 
 /// A stretch of recording.
 #[derive(Clone, Debug)]

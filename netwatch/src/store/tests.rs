@@ -1,5 +1,7 @@
 //! The store as a whole: what is written comes back, in one piece or not at all.
 
+mod tampering;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +10,15 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::roles::Roles;
+use super::entry::Entry;
 use super::rows::tests::any_event;
-use super::thread::{Item, look};
 use super::writer::{Settings, Writer};
 use super::*;
+use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
 use crate::model::ExeState;
-use crate::process::found::Looks;
-use crate::process::view::BootClock;
-use crate::process::{Actor, Found, Process};
-use crate::tracker::{ConnectionEvent, EndId, Kind};
+use crate::process::{Actor, ExeStatus, Process};
+use crate::tracker::{ConnectionEvent, EndId, HostFacts, Kind};
 
 const BOOT: i64 = 1_700_000_000_000_000_000;
 
@@ -60,18 +60,19 @@ impl Place {
     }
 }
 
-fn write(writer: &mut Writer, items: &[Item]) {
+fn write(writer: &mut Writer, items: &[Entry]) {
     let mut written = 0;
     while written < items.len() {
         written += writer.commit(&items[written..]).unwrap();
     }
 }
 
-const FOUND: Found = Found { exe_state: ExeState::Deleted, world_writable: true };
+const STATUS: ExeStatus = ExeStatus { state: ExeState::Deleted, world_writable: true };
 
-fn item(event: ConnectionEvent) -> Item {
-    let found = look(&event.end, &Looks::default());
-    Item::Event(event, found)
+fn item(event: ConnectionEvent) -> Entry {
+    let mut event = event;
+    event.facts.exe = event.end.actors().map(|actor| actor.process.exe_status());
+    Entry::Event(event)
 }
 
 fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
@@ -90,26 +91,28 @@ fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
     vec![open, close]
 }
 
-fn stories(cookies: std::ops::Range<u64>) -> Vec<Item> {
+fn stories(cookies: std::ops::Range<u64>) -> Vec<Entry> {
     cookies.flat_map(|cookie| story(cookie, 40_000 + (cookie % 1000) as u16)).map(item).collect()
 }
 
-/// As it is read back: with what was found out about programs.
-fn recorded(event: &ConnectionEvent, found: &Roles<Option<Found>>) -> ConnectionEvent {
+/// As it is read back: with the status of executables in the processes.
+fn recorded(event: &ConnectionEvent) -> ConnectionEvent {
+    let status = event.facts.exe;
     let mut event = event.clone();
-    let put = |actor: &mut Option<Actor>, found: Option<Found>| {
+    let put = |actor: &mut Option<Actor>, status: Option<ExeStatus>| {
         if let Some(actor) = actor {
-            Arc::make_mut(&mut actor.process).found = found;
+            Arc::make_mut(&mut actor.process).exe_status = status;
         }
     };
-    put(&mut event.end.originator, found.originator);
-    put(&mut event.end.process, found.process);
+    put(&mut event.end.originator, status.originator);
+    put(&mut event.end.process, status.process);
     if let Some(listener) = &mut event.end.listener {
-        put(&mut Arc::make_mut(listener).process, found.listener);
+        put(&mut Arc::make_mut(listener).process, status.listener);
     }
     if let Some(peer) = &mut event.end.peer {
-        put(&mut peer.process, found.peer);
+        put(&mut peer.process, status.peer);
     }
+    event.facts = HostFacts::default();
     event
 }
 
@@ -131,8 +134,8 @@ proptest! {
             let items: Vec<_> = batch.iter().cloned().map(item).collect();
             write(&mut writer, &items);
             for item in &items {
-                let Item::Event(event, found) = item else { unreachable!() };
-                expected.push(recorded(event, found));
+                let Entry::Event(event) = item else { unreachable!() };
+                expected.push(recorded(event));
             }
         }
         drop(writer);
@@ -213,11 +216,11 @@ fn processes_come_back_with_their_line() {
     shell.stdio = [5, 5, 0];
     shell.birth = Some(crate::process::Birth { at: 17, cause: Some(u64::MAX) });
     let shell = Arc::new(shell);
-    write(&mut writer, &[Item::Process(shell.clone(), FOUND), Item::Process(shell.clone(), FOUND)]);
+    write(&mut writer, &[Entry::Process(shell.clone(), STATUS), Entry::Process(shell.clone(), STATUS)]);
     let reader = place.reader();
     let states = reader.processes("0123abcd", shell.key).unwrap();
     let mut expected = Process::clone(&shell);
-    expected.found = Some(FOUND);
+    expected.exe_status = Some(STATUS);
     assert_eq!(states.iter().map(|actor| &*actor.process).collect::<Vec<_>>(), [&expected]);
 }
 
@@ -227,14 +230,14 @@ fn losses_and_runs_are_told() {
     let mut writer = place.writer(settings());
     let at = jiff::Timestamp::from_nanosecond(i128::from(BOOT) + 55).unwrap();
     let loss = Loss { reason: LossReason::Ring, kinds: [("change", 3), ("connect", 4)].into() };
-    write(&mut writer, &[Item::Loss(at, loss.clone())]);
+    write(&mut writer, &[Entry::Loss(at, loss.clone())]);
     write(&mut writer, &stories(1..2));
     let reader = place.reader();
     let losses = reader.losses(BOOT, BOOT + 100).unwrap();
     assert_eq!((losses.len(), losses[0].at, &losses[0].loss, losses[0].time), (1, 55, &loss, at));
     assert_eq!(reader.losses(BOOT, BOOT + 10).unwrap().len(), 0);
     assert!(!reader.runs().unwrap()[0].stopped);
-    write(&mut writer, &[Item::Stopped(at)]);
+    write(&mut writer, &[Entry::Stopped(at)]);
     drop(writer);
     write(&mut place.writer(settings()), &stories(2..3));
     let stopped: Vec<_> = place.reader().runs().unwrap().iter().map(|run| run.stopped).collect();
@@ -247,84 +250,13 @@ fn a_set_clock_makes_another_segment() {
     let mut writer = place.writer(settings());
     let back = BootClock::of_boot(BOOT - 3_600_000_000_000);
     let mut items = stories(1..3);
-    items.push(Item::Clock(back));
+    items.push(Entry::Clock(back));
     items.extend(stories(3..5));
     write(&mut writer, &items);
     let reader = place.reader();
     let clocks: Vec<_> = reader.connections(&Query::default()).unwrap().iter().map(|end| end.clock).collect();
     assert_eq!(clocks, [clock(), clock(), back, back]);
     assert_eq!(place.verified().broken, None);
-}
-
-#[test]
-fn tampering_is_seen_where_it_happened() {
-    let tampered = |sql: &str| {
-        let place = Place::new();
-        let mut writer = place.writer(settings());
-        for batch in 0..5 {
-            write(&mut writer, &stories(batch * 10 + 1..batch * 10 + 11));
-        }
-        drop(writer);
-        assert_eq!(place.verified().broken, None);
-        place.sql(sql);
-        place.verified().broken.map(|broken| broken.batch)
-    };
-    assert_eq!(tampered("UPDATE connection SET remote_ip = '10.0.0.9' WHERE id = 15"), Some(2));
-    assert_eq!(tampered("UPDATE process SET comm = 'sshd'"), Some(1));
-    assert_eq!(tampered("UPDATE segment SET started = 5"), Some(1));
-    assert_eq!(tampered("UPDATE batch SET ts = ts + 1 WHERE id = 3"), Some(3));
-    assert_eq!(tampered("DELETE FROM connection WHERE id = 25"), Some(3));
-    assert_eq!(tampered("DELETE FROM batch WHERE id = 3"), Some(4));
-    assert_eq!(tampered("DELETE FROM batch WHERE id < 3"), Some(3));
-    assert_eq!(tampered("DELETE FROM batch WHERE id < 3; DELETE FROM connection WHERE id < 21"), Some(3));
-    assert_eq!(tampered("UPDATE connection SET id = 1000 WHERE id = 50"), Some(5));
-    assert_eq!(
-        tampered("INSERT INTO loss SELECT 1, 1, 1, 'ring', 'change', 1"),
-        Some(5),
-        "a row in no batch"
-    );
-    // The end of the chain: only an anchor shows that there was more.
-    assert_eq!(tampered("DELETE FROM batch WHERE id = 5; DELETE FROM connection WHERE id > 40"), None);
-}
-
-#[test]
-fn only_an_anchor_tells_a_chain_that_was_made_anew() {
-    let place = Place::new();
-    let mut writer = place.writer(settings());
-    write(&mut writer, &stories(1..11));
-    let anchor = newest(&place.reader()).unwrap().unwrap().0;
-    write(&mut writer, &stories(11..21));
-    drop(writer);
-    let anchored = || verify(&place.reader(), Some(anchor)).unwrap();
-    assert_eq!(anchored().anchored, Some(1));
-    place.sql("UPDATE connection SET remote_port = 80 WHERE id = 3");
-    assert_eq!(anchored().broken.map(|broken| broken.batch), Some(1));
-    rehash(&place.path());
-    assert_eq!((anchored().broken, anchored().anchored), (None, None));
-}
-
-/// What root can do: hashes everything anew.
-fn rehash(path: &Path) {
-    use super::chain::{Contents, Table};
-    let db = Connection::open(path).unwrap();
-    let columns = batch::batch_columns();
-    let batches: Vec<Vec<i64>> = db
-        .prepare(&format!("SELECT {} FROM batch ORDER BY id", columns.join(",")))
-        .unwrap()
-        .query_map([], |row| (0..columns.len()).map(|column| row.get(column)).collect())
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    let mut previous = Link::NONE;
-    for batch in batches {
-        let mut contents = Contents::new();
-        for table in Table::ALL {
-            let (from, to) = (batch[3 + 2 * table as usize], batch[4 + 2 * table as usize]);
-            verify::hash_rows(&db, table, from, to, &mut contents).unwrap();
-        }
-        previous = contents.link(&previous, &batch);
-        db.execute("UPDATE batch SET hash = ? WHERE id = ?", (previous.bytes(), batch[0])).unwrap();
-    }
 }
 
 #[test]

@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, TransactionBehavior};
 
-use super::batch::{Batch, Ids};
+use super::batch::{Batch, Ids, nanoseconds};
 use super::chain::{Link, Table};
+use super::entry::Entry;
 use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
 use super::retain::{Retain, Retention};
-use super::thread::Item;
 use super::{StoreError, open};
+use crate::clock::BootClock;
 use crate::process::Actor;
-use crate::process::view::BootClock;
 
 /// What a writer has to know beside what it is told.
 #[derive(Clone, Debug)]
@@ -106,10 +106,10 @@ impl Writer {
     ///
     /// # Errors
     /// What SQLite met.
-    pub(crate) fn commit(&mut self, items: &[Item]) -> Result<usize, StoreError> {
+    pub(crate) fn commit(&mut self, items: &[Entry]) -> Result<usize, StoreError> {
         let (clock, taken) = self.grouping.take(items, self.clock);
         let prune = self.retain.due(&self.opened.db, self.segment.map(|segment| segment.id))?;
-        let has_rows = items.iter().take(taken).any(|item| !matches!(item, Item::Clock(_)));
+        let has_rows = items.iter().take(taken).any(|item| !matches!(item, Entry::Clock(_)));
         if !has_rows && prune.is_none() && !self.retain.has_slices() {
             self.clock = clock;
             return Ok(taken);
@@ -153,7 +153,7 @@ impl Writer {
 
     fn write(
         &mut self,
-        items: &[Item],
+        items: &[Entry],
         clock: BootClock,
         prune: Option<i64>,
         has_rows: bool,
@@ -184,19 +184,19 @@ impl Writer {
         }
         for item in items.iter().take(self.grouping.taken()) {
             match item {
-                Item::Process(process, found) => {
+                Entry::Process(process, status) => {
                     let ts = nanoseconds(now);
-                    row.interner.actor(&Actor::leader(process.clone()), Some(*found), ts, &mut batch)?;
+                    row.interner.actor(&Actor::leader(process.clone()), Some(*status), ts, &mut batch)?;
                 }
-                Item::Loss(at, loss) => {
+                Entry::Loss(at, loss) => {
                     for (kind, count) in &loss.kinds {
                         insert_loss(&mut batch, *at, loss.reason.name(), kind, *count)?;
                     }
                 }
-                Item::Stopped(at) => {
+                Entry::Stopped(at) => {
                     insert_with_segment(&mut batch, Table::Stopped, &[ValueRef::Integer(nanoseconds(*at))])?;
                 }
-                Item::Event(..) | Item::Clock(_) => {}
+                Entry::Event(..) | Entry::Clock(_) => {}
             }
         }
         if let Some(through) = prune {
@@ -284,9 +284,4 @@ fn insert_loss(
             ValueRef::Integer(count.cast_signed()),
         ],
     )
-}
-
-/// Since the epoch; the store ends in the year 2262.
-pub(super) fn nanoseconds(time: Timestamp) -> i64 {
-    time.as_nanosecond().try_into().unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
+use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
 use crate::decode::SocketRecord;
 use crate::listeners::Listening;
 use crate::model::{Payload, ProcessKey, Socket, State, Via};
@@ -89,13 +89,32 @@ impl Conn {
         self.rare = None;
     }
 
+    /// The endpoint as it is, for [`super::Tracker::table`].
+    pub(super) fn as_event(&self) -> ConnectionEvent {
+        ConnectionEvent {
+            at: self.end.id.began,
+            kind: Kind::Seed,
+            end: self.end.clone(),
+            ending: Ending::default(),
+            repaired: false,
+            facts: HostFacts::default(),
+        }
+    }
+
     pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
         self.tell_with(at, kind, Ending::default(), out);
     }
 
     pub(super) fn tell_with(&mut self, at: u64, kind: Kind, ending: Ending, out: &mut Vec<ConnectionEvent>) {
         self.told = true;
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), ending, repaired: false });
+        out.push(ConnectionEvent {
+            at,
+            kind,
+            end: self.end.clone(),
+            ending,
+            repaired: false,
+            facts: HostFacts::default(),
+        });
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -160,7 +179,14 @@ impl Conn {
         self.end.state = State::Close;
         let closed_by = (kind == Kind::Close).then_some(ClosedBy::Unknown);
         let ending = Ending { closed_by, bytes: self.bytes(), ..Ending::default() };
-        out.push(ConnectionEvent { at, kind, end: self.end.clone(), ending, repaired: true });
+        out.push(ConnectionEvent {
+            at,
+            kind,
+            end: self.end.clone(),
+            ending,
+            repaired: true,
+            facts: HostFacts::default(),
+        });
     }
 
     pub(super) fn party(&self) -> Party {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::Roles;
 use crate::model::{Cause, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
-use crate::process::Actor;
+use crate::process::{Actor, ExeStatus};
 
 /// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
 /// twice before the next boot, and a socket that is used again gets another time.
@@ -191,6 +192,15 @@ impl Serialize for Kind {
     }
 }
 
+/// What the stages of `enrich` add to an event. Empty until then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Status of each process's executable at the time of the event.
+    pub exe: Roles<Option<ExeStatus>>,
+    /// Name of the responder's port in `/etc/services`.
+    pub service: Option<&'static str>,
+}
+
 /// Something happened to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEvent {
@@ -204,9 +214,22 @@ pub struct ConnectionEvent {
     pub ending: Ending,
     /// It was not seen when it happened, because records were lost, but found out later.
     pub repaired: bool,
+    /// What the host says of its processes and ports.
+    pub facts: HostFacts,
 }
 
 impl End {
+    /// The processes that it names.
+    #[must_use]
+    pub fn actors(&self) -> Roles<Option<&Actor>> {
+        Roles {
+            originator: self.originator.as_ref(),
+            process: self.process.as_ref(),
+            listener: self.listener.as_deref().and_then(|party| party.process.as_ref()),
+            peer: self.peer.as_ref().and_then(|party| party.process.as_ref()),
+        }
+    }
+
     /// The side that began it; `None` for a listener, which nobody began.
     #[must_use]
     pub fn side(&self) -> Option<Side> {

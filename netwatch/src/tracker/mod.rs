@@ -11,14 +11,16 @@ mod conn;
 mod end;
 mod late;
 mod merge;
+mod roles;
 mod spare;
 mod tcp;
 #[cfg(test)]
 pub(crate) mod tests;
 mod udp;
 
-pub use end::{ClosedBy, ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
+pub use end::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
 pub use merge::{Look, Occasion};
+pub use roles::Roles;
 
 use std::num::NonZeroU64;
 
@@ -122,6 +124,12 @@ impl Tracker {
     /// Records were lost: what the table has may be out of date until the next [`Tracker::merge`].
     pub fn doubt(&mut self) {
         self.doubtful = true;
+    }
+
+    /// Every endpoint that was emitted and is there now, listeners included: an event each, of the time when it began.
+    #[must_use]
+    pub fn table(&self) -> Vec<ConnectionEvent> {
+        self.conns.values().filter(|conn| conn.told).map(|conn| conn.as_event()).collect()
     }
 
     /// Whether there are no ends, listeners included.

@@ -10,12 +10,13 @@ mod script;
 use std::io;
 use std::time::{Duration, Instant};
 
+use netwatch::bus::Bus;
 use netwatch::decode::{Event, decode};
+use netwatch::enrich::{self, Programs, Stage};
 use netwatch::output::{Format, Log, LogOptions};
 use netwatch::process::ProcessTable;
-use netwatch::process::found::Looks;
-use netwatch::process::view::BootClock;
 use netwatch::store::{Recorder, Retention, Settings, verify};
+use netwatch::stream::{Batch, Context, Item};
 use netwatch::tracker::{ConnectionEvent, Tracker};
 
 use counted::Alone;
@@ -24,6 +25,9 @@ use script::{EVENTS, Script};
 /// Connections whose cost is counted, after as many that fill tables and caches. Few enough that the store writes them
 /// at once, however slow the disk is: what it spends on a batch is spent once then.
 const CONNECTIONS: u64 = 2000;
+
+/// Events that are handed on at once.
+const BATCH: usize = 1000;
 
 /// 0: a new end takes the memory of one that is over. What is allowed for is a table that grows.
 const TRACKED: f64 = 0.002;
@@ -72,9 +76,41 @@ impl Agent {
     }
 }
 
-fn log() -> Log {
+fn log() -> Log<io::Sink> {
     let options = LogOptions { format: Format::Json, ..LogOptions::default() };
-    Log::new(options, io::sink()).unwrap()
+    Log::new(&options, io::sink())
+}
+
+/// The way from events to a subscriber.
+struct Flow {
+    /// Of one moment: how often files are examined again depends on how fast the machine is.
+    programs: Programs,
+    now: Instant,
+    stages: Vec<Box<dyn Stage>>,
+    batch: Batch,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        let context = Context::of_run("0123abcd").unwrap();
+        let batch = Batch { context, items: Vec::new() };
+        Self { programs: Programs::default(), now: Instant::now(), stages: enrich::recorded(), batch }
+    }
+}
+
+impl Flow {
+    fn push(&mut self, mut event: ConnectionEvent, deliver: &mut dyn FnMut(&mut Batch)) {
+        self.programs.complete_event(&mut event, self.now);
+        self.batch.items.push(Item::Event(event));
+        if self.batch.items.len() >= BATCH {
+            self.flush(deliver);
+        }
+    }
+
+    fn flush(&mut self, deliver: &mut dyn FnMut(&mut Batch)) {
+        self.stages.iter_mut().for_each(|stage| stage.enrich(&mut self.batch));
+        deliver(&mut self.batch);
+    }
 }
 
 /// Fails where `allocations` are more than `most` for each of `times`.
@@ -105,8 +141,16 @@ fn a_record_is_decoded_and_tracked() {
 fn to_lines(scene: fn(&mut Script, u64) -> Vec<Vec<u8>>) -> u64 {
     let alone = Alone::now();
     let mut script = Script::default();
-    let (mut agent, mut log) = (Agent::default(), log());
-    let mut take = |records: &[Vec<u8>]| agent.take(records, |event| log.connection(&event).unwrap());
+    let (mut agent, mut log, mut flow) = (Agent::default(), log(), Flow::default());
+    let mut print = |batch: &mut Batch| {
+        log.batch(batch).unwrap();
+        batch.items.clear();
+    };
+    let mut take = |records: &[Vec<u8>]| {
+        let events = agent.take(records, |event| flow.push(event, &mut print));
+        flow.flush(&mut print);
+        events
+    };
     take(&script.beginning());
     take(&scene(&mut script, CONNECTIONS));
     let records = scene(&mut script, CONNECTIONS);
@@ -126,15 +170,22 @@ fn an_event_goes_to_the_store() {
     let alone = Alone::now();
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("netwatch.db");
-    let clock = BootClock::now().unwrap();
+    let mut flow = Flow::default();
+    let clock = flow.batch.context.clock;
     let settings = Settings { retention: Retention::default(), boot: "0123abcd".into(), filter: None, clock };
-    let mut recorder = Recorder::start(&path, settings, Looks::default()).unwrap();
+    let mut bus = Bus::default();
+    let recorder = Recorder::start(&path, settings, &mut bus).unwrap();
     let mut script = Script::default();
     let mut agent = Agent::default();
-    agent.take(&script.beginning(), |event| recorder.event(event));
-    // Processes are written once, and the queue grows.
-    agent.take(&script.connections(CONNECTIONS), |event| recorder.event(event));
-    recorder.flush();
+    let mut take = |records: &[Vec<u8>], bus: &mut Bus| {
+        let mut publish = |batch: &mut Batch| bus.publish(batch);
+        let events = agent.take(records, |event| flow.push(event, &mut publish));
+        flow.flush(&mut publish);
+        events
+    };
+    take(&script.beginning(), &mut bus);
+    // Processes are written once, and the room for entries grows.
+    take(&script.connections(CONNECTIONS), &mut bus);
     let deadline = Instant::now() + Duration::from_secs(60);
     let rows = || netwatch::store::Reader::open(&path).ok().and_then(|reader| verify(&reader, None).ok());
     while rows().is_none_or(|verified| verified.rows < 2 * CONNECTIONS) && Instant::now() < deadline {
@@ -144,8 +195,8 @@ fn an_event_goes_to_the_store() {
     let mut events = 0;
     // With its thread, which has written all when it is finished.
     let allocations = alone.count(|| {
-        events = agent.take(&records, |event| recorder.event(event));
-        recorder.flush();
+        events = take(&records, &mut bus);
+        bus.close(&Context::of_run("0123abcd").unwrap());
         recorder.finish().unwrap();
     });
     assert_eq!(events, EVENTS * CONNECTIONS);

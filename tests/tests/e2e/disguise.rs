@@ -18,8 +18,6 @@ use tests::{
 use crate::actor;
 use crate::expect::{CONN, used_by};
 
-const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -82,7 +80,7 @@ fn arguments_that_were_overwritten() {
         // As at exec, whatever ps shows.
         let process = attempt(&mut client, 2000, &mut watch);
         assert_has(&process, client.object());
-        assert_eq!(process["args"], json!([ACTOR]));
+        assert_eq!(process["args"], json!([Actor::program()]));
     });
 }
 
@@ -97,13 +95,13 @@ fn hostile_arguments() {
             (b"", ""),
             (b"\"}\\", "\"}\\"),
         ];
-        let mut command = Command::new(ACTOR);
+        let mut command = Command::new(Actor::program());
         command.args(arguments.map(|(bytes, _)| OsStr::from_bytes(bytes)));
         let mut client = Running::start(command.arg("connect 127.0.0.1:2000 127.0.0.1:6000"));
         let pid = client.pid();
         client.ended("the client ends");
         let process = watch.at("fail", end(2000, 6000))["process"].clone();
-        let mut expected = vec![ACTOR];
+        let mut expected = vec![Actor::program()];
         expected.extend(arguments.map(|(_, shown)| shown));
         expected.push("connect 127.0.0.1:2000 127.0.0.1:6000");
         assert_has(&process, json!({"pid": pid, "comm": "actor", "args": expected}));
@@ -120,7 +118,7 @@ fn hostile_bytes_in_text() {
         let lines = Lines::of(running.stdout());
         assert!(lines.next(PATIENCE).unwrap().contains("ready"));
         let (_directory, path) =
-            stranger_s_copy(Path::new(ACTOR), OsStr::from_bytes(b"x\x1b[1m\n\xff\x9b31m"));
+            stranger_s_copy(Path::new(Actor::program()), OsStr::from_bytes(b"x\x1b[1m\n\xff\x9b31m"));
         let mut client = Actor::start(&path);
         client.say(&format!("rename {}", hex(b"\x1b[31m\r\n\xffy\x07")));
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
@@ -135,7 +133,7 @@ fn hostile_bytes_in_text() {
 /// A program that is in no file system.
 pub(super) fn memfd() -> File {
     let mut file = File::from(memfd_create(c"hidden", MFdFlags::MFD_CLOEXEC).unwrap());
-    file.write_all(&std::fs::read(ACTOR).unwrap()).unwrap();
+    file.write_all(&std::fs::read(Actor::program()).unwrap()).unwrap();
     // Open for writing, it cannot be run.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
 }
@@ -185,7 +183,7 @@ fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
 fn a_program_whose_file_is_gone() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
-        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "gone");
+        let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), "gone");
         let mut client = Actor::start(&path);
         // Its path is what it was, and its state what it is.
         let mut expected = client.object();
@@ -200,7 +198,7 @@ fn a_program_whose_file_is_gone() {
 fn a_program_whose_file_goes_while_it_is_connected() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
-        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), "going");
+        let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), "going");
         let (mut client, mut server) = (Actor::start(&path), actor());
         let mut expected = client.object();
         expected["comm"] = "going".into();
@@ -220,7 +218,7 @@ fn a_program_whose_file_goes_while_it_is_connected() {
 fn a_program_whose_file_was_replaced() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
-        let (directory, path) = stranger_s_copy(Path::new(ACTOR), "replaced");
+        let (directory, path) = stranger_s_copy(Path::new(Actor::program()), "replaced");
         let mut client = Actor::start(&path);
         let mut expected = client.object();
         expected["comm"] = "replaced".into();
@@ -271,7 +269,7 @@ fn a_pid_that_is_used_again() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         let mut watch = Watch::shared();
-        let (_first_s, path) = stranger_s_copy(Path::new(ACTOR), "first");
+        let (_first_s, path) = stranger_s_copy(Path::new(Actor::program()), "first");
         let mut old = Actor::start(&path);
         let mut connector = old.object();
         connector["comm"] = "first".into();
@@ -288,7 +286,7 @@ fn a_pid_that_is_used_again() {
         assert_eq!(connector["pid"], pid);
         until("the pid is free", || !Path::new(&format!("/proc/{pid}")).exists());
 
-        let (_second_s, path) = stranger_s_copy(Path::new(ACTOR), "second");
+        let (_second_s, path) = stranger_s_copy(Path::new(Actor::program()), "second");
         let mut new = Actor::start(&path);
         let mailbox = directory.path().join("mailbox");
         new.say(&format!("mailbox {}", mailbox.display()));

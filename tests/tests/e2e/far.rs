@@ -8,7 +8,7 @@ use tests::{Actor, Far, Watch, in_fresh_netns, port};
 fn a_client_on_another_host() {
     in_fresh_netns(|| {
         let far = Far::away();
-        let mut server = Actor::start(env!("CARGO_BIN_EXE_actor"));
+        let mut server = Actor::start(Actor::program());
         let at = server.say("listen 0.0.0.0:0 8");
         let mut watch = Watch::shared();
         let client = far.connect(at.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port"));

@@ -36,7 +36,7 @@ struct Cast {
 
 impl Cast {
     fn new() -> Self {
-        let (directory, path) = stranger_s_copy(Path::new(env!("CARGO_BIN_EXE_actor")), "stranger");
+        let (directory, path) = stranger_s_copy(Path::new(Actor::program()), "stranger");
         let mut stranger = Command::new(&path);
         stranger.uid(NOBODY).current_dir("/");
         Self {

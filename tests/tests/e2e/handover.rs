@@ -9,8 +9,6 @@ use crate::expect::{CONN, Conn, assert_via, used_by};
 
 mod passed;
 
-const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
-
 /// A client and a server that are connected.
 struct Pair {
     watch: Watch,
@@ -267,7 +265,8 @@ fn a_connector_that_becomes_another_program() {
         let mut watch = Watch::shared();
         let mut server = actor();
         CONN.listens(&mut server);
-        let script = format!("exec {} connect\\ {}\\ {} become\\ cat", ACTOR, CONN.client, CONN.server);
+        let script =
+            format!("exec {} connect\\ {}\\ {} become\\ cat", Actor::program(), CONN.client, CONN.server);
         let mut program = Running::start(std::process::Command::new("sh").args(["-c", &script]));
         server.say("accept");
         server.say("send 10");

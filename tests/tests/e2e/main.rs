@@ -44,7 +44,7 @@ mod where_it_runs;
 
 /// A process that does as it is told, in the calling thread's network namespace.
 fn actor() -> Actor {
-    Actor::start(env!("CARGO_BIN_EXE_actor"))
+    Actor::start(Actor::program())
 }
 
 /// An endpoint as events have it. IPv4-mapped addresses stand there as IPv4.

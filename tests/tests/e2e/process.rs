@@ -10,8 +10,6 @@ use tests::{Actor, Running, Watch, assert_has, end, in_fresh_netns, stranger_s_c
 
 use crate::actor;
 
-const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
-
 fn own_comm() -> String {
     std::fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
 }
@@ -92,15 +90,15 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
         server.say("listen 127.0.0.1:6000 16");
         for port in 2000..2010 {
             let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
-            let mut client = Running::start(Command::new(ACTOR).arg(&connect));
+            let mut client = Running::start(Command::new(Actor::program()).arg(&connect));
             let pid = client.pid();
             assert!(client.ended("the client ends").success());
             let open = watch.at("open", end(port, 6000));
             let expected = json!({
                 "pid": pid,
                 "comm": "actor",
-                "exe": std::fs::canonicalize(ACTOR).unwrap().to_str().unwrap(),
-                "args": [ACTOR, connect],
+                "exe": std::fs::canonicalize(Actor::program()).unwrap().to_str().unwrap(),
+                "args": [Actor::program(), connect],
                 "uid": 0,
                 "user": "root",
                 "kernel": false,
@@ -154,8 +152,8 @@ fn a_shell_that_is_gone_is_an_ancestor() {
         let mut watch = Watch::shared();
         // A background job has no stdin of its own unless it is told so.
         let mut shell = Command::new("sh");
-        shell.args(["-c", r#"exec 3<&0; "$0" <&3 &"#, ACTOR]);
-        let mut client = Actor::start_as(Path::new(ACTOR), &mut shell);
+        shell.args(["-c", r#"exec 3<&0; "$0" <&3 &"#, Actor::program()]);
+        let mut client = Actor::start_as(Path::new(Actor::program()), &mut shell);
         client.ended();
         assert_ne!(client.started(), client.pid());
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
@@ -176,7 +174,7 @@ fn a_name_with_control_characters_stays_valid_json() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let name = OsStr::from_bytes(b"a\"\\\n\x1b[31m\xff");
-        let (_directory, path) = stranger_s_copy(Path::new(ACTOR), name);
+        let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), name);
         let mut client = Actor::start(&path);
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         let process = watch.at("fail", end(2000, 6000))["process"].clone();

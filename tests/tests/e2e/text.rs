@@ -63,7 +63,7 @@ fn a_name_cannot_forge_a_line_or_a_colour() {
     in_fresh_netns(|| {
         let (running, lines, _) = text();
         let name = OsStr::from_bytes(b"a\n\x1b[31m\xffb");
-        let (_directory, path) = stranger_s_copy(Path::new(env!("CARGO_BIN_EXE_actor")), name);
+        let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), name);
         let mut client = Actor::start(&path);
         assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         let line = lines.next(PATIENCE).unwrap();

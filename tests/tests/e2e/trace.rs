@@ -58,7 +58,7 @@ fn trace(store: &Store, selector: &str) -> Value {
 }
 
 fn actor() -> Actor {
-    Actor::start(env!("CARGO_BIN_EXE_actor"))
+    Actor::start(Actor::program())
 }
 
 /// Lets it listen on all addresses; returns the port.

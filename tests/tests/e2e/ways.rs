@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use tests::{Running, Watch, assert_has, cannot_tell_via, end, in_fresh_netns, kind, skip};
+use tests::{Actor, Running, Watch, assert_has, cannot_tell_via, end, in_fresh_netns, kind, skip};
 
 use crate::actor;
 use crate::expect::{CONN, Conn, assert_via, used_by};
@@ -13,9 +13,7 @@ use crate::expect::{CONN, Conn, assert_via, used_by};
 /// This kernel, and this processor, take 32-bit system calls. Where not, it says that `test` is skipped.
 fn takes_32_bit_calls(test: &str) -> bool {
     let has = cfg!(target_arch = "x86_64")
-        && Running::start(Command::new(env!("CARGO_BIN_EXE_actor")).arg("ia32"))
-            .ended("the actor tries")
-            .success();
+        && Running::start(Command::new(Actor::program()).arg("ia32")).ended("the actor tries").success();
     if !has {
         skip(test, "the kernel takes no 32-bit system calls (CONFIG_IA32_EMULATION)");
     }

@@ -8,8 +8,6 @@ use tests::{Actor, Cgroup, Running, Tree, Watch, assert_has, end, in_fresh_netns
 use crate::actor;
 use crate::expect::{CONN, used_by};
 
-const ACTOR: &str = env!("CARGO_BIN_EXE_actor");
-
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const OTHER_ID: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 
@@ -111,14 +109,14 @@ fn a_container_that_is_gone() {
         let group = Cgroup::new(Tree::Unified, &format!("docker/{ID}"));
         let script = format!("echo $$ > {}; exec \"$0\" \"$1\"", group.procs().display());
         let connect = "connect 127.0.0.1:2000 127.0.0.1:6000";
-        let mut shell = Running::start(Command::new("sh").args(["-c", &script, ACTOR, connect]));
+        let mut shell = Running::start(Command::new("sh").args(["-c", &script, Actor::program(), connect]));
         let pid = shell.pid();
         assert!(shell.ended("the client ends").success());
         let expected = place(&group, Some(ID), None);
         drop(group);
         let process = watch.at("fail", end(2000, 6000))["process"].clone();
         assert_has(&process, expected);
-        assert_has(&process, json!({"pid": pid, "comm": "actor", "args": [ACTOR, connect]}));
+        assert_has(&process, json!({"pid": pid, "comm": "actor", "args": [Actor::program(), connect]}));
     });
 }
 

@@ -30,7 +30,7 @@ pub(super) fn ensure(toolchain: Toolchain, verbose: bool) -> Result<()> {
     }
     if find("cargo-binstall").is_some() {
         step("installing bpf-linker by cargo-binstall: none here reads the toolchain's bitcode");
-        quietly(&mut cargo(&["binstall", "--no-confirm", "--force", "bpf-linker"]), verbose)
+        quietly(&mut cargo(&["binstall", "--no-confirm", "--force", "bpf-linker"])?, verbose)
             .unwrap_or_else(|error| step(&format!("{error:#}")));
         if reads_bitcode_of(toolchain)? {
             return Ok(());
@@ -62,7 +62,7 @@ fn compile(llvm: u32, verbose: bool) -> Result<()> {
         "compiling bpf-linker for LLVM {llvm}, a minute or two: none here reads the toolchain's bitcode"
     ));
     let feature = format!("llvm-{llvm}");
-    let mut command = cargo(&["install", "bpf-linker", "--force", "--locked"]);
+    let mut command = cargo(&["install", "bpf-linker", "--force", "--locked"])?;
     command.args(["--no-default-features", "--features", &feature]).env("LLVM_PREFIX", prefix);
     if LLVM_FEATURES.contains(&llvm) {
         command.args(["--version", VERSION]);

@@ -1,7 +1,7 @@
 //! A guest: QEMU's emulator with a kernel and an initramfs, and what comes over its second serial port.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -55,22 +55,37 @@ clearcpuid=112 rcupdate.rcu_expedited=1";
 const TAIL: usize = 20;
 
 /// Boots a kernel and reads its report; a guest that never reported is tried once more.
-pub(super) fn run(image: &Path, initramfs: &Path, rungs: &[&Rung], told: &dyn Fn(&Row)) -> Result<Report> {
-    let report = attempt(image, initramfs, rungs, told)?;
+///
+/// All that comes from it is written to `output`.
+pub(super) fn run(
+    image: &Path,
+    initramfs: &Path,
+    rungs: &[&Rung],
+    output: &mut File,
+    told: &dyn Fn(&Row),
+) -> Result<Report> {
+    let report = attempt(image, initramfs, rungs, output, told)?;
     if report.release.is_some() {
         return Ok(report);
     }
     step("a guest never reported; trying once more");
-    attempt(image, initramfs, rungs, told)
+    attempt(image, initramfs, rungs, output, told)
 }
 
-fn attempt(image: &Path, initramfs: &Path, rungs: &[&Rung], told: &dyn Fn(&Row)) -> Result<Report> {
+fn attempt(
+    image: &Path,
+    initramfs: &Path,
+    rungs: &[&Rung],
+    output: &mut File,
+    told: &dyn Fn(&Row),
+) -> Result<Report> {
     let guest = Guest::start(image, initramfs)?;
     let mut report = Report::default();
     let why = loop {
         let limit = if report.release.is_some() { DEADLINE } else { BOOT };
         match guest.lines.recv_timeout(limit.saturating_sub(guest.begun.elapsed())) {
             Ok((at, line)) => {
+                output.write_all(line.as_bytes()).context("cannot keep a guest's output")?;
                 if let Some(row) = report.line(&line, at) {
                     told(row);
                 }
@@ -81,10 +96,13 @@ fn attempt(image: &Path, initramfs: &Path, rungs: &[&Rung], told: &dyn Fn(&Row))
             Err(RecvTimeoutError::Disconnected) => break "the guest ended".to_owned(),
         }
         if report.is_over {
+            if let Some(why) = report.broken.clone() {
+                report.give_up(rungs.iter().map(|rung| rung.name), &why).iter().for_each(told);
+            }
             return Ok(report);
         }
     };
-    show_tail(&guest.console);
+    show_tail(&guest.console, output)?;
     if report.release.is_some() {
         for row in report.give_up(rungs.iter().map(|rung| rung.name), &why) {
             told(row);
@@ -140,12 +158,14 @@ fn read(output: impl Read, mut each: impl FnMut(String) -> bool) {
     }
 }
 
-/// Shows the end of what the kernel said.
-fn show_tail(console: &Path) {
+/// Shows the end of what the kernel said, and keeps all of it.
+fn show_tail(console: &Path, output: &mut File) -> Result<()> {
     let text = fs::read(console).unwrap_or_default();
+    output.write_all(&text).context("cannot keep a guest's output")?;
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
     for line in lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default() {
         eprintln!("    {}", line.trim_end());
     }
+    Ok(())
 }

@@ -28,6 +28,12 @@ mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd
 modprobe -qa tun veth sch_tbf inet_diag tcp_diag udp_diag raw_diag mptcp_diag nfsv4
 ip link set lo up
 
+# The host ends the guest once it has read this; a power-off might lose it.
+over() {
+    say over
+    while :; do sleep 60; done
+}
+
 # Name, forced probes, arguments of the tests. Those in $same are told by their names and left out.
 rung() {
     name=$1
@@ -64,7 +70,12 @@ rung() {
 }
 
 say hello "$(cat /proc/sys/kernel/osrelease)"
+. /programs
+for program in "$NETWATCH_BIN" "$NETWATCH_ACTOR" "$E2E"; do
+    if [ ! -x "$program" ]; then
+        say broken "there is no program $program in the guest"
+        over
+    fi
+done
 . /plan
-say over
-# The host ends the guest once it has read this; a power-off might lose it.
-while :; do sleep 60; done
+over

@@ -16,6 +16,8 @@ pub(super) struct Report {
     pub(super) release: Option<String>,
     /// The guest said that it is done.
     pub(super) is_over: bool,
+    /// Why it cannot run the tests.
+    pub(super) broken: Option<String>,
     /// Rungs that are done with.
     pub(super) rows: Vec<Row>,
     running: Option<Running>,
@@ -54,6 +56,7 @@ impl Report {
             "refused" => self.refused(rest),
             "same" => self.running.iter_mut().for_each(|running| running.same.push(rest.to_owned())),
             "end" => self.end(rest, at),
+            "broken" => self.broken = Some(rest.to_owned()),
             "over" => self.is_over = true,
             _ => {}
         }
@@ -73,8 +76,11 @@ impl Report {
     fn end(&mut self, status: &str, at: Duration) {
         if let Some(running) = self.running.take() {
             let seconds = at.saturating_sub(running.begun).as_secs();
+            let last = running.lines.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
             let row = self.counted(running);
             let reason = match (status, row.is_empty()) {
+                // A shell's way to say that a program is not there, or cannot be started: it has said why.
+                ("126" | "127", true) => Some(format!("the guest cannot start the test program: {last}")),
                 ("0", true) => Some("no test ran".to_owned()),
                 ("0", false) => None,
                 // libtest's own way to say that a test failed.
@@ -114,6 +120,7 @@ impl Report {
         Row {
             passed: summary.passes(),
             failed: summary.failures(),
+            names: summary.names().map(str::to_owned).collect(),
             skipped: summary.skips() + same.len(),
             skips: skips.chain(left_out).collect(),
             output: failures(&lines).unwrap_or(lines),
@@ -174,6 +181,7 @@ mod tests {
         assert_eq!((row.kernel.as_str(), row.rung.as_str()), ("6.1.0-50-cloud-amd64", "best"));
         assert_eq!((row.passed, row.failed, row.skipped, row.seconds), (1, 1, 3, Some(15)));
         assert_eq!(row.reason, None);
+        assert_eq!(row.names, ["fail::three"]);
         let same = "log::four: no kernel has a part in it, the host tests it";
         assert_eq!(row.skips, ["ways::two: no 32-bit calls", same]);
         assert_eq!(
@@ -206,10 +214,27 @@ mod tests {
     #[test]
     fn a_program_that_ends_otherwise_than_it_counted_has_failed() {
         let ok = "test result: ok. 3 passed; 0 failed; 0 ignored";
+        let absent = "/init: 59: /netwatch-tests/e2e: not found";
+        let rows = report(&["@netwatch begin best", absent, "", "@netwatch end 127"]).rows;
+        let why = format!("the guest cannot start the test program: {absent}");
+        assert_eq!((rows[0].failed, rows[0].reason.as_ref()), (1, Some(&why)));
         for (line, status, failed) in [(ok, "0", 0), (ok, "139", 1), ("", "101", 1), ("", "0", 1)] {
             let rows = report(&["@netwatch begin best", line, &format!("@netwatch end {status}")]).rows;
             assert_eq!((rows[0].failed, rows[0].reason.is_some()), (failed, failed > 0), "{line} {status}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_cannot_run_the_tests_says_why() {
+        let mut report =
+            report(&[HELLO, "@netwatch broken there is no /netwatch-tests/e2e", "@netwatch over"]);
+        let why = report.broken.clone().unwrap();
+        assert_eq!(why, "there is no /netwatch-tests/e2e");
+        assert!(report.is_over);
+        assert_eq!(
+            report.give_up(["best"].into_iter(), &why)[0].told(),
+            "6.1.0-50-cloud-amd64, best: 0 passed, 1 failed, 0 skipped (not begun: there is no /netwatch-tests/e2e)"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a guest has for a file system: the host's own programs with their libraries, at the host's own paths.
+//! What a guest has for a file system: the host's own programs with their libraries, where a guest looks for them, and
+//! the programs under test in a folder of their own. Where these are on the host may be below what a guest mounts over.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,18 +8,28 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::cached::Cached;
 use super::modules;
 use super::rungs::{Rung, SAME_EVERYWHERE};
 use crate::exec::{answer, find, quietly, succeeds};
+use crate::programs::Programs;
 
 /// What `init.sh` starts, what the tests start, and what they look at.
 const PROGRAMS: &[&str] = &[
     "sh", "bash", "cat", "true", "sleep", "mkdir", "mount", "umount", "modprobe", "ip", "tc", "ss",
     "netstat", "unshare", "setpriv",
 ];
+
+/// Where `init.sh` looks for those, and where they are put that the host has elsewhere.
+const PATH: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+
+/// Where the programs under test are, and where the tests are started.
+const PLACE: &str = "/netwatch-tests";
+
+/// What `init.sh` mounts over: nothing that is needed may lie below.
+const MOUNTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Names that tests hold against those of netwatch. Not the accounts of this machine: nobody is enough.
 const FILES: [&str; 3] = ["/etc/services", "/etc/protocols", "/etc/nsswitch.conf"];
@@ -35,22 +46,14 @@ const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=2"];
 
 const INIT: &str = include_str!("init.sh");
 
-/// The programs under test, where the host has them: the tests know the actor's path.
-pub(super) struct Programs {
-    pub(super) netwatch: PathBuf,
-    pub(super) tests: PathBuf,
-    pub(super) actor: PathBuf,
-}
-
 /// The part that all guests have alike, as a cpio archive.
 pub(super) struct Base {
     scratch: tempfile::TempDir,
-    start: String,
 }
 
 impl Base {
-    /// `directory` is where the tests are started.
-    pub(super) fn build(programs: &Programs, directory: &Path, verbose: bool) -> Result<Self> {
+    /// An error, before anything is booted, where the programs would not start in a guest.
+    pub(super) fn build(programs: &Programs, verbose: bool) -> Result<Self> {
         let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
         let root = scratch.path().join("root");
         skeleton(&root)?;
@@ -60,31 +63,39 @@ impl Base {
         let mut files = BTreeSet::new();
         for program in PROGRAMS {
             let path = find(program).with_context(|| format!("there is no {program} here"))?;
-            files.extend(libraries(&path));
-            files.insert(path);
+            files.extend(libraries(&path)?);
+            copy(&path, &inside(&root, &in_path(&path)), false)?;
         }
         files.extend(FILES.map(PathBuf::from).into_iter().filter(|file| file.exists()));
-        for path in [&programs.netwatch, &programs.tests, &programs.actor] {
-            files.extend(libraries(path));
-            copy(path, &inside(&root, path), true)?;
+        let (there, here) =
+            (Programs::placed(Path::new(PLACE)), Programs::placed(&inside(&root, Path::new(PLACE))));
+        for (from, to) in programs.pairs(&here) {
+            copy(from, to, true)?;
+            // Of the copy: a library that is found from where the program is must be found from there.
+            files.extend(libraries(to)?);
         }
+        here.start()?;
         for file in &files {
+            if let Some(mount) = hidden_by(file) {
+                let file = file.display();
+                bail!("a guest cannot have {file}, which its {mount} would hide: install it elsewhere");
+            }
             copy(file, &inside(&root, file), false)?;
         }
-        fs::create_dir_all(inside(&root, directory)).context("cannot make a directory")?;
         fs::write(root.join("etc/passwd"), PASSWD).context("cannot write a file")?;
         fs::write(root.join("etc/group"), GROUP).context("cannot write a file")?;
         fs::write(root.join("init"), INIT).context("cannot write a file")?;
+        let quoted = |path: &Path| quote(&path.to_string_lossy());
+        let variables = format!(
+            "export NETWATCH_BIN={} NETWATCH_ACTOR={}\nE2E={}\ncd {PLACE}\n",
+            quoted(&there.netwatch),
+            quoted(&there.actor),
+            quoted(&there.tests),
+        );
+        fs::write(root.join("programs"), variables).context("cannot write a file")?;
         quietly(Command::new("chmod").arg("755").arg(root.join("init")), verbose)?;
         archive(&root, &scratch.path().join("base.cpio"), verbose)?;
-        let quoted = |path: &Path| quote(&path.to_string_lossy());
-        let start = format!(
-            "export NETWATCH_BIN={}\nE2E={}\ncd {}\n",
-            quoted(&programs.netwatch),
-            quoted(&programs.tests),
-            quoted(directory)
-        );
-        Ok(Self { scratch, start })
+        Ok(Self { scratch })
     }
 
     /// An initramfs with the modules of a kernel and the rungs to run on it.
@@ -98,8 +109,7 @@ impl Base {
         let root = self.scratch.path().join(format!("root-{}", kernel.release));
         skeleton(&root)?;
         modules::install(kernel, &root, verbose)?;
-        fs::write(root.join("plan"), format!("{}{}", self.start, plan(rungs, asked)))
-            .context("cannot write a file")?;
+        fs::write(root.join("plan"), plan(rungs, asked)).context("cannot write a file")?;
         let own = self.scratch.path().join(format!("{}.cpio", kernel.release));
         archive(&root, &own, verbose)?;
         // The kernel unpacks one archive after the other.
@@ -174,9 +184,32 @@ fn copy(from: &Path, to: &Path, strip: bool) -> Result<()> {
     fs::copy(from, to).map(|_| ()).with_context(|| format!("cannot copy {}", from.display()))
 }
 
+/// Where a guest has one of the host's programs: at the host's path, or in /usr/bin where it would not look there.
+fn in_path(program: &Path) -> PathBuf {
+    let is_found = program.parent().is_some_and(|folder| PATH.iter().any(|own| folder == Path::new(own)));
+    match program.file_name() {
+        Some(name) if !is_found => Path::new("/usr/bin").join(name),
+        _ => program.to_owned(),
+    }
+}
+
+/// What a guest mounts over a path, if anything.
+fn hidden_by(path: &Path) -> Option<&'static str> {
+    MOUNTS.into_iter().find(|mount| path.starts_with(mount))
+}
+
 /// The shared libraries of a program, the loader among them; none where it has none.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    paths(&answer(Command::new("ldd").arg(program)).unwrap_or_default())
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let ldd = answer(Command::new("ldd").arg(program)).unwrap_or_default();
+    if let Some(library) = missing(&ldd) {
+        bail!("{} needs {library}, which is not here: install it", program.display());
+    }
+    Ok(paths(&ldd))
+}
+
+/// A library that ldd does not find.
+fn missing(ldd: &str) -> Option<&str> {
+    ldd.lines().find_map(|line| Some(line.trim().strip_suffix("=> not found")?.trim_end()))
 }
 
 /// The absolute paths in what ldd says.
@@ -202,6 +235,30 @@ mod tests {
 \t/lib64/ld-linux-x86-64.so.2 (0x00007f02)";
         let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
         assert_eq!(paths(ldd), expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_library_that_is_not_found_is_named() {
+        let ldd = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibgone.so.1 => not found\n";
+        assert_eq!(missing(ldd), Some("libgone.so.1"));
+        assert_eq!(missing("\tlibc.so.6 => /lib/libc.so.6 (0x00007f01)\n\tnot a dynamic executable\n"), None);
+    }
+
+    /// A checkout below /tmp was found nowhere in a guest, which has a /tmp of its own.
+    #[test]
+    fn nothing_that_a_guest_needs_is_below_its_mounts() {
+        let mounted = INIT.lines().filter(|line| line.starts_with("mount -t"));
+        let mounted: Vec<_> = mounted.filter_map(|line| line.split(' ').next_back()).collect();
+        assert!(mounted.len() >= MOUNTS.len());
+        for mount in &mounted {
+            assert!(hidden_by(Path::new(mount)).is_some(), "{mount}");
+        }
+        let own = [PLACE, "/init", "/plan", "/programs"].map(Path::new);
+        assert!(own.into_iter().chain(PATH.map(Path::new)).all(|path| hidden_by(path).is_none()));
+        assert!(INIT.contains(&format!("PATH={} ", PATH.join(":"))));
+        assert_eq!(hidden_by(Path::new("/tmp/x/lib/libz.so.1")), Some("/tmp"));
+        assert_eq!(in_path(Path::new("/tmp/bin/ip")), Path::new("/usr/bin/ip"));
+        assert_eq!(in_path(Path::new("/usr/sbin/ip")), Path::new("/usr/sbin/ip"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct Row {
     pub(super) reason: Option<String>,
     /// Tests that skipped themselves, with their reasons.
     pub(super) skips: Vec<String>,
+    /// Tests that failed.
+    pub(super) names: Vec<String>,
     /// What the failed tests have said.
     pub(super) output: Vec<String>,
 }
@@ -25,6 +27,13 @@ impl Row {
     /// No test was counted, passed or not.
     pub(super) fn is_empty(&self) -> bool {
         self.passed + self.failed + self.skipped == 0
+    }
+
+    /// What failed, with the kernel and the rung: tests, or the rung as a whole.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let Self { kernel, rung, .. } = self;
+        let whole = self.reason.clone().filter(|_| self.failed > self.names.len());
+        self.names.iter().cloned().chain(whole).map(|what| format!("{kernel}, {rung}: {what}")).collect()
     }
 
     /// One line of the log.

@@ -9,8 +9,9 @@ use serde::Serialize;
 use crate::audit::baseline::Listed;
 use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
+use crate::clock::BootClock;
 use crate::model::{Endpoint, Proto};
-use crate::process::view::{ProcessView, Viewer};
+use crate::output::ProcessView;
 
 /// Of a port: the keys of the contract in its order, then those beside it.
 #[derive(Serialize)]
@@ -94,7 +95,8 @@ struct NoteLine<'a> {
 
 /// Writes objects.
 pub(super) struct Json {
-    pub(super) viewer: Viewer,
+    /// By which starts of processes become times of day.
+    pub(super) clock: BootClock,
 }
 
 impl Json {
@@ -121,7 +123,7 @@ impl Json {
                 proto: server.proto,
                 local: server.local,
                 netns: server.netns,
-                process: program.map(|program| self.viewer.view(&program.actor, program.found)),
+                process: program.map(|program| self.process(program)),
                 service: server.service.as_deref(),
                 explained: port.is_explained(),
                 by: &port.by,
@@ -137,7 +139,9 @@ impl Json {
                 holders: server.holders.iter().map(|program| program.actor.process.key.pid).collect(),
                 baseline: port.listed,
                 since: history.and_then(|history| history.since).map(rfc3339),
-                started_by: by.map(|(actor, found)| self.viewer.view(actor, *found)),
+                started_by: by.map(|(actor, user)| {
+                    ProcessView::new(actor, actor.process.exe_status(), user.clone(), self.clock)
+                }),
                 connections: history.map(|history| Connections {
                     count: history.connections,
                     more: history.more,
@@ -161,10 +165,7 @@ impl Json {
                 ts: time.map(rfc3339),
                 code: finding.code,
                 severity: finding.severity,
-                process: place
-                    .program
-                    .as_ref()
-                    .map(|program| self.viewer.view(&program.actor, program.found)),
+                process: place.program.as_ref().map(|program| self.process(program)),
                 local: place.local,
                 evidence: &finding.evidence,
                 next: &finding.next,
@@ -174,6 +175,12 @@ impl Json {
             },
             out,
         )
+    }
+}
+
+impl Json {
+    fn process<'a>(&self, program: &'a Program) -> ProcessView<'a> {
+        ProcessView::new(&program.actor, program.exe_status, program.user.clone(), self.clock)
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 
 use crate::audit::{Finding, Port, Report};
-use crate::process::view::Viewer;
+use crate::clock::BootClock;
 use json::Json;
 use text::Text;
 
@@ -17,7 +17,7 @@ pub(crate) struct Writer(Spelling);
 
 enum Spelling {
     Text(Text),
-    Json(Box<Json>),
+    Json(Json),
 }
 
 impl Writer {
@@ -27,8 +27,8 @@ impl Writer {
     }
 
     /// One object a line.
-    pub(crate) fn json(viewer: Viewer) -> Self {
-        Self(Spelling::Json(Box::new(Json { viewer })))
+    pub(crate) fn json(clock: BootClock) -> Self {
+        Self(Spelling::Json(Json { clock }))
     }
 
     /// All that an audit comes to.

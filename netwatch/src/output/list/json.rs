@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Row, state_name};
+use crate::clock::BootClock;
 use crate::model::{Endpoint, Family, Holder, ProcessRow, Proto};
 use crate::origin::{Origin, responder};
-use crate::process::view::{ProcessView, Viewer};
-use crate::process::{Actor, Found, ProcessTable};
+use crate::output::ProcessView;
+use crate::process::{Actor, ProcessTable};
 use crate::services::Services;
+use crate::stream::UserNames;
 
 /// The keys of the contract in its order.
 #[derive(Serialize)]
@@ -41,11 +43,12 @@ struct HolderView<'a> {
     comm: Option<&'a str>,
 }
 
-/// `table` has all processes of the same snapshot.
+/// `table` has all processes of the same snapshot, `users` the names of their users.
 pub(crate) fn write(
     rows: &[Row<'_>],
     table: &ProcessTable,
-    viewer: &mut Viewer,
+    users: &UserNames,
+    clock: BootClock,
     services: &Services,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -54,8 +57,8 @@ pub(crate) fn write(
         let actors = [row.process, row.initiator].map(actor);
         let [process, initiator] = actors.each_ref().map(|actor| {
             let actor = actor.as_ref()?;
-            let exe_state = actor.process.image.exe_state;
-            Some(viewer.view(actor, Found { exe_state, world_writable: false }))
+            let user = users.get(&actor.process.uid).cloned().flatten();
+            Some(ProcessView::new(actor, actor.process.exe_status(), user, clock))
         });
         let line = line(row, table, services, process, initiator);
         serde_json::to_writer(&mut *out, &line)?;

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::super::text::who;
-use super::{Found, verdict};
+use super::{Traces, verdict};
 use crate::escape;
 use crate::forensics::{Life, Trace, What};
 
-pub(super) fn write(found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(found: Traces<'_>, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "digraph trace {{")?;
     writeln!(out, "  rankdir=LR; node [fontname=\"sans-serif\"];")?;
     for (nth, trace) in found.traces.iter().enumerate() {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::ProcessForm;
 use super::super::json::Json;
-use super::Found;
+use super::Traces;
 use crate::forensics::{Life, Trace, What};
 use crate::origin::Confidence;
+use crate::stream::{Context, UserNames};
 
 #[derive(Serialize)]
 struct Object {
@@ -53,23 +55,24 @@ struct OriginView {
     possible: Vec<Box<RawValue>>,
 }
 
-pub(super) fn write(found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(found: Traces<'_>, out: &mut impl Write) -> io::Result<()> {
     let object = Object {
         selector: found.selector.to_string(),
-        matches: found.traces.iter().map(matched).collect::<io::Result<_>>()?,
+        matches: found.traces.iter().map(|trace| matched(trace, found.users)).collect::<io::Result<_>>()?,
         more: found.more,
     };
     serde_json::to_writer(&mut *out, &object)?;
     out.write_all(b"\n")
 }
 
-fn matched(trace: &Trace) -> io::Result<Match> {
+fn matched(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Match> {
     let Life { clock, boot, .. } = &trace.connection;
-    let json = &mut Json::of(*clock, boot);
+    let context = Context { boot: boot.clone(), clock: *clock, run_clock: *clock, users: users.clone() };
+    let json = &mut Json::new(ProcessForm::Full);
     let chain = trace.chain.iter().map(|step| {
         let (kind, process, connection) = match &step.what {
-            What::Process(actor) => ("process", Some(json.process_object(actor)?), None),
-            What::Connection(life) => ("connection", None, Some(connection(json, life)?)),
+            What::Process(actor) => ("process", Some(json.process_object(&context, actor)?), None),
+            What::Connection(life) => ("connection", None, Some(connection(json, &context, life)?)),
         };
         let ts = clock.time(step.at).map(|time| format!("{time:.9}"));
         Ok(Link { kind, why: step.why.clone(), ts, process, connection })
@@ -80,14 +83,18 @@ fn matched(trace: &Trace) -> io::Result<Match> {
         kind: origin.kind.name(),
         ip: origin.endpoint.map(|(ip, _)| ip),
         port: origin.endpoint.map(|(_, port)| port),
-        process: origin.process.as_ref().map(|actor| json.process_object(actor)).transpose()?,
+        process: origin.process.as_ref().map(|actor| json.process_object(&context, actor)).transpose()?,
         confidence: origin.confidence,
         missing: origin.missing.clone(),
-        possible: origin.possible.iter().map(|life| connection(json, life)).collect::<io::Result<_>>()?,
+        possible: origin
+            .possible
+            .iter()
+            .map(|life| connection(json, &context, life))
+            .collect::<io::Result<_>>()?,
     };
-    Ok(Match { connection: connection(json, &trace.connection)?, chain, origin })
+    Ok(Match { connection: connection(json, &context, &trace.connection)?, chain, origin })
 }
 
-fn connection(json: &mut Json, life: &Life) -> io::Result<Box<RawValue>> {
-    json.object(life.clock, life.last())
+fn connection(json: &mut Json, context: &Context, life: &Life) -> io::Result<Box<RawValue>> {
+    json.object(&Context { clock: life.clock, ..context.clone() }, life.last())
 }

@@ -5,20 +5,24 @@ mod json;
 mod story;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::forensics::{Kind, Selector, Trace};
+use crate::stream::UserNames;
 
 pub use story::Story;
 
 /// What there is to print.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub struct Traces<'a> {
     /// What was asked.
     pub selector: &'a Selector,
     /// The newest first.
     pub traces: &'a [Trace],
     /// There are others that match.
     pub more: bool,
+    /// Names of the users of all processes that are named.
+    pub users: &'a Arc<UserNames>,
 }
 
 /// How to print it.
@@ -37,7 +41,7 @@ pub enum TraceFormat {
 ///
 /// # Errors
 /// Where `out` fails, or an object cannot be spelled.
-pub fn write(found: Found<'_>, format: TraceFormat, colour: bool, out: &mut impl Write) -> io::Result<()> {
+pub fn write(found: Traces<'_>, format: TraceFormat, colour: bool, out: &mut impl Write) -> io::Result<()> {
     match format {
         TraceFormat::Text => Story { colour }.write(found, out),
         TraceFormat::Json => json::write(found, out),

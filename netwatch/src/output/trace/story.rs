@@ -8,12 +8,12 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
 use super::super::text::{how_known, who};
-use super::{Found, verdict};
+use super::{Traces, verdict};
 use crate::escape;
 use crate::forensics::{Kind, Life, Step, Trace, What};
 use crate::origin::Confidence;
-use crate::process::found::Looks;
-use crate::process::{Actor, signs};
+use crate::process::Actor;
+use crate::signs;
 use crate::tracker::ProcessBasis;
 
 /// Writes stories.
@@ -27,8 +27,8 @@ pub struct Story {
 const MOST_ARGUMENTS: usize = 60;
 
 impl Story {
-    pub(super) fn write(self, found: Found<'_>, out: &mut impl Write) -> io::Result<()> {
-        let Found { selector, traces, more } = found;
+    pub(super) fn write(self, found: Traces<'_>, out: &mut impl Write) -> io::Result<()> {
+        let Traces { selector, traces, more, .. } = found;
         let selector = selector.to_string();
         if traces.is_empty() {
             return writeln!(out, "no connection matches {}", escape::terminal(&selector));
@@ -120,7 +120,7 @@ fn described(actor: &Actor) -> String {
     if let Some(auid) = actor.process.auid {
         let _ = write!(out, ", login uid {auid}");
     }
-    for sign in signs::of_process(&actor.process, Looks::default().of(&actor.process)) {
+    for sign in signs::of_process(&actor.process, actor.process.exe_status()) {
         let _ = write!(out, " ! {}", sign.text());
     }
     out

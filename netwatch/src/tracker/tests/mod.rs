@@ -21,7 +21,14 @@ use crate::process::{Actor, Process};
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
     let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
     conn.end.remote = remote.map(at);
-    ConnectionEvent { at: 1, kind, end: conn.end, ending: Ending::default(), repaired: false }
+    ConnectionEvent {
+        at: 1,
+        kind,
+        end: conn.end,
+        ending: Ending::default(),
+        repaired: false,
+        facts: HostFacts::default(),
+    }
 }
 
 pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {

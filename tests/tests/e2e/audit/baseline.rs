@@ -59,16 +59,16 @@ fn another_program_in_a_listed_place_is_named() {
         server.say("listen 127.0.0.1:5000 8");
         baseline.write();
         drop(server);
-        let (_folder, copy) = stranger_s_copy(env!("CARGO_BIN_EXE_actor").as_ref(), "other");
+        let (_folder, copy) = stranger_s_copy(Actor::program().as_ref(), "other");
         let mut other = Actor::start(&copy);
         other.say("listen 127.0.0.1:5000 8");
         let audit = baseline.audit();
         let port = audit.port("127.0.0.1:5000");
         assert_eq!((audit.status, &port["baseline"]), (Some(3), &"changed".into()));
-        assert!(reasons(port).contains(&format!(
-            "changed: the baseline has tcp 127.0.0.1:5000 {}",
-            env!("CARGO_BIN_EXE_actor")
-        )));
+        assert!(
+            reasons(port)
+                .contains(&format!("changed: the baseline has tcp 127.0.0.1:5000 {}", Actor::program()))
+        );
     });
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
-use tests::{Running, binary, in_fresh_netns, until};
+use tests::{Actor, Running, binary, in_fresh_netns, until};
 
 use super::Audit;
 use crate::actor;
@@ -192,7 +192,7 @@ fn processes_that_vanish_meanwhile() {
             scope.spawn(move || {
                 while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                     let listen = "listen 127.0.0.1:0 8";
-                    let _ = Command::new(env!("CARGO_BIN_EXE_actor")).arg(listen).status();
+                    let _ = Command::new(Actor::program()).arg(listen).status();
                 }
             });
             for _ in 0..5 {

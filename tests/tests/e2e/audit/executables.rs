@@ -10,7 +10,7 @@ const CODES: [&str; 4] = ["exe-deleted", "exe-memfd", "exe-replaced", "exe-world
 
 /// A program of nobody's, in a folder that only its owner may write to, listens.
 fn listening(name: &str) -> (tempfile::TempDir, std::path::PathBuf, Actor) {
-    let (folder, path) = stranger_s_copy(env!("CARGO_BIN_EXE_actor").as_ref(), name);
+    let (folder, path) = stranger_s_copy(Actor::program().as_ref(), name);
     let mut server = Actor::start(&path);
     server.say("listen 127.0.0.1:5000 8");
     (folder, path, server)
@@ -77,7 +77,7 @@ fn a_file_where_everybody_may_write() {
     in_fresh_netns(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("actor");
-        std::fs::copy(env!("CARGO_BIN_EXE_actor"), &path).unwrap();
+        std::fs::copy(Actor::program(), &path).unwrap();
         // As /tmp is.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
         let mut server = Actor::start(&path);

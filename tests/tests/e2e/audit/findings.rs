@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use tests::{Far, Netns, Running, Store, Watch, in_fresh_netns, skip, stranger_s_copy, until};
+use tests::{Actor, Far, Netns, Running, Store, Watch, in_fresh_netns, skip, stranger_s_copy, until};
 
 use super::{Audit, reasons};
 use crate::{actor, port_of};
@@ -146,8 +146,8 @@ fn two_programs_on_a_port() {
     in_fresh_netns(|| {
         let mut first = actor();
         first.say("listen 127.0.0.1:5000 8 reuseport");
-        let (_folder, copy) = stranger_s_copy(env!("CARGO_BIN_EXE_actor").as_ref(), "thief");
-        let mut second = tests::Actor::start(&copy);
+        let (_folder, copy) = stranger_s_copy(Actor::program().as_ref(), "thief");
+        let mut second = Actor::start(&copy);
         second.say("listen 127.0.0.1:5000 8 reuseport");
         let audit = Audit::take(&[]);
         let finding = audit.finding("shared-port");
@@ -165,8 +165,8 @@ fn two_workers_on_a_port_are_one_program() {
         first.say("listen 127.0.0.1:5000 8 reuseport");
         second.say("listen 127.0.0.1:5000 8 reuseport");
         // Beside one that only looks like it: on another address.
-        let (_folder, copy) = stranger_s_copy(env!("CARGO_BIN_EXE_actor").as_ref(), "other");
-        let mut other = tests::Actor::start(&copy);
+        let (_folder, copy) = stranger_s_copy(Actor::program().as_ref(), "other");
+        let mut other = Actor::start(&copy);
         other.say("listen 127.0.0.2:5000 8 reuseport");
         Audit::take(&[]).has_no("shared-port");
     });

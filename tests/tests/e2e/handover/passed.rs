@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tests::{Actor, Watch, assert_has, end, in_fresh_netns, netwatch, until};
 
-use super::{ACTOR, Pair, same_end};
+use super::{Pair, same_end};
 use crate::actor;
 use crate::expect::{CONN, used_by};
 
@@ -128,14 +128,17 @@ fn socket_activation_of_another_program() {
         CONN.connects(&mut client, "");
         client.say("send 10");
         let arguments = ["adopt-listener", "accept", "recv+10", "send+10", "close"];
-        let pid: u32 =
-            opener.say(&format!("spawn listener {ACTOR} {}", arguments.join(" "))).parse().unwrap();
+        let pid: u32 = opener
+            .say(&format!("spawn listener {} {}", Actor::program(), arguments.join(" ")))
+            .parse()
+            .unwrap();
         client.say("recv 10");
         let accept = watch.at("accept", CONN.server_end());
         let mut acceptor = opener.object();
         acceptor["pid"] = pid.into();
         acceptor["tid"] = pid.into();
-        acceptor["args"] = json!([ACTOR, "adopt-listener", "accept", "recv 10", "send 10", "close"]);
+        acceptor["args"] =
+            json!([Actor::program(), "adopt-listener", "accept", "recv 10", "send 10", "close"]);
         assert_has(&accept, CONN.at_server(&client.object()));
         assert_has(&accept, used_by(&acceptor, "accept"));
         assert_has(&accept["listener"], json!({"process": opener.object()}));

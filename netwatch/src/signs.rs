@@ -3,8 +3,8 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{Found, Process};
 use crate::model::ExeState;
+use crate::process::{ExeStatus, Process};
 use crate::tracker::End;
 
 /// What speaks against a process, or a listener.
@@ -83,16 +83,16 @@ pub fn runs_shell(process: &Process) -> bool {
     }
 }
 
-/// The signs of a process, of whose executable this was found.
-pub fn of_process(process: &Process, found: Found) -> impl Iterator<Item = Sign> + use<> {
+/// The signs of a process whose executable has this status.
+pub fn of_process(process: &Process, status: ExeStatus) -> impl Iterator<Item = Sign> + use<> {
     let [stdin, stdout, _] = process.stdio;
     let on_socket = (stdin != 0 || stdout != 0) && runs_shell(process);
-    let of_file = match found.exe_state {
+    let of_file = match status.state {
         ExeState::Deleted => Some(Sign::ExeDeleted),
         ExeState::Memfd => Some(Sign::ExeMemfd),
         ExeState::Ok | ExeState::Replaced | ExeState::Unknown => None,
     };
-    let writable = found.world_writable.then_some(Sign::ExeWorldWritable);
+    let writable = status.world_writable.then_some(Sign::ExeWorldWritable);
     on_socket.then_some(Sign::ShellOnSocket).into_iter().chain(of_file).chain(writable)
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use crate::process::Actor;
     use crate::tracker::{Kind, tests::event};
 
-    const SOUND: Found = Found { exe_state: ExeState::Ok, world_writable: false };
+    const SOUND: ExeStatus = ExeStatus { state: ExeState::Ok, world_writable: false };
 
     fn running(exe: Option<&str>, comm: &str, stdio: [u64; 3]) -> Process {
         let image = Image { exe: exe.map(Into::into), ..Image::clone(&Image::unknown()) };
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn a_shell_on_a_socket_is_a_sign_and_a_server_is_none() {
-        let signs = |process: &Process, found| of_process(process, found).collect::<Vec<_>>();
+        let signs = |process: &Process, status| of_process(process, status).collect::<Vec<_>>();
         let reverse = running(Some("/usr/bin/dash"), "x", [7, 7, 7]);
         assert_eq!(signs(&reverse, SOUND), [Sign::ShellOnSocket]);
         assert_eq!(signs(&running(Some("/usr/bin/dash"), "sh", [0, 0, 7]), SOUND), []);
         assert_eq!(signs(&running(Some("/usr/sbin/in.ftpd"), "sh", [7, 7, 7]), SOUND), []);
         assert_eq!(signs(&running(None, "sh", [7, 0, 0]), SOUND), [Sign::ShellOnSocket]);
-        let hidden = Found { exe_state: ExeState::Deleted, world_writable: true };
+        let hidden = ExeStatus { state: ExeState::Deleted, world_writable: true };
         assert_eq!(
             signs(&running(Some("/tmp/x"), "x", [0; 3]), hidden),
             [Sign::ExeDeleted, Sign::ExeWorldWritable]

@@ -2,16 +2,15 @@
 //! Borrowed, so that printing an event copies no arguments and no tree.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use nix::unistd::{Uid, User};
 use serde::{Serialize, Serializer};
 
-use super::signs::{self, Sign};
-use super::{Actor, Found};
+use crate::clock::BootClock;
 use crate::model::{ExeState, ProcessKey};
+use crate::process::{Actor, ExeStatus};
+use crate::signs::{self, Sign};
 use crate::where_it_runs;
 
 /// A process, with the keys of the contract in its order.
@@ -73,43 +72,32 @@ pub struct AncestorView<'a> {
     pub exe: Option<&'a str>,
 }
 
-/// Makes views: what they need beside the process.
-#[derive(Debug)]
-pub struct Viewer {
-    clock: BootClock,
-    users: Users,
-}
-
-impl Viewer {
-    /// Tells times by `clock`.
+impl<'a> ProcessView<'a> {
+    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and the
+    /// clock by which its start becomes a time of day.
     #[must_use]
-    pub fn new(clock: BootClock) -> Self {
-        Self { clock, users: Users::default() }
-    }
-
-    /// The object of a process, with what was found to have become of its file.
-    pub fn view<'a>(&mut self, actor: &'a Actor, found: Found) -> ProcessView<'a> {
+    pub fn new(actor: &'a Actor, status: ExeStatus, user: Option<Arc<str>>, clock: BootClock) -> Self {
         let process = &actor.process;
         let place = where_it_runs::of_cgroup(&process.cgroup);
-        ProcessView {
+        Self {
             pid: process.key.pid,
             tid: actor.tid(),
             key: process.key,
-            start: self.clock.time(process.key.start),
+            start: clock.time(process.key.start),
             comm: &process.comm,
             thread: actor.thread().map(AsRef::as_ref),
             exe: process.image.exe.as_deref(),
-            exe_state: found.exe_state,
+            exe_state: status.state,
             args: &process.image.args,
             uid: process.uid,
-            user: self.users.name(process.uid),
+            user,
             auid: process.auid,
             ppid: process.ppid,
             cgroup: &process.cgroup,
             container: place.container,
             unit: place.unit.map(Into::into),
             kernel: process.kernel,
-            signs: signs::of_process(process, found).collect(),
+            signs: signs::of_process(process, status).collect(),
             ancestors: process
                 .ancestors()
                 .map(|ancestor| AncestorView {
@@ -128,73 +116,6 @@ fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::
     match time {
         Some(time) => serializer.collect_str(&format_args!("{time:.9}")),
         None => serializer.serialize_none(),
-    }
-}
-
-/// Turns nanoseconds since boot into times of day. One reading of the clocks serves a whole run: two
-/// readings differ by some nanoseconds, and a process has but one start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BootClock {
-    boot: i128,
-}
-
-impl BootClock {
-    /// Reads both clocks. `CLOCK_BOOTTIME` counts suspension, as a process's start time does.
-    ///
-    /// # Errors
-    /// Where the kernel has no such clock.
-    pub fn now() -> nix::Result<Self> {
-        use nix::time::{ClockId, clock_gettime};
-        let nanoseconds = |clock| {
-            clock_gettime(clock).map(|t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
-        };
-        let boot = nanoseconds(ClockId::CLOCK_BOOTTIME)?;
-        Ok(Self { boot: nanoseconds(ClockId::CLOCK_REALTIME)? - boot })
-    }
-
-    /// The same reading, or another where the wall clock was set meanwhile: two readings differ by some
-    /// microseconds, and times of events should not go to and fro.
-    ///
-    /// # Errors
-    /// As [`BootClock::now`].
-    pub fn corrected(self) -> nix::Result<Self> {
-        const SET: u128 = 1_000_000;
-        let now = Self::now()?;
-        Ok(if now.boot.abs_diff(self.boot) > SET { now } else { self })
-    }
-
-    /// A reading that was written down: when the system booted, nanoseconds since the epoch.
-    #[must_use]
-    pub fn of_boot(boot: i64) -> Self {
-        Self { boot: boot.into() }
-    }
-
-    /// When the system booted by this reading, nanoseconds since the epoch; `None` beyond the year 2262.
-    #[must_use]
-    pub fn boot(&self) -> Option<i64> {
-        self.boot.try_into().ok()
-    }
-
-    /// `None` where the result is no date.
-    #[must_use]
-    pub fn time(&self, since_boot: u64) -> Option<Timestamp> {
-        Timestamp::from_nanosecond(self.boot + i128::from(since_boot)).ok()
-    }
-}
-
-/// User names, asked for once each: the name service may be a network away.
-#[derive(Debug, Default)]
-pub struct Users {
-    names: HashMap<u32, Option<Arc<str>>>,
-}
-
-impl Users {
-    /// `None` where the user database has no such user, or cannot be read.
-    pub fn name(&mut self, uid: u32) -> Option<Arc<str>> {
-        self.names
-            .entry(uid)
-            .or_insert_with(|| User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name.into()))
-            .clone()
     }
 }
 
@@ -240,19 +161,5 @@ mod tests {
                 r#""kernel":false,"ancestors":[{"pid":1,"key":"1@0","comm":"init","exe":null}]}"#
             )
         );
-    }
-
-    #[test]
-    fn boot_clock_tells_the_time() {
-        let clock = BootClock::now().unwrap();
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
-        let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
-        let told = clock.time(since_boot).unwrap();
-        assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
-    }
-
-    #[test]
-    fn root_has_a_name() {
-        assert_eq!(Users::default().name(0).as_deref(), Some("root"));
     }
 }

@@ -1,0 +1,232 @@
+//! The queue of one subscriber.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::Subscription;
+use crate::loss::{Loss, LossReason};
+use crate::stream::{Batch, Context, Item};
+
+/// Between the bus and one receiver.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+    reason: LossReason,
+    most_waiting: usize,
+    /// Wakes the owner of the bus.
+    notify: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: VecDeque<Arc<Batch>>,
+    /// Items in `batches`.
+    waiting: usize,
+    /// Items that were taken out and not released yet.
+    under_way: usize,
+    /// When the first of the waiting batches came.
+    since: Option<Instant>,
+    /// What found no room since it was last told. While this is not empty everything is dropped: what comes after a gap
+    /// must not look as if there were none.
+    missed: BTreeMap<&'static str, u64>,
+    /// The receiver waits for so many items.
+    wanted: Option<usize>,
+    wants_table: bool,
+    closed: Option<Closed>,
+    /// The receiver is gone.
+    abandoned: bool,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    InGoodOrder(Timestamp),
+    ByFailure,
+}
+
+impl Queue {
+    pub(super) fn new(subscription: &Subscription, notify: Arc<Notify>) -> Self {
+        let Subscription { reason, most_waiting, .. } = *subscription;
+        Self { state: Mutex::default(), wake: Condvar::new(), reason, most_waiting, notify }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch, or counts its items as missed.
+    pub(super) fn push(&self, batch: Arc<Batch>) {
+        let mut state = self.lock();
+        if state.abandoned {
+            return;
+        }
+        self.release_missed(&mut state, &batch.context, false);
+        let held = state.waiting + state.under_way;
+        if state.missed.is_empty() && held + batch.items.len() <= self.most_waiting {
+            self.add(state, batch);
+        } else {
+            batch.items.iter().for_each(|item| count(item, &mut state.missed));
+        }
+    }
+
+    /// Adds a batch whatever the bound: one that the receiver asked for.
+    pub(super) fn push_unbounded(&self, batch: Arc<Batch>) {
+        let mut state = self.lock();
+        state.wants_table = false;
+        if !state.abandoned {
+            self.add(state, batch);
+        }
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, batch: Arc<Batch>) {
+        state.waiting += batch.items.len();
+        state.since.get_or_insert_with(Instant::now);
+        state.batches.push_back(batch);
+        if state.wanted.is_some_and(|wanted| state.waiting >= wanted) {
+            state.wanted = None;
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Puts what was missed into the stream, once half of the queue is free, or at once if it is the last moment. Returns
+    /// it.
+    pub(super) fn tell_missed(&self, context: &Context, is_last: bool) -> Option<Item> {
+        let mut state = self.lock();
+        self.release_missed(&mut state, context, is_last)
+    }
+
+    fn release_missed(&self, state: &mut State, context: &Context, is_last: bool) -> Option<Item> {
+        let is_relieved = state.waiting + state.under_way <= self.most_waiting / 2;
+        if state.missed.is_empty() || state.abandoned || !(is_relieved || is_last) {
+            return None;
+        }
+        let loss = Loss { reason: self.reason, kinds: std::mem::take(&mut state.missed) };
+        let item = Item::Loss(Timestamp::now(), loss);
+        state.waiting += 1;
+        state.since.get_or_insert_with(Instant::now);
+        let items = vec![item.clone()];
+        state.batches.push_back(Arc::new(Batch { context: context.clone(), items }));
+        if state.wanted.is_some_and(|wanted| state.waiting >= wanted) {
+            state.wanted = None;
+            self.wake.notify_one();
+        }
+        Some(item)
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
+    }
+
+    pub(super) fn wants_table(&self) -> bool {
+        self.lock().wants_table
+    }
+
+    /// Nothing more comes. `at`: when the stream ended, if in good order. The first call counts.
+    pub(super) fn close(&self, at: Option<Timestamp>) {
+        let mut state = self.lock();
+        state.closed.get_or_insert(at.map_or(Closed::ByFailure, Closed::InGoodOrder));
+        state.wanted = None;
+        drop(state);
+        self.wake.notify_one();
+    }
+}
+
+/// Counts an item under the kind by which a loss names it.
+fn count(item: &Item, missed: &mut BTreeMap<&'static str, u64>) {
+    match item {
+        Item::Event(event) => *missed.entry(event.kind.name()).or_default() += 1,
+        Item::Process(..) => *missed.entry("process").or_default() += 1,
+        // What was missing before is missing still.
+        Item::Loss(_, loss) => {
+            loss.kinds.iter().for_each(|(kind, count)| *missed.entry(kind).or_default() += count);
+        }
+        Item::Ready(_) => *missed.entry("ready").or_default() += 1,
+        Item::Table(_) => {}
+    }
+}
+
+/// What a receiver is given.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// In their order.
+    pub batches: Vec<Arc<Batch>>,
+    /// When the stream ended in good order; then these are the last batches.
+    pub ended: Option<Timestamp>,
+    /// The stream is over, in whatever order.
+    pub is_over: bool,
+}
+
+/// The subscriber's side of its queue. Dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Receiver {
+    queue: Arc<Queue>,
+}
+
+impl Receiver {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self { queue }
+    }
+
+    /// Waits until `enough` items are there, the first of them has waited for `gathering`, nothing came for `patience`, or
+    /// the stream is over; and takes all that is there. What is taken counts against the bound until it is released.
+    #[must_use]
+    pub fn gather(&self, enough: usize, gathering: Duration, patience: Duration) -> Gathered {
+        let idle_until = Instant::now() + patience;
+        let mut state = self.queue.lock();
+        loop {
+            let now = Instant::now();
+            let until = state.since.map_or(idle_until, |since| since + gathering);
+            if state.closed.is_some() || (state.waiting >= enough && state.waiting > 0) || now >= until {
+                break;
+            }
+            // Whoever adds the first item need not wake the receiver if it gathers for longer.
+            state.wanted = Some(if gathering.is_zero() || state.since.is_some() { enough } else { 1 });
+            let patience = until.saturating_duration_since(now);
+            state = self.queue.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.wanted = None;
+        state.under_way += std::mem::take(&mut state.waiting);
+        state.since = None;
+        let ended = match state.closed {
+            Some(Closed::InGoodOrder(at)) => Some(at),
+            Some(Closed::ByFailure) | None => None,
+        };
+        Gathered { batches: state.batches.drain(..).collect(), ended, is_over: state.closed.is_some() }
+    }
+
+    /// Whether the stream is over: what waits is the rest of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.queue.lock().closed.is_some()
+    }
+
+    /// Gives back the room of so many items.
+    pub fn release(&self, items: usize) {
+        let mut state = self.queue.lock();
+        state.under_way = state.under_way.saturating_sub(items);
+    }
+
+    /// Asks for the table of the source, which comes as an item of the stream.
+    pub fn request_table(&self) {
+        self.queue.lock().wants_table = true;
+        self.queue.notify.notify_one();
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.abandoned = true;
+        let batches = std::mem::take(&mut state.batches);
+        drop(state);
+        drop(batches);
+        self.queue.notify.notify_one();
+    }
+}

@@ -1,0 +1,172 @@
+//! Slow, stuck and dead subscribers beside live ones.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::loss::Loss;
+use crate::model::Proto;
+use crate::process::Process;
+use crate::stream::{Context, Ready};
+use crate::tracker::{ConnectionEvent, Kind, tests::event};
+
+const SOON: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn subscription(reason: LossReason, most_waiting: usize) -> Subscription {
+    Subscription { reason, most_waiting, filter: None, is_announced: false }
+}
+
+fn context() -> Context {
+    Context::of_run("0123abcd").unwrap()
+}
+
+fn opened(port: u16) -> ConnectionEvent {
+    event(Kind::Open, &format!("10.0.0.1:{port}"), Some("10.0.0.2:443"))
+}
+
+fn batch(items: impl IntoIterator<Item = Item>) -> Batch {
+    Batch { context: context(), items: items.into_iter().collect() }
+}
+
+fn ports(range: std::ops::Range<u16>) -> Batch {
+    batch(range.map(opened).map(Item::Event))
+}
+
+/// What a receiver is given now, in words: local ports, and losses.
+fn taken(receiver: &Receiver) -> Vec<String> {
+    let gathered = receiver.gather(1, Duration::ZERO, SOON);
+    let words = gathered.batches.iter().flat_map(|batch| &batch.items).map(|item| match item {
+        Item::Event(event) => event.end.local.port.to_string(),
+        Item::Loss(_, Loss { reason, kinds }) => format!("{} {kinds:?}", reason.name()),
+        Item::Ready(_) => "ready".into(),
+        Item::Process(process, _) => process.comm.to_string(),
+        Item::Table(events) => format!("table of {}", events.len()),
+    });
+    let words = words.collect();
+    receiver.release(gathered.batches.iter().map(|batch| batch.items.len()).sum());
+    words
+}
+
+#[test]
+fn a_dead_and_a_stuck_subscriber_take_nothing_from_a_live_one() {
+    const BATCHES: usize = 2000;
+    let mut bus = Bus::default();
+    let live = bus.subscribe(subscription(LossReason::Store, usize::MAX));
+    let stuck = bus.subscribe(subscription(LossReason::Stdout, 5000));
+    drop(bus.subscribe(subscription(LossReason::Stdout, 5000)));
+    assert!(bus.has_lost_one());
+    let reader = std::thread::spawn(move || {
+        let mut count = 0;
+        loop {
+            let gathered = live.gather(1, Duration::ZERO, PATIENCE);
+            for batch in &gathered.batches {
+                assert!(batch.items.iter().all(|item| matches!(item, Item::Event(_))));
+                count += batch.items.len();
+                live.release(batch.items.len());
+            }
+            if gathered.is_over {
+                return (count, gathered.ended.is_some());
+            }
+        }
+    });
+    for _ in 0..BATCHES {
+        bus.publish(&mut ports(1..101));
+    }
+    bus.close(&context());
+    assert_eq!(reader.join().unwrap(), (BATCHES * 100, true));
+    // The other was given what there was room for, and the number of the rest.
+    let words = taken(&stuck);
+    assert_eq!(words.len(), 5001);
+    assert_eq!(words.last().unwrap(), &format!("stdout {{\"open\": {}}}", BATCHES * 100 - 5000));
+}
+
+#[test]
+fn what_was_missed_is_told_in_its_place_once_half_of_the_queue_is_free() {
+    let mut bus = Bus::default();
+    let slow = bus.subscribe(subscription(LossReason::Stdout, 4));
+    bus.publish(&mut ports(1..4));
+    bus.publish(&mut ports(4..6));
+    // There would be room for this one, but not without a gap before it.
+    bus.publish(&mut ports(6..7));
+    // Taken, and not released: it is being worked on.
+    let gathered = slow.gather(1, Duration::ZERO, SOON);
+    assert_eq!(gathered.batches.len(), 1);
+    bus.publish(&mut batch([Item::Process(
+        Process::bare(crate::model::ProcessKey::from_ticks(1, 1), "x".into()).into(),
+        crate::process::tests::process(1, None).exe_status(),
+    )]));
+    bus.tell_missed(&context());
+    assert_eq!(taken(&slow), [""; 0]);
+    slow.release(3);
+    bus.publish(&mut ports(7..8));
+    assert_eq!(taken(&slow), ["stdout {\"open\": 3, \"process\": 1}", "7"]);
+}
+
+#[test]
+fn losses_that_are_missed_are_added_up_and_others_are_told_where_they_are_to_be() {
+    let mut bus = Bus::default();
+    let other = bus.subscribe(subscription(LossReason::Stdout, 100));
+    let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Store, 1) });
+    let lost = |count| Loss { reason: LossReason::Ring, kinds: [("open", count)].into() };
+    bus.publish(&mut ports(1..2));
+    bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost(5)), Item::Event(opened(2))]));
+    assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2"]);
+    assert_eq!(taken(&slow), ["1"]);
+    bus.tell_missed(&context());
+    assert_eq!(taken(&slow), ["store {\"open\": 6}"]);
+    assert_eq!(taken(&other), ["store {\"open\": 6}"]);
+}
+
+#[test]
+fn a_filter_hides_events_but_no_losses_and_what_it_hides_takes_no_room() {
+    let mut bus = Bus::default();
+    let filter = Filter { ports: vec![3], ..Filter::default() };
+    let udp = Filter { proto: Some(Proto::Udp), ..Filter::default() };
+    let narrow = bus.subscribe(Subscription { filter: Some(filter), ..subscription(LossReason::Stdout, 3) });
+    let none = bus.subscribe(Subscription { filter: Some(udp), ..subscription(LossReason::Stdout, 3) });
+    bus.publish(&mut batch([Item::Ready(Ready { probes: Vec::new(), unseen: Vec::new(), seeded: 0 })]));
+    bus.publish(&mut ports(1..3000));
+    let lost = Loss { reason: LossReason::Ring, kinds: [("open", 1)].into() };
+    bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost)]));
+    assert_eq!(taken(&narrow), ["ready", "3", "ring {\"open\": 1}"]);
+    assert_eq!(taken(&none), ["ready", "ring {\"open\": 1}"]);
+}
+
+#[test]
+fn the_table_comes_in_its_place_and_to_whom_asked_alone() {
+    let mut bus = Bus::default();
+    let asking = bus.subscribe(subscription(LossReason::Stdout, 2));
+    let other = bus.subscribe(subscription(LossReason::Stdout, 2));
+    let table = || batch([Item::Table(vec![opened(7), opened(8)])]);
+    bus.answer_requests(|| panic!("nobody asked"));
+    bus.publish(&mut ports(1..3));
+    asking.request_table();
+    bus.answer_requests(table);
+    bus.answer_requests(|| panic!("it was answered"));
+    assert_eq!(taken(&asking), ["1", "2", "table of 2"]);
+    assert_eq!(taken(&other), ["1", "2"]);
+}
+
+#[test]
+fn a_stream_that_fails_ends_in_no_good_order() {
+    let mut bus = Bus::default();
+    let receiver = bus.subscribe(subscription(LossReason::Store, 10));
+    bus.publish(&mut ports(1..2));
+    drop(bus);
+    let gathered = receiver.gather(1, Duration::ZERO, SOON);
+    assert_eq!((gathered.batches.len(), gathered.is_over, gathered.ended), (1, true, None));
+}
+
+#[test]
+fn many_items_come_in_small_batches_and_whoever_gathers_waits_for_enough() {
+    let mut bus = Bus::default();
+    let receiver = bus.subscribe(subscription(LossReason::Store, usize::MAX));
+    bus.publish(&mut ports(0..60_000));
+    let gathered = receiver.gather(60_000, PATIENCE, PATIENCE);
+    assert_eq!(gathered.batches.len(), 60_000_usize.div_ceil(BATCH));
+    // Less than enough, and then the time of gathering is over.
+    bus.publish(&mut ports(0..1));
+    let began = Instant::now();
+    assert_eq!(receiver.gather(2, SOON, PATIENCE).batches.len(), 1);
+    assert!(began.elapsed() < PATIENCE);
+}

@@ -1,0 +1,68 @@
+//! The relation of the boot-time clock, by which the kernel side stamps records, to the time of day.
+
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+
+/// When the system booted, by the wall clock as it was read at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootClock {
+    /// Nanoseconds since the epoch.
+    boot: i128,
+}
+
+impl BootClock {
+    /// Reads the wall clock and the boot-time clock.
+    ///
+    /// # Errors
+    /// Where the kernel has no such clock.
+    pub fn now() -> nix::Result<Self> {
+        let nanoseconds = |clock| {
+            clock_gettime(clock).map(|t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
+        };
+        let boot = nanoseconds(ClockId::CLOCK_BOOTTIME)?;
+        Ok(Self { boot: nanoseconds(ClockId::CLOCK_REALTIME)? - boot })
+    }
+
+    /// The same reading, or a new one if the wall clock was set in between. Two readings differ by some microseconds,
+    /// and times of events must not jitter by them.
+    ///
+    /// # Errors
+    /// As [`BootClock::now`].
+    pub fn corrected(self) -> nix::Result<Self> {
+        const SET: u128 = 1_000_000;
+        let now = Self::now()?;
+        Ok(if now.boot.abs_diff(self.boot) > SET { now } else { self })
+    }
+
+    /// A reading that was written down: when the system booted, nanoseconds since the epoch.
+    #[must_use]
+    pub fn of_boot(boot: i64) -> Self {
+        Self { boot: boot.into() }
+    }
+
+    /// When the system booted by this reading, nanoseconds since the epoch; `None` beyond the year 2262.
+    #[must_use]
+    pub fn boot(&self) -> Option<i64> {
+        self.boot.try_into().ok()
+    }
+
+    /// The time of day of `since_boot`, nanoseconds since boot; `None` where that is no date.
+    #[must_use]
+    pub fn time(&self, since_boot: u64) -> Option<Timestamp> {
+        Timestamp::from_nanosecond(self.boot + i128::from(since_boot)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_clock_tells_the_time() {
+        let clock = BootClock::now().unwrap();
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
+        let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
+        let told = clock.time(since_boot).unwrap();
+        assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
+    }
+}

@@ -1,0 +1,262 @@
+//! The engine: runs a live pipeline. The agent's events go through the stages of enrichment and the filter onto the bus,
+//! until a signal, the time limit or a subscriber ends the run.
+//!
+//! ```text
+//! agent ──► enrich* ──► filter ──► bus ──► subscribers
+//! ```
+
+mod schedule;
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::agent::{Agent, SelfTest, Started};
+use crate::bus::{self, Bus};
+use crate::enrich::Stage;
+use crate::filter::Filter;
+use crate::kernel::Options;
+use crate::process::ExeStatus;
+use crate::stream::{Batch, Context, Item, Ready};
+use crate::tracker::ConnectionEvent;
+use schedule::{Polls, Ticks};
+
+/// Records that are taken in before anything else is attended to: a fraction of the work of a tick.
+const BATCH: usize = 2048;
+
+/// What is run.
+pub struct Pipeline<'a> {
+    /// For the kernel side.
+    pub kernel: &'a Options,
+    /// Whether existing sockets are events.
+    pub seeds: bool,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// What every subscriber is given.
+    pub filter: Filter,
+    /// Completes events before they are filtered.
+    pub stages: Vec<Box<dyn Stage>>,
+    /// The boot, the clock and the names by which the stream begins.
+    pub context: Context,
+}
+
+/// What a command does beside the stream, on the thread of the engine: it must never wait.
+pub trait Supervisor {
+    /// The probes are attached.
+    fn ready(&mut self) {}
+
+    /// Called several times a second, or less often on a quiet host.
+    ///
+    /// # Errors
+    /// Ends the run in good order; the error is returned.
+    fn tick(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The stream is over, and the bus closed: waits for the subscribers.
+    ///
+    /// # Errors
+    /// Why a subscriber failed.
+    fn finish(self) -> Result<()>;
+}
+
+/// Runs until it is told to stop: by a signal, the time limit, or a subscriber that ended. `compose` subscribes to the
+/// bus, once signals are handled and before the probes are attached.
+///
+/// # Errors
+/// Where the probes cannot be attached, or a subscriber failed.
+pub fn run<S: Supervisor>(pipeline: Pipeline<'_>, compose: impl FnOnce(&mut Bus) -> Result<S>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(drive(pipeline, compose))
+}
+
+async fn drive<S: Supervisor>(
+    pipeline: Pipeline<'_>,
+    compose: impl FnOnce(&mut Bus) -> Result<S>,
+) -> Result<()> {
+    let Pipeline { kernel, seeds, duration, filter, stages, context } = pipeline;
+    // From here on a signal ends the run in good order, even before there is anything to end.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let end = duration.map(|duration| Instant::now() + duration);
+
+    let mut bus = Bus::default();
+    let mut supervisor = compose(&mut bus)?;
+    let (mut agent, started) = Agent::start(kernel)?;
+    let mut flow = Flow { stages, filter, bus, batch: Batch { context, items: Vec::new() } };
+    flow.begin(&agent, started, seeds)?;
+    supervisor.ready();
+
+    let readiness = agent.readiness()?;
+    // SAFETY: an owned descriptor names the same open file until it is dropped.
+    let readiness = unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) }
+        .context("cannot wait for the ring")?;
+    let mut ticks = Ticks::begin();
+    let mut polls = Polls::default();
+    let mut events = Vec::new();
+    let mut failure = None;
+    while !flow.bus.has_lost_one() {
+        let mut is_tick = false;
+        tokio::select! {
+            // Signals first, so that a flood does not hold them up.
+            biased;
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            () = until(end) => break,
+            () = flow.bus.attention() => {}
+            () = sleep_until(ticks.due) => is_tick = true,
+            () = polls.next() => {}
+            ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
+        }
+        // The readiness was cleared before the ring is emptied: a record that comes in between sets it again.
+        let before = agent.taken();
+        while agent.take(BATCH, &mut events) {
+            flow.publish(&mut events);
+            if ticks.due <= Instant::now() || flow.bus.has_lost_one() {
+                is_tick = true;
+                break;
+            }
+        }
+        flow.publish(&mut events);
+        let came = agent.taken() != before;
+        polls.note(came);
+        ticks.note(came);
+        flow.answer_requests(&agent);
+        if is_tick {
+            flow.tick(&mut agent, &mut events)?;
+            if let Err(error) = supervisor.tick() {
+                failure = Some(error);
+                break;
+            }
+            ticks.done(agent.is_healing());
+        }
+    }
+    // This detaches the probes, before any subscriber is waited for.
+    let losses = agent.finish(&mut events)?;
+    flow.publish(&mut events);
+    flow.lost(losses);
+    let Flow { bus, batch, .. } = flow;
+    bus.close(&batch.context);
+    let finished = supervisor.finish();
+    failure.map_or(finished, Err)
+}
+
+/// The way from the agent to the bus.
+struct Flow {
+    stages: Vec<Box<dyn Stage>>,
+    filter: Filter,
+    bus: Bus,
+    /// Is filled and published again and again.
+    batch: Batch,
+}
+
+impl Flow {
+    /// `ready`, then what existed before, then what happened meanwhile.
+    fn begin(&mut self, agent: &Agent, mut started: Started, seeds: bool) -> Result<()> {
+        for note in &started.notes {
+            complain(&note.to_string());
+        }
+        report_self_test(&started.self_test)?;
+        let coverage = agent.coverage();
+        self.batch.items.push(Item::Ready(Ready {
+            probes: coverage.jobs.iter().map(|(job, covered)| (*job, covered.probe)).collect(),
+            unseen: coverage.unseen(),
+            seeded: started.seeds.len(),
+        }));
+        if seeds {
+            self.publish(&mut started.seeds);
+        }
+        self.publish(&mut started.events);
+        Ok(())
+    }
+
+    /// Publishes `events` and what waits in the batch before them.
+    fn publish(&mut self, events: &mut Vec<ConnectionEvent>) {
+        self.batch.items.extend(events.drain(..).map(Item::Event));
+        if self.batch.items.is_empty() {
+            return;
+        }
+        for stage in &mut self.stages {
+            stage.enrich(&mut self.batch);
+        }
+        self.batch.items.retain(|item| bus::is_shown(item, &self.filter));
+        self.bus.publish(&mut self.batch);
+    }
+
+    fn lost(&mut self, losses: Vec<crate::loss::Loss>) {
+        let now = Timestamp::now();
+        self.batch.items.extend(losses.into_iter().map(|loss| Item::Loss(now, loss)));
+        self.publish(&mut Vec::new());
+    }
+
+    /// Losses, then what a repair found, then processes.
+    fn tick(&mut self, agent: &mut Agent, events: &mut Vec<ConnectionEvent>) -> Result<()> {
+        match agent.tick(events) {
+            Ok(losses) => self.lost(losses),
+            Err(error) => {
+                complain(&format!("a look at the host failed, it will be tried again: {error:#}"));
+            }
+        }
+        self.publish(events);
+        for process in agent.started_on_sockets() {
+            let (state, world_writable) = (process.image.exe_state, false);
+            self.batch.items.push(Item::Process(process, ExeStatus { state, world_writable }));
+        }
+        self.publish(events);
+        let context = &mut self.batch.context;
+        context.clock = context.clock.corrected()?;
+        self.bus.tell_missed(context);
+        Ok(())
+    }
+
+    /// Gives the table to subscribers that asked for it.
+    fn answer_requests(&mut self, agent: &Agent) {
+        let Self { bus, stages, batch, .. } = self;
+        bus.answer_requests(|| {
+            let mut table = Batch { context: batch.context.clone(), items: vec![Item::Table(agent.table())] };
+            stages.iter_mut().for_each(|stage| stage.enrich(&mut table));
+            table
+        });
+    }
+}
+
+/// Whether a connection of netwatch's own came through as it should.
+fn report_self_test(self_test: &SelfTest) -> Result<()> {
+    match self_test {
+        SelfTest::Passed(_) => {}
+        SelfTest::Missing(missing) => complain(&format!(
+            "the probes are attached, but of a connection of netwatch's own no record came of: {}; \
+             run `netwatch doctor`",
+            missing.join(", ")
+        )),
+        // If this is misread, everything is.
+        SelfTest::Misread(wrong) => bail!(
+            "the kernel side reads what is not there, so nothing it says could be trusted: {}; please report \
+             it with the kernel's version",
+            wrong.join(", ")
+        ),
+        SelfTest::NotDone(why) => {
+            complain(&format!("the self-test could not be done (is loopback up?): {why}"));
+        }
+    }
+    Ok(())
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One line on stderr.
+pub fn complain(line: &str) {
+    // If stderr is closed there is no other place to report it.
+    let _ = writeln!(io::stderr(), "netwatch: {line}");
+}

@@ -1,0 +1,126 @@
+//! Status of the executables that processes run, at the time of an event: intact, deleted, replaced. Each file is
+//! examined once per batch at most, and every subscriber is given the same answer.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Stage;
+use crate::hash::Map;
+use crate::model::ExeState;
+use crate::process::{Actor, ExeStatus, Process};
+use crate::snapshot::processes;
+use crate::stream::{Batch, Item};
+use crate::tracker::ConnectionEvent;
+
+/// How long a status stays valid: so that a flood of events does not cost a stat(2) each.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// Processes whose status is remembered. When there are more, all are examined anew.
+const MOST_REMEMBERED: usize = 4096;
+
+/// Examines executables, and remembers each status for [`FRESH`].
+#[derive(Debug, Default)]
+pub struct Programs {
+    by_process: Map<usize, Remembered>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    /// Holds the process, so that its address, which is the key, is not used for another.
+    _process: Arc<Process>,
+    at: Instant,
+    status: ExeStatus,
+}
+
+impl Programs {
+    /// The status of the executable of `process` at `now`; of a process read from the store, the status as recorded.
+    #[must_use]
+    pub fn status(&mut self, process: &Arc<Process>, now: Instant) -> ExeStatus {
+        if let Some(status) = process.exe_status {
+            return status;
+        }
+        let key = Arc::as_ptr(process).addr();
+        if let Some(remembered) = self.by_process.get_mut(&key) {
+            if now.saturating_duration_since(remembered.at) >= FRESH {
+                remembered.status.state = exe_state(process);
+                remembered.at = now;
+            }
+            return remembered.status;
+        }
+        if self.by_process.len() >= MOST_REMEMBERED {
+            self.by_process.clear();
+        }
+        let status = ExeStatus { state: exe_state(process), world_writable: is_world_writable(process) };
+        self.by_process.insert(key, Remembered { _process: process.clone(), at: now, status });
+        status
+    }
+
+    /// Sets the status of each process of an event.
+    pub fn complete_event(&mut self, event: &mut ConnectionEvent, now: Instant) {
+        event.facts.exe = event.end.actors().map(|actor| self.status(&actor.process, now));
+    }
+
+    /// Writes the present status into the process itself, for a caller that has no event to carry it.
+    pub fn complete(&mut self, actor: &mut Actor) {
+        let status = self.status(&actor.process, Instant::now());
+        Arc::make_mut(&mut actor.process).exe_status = Some(status);
+    }
+}
+
+impl Stage for Programs {
+    fn enrich(&mut self, batch: &mut Batch) {
+        let now = Instant::now();
+        for item in &mut batch.items {
+            match item {
+                Item::Event(event) => self.complete_event(event, now),
+                Item::Table(events) => events.iter_mut().for_each(|event| self.complete_event(event, now)),
+                Item::Process(process, status) => *status = self.status(process, now),
+                Item::Ready(_) | Item::Loss(..) => {}
+            }
+        }
+    }
+}
+
+fn exe_state(process: &Process) -> ExeState {
+    let image = &process.image;
+    if process.kernel || image.exe_state == ExeState::Memfd {
+        return image.exe_state;
+    }
+    let (_, now, file) = processes::exe(process.key.pid);
+    if file == image.file && file != (0, 0) {
+        return now;
+    }
+    // The process has ended or runs another program. Its path still names the same file here only if it lived among
+    // netwatch's own mounts.
+    let Some(exe) = image.exe.as_deref().filter(|_| image.mntns == processes::own_mntns()) else {
+        return image.exe_state;
+    };
+    match fs::metadata(exe) {
+        Ok(named) if (named.dev(), named.ino()) == image.file => ExeState::Ok,
+        Ok(named) if named.dev() == image.file.0 => ExeState::Replaced,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ExeState::Deleted,
+        // Some file systems report other device numbers to user space than inside the kernel (overlayfs, btrfs).
+        _ => image.exe_state,
+    }
+}
+
+/// Whether any user may write to the directory of the executable, as netwatch's own mounts or the process's show it.
+fn is_world_writable(process: &Process) -> bool {
+    const WRITE_BY_OTHERS: u32 = 0o002;
+    let image = &process.image;
+    let Some(folder) = image.exe.as_deref().and_then(|exe| Path::new(exe).parent()) else { return false };
+    if image.exe_state == ExeState::Memfd {
+        return false;
+    }
+    let folder = if image.mntns == processes::own_mntns() {
+        folder.to_owned()
+    } else {
+        let root = Path::new("/proc").join(process.key.pid.to_string()).join("root");
+        root.join(folder.strip_prefix("/").unwrap_or(folder))
+    };
+    fs::metadata(folder).is_ok_and(|folder| folder.is_dir() && folder.mode() & WRITE_BY_OTHERS != 0)
+}

@@ -1,0 +1,269 @@
+//! The table of jobs, each with the ways to do it, the best first.
+
+use super::{
+    Hook, Job, Phase, Probe, RUNG, Rung, Sockets, again, cgroup, exit, iterator, named, syscall, typed,
+};
+
+const ACCEPT_CALLS: &[Probe] = &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")];
+
+/// What is accepted before its handshake ends (fast open) has no cookie yet on some kernels (6.12), and these
+/// rungs' programs may not ask for one.
+const COOKIE_OF_CHILD: Probe = cgroup("cookie_of_child");
+
+/// What the job `state` attaches, and what tells whether the kernel has the helpers for sockets.
+pub(in crate::kernel) const STATE_PROBES: &[Probe] = &[
+    typed("inet_sock_set_state"),
+    named("inet_sock_set_state_again", Hook::TypedTracepoint("inet_sock_set_state")),
+];
+
+const HALF_OPEN: &str =
+    "half-open inbound connections (request sockets, SYN cookies) before the handshake ends";
+
+const FAILS_EARLY_BY_IO_URING: &str = "attempts by io_uring that fail before a SYN leaves";
+
+/// The plan itself.
+pub(in crate::kernel) const JOBS: &[Job] = &[
+    Job {
+        name: "process",
+        phase: Phase::Processes,
+        rungs: &[Rung {
+            key: "tp_btf",
+            name: "tp_btf/sched_process_{fork,exec,exit}",
+            probes: &[
+                // Before forks: of whoever is seen to be born every exec is, or it would keep its parent's program.
+                typed("sched_process_exec"),
+                again("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
+                typed("sched_process_fork"),
+                again("sched_process_fork_again", Hook::TypedTracepoint("sched_process_fork")),
+                typed("sched_process_exit"),
+                again("sched_process_exit_again", Hook::TypedTracepoint("sched_process_exit")),
+            ],
+            ..RUNG
+        }],
+        required: true,
+        without: "processes that end before /proc is read",
+    },
+    Job {
+        name: "cgroup",
+        phase: Phase::Processes,
+        rungs: &[Rung {
+            key: "tp_btf",
+            name: "tp_btf/cgroup_{mkdir,attach_task}",
+            probes: &[typed("cgroup_mkdir"), typed("cgroup_attach_task")],
+            ..RUNG
+        }],
+        required: false,
+        without: "the container and unit of a process whose cgroup is gone before /proc is read",
+    },
+    Job {
+        name: "state",
+        phase: Phase::Sockets,
+        rungs: &[
+            Rung {
+                key: "storage",
+                name: "tp_btf/inet_sock_set_state",
+                probes: STATE_PROBES,
+                only: Some(Sockets::Helpers),
+                unseen: &[HALF_OPEN],
+                ..RUNG
+            },
+            Rung {
+                key: "address",
+                name: "tp_btf/inet_sock_set_state + cgroup/{sock_create,connect4,connect6} + sock_ops, sockets by address",
+                probes: &[
+                    cgroup("cookie_of_made"),
+                    cgroup("cookie_of_connecting4"),
+                    cgroup("cookie_of_connecting6"),
+                    cgroup("cookie_of_child"),
+                    typed("inet_sock_set_state"),
+                ],
+                only: Some(Sockets::Plain),
+                unseen: &[
+                    HALF_OPEN,
+                    "which of several listeners on one address and port a connection came from",
+                    "what more than 65,536 sockets at once do",
+                ],
+                ..RUNG
+            },
+        ],
+        required: true,
+        without: "connections",
+    },
+    Job {
+        name: "accept",
+        phase: Phase::Sockets,
+        rungs: &[
+            Rung {
+                key: "fexit",
+                name: "fexit/inet_accept + tracepoint/sys_exit_accept{,4}",
+                probes: &[again("inet_accept_again", Hook::Exit("inet_accept")), exit("inet_accept")],
+                beside: ACCEPT_CALLS,
+                ..RUNG
+            },
+            Rung {
+                key: "kprobe",
+                name: "kprobe/security_sock_graft + tracepoint/sys_exit_accept{,4}",
+                probes: &[named("security_sock_graft", Hook::Kprobe("security_sock_graft"))],
+                beside: &[syscall("sys_exit_accept"), syscall("sys_exit_accept4"), COOKIE_OF_CHILD],
+                ..RUNG
+            },
+            Rung {
+                key: "syscall",
+                name: "tracepoint/sys_exit_accept{,4}",
+                probes: ACCEPT_CALLS,
+                beside: &[COOKIE_OF_CHILD],
+                unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "accept() itself: the listener's owner is named until the socket is used",
+    },
+    Job {
+        name: "listen",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            key: "syscall",
+            name: "tracepoint/sys_exit_listen",
+            probes: &[syscall("sys_exit_listen")],
+            ..RUNG
+        }],
+        required: false,
+        without: "the port of a listener that was not bound before",
+    },
+    Job {
+        name: "use",
+        phase: Phase::Sockets,
+        rungs: &[
+            Rung {
+                key: "tp_btf",
+                name: "tp_btf/sock_{send,recv}_length",
+                probes: &[
+                    typed("sock_send_length"),
+                    again("sock_send_length_again", Hook::TypedTracepoint("sock_send_length")),
+                    typed("sock_recv_length"),
+                    again("sock_recv_length_again", Hook::TypedTracepoint("sock_recv_length")),
+                ],
+                unseen: &["a process that only reads, and by splice() alone"],
+                ..RUNG
+            },
+            Rung {
+                key: "fexit",
+                name: "fexit/inet{,6}_{send,recv}msg",
+                probes: &[
+                    again("inet_sendmsg_again", Hook::Exit("inet_sendmsg")),
+                    exit("inet_sendmsg"),
+                    again("inet_recvmsg_again", Hook::Exit("inet_recvmsg")),
+                    exit("inet_recvmsg"),
+                    again("inet6_sendmsg_again", Hook::Exit("inet6_sendmsg")),
+                    exit("inet6_sendmsg"),
+                    again("inet6_recvmsg_again", Hook::Exit("inet6_recvmsg")),
+                    exit("inet6_recvmsg"),
+                ],
+                beside: &[again("inet_sendpage_again", Hook::Exit("inet_sendpage")), exit("inet_sendpage")],
+                unseen: &["a process that only reads, and by splice() alone"],
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "a connection that was inherited or passed on: whoever connected or accepted it is named",
+    },
+    Job {
+        name: "connect",
+        phase: Phase::Sockets,
+        rungs: &[
+            Rung {
+                key: "fexit",
+                name: "fentry + fexit/tcp_v{4,6}_connect",
+                probes: &[
+                    // Ends first: what begins and does not end is lost.
+                    again("tcp_v4_connect_leave_again", Hook::Exit("tcp_v4_connect")),
+                    named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
+                    again("tcp_v6_connect_leave_again", Hook::Exit("tcp_v6_connect")),
+                    named("tcp_v6_connect_leave", Hook::Exit("tcp_v6_connect")),
+                    again("tcp_v4_connect_enter_again", Hook::Entry("tcp_v4_connect")),
+                    named("tcp_v4_connect_enter", Hook::Entry("tcp_v4_connect")),
+                    again("tcp_v6_connect_enter_again", Hook::Entry("tcp_v6_connect")),
+                    named("tcp_v6_connect_enter", Hook::Entry("tcp_v6_connect")),
+                ],
+                ..RUNG
+            },
+            Rung {
+                key: "kretprobe",
+                name: "kprobe + kretprobe/tcp_v{4,6}_connect",
+                probes: &[
+                    cgroup("cookie_of_made"),
+                    // As above. The last is the one by which they know that whatever ends has begun
+                    // (`netwatch-ebpf/src/connect.rs`).
+                    named("tcp_v4_connect_return", Hook::Kprobe("tcp_v4_connect")),
+                    named("tcp_v6_connect_return", Hook::Kprobe("tcp_v6_connect")),
+                    named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
+                    named("tcp_v4_connect_entry", Hook::Kprobe("tcp_v4_connect")),
+                ],
+                unseen: &["attempts that fail before a SYN leaves, of sockets made before netwatch started"],
+                ..RUNG
+            },
+            Rung {
+                key: "cgroup",
+                name: "cgroup/connect{4,6} + tracepoint/sys_{enter,exit}_connect",
+                probes: &[
+                    // As above.
+                    syscall("sys_exit_connect"),
+                    syscall("sys_enter_connect"),
+                    cgroup("connect4"),
+                    cgroup("connect6"),
+                ],
+                unseen: &[FAILS_EARLY_BY_IO_URING],
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "attempts that fail before a SYN leaves (no route, no free port), and their errno",
+    },
+    SNAPSHOT,
+    Job {
+        name: "udp",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            key: "cgroup",
+            name: "cgroup_skb + cgroup/sock_{create,release}",
+            probes: &[
+                cgroup("udp_create"),
+                cgroup("udp_release"),
+                named("udp_ingress", Hook::CgroupIngress),
+                named("udp_egress", Hook::CgroupEgress),
+            ],
+            unseen: &["UDP behind IPv6 extension headers"],
+            ..RUNG
+        }],
+        required: false,
+        without: "UDP flows",
+    },
+];
+
+/// What lists the sockets of a network namespace, and what the descriptors of all processes.
+pub(in crate::kernel) const LIST_TCP: &str = "list_tcp";
+pub(in crate::kernel) const LIST_UDP: &str = "list_udp";
+pub(in crate::kernel) const LIST_FILES: &str = "list_files";
+
+/// The job of looking at what is there.
+pub(in crate::kernel) const SNAPSHOT: Job = Job {
+    name: "snapshot",
+    phase: Phase::Sockets,
+    rungs: &[
+        Rung {
+            key: "iter",
+            name: "iter/{tcp,udp,task_file}",
+            probes: &[
+                iterator(LIST_TCP, "tcp"),
+                iterator(LIST_UDP, "udp"),
+                iterator(LIST_FILES, "task_file"),
+            ],
+            only: Some(Sockets::Helpers),
+            ..RUNG
+        },
+        Rung { key: "proc", name: "/proc + sock_diag", ..RUNG },
+    ],
+    required: true,
+    without: "what is there already",
+};

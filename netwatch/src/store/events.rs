@@ -1,0 +1,85 @@
+//! Recorded events in their order, page by page, so that neither memory nor the store's log grows with a reader who takes
+//! his time.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::StoreError;
+use super::read::Reader;
+use super::search::{Narrow, Search};
+use crate::stream::{Batch, Context, Item};
+
+/// What is left of a search.
+pub struct Events<'r> {
+    reader: &'r Reader,
+    search: Search,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Reader {
+    /// Events and losses between two times, nanoseconds since the epoch, that `narrow` may mean: the caller filters them.
+    /// Batches come in their order, or the newest first; items in a batch are always in theirs.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn events(
+        &self,
+        narrow: Narrow,
+        since: Option<i64>,
+        until: Option<i64>,
+        newest_first: bool,
+    ) -> Result<Events<'_>, StoreError> {
+        let search = Search::new(narrow, None, since, until, newest_first, self.db())?;
+        Ok(Events { reader: self, search, since, until })
+    }
+}
+
+impl Events<'_> {
+    /// The next batch, which is of one clock; `None` where there are no more.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
+        // One state of the store for each page, so that rows that it refers to are there.
+        let transaction = self.reader.db().unchecked_transaction()?;
+        let batch = self.read()?;
+        transaction.finish()?;
+        Ok(batch)
+    }
+
+    fn read(&mut self) -> Result<Option<Batch>, StoreError> {
+        let Some(page) = self.search.page(self.reader.db())? else { return Ok(None) };
+        let segment = page.segment;
+        let mut items: Vec<(u64, Timestamp, Item)> = Vec::new();
+        for row in &page.rows {
+            for event in self.reader.events_of(row, &segment)? {
+                let time = segment.clock.time(event.at).unwrap_or_default();
+                items.push((event.at, time, Item::Event(event)));
+            }
+        }
+        let (from, to) = page.losses;
+        if from <= to {
+            let range = "id BETWEEN ?1 AND ?2 AND segment = ?3";
+            for missing in self.reader.losses_of(&segment, range, [from, to, segment.id])? {
+                items.push((missing.at, missing.time, Item::Loss(missing.time, missing.loss)));
+            }
+        }
+        // By the time since boot, which is never set back; where that is the same, as they were written.
+        items.sort_by_key(|(at, ..)| *at);
+        let is_meant = |time: &Timestamp| {
+            let time = time.as_nanosecond();
+            self.since.is_none_or(|since| time >= since.into())
+                && self.until.is_none_or(|until| time <= until.into())
+        };
+        let items = items.into_iter().filter(|(_, time, _)| is_meant(time)).map(|(.., item)| item).collect();
+        let context = Context {
+            boot: Arc::clone(&segment.boot),
+            clock: segment.clock,
+            run_clock: segment.run_clock,
+            users: Arc::default(),
+        };
+        Ok(Some(Batch { context, items }))
+    }
+}

@@ -1,0 +1,76 @@
+//! What verification says of a store that somebody has changed.
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::store::chain::{Contents, Table};
+
+#[test]
+fn tampering_is_seen_where_it_happened() {
+    let tampered = |sql: &str| {
+        let place = Place::new();
+        let mut writer = place.writer(settings());
+        for batch in 0..5 {
+            write(&mut writer, &stories(batch * 10 + 1..batch * 10 + 11));
+        }
+        drop(writer);
+        assert_eq!(place.verified().broken, None);
+        place.sql(sql);
+        place.verified().broken.map(|broken| broken.batch)
+    };
+    assert_eq!(tampered("UPDATE connection SET remote_ip = '10.0.0.9' WHERE id = 15"), Some(2));
+    assert_eq!(tampered("UPDATE process SET comm = 'sshd'"), Some(1));
+    assert_eq!(tampered("UPDATE segment SET started = 5"), Some(1));
+    assert_eq!(tampered("UPDATE batch SET ts = ts + 1 WHERE id = 3"), Some(3));
+    assert_eq!(tampered("DELETE FROM connection WHERE id = 25"), Some(3));
+    assert_eq!(tampered("DELETE FROM batch WHERE id = 3"), Some(4));
+    assert_eq!(tampered("DELETE FROM batch WHERE id < 3"), Some(3));
+    assert_eq!(tampered("DELETE FROM batch WHERE id < 3; DELETE FROM connection WHERE id < 21"), Some(3));
+    assert_eq!(tampered("UPDATE connection SET id = 1000 WHERE id = 50"), Some(5));
+    assert_eq!(
+        tampered("INSERT INTO loss SELECT 1, 1, 1, 'ring', 'change', 1"),
+        Some(5),
+        "a row in no batch"
+    );
+    // The end of the chain: only an anchor shows that there was more.
+    assert_eq!(tampered("DELETE FROM batch WHERE id = 5; DELETE FROM connection WHERE id > 40"), None);
+}
+
+#[test]
+fn only_an_anchor_tells_a_chain_that_was_made_anew() {
+    let place = Place::new();
+    let mut writer = place.writer(settings());
+    write(&mut writer, &stories(1..11));
+    let anchor = newest(&place.reader()).unwrap().unwrap().0;
+    write(&mut writer, &stories(11..21));
+    drop(writer);
+    let anchored = || verify(&place.reader(), Some(anchor)).unwrap();
+    assert_eq!(anchored().anchored, Some(1));
+    place.sql("UPDATE connection SET remote_port = 80 WHERE id = 3");
+    assert_eq!(anchored().broken.map(|broken| broken.batch), Some(1));
+    rehash(&place.path());
+    assert_eq!((anchored().broken, anchored().anchored), (None, None));
+}
+
+/// What root can do: hashes everything anew.
+fn rehash(path: &Path) {
+    let db = Connection::open(path).unwrap();
+    let columns = batch::batch_columns();
+    let batches: Vec<Vec<i64>> = db
+        .prepare(&format!("SELECT {} FROM batch ORDER BY id", columns.join(",")))
+        .unwrap()
+        .query_map([], |row| (0..columns.len()).map(|column| row.get(column)).collect())
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let mut previous = Link::NONE;
+    for batch in batches {
+        let mut contents = Contents::new();
+        for table in Table::ALL {
+            let (from, to) = (batch[3 + 2 * table as usize], batch[4 + 2 * table as usize]);
+            verify::hash_rows(&db, table, from, to, &mut contents).unwrap();
+        }
+        previous = contents.link(&previous, &batch);
+        db.execute("UPDATE batch SET hash = ? WHERE id = ?", (previous.bytes(), batch[0])).unwrap();
+    }
+}
