@@ -13,10 +13,10 @@ use crate::boot;
 use crate::clock::BootClock;
 use crate::engine::complain;
 use crate::enrich::{Programs, Users, service_of};
-use crate::forensics::{self, Complete, Life, Past, Record, Selector, Table, Trace};
+use crate::forensics::{self, Complete, Life, Past, Selector, Table, Trace};
 use crate::output::trace::{TraceFormat, Traces, write};
 use crate::process::Actor;
-use crate::store::{DEFAULT_PATH, Reader};
+use crate::store::{DEFAULT_PATH, History, Reader};
 use crate::tracker::ConnectionEvent;
 
 /// What to trace, and how to print it.
@@ -41,7 +41,7 @@ pub struct TraceOptions {
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let mut completion = Completion::default();
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
-        Some(reader) => traced(&Record::new(reader)?, options)?,
+        Some(reader) => traced(&History::new(reader)?, options)?,
         None => {
             completion.programs = Some(Programs::default());
             complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));

@@ -8,7 +8,6 @@
 mod ending;
 mod life;
 mod past;
-mod recorded;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,6 @@ use crate::tracker::EndId;
 
 pub use life::{Life, Use};
 pub use past::{Gap, Past, Table};
-pub use recorded::Record;
 pub use selector::Selector;
 pub use ties::Tie;
 

@@ -10,6 +10,7 @@ mod events;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod grouped;
+mod history;
 mod holder;
 mod intern;
 mod open;
@@ -35,6 +36,7 @@ pub use chain::Link;
 pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
+pub use history::History;
 pub use read::{Missing, Query, Reader, Recorded, Run};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};

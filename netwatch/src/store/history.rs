@@ -1,15 +1,15 @@
-//! The past that is a store.
+//! The history that the walk back reads, out of a store.
 
 use std::sync::Arc;
 
-use super::{Gap, Life, Past, Selector};
+use super::{Query, Reader, Recorded, Run, StoreError};
 use crate::clock::BootClock;
+use crate::forensics::{Gap, Life, Past, Selector};
 use crate::model::ProcessKey;
-use crate::store::{Query, Reader, Recorded, Run, StoreError};
 use crate::tracker::EndId;
 
-/// What was recorded.
-pub struct Record {
+/// What was recorded, for a walk.
+pub struct History {
     reader: Reader,
     runs: Vec<Run>,
 }
@@ -17,7 +17,7 @@ pub struct Record {
 /// Ends of one process that are looked at, the newest before the moment in question: a server may have had a million.
 const MOST_OF_PROCESS: usize = 256;
 
-impl Record {
+impl History {
     /// Reads from a store.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ fn query(selector: &Selector) -> Query {
     query
 }
 
-impl Past for Record {
+impl Past for History {
     type Error = StoreError;
 
     fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), StoreError> {
