@@ -93,12 +93,17 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         step(&format!("SKIPPED: no kernel is tested: {error:#}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let rows = matrix(args, &Output::new()?, verbose)?;
+    let output = Output::new()?;
+    let rows = matrix(args, &output, verbose)?;
     match args.format {
         Format::Text => print!("{}", table::text(&rows)),
         Format::Json => print!("{}", table::json(&rows)),
     }
-    Ok(if is_success(&rows) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if is_success(&rows) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    step(&format!("the full output of each guest is in {}", output.folder().display()));
+    Ok(ExitCode::FAILURE)
 }
 
 /// A short form of the matrix as a part of a test run: the whole takes twice as long. What did not run counts as
