@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::event::kind;
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "ready", "seed", "listen", "unlisten", "attempt", "open", "accept", "handover", "fail", "close", "state",
-    "loss",
+    "loss", "process",
 ];
 
 /// The order of trust, and how sure each is.
@@ -117,7 +117,7 @@ impl Checks {
         let head = format!(r#"{{"v":1,"seq":{seq},"ts":"{ts}","event":"{}""#, kind(&event));
         assert!(line.starts_with(&head), "keys do not begin with v, seq, ts, event: {line}");
         assert!(KINDS.contains(&kind(&event)), "what event is this: {line}");
-        if !["ready", "loss"].contains(&kind(&event)) {
+        if !["ready", "loss", "process"].contains(&kind(&event)) {
             self.socket(&event);
         }
         event
