@@ -21,7 +21,7 @@ use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
 use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
-use crate::model::{Lister, State, Via};
+use crate::model::{Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::{Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
@@ -292,13 +292,16 @@ impl Records {
 }
 
 /// Cookies of the sockets whose first record among `records` is their beginning.
-fn begun(records: &[Record]) -> Set<u64> {
+fn begun(records: &[Record]) -> Set<Cookie> {
     let mut seen = Set::default();
     let mut begun = Set::default();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
-        if seen.insert(event.socket.cookie) && begins(event) {
-            begun.insert(event.socket.cookie);
+        if let Some(cookie) = event.socket.cookie
+            && seen.insert(cookie)
+            && begins(event)
+        {
+            begun.insert(cookie);
         }
     }
     begun

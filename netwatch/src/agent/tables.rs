@@ -7,7 +7,7 @@ use super::heal::HostLook;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
-use crate::model::ProcessKey;
+use crate::model::{Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::processes;
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
@@ -68,8 +68,10 @@ impl Tables {
                 if let Some(task) = event.act.task() {
                     self.look_at(task.key, &task.comm);
                 }
-                if event.act == Act::Release {
-                    self.count_flows(event.socket.cookie);
+                if event.act == Act::Release
+                    && let Some(cookie) = event.socket.cookie
+                {
+                    self.count_flows(cookie);
                 }
                 self.tracker.apply(record.at, event, &mut self.processes, out);
             }
@@ -87,7 +89,7 @@ impl Tables {
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
-                if exec.stdio != [0; 3] && self.started_on_sockets.len() < MOST_STARTED {
+                if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }
             }
@@ -115,7 +117,7 @@ impl Tables {
     }
 
     /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
-    fn count_flows(&mut self, cookie: u64) {
+    fn count_flows(&mut self, cookie: Cookie) {
         for (key, remote) in self.tracker.flows_of(cookie) {
             if let Some(bytes) = self.flows.take(cookie, remote) {
                 self.tracker.count(key, bytes);

@@ -204,7 +204,7 @@ mod tests {
         let Event::Socket(event) = decode(&bytes_of(&change)).unwrap().event else { panic!() };
         let Act::Change(change) = event.act else { panic!() };
         assert_eq!((change.old, change.new), (State::SynRecv, State::Established));
-        assert_eq!((change.born, change.listener), (Born::Child, Some(77)));
+        assert_eq!((change.born, change.listener), (Born::Child, crate::model::Cookie::new(77)));
         assert_eq!(change.owner.unwrap().key.pid, 9);
     }
 

@@ -8,7 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{Cause, ExeState, Image, ProcessKey, Via};
+use crate::model::{Cookie, ExeState, Image, ProcessKey, Via};
 
 /// A task as the kernel side read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Task {
     pub cgroup: u64,
     /// What the thread was about, where the record is about something that it did; of a new process, what
     /// the thread that forked it was about.
-    pub cause: Option<Cause>,
+    pub cause: Option<Cookie>,
     /// Name of the leader.
     pub comm: Name,
     /// Name of the thread, where it is not the leader.
@@ -111,7 +111,7 @@ pub struct ExecEvent {
     /// was too long for the record: its root's end would be missing.
     pub image: Arc<Image>,
     /// Cookies of the network sockets that are its stdin, stdout and stderr; 0: none.
-    pub stdio: [u64; 3],
+    pub stdio: [Option<Cookie>; 3],
 }
 
 /// A cgroup's path.
@@ -155,13 +155,13 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
 }
 
 /// A cookie, or nothing.
-pub(super) fn cause(bytes: Bytes<'_>, at: usize) -> Result<Option<Cause>, DecodeError> {
-    Ok(Some(bytes.u64(at)?).filter(|cause| *cause != 0))
+pub(super) fn cookie(bytes: Bytes<'_>, at: usize) -> Result<Option<Cookie>, DecodeError> {
+    Ok(Cookie::new(bytes.u64(at)?))
 }
 
 pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     Ok(ProcessEvent::Fork(ForkEvent {
-        task: Task { cause: cause(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
+        task: Task { cause: cookie(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
         parent: ProcessKey::new(
             bytes.u32(offset_of!(Fork, parent_tgid))?,
             bytes.u64(offset_of!(Fork, parent_start))?,
@@ -195,9 +195,9 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         args: Image::arguments(args),
     };
     let task = task(bytes, offset_of!(Exec, task))?;
-    let mut stdio = [0; 3];
-    for (fd, cookie) in stdio.iter_mut().enumerate() {
-        *cookie = bytes.u64(offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
+    let mut stdio = [None; 3];
+    for (fd, socket) in stdio.iter_mut().enumerate() {
+        *socket = cookie(bytes, offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
     }
     Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio }))
 }

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::Via;
+use crate::model::{Cookie, Via};
 use crate::origin::{Confidence, Side};
 use crate::process::{Actor, Found, Process};
 use crate::tracker::EndId;
@@ -206,7 +206,7 @@ impl<P: Past> Walk<'_, P> {
         boot: &Arc<str>,
         mut process: Arc<Process>,
         mut at: u64,
-        mut cause: Option<u64>,
+        mut cause: Option<Cookie>,
     ) -> Result<Explained, P::Error> {
         loop {
             if let Some(tie) = self.tie(boot, &process, at, cause)? {
@@ -249,7 +249,7 @@ impl<P: Past> Walk<'_, P> {
         boot: &Arc<str>,
         process: &Process,
         at: u64,
-        cause: Option<u64>,
+        cause: Option<Cookie>,
     ) -> Result<Option<Tie>, P::Error> {
         let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;
         for life in ties.possible {

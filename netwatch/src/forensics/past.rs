@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{Life, Selector};
-use crate::model::ProcessKey;
+use crate::model::{Cookie, ProcessKey};
 use crate::tracker::EndId;
 
 /// Something that is not known of a stretch of time.
@@ -39,7 +39,7 @@ pub trait Past {
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, Self::Error>;
+    fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Self::Error>;
 
     /// The ends that a process had before `at`, nanoseconds since boot; of very many the newest.
     ///
@@ -92,8 +92,8 @@ impl Past for Table {
         Ok(self.lives.iter().find(|life| life.id() == id).cloned())
     }
 
-    fn of_socket(&self, _: &Arc<str>, cookie: u64) -> Result<Vec<Life>, Infallible> {
-        Ok(self.all(|life| life.end().cookie == cookie))
+    fn of_socket(&self, _: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Infallible> {
+        Ok(self.all(|life| life.end().cookie == Some(cookie)))
     }
 
     fn of_process(&self, _: &Arc<str>, key: ProcessKey, _: u64) -> Result<Vec<Life>, Infallible> {

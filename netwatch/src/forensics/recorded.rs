@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Gap, Life, Past, Selector};
-use crate::model::ProcessKey;
+use crate::model::{Cookie, ProcessKey};
 use crate::process::view::BootClock;
 use crate::store::{Query, Reader, Recorded, Run, StoreError};
 use crate::tracker::EndId;
@@ -94,8 +94,8 @@ impl Past for Record {
         Ok(self.reader.end(boot, id)?.and_then(life))
     }
 
-    fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, StoreError> {
-        let query = Query { boot: Some(boot.to_string()), cookie: Some(cookie), ..Query::default() };
+    fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, StoreError> {
+        let query = Query { boot: Some(boot.to_string()), cookie: Some(cookie.get()), ..Query::default() };
         let mut lives: Vec<Life> = self.reader.connections(&query)?.into_iter().filter_map(life).collect();
         lives.sort_by_key(Life::began);
         Ok(lives)

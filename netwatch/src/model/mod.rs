@@ -2,6 +2,7 @@
 
 mod address;
 mod holders;
+mod ids;
 mod listing;
 mod process;
 mod socket;
@@ -9,8 +10,9 @@ mod state;
 
 pub use address::{Endpoint, Family, Proto, unmap};
 pub use holders::{Holder, Holders};
+pub use ids::Cookie;
 pub use listing::{Lister, Listing};
-pub use process::{Cause, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
@@ -29,7 +31,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> SocketRow {
         SocketRow {
             socket: Socket {
-                cookie: 1,
+                cookie: Cookie::new(1),
                 inode: 1,
                 netns: 1,
                 proto: Proto::Tcp,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Cookie;
+
 /// Survives the reuse of a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
@@ -124,8 +126,8 @@ pub struct ProcessFacts {
     /// It is a kernel thread.
     pub kernel: bool,
     /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec, or are now where that was not
-    /// seen; 0: no socket, or not known.
-    pub stdio: [u64; 3],
+    /// seen; `None`: no socket, or not known.
+    pub stdio: [Option<Cookie>; 3],
 }
 
 /// A process as `/proc` shows it. The arguments of its image are the present ones: a process may have written over them.
@@ -151,7 +153,3 @@ impl DerefMut for ProcessRow {
         &mut self.facts
     }
 }
-
-/// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what
-/// it does next, it does because of that.
-pub type Cause = u64;

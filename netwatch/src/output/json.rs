@@ -13,7 +13,7 @@ use super::object::Object;
 use super::process::ProcessObjects;
 use super::{Line, Ready, Spell};
 use crate::loss::Loss;
-use crate::model::Family;
+use crate::model::{Cookie, Family};
 use crate::origin::{Origin, responder};
 use crate::process::Actor;
 use crate::process::found::Looks;
@@ -191,7 +191,7 @@ impl Json {
             object.value("mapped", &true)?;
         }
         object.number("netns", end.netns);
-        object.number("cookie", end.cookie);
+        object.number("cookie", Cookie::number(end.cookie));
         object.number("inode", end.inode);
         object.endpoint("local", Some(end.local))?;
         object.endpoint("remote", end.remote)?;

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{Cause, Image, ProcessFacts, ProcessKey};
+use crate::model::{Cookie, Image, ProcessFacts, ProcessKey};
 
 pub mod found;
 pub mod signs;
@@ -39,8 +39,9 @@ pub struct Process {
 pub struct Birth {
     /// When, nanoseconds since boot: the start in the key is cut to a clock tick, this is not.
     pub at: u64,
-    /// What the thread that forked was about.
-    pub cause: Option<Cause>,
+    /// What the thread that forked was about: the socket from which it had received last, or which it had accepted, if it
+    /// had not slept since. What it does next, it does because of that.
+    pub cause: Option<Cookie>,
 }
 
 /// More ancestors than this are not kept: a program that forks and exits forever makes a line without
@@ -71,7 +72,7 @@ impl Process {
             image: Image::unknown(),
             cgroup: "/".into(),
             kernel: false,
-            stdio: [0; 3],
+            stdio: [None; 3],
         })
     }
 

@@ -100,7 +100,7 @@ impl ProcessTable {
 
     /// Takes in which sockets processes that were there before have for stdin, stdout and stderr, as a look saw it.
     pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
-        for row in rows.iter().filter(|row| row.stdio != [0; 3]) {
+        for row in rows.iter().filter(|row| row.stdio != [None; 3]) {
             if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
                 && process.key == row.key
                 && process.birth.is_none()
@@ -295,7 +295,7 @@ impl ProcessTable {
             image: Image::unknown(),
             cgroup: self.cgroups.get(&task.cgroup).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
-            stdio: [0; 3],
+            stdio: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
     }

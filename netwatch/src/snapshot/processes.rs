@@ -38,7 +38,7 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
         image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
-        stdio: [0; 3],
+        stdio: [None; 3],
     };
     Some(ProcessRow { facts, argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into() })
 }

@@ -13,7 +13,8 @@ use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
 use crate::model::{
-    Endpoint, Family, Lister, Listing, Payload, Proto, Socket, SocketRow, State, Via, is_connected, unmap,
+    Cookie, Endpoint, Family, Lister, Listing, Payload, Proto, Socket, SocketRow, State, Via, is_connected,
+    unmap,
 };
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
@@ -252,8 +253,10 @@ fn is_mptcp(info: &DefaultNla) -> bool {
 }
 
 /// Two halves in host byte order, the lower first: `sock_diag_save_cookie` in net/core/sock_diag.c.
-fn cookie([a, b, c, d, e, f, g, h]: [u8; 8]) -> u64 {
-    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u32::from_ne_bytes([e, f, g, h])) << 32
+fn cookie([a, b, c, d, e, f, g, h]: [u8; 8]) -> Option<Cookie> {
+    let halves = [[a, b, c, d], [e, f, g, h]].map(|half| u64::from(u32::from_ne_bytes(half)));
+    let [low, high] = halves;
+    Cookie::new(low | high << 32)
 }
 
 /// Offsets in `struct tcp_info` of include/uapi/linux/tcp.h, which only ever grows at its end.
@@ -286,7 +289,7 @@ mod tests {
         row
     }
 
-    fn socket_cookie(socket: &impl AsFd) -> u64 {
+    fn socket_cookie(socket: &impl AsFd) -> Option<Cookie> {
         let mut cookie = 0u64;
         let mut length = 8;
         // SAFETY: the pointers are to live memory of the told length.
@@ -300,7 +303,7 @@ mod tests {
             )
         };
         assert_eq!(status, 0);
-        cookie
+        Cookie::new(cookie)
     }
 
     fn inode(socket: &impl AsFd) -> u64 {

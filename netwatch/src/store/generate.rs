@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::thread::{Item, look};
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
+use crate::model::{Cookie, Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::found::Looks;
 use crate::process::{Actor, Process};
@@ -83,7 +83,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         id,
         flow: client_id,
         socket: Socket {
-            cookie: id.cookie,
+            cookie: Cookie::new(id.cookie),
             inode: 3 * n,
             netns: 4_026_531_840,
             proto: Proto::Tcp,

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::{StoreError, words};
 use crate::hash::Map;
-use crate::model::Image;
+use crate::model::{Cookie, Image};
 use crate::process::{Actor, Found, Process, signs};
 
 /// Rows of what was written in this segment.
@@ -206,9 +206,9 @@ fn process_values(
         Owned::Int(image),
         number(parent),
         cookie(process.birth.map(|birth| birth.at)),
-        cookie(process.birth.and_then(|birth| birth.cause)),
+        cookie(process.birth.and_then(|birth| birth.cause).map(Cookie::get)),
     ]);
-    values.extend(process.stdio.iter().map(|socket| cookie(Some(*socket).filter(|socket| *socket != 0))));
+    values.extend(process.stdio.iter().map(|socket| cookie(socket.map(Cookie::get))));
     values.extend([
         found.map_or(Owned::Null, |found| Owned::Word(words::exe_state_word(found.exe_state))),
         signs.filter(|signs| !signs.is_empty()).map_or(Owned::Null, |signs| Owned::Text(signs.join(","))),

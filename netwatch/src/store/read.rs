@@ -13,7 +13,7 @@ use super::rebuild::{Processes, RawRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{DEFAULT_PATH, StoreError, open};
 use crate::loss::{Loss, LossReason};
-use crate::model::{Endpoint, ProcessKey};
+use crate::model::{Cookie, Endpoint, ProcessKey};
 use crate::process::Actor;
 use crate::process::view::BootClock;
 use crate::tracker::{ConnectionEvent, EndId, Kind};
@@ -375,7 +375,7 @@ impl Query {
         let anybody = |is: &dyn Fn(&Actor) -> bool| actors.iter().flatten().any(|actor| is(actor));
         let time = recorded.clock.time(event.at).map(|time| time.as_nanosecond());
         self.began.is_none_or(|began| began == end.id.began)
-            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || cookie == end.cookie)
+            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || Cookie::new(cookie) == end.cookie)
             && self.port.is_none_or(|port| either(&|at| at.port == port))
             && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
             && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))

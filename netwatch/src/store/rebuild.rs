@@ -11,7 +11,7 @@ use super::chain::Table;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
 use crate::hash::Map;
-use crate::model::{ExeState, Image, ProcessKey};
+use crate::model::{Cookie, ExeState, Image, ProcessKey};
 use crate::process::signs::Sign;
 use crate::process::view::BootClock;
 use crate::process::{Actor, Birth, Found, Process};
@@ -182,8 +182,9 @@ impl Processes {
             let pid = row.get(3)?;
             let cookie = |number: Option<i64>| number.map(i64::cast_unsigned);
             let birth = cookie(maybe(16)?);
-            let cause = cookie(maybe(17)?);
-            let stdio = [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).unwrap_or(0)));
+            let cause = cookie(maybe(17)?).and_then(Cookie::new);
+            let stdio =
+                [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).and_then(Cookie::new)));
             let [stdin, stdout, stderr] = stdio;
             let exe_state: Option<String> = row.get(21)?;
             let signs: Option<String> = row.get(22)?;

@@ -79,7 +79,7 @@ fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
     let mut open = crate::tracker::tests::event(Kind::Open, &local, Some("10.0.0.2:443"));
     open.end.id = EndId { cookie, began: cookie * 1000 };
     open.end.flow = open.end.id;
-    open.end.cookie = cookie;
+    open.end.cookie = crate::model::Cookie::new(cookie);
     open.at = cookie * 1000 + 5;
     open.end.process = Some(Actor::leader(crate::process::tests::process(77, None)));
     let mut close = open.clone();
@@ -210,8 +210,8 @@ fn processes_come_back_with_their_line() {
         last = crate::process::tests::process(pid, Some(&last));
     }
     let mut shell = Process::clone(&last);
-    shell.stdio = [5, 5, 0];
-    shell.birth = Some(crate::process::Birth { at: 17, cause: Some(u64::MAX) });
+    shell.stdio = [5, 5, 0].map(crate::model::Cookie::new);
+    shell.birth = Some(crate::process::Birth { at: 17, cause: crate::model::Cookie::new(u64::MAX) });
     let shell = Arc::new(shell);
     write(&mut writer, &[Item::Process(shell.clone(), FOUND), Item::Process(shell.clone(), FOUND)]);
     let reader = place.reader();

@@ -50,7 +50,7 @@ struct Rare {
 }
 
 /// A hundred thousand of these are a busy host's: see docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 248);
+const _: () = assert!(size_of::<Conn>() <= 240);
 
 impl Conn {
     pub(super) fn new(at: u64, socket: &SocketRecord, state: State) -> Self {

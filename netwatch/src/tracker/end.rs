@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Cause, Payload, Socket, State};
+use crate::model::{Cookie, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -100,8 +100,9 @@ pub struct End {
     pub verdict: Verdict,
     /// The process that began it, where it is on this host and known.
     pub originator: Option<Actor>,
-    /// What the thread that began it was about, where it began here.
-    pub cause: Option<Cause>,
+    /// The socket from which the thread that began it had received last, or which it had accepted, where it began here:
+    /// see [`crate::process::Birth::cause`].
+    pub cause: Option<Cookie>,
     /// The process on this end.
     pub process: Option<Actor>,
     /// How that is known.

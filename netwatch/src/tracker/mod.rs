@@ -26,7 +26,7 @@ use crate::decode::{Act, SocketEvent, SocketRecord};
 use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
-use crate::model::{Proto, State, Via};
+use crate::model::{Cookie, Proto, State, Via};
 use crate::process::ProcessTable;
 use conn::Conn;
 use late::Late;
@@ -76,7 +76,7 @@ pub struct Tracker {
     /// Records are missing.
     doubtful: bool,
     /// What had a record since [`Tracker::begin_look`].
-    touched: Option<Set<u64>>,
+    touched: Option<Set<Cookie>>,
 }
 
 impl Tracker {
@@ -96,7 +96,7 @@ impl Tracker {
     ) {
         let socket = &event.socket;
         if let Some(touched) = &mut self.touched {
-            touched.insert(socket.cookie);
+            touched.extend(socket.cookie);
         }
         let Some(key) = self.key_of(event) else { return };
         let socket = &SocketRecord { key, ..*socket };
@@ -135,20 +135,21 @@ impl Tracker {
     /// its addresses have to tell it from the others. `None` where it has none yet.
     fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
         let socket = &event.socket;
+        let own = Cookie::number(socket.cookie);
         if socket.via != Some(Via::Mptcp) {
-            return Some(socket.cookie);
+            return Some(own);
         }
-        let known = self.conns.get(&socket.cookie);
+        let known = self.conns.get(&own);
         let is_own = match &event.act {
             Act::Listen(_) | Act::Connect(_) | Act::Refused { .. } => true,
             Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
             _ => known.is_some_and(|conn| conn.end.remote.is_some()),
         };
         if is_own {
-            return Some(socket.cookie);
+            return Some(own);
         }
         if socket.remote().port == 0 {
-            return known.is_none().then_some(socket.cookie);
+            return known.is_none().then_some(own);
         }
         let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
         Some(by_addresses.unwrap_or_else(|| self.alias()))

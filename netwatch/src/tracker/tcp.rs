@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::conn::Conn;
 use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
 use crate::decode::{Born, SocketRecord, StateChange, Task};
-use crate::model::{Endpoint, State, Via};
+use crate::model::{Cookie, Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 
@@ -239,8 +239,8 @@ impl Tracker {
         match (self.conns.get_mut(&socket.key), change.new) {
             (Some(conn), State::Close) => conn.subflow_failed(change.errno),
             // A child that is known by its listener's cookie.
-            (None, State::Established) if socket.key != socket.cookie => {
-                let listener = Some(socket.cookie);
+            (None, State::Established) if socket.key != Cookie::number(socket.cookie) => {
+                let listener = socket.cookie;
                 let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
                 self.open(&Transition { at, socket, change: &change }, processes, out);
             }
@@ -355,13 +355,15 @@ impl Tracker {
         processes: &ProcessTable,
     ) {
         let &Transition { socket, change, .. } = transition;
-        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie));
+        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie.get()));
         let party = match (seen, change.listener, change.owner) {
             (Some(listener), ..) => listener.shared_party(),
             // Its record of listen() was lost.
-            (None, Some(cookie), Some(owner)) => {
-                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }.into()
+            (None, Some(cookie), Some(owner)) => Party {
+                id: EndId { cookie: cookie.get(), began: owner.at },
+                process: processes.owner(&owner),
             }
+            .into(),
             _ => match self.listener_of(socket) {
                 Some(listener) => listener,
                 None => {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Row, state_name};
-use crate::model::{Endpoint, Family, Holder, ProcessRow, Proto};
+use crate::model::{Cookie, Endpoint, Family, Holder, ProcessRow, Proto};
 use crate::origin::{Origin, responder};
 use crate::process::view::{ProcessView, Viewer};
 use crate::process::{Actor, Found, ProcessTable};
@@ -91,7 +91,7 @@ fn line<'a>(
         send_q: socket.send_q,
         netns: socket.netns,
         inode: socket.inode,
-        cookie: socket.cookie,
+        cookie: Cookie::number(socket.cookie),
         origin,
         service: responder.and_then(|end| services.name(socket.proto, end.port)),
         process,

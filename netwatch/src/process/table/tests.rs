@@ -1,7 +1,7 @@
 //! The table, by sequences of records and looks.
 
 use super::*;
-use crate::model::ExeState;
+use crate::model::{Cookie, ExeState};
 
 fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
@@ -32,7 +32,7 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [0; 3] })
+    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [None; 3] })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
@@ -60,16 +60,17 @@ fn a_double_fork_keeps_the_true_lineage() {
 #[test]
 fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     let mut table = ProcessTable::of(&[row(2, 1, "httpd")]);
-    let forked = Task { cause: Some(77), ..task(10, "httpd") };
+    let on_77 = [77, 77, 0].map(Cookie::new);
+    let forked = Task { cause: Cookie::new(77), ..task(10, "httpd") };
     table.apply(5, &ProcessEvent::Fork(ForkEvent { task: forked, parent: key(2) }));
     let ProcessEvent::Exec(mut sh) = exec(10, "sh") else { panic!() };
-    sh.stdio = [77, 77, 0];
+    sh.stdio = on_77;
     table.apply(6, &ProcessEvent::Exec(sh));
     table.apply(7, &fork(10, 11));
     let sh = table.find(key(10)).unwrap();
-    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: 5, cause: Some(77) }), [77, 77, 0]));
+    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: 5, cause: Cookie::new(77) }), on_77));
     let child = table.find(key(11)).unwrap();
-    assert_eq!((child.birth, child.stdio), (Some(Birth { at: 7, cause: None }), [77, 77, 0]));
+    assert_eq!((child.birth, child.stdio), (Some(Birth { at: 7, cause: None }), on_77));
     assert_eq!(child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(), [Some(5), None]);
 }
 

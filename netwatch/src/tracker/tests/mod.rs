@@ -11,7 +11,7 @@ use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::at;
 use crate::model::tests::example;
 use crate::model::{
-    Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
 };
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
@@ -26,7 +26,7 @@ pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> Connection
 
 pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
     let socket = Socket {
-        cookie,
+        cookie: Cookie::new(cookie),
         inode: cookie * 100,
         netns: 1,
         proto: Proto::Tcp,
@@ -92,7 +92,7 @@ impl Host {
             old,
             new,
             born: how.born,
-            listener: how.listener,
+            listener: how.listener.and_then(Cookie::new),
             owner: how.owner,
             first_fin: how.first_fin,
             done: how.done,
@@ -182,8 +182,13 @@ fn row_of(pid: u32) -> ProcessRow {
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
-    let socket =
-        Socket { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), ..example().socket };
+    let socket = Socket {
+        cookie: Cookie::new(cookie),
+        inode: cookie * 100,
+        local: at(local),
+        remote: remote.map(at),
+        ..example().socket
+    };
     SocketRow { socket, state, ..example() }
 }
 
