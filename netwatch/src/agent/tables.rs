@@ -7,7 +7,7 @@ use super::heal::HostLook;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
-use crate::model::{Cookie, ProcessKey};
+use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::processes;
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
@@ -78,7 +78,7 @@ impl Tables {
         }
     }
 
-    fn process(&mut self, at: u64, event: &ProcessEvent) {
+    fn process(&mut self, at: BootTime, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
             // A child is born with the name of who forked it.
             self.look_at(fork.parent, &fork.task.comm);
@@ -127,7 +127,7 @@ impl Tables {
 
     /// Tells what waits for nothing any more, and ends UDP flows on which nothing passes any more. Returns of how many
     /// listeners the port was lost.
-    pub(super) fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let lost = self.tracker.settle(now, out);
         if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
             return lost;
@@ -158,7 +158,7 @@ impl Tables {
         self.doubted = false;
     }
 
-    pub(super) fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn repair(&mut self, at: BootTime, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
         self.processes.learn(&look.processes, look.sockets.began);
         self.processes.keep_only(&look.processes, look.sockets.began);
         self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);

@@ -140,7 +140,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         _ => kernel.then_some(Via::Kernel),
     };
     Ok(Task {
-        key: ProcessKey::new(tgid, bytes.u64(at + offset_of!(Wire, start))?),
+        key: ProcessKey::new(tgid, bytes.time(at + offset_of!(Wire, start))?),
         tid,
         ppid: bytes.u32(at + offset_of!(Wire, ppid))?,
         uid: bytes.u32(at + offset_of!(Wire, uid))?,
@@ -164,13 +164,13 @@ pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         task: Task { cause: cookie(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
         parent: ProcessKey::new(
             bytes.u32(offset_of!(Fork, parent_tgid))?,
-            bytes.u64(offset_of!(Fork, parent_start))?,
+            bytes.time(offset_of!(Fork, parent_start))?,
         ),
     }))
 }
 
 pub(super) fn exit(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
-    let key = ProcessKey::new(bytes.u32(offset_of!(Exit, tgid))?, bytes.u64(offset_of!(Exit, start))?);
+    let key = ProcessKey::new(bytes.u32(offset_of!(Exit, tgid))?, bytes.time(offset_of!(Exit, start))?);
     Ok(ProcessEvent::Exit(key))
 }
 
@@ -225,7 +225,7 @@ pub(super) fn cgroup(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     let len = usize::from(bytes.u16(offset_of!(Cgroup, path_len))?);
     let path = bytes.tail(size_of::<Cgroup>(), len)?;
     let tgid = bytes.u32(offset_of!(Cgroup, tgid))?;
-    let start = bytes.u64(offset_of!(Cgroup, start))?;
+    let start = bytes.time(offset_of!(Cgroup, start))?;
     Ok(ProcessEvent::Cgroup(CgroupEvent {
         id: bytes.u64(offset_of!(Cgroup, id))?,
         hierarchy: bytes.u32(offset_of!(Cgroup, hierarchy))?,

@@ -8,7 +8,9 @@ use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
 use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
-use crate::model::{Cookie, Endpoint, Family, Payload, ProcessKey, Proto, Socket, State, Via, unmap};
+use crate::model::{
+    BootTime, Cookie, Endpoint, Family, Payload, ProcessKey, Proto, Socket, State, Via, unmap,
+};
 use crate::origin::Side;
 
 /// Something happened to a socket.
@@ -148,8 +150,8 @@ pub struct Owner {
     pub key: ProcessKey,
     /// The thread.
     pub tid: u32,
-    /// When, nanoseconds since boot.
-    pub at: u64,
+    /// When.
+    pub at: BootTime,
 }
 
 pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeError> {
@@ -174,9 +176,9 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
     let has = |flag| flags & flag != 0;
     let tgid = bytes.u32(offset_of!(Change, owner_tgid))?;
     let owner = Owner {
-        key: ProcessKey::new(tgid, bytes.u64(offset_of!(Change, owner_start))?),
+        key: ProcessKey::new(tgid, bytes.time(offset_of!(Change, owner_start))?),
         tid: bytes.u32(offset_of!(Change, owner_tid))?,
-        at: bytes.u64(offset_of!(Change, began))?,
+        at: bytes.time(offset_of!(Change, began))?,
     };
     let change = StateChange {
         old: State::from_kernel(bytes.u8(offset_of!(Change, old))?),

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Cookie, Via};
+use crate::model::{BootTime, Cookie, Via};
 use crate::origin::{Confidence, Side};
 use crate::process::{Actor, Found, Process};
 use crate::tracker::EndId;
@@ -45,8 +45,8 @@ pub struct Trace {
 pub struct Step {
     /// Why it is there.
     pub why: String,
-    /// When it happened, nanoseconds since boot.
-    pub at: u64,
+    /// When it happened.
+    pub at: BootTime,
     /// What it is.
     pub what: What,
 }
@@ -205,7 +205,7 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         mut process: Arc<Process>,
-        mut at: u64,
+        mut at: BootTime,
         mut cause: Option<Cookie>,
     ) -> Result<Explained, P::Error> {
         loop {
@@ -248,7 +248,7 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         process: &Process,
-        at: u64,
+        at: BootTime,
         cause: Option<Cookie>,
     ) -> Result<Option<Tie>, P::Error> {
         let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Life, Past, ending, name};
-use crate::model::Cookie;
+use crate::model::{BootTime, Cookie};
 use crate::origin::Confidence;
 use crate::process::Process;
 use crate::tracker::{EndId, ProcessBasis};
@@ -33,13 +33,13 @@ pub(super) struct Ties {
     pub(super) possible: Vec<Life>,
 }
 
-/// What ties `process`, which did something at `at` (nanoseconds since boot) when its thread was about the
+/// What ties `process`, which did something at `at` when its thread was about the
 /// socket `cause`.
 pub(super) fn find<P: Past>(
     past: &P,
     boot: &Arc<str>,
     process: &Process,
-    at: u64,
+    at: BootTime,
     cause: Option<Cookie>,
     visited: &HashSet<EndId>,
 ) -> Result<Ties, P::Error> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use netwatch_common::{FlowCount, FlowKey};
 
-use crate::model::{Cookie, Endpoint, Payload};
+use crate::model::{BootTime, Cookie, Endpoint, Payload};
 
 /// The table.
 pub struct FlowTable(HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowCount>()]>);
@@ -16,17 +16,17 @@ impl FlowTable {
         HashMap::try_from(map).map(Self)
     }
 
-    /// Payload so far, and when the last datagram passed, nanoseconds since boot. `None` where the flow is
+    /// Payload so far, and when the last datagram passed. `None` where the flow is
     /// not followed (any more).
     #[must_use]
-    pub fn get(&self, cookie: Cookie, remote: Endpoint) -> Option<(Payload, u64)> {
+    pub fn get(&self, cookie: Cookie, remote: Endpoint) -> Option<(Payload, BootTime)> {
         let count = self.0.get(&key(cookie, remote), 0).ok()?;
         let field = |offset: usize| Some(u64::from_ne_bytes(count.get(offset..offset + 8)?.try_into().ok()?));
         let bytes = Payload {
             sent: field(offset_of!(FlowCount, sent))?,
             received: field(offset_of!(FlowCount, received))?,
         };
-        Some((bytes, field(offset_of!(FlowCount, last))?))
+        Some((bytes, BootTime::from_nanos(field(offset_of!(FlowCount, last))?)))
     }
 
     /// Likewise, and forgets it: the next datagram begins another flow.

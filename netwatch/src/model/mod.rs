@@ -7,6 +7,7 @@ mod listing;
 mod process;
 mod socket;
 mod state;
+mod time;
 
 pub use address::{Endpoint, Family, Proto, unmap};
 pub use holders::{Holder, Holders};
@@ -16,6 +17,7 @@ pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
+pub use time::BootTime;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -25,6 +27,11 @@ pub(crate) mod tests {
     pub(crate) fn at(text: &str) -> Endpoint {
         let address: std::net::SocketAddr = text.parse().unwrap();
         Endpoint { ip: address.ip(), port: address.port() }
+    }
+
+    /// Nanoseconds since boot.
+    pub(crate) fn ns(nanoseconds: u64) -> BootTime {
+        BootTime::from_nanos(nanoseconds)
     }
 
     /// An established TCP connection on loopback, for a test to change.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Cookie;
+use super::{BootTime, Cookie};
 
 /// Survives the reuse of a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
     /// Thread group.
     pub pid: u32,
-    /// Start of its leader, nanoseconds since boot, in whole clock ticks (see [`ProcessKey::new`]).
-    pub start: u64,
+    /// Start of its leader, in whole clock ticks (see [`ProcessKey::new`]).
+    pub start: BootTime,
 }
 
 impl ProcessKey {
@@ -25,26 +25,26 @@ impl ProcessKey {
     /// `start` as the kernel keeps it is cut to the tick, as `/proc/PID/stat` tells it, so that a process
     /// has one key wherever it was read. Within one tick the kernel does not come back to a pid.
     #[must_use]
-    pub const fn new(pid: u32, start: u64) -> Self {
-        Self { pid, start: start / Self::TICK * Self::TICK }
+    pub const fn new(pid: u32, start: BootTime) -> Self {
+        Self { pid, start: BootTime::from_nanos(start.nanos() / Self::TICK * Self::TICK) }
     }
 
     /// Orders processes by age, the oldest first. A parent is never younger than its child.
     #[must_use]
-    pub const fn age(self) -> (u64, u32) {
+    pub const fn age(self) -> (BootTime, u32) {
         (self.start, self.pid)
     }
 
     /// From the start that `/proc/PID/stat` tells.
     #[must_use]
     pub const fn from_ticks(pid: u32, ticks: u64) -> Self {
-        Self { pid, start: ticks.saturating_mul(Self::TICK) }
+        Self { pid, start: BootTime::from_nanos(ticks.saturating_mul(Self::TICK)) }
     }
 }
 
 impl fmt::Display for ProcessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.pid, self.start)
+        write!(f, "{}@{}", self.pid, self.start.nanos())
     }
 }
 

@@ -242,7 +242,7 @@ impl Json {
 
     fn id(&self, id: EndId, out: &mut Vec<u8>) {
         out.extend_from_slice(self.boot.as_bytes());
-        for number in [id.cookie, id.began] {
+        for number in [id.cookie, id.began.nanos()] {
             out.push(b'-');
             let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
             out.extend((0..digits).rev().map(|digit| match (number >> (4 * digit) & 0xf) as u8 {
@@ -306,7 +306,7 @@ mod tests {
     fn an_id_is_spelled_as_it_is_printed_elsewhere() {
         let json = Json::of(BootClock::of_boot(0), "a\"\n");
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
-            let id = EndId { cookie: id.0, began: id.1 };
+            let id = EndId { cookie: id.0, began: crate::model::BootTime::from_nanos(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{Cookie, Image, ProcessFacts, ProcessKey};
+use crate::model::{BootTime, Cookie, Image, ProcessFacts, ProcessKey};
 
 pub mod found;
 pub mod signs;
@@ -37,8 +37,8 @@ pub struct Process {
 /// A fork, as the kernel saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
-    /// When, nanoseconds since boot: the start in the key is cut to a clock tick, this is not.
-    pub at: u64,
+    /// When: the start in the key is cut to a clock tick, this is not.
+    pub at: BootTime,
     /// What the thread that forked was about: the socket from which it had received last, or which it had accepted, if it
     /// had not slept since. What it does next, it does because of that.
     pub cause: Option<Cookie>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
-use crate::model::{Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::model::{BootTime, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Processes that are gone and may still be asked for: a connection's last record can come after its
 /// process's.
@@ -32,8 +32,8 @@ struct Live {
     process: Arc<Process>,
     /// The table's when this was learnt; one before where only part of it is known.
     epoch: u32,
-    /// When a record last changed it, nanoseconds since boot; 0: never.
-    changed: u64,
+    /// When a record last changed it, where one did.
+    changed: Option<BootTime>,
 }
 
 impl ProcessTable {
@@ -41,19 +41,21 @@ impl ProcessTable {
     #[must_use]
     pub fn of(rows: &[ProcessRow]) -> Self {
         let mut table = Self::default();
-        table.learn(rows, u64::MAX);
+        table.learn(rows, BootTime::END);
         table
     }
 
-    /// Takes in what a look saw that began at `began`, nanoseconds since boot. A process that the table
+    /// Takes in what a look saw that began at `began`. A process that the table
     /// knows keeps its lineage, and is left as it is where a record changed it since.
-    pub fn learn(&mut self, rows: &[ProcessRow], began: u64) {
+    pub fn learn(&mut self, rows: &[ProcessRow], began: BootTime) {
         // A parent is never younger than its child: so it is there when its child comes.
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
             let live = self.live.get(&row.key.pid);
-            if live.is_none_or(|live| live.process.key != row.key || live.changed < began) {
+            if live.is_none_or(|live| {
+                live.process.key != row.key || live.changed.is_none_or(|changed| changed < began)
+            }) {
                 self.learn_one(row);
             }
         }
@@ -94,7 +96,7 @@ impl ProcessTable {
             birth: known.and_then(|known| known.birth),
             ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
         };
-        let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
+        let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
 
@@ -112,8 +114,8 @@ impl ProcessTable {
         }
     }
 
-    /// Takes in what happened to a process at `at`, nanoseconds since boot.
-    pub fn apply(&mut self, at: u64, event: &ProcessEvent) {
+    /// Takes in what happened to a process at `at`.
+    pub fn apply(&mut self, at: BootTime, event: &ProcessEvent) {
         match event {
             ProcessEvent::Fork(fork) => self.fork(at, fork),
             ProcessEvent::Exec(exec) => self.exec(at, exec),
@@ -188,8 +190,8 @@ impl ProcessTable {
     }
 
     /// Forgets those that are not among `rows`, the processes of a look that began when nothing of what
-    /// the table has now was younger than `since`, nanoseconds since boot.
-    pub fn keep_only(&mut self, rows: &[ProcessRow], since: u64) {
+    /// the table has now was younger than `since`.
+    pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
         let there: Set<_> = rows.iter().map(|row| row.key).collect();
         let ended: Vec<_> = self
             .live
@@ -202,7 +204,7 @@ impl ProcessTable {
         }
     }
 
-    fn fork(&mut self, at: u64, fork: &ForkEvent) {
+    fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
         let birth = Some(Birth { at, cause: task.cause });
         let parent = self.find(fork.parent).cloned();
@@ -228,10 +230,10 @@ impl ProcessTable {
             // A child has the image of its parent, and is as sure of it.
             epoch = self.live.get(&parent.key.pid).map_or(self.epoch, |live| live.epoch);
         }
-        self.put(child, epoch, at);
+        self.put(child, epoch, Some(at));
     }
 
-    fn exec(&mut self, at: u64, exec: &ExecEvent) {
+    fn exec(&mut self, at: BootTime, exec: &ExecEvent) {
         let (mut process, epoch) = match self.find(exec.task.key) {
             Some(known) => (Process::clone(known), self.epoch),
             // Its fork was lost, and with it its lineage.
@@ -240,7 +242,7 @@ impl ProcessTable {
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
         process.stdio = exec.stdio;
-        self.put(process, epoch, at);
+        self.put(process, epoch, Some(at));
     }
 
     fn exit(&mut self, key: ProcessKey) {
@@ -318,7 +320,7 @@ impl ProcessTable {
         self.epoch.wrapping_sub(1)
     }
 
-    fn put(&mut self, process: Process, epoch: u32, changed: u64) -> Arc<Process> {
+    fn put(&mut self, process: Process, epoch: u32, changed: Option<BootTime>) -> Arc<Process> {
         let process = Arc::new(process);
         self.live.insert(process.key.pid, Live { process: process.clone(), epoch, changed });
         process
@@ -332,7 +334,7 @@ impl ProcessTable {
             return gone.clone();
         }
         let known = self.live.get(&process.key.pid).filter(|live| live.process.key == process.key);
-        let (epoch, changed) = known.map_or((self.unsure(), 0), |live| (live.epoch, live.changed));
+        let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
 }

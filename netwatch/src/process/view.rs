@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::signs::{self, Sign};
 use super::{Actor, Found};
-use crate::model::{ExeState, ProcessKey};
+use crate::model::{BootTime, ExeState, ProcessKey};
 use crate::where_it_runs;
 
 /// A process, with the keys of the contract in its order.
@@ -131,7 +131,7 @@ fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::
     }
 }
 
-/// Turns nanoseconds since boot into times of day. One reading of the clocks serves a whole run: two
+/// Turns moments of this boot into times of day. One reading of the clocks serves a whole run: two
 /// readings differ by some nanoseconds, and a process has but one start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootClock {
@@ -177,8 +177,8 @@ impl BootClock {
 
     /// `None` where the result is no date.
     #[must_use]
-    pub fn time(&self, since_boot: u64) -> Option<Timestamp> {
-        Timestamp::from_nanosecond(self.boot + i128::from(since_boot)).ok()
+    pub fn time(&self, at: BootTime) -> Option<Timestamp> {
+        Timestamp::from_nanosecond(self.boot + i128::from(at.nanos())).ok()
     }
 }
 
@@ -201,6 +201,7 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tests::ns;
 
     #[test]
     fn keys_are_the_contract_s() {
@@ -208,7 +209,7 @@ mod tests {
         let view = ProcessView {
             pid: 4242,
             tid: 4242,
-            key: ProcessKey { pid: 4242, start: 17 },
+            key: ProcessKey { pid: 4242, start: ns(17) },
             start: Timestamp::from_nanosecond(1_500_000_000_000_000_000).ok(),
             comm: "sleep",
             thread: None,
@@ -226,7 +227,7 @@ mod tests {
             signs: Vec::new(),
             ancestors: vec![AncestorView {
                 pid: 1,
-                key: ProcessKey { pid: 1, start: 0 },
+                key: ProcessKey { pid: 1, start: ns(0) },
                 comm: "init",
                 exe: None,
             }],
@@ -247,7 +248,7 @@ mod tests {
         let clock = BootClock::now().unwrap();
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
         let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
-        let told = clock.time(since_boot).unwrap();
+        let told = clock.time(ns(since_boot)).unwrap();
         assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::thread::{Item, look};
 use super::writer::{Settings, Writer};
-use crate::model::{Cookie, Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
+use crate::model::{BootTime, Cookie, Endpoint, Family, Image, Payload, ProcessKey, Proto, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::found::Looks;
 use crate::process::{Actor, Process};
@@ -72,13 +72,13 @@ fn program(n: u64, init: &Arc<Process>) -> Actor {
 
 /// Two ends, each from open to close.
 fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
-    let at = n * APART;
+    let at = BootTime::from_nanos(n * APART);
     let [.., a, b] = (n % 5000).to_be_bytes();
     let address = |ip, port: u64| Endpoint { ip: IpAddr::V4(ip), port: u16::try_from(port).unwrap_or(0) };
     let here = address(Ipv4Addr::new(10, 9, a, b), FIRST_CLIENT_PORT + n % CLIENT_PORTS);
     let there = address(Ipv4Addr::new(10, 8, 0, 1), 5000 + n % 100);
     let (client_id, server_id) =
-        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at + 20_000 });
+        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at.saturating_add(20_000) });
     let end = |id: EndId, local, remote| End {
         id,
         flow: client_id,
@@ -109,7 +109,8 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         peer: party(server_id, server),
         ..end(client_id, here, there)
     };
-    let listener = Party { id: EndId { cookie: 1, began: 5 }, process: Some(server.clone()) };
+    let listener =
+        Party { id: EndId { cookie: 1, began: BootTime::from_nanos(5) }, process: Some(server.clone()) };
     let server_end = End {
         verdict: Verdict::ACCEPT,
         process: Some(server.clone()),
@@ -127,7 +128,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
     };
     let event = |after, kind, end| {
         let ending = if kind == Kind::Close { over } else { Ending::default() };
-        ConnectionEvent { at: at + after, kind, end, ending, repaired: false }
+        ConnectionEvent { at: at.saturating_add(after), kind, end, ending, repaired: false }
     };
     let client_open = End { peer: None, ..unfinished(&client_end) };
     let server_open = End {

@@ -12,6 +12,7 @@ use super::roles::Roles;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::thread::Item;
 use crate::hash::Map;
+use crate::model::BootTime;
 use crate::process::view::BootClock;
 use crate::process::{Found, signs};
 use crate::tracker::{ConnectionEvent, EndId, Kind};
@@ -108,7 +109,7 @@ impl RowWriter<'_> {
         self.scratch.kinds.clear();
         for (event, _) in events.clone() {
             let separator = if self.scratch.events.is_empty() { "" } else { " " };
-            let since = i128::from(event.at) - i128::from(head.at);
+            let since = i128::from(event.at.nanos()) - i128::from(head.at.nanos());
             // Writing to a String cannot fail.
             let _ = write!(self.scratch.events, "{separator}{}+{since}", event.kind.name());
             self.scratch.kinds.push(event.kind);
@@ -180,7 +181,7 @@ impl RowWriter<'_> {
             ValueRef::Integer(batch.next_id(Table::Connection)),
             ValueRef::Integer(batch.segment()),
             ValueRef::Integer(id.cookie.cast_signed()),
-            ValueRef::Integer(id.began.cast_signed()),
+            ValueRef::Integer(id.began.nanos().cast_signed()),
             ValueRef::Integer(ts),
             ValueRef::Text(events.as_bytes()),
         ];
@@ -208,9 +209,9 @@ impl RowWriter<'_> {
     }
 
     /// Nanoseconds since the epoch.
-    fn time(&self, at: u64) -> i64 {
+    fn time(&self, at: BootTime) -> i64 {
         let boot = i128::from(self.clock.boot().unwrap_or(0));
-        (boot + i128::from(at)).try_into().unwrap_or(i64::MAX)
+        (boot + i128::from(at.nanos())).try_into().unwrap_or(i64::MAX)
     }
 }
 

@@ -193,7 +193,7 @@ fn process_values(
     values.extend([
         Owned::Time(ts),
         Owned::Int(process.key.pid.into()),
-        Owned::Int(process.key.start.cast_signed()),
+        Owned::Int(process.key.start.nanos().cast_signed()),
         number(Some(actor.tid()).filter(|tid| *tid != process.key.pid)),
         text(actor.thread().map(AsRef::as_ref)),
         text(Some(&process.comm)),
@@ -205,7 +205,7 @@ fn process_values(
         Owned::Int(process.kernel.into()),
         Owned::Int(image),
         number(parent),
-        cookie(process.birth.map(|birth| birth.at)),
+        cookie(process.birth.map(|birth| birth.at.nanos())),
         cookie(process.birth.and_then(|birth| birth.cause).map(Cookie::get)),
     ]);
     values.extend(process.stdio.iter().map(|socket| cookie(socket.map(Cookie::get))));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::roles::Roles;
 use super::words::{self, Word};
-use crate::model::{Cookie, Endpoint, Family, Payload, Proto, Socket, State};
+use crate::model::{BootTime, Cookie, Endpoint, Family, Payload, Proto, Socket, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, End, EndId, Ending, Kind, Party, ProcessBasis};
@@ -117,7 +117,7 @@ impl Cells {
         let peer = end.peer.as_ref().map(|party| party.id);
         let cookie = |id: Option<EndId>| maybe(id, |id| bits(id.cookie));
         let own = Cookie::number(end.cookie);
-        let began = |id: Option<EndId>| maybe(id, |id| bits(id.began));
+        let began = |id: Option<EndId>| maybe(id, |id| bits(id.began.nanos()));
         Self([
             cookie(flow),
             began(flow),
@@ -186,7 +186,10 @@ impl Cells {
     }
 
     fn id(&self, column: usize) -> Option<EndId> {
-        Some(EndId { cookie: self.unsigned(column)?, began: self.unsigned(column + 1)? })
+        Some(EndId {
+            cookie: self.unsigned(column)?,
+            began: BootTime::from_nanos(self.unsigned(column + 1)?),
+        })
     }
 
     fn endpoint(&self, column: usize) -> Option<Endpoint> {
@@ -210,7 +213,7 @@ impl Cells {
     pub(super) fn event(
         &self,
         id: EndId,
-        at: u64,
+        at: BootTime,
         kind: Kind,
         actors: Roles<Option<Actor>>,
     ) -> Option<ConnectionEvent> {
@@ -335,9 +338,9 @@ pub(super) mod tests {
         (numbers, prop::array::uniform16(any::<u8>()), any::<[bool; 16]>()).prop_map(|(n, b, has)| {
             let remote = has[0].then_some("[2001:db8::1]:65535");
             let mut event = event(Kind::ALL[usize::from(b[0]) % 10], "10.0.0.1:40000", remote);
-            event.at = n[11] >> 2;
+            event.at = BootTime::from_nanos(n[11] >> 2);
             event.repaired = has[1];
-            let id = |cookie, began| EndId { cookie, began };
+            let id = |cookie, began| EndId { cookie, began: BootTime::from_nanos(began) };
             let actor = |has: bool, pid: u8| has.then(|| some_actor(u32::from(pid)));
             let end = &mut event.end;
             end.id = id(u64::from(b[15] % 4), n[1] >> 2);

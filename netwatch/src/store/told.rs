@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::StoreError;
 use super::read::{Missing, Reader};
 use super::search::{Narrow, Search, Segment};
+use crate::model::BootTime;
 use crate::tracker::ConnectionEvent;
 
 /// Something that was told.
@@ -70,7 +71,7 @@ impl Told<'_> {
     fn read(&mut self) -> Result<Option<Page>, StoreError> {
         let Some(found) = self.search.page(self.reader.db())? else { return Ok(None) };
         let segment = found.segment;
-        let mut lines: Vec<(u64, Timestamp, Line)> = Vec::new();
+        let mut lines: Vec<(BootTime, Timestamp, Line)> = Vec::new();
         for row in &found.rows {
             for event in self.reader.events_of(row, &segment)? {
                 let time = segment.clock.time(event.at).unwrap_or_default();

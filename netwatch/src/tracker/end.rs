@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Cookie, Payload, Socket, State};
+use crate::model::{BootTime, Cookie, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -17,13 +17,13 @@ use crate::process::Actor;
 pub struct EndId {
     /// The socket's, unless others have that too.
     pub cookie: u64,
-    /// When it began or was first seen, nanoseconds since boot.
-    pub began: u64,
+    /// When it began or was first seen.
+    pub began: BootTime,
 }
 
 impl fmt::Display for EndId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.cookie, self.began)
+        write!(f, "{:x}-{:x}", self.cookie, self.began.nanos())
     }
 }
 
@@ -195,8 +195,8 @@ impl Serialize for Kind {
 /// Something happened to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEvent {
-    /// When, nanoseconds since boot.
-    pub at: u64,
+    /// When.
+    pub at: BootTime,
     /// What.
     pub kind: Kind,
     /// The end, with that in it.

@@ -6,7 +6,7 @@ use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
 use crate::hash::{Map, Set};
 use crate::listeners::Listening;
-use crate::model::{Cookie, Holders, Proto, Socket, SocketRow, State};
+use crate::model::{BootTime, Cookie, Holders, Proto, Socket, SocketRow, State};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
@@ -20,8 +20,8 @@ pub struct Look {
     pub holders: Holders,
     /// See [`crate::snapshot::Sockets::port_ranges`].
     pub port_ranges: Map<u32, (u16, u16)>,
-    /// When it began, nanoseconds since boot.
-    pub began: u64,
+    /// When it began.
+    pub began: BootTime,
 }
 
 /// Why a look was taken.
@@ -43,10 +43,10 @@ impl Tracker {
     /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
     /// `begun` names the cookies of what begins in the records that are still to be applied.
     ///
-    /// `at` is the time of what is told, nanoseconds since boot.
+    /// `at` is the time of what is told.
     pub fn merge(
         &mut self,
-        at: u64,
+        at: BootTime,
         look: &Look,
         occasion: Occasion,
         begun: &Set<Cookie>,
@@ -136,7 +136,7 @@ impl Tracker {
 
     fn end_what_is_gone(
         &mut self,
-        at: u64,
+        at: BootTime,
         look: &Look,
         touched: &Set<Cookie>,
         out: &mut Vec<ConnectionEvent>,
@@ -161,7 +161,7 @@ impl Tracker {
     /// A UDP socket; its key where it is connected, and so a flow by itself.
     fn add_udp(
         &mut self,
-        at: u64,
+        at: BootTime,
         row: &SocketRow,
         found: Option<Found>,
         occasion: Occasion,
@@ -189,7 +189,7 @@ impl Tracker {
 
     fn add(
         &mut self,
-        at: u64,
+        at: BootTime,
         key: u64,
         row: &SocketRow,
         found: Option<Found>,

@@ -26,7 +26,7 @@ use crate::decode::{Act, SocketEvent, SocketRecord};
 use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
-use crate::model::{Cookie, Proto, State, Via};
+use crate::model::{BootTime, Cookie, Proto, State, Via};
 use crate::process::ProcessTable;
 use conn::Conn;
 use late::Late;
@@ -69,8 +69,8 @@ pub struct Tracker {
     no_ports: bool,
     /// See [`Tracker::key_of`].
     last_alias: u64,
-    /// When netwatch began to look, nanoseconds since boot.
-    began: u64,
+    /// When netwatch began to look.
+    began: BootTime,
     /// Attempts and every transition are told.
     states: bool,
     /// Records are missing.
@@ -86,10 +86,10 @@ impl Tracker {
         Self { states, ..Self::default() }
     }
 
-    /// Takes in what happened at `at`, nanoseconds since boot, and appends what there is to tell.
+    /// Takes in what happened at `at`, and appends what there is to tell.
     pub fn apply(
         &mut self,
-        at: u64,
+        at: BootTime,
         event: &SocketEvent,
         processes: &mut ProcessTable,
         out: &mut Vec<ConnectionEvent>,
@@ -190,12 +190,12 @@ impl Tracker {
     }
 
     /// Tells what has waited long enough for something to become known. To be called several times a
-    /// second; `now` is nanoseconds since boot, [`u64::MAX`] where nothing is waited for any more. Returns of how many
+    /// second; `now` is [`BootTime::END`] where nothing is waited for any more. Returns of how many
     /// listeners the port should have come and did not: the next [`Tracker::merge`] tells it, and them.
-    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let mut lost = 0;
         let mut late = Vec::new();
-        let in_vain = self.no_ports || now == u64::MAX;
+        let in_vain = self.no_ports || now == BootTime::END;
         for unbound in &mut self.unbound {
             let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
             if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
@@ -213,7 +213,7 @@ impl Tracker {
     }
 
     /// Whatever had this socket before is over, and the record of that was lost.
-    fn end_unseen(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+    fn end_unseen(&mut self, at: BootTime, cookie: u64, out: &mut Vec<ConnectionEvent>) {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
             self.spare.put(conn);

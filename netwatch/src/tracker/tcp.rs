@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::conn::Conn;
 use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
 use crate::decode::{Born, SocketRecord, StateChange, Task};
-use crate::model::{Cookie, Endpoint, State, Via};
+use crate::model::{BootTime, Cookie, Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 
-/// A TCP state transition of a socket at some time, nanoseconds since boot.
+/// A TCP state transition of a socket at some time.
 pub(super) struct Transition<'a> {
-    pub(super) at: u64,
+    pub(super) at: BootTime,
     pub(super) socket: &'a SocketRecord,
     pub(super) change: &'a StateChange,
 }
@@ -20,7 +20,7 @@ pub(super) struct Transition<'a> {
 impl Tracker {
     pub(super) fn connect(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
         processes: &mut ProcessTable,
@@ -53,7 +53,7 @@ impl Tracker {
 
     pub(super) fn listen(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
@@ -97,7 +97,7 @@ impl Tracker {
 
     pub(super) fn accept(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
@@ -140,7 +140,7 @@ impl Tracker {
     /// Tells the accept of a connection that is over already; false where there is no such.
     fn accept_late(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
@@ -155,7 +155,7 @@ impl Tracker {
 
     pub(super) fn used(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         via: Option<Via>,
@@ -179,7 +179,7 @@ impl Tracker {
 
     pub(super) fn refused(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
         errno: i32,

@@ -9,7 +9,7 @@ use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{SocketRecord, Task};
 use crate::hash::Map;
-use crate::model::{Cookie, Endpoint, Payload, State};
+use crate::model::{BootTime, Cookie, Endpoint, Payload, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -59,7 +59,7 @@ impl Tracker {
 
     pub(super) fn datagram(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         received: bool,
         old_socket: bool,
@@ -98,7 +98,7 @@ impl Tracker {
     pub(super) fn udp_used(
         &mut self,
         cookie: Option<Cookie>,
-        at: u64,
+        at: BootTime,
         task: &Task,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
@@ -137,7 +137,7 @@ impl Tracker {
         }
     }
 
-    pub(super) fn settle_flows(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn settle_flows(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) {
         let late: Vec<u64> = self
             .udp
             .waiting
@@ -175,7 +175,7 @@ impl Tracker {
     }
 
     /// The socket is closed, and every flow of it is over.
-    pub(super) fn released(&mut self, at: u64, cookie: Option<Cookie>, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn released(&mut self, at: BootTime, cookie: Option<Cookie>, out: &mut Vec<ConnectionEvent>) {
         let Some(cookie) = cookie else { return };
         for (key, _) in self.flows_of(cookie) {
             self.end_flow(at, key, ClosedBy::Local, out);
@@ -184,11 +184,11 @@ impl Tracker {
     }
 
     /// Ends a flow on which nothing passes any more.
-    pub fn idle(&mut self, at: u64, key: u64, out: &mut Vec<ConnectionEvent>) {
+    pub fn idle(&mut self, at: BootTime, key: u64, out: &mut Vec<ConnectionEvent>) {
         self.end_flow(at, key, ClosedBy::Timeout, out);
     }
 
-    fn end_flow(&mut self, at: u64, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
+    fn end_flow(&mut self, at: BootTime, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
         let waits_for = self.udp.waiting.iter().find(|(of, _)| *of == key).map(|(_, sender)| *sender);
         if let Some(sender) = waits_for {
             self.tell_waiting_for(sender, out);
@@ -219,7 +219,7 @@ impl Tracker {
         }
     }
 
-    fn tell_flow(&mut self, at: u64, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    fn tell_flow(&mut self, at: BootTime, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.tell(at, kind, out);
         }

@@ -23,7 +23,7 @@ use crate::commands::follow::{self, FinishError, Listener, complain};
 use crate::commands::verify::FOUND;
 use crate::inventory::Inventory;
 use crate::loss::Loss;
-use crate::model::Proto;
+use crate::model::{BootTime, Proto};
 use crate::output::audit::Writer;
 use crate::output::{Sink, SinkError};
 use crate::process::Process;
@@ -88,16 +88,16 @@ struct Auditor {
     /// What was told, and when: nothing is told again for as long as it stands.
     told: HashMap<String, Instant>,
     /// What listens, by the events.
-    live: BTreeMap<(u64, u64), End>,
+    live: BTreeMap<(u64, BootTime), End>,
     /// What the last pass did not show of it.
-    missing: HashSet<(u64, u64)>,
+    missing: HashSet<(u64, BootTime)>,
     /// Lines that the reader was too slow for.
     missed: u64,
     is_first: bool,
     is_bad: Arc<AtomicBool>,
 }
 
-fn key(id: EndId) -> (u64, u64) {
+fn key(id: EndId) -> (u64, BootTime) {
     (id.cookie, id.began)
 }
 
@@ -191,7 +191,7 @@ impl Auditor {
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
             facts.servers.iter().map(|server| (server.netns, server.proto, server.local)).collect();
-        let missing: HashSet<(u64, u64)> = self
+        let missing: HashSet<(u64, BootTime)> = self
             .live
             .iter()
             .filter(|(_, end)| {

@@ -8,8 +8,7 @@ use crate::hash::Set;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
-use crate::model::tests::at;
-use crate::model::tests::example;
+use crate::model::tests::{at, example, ns};
 use crate::model::{
     Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
 };
@@ -19,9 +18,9 @@ use crate::process::{Actor, Process};
 
 /// An event about an end of which nothing matters but its addresses.
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
-    let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
+    let mut conn = Conn::new(ns(1), &socket(1, local, remote.unwrap_or(local)), State::Established);
     conn.end.remote = remote.map(at);
-    ConnectionEvent { at: 1, kind, end: conn.end, ending: Ending::default(), repaired: false }
+    ConnectionEvent { at: ns(1), kind, end: conn.end, ending: Ending::default(), repaired: false }
 }
 
 pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
@@ -51,12 +50,12 @@ pub(super) fn key(pid: u32) -> ProcessKey {
 struct Host {
     tracker: Tracker,
     processes: ProcessTable,
-    now: u64,
+    now: BootTime,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: 0 }
+        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: ns(0) }
     }
 }
 
@@ -66,7 +65,7 @@ const NOWHERE: &str = "0.0.0.0:0";
 
 impl Host {
     fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
         self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
         out
@@ -119,7 +118,7 @@ impl Host {
             accepted,
             State::SynRecv,
             State::Established,
-            How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW },
+            How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW },
         );
         (client.into_iter().next().unwrap(), server.into_iter().next().unwrap())
     }
@@ -144,7 +143,7 @@ impl Host {
         for (_, pid) in holders {
             self.processes.learn_one(&row_of(*pid));
         }
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
         self.tracker.merge(self.now, &look, occasion, &Set::default(), &self.processes, &mut out);
         out
@@ -172,7 +171,7 @@ const HOW: How = How {
     errno: 0,
 };
 
-fn owner(pid: u32, at: u64) -> Option<Owner> {
+fn owner(pid: u32, at: BootTime) -> Option<Owner> {
     Some(Owner { key: key(pid), tid: pid, at })
 }
 
