@@ -8,7 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{Cookie, ExeState, Image, ProcessKey, Via};
+use crate::model::{CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
 
 /// A task as the kernel side read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Task {
     pub kernel: bool,
     /// How its call came, where the probe asked and it is not a plain system call.
     pub via: Option<Via>,
-    /// Id of its cgroup in the unified hierarchy.
-    pub cgroup: u64,
+    /// Its cgroup in the unified hierarchy, where it is known.
+    pub cgroup: Option<CgroupId>,
     /// What the thread was about, where the record is about something that it did; of a new process, what
     /// the thread that forked it was about.
     pub cause: Option<Cookie>,
@@ -72,7 +72,7 @@ impl Task {
             auid: None,
             kernel: false,
             via: None,
-            cgroup: 0,
+            cgroup: None,
             cause: None,
             comm: comm.into(),
             thread: None,
@@ -110,7 +110,7 @@ pub struct ExecEvent {
     /// What it runs now; `file` has the device as the kernel numbers it inside. Without a path where that
     /// was too long for the record: its root's end would be missing.
     pub image: Arc<Image>,
-    /// Cookies of the network sockets that are its stdin, stdout and stderr; 0: none.
+    /// Cookies of the network sockets that are its stdin, stdout and stderr.
     pub stdio: [Option<Cookie>; 3],
 }
 
@@ -118,7 +118,7 @@ pub struct ExecEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupEvent {
     /// Inode number of its directory.
-    pub id: u64,
+    pub id: Option<CgroupId>,
     /// 0 is the unified hierarchy.
     pub hierarchy: u32,
     /// From the hierarchy's root.
@@ -147,7 +147,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         auid: (auid != u32::MAX).then_some(auid),
         kernel,
         via,
-        cgroup: bytes.u64(at + offset_of!(Wire, cgroup))?,
+        cgroup: CgroupId::new(bytes.u64(at + offset_of!(Wire, cgroup))?),
         cause: None,
         comm: name(offset_of!(Wire, comm))?,
         thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },
@@ -227,7 +227,7 @@ pub(super) fn cgroup(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     let tgid = bytes.u32(offset_of!(Cgroup, tgid))?;
     let start = bytes.time(offset_of!(Cgroup, start))?;
     Ok(ProcessEvent::Cgroup(CgroupEvent {
-        id: bytes.u64(offset_of!(Cgroup, id))?,
+        id: CgroupId::new(bytes.u64(offset_of!(Cgroup, id))?),
         hierarchy: bytes.u32(offset_of!(Cgroup, hierarchy))?,
         path: escape::utf8(path).into(),
         moved: (tgid != 0).then(|| ProcessKey::new(tgid, start)),

@@ -11,7 +11,7 @@ mod time;
 
 pub use address::{Endpoint, Family, Proto, unmap};
 pub use holders::{Holder, Holders};
-pub use ids::Cookie;
+pub use ids::{CgroupId, Cookie};
 pub use listing::{Lister, Listing};
 pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{BootTime, Cookie, Image, ProcessFacts, ProcessKey};
+use crate::model::{BootTime, CgroupId, Cookie, Image, ProcessFacts, ProcessKey};
 
 pub mod found;
 pub mod signs;
@@ -20,8 +20,8 @@ pub use table::ProcessTable;
 pub struct Process {
     /// What there is to know of it by itself.
     pub facts: ProcessFacts,
-    /// Id of the cgroup in the unified hierarchy; 0 where not known.
-    pub cgroup_id: u64,
+    /// The cgroup in the unified hierarchy, where it is known.
+    pub cgroup_id: Option<CgroupId>,
     /// How it was forked, where netwatch saw that.
     pub birth: Option<Birth>,
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
@@ -78,7 +78,7 @@ impl Process {
 
     /// Nothing but what there is to know of it by itself.
     fn of(facts: ProcessFacts) -> Self {
-        Self { facts, cgroup_id: 0, birth: None, parent: None, found: None, depth: 0 }
+        Self { facts, cgroup_id: None, birth: None, parent: None, found: None, depth: 0 }
     }
 
     /// Puts `self` under `parent`. A line that grew too long loses its far half.

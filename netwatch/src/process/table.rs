@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
-use crate::model::{BootTime, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Processes that are gone and may still be asked for: a connection's last record can come after its
 /// process's.
@@ -22,7 +22,7 @@ pub struct ProcessTable {
     gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
     /// Paths by the id of the group in the unified hierarchy.
-    cgroups: Map<u64, Arc<str>>,
+    cgroups: Map<CgroupId, Arc<str>>,
     /// Counts the times that records were lost: what was learnt in an earlier one may be out of date.
     epoch: u32,
 }
@@ -92,7 +92,7 @@ impl ProcessTable {
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
         let process = Process {
-            cgroup_id: known.map_or(0, |known| known.cgroup_id),
+            cgroup_id: known.and_then(|known| known.cgroup_id),
             birth: known.and_then(|known| known.birth),
             ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
         };
@@ -223,7 +223,7 @@ impl ProcessTable {
         if let Some(parent) = parent {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
-            if parent.cgroup_id == task.cgroup || parent.cgroup_id == 0 {
+            if parent.cgroup_id == task.cgroup || parent.cgroup_id.is_none() {
                 child.cgroup = parent.cgroup.clone();
             }
             child = child.under(Some(&parent));
@@ -262,8 +262,10 @@ impl ProcessTable {
 
     fn cgroup(&mut self, event: &CgroupEvent) {
         const UNIFIED: u32 = 0;
-        if event.hierarchy == UNIFIED {
-            self.cgroups.insert(event.id, event.path.clone());
+        if event.hierarchy == UNIFIED
+            && let Some(id) = event.id
+        {
+            self.cgroups.insert(id, event.path.clone());
         }
         let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
         else {
@@ -295,11 +297,15 @@ impl ProcessTable {
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
-            cgroup: self.cgroups.get(&task.cgroup).cloned().unwrap_or_else(|| "/".into()),
+            cgroup: self.cgroup_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
             stdio: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
+    }
+
+    fn cgroup_path(&self, task: &Task) -> Option<&Arc<str>> {
+        self.cgroups.get(&task.cgroup?)
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -309,7 +315,7 @@ impl ProcessTable {
         process.ppid = task.ppid;
         if process.cgroup_id != task.cgroup {
             process.cgroup_id = task.cgroup;
-            if let Some(path) = self.cgroups.get(&task.cgroup) {
+            if let Some(path) = self.cgroup_path(task) {
                 process.cgroup = path.clone();
             }
         }

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::{StoreError, words};
 use crate::hash::Map;
-use crate::model::{Cookie, Image};
+use crate::model::{CgroupId, Cookie, Image};
 use crate::process::{Actor, Found, Process, signs};
 
 /// Rows of what was written in this segment.
@@ -200,7 +200,7 @@ fn process_values(
         Owned::Int(process.uid.into()),
         number(process.auid),
         Owned::Int(process.ppid.into()),
-        Owned::Int(process.cgroup_id.cast_signed()),
+        Owned::Int(CgroupId::number(process.cgroup_id).cast_signed()),
         text(Some(&process.cgroup)),
         Owned::Int(process.kernel.into()),
         Owned::Int(image),

@@ -11,7 +11,7 @@ use super::chain::Table;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
 use crate::hash::Map;
-use crate::model::{BootTime, Cookie, ExeState, Image, ProcessKey};
+use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
 use crate::process::signs::Sign;
 use crate::process::view::BootClock;
 use crate::process::{Actor, Birth, Found, Process};
@@ -193,7 +193,7 @@ impl Processes {
             process.uid = row.get(8)?;
             process.auid = row.get(9)?;
             process.ppid = row.get(10)?;
-            process.cgroup_id = number(11)?.cast_unsigned();
+            process.cgroup_id = CgroupId::new(number(11)?.cast_unsigned());
             process.cgroup = text(12)?;
             process.kernel = number(13)? != 0;
             process.birth = birth.map(|at| Birth { at: BootTime::from_nanos(at), cause });

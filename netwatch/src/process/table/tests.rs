@@ -9,7 +9,7 @@ fn key(pid: u32) -> ProcessKey {
 }
 
 fn task(pid: u32, comm: &str) -> Task {
-    Task { cgroup: 7, ..Task::example(key(pid), comm) }
+    Task { cgroup: CgroupId::new(7), ..Task::example(key(pid), comm) }
 }
 
 fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {
@@ -157,7 +157,7 @@ fn cgroups_are_inherited_and_moved() {
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/row");
     let moved = |pid, path: &str, hierarchy| {
         let moved = (pid != 0).then(|| key(pid));
-        ProcessEvent::Cgroup(CgroupEvent { id: 99, hierarchy, path: path.into(), moved })
+        ProcessEvent::Cgroup(CgroupEvent { id: CgroupId::new(99), hierarchy, path: path.into(), moved })
     };
     table.apply(ns(1), &moved(0, "/made", 0));
     table.apply(ns(1), &moved(10, "/made", 0));
@@ -167,7 +167,7 @@ fn cgroups_are_inherited_and_moved() {
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
     // Born into a group that was made before our eyes.
     let mut born = task(11, "x");
-    born.cgroup = 99;
+    born.cgroup = CgroupId::new(99);
     let parent = table.actor(&task(2, "sh")).process.key;
     table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task: born, parent }));
     assert_eq!(&*table.find(key(11)).unwrap().cgroup, "/made");
