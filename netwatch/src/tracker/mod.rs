@@ -6,6 +6,7 @@
 //! be missing ([`Tracker::doubt`]) no two ends are joined by their addresses: one of them might be of a
 //! connection that is gone. [`Tracker::merge`] ends that.
 
+mod accept;
 mod closing;
 mod conn;
 mod end;
