@@ -1,5 +1,6 @@
 //! The relation of the boot-time clock, by which the kernel side stamps records, to the time of day.
 
+use crate::model::BootTime;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
@@ -46,10 +47,10 @@ impl BootClock {
         self.boot.try_into().ok()
     }
 
-    /// The time of day of `since_boot`, nanoseconds since boot; `None` where that is no date.
+    /// The time of day of `since_boot`; `None` where that is no date.
     #[must_use]
-    pub fn time(&self, since_boot: u64) -> Option<Timestamp> {
-        Timestamp::from_nanosecond(self.boot + i128::from(since_boot)).ok()
+    pub fn time(&self, since_boot: BootTime) -> Option<Timestamp> {
+        Timestamp::from_nanosecond(self.boot + i128::from(since_boot.nanos())).ok()
     }
 }
 
@@ -62,7 +63,7 @@ mod tests {
         let clock = BootClock::now().unwrap();
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
         let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
-        let told = clock.time(since_boot).unwrap();
+        let told = clock.time(BootTime::from_nanos(since_boot)).unwrap();
         assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
     }
 }

@@ -127,7 +127,7 @@ mod tests {
             socket: Socket {
                 family: Family::of(at(local).ip),
                 netns,
-                cookie: 0,
+                cookie: None,
                 local: at(local),
                 remote: (!remote.is_empty()).then(|| at(remote)),
                 ..example().socket

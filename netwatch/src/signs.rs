@@ -86,7 +86,7 @@ pub fn runs_shell(process: &Process) -> bool {
 /// The signs of a process whose executable has this status.
 pub fn of_process(process: &Process, status: ExeStatus) -> impl Iterator<Item = Sign> + use<> {
     let [stdin, stdout, _] = process.stdio;
-    let on_socket = (stdin != 0 || stdout != 0) && runs_shell(process);
+    let on_socket = (stdin.is_some() || stdout.is_some()) && runs_shell(process);
     let of_file = match status.state {
         ExeState::Deleted => Some(Sign::ExeDeleted),
         ExeState::Memfd => Some(Sign::ExeMemfd),
@@ -117,7 +117,8 @@ mod tests {
     fn running(exe: Option<&str>, comm: &str, stdio: [u64; 3]) -> Process {
         let image = Image { exe: exe.map(Into::into), ..Image::clone(&Image::unknown()) };
         let mut process = Process::clone(&crate::process::tests::process(5, None));
-        (process.comm, process.image, process.stdio) = (comm.into(), Arc::new(image), stdio);
+        (process.comm, process.image) = (comm.into(), Arc::new(image));
+        process.stdio = stdio.map(crate::model::Cookie::new);
         process
     }
 

@@ -21,7 +21,7 @@ use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
 use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
-use crate::model::{Lister, State, Via};
+use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::{Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
@@ -168,7 +168,7 @@ impl Agent {
             self.tables.apply(&record, out);
         }
         // Nothing is waited for any more.
-        self.tables.tracker.settle(u64::MAX, out);
+        self.tables.tracker.settle(BootTime::END, out);
         // By this a test holds the kernel side to what it may send (tests/tests/e2e/cost.rs).
         log::debug!("{} records, {} bytes", self.records.taken, self.records.bytes);
         Ok(self.healer.last_losses(&mut self.records.undecodable))
@@ -209,12 +209,11 @@ impl Agent {
     }
 }
 
-/// One look at the host, nothing attached: what is open now as seeds, what could not be seen, and when the look began,
-/// nanoseconds since boot.
+/// One look at the host, nothing attached: what is open now as seeds, what could not be seen, and when the look began.
 ///
 /// # Errors
 /// Where the host cannot be looked at.
-pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, u64), AgentError> {
+pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
     let HostLook { sockets, processes, notes } = HostLook::take(iterators().ok().as_deref())?;
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
@@ -248,11 +247,11 @@ fn foreign_pids() -> Option<Note> {
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
 
-/// Nanoseconds since boot, suspension included: the records' clock.
-fn now() -> io::Result<u64> {
+/// The records' clock.
+fn now() -> io::Result<BootTime> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
-    u64::try_from(nanoseconds).map_err(io::Error::other)
+    u64::try_from(nanoseconds).map(BootTime::from_nanos).map_err(io::Error::other)
 }
 
 /// The ring, decoded.
@@ -283,8 +282,8 @@ impl Records {
         }
     }
 
-    /// All that happened before `end`, nanoseconds since boot: under a flood the ring is never empty.
-    fn until(&mut self, end: u64) -> Vec<Record> {
+    /// All that happened before `end`: under a flood the ring is never empty.
+    fn until(&mut self, end: BootTime) -> Vec<Record> {
         let mut records = Vec::new();
         while let Some(record) = self.next() {
             let at = record.at;
@@ -298,13 +297,16 @@ impl Records {
 }
 
 /// Cookies of the sockets whose first record among `records` is their beginning.
-fn begun(records: &[Record]) -> Set<u64> {
+fn begun(records: &[Record]) -> Set<Cookie> {
     let mut seen = Set::default();
     let mut begun = Set::default();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
-        if seen.insert(event.socket.cookie) && begins(event) {
-            begun.insert(event.socket.cookie);
+        if let Some(cookie) = event.socket.cookie
+            && seen.insert(cookie)
+            && begins(event)
+        {
+            begun.insert(cookie);
         }
     }
     begun

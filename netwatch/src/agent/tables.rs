@@ -7,7 +7,7 @@ use super::heal::HostLook;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
-use crate::model::ProcessKey;
+use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::processes;
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
@@ -68,15 +68,17 @@ impl Tables {
                 if let Some(task) = event.act.task() {
                     self.look_at(task.key, &task.comm);
                 }
-                if event.act == Act::Release {
-                    self.count_flows(event.socket.cookie);
+                if event.act == Act::Release
+                    && let Some(cookie) = event.socket.cookie
+                {
+                    self.count_flows(cookie);
                 }
                 self.tracker.apply(record.at, event, &mut self.processes, out);
             }
         }
     }
 
-    fn process(&mut self, at: u64, event: &ProcessEvent) {
+    fn process(&mut self, at: BootTime, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
             // A child is born with the name of who forked it.
             self.look_at(fork.parent, &fork.task.comm);
@@ -87,7 +89,7 @@ impl Tables {
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
-                if exec.stdio != [0; 3] && self.started_on_sockets.len() < MOST_STARTED {
+                if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }
             }
@@ -115,7 +117,7 @@ impl Tables {
     }
 
     /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
-    fn count_flows(&mut self, cookie: u64) {
+    fn count_flows(&mut self, cookie: Cookie) {
         for (key, remote) in self.tracker.flows_of(cookie) {
             if let Some(bytes) = self.flows.take(cookie, remote) {
                 self.tracker.count(key, bytes);
@@ -125,7 +127,7 @@ impl Tables {
 
     /// Tells what waits for nothing any more, and ends UDP flows on which nothing passes any more. Returns of how many
     /// listeners the port was lost.
-    pub(super) fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let lost = self.tracker.settle(now, out);
         if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
             return lost;
@@ -156,7 +158,7 @@ impl Tables {
         self.doubted = false;
     }
 
-    pub(super) fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn repair(&mut self, at: BootTime, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
         self.processes.learn(&look.processes, look.sockets.began);
         self.processes.keep_only(&look.processes, look.sockets.began);
         self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);

@@ -1,5 +1,5 @@
 //! The audit: which listening ports can be explained, and by what; and what speaks against those that listen. Pure:
-//! `facts` is what [`crate::inventory`] gathered, `judge` says what follows from it.
+//! `facts` is what `inventory` gathered, `judge` says what follows from it.
 
 pub mod baseline;
 mod explain;

@@ -8,6 +8,7 @@ mod udp;
 
 use std::mem::offset_of;
 
+use crate::model::BootTime;
 use netwatch_common::{Header, kind};
 use thiserror::Error;
 
@@ -26,8 +27,8 @@ pub enum Event {
 /// A record, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When it happened, nanoseconds since boot.
-    pub at: u64,
+    /// When it happened.
+    pub at: BootTime,
     /// Where it differs from the record's before, something was lost between the two.
     pub loss: u32,
     /// What happened.
@@ -68,7 +69,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         kind::CGROUP => Event::Process(Box::new(process::cgroup(bytes)?)),
         other => return Err(DecodeError::Kind(other)),
     };
-    Ok(Record { at: bytes.u64(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
+    Ok(Record { at: bytes.time(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
 }
 
 /// A record's bytes, read by the offsets of the wire contract.
@@ -98,6 +99,11 @@ impl<'a> Bytes<'a> {
         self.array(offset).map(i32::from_ne_bytes)
     }
 
+    /// Nanoseconds since boot.
+    fn time(self, offset: usize) -> Result<BootTime, DecodeError> {
+        self.u64(offset).map(BootTime::from_nanos)
+    }
+
     fn u64(self, offset: usize) -> Result<u64, DecodeError> {
         self.array(offset).map(u64::from_ne_bytes)
     }
@@ -114,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::tests::ns;
     use crate::model::{Endpoint, Family, ProcessKey, State};
 
     /// The bytes of a record as the kernel side writes them.
@@ -156,10 +163,10 @@ mod tests {
         begin.task.comm[..4].copy_from_slice(b"curl");
         begin.task.thread[..2].copy_from_slice(b"\xffw");
         let record = decode(&bytes_of(&begin)).unwrap();
-        assert_eq!((record.at, record.loss), (17, 3));
+        assert_eq!((record.at, record.loss), (ns(17), 3));
         let Event::Socket(event) = record.event else { panic!() };
         let Act::Connect(task) = event.act else { panic!() };
-        assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: 30_000_000 }, 12));
+        assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: ns(30_000_000) }, 12));
         assert_eq!((&*task.comm.text(), task.auid), ("curl", None));
         assert_eq!(task.thread.unwrap().text(), "\\xffw");
         assert_eq!(event.socket.local, Endpoint { ip: [127, 0, 0, 1].into(), port: 40000 });
@@ -204,7 +211,7 @@ mod tests {
         let Event::Socket(event) = decode(&bytes_of(&change)).unwrap().event else { panic!() };
         let Act::Change(change) = event.act else { panic!() };
         assert_eq!((change.old, change.new), (State::SynRecv, State::Established));
-        assert_eq!((change.born, change.listener), (Born::Child, Some(77)));
+        assert_eq!((change.born, change.listener), (Born::Child, crate::model::Cookie::new(77)));
         assert_eq!(change.owner.unwrap().key.pid, 9);
     }
 

@@ -80,7 +80,7 @@ impl<P: Past> Walk<'_, P> {
         if let Some(login) = self.login().cloned() {
             return Ok(self.ended(Kind::Login, Some(login)));
         }
-        let began = self.past.began(boot)?.unwrap_or(0);
+        let began = self.past.began(boot)?.unwrap_or_default();
         let mut missing = Vec::new();
         match top.birth {
             None => missing.push(format!("{} was there before recording began", name(top))),

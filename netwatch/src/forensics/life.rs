@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::BootClock;
-use crate::model::ProcessKey;
+use crate::model::{BootTime, ProcessKey};
 use crate::origin::Side;
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, End, EndId, Kind, ProcessBasis};
@@ -26,8 +26,8 @@ pub struct Use<'a> {
     pub actor: &'a Actor,
     /// How it came by it.
     pub basis: ProcessBasis,
-    /// When that was seen, nanoseconds since boot.
-    pub at: u64,
+    /// When that was seen.
+    pub at: BootTime,
 }
 
 impl Life {
@@ -67,22 +67,22 @@ impl Life {
         self.last.end.id
     }
 
-    /// When it began or was first seen, nanoseconds since boot.
+    /// When it began or was first seen.
     #[must_use]
-    pub fn began(&self) -> u64 {
+    pub fn began(&self) -> BootTime {
         self.last.end.id.began
     }
 
     /// When it ended, as far as was told.
     #[must_use]
-    pub fn ended(&self) -> Option<u64> {
+    pub fn ended(&self) -> Option<BootTime> {
         let ends = |event: &&ConnectionEvent| matches!(event.kind, Kind::Close | Kind::Fail | Kind::Unlisten);
         self.events.iter().find(ends).map(|event| event.at)
     }
 
     /// Whether it was there at `at`. One that netwatch found when it began may have been there for ages.
     #[must_use]
-    pub fn was_there(&self, at: u64) -> bool {
+    pub fn was_there(&self, at: BootTime) -> bool {
         let seeded = self.events.first().is_some_and(|event| event.kind == Kind::Seed);
         (seeded || self.began() <= at) && self.ended().is_none_or(|ended| at <= ended)
     }

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::Via;
+use crate::model::{BootTime, Cookie, Via};
 use crate::origin::{Confidence, Side};
 use crate::process::{Actor, Process};
 use crate::tracker::ConnectionEvent;
@@ -68,8 +68,8 @@ pub trait Complete {
 pub struct Step {
     /// Why it is there.
     pub why: String,
-    /// When it happened, nanoseconds since boot.
-    pub at: u64,
+    /// When it happened.
+    pub at: BootTime,
     /// What it is.
     pub what: What,
 }
@@ -228,8 +228,8 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         mut process: Arc<Process>,
-        mut at: u64,
-        mut cause: Option<u64>,
+        mut at: BootTime,
+        mut cause: Option<Cookie>,
     ) -> Result<Explained, P::Error> {
         loop {
             if let Some(tie) = self.tie(boot, &process, at, cause)? {
@@ -271,8 +271,8 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         process: &Process,
-        at: u64,
-        cause: Option<u64>,
+        at: BootTime,
+        cause: Option<Cookie>,
     ) -> Result<Option<Tie>, P::Error> {
         let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;
         for life in ties.possible {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Life;
-use crate::model::{Endpoint, unmap};
+use crate::model::{BootTime, Endpoint, unmap};
 use crate::process::Actor;
 use crate::tracker::EndId;
 
@@ -63,7 +63,7 @@ fn id(text: &str) -> Option<(String, EndId)> {
     let mut parts = text.split('-');
     let boot = parts.next()?.to_owned();
     let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
-    let id = EndId { cookie: number()?, began: number()? };
+    let id = EndId { cookie: number()?, began: BootTime::from_nanos(number()?) };
     parts.next().is_none().then_some((boot, id))
 }
 

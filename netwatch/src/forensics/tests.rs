@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::BootClock;
+use crate::model::tests::ns;
 use crate::origin::Verdict;
 use crate::process::Birth;
 use crate::tracker::tests::event;
@@ -15,7 +16,9 @@ const AWAY: &str = "198.51.100.7:443";
 
 /// A process that was forked at `at`.
 fn process(pid: u32, parent: Option<&Arc<Process>>, at: u64, cause: Option<u64>) -> Arc<Process> {
-    changed(&crate::process::tests::process(pid, parent), |process| process.birth = Some(Birth { at, cause }))
+    changed(&crate::process::tests::process(pid, parent), |process| {
+        process.birth = Some(Birth { at: ns(at), cause: cause.and_then(Cookie::new) });
+    })
 }
 
 fn changed(process: &Arc<Process>, change: impl FnOnce(&mut Process)) -> Arc<Process> {
@@ -59,9 +62,9 @@ impl Story {
         by: &[&Arc<Process>],
     ) -> Life {
         let mut accept = event(Event::Accept, HERE, Some(from));
-        accept.at = at;
-        accept.end.cookie = cookie;
-        accept.end.id = EndId { cookie, began: at };
+        accept.at = ns(at);
+        accept.end.cookie = Cookie::new(cookie);
+        accept.end.id = EndId { cookie, began: ns(at) };
         accept.end.verdict = Verdict::ACCEPT;
         accept.end.process = Some(Actor::leader(by[0].clone()));
         accept.end.process_basis = Some(ProcessBasis::Accept);
@@ -69,27 +72,31 @@ impl Story {
         for (nth, user) in by.iter().enumerate().skip(1) {
             let mut used = events[0].clone();
             used.kind = Event::Handover;
-            used.at = at + nth as u64;
+            used.at = ns(at + nth as u64);
             used.end.process = Some(Actor::leader((*user).clone()));
             used.end.process_basis = Some(ProcessBasis::Handover);
             events.push(used);
         }
         if let Some(ended) = ended {
-            events.push(ConnectionEvent { at: ended, kind: Event::Close, ..events.last().unwrap().clone() });
+            events.push(ConnectionEvent {
+                at: ns(ended),
+                kind: Event::Close,
+                ..events.last().unwrap().clone()
+            });
         }
         self.life(events)
     }
 
     fn outbound(&mut self, cookie: u64, to: &str, at: u64, by: &Arc<Process>, cause: Option<u64>) -> Life {
         let mut open = event(Event::Open, "10.0.0.1:40000", Some(to));
-        open.at = at;
-        open.end.cookie = cookie;
-        open.end.id = EndId { cookie, began: at };
+        open.at = ns(at);
+        open.end.cookie = Cookie::new(cookie);
+        open.end.id = EndId { cookie, began: ns(at) };
         open.end.verdict = Verdict::CONNECT;
         open.end.originator = Some(Actor::leader(by.clone()));
         open.end.process = open.end.originator.clone();
         open.end.process_basis = Some(ProcessBasis::Connect);
-        open.end.cause = cause;
+        open.end.cause = cause.and_then(Cookie::new);
         self.life(vec![open])
     }
 
@@ -168,7 +175,7 @@ fn who_was_forked_for_a_connection_used_it() {
 fn a_program_was_started_on_it() {
     let mut story = Story::new();
     let daemon = daemon();
-    let shell = changed(&inside(11, &daemon, 101, None), |shell| shell.stdio = [5, 5, 0]);
+    let shell = changed(&inside(11, &daemon, 101, None), |shell| shell.stdio = [5, 5, 0].map(Cookie::new));
     story.inbound(5, FAR, 100, None, &[&daemon]);
     let out = story.outbound(7, AWAY, 900, &inside(12, &shell, 300, None), None);
     let trace = story.trace(&out);
@@ -184,7 +191,7 @@ fn a_reverse_shell() {
     story.inbound(5, FAR, 100, Some(150), &[&daemon]);
     let python = inside(11, &daemon, 120, Some(5));
     let back = story.outbound(6, "203.0.113.1:4444", 200, &python, None);
-    let shell = changed(&inside(12, &python, 210, None), |shell| shell.stdio = [6, 6, 6]);
+    let shell = changed(&inside(12, &python, 210, None), |shell| shell.stdio = [6; 3].map(Cookie::new));
     let out = story.outbound(7, AWAY, 900, &shell, None);
     for life in [out, back] {
         let trace = story.trace(&life);
@@ -250,7 +257,7 @@ fn where_it_ends_without_a_connection() {
         assert_eq!(kind == Kind::Unknown, trace.origin.confidence == Confidence::Unknown);
         assert_eq!(kind == Kind::Unknown, !trace.origin.missing.is_empty());
     }
-    story.0.gaps.push(Gap { from: 1, to: 40, records: 9 });
+    story.0.gaps.push(Gap { from: ns(1), to: ns(40), records: 9 });
     let trace = story.trace(&story.0.lives.last().unwrap().clone());
     assert!(trace.origin.missing[1].starts_with("9 records"), "{:?}", trace.origin.missing);
 }
@@ -271,7 +278,7 @@ fn a_circle_ends() {
     let mut story = Story::new();
     let daemon = daemon();
     let mut event = story.inbound(5, FAR, 100, None, &[&daemon]).last().clone();
-    event.end.peer = Some(Party { id: EndId { cookie: 6, began: 101 }, process: None });
+    event.end.peer = Some(Party { id: EndId { cookie: 6, began: ns(101) }, process: None });
     story.0.lives.clear();
     story.life(vec![event]);
     let out = story.outbound(6, HERE, 101, &daemon, Some(5));

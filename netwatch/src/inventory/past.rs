@@ -93,12 +93,10 @@ impl Past {
     }
 
     fn ends(&self, row: &SocketRow) -> Result<Vec<Recorded>> {
-        if row.cookie == 0 {
-            return Ok(Vec::new());
-        }
+        let Some(cookie) = row.cookie else { return Ok(Vec::new()) };
         let query = Query {
             boot: Some(self.boot.clone()),
-            cookie: Some(row.cookie),
+            cookie: Some(cookie.get()),
             newest_first: true,
             ..Query::default()
         };

@@ -2,18 +2,22 @@
 
 mod address;
 mod holders;
+mod ids;
 mod listing;
 mod process;
 mod socket;
 mod state;
+mod time;
 
 pub use address::{Endpoint, Family, Proto, unmap};
 pub use holders::{Holder, Holders};
+pub use ids::{CgroupId, Cookie};
 pub use listing::{Lister, Listing};
-pub use process::{Cause, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
+pub use time::BootTime;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -25,11 +29,16 @@ pub(crate) mod tests {
         Endpoint { ip: address.ip(), port: address.port() }
     }
 
+    /// Nanoseconds since boot.
+    pub(crate) fn ns(nanoseconds: u64) -> BootTime {
+        BootTime::from_nanos(nanoseconds)
+    }
+
     /// An established TCP connection on loopback, for a test to change.
     pub(crate) fn example() -> SocketRow {
         SocketRow {
             socket: Socket {
-                cookie: 1,
+                cookie: Cookie::new(1),
                 inode: 1,
                 netns: 1,
                 proto: Proto::Tcp,

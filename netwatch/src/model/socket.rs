@@ -3,14 +3,13 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::{Endpoint, Family, Proto, State, Via};
+use super::{Cookie, Endpoint, Family, Proto, State, Via};
 
 /// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT. 0 where nobody had asked
-    /// the kernel for it.
-    pub cookie: u64,
+    /// A connection keeps it from its request through TIME_WAIT. `None` where nobody had asked the kernel for it.
+    pub cookie: Option<Cookie>,
     /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
     pub inode: u64,
     /// Network namespace inode number.

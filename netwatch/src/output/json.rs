@@ -15,7 +15,7 @@ use super::{ProcessForm, Render, exe_status, time_of};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::loss::Loss;
-use crate::model::{Family, ProcessKey};
+use crate::model::{Cookie, Family, ProcessKey};
 use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
@@ -255,7 +255,7 @@ impl Json {
             object.value("mapped", &true)?;
         }
         object.number("netns", end.netns);
-        object.number("cookie", end.cookie);
+        object.number("cookie", Cookie::number(end.cookie));
         object.number("inode", end.inode);
         object.endpoint("local", Some(end.local))?;
         object.endpoint("remote", end.remote)?;
@@ -304,7 +304,7 @@ impl Json {
 
     fn id(&self, id: EndId, out: &mut Vec<u8>) {
         out.extend_from_slice(self.boot.as_bytes());
-        for number in [id.cookie, id.began] {
+        for number in [id.cookie, id.began.nanos()] {
             out.push(b'-');
             let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
             out.extend((0..digits).rev().map(|digit| match (number >> (4 * digit) & 0xf) as u8 {
@@ -386,7 +386,7 @@ mod tests {
         let mut json = Json::new(ProcessForm::Full);
         json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
-            let id = EndId { cookie: id.0, began: id.1 };
+            let id = EndId { cookie: id.0, began: crate::model::BootTime::from_nanos(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 
+mod answer;
 pub mod holders;
 mod net_files;
 mod netlink;

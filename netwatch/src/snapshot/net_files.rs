@@ -134,7 +134,7 @@ fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
     let state = State::from_kernel(entry.state.to_u8());
     SocketRow {
         socket: Socket {
-            cookie: 0,
+            cookie: None,
             inode: entry.inode,
             netns,
             proto,

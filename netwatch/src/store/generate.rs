@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::StoreError;
 use super::entry::Entry;
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, ExeState, Family, Image, Payload, ProcessKey, Proto, Socket, State};
+use crate::model::{
+    BootTime, Cookie, Endpoint, ExeState, Family, Image, Payload, ProcessKey, Proto, Socket, State,
+};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus, Process};
 use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
@@ -67,18 +69,18 @@ fn program(n: u64, init: &Arc<Process>) -> Actor {
 
 /// Two ends, each from open to close.
 fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
-    let at = n * APART;
+    let at = BootTime::from_nanos(n * APART);
     let [.., a, b] = (n % 5000).to_be_bytes();
     let address = |ip, port: u64| Endpoint { ip: IpAddr::V4(ip), port: u16::try_from(port).unwrap_or(0) };
     let here = address(Ipv4Addr::new(10, 9, a, b), FIRST_CLIENT_PORT + n % CLIENT_PORTS);
     let there = address(Ipv4Addr::new(10, 8, 0, 1), 5000 + n % 100);
     let (client_id, server_id) =
-        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at + 20_000 });
+        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at.saturating_add(20_000) });
     let end = |id: EndId, local, remote| End {
         id,
         flow: client_id,
         socket: Socket {
-            cookie: id.cookie,
+            cookie: Cookie::new(id.cookie),
             inode: 3 * n,
             netns: 4_026_531_840,
             proto: Proto::Tcp,
@@ -104,7 +106,8 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         peer: party(server_id, server),
         ..end(client_id, here, there)
     };
-    let listener = Party { id: EndId { cookie: 1, began: 5 }, process: Some(server.clone()) };
+    let listener =
+        Party { id: EndId { cookie: 1, began: BootTime::from_nanos(5) }, process: Some(server.clone()) };
     let server_end = End {
         verdict: Verdict::ACCEPT,
         process: Some(server.clone()),
@@ -124,7 +127,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         let ending = if kind == Kind::Close { over } else { Ending::default() };
         let exe = end.actors().map(|_| ExeStatus { state: ExeState::Ok, world_writable: false });
         ConnectionEvent {
-            at: at + after,
+            at: at.saturating_add(after),
             kind,
             end,
             ending,

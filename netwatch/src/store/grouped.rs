@@ -12,6 +12,7 @@ use super::intern::Interner;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use crate::clock::BootClock;
 use crate::hash::Map;
+use crate::model::BootTime;
 use crate::signs;
 use crate::tracker::{ConnectionEvent, EndId, Kind, Roles};
 
@@ -107,7 +108,7 @@ impl RowWriter<'_> {
         self.scratch.kinds.clear();
         for event in events.clone() {
             let separator = if self.scratch.events.is_empty() { "" } else { " " };
-            let since = i128::from(event.at) - i128::from(head.at);
+            let since = i128::from(event.at.nanos()) - i128::from(head.at.nanos());
             // Writing to a String cannot fail.
             let _ = write!(self.scratch.events, "{separator}{}+{since}", event.kind.name());
             self.scratch.kinds.push(event.kind);
@@ -178,7 +179,7 @@ impl RowWriter<'_> {
             ValueRef::Integer(batch.next_id(Table::Connection)),
             ValueRef::Integer(batch.segment()),
             ValueRef::Integer(id.cookie.cast_signed()),
-            ValueRef::Integer(id.began.cast_signed()),
+            ValueRef::Integer(id.began.nanos().cast_signed()),
             ValueRef::Integer(ts),
             ValueRef::Text(events.as_bytes()),
         ];
@@ -206,9 +207,9 @@ impl RowWriter<'_> {
     }
 
     /// Nanoseconds since the epoch.
-    fn time(&self, at: u64) -> i64 {
+    fn time(&self, at: BootTime) -> i64 {
         let boot = i128::from(self.clock.boot().unwrap_or(0));
-        (boot + i128::from(at)).try_into().unwrap_or(i64::MAX)
+        (boot + i128::from(at.nanos())).try_into().unwrap_or(i64::MAX)
     }
 }
 

@@ -14,7 +14,7 @@ use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{DEFAULT_PATH, StoreError, open};
 use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
-use crate::model::{Endpoint, ProcessKey};
+use crate::model::{BootTime, Cookie, Endpoint, ProcessKey};
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, EndId, Kind};
 
@@ -25,8 +25,8 @@ pub struct Query {
     pub boot: Option<String>,
     /// Of the socket with this cookie.
     pub cookie: Option<u64>,
-    /// Begun then, nanoseconds since boot.
-    pub began: Option<u64>,
+    /// Begun then.
+    pub began: Option<BootTime>,
     /// At either end.
     pub port: Option<u16>,
     /// At either end.
@@ -67,8 +67,8 @@ pub struct Recorded {
 pub struct Missing {
     /// In which boot.
     pub boot: Arc<str>,
-    /// When that was noticed, nanoseconds since boot.
-    pub at: u64,
+    /// When that was noticed.
+    pub at: BootTime,
     /// The same as a time of day.
     pub time: Timestamp,
     /// What.
@@ -284,7 +284,7 @@ impl Reader {
                 None => {
                     let kinds = [(kind, count.cast_unsigned())].into();
                     let boot = i128::from(segment.clock.boot().unwrap_or(0));
-                    let at = u64::try_from(i128::from(ts) - boot).unwrap_or(0);
+                    let at = BootTime::from_nanos((i128::from(ts) - boot).try_into().unwrap_or(0));
                     let time = Timestamp::from_nanosecond(ts.into()).unwrap_or_default();
                     let loss = Loss { reason, kinds };
                     losses.push((ts, Missing { boot: segment.boot.clone(), at, time, loss }));
@@ -375,7 +375,7 @@ impl Query {
         let anybody = |is: &dyn Fn(&Actor) -> bool| actors.iter().flatten().any(|actor| is(actor));
         let time = recorded.clock.time(event.at).map(|time| time.as_nanosecond());
         self.began.is_none_or(|began| began == end.id.began)
-            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || cookie == end.cookie)
+            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || Cookie::new(cookie) == end.cookie)
             && self.port.is_none_or(|port| either(&|at| at.port == port))
             && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
             && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))

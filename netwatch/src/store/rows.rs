@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::words::{self, Word};
-use crate::model::{Endpoint, Family, Payload, Proto, Socket, State};
+use crate::model::{BootTime, Cookie, Endpoint, Family, Payload, Proto, Socket, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis, Roles};
@@ -115,7 +115,8 @@ impl Cells {
         let listener = end.listener.as_ref().map(|party| party.id);
         let peer = end.peer.as_ref().map(|party| party.id);
         let cookie = |id: Option<EndId>| maybe(id, |id| bits(id.cookie));
-        let began = |id: Option<EndId>| maybe(id, |id| bits(id.began));
+        let own = Cookie::number(end.cookie);
+        let began = |id: Option<EndId>| maybe(id, |id| bits(id.began.nanos()));
         Self([
             cookie(flow),
             began(flow),
@@ -123,7 +124,7 @@ impl Cells {
             if end.family == Family::of(end.local.ip) { Cell::Null } else { int(end.family.code()) },
             int(end.mapped),
             int(end.netns),
-            if end.cookie == end.id.cookie { Cell::Null } else { bits(end.cookie) },
+            if own == end.id.cookie { Cell::Null } else { bits(own) },
             bits(end.inode),
             Cell::Ip(end.local.ip),
             int(end.local.port),
@@ -135,7 +136,7 @@ impl Cells {
             int(end.verdict.basis.code()),
             int(end.verdict.confidence.code()),
             maybe(rows.originator, Cell::Int),
-            maybe(end.cause, bits),
+            maybe(end.cause, |cause| bits(cause.get())),
             maybe(rows.process, Cell::Int),
             maybe(end.process_basis, |basis| int(basis.code())),
             cookie(listener),
@@ -184,7 +185,10 @@ impl Cells {
     }
 
     fn id(&self, column: usize) -> Option<EndId> {
-        Some(EndId { cookie: self.unsigned(column)?, began: self.unsigned(column + 1)? })
+        Some(EndId {
+            cookie: self.unsigned(column)?,
+            began: BootTime::from_nanos(self.unsigned(column + 1)?),
+        })
     }
 
     fn endpoint(&self, column: usize) -> Option<Endpoint> {
@@ -208,7 +212,7 @@ impl Cells {
     pub(super) fn event(
         &self,
         id: EndId,
-        at: u64,
+        at: BootTime,
         kind: Kind,
         actors: Roles<Option<Actor>>,
     ) -> Option<ConnectionEvent> {
@@ -220,7 +224,7 @@ impl Cells {
             id,
             flow: self.id(FLOW).unwrap_or(id),
             socket: Socket {
-                cookie: self.unsigned(SOCKET).unwrap_or(id.cookie),
+                cookie: Cookie::new(self.unsigned(SOCKET).unwrap_or(id.cookie)),
                 inode: self.unsigned(INODE)?,
                 netns: self.small(NETNS)?,
                 proto: self.word(PROTO)?,
@@ -237,7 +241,7 @@ impl Cells {
                 confidence: self.word(CONFIDENCE)?,
             },
             originator: actors.originator,
-            cause: self.unsigned(CAUSE),
+            cause: self.unsigned(CAUSE).and_then(Cookie::new),
             process: actors.process,
             process_basis: self.word(PROCESS_BASIS),
             listener: party(LISTENER, actors.listener).map(Arc::new),
@@ -340,9 +344,9 @@ pub(super) mod tests {
         (numbers, prop::array::uniform16(any::<u8>()), any::<[bool; 16]>()).prop_map(|(n, b, has)| {
             let remote = has[0].then_some("[2001:db8::1]:65535");
             let mut event = event(Kind::ALL[usize::from(b[0]) % 10], "10.0.0.1:40000", remote);
-            event.at = n[11] >> 2;
+            event.at = BootTime::from_nanos(n[11] >> 2);
             event.repaired = has[1];
-            let id = |cookie, began| EndId { cookie, began };
+            let id = |cookie, began| EndId { cookie, began: BootTime::from_nanos(began) };
             let actor = |has: bool, pid: u8| has.then(|| some_actor(u32::from(pid)));
             let end = &mut event.end;
             end.id = id(u64::from(b[15] % 4), n[1] >> 2);
@@ -351,7 +355,7 @@ pub(super) mod tests {
             end.family = if has[4] { Family::Ipv4 } else { Family::Ipv6 };
             end.mapped = has[5];
             end.netns = n[4] as u32;
-            end.cookie = if has[6] { end.id.cookie } else { n[5] };
+            end.cookie = Cookie::new(if has[6] { end.id.cookie } else { n[5] });
             end.inode = n[6];
             end.local.port = n[7] as u16;
             end.state = State::from_kernel(b[1]);
@@ -367,7 +371,7 @@ pub(super) mod tests {
             let listener = || Party { id: id(n[8], n[9]), process: actor(has[10], b[9]) };
             end.listener = has[9].then(|| Arc::new(listener()));
             end.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
-            end.cause = has[14].then_some(n[10]);
+            end.cause = has[14].then_some(n[10]).and_then(Cookie::new);
             end.handshake = NonZeroU64::new(n[10]).filter(|_| has[15]);
             event.ending = Ending {
                 errno: has[13].then_some(i32::from(b[11])),

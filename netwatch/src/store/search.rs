@@ -282,9 +282,10 @@ impl Narrow {
         let integer = Value::Integer;
         let (condition, values) = match self {
             Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
-            Self::Process(key) => {
-                ("p.pid = ? AND p.start = ?", vec![integer(key.pid.into()), integer(key.start.cast_signed())])
-            }
+            Self::Process(key) => (
+                "p.pid = ? AND p.start = ?",
+                vec![integer(key.pid.into()), integer(key.start.nanos().cast_signed())],
+            ),
             Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
             Self::Exe(exe) => (
                 "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",

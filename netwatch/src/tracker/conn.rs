@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
 use crate::decode::SocketRecord;
 use crate::listeners::Listening;
-use crate::model::{Payload, ProcessKey, Socket, State, Via};
+use crate::model::{BootTime, Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -40,7 +40,7 @@ struct Rare {
     users: Vec<ProcessKey>,
     /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins without, and of a
     /// listener, whose port is picked last.
-    held: Option<(u64, Kind)>,
+    held: Option<(BootTime, Kind)>,
     /// What its subflow failed with: an MPTCP socket gets to know that too late.
     subflow_errno: i32,
     /// A listener, as what comes from it knows it.
@@ -50,10 +50,10 @@ struct Rare {
 }
 
 /// A hundred thousand of these are a busy host's: see docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 248);
+const _: () = assert!(size_of::<Conn>() <= 240);
 
 impl Conn {
-    pub(super) fn new(at: u64, socket: &SocketRecord, state: State) -> Self {
+    pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {
         let id = EndId { cookie: socket.key, began: at };
         Self {
             key: socket.key,
@@ -101,11 +101,17 @@ impl Conn {
         }
     }
 
-    pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn tell(&mut self, at: BootTime, kind: Kind, out: &mut Vec<ConnectionEvent>) {
         self.tell_with(at, kind, Ending::default(), out);
     }
 
-    pub(super) fn tell_with(&mut self, at: u64, kind: Kind, ending: Ending, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn tell_with(
+        &mut self,
+        at: BootTime,
+        kind: Kind,
+        ending: Ending,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
         self.told = true;
         out.push(ConnectionEvent {
             at,
@@ -122,21 +128,21 @@ impl Conn {
     }
 
     /// When it left the handshake behind, where that was seen.
-    pub(super) fn opened(&self) -> Option<u64> {
-        self.opened.map(NonZeroU64::get)
+    pub(super) fn opened(&self) -> Option<BootTime> {
+        self.opened.map(|at| BootTime::from_nanos(at.get()))
     }
 
-    pub(super) fn opened_at(&mut self, at: u64) {
-        self.opened = NonZeroU64::new(at);
+    pub(super) fn opened_at(&mut self, at: BootTime) {
+        self.opened = NonZeroU64::new(at.nanos());
     }
 
     /// How long it has been established, at `at`, where its beginning was seen.
-    pub(super) fn lasted(&self, at: u64) -> Option<u64> {
+    pub(super) fn lasted(&self, at: BootTime) -> Option<u64> {
         at.checked_sub(self.opened()?)
     }
 
     /// It is to be told once its addresses are known.
-    pub(super) fn hold(&mut self, at: u64, kind: Kind) {
+    pub(super) fn hold(&mut self, at: BootTime, kind: Kind) {
         self.rare().held = Some((at, kind));
     }
 
@@ -144,7 +150,7 @@ impl Conn {
         self.rare.as_ref().is_some_and(|rare| rare.held.is_some())
     }
 
-    pub(super) fn take_held(&mut self) -> Option<(u64, Kind)> {
+    pub(super) fn take_held(&mut self) -> Option<(BootTime, Kind)> {
         self.rare.as_mut()?.held.take()
     }
 
@@ -166,7 +172,7 @@ impl Conn {
         self.rare.as_ref()?.bytes
     }
 
-    pub(super) fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn fail(&mut self, at: BootTime, errno: i32, out: &mut Vec<ConnectionEvent>) {
         self.end.state = State::Close;
         let errno = (errno != 0).then_some(errno);
         self.tell_with(at, Kind::Fail, Ending { errno, ..Ending::default() }, out);
@@ -174,7 +180,7 @@ impl Conn {
 
     /// Tells an end that nobody saw. Of an attempt it is not known whether it failed or opened first, so it
     /// is not said to have failed.
-    pub(super) fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn end_unseen(&mut self, at: BootTime, out: &mut Vec<ConnectionEvent>) {
         let kind = if self.end.remote.is_none() { Kind::Unlisten } else { Kind::Close };
         self.end.state = State::Close;
         let closed_by = (kind == Kind::Close).then_some(ClosedBy::Unknown);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{Cause, Payload, Socket, State};
+use crate::model::{BootTime, Cookie, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus};
 
@@ -18,13 +18,13 @@ use crate::process::{Actor, ExeStatus};
 pub struct EndId {
     /// The socket's, unless others have that too.
     pub cookie: u64,
-    /// When it began or was first seen, nanoseconds since boot.
-    pub began: u64,
+    /// When it began or was first seen.
+    pub began: BootTime,
 }
 
 impl fmt::Display for EndId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.cookie, self.began)
+        write!(f, "{:x}-{:x}", self.cookie, self.began.nanos())
     }
 }
 
@@ -101,8 +101,9 @@ pub struct End {
     pub verdict: Verdict,
     /// The process that began it, where it is on this host and known.
     pub originator: Option<Actor>,
-    /// What the thread that began it was about, where it began here.
-    pub cause: Option<Cause>,
+    /// The socket from which the thread that began it had received last, or which it had accepted, where it began here:
+    /// see [`crate::process::Birth::cause`].
+    pub cause: Option<Cookie>,
     /// The process on this end.
     pub process: Option<Actor>,
     /// How that is known.
@@ -204,8 +205,8 @@ pub struct HostFacts {
 /// Something happened to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEvent {
-    /// When, nanoseconds since boot.
-    pub at: u64,
+    /// When.
+    pub at: BootTime,
     /// What.
     pub kind: Kind,
     /// The end, with that in it.

@@ -30,7 +30,7 @@ impl Late {
 
     /// The one with this key; where the cookie makes none, the only one with these addresses.
     pub(super) fn take(&mut self, socket: &SocketRecord) -> Option<Box<Conn>> {
-        if socket.key != 0 && socket.key == socket.cookie {
+        if socket.cookie.is_some_and(|cookie| socket.key == cookie.get()) {
             return self.by_key.remove(&socket.key);
         }
         let same = |conn: &Conn| {

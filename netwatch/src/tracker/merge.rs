@@ -6,7 +6,7 @@ use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
 use crate::hash::{Map, Set};
 use crate::listeners::Listening;
-use crate::model::{Holders, Proto, Socket, SocketRow, State};
+use crate::model::{BootTime, Cookie, Holders, Proto, Socket, SocketRow, State};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Found};
@@ -20,8 +20,8 @@ pub struct Look {
     pub holders: Holders,
     /// See [`crate::snapshot::Sockets::port_ranges`].
     pub port_ranges: Map<u32, (u16, u16)>,
-    /// When it began, nanoseconds since boot.
-    pub began: u64,
+    /// When it began.
+    pub began: BootTime,
 }
 
 /// Why a look was taken.
@@ -43,13 +43,13 @@ impl Tracker {
     /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
     /// `begun` names the cookies of what begins in the records that are still to be applied.
     ///
-    /// `at` is the time of what is told, nanoseconds since boot.
+    /// `at` is the time of what is told.
     pub fn merge(
         &mut self,
-        at: u64,
+        at: BootTime,
         look: &Look,
         occasion: Occasion,
-        begun: &Set<u64>,
+        begun: &Set<Cookie>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
@@ -66,16 +66,18 @@ impl Tracker {
         let found = seeding::find(&look.sockets, &look.port_ranges);
         let mut added = Vec::new();
         for (row, found) in look.sockets.iter().zip(found) {
-            if row.proto == Proto::Udp && !begun.contains(&row.cookie) {
+            // By nothing else can it be told from others.
+            let Some(cookie) = row.cookie else { continue };
+            if row.proto == Proto::Udp && !begun.contains(&cookie) {
                 if let Some(key) = self.add_udp(at, row, found, occasion, look, processes) {
                     added.push((key, Kind::Seed, None));
                 }
                 continue;
             }
-            if !lives(row) || touched.contains(&row.cookie) || begun.contains(&row.cookie) {
+            if !lives(row) || touched.contains(&cookie) || begun.contains(&cookie) {
                 continue;
             }
-            let key = self.key_of_row(row, look);
+            let key = self.key_of_row(cookie, row, look);
             match self.conns.get_mut(&key) {
                 // Its way to the established state was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
@@ -132,13 +134,21 @@ impl Tracker {
         }
     }
 
-    fn end_what_is_gone(&mut self, at: u64, look: &Look, touched: &Set<u64>, out: &mut Vec<ConnectionEvent>) {
+    fn end_what_is_gone(
+        &mut self,
+        at: BootTime,
+        look: &Look,
+        touched: &Set<Cookie>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
         let is_there = |row: &&SocketRow| row.proto == Proto::Udp || lives(row);
-        let there: Set<u64> = look.sockets.iter().filter(is_there).map(|row| row.cookie).collect();
+        let there: Set<Cookie> = look.sockets.iter().filter(is_there).filter_map(|row| row.cookie).collect();
         let gone: Vec<u64> = self
             .conns
             .values()
-            .filter(|conn| !there.contains(&conn.end.cookie) && !touched.contains(&conn.end.cookie))
+            .filter(|conn| {
+                !conn.end.cookie.is_some_and(|cookie| there.contains(&cookie) || touched.contains(&cookie))
+            })
             // Whether the look had a chance to see it.
             .filter(|conn| look.port_ranges.contains_key(&conn.end.netns))
             .map(|conn| conn.key)
@@ -151,7 +161,7 @@ impl Tracker {
     /// A UDP socket; its key where it is connected, and so a flow by itself.
     fn add_udp(
         &mut self,
-        at: u64,
+        at: BootTime,
         row: &SocketRow,
         found: Option<Found>,
         occasion: Occasion,
@@ -160,7 +170,7 @@ impl Tracker {
     ) -> Option<u64> {
         let mut conn = self.spare.begin(at, &record(row), row.state);
         conn.held_by(row, look, processes);
-        self.udp_found(row.cookie, conn.end.process.clone());
+        self.udp_found(row.cookie?, conn.end.process.clone());
         conn.end.remote = Some(row.remote?);
         conn.end.verdict = found?.verdict;
         conn.established = true;
@@ -169,17 +179,17 @@ impl Tracker {
     }
 
     /// See [`Tracker::key_of`].
-    fn key_of_row(&mut self, row: &SocketRow, look: &Look) -> u64 {
-        let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return row.cookie };
-        if look.sockets.iter().filter(|other| other.cookie == row.cookie).count() == 1 {
-            return row.cookie;
+    fn key_of_row(&mut self, cookie: Cookie, row: &SocketRow, look: &Look) -> u64 {
+        let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return cookie.get() };
+        if look.sockets.iter().filter(|other| other.cookie == Some(cookie)).count() == 1 {
+            return cookie.get();
         }
         self.ends.exact(row.netns, row.proto, row.local, remote).unwrap_or_else(|| self.alias())
     }
 
     fn add(
         &mut self,
-        at: u64,
+        at: BootTime,
         key: u64,
         row: &SocketRow,
         found: Option<Found>,
@@ -196,15 +206,17 @@ impl Tracker {
         conn.undecided = row.state == State::SynRecv && conn.end.verdict.basis > Basis::Listener;
         conn.held_by(row, look, processes);
         if row.remote.is_none() {
-            self.listeners.insert(Listening::of(row), row.cookie);
-            self.conns.insert(row.cookie, conn);
+            self.listeners.insert(Listening::of(row), key);
+            self.conns.insert(key, conn);
             return;
         }
         // What no file stands for is still in the queue of its listener.
         conn.taken = row.inode != 0 || found.is_none_or(|found| found.listener.is_none());
         if let Some(listener) = found.and_then(|found| look.sockets.get(found.listener?)) {
-            conn.end.listener =
-                Some(Party { id: EndId { cookie: listener.cookie, began: at }, process: None }.into());
+            conn.end.listener = Some(
+                Party { id: EndId { cookie: Cookie::number(listener.cookie), began: at }, process: None }
+                    .into(),
+            );
         }
         self.insert(conn);
     }
@@ -249,7 +261,7 @@ fn has_opened(row: &SocketRow) -> bool {
 
 fn record(row: &SocketRow) -> SocketRecord {
     SocketRecord {
-        key: row.cookie,
+        key: Cookie::number(row.cookie),
         socket: Socket { remote: Some(row.remote.unwrap_or(row.local)), ..row.socket },
     }
 }

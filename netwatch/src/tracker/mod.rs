@@ -6,6 +6,7 @@
 //! be missing ([`Tracker::doubt`]) no two ends are joined by their addresses: one of them might be of a
 //! connection that is gone. [`Tracker::merge`] ends that.
 
+mod accept;
 mod closing;
 mod conn;
 mod end;
@@ -28,7 +29,7 @@ use crate::decode::{Act, SocketEvent, SocketRecord};
 use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
-use crate::model::{Proto, State, Via};
+use crate::model::{BootTime, Cookie, Proto, State, Via};
 use crate::process::ProcessTable;
 use conn::Conn;
 use late::Late;
@@ -71,14 +72,14 @@ pub struct Tracker {
     no_ports: bool,
     /// See [`Tracker::key_of`].
     last_alias: u64,
-    /// When netwatch began to look, nanoseconds since boot.
-    began: u64,
+    /// When netwatch began to look.
+    began: BootTime,
     /// Attempts and every transition are told.
     states: bool,
     /// Records are missing.
     doubtful: bool,
     /// What had a record since [`Tracker::begin_look`].
-    touched: Option<Set<u64>>,
+    touched: Option<Set<Cookie>>,
 }
 
 impl Tracker {
@@ -88,17 +89,17 @@ impl Tracker {
         Self { states, ..Self::default() }
     }
 
-    /// Takes in what happened at `at`, nanoseconds since boot, and appends what there is to tell.
+    /// Takes in what happened at `at`, and appends what there is to tell.
     pub fn apply(
         &mut self,
-        at: u64,
+        at: BootTime,
         event: &SocketEvent,
         processes: &mut ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let socket = &event.socket;
         if let Some(touched) = &mut self.touched {
-            touched.insert(socket.cookie);
+            touched.extend(socket.cookie);
         }
         let Some(key) = self.key_of(event) else { return };
         let socket = &SocketRecord { key, ..*socket };
@@ -143,20 +144,21 @@ impl Tracker {
     /// its addresses have to tell it from the others. `None` where it has none yet.
     fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
         let socket = &event.socket;
+        let own = Cookie::number(socket.cookie);
         if socket.via != Some(Via::Mptcp) {
-            return Some(socket.cookie);
+            return Some(own);
         }
-        let known = self.conns.get(&socket.cookie);
+        let known = self.conns.get(&own);
         let is_own = match &event.act {
             Act::Listen(_) | Act::Connect(_) | Act::Refused { .. } => true,
             Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
             _ => known.is_some_and(|conn| conn.end.remote.is_some()),
         };
         if is_own {
-            return Some(socket.cookie);
+            return Some(own);
         }
         if socket.remote().port == 0 {
-            return known.is_none().then_some(socket.cookie);
+            return known.is_none().then_some(own);
         }
         let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
         Some(by_addresses.unwrap_or_else(|| self.alias()))
@@ -197,12 +199,12 @@ impl Tracker {
     }
 
     /// Tells what has waited long enough for something to become known. To be called several times a
-    /// second; `now` is nanoseconds since boot, [`u64::MAX`] where nothing is waited for any more. Returns of how many
+    /// second; `now` is [`BootTime::END`] where nothing is waited for any more. Returns of how many
     /// listeners the port should have come and did not: the next [`Tracker::merge`] tells it, and them.
-    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let mut lost = 0;
         let mut late = Vec::new();
-        let in_vain = self.no_ports || now == u64::MAX;
+        let in_vain = self.no_ports || now == BootTime::END;
         for unbound in &mut self.unbound {
             let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
             if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
@@ -220,7 +222,7 @@ impl Tracker {
     }
 
     /// Whatever had this socket before is over, and the record of that was lost.
-    fn end_unseen(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+    fn end_unseen(&mut self, at: BootTime, cookie: u64, out: &mut Vec<ConnectionEvent>) {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
             self.spare.put(conn);

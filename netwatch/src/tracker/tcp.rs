@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::conn::Conn;
 use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
 use crate::decode::{Born, SocketRecord, StateChange, Task};
-use crate::model::{Endpoint, State, Via};
+use crate::model::{BootTime, Cookie, Endpoint, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 
-/// A TCP state transition of a socket at some time, nanoseconds since boot.
+/// A TCP state transition of a socket at some time.
 pub(super) struct Transition<'a> {
-    pub(super) at: u64,
+    pub(super) at: BootTime,
     pub(super) socket: &'a SocketRecord,
     pub(super) change: &'a StateChange,
 }
@@ -20,7 +20,7 @@ pub(super) struct Transition<'a> {
 impl Tracker {
     pub(super) fn connect(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
         processes: &mut ProcessTable,
@@ -53,7 +53,7 @@ impl Tracker {
 
     pub(super) fn listen(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
@@ -95,91 +95,9 @@ impl Tracker {
         self.listeners.insert(listening, key);
     }
 
-    pub(super) fn accept(
-        &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) {
-        let via = via.or(socket.via);
-        // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
-        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
-        let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
-        if !self.conns.contains_key(&cookie) {
-            if self.accept_late(at, socket, actor, via, out) {
-                return;
-            }
-            // Before the handshake's end (fast open), or its first record was lost.
-            let mut conn = self.spare.begin(at, socket, State::SynRecv);
-            conn.key = cookie;
-            conn.end.listener = self.listener_of(socket);
-            self.insert(conn);
-            self.join(cookie);
-        }
-        let Some(conn) = self.conns.get_mut(&cookie) else { return };
-        if conn.end.process_basis == Some(ProcessBasis::Accept) {
-            // Its first use was quicker to be told.
-            return;
-        }
-        conn.accepted_by(actor, socket.inode, via);
-        self.learn_from_peer(cookie);
-        if let Some(conn) = self.conns.get_mut(&cookie) {
-            conn.tell(at, Kind::Accept, out);
-        }
-        self.teach_peer(cookie);
-        if cookie == 0
-            // No later record will find it.
-            && let Some(conn) = self.remove(cookie)
-        {
-            self.spare.put(conn);
-        }
-    }
-
-    /// Tells the accept of a connection that is over already; false where there is no such.
-    fn accept_late(
-        &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) -> bool {
-        let Some(mut conn) = self.late.take(socket) else { return false };
-        conn.accepted_by(actor, socket.inode, via);
-        conn.tell(at, Kind::Accept, out);
-        self.spare.put(conn);
-        true
-    }
-
-    pub(super) fn used(
-        &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) {
-        let Some(conn) = self.conns.get_mut(&socket.key) else {
-            // Over, but perhaps never accepted as far as any other probe saw.
-            self.accept_late(at, socket, actor, via, out);
-            return;
-        };
-        if !conn.taken {
-            conn.accepted_by(actor, socket.inode, via);
-            conn.tell(at, Kind::Accept, out);
-        } else if conn.handed_over_to(actor) {
-            conn.tell(at, Kind::Handover, out);
-        } else {
-            return;
-        }
-        self.teach_peer(socket.key);
-    }
-
     pub(super) fn refused(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
         errno: i32,
@@ -239,8 +157,8 @@ impl Tracker {
         match (self.conns.get_mut(&socket.key), change.new) {
             (Some(conn), State::Close) => conn.subflow_failed(change.errno),
             // A child that is known by its listener's cookie.
-            (None, State::Established) if socket.key != socket.cookie => {
-                let listener = Some(socket.cookie);
+            (None, State::Established) if socket.key != Cookie::number(socket.cookie) => {
+                let listener = socket.cookie;
                 let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
                 self.open(&Transition { at, socket, change: &change }, processes, out);
             }
@@ -355,13 +273,15 @@ impl Tracker {
         processes: &ProcessTable,
     ) {
         let &Transition { socket, change, .. } = transition;
-        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie));
+        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie.get()));
         let party = match (seen, change.listener, change.owner) {
             (Some(listener), ..) => listener.shared_party(),
             // Its record of listen() was lost.
-            (None, Some(cookie), Some(owner)) => {
-                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }.into()
+            (None, Some(cookie), Some(owner)) => Party {
+                id: EndId { cookie: cookie.get(), began: owner.at },
+                process: processes.owner(&owner),
             }
+            .into(),
             _ => match self.listener_of(socket) {
                 Some(listener) => listener,
                 None => {

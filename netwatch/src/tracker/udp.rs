@@ -9,7 +9,7 @@ use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{SocketRecord, Task};
 use crate::hash::Map;
-use crate::model::{Endpoint, Payload, State};
+use crate::model::{BootTime, Cookie, Endpoint, Payload, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -21,7 +21,7 @@ const FLOW: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 pub(super) struct Udp {
-    sockets: Map<u64, UdpSocket>,
+    sockets: Map<Cookie, UdpSocket>,
     /// What is to be told and waits for a sender: the flow, and the flow whose sender it is.
     waiting: Vec<(u64, u64)>,
     last_key: u64,
@@ -35,12 +35,13 @@ struct UdpSocket {
 }
 
 impl Tracker {
-    pub(super) fn udp_born(&mut self, cookie: u64, actor: Actor) {
+    pub(super) fn udp_born(&mut self, cookie: Option<Cookie>, actor: Actor) {
+        let Some(cookie) = cookie else { return };
         self.udp.sockets.entry(cookie).or_default().owner = Some(actor);
     }
 
     /// A seeded socket, or one that a look found.
-    pub(super) fn udp_found(&mut self, cookie: u64, owner: Option<Actor>) {
+    pub(super) fn udp_found(&mut self, cookie: Cookie, owner: Option<Actor>) {
         self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: Map::default() });
     }
 
@@ -49,8 +50,8 @@ impl Tracker {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
         let key = conn.key;
-        if let Some(remote) = conn.end.remote {
-            self.udp.sockets.entry(conn.end.cookie).or_default().flows.insert(remote, key);
+        if let Some((cookie, remote)) = conn.end.cookie.zip(conn.end.remote) {
+            self.udp.sockets.entry(cookie).or_default().flows.insert(remote, key);
         }
         self.insert(conn);
         key
@@ -58,13 +59,14 @@ impl Tracker {
 
     pub(super) fn datagram(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         received: bool,
         old_socket: bool,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let known = self.udp.sockets.entry(socket.cookie).or_default();
+        let Some(cookie) = socket.cookie else { return };
+        let known = self.udp.sockets.entry(cookie).or_default();
         if known.flows.contains_key(&socket.remote()) {
             return;
         }
@@ -95,12 +97,14 @@ impl Tracker {
     /// A process sends from or receives on a UDP socket.
     pub(super) fn udp_used(
         &mut self,
-        cookie: u64,
-        at: u64,
+        cookie: Option<Cookie>,
+        at: BootTime,
         task: &Task,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        // Whoever sent a datagram on it has one.
+        let Some(cookie) = cookie else { return };
         let socket = self.udp.sockets.entry(cookie).or_default();
         let same = |owner: &Actor| owner.process.key == actor.process.key;
         let is_other = !socket.owner.as_ref().is_some_and(same);
@@ -113,7 +117,7 @@ impl Tracker {
             .iter()
             .filter(|(key, sender)| key == sender)
             .map(|(key, _)| *key)
-            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.end.cookie == cookie))
+            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.end.cookie == Some(cookie)))
             .collect();
         for key in &sent {
             if let Some(conn) = self.conns.get_mut(key) {
@@ -133,7 +137,7 @@ impl Tracker {
         }
     }
 
-    pub(super) fn settle_flows(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn settle_flows(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) {
         let late: Vec<u64> = self
             .udp
             .waiting
@@ -150,7 +154,7 @@ impl Tracker {
 
     /// Flows of a socket, the oldest first: their keys and remote addresses.
     #[must_use]
-    pub fn flows_of(&self, cookie: u64) -> Vec<(u64, Endpoint)> {
+    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, Endpoint)> {
         let flows = self.udp.sockets.get(&cookie).map(|socket| &socket.flows);
         let mut flows: Vec<_> = flows.into_iter().flatten().map(|(remote, key)| (*key, *remote)).collect();
         flows.sort_unstable();
@@ -158,7 +162,7 @@ impl Tracker {
     }
 
     /// All flows: keys, cookies and remote addresses.
-    pub fn flows(&self) -> impl Iterator<Item = (u64, u64, Endpoint)> {
+    pub fn flows(&self) -> impl Iterator<Item = (u64, Cookie, Endpoint)> {
         let sockets = self.udp.sockets.iter();
         sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
     }
@@ -171,7 +175,8 @@ impl Tracker {
     }
 
     /// The socket is closed, and every flow of it is over.
-    pub(super) fn released(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn released(&mut self, at: BootTime, cookie: Option<Cookie>, out: &mut Vec<ConnectionEvent>) {
+        let Some(cookie) = cookie else { return };
         for (key, _) in self.flows_of(cookie) {
             self.end_flow(at, key, ClosedBy::Local, out);
         }
@@ -179,18 +184,18 @@ impl Tracker {
     }
 
     /// Ends a flow on which nothing passes any more.
-    pub fn idle(&mut self, at: u64, key: u64, out: &mut Vec<ConnectionEvent>) {
+    pub fn idle(&mut self, at: BootTime, key: u64, out: &mut Vec<ConnectionEvent>) {
         self.end_flow(at, key, ClosedBy::Timeout, out);
     }
 
-    fn end_flow(&mut self, at: u64, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
+    fn end_flow(&mut self, at: BootTime, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
         let waits_for = self.udp.waiting.iter().find(|(of, _)| *of == key).map(|(_, sender)| *sender);
         if let Some(sender) = waits_for {
             self.tell_waiting_for(sender, out);
         }
         let Some(mut conn) = self.remove(key) else { return };
-        if let Some(remote) = conn.end.remote
-            && let Some(socket) = self.udp.sockets.get_mut(&conn.end.cookie)
+        if let Some((cookie, remote)) = conn.end.cookie.zip(conn.end.remote)
+            && let Some(socket) = self.udp.sockets.get_mut(&cookie)
         {
             socket.flows.remove(&remote);
         }
@@ -214,7 +219,7 @@ impl Tracker {
         }
     }
 
-    fn tell_flow(&mut self, at: u64, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    fn tell_flow(&mut self, at: BootTime, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.tell(at, kind, out);
         }

@@ -65,7 +65,7 @@ pub(super) struct Auditor {
 }
 
 fn key(id: EndId) -> (u64, u64) {
-    (id.cookie, id.began)
+    (id.cookie, id.began.nanos())
 }
 
 /// The inventory, and what it found.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Endpoint, Family, Holder, ProcessRow, Proto};
+use crate::model::{Cookie, Endpoint, Family, Holder, ProcessRow, Proto};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -94,7 +94,7 @@ fn line<'a>(
         send_q: socket.send_q,
         netns: socket.netns,
         inode: socket.inode,
-        cookie: socket.cookie,
+        cookie: Cookie::number(socket.cookie),
         origin,
         service: responder.and_then(|end| services.name(socket.proto, end.port)),
         process,

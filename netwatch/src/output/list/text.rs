@@ -197,11 +197,12 @@ fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io:
 mod tests {
     use super::*;
     use crate::model::ProcessKey;
+    use crate::model::tests::ns;
     use crate::process::Process;
 
     fn named(argv0: &[u8]) -> String {
         let mut out = String::new();
-        let key = ProcessKey { pid: 4242, start: 0 };
+        let key = ProcessKey { pid: 4242, start: ns(0) };
         let process = ProcessRow { facts: Process::bare(key, "comm".into()).facts, argv0: argv0.into() };
         name_program(Some(&process), &mut out);
         out

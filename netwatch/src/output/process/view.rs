@@ -122,6 +122,7 @@ fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tests::ns;
 
     #[test]
     fn keys_are_the_contract_s() {
@@ -129,7 +130,7 @@ mod tests {
         let view = ProcessView {
             pid: 4242,
             tid: 4242,
-            key: ProcessKey { pid: 4242, start: 17 },
+            key: ProcessKey { pid: 4242, start: ns(17) },
             start: Timestamp::from_nanosecond(1_500_000_000_000_000_000).ok(),
             comm: "sleep",
             thread: None,
@@ -147,7 +148,7 @@ mod tests {
             signs: Vec::new(),
             ancestors: vec![AncestorView {
                 pid: 1,
-                key: ProcessKey { pid: 1, start: 0 },
+                key: ProcessKey { pid: 1, start: ns(0) },
                 comm: "init",
                 exe: None,
             }],

@@ -11,6 +11,7 @@ use super::super::text::{how_known, who};
 use super::{Traces, verdict};
 use crate::escape;
 use crate::forensics::{Kind, Life, Step, Trace, What};
+use crate::model::BootTime;
 use crate::origin::Confidence;
 use crate::process::Actor;
 use crate::signs;
@@ -88,7 +89,7 @@ impl Story {
         self.line(&trace.connection, step.at, depth, &text, out)
     }
 
-    fn line(self, of: &Life, at: u64, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
+    fn line(self, of: &Life, at: BootTime, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
         let time = match of.clock.time(at) {
             Some(time) => time.to_zoned_datetime(TimeZone::system()).strftime("%F %T.%3f").to_string(),
             None => "-".into(),

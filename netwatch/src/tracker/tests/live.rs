@@ -225,9 +225,9 @@ fn a_fast_open_is_accepted_before_it_is_open() {
         (told(&accepted).as_str(), accepted.end.via),
         ("accept remote accept observed - 33 -", early.via)
     );
-    let how = How { born: Born::Connected, owner: owner(22, 2_000), ..HOW };
+    let how = How { born: Born::Connected, owner: owner(22, ns(2_000)), ..HOW };
     let client = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let server = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
     assert_eq!(told(&server[0]), "open remote accept observed 22 33 22");
     assert_eq!((server[0].end.id, server[0].end.flow), (accepted.end.id, accepted.end.flow));
@@ -238,13 +238,13 @@ fn a_fast_open_is_accepted_before_it_is_open() {
 fn a_listener_s_owner_is_known_after_it_ended() {
     let mut host = Host::default();
     host.listen(1, "0.0.0.0:6000", 11);
-    host.processes.apply(1, &ProcessEvent::Exit(key(11)));
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    host.processes.apply(ns(1), &ProcessEvent::Exit(key(11)));
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
     assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
     // Even where the record of listen() was lost: the kernel side kept it.
-    let how = How { listener: Some(77), owner: owner(11, 500), ..how };
+    let how = How { listener: Some(77), owner: owner(11, ns(500)), ..how };
     let opened = host.change(socket(4, SERVER, "10.0.0.1:2"), State::SynRecv, State::Established, how);
-    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, EndId { cookie: 77, began: 500 });
+    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, EndId { cookie: 77, began: ns(500) });
     assert_eq!(opened[0].end.process.as_ref().unwrap().process.key, key(11));
 }

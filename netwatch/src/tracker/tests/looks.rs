@@ -113,7 +113,7 @@ fn while_in_doubt_no_two_ends_are_joined() {
     // The client's end was closed and made anew, and no record of that came: only its server's.
     let mut born = socket(9, SERVER, CLIENT);
     born.inode = 0;
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let opened = host.change(born, State::SynRecv, State::Established, how);
     assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
     assert_ne!(opened[0].end.flow, old.end.flow);
@@ -147,7 +147,7 @@ fn a_look_repairs_what_a_loss_left() {
     assert_eq!(found[0].ending.closed_by, Some(ClosedBy::Unknown));
     assert_eq!(found[1].end.local, at("10.0.0.1:50001"));
     // What the kernel side kept with the socket knows better, and says so in the end.
-    let how = How { born: Born::Connected, owner: owner(22, 5), ..HOW };
+    let how = How { born: Born::Connected, owner: owner(22, ns(5)), ..HOW };
     let closed = host.close(9, ("10.0.0.1:50000", "10.9.9.9:443"), State::Established, how);
     assert_eq!((closed.end.verdict.basis, closed.end.id), (Basis::Connect, found[2].end.id));
     // The end that is left has no peer any more, and remembers it.
@@ -198,9 +198,9 @@ fn a_listener_whose_port_was_lost_is_told_by_the_look() {
     assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
     let mut out = Vec::new();
     // Its call may be on its way yet.
-    assert_eq!(host.tracker.settle(host.now + LOST, &mut out), 0);
-    assert_eq!(host.tracker.settle(host.now + LOST + 1, &mut out), 1);
-    assert_eq!(host.tracker.settle(host.now + LOST + 2, &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST), &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST + 1), &mut out), 1);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST + 2), &mut out), 0);
     assert_eq!(out, []);
     let told = host.look(Occasion::Loss, &[row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
     assert_eq!(
@@ -210,7 +210,7 @@ fn a_listener_whose_port_was_lost_is_told_by_the_look() {
     let how = How { born: Born::Child, listener: Some(1), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
     assert_eq!(opened[0].end.listener.as_ref().unwrap().id, told[0].end.id);
-    assert_eq!(host.tracker.settle(u64::MAX, &mut out), 0);
+    assert_eq!(host.tracker.settle(BootTime::END, &mut out), 0);
     assert_eq!(out, []);
 }
 
@@ -220,6 +220,6 @@ fn a_port_that_nothing_tells_is_not_waited_for() {
     host.tracker.expect_no_ports();
     assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
     let mut out = Vec::new();
-    assert_eq!(host.tracker.settle(host.now + PATIENCE + 1, &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(PATIENCE + 1), &mut out), 0);
     assert_eq!(out.iter().map(|event| event.end.local).collect::<Vec<_>>(), [at(NOWHERE)]);
 }

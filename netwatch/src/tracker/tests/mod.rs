@@ -8,10 +8,9 @@ use crate::hash::Set;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
-use crate::model::tests::at;
-use crate::model::tests::example;
+use crate::model::tests::{at, example, ns};
 use crate::model::{
-    Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
 };
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
@@ -19,10 +18,10 @@ use crate::process::{Actor, Process};
 
 /// An event about an end of which nothing matters but its addresses.
 pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
-    let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
+    let mut conn = Conn::new(ns(1), &socket(1, local, remote.unwrap_or(local)), State::Established);
     conn.end.remote = remote.map(at);
     ConnectionEvent {
-        at: 1,
+        at: ns(1),
         kind,
         end: conn.end,
         ending: Ending::default(),
@@ -33,7 +32,7 @@ pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> Connection
 
 pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
     let socket = Socket {
-        cookie,
+        cookie: Cookie::new(cookie),
         inode: cookie * 100,
         netns: 1,
         proto: Proto::Tcp,
@@ -58,12 +57,12 @@ pub(super) fn key(pid: u32) -> ProcessKey {
 struct Host {
     tracker: Tracker,
     processes: ProcessTable,
-    now: u64,
+    now: BootTime,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: 0 }
+        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: ns(0) }
     }
 }
 
@@ -73,7 +72,7 @@ const NOWHERE: &str = "0.0.0.0:0";
 
 impl Host {
     fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
         self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
         out
@@ -99,7 +98,7 @@ impl Host {
             old,
             new,
             born: how.born,
-            listener: how.listener,
+            listener: how.listener.and_then(Cookie::new),
             owner: how.owner,
             first_fin: how.first_fin,
             done: how.done,
@@ -126,7 +125,7 @@ impl Host {
             accepted,
             State::SynRecv,
             State::Established,
-            How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW },
+            How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW },
         );
         (client.into_iter().next().unwrap(), server.into_iter().next().unwrap())
     }
@@ -151,7 +150,7 @@ impl Host {
         for (_, pid) in holders {
             self.processes.learn_one(&row_of(*pid));
         }
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
         self.tracker.merge(self.now, &look, occasion, &Set::default(), &self.processes, &mut out);
         out
@@ -179,7 +178,7 @@ const HOW: How = How {
     errno: 0,
 };
 
-fn owner(pid: u32, at: u64) -> Option<Owner> {
+fn owner(pid: u32, at: BootTime) -> Option<Owner> {
     Some(Owner { key: key(pid), tid: pid, at })
 }
 
@@ -189,8 +188,13 @@ fn row_of(pid: u32) -> ProcessRow {
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
-    let socket =
-        Socket { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), ..example().socket };
+    let socket = Socket {
+        cookie: Cookie::new(cookie),
+        inode: cookie * 100,
+        local: at(local),
+        remote: remote.map(at),
+        ..example().socket
+    };
     SocketRow { socket, state, ..example() }
 }
 
