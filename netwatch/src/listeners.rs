@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::hash::Map;
-use crate::model::{Endpoint, Proto, SocketRow};
+use crate::model::{Proto, SockAddr, SocketRow};
 
 /// Where a socket listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub struct Listening {
     /// Of the socket.
     pub proto: Proto,
     /// Bound address, mapped form taken off; the unspecified address for a wildcard.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// `IPV6_V6ONLY` is set: a wildcard IPv6 socket takes no IPv4 connections. Of no meaning for others.
     pub v6only: bool,
 }
@@ -81,20 +81,20 @@ impl<T: PartialEq> Listeners<T> {
     /// Whether something listens on `local`. A wildcard IPv6 listener owns IPv4 addresses too unless it is
     /// `v6only`.
     #[must_use]
-    pub fn owned(&self, netns: u32, proto: Proto, local: Endpoint) -> bool {
+    pub fn owned(&self, netns: u32, proto: Proto, local: SockAddr) -> bool {
         self.best(netns, proto, local).is_some()
     }
 
     /// The listener that owns `local`, the most specific of them. `None` also where several are alike
     /// (`SO_REUSEPORT`): each has some of the connections, and which is not to be told from addresses.
     #[must_use]
-    pub fn find(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<&T> {
+    pub fn find(&self, netns: u32, proto: Proto, local: SockAddr) -> Option<&T> {
         let (best, alone) = self.best(netns, proto, local)?;
         alone.then_some(best)
     }
 
     /// The most specific one, and whether it is the only one of its kind.
-    fn best(&self, netns: u32, proto: Proto, local: Endpoint) -> Option<(&T, bool)> {
+    fn best(&self, netns: u32, proto: Proto, local: SockAddr) -> Option<(&T, bool)> {
         let mut best = None;
         let mut highest = 0;
         for (at, id) in self.by_port.get(&(netns, proto, local.port)).into_iter().flatten() {

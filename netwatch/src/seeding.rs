@@ -1,15 +1,15 @@
 //! Who originated each connection, as far as one look can tell: the states of both ends, the listeners, and
 //! last of all the port numbers. Pure; `list` prints it, and the tracker begins with it.
 
-use crate::ends::Ends;
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
 use crate::model::{Proto, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
+use crate::pairs::Pairs;
 
 /// What was found out of one row, by indices into the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Inferred {
     /// Who, why, how sure.
     pub verdict: Verdict,
     /// The end that began it, where that end is on this host.
@@ -23,13 +23,13 @@ pub struct Found {
 /// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
 /// `port_ranges` are the `ip_local_port_range` of each namespace.
 #[must_use]
-pub fn find(rows: &[SocketRow], port_ranges: &Map<u32, (u16, u16)>) -> Vec<Option<Found>> {
+pub fn infer(rows: &[SocketRow], port_ranges: &Map<u32, (u16, u16)>) -> Vec<Option<Inferred>> {
     let index = Index::new(rows);
     rows.iter()
         .enumerate()
         .map(|(own, row)| {
             let remote = row.remote?;
-            let peer = index.ends.peer(row.netns, row.proto, row.local, remote);
+            let peer = index.pairs.peer(row.netns, row.proto, row.local, remote);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
             // That the other end connected is no proof that this one did not.
             let there = there.filter(|_| !index.may_be_of_two(row));
@@ -45,7 +45,7 @@ pub fn find(rows: &[SocketRow], port_ranges: &Map<u32, (u16, u16)>) -> Vec<Optio
                 Side::Unknown => None,
             };
             let listener = index.listener(row).filter(|_| verdict.side == Side::Remote);
-            Some(Found { verdict, initiator, peer, listener })
+            Some(Inferred { verdict, initiator, peer, listener })
         })
         .collect()
 }
@@ -67,15 +67,15 @@ fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
 struct Index {
     /// What takes connections, or datagrams from anybody.
     listeners: Listeners<usize>,
-    ends: Ends<usize>,
+    pairs: Pairs<usize>,
 }
 
 impl Index {
     fn new(rows: &[SocketRow]) -> Self {
-        let mut index = Self { listeners: Listeners::default(), ends: Ends::default() };
+        let mut index = Self { listeners: Listeners::default(), pairs: Pairs::default() };
         for (i, row) in rows.iter().enumerate() {
             match row.remote {
-                Some(remote) => index.ends.insert(row.netns, row.proto, row.local, remote, i),
+                Some(remote) => index.pairs.insert(row.netns, row.proto, row.local, remote, i),
                 None => index.listeners.insert(Listening::of(row), i),
             }
         }
@@ -154,11 +154,11 @@ mod tests {
 
     /// Side and basis of each row, and the index of the initiator.
     fn told(rows: &[SocketRow]) -> Vec<String> {
-        let found = find(rows, &Map::from_iter([(1, RANGE), (2, RANGE)]));
+        let found = infer(rows, &Map::from_iter([(1, RANGE), (2, RANGE)]));
         found
             .into_iter()
             .map(|found| {
-                found.map_or("-".into(), |Found { verdict, initiator, .. }| {
+                found.map_or("-".into(), |Inferred { verdict, initiator, .. }| {
                     let (side, basis) = (verdict.side.name(), verdict.basis.name());
                     let confidence = verdict.confidence.name();
                     match initiator {
@@ -179,7 +179,7 @@ mod tests {
             tcp("10.0.0.1:2000", "10.0.0.1:6000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
-        let found = find(&rows, &Map::default());
+        let found = infer(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
     }
@@ -268,10 +268,10 @@ mod tests {
         );
         // The range is the namespace's own.
         assert_eq!(
-            find(&rows, &Map::from_iter([(1, (2000, 6500))]))[0].unwrap().verdict,
+            infer(&rows, &Map::from_iter([(1, (2000, 6500))]))[0].unwrap().verdict,
             Verdict::port_range(Side::Remote)
         );
-        assert_eq!(find(&rows, &Map::default())[0].unwrap().verdict, Verdict::UNKNOWN);
+        assert_eq!(infer(&rows, &Map::default())[0].unwrap().verdict, Verdict::UNKNOWN);
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
             udp("10.0.0.1:2000", "10.0.0.1:5000"),
         ];
         assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
-        let found = find(&rows, &Map::default());
+        let found = infer(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
         // TCP's listeners are no concern of UDP.

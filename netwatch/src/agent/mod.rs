@@ -25,7 +25,7 @@ use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::{Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
-use heal::{Healer, HostLook};
+use heal::{Healer, HostSnapshot};
 use tables::Tables;
 
 pub use self_test::SelfTest;
@@ -81,7 +81,7 @@ impl Agent {
         let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
         let test = self_test::perform();
         let lister = lister(kernel.iterators());
-        let HostLook { sockets, processes: holders, mut notes } = HostLook::take(lister.as_deref())?;
+        let HostSnapshot { sockets, processes: holders, mut notes } = HostSnapshot::take(lister.as_deref())?;
         notes.extend(foreign_pids());
 
         let mut early = records.until(now()?);
@@ -194,16 +194,16 @@ impl Agent {
         }
         let lost = self.tables.settle(now()?, out);
         self.healer.lost_ports(lost);
-        if self.healer.start_look() {
-            self.tables.begin_look();
+        if self.healer.start_snapshot() {
+            self.tables.begin_snapshot();
         }
-        if let Some(look) = self.healer.finished() {
-            let look = look?;
+        if let Some(snapshot) = self.healer.finished() {
+            let snapshot = snapshot?;
             // What happened before the end of the look has to be known when it is compared.
             for record in self.records.until(now()?) {
                 self.tables.apply(&record, out);
             }
-            self.tables.repair(now()?, &look, out);
+            self.tables.repair(now()?, &snapshot, out);
         }
         Ok(losses)
     }
@@ -214,7 +214,7 @@ impl Agent {
 /// # Errors
 /// Where the host cannot be looked at.
 pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
-    let HostLook { sockets, processes, notes } = HostLook::take(iterators().ok().as_deref())?;
+    let HostSnapshot { sockets, processes, notes } = HostSnapshot::take(iterators().ok().as_deref())?;
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
     Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &Set::default(), &processes, &mut seeds);
@@ -314,7 +314,7 @@ fn begun(records: &[Record]) -> Set<Cookie> {
 
 fn begins(event: &SocketEvent) -> bool {
     match &event.act {
-        Act::Connect(_) | Act::Listen(_) | Act::Refused { .. } | Act::Born(_) => true,
+        Act::Connect(_) | Act::Listen(_) | Act::Fail { .. } | Act::Born(_) => true,
         // With the cookie of its listener, perhaps, which began long before.
         Act::Change(_) if event.socket.via == Some(Via::Mptcp) => false,
         // A child of a listener; the first of these comes only where every transition is asked for.

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketRecord, Task};
 use crate::kernel::Coverage;
-use crate::model::{Cookie, Endpoint, ProcessRow, State, unmap};
+use crate::model::{Cookie, ProcessRow, SockAddr, State, unmap};
 use crate::snapshot::{netns, processes};
 
 /// What became of it.
@@ -44,7 +44,7 @@ struct Sockets {
     /// Cookie of one that the kernel picks a port for when it listens.
     unbound: Option<Cookie>,
     /// Of one whose connect() fails before a SYN leaves.
-    refused: Option<Cookie>,
+    failed: Option<Cookie>,
     /// Of one that sends itself a datagram.
     datagram: Option<Cookie>,
     /// A process that was started, and ended; unknown by the kernel's number in a namespace of pids of its own.
@@ -57,14 +57,14 @@ struct Own {
     cookie: Option<Cookie>,
     inode: u64,
     netns: u32,
-    local: Endpoint,
+    local: SockAddr,
     /// None has a listener.
-    remote: Option<Endpoint>,
+    remote: Option<SockAddr>,
 }
 
 impl Own {
     fn of(socket: impl AsFd, local: SocketAddr, remote: Option<SocketAddr>) -> io::Result<Self> {
-        let endpoint = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
+        let endpoint = |address: SocketAddr| SockAddr { ip: unmap(address.ip()).0, port: address.port() };
         Ok(Self {
             cookie: Cookie::new(sockopt::socket_cookie(&socket)?),
             inode: rustix::fs::fstat(&socket)?.st_ino,
@@ -100,7 +100,7 @@ fn connect() -> io::Result<Sockets> {
         client: Own::of(&client, client.local_addr()?, Some(client.peer_addr()?))?,
         server: Own::of(&server, server.local_addr()?, Some(server.peer_addr()?))?,
         unbound: listen_unbound()?,
-        refused: connect_nowhere()?,
+        failed: connect_nowhere()?,
         datagram,
         child: super::foreign_pids().is_none().then(|| run_self(&client)).transpose()?,
     })
@@ -206,7 +206,7 @@ const EXPECTED: [(&str, &str, Recognise); 14] = [
             && matches!(event, Event::Socket(event) if event.socket.local.port != 0)
     }),
     ("use", "use", |own, event| on(event, own.server.cookie, |act| matches!(act, Act::Use(_)))),
-    ("fail", "connect", |own, event| on(event, own.refused, |act| matches!(act, Act::Refused { .. }))),
+    ("fail", "connect", |own, event| on(event, own.failed, |act| matches!(act, Act::Fail { .. }))),
     ("datagram", "udp", |own, event| on(event, own.datagram, |act| matches!(act, Act::Datagram { .. }))),
     ("close (client)", "state", |own, event| on(event, own.client.cookie, |act| becomes(act, State::Close))),
     ("close (server)", "state", |own, event| on(event, own.server.cookie, |act| becomes(act, State::Close))),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::heal::HostLook;
+use super::heal::HostSnapshot;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
@@ -13,10 +13,10 @@ use crate::snapshot::processes;
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 
 /// Flows are looked through for idle ones this often, or more often where that is not enough.
-const IDLE_LOOKS: Duration = Duration::from_secs(10);
+const IDLE_CHECKS: Duration = Duration::from_secs(10);
 
 /// How many such looks there are within the time after which a flow is idle.
-const LOOKS_WHILE_IDLE: u32 = 4;
+const CHECKS_WHILE_IDLE: u32 = 4;
 
 /// Connections and processes, kept by records.
 pub(super) struct Tables {
@@ -30,7 +30,7 @@ pub(super) struct Tables {
     /// After so long without a datagram a flow is over.
     idle: Duration,
     /// When flows were last looked through for idle ones.
-    idle_looked: Instant,
+    idle_checked: Instant,
     /// See [`super::Agent::started_on_sockets`]; no more than [`MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
@@ -47,7 +47,7 @@ impl Tables {
             loss: 0,
             doubted: false,
             idle,
-            idle_looked: Instant::now(),
+            idle_checked: Instant::now(),
             started_on_sockets: Vec::new(),
         }
     }
@@ -66,7 +66,7 @@ impl Tables {
             Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
-                    self.look_at(task.key, &task.comm);
+                    self.complete_from_proc(task.key, &task.comm);
                 }
                 if event.act == Act::Release
                     && let Some(cookie) = event.socket.cookie
@@ -81,7 +81,7 @@ impl Tables {
     fn process(&mut self, at: BootTime, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
             // A child is born with the name of who forked it.
-            self.look_at(fork.parent, &fork.task.comm);
+            self.complete_from_proc(fork.parent, &fork.task.comm);
         }
         self.processes.apply(at, event);
         match event {
@@ -107,8 +107,8 @@ impl Tables {
 
     /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
     /// then.
-    fn look_at(&mut self, key: ProcessKey, comm: &Name) {
-        if self.processes.wants_look(key)
+    fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
+        if self.processes.needs_proc(key)
             && let Some(row) = processes::one(key.pid)
             && row.key == key
         {
@@ -129,10 +129,10 @@ impl Tables {
     /// listeners the port was lost.
     pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let lost = self.tracker.settle(now, out);
-        if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
+        if self.idle_checked.elapsed() < IDLE_CHECKS.min(self.idle / CHECKS_WHILE_IDLE) {
             return lost;
         }
-        self.idle_looked = Instant::now();
+        self.idle_checked = Instant::now();
         let flows: Vec<_> = self.tracker.flows().collect();
         for (key, cookie, remote) in flows {
             // Of a connected socket that was there before there may be no count yet.
@@ -153,15 +153,15 @@ impl Tables {
         self.doubted = true;
     }
 
-    pub(super) fn begin_look(&mut self) {
-        self.tracker.begin_look();
+    pub(super) fn begin_snapshot(&mut self) {
+        self.tracker.begin_snapshot();
         self.doubted = false;
     }
 
-    pub(super) fn repair(&mut self, at: BootTime, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
-        self.processes.learn(&look.processes, look.sockets.began);
-        self.processes.keep_only(&look.processes, look.sockets.began);
-        self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
+    pub(super) fn repair(&mut self, at: BootTime, snapshot: &HostSnapshot, out: &mut Vec<ConnectionEvent>) {
+        self.processes.learn(&snapshot.processes, snapshot.sockets.began);
+        self.processes.keep_only(&snapshot.processes, snapshot.sockets.began);
+        self.tracker.merge(at, &snapshot.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
         if self.doubted {
             // Another look is due already.
             self.tracker.doubt();

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub use super::program::{Owner, Ownership, Program, Script};
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{Endpoint, Proto, RawKind};
+use crate::model::{Proto, RawKind, SockAddr};
 use crate::process::Actor;
 
 /// All of it.
@@ -48,7 +48,7 @@ pub struct Server {
     /// Transport.
     pub proto: Proto,
     /// Bound address.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// An IPv6 wildcard takes no IPv4.
     pub v6only: bool,
     /// Network namespace inode number.
@@ -159,7 +159,7 @@ pub struct Stdio {
     /// Its transport, where it has one.
     pub proto: Option<Proto>,
     /// Its own address.
-    pub local: Option<Endpoint>,
+    pub local: Option<SockAddr>,
     /// Network namespace inode number.
     pub netns: Option<u32>,
 }
@@ -174,9 +174,9 @@ pub struct Unknown {
     /// One of them.
     pub proto: Proto,
     /// Its own address.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// The other end's.
-    pub remote: Endpoint,
+    pub remote: SockAddr,
     /// Network namespace inode number.
     pub netns: u32,
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Endpoint, Proto};
+use crate::model::{Proto, SockAddr};
 use baseline::{Baseline, Listed};
 use facts::{Facts, Program, Server};
 
@@ -197,7 +197,7 @@ pub struct Place {
     /// Transport.
     pub proto: Option<Proto>,
     /// The socket's own address.
-    pub local: Option<Endpoint>,
+    pub local: Option<SockAddr>,
     /// Network namespace inode number.
     pub netns: Option<u32>,
     /// Whose it is.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::program::Program;
-use crate::model::{Endpoint, Proto};
+use crate::model::{Proto, SockAddr};
 
 /// Who shows something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,9 +81,9 @@ impl What {
 
     /// A socket's address.
     #[must_use]
-    pub const fn local(&self) -> Option<Endpoint> {
+    pub const fn local(&self) -> Option<SockAddr> {
         match self {
-            Self::Socket { local: (ip, port), .. } => Some(Endpoint { ip: *ip, port: *port }),
+            Self::Socket { local: (ip, port), .. } => Some(SockAddr { ip: *ip, port: *port }),
             Self::Process { .. } | Self::Descriptor { .. } => None,
         }
     }
@@ -102,7 +102,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket { proto, inode, local: (ip, port), .. } => {
-                write!(f, "{} socket {} (inode {inode})", proto.name(), Endpoint { ip: *ip, port: *port })
+                write!(f, "{} socket {} (inode {inode})", proto.name(), SockAddr { ip: *ip, port: *port })
             }
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Descriptor { pid, inode } => write!(f, "process {pid}'s descriptor of socket {inode}"),

@@ -16,7 +16,7 @@ use crate::clock::BootClock;
 use crate::enrich::Users;
 use crate::hash::Map;
 use crate::model::{Holders, ProcessRow, Proto, SocketRow};
-use crate::output::list::{Names, Row, Table, write_json, write_text};
+use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
@@ -148,7 +148,7 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
         write_json(&rows, &processes, &users.names(), BootClock::now()?, Services::host(), &mut out)?;
     } else {
         let hosts = if options.resolve { hosts(&rows) } else { HashMap::new() };
-        let table = Table {
+        let table = Columns {
             all: letters.all,
             listening: letters.listening,
             programs: letters.programs,
@@ -185,7 +185,7 @@ fn warning(holders: &Holders) -> Option<String> {
 /// All that one snapshot has, joined.
 struct Joined {
     sockets: Vec<SocketRow>,
-    origins: Vec<Option<seeding::Found>>,
+    origins: Vec<Option<seeding::Inferred>>,
     holders: Holders,
     processes: Vec<ProcessRow>,
     by_pid: Map<u32, usize>,
@@ -211,7 +211,7 @@ impl Joined {
         })?;
         let snapshot::Sockets { rows: sockets, port_ranges, notes, .. } = sockets;
         Ok(Self {
-            origins: seeding::find(&sockets, &port_ranges),
+            origins: seeding::infer(&sockets, &port_ranges),
             by_pid: processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect(),
             namespaces: port_ranges.into_keys().collect(),
             sockets,

@@ -57,7 +57,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let bytes = Bytes(bytes);
     let kind = bytes.u16(offset_of!(Header, kind))?;
     let event = match kind {
-        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::REFUSED => {
+        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::FAIL => {
             Event::Socket(sock::begin(bytes, kind)?)
         }
         kind::CHANGE => Event::Socket(sock::change(bytes)?),
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::model::tests::ns;
-    use crate::model::{Endpoint, Family, ProcessKey, State};
+    use crate::model::{Family, ProcessKey, SockAddr, State};
 
     /// The bytes of a record as the kernel side writes them.
     fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: ns(30_000_000) }, 12));
         assert_eq!((&*task.comm.text(), task.auid), ("curl", None));
         assert_eq!(task.thread.unwrap().text(), "\\xffw");
-        assert_eq!(event.socket.local, Endpoint { ip: [127, 0, 0, 1].into(), port: 40000 });
+        assert_eq!(event.socket.local, SockAddr { ip: [127, 0, 0, 1].into(), port: 40000 });
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, false));
     }
 
@@ -187,7 +187,7 @@ mod tests {
         begin.sock.local = "::ffff:127.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
         let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, true));
-        assert_eq!(event.socket.remote(), Endpoint { ip: [10, 0, 0, 2].into(), port: 443 });
+        assert_eq!(event.socket.remote(), SockAddr { ip: [10, 0, 0, 2].into(), port: 443 });
         begin.sock.local = [0; 16];
         begin.sock.remote = [0; 16];
         begin.header.kind = kind::LISTEN;

@@ -9,7 +9,7 @@ use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
 use crate::model::{
-    BootTime, Cookie, Endpoint, Family, Payload, ProcessKey, Proto, Socket, State, Via, unmap,
+    BootTime, Cookie, Family, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via, unmap,
 };
 use crate::origin::Side;
 
@@ -34,8 +34,8 @@ pub struct SocketRecord {
 impl SocketRecord {
     /// Where its other end is; unspecified for a listener.
     #[must_use]
-    pub fn remote(&self) -> Endpoint {
-        const NOWHERE: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
+    pub fn remote(&self) -> SockAddr {
+        const NOWHERE: SockAddr = SockAddr { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
         self.socket.remote.unwrap_or(NOWHERE)
     }
 }
@@ -64,7 +64,7 @@ pub enum Act {
     /// A task took it from its listener.
     Accept(Task),
     /// connect() failed and no transition tells why.
-    Refused {
+    Fail {
         /// The caller.
         task: Task,
         /// As the caller got it, positive.
@@ -122,7 +122,7 @@ impl Act {
             | Self::Accept(task)
             | Self::Use(task)
             | Self::Born(task)
-            | Self::Refused { task, .. } => Some(task),
+            | Self::Fail { task, .. } => Some(task),
             Self::Change(_) | Self::Datagram { .. } | Self::Release => None,
         }
     }
@@ -166,7 +166,7 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
         kind::ACCEPT => Act::Accept(task),
         kind::USE => Act::Use(task),
         kind::BORN => Act::Born(task),
-        _ => Act::Refused { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
+        _ => Act::Fail { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
     };
     Ok(SocketEvent { socket, act })
 }
@@ -246,8 +246,8 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
             flags if flags & sock_flags::KERNEL != 0 => Some(Via::Kernel),
             _ => None,
         },
-        local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
-        remote: Some(Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
+        local: SockAddr { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
+        remote: Some(SockAddr { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
     };
     Ok(SocketRecord { key: Cookie::number(socket.cookie), socket })
 }

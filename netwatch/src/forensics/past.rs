@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Life, Selector};
 use crate::model::{BootTime, Cookie, ProcessKey};
-use crate::tracker::EndId;
+use crate::tracker::EndpointId;
 
 /// Something that is not known of a stretch of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub trait Past {
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn end(&self, boot: &Arc<str>, id: EndId) -> Result<Option<Life>, Self::Error>;
+    fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Self::Error>;
 
     /// The ends of the socket with this cookie: several where it was used again, or has several flows.
     ///
@@ -62,7 +62,7 @@ pub trait Past {
 
 /// A past that is one look: what is there now.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub struct LiveHistory {
     /// In the order of their beginning.
     pub lives: Vec<Life>,
     /// When the look was taken.
@@ -71,13 +71,13 @@ pub struct Table {
     pub gaps: Vec<Gap>,
 }
 
-impl Table {
+impl LiveHistory {
     fn all(&self, is: impl Fn(&Life) -> bool) -> Vec<Life> {
         self.lives.iter().filter(|life| is(life)).cloned().collect()
     }
 }
 
-impl Past for Table {
+impl Past for LiveHistory {
     type Error = Infallible;
 
     fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Infallible> {
@@ -88,7 +88,7 @@ impl Past for Table {
         Ok((found, more))
     }
 
-    fn end(&self, _: &Arc<str>, id: EndId) -> Result<Option<Life>, Infallible> {
+    fn end(&self, _: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Infallible> {
         Ok(self.lives.iter().find(|life| life.id() == id).cloned())
     }
 

@@ -15,7 +15,7 @@ use super::{Life, Past, ending, name};
 use crate::model::{BootTime, Cookie};
 use crate::origin::Confidence;
 use crate::process::Process;
-use crate::tracker::{EndId, ProcessBasis};
+use crate::tracker::{EndpointId, ProcessBasis};
 
 /// A connection that explains what a process did.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(super) fn find<P: Past>(
     process: &Process,
     at: BootTime,
     cause: Option<Cookie>,
-    visited: &HashSet<EndId>,
+    visited: &HashSet<EndpointId>,
 ) -> Result<Ties, P::Error> {
     let is_new = |life: &Life| !visited.contains(&life.id());
     let held: Vec<Life> = past

@@ -222,7 +222,7 @@ fn server(
 /// Connections that are meant of which no snapshot can tell who began them, by program.
 fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
     let mut found: Vec<Unknown> = Vec::new();
-    for (row, origin) in views.rows.iter().zip(seeding::find(&views.rows, views.port_ranges())) {
+    for (row, origin) in views.rows.iter().zip(seeding::infer(&views.rows, views.port_ranges())) {
         let (Some(origin), Some(remote)) = (origin, row.remote) else { continue };
         // Without a file it is over, or nobody has taken it yet.
         if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_meant(row) {

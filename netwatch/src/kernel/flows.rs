@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use netwatch_common::{FlowCount, FlowKey};
 
-use crate::model::{BootTime, Cookie, Endpoint, Payload};
+use crate::model::{BootTime, Cookie, Payload, SockAddr};
 
 /// The table.
 pub struct FlowTable(HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowCount>()]>);
@@ -19,7 +19,7 @@ impl FlowTable {
     /// Payload so far, and when the last datagram passed. `None` where the flow is
     /// not followed (any more).
     #[must_use]
-    pub fn get(&self, cookie: Cookie, remote: Endpoint) -> Option<(Payload, BootTime)> {
+    pub fn get(&self, cookie: Cookie, remote: SockAddr) -> Option<(Payload, BootTime)> {
         let count = self.0.get(&key(cookie, remote), 0).ok()?;
         let field = |offset: usize| Some(u64::from_ne_bytes(count.get(offset..offset + 8)?.try_into().ok()?));
         let bytes = Payload {
@@ -30,7 +30,7 @@ impl FlowTable {
     }
 
     /// Likewise, and forgets it: the next datagram begins another flow.
-    pub fn take(&mut self, cookie: Cookie, remote: Endpoint) -> Option<Payload> {
+    pub fn take(&mut self, cookie: Cookie, remote: SockAddr) -> Option<Payload> {
         let (bytes, _) = self.get(cookie, remote)?;
         // Gone already is as good.
         let _ = self.0.remove(&key(cookie, remote));
@@ -38,7 +38,7 @@ impl FlowTable {
     }
 }
 
-fn key(cookie: Cookie, remote: Endpoint) -> [u8; size_of::<FlowKey>()] {
+fn key(cookie: Cookie, remote: SockAddr) -> [u8; size_of::<FlowKey>()] {
     let mut key = [0; size_of::<FlowKey>()];
     let mut put = |offset: usize, bytes: &[u8]| {
         if let Some(field) = key.get_mut(offset..offset + bytes.len()) {

@@ -9,7 +9,7 @@ mod socket;
 mod state;
 mod time;
 
-pub use address::{Endpoint, Family, Proto, unmap};
+pub use address::{Family, Proto, SockAddr, unmap};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie};
 pub use listing::{Lister, Listing};
@@ -24,9 +24,9 @@ pub(crate) mod tests {
     use super::*;
 
     /// `10.0.0.1:80`, `[::1]:80`
-    pub(crate) fn at(text: &str) -> Endpoint {
+    pub(crate) fn at(text: &str) -> SockAddr {
         let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
+        SockAddr { ip: address.ip(), port: address.port() }
     }
 
     /// Nanoseconds since boot.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::{Cookie, Endpoint, Family, Proto, State, Via};
+use super::{Cookie, Family, Proto, SockAddr, State, Via};
 
 /// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub struct Socket {
     /// What kind of socket or call it is, where that is not a plain system call on a plain socket.
     pub via: Option<Via>,
     /// Bound address; port 0: not bound yet.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// The other end's address; `None` for a listener and for UDP that is not connected.
-    pub remote: Option<Endpoint>,
+    pub remote: Option<SockAddr>,
 }
 
 impl Socket {
@@ -107,7 +107,7 @@ impl Payload {
 
 /// Whether a socket has another end. UDP can be connected to an address without a port (ip4_datagram_connect in
 /// net/ipv4/datagram.c).
-pub(crate) fn is_connected(state: State, remote: Endpoint) -> bool {
+pub(crate) fn is_connected(state: State, remote: SockAddr) -> bool {
     state != State::Listen && (remote.port != 0 || !remote.ip.is_unspecified())
 }
 

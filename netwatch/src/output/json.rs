@@ -20,7 +20,7 @@ use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
 use crate::stream::{Context, Item, Ready};
-use crate::tracker::{ConnectionEvent, EndId, Party};
+use crate::tracker::{ConnectionEvent, EndpointId, Party};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
@@ -195,7 +195,7 @@ impl Json {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let roles = event.end.actors().with(event.facts.exe);
+        let roles = event.endpoint.actors().with(event.facts.exe);
         let roles = [roles.process, roles.originator, roles.listener, roles.peer];
         for (actor, status) in roles.into_iter().flatten() {
             let (key, status) = (actor.process.key, exe_status(status, &actor.process));
@@ -231,7 +231,7 @@ impl Json {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let end = &event.end;
+        let endpoint = &event.endpoint;
         let exe = event.facts.exe;
         let mut object = Object::begin(out);
         if let Some(seq) = seq {
@@ -244,26 +244,27 @@ impl Json {
             }
         });
         object.word("event", event.kind.name());
-        object.string("id", |out| self.id(end.id, out));
-        match end.remote {
-            Some(_) => object.string("flow", |out| self.id(end.flow, out)),
+        object.string("id", |out| self.id(endpoint.id, out));
+        match endpoint.remote {
+            Some(_) => object.string("flow", |out| self.id(endpoint.flow, out)),
             None => object.null("flow"),
         }
-        object.word("proto", end.proto.name());
-        object.word("family", if end.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
-        if end.mapped {
+        object.word("proto", endpoint.proto.name());
+        object.word("family", if endpoint.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        if endpoint.mapped {
             object.value("mapped", &true)?;
         }
-        object.number("netns", end.netns);
-        object.number("cookie", Cookie::number(end.cookie));
-        object.number("inode", end.inode);
-        object.endpoint("local", Some(end.local))?;
-        object.endpoint("remote", end.remote)?;
+        object.number("netns", endpoint.netns);
+        object.number("cookie", Cookie::number(endpoint.cookie));
+        object.number("inode", endpoint.inode);
+        object.endpoint("local", Some(endpoint.local))?;
+        object.endpoint("remote", endpoint.remote)?;
         object.value("service", &event.facts.service)?;
-        object.word("state", end.state.name());
-        match end.remote {
+        object.word("state", endpoint.state.name());
+        match endpoint.remote {
             Some(remote) => {
-                let origin = Origin::new(end.verdict, end.local, remote, end.originator.as_ref());
+                let origin =
+                    Origin::new(endpoint.verdict, endpoint.local, remote, endpoint.originator.as_ref());
                 let mut object = object.object("origin");
                 object.word("side", origin.side.name());
                 object.word("basis", origin.basis.name());
@@ -276,25 +277,25 @@ impl Json {
             // Nobody began a listener.
             None => object.null("origin"),
         }
-        self.process(end.process.as_ref(), exe.process, context, &mut object)?;
-        object.value("process_basis", &end.process_basis)?;
-        self.party("listener", end.listener.as_deref(), exe.listener, context, &mut object)?;
-        self.party("peer", end.peer.as_ref(), exe.peer, context, &mut object)?;
-        let ending = &event.ending;
-        object.value("errno", &ending.errno.map(crate::errno::name))?;
-        object.option("handshake_us", end.handshake.map(|handshake| microseconds(handshake.get())));
-        object.option("duration_us", ending.duration.map(microseconds));
-        object.option("bytes_sent", ending.bytes.map(|bytes| bytes.sent));
-        object.option("bytes_received", ending.bytes.map(|bytes| bytes.received));
-        object.value("closed_by", &ending.closed_by)?;
-        if let Some(via) = end.via {
+        self.process(endpoint.process.as_ref(), exe.process, context, &mut object)?;
+        object.value("process_basis", &endpoint.process_basis)?;
+        self.party("listener", endpoint.listener.as_deref(), exe.listener, context, &mut object)?;
+        self.party("peer", endpoint.peer.as_ref(), exe.peer, context, &mut object)?;
+        let outcome = &event.outcome;
+        object.value("errno", &outcome.errno.map(crate::errno::name))?;
+        object.option("handshake_us", endpoint.handshake.map(|handshake| microseconds(handshake.get())));
+        object.option("duration_us", outcome.duration.map(microseconds));
+        object.option("bytes_sent", outcome.bytes.map(|bytes| bytes.sent));
+        object.option("bytes_received", outcome.bytes.map(|bytes| bytes.received));
+        object.value("closed_by", &outcome.closed_by)?;
+        if let Some(via) = endpoint.via {
             object.word("via", via.name());
         }
         if event.repaired {
             object.value("repaired", &true)?;
         }
         // What speaks against a listener; a process has its own.
-        let signs: Vec<_> = signs::of_end(end).collect();
+        let signs: Vec<_> = signs::of_end(endpoint).collect();
         if !signs.is_empty() {
             object.value("signs", &signs)?;
         }
@@ -302,7 +303,7 @@ impl Json {
         Ok(())
     }
 
-    fn id(&self, id: EndId, out: &mut Vec<u8>) {
+    fn id(&self, id: EndpointId, out: &mut Vec<u8>) {
         out.extend_from_slice(self.boot.as_bytes());
         for number in [id.cookie, id.began.nanos()] {
             out.push(b'-');
@@ -386,7 +387,7 @@ mod tests {
         let mut json = Json::new(ProcessForm::Full);
         json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
-            let id = EndId { cookie: id.0, began: crate::model::BootTime::from_nanos(id.1) };
+            let id = EndpointId { cookie: id.0, began: crate::model::BootTime::from_nanos(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));

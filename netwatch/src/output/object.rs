@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::Endpoint;
+use crate::model::SockAddr;
 
 /// An object in the making. Keys and words are those of the contract: nothing in them has to be escaped.
 pub(super) struct Object<'a> {
@@ -59,7 +59,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    pub(super) fn endpoint(&mut self, key: &'static str, endpoint: Option<Endpoint>) -> io::Result<()> {
+    pub(super) fn endpoint(&mut self, key: &'static str, endpoint: Option<SockAddr>) -> io::Result<()> {
         let Some(endpoint) = endpoint else {
             self.null(key);
             return Ok(());
@@ -113,7 +113,7 @@ mod tests {
         for number in [0_u64, 9, 10, 4_026_531_840, u64::MAX] {
             object.number("n", number);
         }
-        let endpoint = Endpoint { ip: "::1".parse().unwrap(), port: 80 };
+        let endpoint = SockAddr { ip: "::1".parse().unwrap(), port: 80 };
         object.endpoint("e", Some(endpoint)).unwrap();
         object.option("o", None);
         object.object("empty").end();

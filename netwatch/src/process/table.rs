@@ -132,7 +132,7 @@ impl ProcessTable {
     /// Whether `/proc` should be asked about this process before it is named: it is not known, or not all
     /// of it, or something was lost since.
     #[must_use]
-    pub fn wants_look(&self, key: ProcessKey) -> bool {
+    pub fn needs_proc(&self, key: ProcessKey) -> bool {
         match self.live.get(&key.pid) {
             Some(live) if live.process.key == key => live.epoch != self.epoch,
             _ => !self.gone.contains_key(&key),

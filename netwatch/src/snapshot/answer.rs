@@ -4,7 +4,7 @@ use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::inet::InetResponse;
 use netlink_packet_sock_diag::inet::nlas::Nla;
 
-use crate::model::{Cookie, Endpoint, Family, Payload, Proto, Socket, SocketRow, State, is_connected, unmap};
+use crate::model::{Cookie, Family, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap};
 
 /// Of a socket of `proto` in namespace `netns`.
 pub(super) fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
@@ -13,7 +13,7 @@ pub(super) fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRo
     let (local_ip, local_mapped) = unmap(id.source_address);
     let (remote_ip, remote_mapped) = unmap(id.destination_address);
     let state = State::from_kernel(header.state);
-    let remote = Endpoint { ip: remote_ip, port: id.destination_port };
+    let remote = SockAddr { ip: remote_ip, port: id.destination_port };
     let connected = is_connected(state, remote);
     let mapped = local_mapped || (connected && remote_mapped);
     let mut row = SocketRow {
@@ -25,7 +25,7 @@ pub(super) fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRo
             family: Family::of(local_ip),
             mapped,
             via: None,
-            local: Endpoint { ip: local_ip, port: id.source_port },
+            local: SockAddr { ip: local_ip, port: id.source_port },
             remote: connected.then_some(remote),
         },
         uid: header.uid,

@@ -9,7 +9,7 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
-use crate::model::{Endpoint, Family, Proto, RawKind, RawRow, Socket, SocketRow, State, is_connected, unmap};
+use crate::model::{Family, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap};
 
 /// All of them, and what could not be read.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +129,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
 }
 
 fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
-    let end = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
+    let end = |address: SocketAddr| SockAddr { ip: unmap(address.ip()).0, port: address.port() };
     let (local, remote) = (end(entry.local_address), end(entry.remote_address));
     let state = State::from_kernel(entry.state.to_u8());
     SocketRow {
@@ -169,8 +169,8 @@ mod tests {
         all.rows.iter().filter(|row| row.inode == inode).cloned().collect()
     }
 
-    fn end(address: SocketAddr) -> Endpoint {
-        Endpoint { ip: address.ip(), port: address.port() }
+    fn end(address: SocketAddr) -> SockAddr {
+        SockAddr { ip: address.ip(), port: address.port() }
     }
 
     #[test]

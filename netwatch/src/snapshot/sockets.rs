@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::model::Holder;
-    use crate::model::{Cookie, Endpoint, Family, Payload, State};
+    use crate::model::{Cookie, Family, Payload, SockAddr, State};
     use crate::snapshot::holders;
 
     fn row_of(socket: &impl AsFd, rows: &[SocketRow]) -> SocketRow {
@@ -237,8 +237,8 @@ mod tests {
         nix::sys::stat::fstat(socket).unwrap().st_ino
     }
 
-    fn end(address: std::net::SocketAddr) -> Endpoint {
-        Endpoint { ip: address.ip(), port: address.port() }
+    fn end(address: std::net::SocketAddr) -> SockAddr {
+        SockAddr { ip: address.ip(), port: address.port() }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Query, Reader, Recorded, Run, StoreError};
+use super::{Query, Reader, Run, StoreError, StoredConnection};
 use crate::clock::BootClock;
 use crate::forensics::{Gap, Life, Past, Selector};
 use crate::model::{BootTime, Cookie, ProcessKey};
-use crate::tracker::EndId;
+use crate::tracker::EndpointId;
 
 /// What was recorded, for a walk.
 pub struct History {
@@ -47,7 +47,7 @@ fn since_boot(clock: &BootClock, epoch: i64) -> BootTime {
     BootTime::from_nanos(since_boot.try_into().unwrap_or(0))
 }
 
-fn life(recorded: Recorded) -> Option<Life> {
+fn life(recorded: StoredConnection) -> Option<Life> {
     Life::new(recorded.boot, recorded.clock, recorded.events)
 }
 
@@ -56,7 +56,7 @@ fn query(selector: &Selector) -> Query {
     match selector {
         Selector::Port(port) => query.port = Some(*port),
         Selector::Ip(ip) => query.ip = Some(*ip),
-        Selector::Endpoint(endpoint) => {
+        Selector::SockAddr(endpoint) => {
             query.port = Some(endpoint.port);
             query.ip = Some(endpoint.ip);
         }
@@ -91,7 +91,7 @@ impl Past for History {
         }
     }
 
-    fn end(&self, boot: &Arc<str>, id: EndId) -> Result<Option<Life>, StoreError> {
+    fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, StoreError> {
         Ok(self.reader.end(boot, id)?.and_then(life))
     }
 

@@ -19,7 +19,7 @@ use crate::loss::{Loss, LossReason};
 use crate::model::ExeState;
 use crate::model::tests::ns;
 use crate::process::{Actor, ExeStatus, Process};
-use crate::tracker::{ConnectionEvent, EndId, HostFacts, Kind};
+use crate::tracker::{ConnectionEvent, EndpointId, EventKind, HostFacts};
 
 const BOOT: i64 = 1_700_000_000_000_000_000;
 
@@ -72,23 +72,23 @@ const STATUS: ExeStatus = ExeStatus { state: ExeState::Deleted, world_writable: 
 
 fn item(event: ConnectionEvent) -> Entry {
     let mut event = event;
-    event.facts.exe = event.end.actors().map(|actor| actor.process.exe_status());
+    event.facts.exe = event.endpoint.actors().map(|actor| actor.process.exe_status());
     Entry::Event(event)
 }
 
 fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
     let local = format!("10.0.0.1:{port}");
-    let mut open = crate::tracker::tests::event(Kind::Open, &local, Some("10.0.0.2:443"));
-    open.end.id = EndId { cookie, began: ns(cookie * 1000) };
-    open.end.flow = open.end.id;
-    open.end.cookie = crate::model::Cookie::new(cookie);
+    let mut open = crate::tracker::tests::event(EventKind::Open, &local, Some("10.0.0.2:443"));
+    open.endpoint.id = EndpointId { cookie, began: ns(cookie * 1000) };
+    open.endpoint.flow = open.endpoint.id;
+    open.endpoint.cookie = crate::model::Cookie::new(cookie);
     open.at = ns(cookie * 1000 + 5);
-    open.end.process = Some(Actor::leader(crate::process::tests::process(77, None)));
+    open.endpoint.process = Some(Actor::leader(crate::process::tests::process(77, None)));
     let mut close = open.clone();
-    close.kind = Kind::Close;
+    close.kind = EventKind::Close;
     close.at = close.at.saturating_add(1000);
-    close.end.state = crate::model::State::Close;
-    close.ending.duration = Some(1000);
+    close.endpoint.state = crate::model::State::Close;
+    close.outcome.duration = Some(1000);
     vec![open, close]
 }
 
@@ -105,12 +105,12 @@ fn recorded(event: &ConnectionEvent) -> ConnectionEvent {
             Arc::make_mut(&mut actor.process).exe_status = status;
         }
     };
-    put(&mut event.end.originator, status.originator);
-    put(&mut event.end.process, status.process);
-    if let Some(listener) = &mut event.end.listener {
+    put(&mut event.endpoint.originator, status.originator);
+    put(&mut event.endpoint.process, status.process);
+    if let Some(listener) = &mut event.endpoint.listener {
         put(&mut Arc::make_mut(listener).process, status.listener);
     }
-    if let Some(peer) = &mut event.end.peer {
+    if let Some(peer) = &mut event.endpoint.peer {
         put(&mut peer.process, status.peer);
     }
     event.facts = HostFacts::default();
@@ -129,8 +129,8 @@ proptest! {
         for batch in &mut batches {
             // Few ends, so that several events are of one; two of them of one moment.
             for event in batch.iter_mut() {
-                event.end.id.began = ns(7);
-                event.end.remote = event.end.remote.filter(|_| event.end.id.cookie != 0);
+                event.endpoint.id.began = ns(7);
+                event.endpoint.remote = event.endpoint.remote.filter(|_| event.endpoint.id.cookie != 0);
             }
             let items: Vec<_> = batch.iter().cloned().map(item).collect();
             write(&mut writer, &items);
@@ -142,8 +142,8 @@ proptest! {
         drop(writer);
         let reader = place.reader();
         for cookie in 0..4 {
-            let id = EndId { cookie, began: ns(7) };
-            let own: Vec<_> = expected.iter().filter(|event| event.end.id == id).cloned().collect();
+            let id = EndpointId { cookie, began: ns(7) };
+            let own: Vec<_> = expected.iter().filter(|event| event.endpoint.id == id).cloned().collect();
             let back = reader.end("0123abcd", id).unwrap().map(|end| end.events).unwrap_or_default();
             prop_assert_eq!(back, own);
         }
@@ -184,7 +184,7 @@ fn queries_find_by_every_key() {
     let reader = place.reader();
     let ask = |query: Query| {
         let found = reader.connections(&query).unwrap();
-        found.iter().map(|end| end.events[0].end.id.cookie).collect::<Vec<_>>()
+        found.iter().map(|end| end.events[0].endpoint.id.cookie).collect::<Vec<_>>()
     };
     let all = || Query::default();
     assert_eq!(ask(Query { port: Some(40_007), ..all() }), [7]);
@@ -282,8 +282,8 @@ fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
     assert_eq!(checked.broken, None);
     assert!(checked.pruned.is_some() && checked.anchored.is_some(), "{checked:?}");
     let left = place.reader().connections(&Query::default()).unwrap();
-    assert_eq!(left.last().unwrap().events[0].end.id.cookie, 36_000);
-    assert!(left.len() > 5000 && left[0].events[0].end.id.cookie > 1, "{}", left.len());
+    assert_eq!(left.last().unwrap().events[0].endpoint.id.cookie, 36_000);
+    assert!(left.len() > 5000 && left[0].events[0].endpoint.id.cookie > 1, "{}", left.len());
     drop(writer);
     // Somebody deletes what comes next, as if retention had.
     place.sql("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)");

@@ -1,6 +1,6 @@
 //! TCP: what accept() and the first use of a connection do to the table.
 
-use super::{ConnectionEvent, Kind, ProcessBasis, Tracker};
+use super::{ConnectionEvent, EventKind, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
 use crate::model::{BootTime, State, Via};
 use crate::process::Actor;
@@ -16,7 +16,7 @@ impl Tracker {
     ) {
         let via = via.or(socket.via);
         // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
-        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
+        let by_addresses = || self.pairs.exact(socket.netns, socket.proto, socket.local, socket.remote());
         let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
         if !self.conns.contains_key(&cookie) {
             if self.accept_late(at, socket, actor, via, out) {
@@ -25,19 +25,19 @@ impl Tracker {
             // Before the handshake's end (fast open), or its first record was lost.
             let mut conn = self.spare.begin(at, socket, State::SynRecv);
             conn.key = cookie;
-            conn.end.listener = self.listener_of(socket);
+            conn.endpoint.listener = self.listener_of(socket);
             self.insert(conn);
             self.join(cookie);
         }
         let Some(conn) = self.conns.get_mut(&cookie) else { return };
-        if conn.end.process_basis == Some(ProcessBasis::Accept) {
+        if conn.endpoint.process_basis == Some(ProcessBasis::Accept) {
             // Its first use was quicker to be told.
             return;
         }
         conn.accepted_by(actor, socket.inode, via);
         self.learn_from_peer(cookie);
         if let Some(conn) = self.conns.get_mut(&cookie) {
-            conn.tell(at, Kind::Accept, out);
+            conn.emit(at, EventKind::Accept, out);
         }
         self.teach_peer(cookie);
         if cookie == 0
@@ -59,7 +59,7 @@ impl Tracker {
     ) -> bool {
         let Some(mut conn) = self.late.take(socket) else { return false };
         conn.accepted_by(actor, socket.inode, via);
-        conn.tell(at, Kind::Accept, out);
+        conn.emit(at, EventKind::Accept, out);
         self.spare.put(conn);
         true
     }
@@ -79,9 +79,9 @@ impl Tracker {
         };
         if !conn.taken {
             conn.accepted_by(actor, socket.inode, via);
-            conn.tell(at, Kind::Accept, out);
+            conn.emit(at, EventKind::Accept, out);
         } else if conn.handed_over_to(actor) {
-            conn.tell(at, Kind::Handover, out);
+            conn.emit(at, EventKind::Handover, out);
         } else {
             return;
         }

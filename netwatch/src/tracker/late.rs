@@ -34,9 +34,9 @@ impl Late {
             return self.by_key.remove(&socket.key);
         }
         let same = |conn: &Conn| {
-            conn.end.netns == socket.netns
-                && conn.end.local == socket.local
-                && conn.end.remote == Some(socket.remote())
+            conn.endpoint.netns == socket.netns
+                && conn.endpoint.local == socket.local
+                && conn.endpoint.remote == Some(socket.remote())
         };
         let mut fitting = self.by_key.values().filter(|conn| same(conn)).map(|conn| conn.key);
         let first = fitting.next()?;

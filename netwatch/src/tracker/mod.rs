@@ -9,7 +9,7 @@
 mod accept;
 mod closing;
 mod conn;
-mod end;
+mod endpoint;
 mod late;
 mod merge;
 mod roles;
@@ -19,17 +19,19 @@ mod tcp;
 pub(crate) mod tests;
 mod udp;
 
-pub use end::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
-pub use merge::{Look, Occasion};
+pub use endpoint::{
+    ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
+};
+pub use merge::{Occasion, SocketSnapshot};
 pub use roles::Roles;
 
 use std::num::NonZeroU64;
 
 use crate::decode::{Act, SocketEvent, SocketRecord};
-use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
 use crate::model::{BootTime, Cookie, Proto, State, Via};
+use crate::pairs::Pairs;
 use crate::process::ProcessTable;
 use conn::Conn;
 use late::Late;
@@ -62,7 +64,7 @@ pub struct Tracker {
     conns: Map<u64, Box<Conn>>,
     spare: Spare,
     /// Established ends.
-    ends: Ends<u64>,
+    pairs: Pairs<u64>,
     listeners: Listeners<u64>,
     late: Late,
     udp: Udp,
@@ -78,7 +80,7 @@ pub struct Tracker {
     states: bool,
     /// Records are missing.
     doubtful: bool,
-    /// What had a record since [`Tracker::begin_look`].
+    /// What had a record since [`Tracker::begin_snapshot`].
     touched: Option<Set<Cookie>>,
 }
 
@@ -117,7 +119,7 @@ impl Tracker {
                 self.datagram(at, socket, *received, *old_socket, out);
             }
             Act::Release => self.released(at, socket.cookie, out),
-            Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
+            Act::Fail { task, errno } => self.failed(at, socket, task, *errno, processes, out),
             Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
         }
     }
@@ -130,7 +132,7 @@ impl Tracker {
     /// Every endpoint that was emitted and is there now, listeners included: an event each, of the time when it began.
     #[must_use]
     pub fn table(&self) -> Vec<ConnectionEvent> {
-        self.conns.values().filter(|conn| conn.told).map(|conn| conn.as_event()).collect()
+        self.conns.values().filter(|conn| conn.emitted).map(|conn| conn.as_event()).collect()
     }
 
     /// Whether there are no ends, listeners included.
@@ -150,9 +152,9 @@ impl Tracker {
         }
         let known = self.conns.get(&own);
         let is_own = match &event.act {
-            Act::Listen(_) | Act::Connect(_) | Act::Refused { .. } => true,
+            Act::Listen(_) | Act::Connect(_) | Act::Fail { .. } => true,
             Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
-            _ => known.is_some_and(|conn| conn.end.remote.is_some()),
+            _ => known.is_some_and(|conn| conn.endpoint.remote.is_some()),
         };
         if is_own {
             return Some(own);
@@ -160,7 +162,7 @@ impl Tracker {
         if socket.remote().port == 0 {
             return known.is_none().then_some(own);
         }
-        let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
+        let by_addresses = self.pairs.exact(socket.netns, socket.proto, socket.local, socket.remote());
         Some(by_addresses.unwrap_or_else(|| self.alias()))
     }
 
@@ -171,25 +173,26 @@ impl Tracker {
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
     fn complete(&mut self, socket: &SocketRecord, out: &mut Vec<ConnectionEvent>) {
-        let is_held = |conn: &Conn| conn.is_held() && conn.end.remote.is_some() && socket.remote().port != 0;
+        let is_held =
+            |conn: &Conn| conn.is_held() && conn.endpoint.remote.is_some() && socket.remote().port != 0;
         if !self.conns.get(&socket.key).is_some_and(|conn| is_held(conn)) {
             return;
         }
         let Some(mut conn) = self.take(socket.key) else { return };
         let held = conn.take_held();
-        conn.end.local = socket.local;
-        conn.end.remote = Some(socket.remote());
-        (conn.end.family, conn.end.mapped) = (socket.family, socket.mapped);
+        conn.endpoint.local = socket.local;
+        conn.endpoint.remote = Some(socket.remote());
+        (conn.endpoint.family, conn.endpoint.mapped) = (socket.family, socket.mapped);
         if socket.local.port == 0 {
             self.conns.insert(socket.key, conn);
         } else {
             self.insert(conn);
             self.join(socket.key);
         }
-        if let Some((at, kind)) = held.filter(|(_, kind)| self.states || *kind != Kind::Attempt)
+        if let Some((at, kind)) = held.filter(|(_, kind)| self.states || *kind != EventKind::Attempt)
             && let Some(conn) = self.conns.get_mut(&socket.key)
         {
-            conn.tell(at, kind, out);
+            conn.emit(at, kind, out);
         }
     }
 
@@ -206,7 +209,7 @@ impl Tracker {
         let mut late = Vec::new();
         let in_vain = self.no_ports || now == BootTime::END;
         for unbound in &mut self.unbound {
-            let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
+            let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.endpoint.id.began));
             if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
                 late.push(unbound.key);
             } else if !unbound.lost && waited.is_some_and(|waited| waited > LOST) {
@@ -248,8 +251,8 @@ impl Tracker {
     /// Takes an end out of every index, to be changed and put back.
     fn take(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.conns.remove(&cookie)?;
-        match conn.end.remote {
-            Some(remote) => self.ends.remove(conn.end.proto, conn.end.local, remote, cookie),
+        match conn.endpoint.remote {
+            Some(remote) => self.pairs.remove(conn.endpoint.proto, conn.endpoint.local, remote, cookie),
             None => _ = self.listeners.remove(&conn.listening(), &cookie),
         }
         Some(conn)
@@ -261,7 +264,7 @@ impl Tracker {
         if let Some(peer) = conn.peer
             && let Some(peer) = self.conns.get_mut(&peer.get())
         {
-            peer.end.peer = Some(conn.party());
+            peer.endpoint.peer = Some(conn.party());
             peer.peer = None;
         }
         Some(conn)
@@ -269,9 +272,9 @@ impl Tracker {
 
     /// Puts an established end where its peer will find it.
     fn insert(&mut self, conn: Box<Conn>) {
-        let end = &conn.end;
-        if let Some(remote) = end.remote {
-            self.ends.insert(end.netns, end.proto, end.local, remote, conn.key);
+        let endpoint = &conn.endpoint;
+        if let Some(remote) = endpoint.remote {
+            self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
         }
         self.conns.insert(conn.key, conn);
     }
@@ -283,9 +286,11 @@ impl Tracker {
         }
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         let other = conn
-            .end
+            .endpoint
             .remote
-            .and_then(|remote| self.ends.peer(conn.end.netns, conn.end.proto, conn.end.local, remote))
+            .and_then(|remote| {
+                self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, conn.endpoint.local, remote)
+            })
             .filter(|other| *other != cookie);
         if let Some(other) = other
             && let Some(peer) = self.conns.get_mut(&other)

@@ -52,8 +52,8 @@ mod tests {
         let process = Arc::new(Process::bare(key(7), "p7".into()));
         let mut conn = spare.begin(ns(1), &of(1), State::Established);
         conn.connected_by(Some(Actor::leader(process.clone())));
-        conn.end.peer = Some(conn.party());
-        conn.end.listener = Some(Arc::new(conn.party()));
+        conn.endpoint.peer = Some(conn.party());
+        conn.endpoint.listener = Some(Arc::new(conn.party()));
         conn.subflow_failed(5);
         let held = Arc::strong_count(&process);
         spare.put(conn);

@@ -6,10 +6,10 @@
 use std::num::NonZeroU64;
 
 use super::conn::Conn;
-use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
+use super::{ClosedBy, ConnectionEvent, EventKind, Outcome, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{SocketRecord, Task};
 use crate::hash::Map;
-use crate::model::{BootTime, Cookie, Endpoint, Payload, State};
+use crate::model::{BootTime, Cookie, Payload, SockAddr, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -31,7 +31,7 @@ pub(super) struct Udp {
 struct UdpSocket {
     /// Who made it, or used it last.
     owner: Option<Actor>,
-    flows: Map<Endpoint, u64>,
+    flows: Map<SockAddr, u64>,
 }
 
 impl Tracker {
@@ -50,7 +50,7 @@ impl Tracker {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
         let key = conn.key;
-        if let Some((cookie, remote)) = conn.end.cookie.zip(conn.end.remote) {
+        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote) {
             self.udp.sockets.entry(cookie).or_default().flows.insert(remote, key);
         }
         self.insert(conn);
@@ -73,12 +73,12 @@ impl Tracker {
         let mut conn = self.spare.begin(at, socket, State::Established);
         conn.established = true;
         conn.opened_at(at);
-        conn.end.process = known.owner.clone();
-        conn.end.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
+        conn.endpoint.process = known.owner.clone();
+        conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
         // A socket from before the probes may have had a datagram of this flow before them too.
         let may_be_older = old_socket && at < self.began.saturating_add(IDLE);
         if !may_be_older {
-            conn.end.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
+            conn.endpoint.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
         }
         let key = self.udp_insert(conn);
         self.join(key);
@@ -90,7 +90,7 @@ impl Tracker {
         };
         match waits_for {
             Some(sender) => self.udp.waiting.push((key, sender)),
-            None => self.tell_flow(at, key, Kind::Open, out),
+            None => self.tell_flow(at, key, EventKind::Open, out),
         }
     }
 
@@ -117,22 +117,22 @@ impl Tracker {
             .iter()
             .filter(|(key, sender)| key == sender)
             .map(|(key, _)| *key)
-            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.end.cookie == Some(cookie)))
+            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.endpoint.cookie == Some(cookie)))
             .collect();
         for key in &sent {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.sent_by(actor, task.via);
-                conn.end.cause = task.cause;
+                conn.endpoint.cause = task.cause;
             }
             self.teach_peer(*key);
             self.tell_waiting_for(*key, out);
         }
         if let Some(key) = only.filter(|key| is_other && !sent.contains(key))
             && let Some(conn) = self.conns.get_mut(&key)
-            && conn.told
+            && conn.emitted
             && conn.handed_over_to(actor)
         {
-            conn.tell(at, Kind::Handover, out);
+            conn.emit(at, EventKind::Handover, out);
             self.teach_peer(key);
         }
     }
@@ -144,7 +144,9 @@ impl Tracker {
             .iter()
             .map(|(_, sender)| *sender)
             .filter(|sender| {
-                self.conns.get(sender).is_none_or(|conn| now.saturating_sub(conn.end.id.began) > PATIENCE)
+                self.conns
+                    .get(sender)
+                    .is_none_or(|conn| now.saturating_sub(conn.endpoint.id.began) > PATIENCE)
             })
             .collect();
         for sender in late {
@@ -154,7 +156,7 @@ impl Tracker {
 
     /// Flows of a socket, the oldest first: their keys and remote addresses.
     #[must_use]
-    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, Endpoint)> {
+    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, SockAddr)> {
         let flows = self.udp.sockets.get(&cookie).map(|socket| &socket.flows);
         let mut flows: Vec<_> = flows.into_iter().flatten().map(|(remote, key)| (*key, *remote)).collect();
         flows.sort_unstable();
@@ -162,7 +164,7 @@ impl Tracker {
     }
 
     /// All flows: keys, cookies and remote addresses.
-    pub fn flows(&self) -> impl Iterator<Item = (u64, Cookie, Endpoint)> {
+    pub fn flows(&self) -> impl Iterator<Item = (u64, Cookie, SockAddr)> {
         let sockets = self.udp.sockets.iter();
         sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
     }
@@ -194,34 +196,34 @@ impl Tracker {
             self.tell_waiting_for(sender, out);
         }
         let Some(mut conn) = self.remove(key) else { return };
-        if let Some((cookie, remote)) = conn.end.cookie.zip(conn.end.remote)
+        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote)
             && let Some(socket) = self.udp.sockets.get_mut(&cookie)
         {
             socket.flows.remove(&remote);
         }
-        conn.end.state = State::Close;
-        let ending = Ending {
+        conn.endpoint.state = State::Close;
+        let outcome = Outcome {
             errno: None,
             duration: conn.lasted(at),
             bytes: conn.bytes(),
             closed_by: Some(closed_by),
         };
-        conn.tell_with(at, Kind::Close, ending, out);
+        conn.emit_with(at, EventKind::Close, outcome, out);
         self.spare.put(conn);
     }
 
     fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
-        let (told, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
+        let (emitted, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
         self.udp.waiting = waiting;
-        for (key, _) in told {
-            let Some(began) = self.conns.get(&key).map(|conn| conn.end.id.began) else { continue };
-            self.tell_flow(began, key, Kind::Open, out);
+        for (key, _) in emitted {
+            let Some(began) = self.conns.get(&key).map(|conn| conn.endpoint.id.began) else { continue };
+            self.tell_flow(began, key, EventKind::Open, out);
         }
     }
 
-    fn tell_flow(&mut self, at: BootTime, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    fn tell_flow(&mut self, at: BootTime, key: u64, kind: EventKind, out: &mut Vec<ConnectionEvent>) {
         if let Some(conn) = self.conns.get_mut(&key) {
-            conn.tell(at, kind, out);
+            conn.emit(at, kind, out);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::audit::baseline::Baseline;
 use crate::audit::{Report, judge};
 use crate::hash::Map;
 use crate::inventory::{self, Programs};
-use crate::tracker::End;
+use crate::tracker::Endpoint;
 
 /// The thread, to be asked.
 pub(super) struct Beside {
@@ -20,7 +20,7 @@ pub(super) struct Beside {
 }
 
 enum Job {
-    Listens(Box<End>),
+    Listens(Box<Endpoint>),
     /// The whole host was gathered anew: ports that the kernel gives to clients, by namespace.
     Gathered(Map<u32, (u16, u16)>),
 }
@@ -45,8 +45,8 @@ impl Beside {
                         ranges = found;
                         programs.forget();
                     }
-                    Job::Listens(end) => {
-                        let facts = inventory::of_listener(&end, &mut programs, &ranges);
+                    Job::Listens(endpoint) => {
+                        let facts = inventory::of_listener(&endpoint, &mut programs, &ranges);
                         // Whoever asked may be gone.
                         let _ = done.send(judge(&facts, Option::as_ref(&known)));
                     }
@@ -59,8 +59,8 @@ impl Beside {
     }
 
     /// Has a socket judged; false where too many wait already.
-    pub(super) fn listens(&self, end: &End) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(end.clone()))).is_ok())
+    pub(super) fn listens(&self, endpoint: &Endpoint) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(endpoint.clone()))).is_ok())
     }
 
     /// The whole host was gathered anew.

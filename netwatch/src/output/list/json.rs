@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Cookie, Endpoint, Family, Holder, ProcessRow, Proto};
+use crate::model::{Cookie, Family, Holder, ProcessRow, Proto, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -20,8 +20,8 @@ struct Line<'a> {
     family: Family,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mapped: bool,
-    local: Endpoint,
-    remote: Option<Endpoint>,
+    local: SockAddr,
+    remote: Option<SockAddr>,
     state: &'static str,
     recv_q: u32,
     send_q: u32,

@@ -100,22 +100,22 @@ fn a_reused_pid_is_another_process() {
 #[test]
 fn what_only_a_record_spoke_of_wants_a_look() {
     let mut table = ProcessTable::default();
-    assert!(table.wants_look(key(5)));
+    assert!(table.needs_proc(key(5)));
     let actor = table.actor(&task(5, "five"));
     assert_eq!((&*actor.process.comm, actor.process.image.exe.as_deref()), ("five", None));
-    assert!(table.wants_look(key(5)));
+    assert!(table.needs_proc(key(5)));
     table.learn_one(&row(5, 1, "/five"));
-    assert!(!table.wants_look(key(5)));
+    assert!(!table.needs_proc(key(5)));
     table.doubt();
-    assert!(table.wants_look(key(5)));
+    assert!(table.needs_proc(key(5)));
     // A child of a doubtful parent has an image that may be the wrong one.
     table.apply(ns(1), &fork(5, 6));
-    assert!(table.wants_look(key(6)));
+    assert!(table.needs_proc(key(6)));
     table.learn_one(&row(5, 1, "/five"));
     table.apply(ns(1), &fork(5, 7));
-    assert!(!table.wants_look(key(7)));
+    assert!(!table.needs_proc(key(7)));
     table.apply(ns(1), &ProcessEvent::Exit(key(5)));
-    assert!(!table.wants_look(key(5)));
+    assert!(!table.needs_proc(key(5)));
 }
 
 #[test]

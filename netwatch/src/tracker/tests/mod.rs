@@ -17,14 +17,14 @@ use crate::origin::{Basis, Confidence};
 use crate::process::{Actor, Process};
 
 /// An event about an end of which nothing matters but its addresses.
-pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
+pub(crate) fn event(kind: EventKind, local: &str, remote: Option<&str>) -> ConnectionEvent {
     let mut conn = Conn::new(ns(1), &socket(1, local, remote.unwrap_or(local)), State::Established);
-    conn.end.remote = remote.map(at);
+    conn.endpoint.remote = remote.map(at);
     ConnectionEvent {
         at: ns(1),
         kind,
-        end: conn.end,
-        ending: Ending::default(),
+        endpoint: conn.endpoint,
+        outcome: Outcome::default(),
         repaired: false,
         facts: HostFacts::default(),
     }
@@ -143,16 +143,16 @@ impl Host {
         holders: &[(u64, u32)],
     ) -> Vec<ConnectionEvent> {
         let rows: Vec<_> = rows.to_vec();
-        let mut look = Look { sockets: rows, began: self.now, ..Look::default() };
-        look.port_ranges.insert(1, (32768, 60999));
-        look.holders =
+        let mut snapshot = SocketSnapshot { sockets: rows, began: self.now, ..SocketSnapshot::default() };
+        snapshot.port_ranges.insert(1, (32768, 60999));
+        snapshot.holders =
             Holders::of_each(holders.iter().map(|(inode, pid)| (*inode, Holder { pid: *pid, fd: 3 })));
         for (_, pid) in holders {
             self.processes.learn_one(&row_of(*pid));
         }
         self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
-        self.tracker.merge(self.now, &look, occasion, &Set::default(), &self.processes, &mut out);
+        self.tracker.merge(self.now, &snapshot, occasion, &Set::default(), &self.processes, &mut out);
         out
     }
 }
@@ -199,9 +199,9 @@ fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRo
 }
 
 /// Event, side, basis, confidence, originator, process on this end, process at the other end.
-fn told(event: &ConnectionEvent) -> String {
+fn emitted(event: &ConnectionEvent) -> String {
     let pid = |actor: Option<&Actor>| actor.map_or("-".into(), |actor| actor.process.key.pid.to_string());
-    let end = &event.end;
+    let end = &event.endpoint;
     format!(
         "{} {} {} {} {} {} {}",
         event.kind.name(),
