@@ -10,6 +10,7 @@ use std::io;
 
 mod answer;
 pub mod holders;
+mod host;
 mod net_files;
 mod netlink;
 pub mod netns;
@@ -17,6 +18,7 @@ mod parse;
 pub mod processes;
 pub mod sockets;
 
+pub use host::HostSnapshot;
 pub use net_files::{NetFiles, net_files};
 pub use sockets::{Mptcp, Sockets, sockets};
 
@@ -61,6 +63,9 @@ pub enum SnapshotError {
     /// No netlink socket, or not even one kind of socket could be listed.
     #[error("cannot ask the kernel for its sockets (sock_diag)")]
     SockDiag(#[source] io::Error),
+    /// The clock.
+    #[error("cannot read the clock")]
+    Clock(#[source] io::Error),
     /// The thread that enters namespaces could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),

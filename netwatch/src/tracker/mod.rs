@@ -22,7 +22,7 @@ mod udp;
 pub use endpoint::{
     ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
 };
-pub use merge::{Occasion, SocketSnapshot};
+pub use merge::Occasion;
 pub use roles::Roles;
 
 use std::num::NonZeroU64;

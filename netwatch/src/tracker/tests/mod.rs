@@ -11,6 +11,7 @@ use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::{at, example, ns};
 use crate::model::{
     Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    SocketSnapshot,
 };
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
