@@ -72,7 +72,8 @@ impl Tables {
                 {
                     self.count_flows(cookie);
                 }
-                self.tracker.apply(record.at, event, &mut self.processes, out);
+                let actor = event.act.task().map(|task| self.processes.acting(task));
+                self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, out);
             }
         }
     }

@@ -75,7 +75,9 @@ impl Host {
     fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
         self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
-        self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
+        let actor = act.task().map(|task| self.processes.acting(task));
+        let event = SocketEvent { socket, act };
+        self.tracker.apply(self.now, &event, actor.as_ref(), &self.processes, &mut out);
         out
     }
 
