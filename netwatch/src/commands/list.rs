@@ -15,7 +15,7 @@ use crate::agent;
 use crate::clock::BootClock;
 use crate::enrich::Users;
 use crate::hash::Map;
-use crate::model::{Holders, ProcessRow, Proto, SocketRow};
+use crate::model::{Holders, NetnsId, ProcessRow, Proto, SocketRow};
 use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
@@ -74,7 +74,7 @@ pub enum Namespaces {
     /// All that may be entered.
     All,
     /// The one of this inode number.
-    Inum(u32),
+    Inum(NetnsId),
 }
 
 /// What to show, and how.
@@ -202,7 +202,7 @@ impl Joined {
         Ok(Self { host, origins, by_pid })
     }
 
-    fn exists(&self, netns: u32) -> bool {
+    fn exists(&self, netns: NetnsId) -> bool {
         self.host.sockets.port_ranges.contains_key(&netns)
     }
 

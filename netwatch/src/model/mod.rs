@@ -12,7 +12,7 @@ mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
 pub use holders::{Holder, Holders};
-pub use ids::{CgroupId, Cookie};
+pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};
 pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub use snapshot::SocketSnapshot;
@@ -42,7 +42,7 @@ pub(crate) mod tests {
             socket: Socket {
                 cookie: Cookie::new(1),
                 inode: 1,
-                netns: 1,
+                netns: NetnsId::new(1),
                 proto: Proto::Tcp,
                 family: Family::Ipv4,
                 mapped: false,

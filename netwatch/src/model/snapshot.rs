@@ -1,6 +1,6 @@
 //! Sockets and their holders at one moment.
 
-use super::{BootTime, Holders, SocketRow};
+use super::{BootTime, Holders, NetnsId, SocketRow};
 use crate::hash::Map;
 
 /// Sockets at one moment, and who holds them.
@@ -11,7 +11,7 @@ pub struct SocketSnapshot {
     /// Who holds them.
     pub holders: Holders,
     /// `ip_local_port_range` of each network namespace that was seen.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// When the snapshot began.
     pub began: BootTime,
 }

@@ -254,7 +254,7 @@ impl Json {
         if endpoint.mapped {
             object.value("mapped", &true)?;
         }
-        object.number("netns", endpoint.netns);
+        object.number("netns", endpoint.netns.number());
         object.number("cookie", Cookie::number(endpoint.cookie));
         object.number("inode", endpoint.inode);
         object.endpoint("local", Some(endpoint.local))?;

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::io;
 
+use crate::model::NetnsId;
+
 mod answer;
 pub mod holders;
 mod host;
@@ -35,7 +37,7 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The network namespace that it is about, if it is about one.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
     /// In words.
     pub text: String,
 }

@@ -11,7 +11,7 @@ use super::netns::{self, Netns};
 use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
-use crate::model::{Lister, Listing, Proto, SocketRow, Via};
+use crate::model::{Lister, Listing, NetnsId, Proto, SocketRow, Via};
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
 type Dump = (&'static str, u8, u16, Proto);
@@ -36,11 +36,11 @@ pub struct Sockets {
     /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was looked into.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
     /// Namespaces of which the iterators did not list what they were asked for, so that sock_diag had to.
-    pub unlisted: Set<u32>,
+    pub unlisted: Set<NetnsId>,
 }
 
 /// Whether MPTCP sockets are listed as well as the subflows below them.
@@ -83,7 +83,7 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
 }
 
 impl Sockets {
-    fn add(&mut self, netns: u32, look: io::Result<Look>, failure: &mut Option<io::Error>) {
+    fn add(&mut self, netns: NetnsId, look: io::Result<Look>, failure: &mut Option<io::Error>) {
         match look {
             Ok(look) => {
                 self.rows.extend(look.rows);
@@ -101,7 +101,7 @@ impl Sockets {
     }
 }
 
-fn note(netns: u32, text: String) -> Note {
+fn note(netns: NetnsId, text: String) -> Note {
     Note { netns: Some(netns), text }
 }
 
@@ -114,7 +114,7 @@ struct Look {
 }
 
 /// Looks into the namespace that the calling thread is in.
-fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
+fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
     let mut look =
         Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
@@ -147,7 +147,7 @@ fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Loo
 
 impl Look {
     /// By one of the kernel's iterators, of the namespace that the calling thread is in: all of it, or nothing.
-    fn lists(&mut self, netns: u32, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
+    fn lists(&mut self, netns: NetnsId, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
         let Some(lister) = lister else { return false };
         let bytes = match lister.list(what) {
             Ok(bytes) => bytes,
@@ -172,7 +172,7 @@ impl Look {
     }
 
     /// By sock_diag; the last failure, where there was one.
-    fn dump(&mut self, netns: u32, dumps: &[Dump]) -> Option<io::Error> {
+    fn dump(&mut self, netns: NetnsId, dumps: &[Dump]) -> Option<io::Error> {
         let mut failure = None;
         for &(name, family, protocol, proto) in dumps {
             // A socket each: what is left of a failed dump must not meet the next one.

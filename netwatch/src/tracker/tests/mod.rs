@@ -5,6 +5,7 @@ mod looks;
 mod udp;
 
 use crate::hash::Set;
+use crate::model::NetnsId;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
@@ -35,7 +36,7 @@ pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
     let socket = Socket {
         cookie: Cookie::new(cookie),
         inode: cookie * 100,
-        netns: 1,
+        netns: NetnsId::new(1),
         proto: Proto::Tcp,
         family: Family::Ipv4,
         mapped: false,
@@ -147,7 +148,7 @@ impl Host {
     ) -> Vec<ConnectionEvent> {
         let rows: Vec<_> = rows.to_vec();
         let mut snapshot = SocketSnapshot { sockets: rows, began: self.now, ..SocketSnapshot::default() };
-        snapshot.port_ranges.insert(1, (32768, 60999));
+        snapshot.port_ranges.insert(NetnsId::new(1), (32768, 60999));
         snapshot.holders =
             Holders::of_each(holders.iter().map(|(inode, pid)| (*inode, Holder { pid: *pid, fd: 3 })));
         for (_, pid) in holders {
