@@ -30,13 +30,20 @@ const MOST_PRINTED: usize = 65_536;
 pub(super) struct Json {
     form: ProcessForm,
     objects: ProcessObjects,
-    /// The object last printed for each process, with [`ProcessForm::Once`].
-    printed: Map<ProcessKey, (Arc<Process>, ExeStatus)>,
+    /// What was last printed of each process, with [`ProcessForm::Once`].
+    printed: Map<ProcessKey, Printed>,
     /// The boot of the context, escaped for the inside of a string.
     boot: String,
     /// What `objects`, `printed` and `boot` are of.
     context: Option<(Arc<str>, BootClock)>,
     second: Second,
+}
+
+struct Printed {
+    process: Arc<Process>,
+    status: ExeStatus,
+    /// The object of its leader. Processes can differ in what is not printed, such as the id of the cgroup.
+    object: Arc<RawValue>,
 }
 
 impl Json {
@@ -152,8 +159,9 @@ impl Json {
         let roles = [roles.process, roles.originator, roles.listener, roles.peer];
         for (actor, status) in roles.into_iter().flatten() {
             let (key, status) = (actor.process.key, exe_status(status, &actor.process));
-            let is_known = |(process, then): &(Arc<Process>, ExeStatus)| {
-                *then == status && (Arc::ptr_eq(process, &actor.process) || *process == actor.process)
+            let is_known = |printed: &Printed| {
+                let same = Arc::ptr_eq(&printed.process, &actor.process) || printed.process == actor.process;
+                printed.status == status && same
             };
             if self.printed.get(&key).is_some_and(is_known) {
                 continue;
@@ -161,7 +169,12 @@ impl Json {
             if self.printed.len() >= MOST_PRINTED {
                 self.printed.clear();
             }
-            self.printed.insert(key, (actor.process.clone(), status));
+            let process = actor.process.clone();
+            let object = self.objects.object(&Actor::leader(process.clone()), status, context)?;
+            let before = self.printed.insert(key, Printed { process, status, object: object.clone() });
+            if before.is_some_and(|before| before.object.get() == object.get()) {
+                continue;
+            }
             *seq += 1;
             let process = self.objects.object(actor, status, context)?;
             let mut object = self.begin_line(*seq, time, "process", out);
@@ -310,6 +323,28 @@ fn microseconds(nanoseconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tracker::{Kind, tests::event};
+
+    #[test]
+    fn a_process_is_printed_once_though_what_is_not_printed_changes() {
+        let printed = |change: fn(&mut Process)| {
+            let process = Process::bare(ProcessKey { pid: 5, start: 0 }, "p".into());
+            let mut changed = process.clone();
+            change(&mut changed);
+            let mut json = Json::new(ProcessForm::Once);
+            let context = Context::of_run("").unwrap();
+            let (mut seq, mut out) = (0, Vec::new());
+            for process in [&process, &changed, &process, &changed] {
+                let mut event = event(Kind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
+                event.end.process = Some(Actor::leader(process.clone().into()));
+                json.render(&mut seq, &Item::Event(event), &context, &mut out).unwrap();
+            }
+            String::from_utf8(out).unwrap().matches(r#""event":"process""#).count()
+        };
+        assert_eq!(printed(|_| {}), 1);
+        assert_eq!(printed(|process| process.cgroup_id = 7), 1);
+        assert_eq!(printed(|process| process.facts.uid = 7), 4);
+    }
 
     #[test]
     fn an_id_is_spelled_as_it_is_printed_elsewhere() {
