@@ -1,5 +1,5 @@
-//! The process object as it is printed: one shape for `list`, the events and everything after them.
-//! Borrowed, so that printing an event copies no arguments and no tree.
+//! The process object of the JSON output, the same in every command. It borrows, so that printing copies neither
+//! arguments nor ancestors.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,36 +13,36 @@ use crate::process::{Actor, ExeStatus};
 use crate::signs::{self, Sign};
 use crate::where_it_runs;
 
-/// A process, with the keys of the contract in its order.
+/// A process, with the keys of the specification in its order.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProcessView<'a> {
-    /// Thread group, as netwatch's own pid namespace numbers it.
+    /// Thread group id in the pid namespace of netwatch.
     pub pid: u32,
-    /// The thread that acted; the group's leader where no thread is known.
+    /// The thread that acted; the leader if no thread is known.
     pub tid: u32,
-    /// Survives the reuse of a pid.
+    /// Unique even if the pid is reused.
     pub key: ProcessKey,
-    /// When it started; `null` where not known.
+    /// Start time; `null` if not known.
     #[serde(serialize_with = "rfc3339")]
     pub start: Option<Timestamp>,
     /// Name of the thread-group leader.
     pub comm: &'a str,
-    /// Name of the thread that acted, where it was another.
+    /// Name of the thread that acted, unless it was the leader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<&'a str>,
     /// See [`crate::model::Image::exe`].
     pub exe: Option<&'a str>,
     /// At the time of the event.
     pub exe_state: ExeState,
-    /// As at exec.
+    /// Arguments at exec.
     pub args: &'a [Arc<str>],
     /// Effective user.
     pub uid: u32,
-    /// Its name, where it has one.
+    /// Name of the user, if there is one.
     pub user: Option<Arc<str>>,
     /// Login user.
     pub auid: Option<u32>,
-    /// Present parent.
+    /// Current parent.
     pub ppid: u32,
     /// Path in the cgroup tree.
     pub cgroup: &'a str,
@@ -50,21 +50,21 @@ pub struct ProcessView<'a> {
     pub container: Option<Cow<'a, str>>,
     /// systemd unit.
     pub unit: Option<Cow<'a, str>>,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kernel: bool,
-    /// What speaks against it; absent where nothing does.
+    /// Signs of suspicion; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signs: Vec<Sign>,
     /// Nearest first.
     pub ancestors: Vec<AncestorView<'a>>,
 }
 
-/// A forebear of a process.
+/// An ancestor of a process.
 #[derive(Clone, Debug, Serialize)]
 pub struct AncestorView<'a> {
-    /// Thread group.
+    /// Thread group id.
     pub pid: u32,
-    /// Survives the reuse of a pid.
+    /// Unique even if the pid is reused.
     pub key: ProcessKey,
     /// Name of the leader.
     pub comm: &'a str,
@@ -73,8 +73,7 @@ pub struct AncestorView<'a> {
 }
 
 impl<'a> ProcessView<'a> {
-    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and the
-    /// clock by which its start becomes a time of day.
+    /// `status`: of the executable at the time of the event; `user`: name of the user; `clock`: converts the start time.
     #[must_use]
     pub fn new(actor: &'a Actor, status: ExeStatus, user: Option<Arc<str>>, clock: BootClock) -> Self {
         let process = &actor.process;
@@ -111,7 +110,7 @@ impl<'a> ProcessView<'a> {
     }
 }
 
-/// As `ts` is spelled: nine digits, so that columns and sorting hold.
+/// RFC 3339 with nine digits, as `ts`, so that times sort as strings.
 fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.collect_str(&format_args!("{time:.9}")),
