@@ -22,7 +22,7 @@ impl Services {
         HOST.get_or_init(|| match std::fs::read("/etc/services") {
             Ok(file) => Self::parse(&file),
             Err(error) => {
-                Self { notes: vec![format!("/etc/services cannot be read: {error}")], ..Self::default() }
+                Self { notes: vec![format!("cannot read /etc/services: {error}")], ..Self::default() }
             }
         })
     }
@@ -49,9 +49,9 @@ impl Services {
         }
         let notes = match wrong[..] {
             [] => Vec::new(),
-            [line] => vec![format!("line {line} of /etc/services makes no sense")],
+            [line] => vec![format!("line {line} of /etc/services is invalid")],
             [line, ref others @ ..] => {
-                vec![format!("line {line} of /etc/services and {} others make no sense", others.len())]
+                vec![format!("line {line} of /etc/services and {} others are invalid", others.len())]
             }
         };
         Self { names, notes }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(services.name(Proto::Tcp, 81), Some("\\xff\\xfe"));
         assert_eq!(services.name(Proto::Tcp, 82), Some("last"));
         assert_eq!(services.names.len(), 4);
-        assert_eq!(services.notes(), ["line 6 of /etc/services and 4 others make no sense"]);
+        assert_eq!(services.notes(), ["line 6 of /etc/services and 4 others are invalid"]);
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! The signs of a backdoor, told from what is known of a process. Pure. A sign is no proof: an inetd service is
-//! a program on a socket too.
+//! Signs of a backdoor, from the facts about a process. Pure. A sign is not a proof: an inetd service has a socket for
+//! stdin, too.
 
 use serde::{Serialize, Serializer};
 
@@ -7,23 +7,23 @@ use crate::model::ExeState;
 use crate::process::{ExeStatus, Process};
 use crate::tracker::Endpoint;
 
-/// What speaks against a process, or a listener.
+/// A sign that a process or a listener is suspicious.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sign {
     /// A shell or an interpreter with a socket for its stdin or stdout.
     ShellOnSocket,
-    /// The file of its executable is gone.
+    /// The file of its executable was deleted.
     ExeDeleted,
-    /// Its executable never had a name.
+    /// Its executable is an anonymous file in memory (memfd_create(2)).
     ExeMemfd,
-    /// Everybody may put files where its executable lies.
+    /// The directory of its executable is world-writable.
     ExeWorldWritable,
     /// A shell or an interpreter listens.
     ShellListens,
 }
 
 impl Sign {
-    /// As it is spelled outside.
+    /// Name in JSON and in the store.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,15 +35,15 @@ impl Sign {
         }
     }
 
-    /// For people.
+    /// Text for people.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
             Self::ShellOnSocket => "shell on a socket",
-            Self::ExeDeleted => "its program was deleted",
-            Self::ExeMemfd => "its program never had a file name",
-            Self::ExeWorldWritable => "its program lies where everybody may write",
-            Self::ShellListens => "a shell listens",
+            Self::ExeDeleted => "executable deleted",
+            Self::ExeMemfd => "executable only in memory",
+            Self::ExeWorldWritable => "executable in a world-writable directory",
+            Self::ShellListens => "shell listens",
         }
     }
 }
@@ -54,17 +54,17 @@ impl Serialize for Sign {
     }
 }
 
-/// Programs that do what they read, by name.
+/// Names of shells and interpreters.
 const SHELLS: [&str; 25] = [
     "ash", "awk", "bash", "busybox", "csh", "dash", "elvish", "expect", "fish", "gawk", "guile", "irb",
     "ksh", "ksh93", "mawk", "mksh", "node", "nodejs", "pwsh", "rbash", "sh", "tclsh", "tcsh", "toybox",
     "zsh",
 ];
 
-/// Programs that have versions in their names: `python3.12`, `ruby3`, `lua5.4`.
+/// Interpreters that may have a version in their name: `python3.12`, `ruby3`, `lua5.4`.
 const VERSIONED: [&str; 9] = ["gawk", "guile", "lua", "luajit", "perl", "php", "python", "ruby", "tclsh"];
 
-/// Whether a program of this name does what it reads.
+/// Whether this is the name of a shell or an interpreter.
 #[must_use]
 pub fn is_shell(name: &str) -> bool {
     // A login shell has a hyphen before its name.
@@ -74,7 +74,7 @@ pub fn is_shell(name: &str) -> bool {
         || VERSIONED.iter().any(|stem| name.strip_prefix(stem).is_some_and(is_version))
 }
 
-/// Whether a process runs such a program, by its file's name or, where that is not known, by its own.
+/// Whether a process runs a shell or an interpreter, by the name of its executable or, if not known, of the process.
 #[must_use]
 pub fn runs_shell(process: &Process) -> bool {
     match process.image.exe.as_deref() {

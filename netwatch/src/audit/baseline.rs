@@ -1,5 +1,5 @@
-//! The baseline: what somebody looked at and found to be as it should be. TOML, made to be read, commented and reviewed:
-//! one `[[port]]` or `[[finding]]` for each, and what an entry does not say may be anything.
+//! The baseline: ports and findings that an administrator reviewed and accepted. A TOML file with one `[[port]]` or
+//! `[[finding]]` for each; a key that an entry does not have matches anything.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,19 +10,19 @@ use super::facts::{Program, Server};
 use super::{By, Code, Finding, Port, Report};
 use crate::model::{Proto, SockAddr};
 
-/// What the baseline says of a port.
+/// Whether the baseline has a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Listed {
-    /// It is listed.
+    /// The baseline lists it.
     Listed,
-    /// Its place is, with another program or user.
+    /// The baseline lists the address and port with another program, user or unit.
     Changed,
-    /// It is not.
+    /// The baseline does not list it.
     New,
 }
 
-/// A baseline that was read.
+/// A baseline.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
@@ -32,7 +32,7 @@ pub struct Baseline {
     finding: Vec<FindingEntry>,
 }
 
-/// Where something is.
+/// An address, or any.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 enum Address {
@@ -46,12 +46,15 @@ impl TryFrom<String> for Address {
     fn try_from(text: String) -> Result<Self, String> {
         match text.as_str() {
             "any" => Ok(Self::Any),
-            text => text.parse().map(Self::Is).map_err(|_| format!("{text:?}: an IP address, or \"any\"")),
+            text => text
+                .parse()
+                .map(Self::Is)
+                .map_err(|_| format!("{text:?}: expected an IP address, or \"any\"")),
         }
     }
 }
 
-/// A finding's code.
+/// The code of a finding.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Named(Code);
@@ -61,7 +64,7 @@ impl TryFrom<String> for Named {
 
     fn try_from(text: String) -> Result<Self, String> {
         let code = Code::ALL.into_iter().find(|code| code.name() == text);
-        code.map(Self).ok_or_else(|| format!("no finding is called {text:?}"))
+        code.map(Self).ok_or_else(|| format!("unknown finding code {text:?}"))
     }
 }
 
@@ -73,7 +76,7 @@ enum Number {
     Any(Any),
 }
 
-/// The word.
+/// The string `any`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Any {
@@ -131,7 +134,7 @@ impl Transport {
     }
 }
 
-/// Who it is: each that is said has to fit.
+/// Conditions on a program, combined with AND.
 struct Who<'a> {
     exe: Option<&'a str>,
     user: Option<&'a str>,
@@ -151,10 +154,10 @@ impl Who<'_> {
     }
 }
 
-/// Stands for an executable where nobody could be seen.
+/// Value of `exe` that matches a socket without a visible process.
 const NOBODY: &str = "none";
 
-/// By name where it has one.
+/// The name of the user, or its number if it has none.
 fn user(program: &Program) -> String {
     program.user.as_deref().map_or_else(|| program.actor.process.uid.to_string(), Into::into)
 }
@@ -209,10 +212,10 @@ impl fmt::Display for PortEntry {
 }
 
 impl Baseline {
-    /// Reads one; what is wrong with it as one line, with its line and key.
+    /// Parses a baseline. Errors are one line: the line number and a message.
     ///
     /// # Errors
-    /// Where it is no TOML, or has what no baseline has.
+    /// If it is not valid TOML, or has unknown keys or values.
     pub fn read(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -221,13 +224,13 @@ impl Baseline {
         })
     }
 
-    /// How many findings it lists.
+    /// Number of findings that it lists.
     #[cfg(test)]
     pub(super) fn findings(&self) -> usize {
         self.finding.len()
     }
 
-    /// Explains what is listed, and says what is new or changed. Returns what is listed and not there.
+    /// Marks what is listed, new or changed. Returns notes about entries that match nothing.
     pub(super) fn apply(&self, ports: &mut [Port], findings: &mut [Finding]) -> Vec<String> {
         let mut used = vec![false; self.port.len()];
         for port in ports {
@@ -245,7 +248,7 @@ impl Baseline {
                         port.reasons.clear();
                     }
                     port.by.push(By::Baseline);
-                    port.reasons.push("the baseline lists it".into());
+                    port.reasons.push("listed in the baseline".into());
                     Listed::Listed
                 }
                 (None, Some((_, entry))) => {
@@ -253,7 +256,7 @@ impl Baseline {
                     Listed::Changed
                 }
                 (None, None) => {
-                    port.reasons.push("new: the baseline does not list it".into());
+                    port.reasons.push("new: not listed in the baseline".into());
                     Listed::New
                 }
             });
@@ -262,18 +265,18 @@ impl Baseline {
             finding.is_listed = self.finding.iter().any(|entry| entry.takes(finding));
         }
         let unused = self.port.iter().zip(used).filter(|(_, used)| !used);
-        unused.map(|(entry, _)| format!("the baseline lists {entry}: nothing listens there now")).collect()
+        unused.map(|(entry, _)| format!("the baseline lists {entry}, but nothing listens there")).collect()
     }
 }
 
-/// Writes what a report has as a baseline.
+/// Writes a report as a baseline.
 #[must_use]
 pub fn write(report: &Report, host: &str, time: &str) -> String {
     let mut out = format!(
-        "# What listens on {host}, and what was found, as of {time}. Made by netwatch audit --write-baseline.\n\
-         # Each entry says that this is as it should be: read them, say why in a comment, and take out what is not.\n\
-         # Without exe, user or unit an entry takes any; address and port may be \"any\"; exe = \"none\": nobody is seen to\n\
-         # have it open, as of the kernel's own.\n",
+        "# Listening ports and findings on {host} at {time}. Written by netwatch audit --write-baseline.\n\
+         # Each entry is accepted by audits. Review them, note the reason in a comment, and delete those that are wrong.\n\
+         # An entry without exe, user or unit matches any; address and port may be \"any\"; exe = \"none\" matches a\n\
+         # socket without a visible process, for example one of the kernel.\n",
         host = one_line(host)
     );
     for port in &report.ports {
@@ -288,9 +291,9 @@ pub fn write(report: &Report, host: &str, time: &str) -> String {
         let at = &finding.place;
         let said = one_line(&finding.evidence);
         out.push_str(&format!("\n# {}: {said}\n", finding.severity.name()));
-        // Whoever lists it would hide the next.
+        // An entry would also accept the next disagreement.
         if finding.code == Code::ViewsDisagree {
-            out.push_str("# no entry is made of this: look into it\n");
+            out.push_str("# this cannot be accepted by an entry: investigate it\n");
             continue;
         }
         out.push_str("[[finding]]\n");
@@ -306,27 +309,27 @@ pub fn write(report: &Report, host: &str, time: &str) -> String {
     out
 }
 
-/// Whether the port of a finding is one that the kernel gave, so that it is another next time.
+/// Whether the port of a finding was chosen by the kernel, so that it differs next time.
 fn is_ephemeral(report: &Report, finding: &Finding) -> bool {
     let at = &finding.place;
     let of = |port: &&Port| {
         let server = &port.server;
         (Some(server.proto), Some(server.local), Some(server.netns)) == (at.proto, at.local, at.netns)
     };
-    // Of a connection that somebody began the port is always such.
+    // A port that is not a listener's is the local port of an outbound connection.
     report.ports.iter().find(of).is_none_or(|port| port.server.is_ephemeral)
 }
 
 fn place(out: &mut String, local: SockAddr, is_ephemeral: bool) {
     pair(out, "address", &local.ip.to_string());
     if is_ephemeral {
-        out.push_str("port = \"any\" # it changes: the kernel gave it\n");
+        out.push_str("port = \"any\" # ephemeral: changes each time\n");
     } else {
         out.push_str(&format!("port = {}\n", local.port));
     }
 }
 
-/// The unit where there is one, which says more than a user.
+/// Writes exe, and the unit, or the user if there is no unit.
 fn who(out: &mut String, program: Option<&Program>) {
     let Some(program) = program else { return pair(out, "exe", NOBODY) };
     if let Some(exe) = &program.actor.process.image.exe {
@@ -342,7 +345,7 @@ fn pair(out: &mut String, key: &str, value: &str) {
     out.push_str(&format!("{key} = {}\n", toml::Value::String(value.into())));
 }
 
-/// A comment ends with its line, so nothing from outside may end it.
+/// Escapes line ends, so that text from outside netwatch cannot end a comment.
 fn one_line(text: &str) -> String {
     crate::escape::terminal(text).into_owned()
 }

@@ -1,10 +1,10 @@
-//! What explains a port. Each rule asks for a program that somebody answers for: a name alone is nobody's word.
+//! The rules that explain a port. Each requires a program that a package owns: anybody can choose a process name.
 
 use super::facts::{Ownership, Program, Script, Server};
 use super::{By, Port, known};
 use std::sync::Arc;
 
-/// Judges one, without a baseline. Of several who have it open a package has to answer for each: any of them may serve.
+/// Judges a port without a baseline. A package must own the program of every holder, since any of them may serve.
 pub(super) fn port(server: &Arc<Server>) -> Port {
     let mut by = Vec::new();
     let mut reasons = Vec::new();
@@ -16,7 +16,7 @@ pub(super) fn port(server: &Arc<Server>) -> Port {
         }
         if let Some((program, service)) = serves(server) {
             by.push(By::Service);
-            reasons.push(format!("{} is what offers {service}", program.name()));
+            reasons.push(format!("{} is a program for {service}", program.name()));
         }
     }
     if is_registered(server) {
@@ -29,7 +29,7 @@ pub(super) fn port(server: &Arc<Server>) -> Port {
     Port { server: server.clone(), by, reasons, listed: None }
 }
 
-/// A program from a package that its unit or a container runtime keeps, and which.
+/// A program that a unit or a container runs, and its name.
 fn kept(program: &Arc<Program>) -> Option<(&Arc<Program>, By, &str)> {
     match (&program.container, &program.unit) {
         (Some(container), _) => Some((program, By::Container, container)),
@@ -38,14 +38,14 @@ fn kept(program: &Arc<Program>) -> Option<(&Arc<Program>, By, &str)> {
     }
 }
 
-/// A program that offers what the port is registered for.
+/// A program that is known to offer the registered service of the port.
 fn serves(server: &Server) -> Option<(&Arc<Program>, &str)> {
     let service = server.service.as_deref()?;
     let offers = |program: &&Arc<Program>| known::offers(service, program.name()) == Some(true);
     server.holders.iter().find(offers).map(|program| (program, service))
 }
 
-/// Whether the portmapper has it for a program that is known to offer that: anybody may register anything.
+/// Whether the portmapper has the port for an RPC program that the holder is known to offer: any process may register.
 pub(super) fn is_registered(server: &Server) -> bool {
     let mut programs = server.rpc.iter().map(|(number, _)| *number);
     if server.is_kernels() {
@@ -61,63 +61,68 @@ fn rpc(server: &Server) -> String {
     server.rpc.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Why nothing explains it.
+/// Why nothing explains the port.
 fn missing(server: &Server) -> Vec<String> {
     let mut reasons = Vec::new();
     match server.program() {
         None if server.is_kernels() => {
             reasons.push(
-                "nobody has it open: the kernel's own (a tunnel, NFS), or hidden from all views".into(),
+                "no process has it open: it belongs to the kernel (a tunnel, NFS), or its process is hidden"
+                    .into(),
             );
         }
-        None => reasons.push("no process could be seen that has it open".into()),
+        None => reasons.push("cannot determine which process has it open".into()),
         Some(first) => {
             let program = server.holders.iter().find(|program| program.package().is_none()).unwrap_or(first);
             reasons.push(unanswered(program));
             match (&program.unit, &program.container, &program.within) {
                 (None, None, Some(within)) => {
-                    reasons.push(format!("it is in {within}, and not what that runs"));
+                    reasons.push(format!(
+                        "it runs in the cgroup of {within}, but is not the program of that unit"
+                    ));
                 }
                 (None, None, None) => {
-                    reasons.push("neither an installed unit nor a container runs it".into());
+                    reasons.push("no installed unit and no container runs it".into());
                 }
                 _ => {}
             }
         }
     }
     match &server.service {
-        None => reasons.push(format!("port {} is no service's in /etc/services", server.local.port)),
+        None => reasons.push(format!("port {} is not in /etc/services", server.local.port)),
         Some(service) => match server.program().and_then(|program| known::offers(service, program.name())) {
-            None => reasons.push(format!("nothing is known of who offers {service}")),
-            Some(false) => reasons.push(format!("the port is {service}'s, which is another program's")),
+            None => reasons.push(format!("netwatch does not know which programs offer {service}")),
+            Some(false) => {
+                reasons.push(format!("the port is for {service}, which this program does not offer"));
+            }
             Some(true) => {}
         },
     }
     if server.rpc.is_empty() {
-        reasons.push("the portmapper does not have it".into());
+        reasons.push("it is not registered with the portmapper".into());
     } else {
-        reasons.push(format!("the portmapper has it ({}), which another program offers", rpc(server)));
+        reasons.push(format!("registered with the portmapper ({}), but not for this program", rpc(server)));
     }
     reasons
 }
 
-/// Why no package answers for a program.
+/// Why no package vouches for a program.
 pub(super) fn unanswered(program: &Program) -> String {
     match (program.answers(), &program.script) {
-        (Ownership::Unknown, _) => format!("it is not known whether a package owns {}", program.exe()),
+        (Ownership::Unknown, _) => format!("cannot determine whether a package owns {}", program.exe()),
         (Ownership::Nobody, Some(Script::File(path, _))) => format!("no package owns the script {path}"),
         (Ownership::Nobody, Some(Script::Text)) => {
-            format!("{} runs what it reads, from no file", program.exe())
+            format!("{} runs commands from its arguments or its input", program.exe())
         }
         (Ownership::Nobody, Some(Script::Module(name))) => {
-            format!("{} runs its module {name}", program.exe())
+            format!("{} runs the module {name}", program.exe())
         }
         (Ownership::Nobody, Some(Script::Unknown)) => {
-            format!("what {} runs is not to be told by its command line", program.exe())
+            format!("cannot determine from its command line what {} runs", program.exe())
         }
         (Ownership::Nobody, None) => format!("no package owns {}", program.exe()),
         (Ownership::Package(owner), _) if program.package().is_none() => {
-            format!("package {} has {}, but that is not what runs", owner.name, program.exe())
+            format!("package {} owns {}, but the running file is another one", owner.name, program.exe())
         }
         (Ownership::Package(owner), _) => format!("package {} owns it", owner.name),
     }

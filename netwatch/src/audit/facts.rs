@@ -1,4 +1,4 @@
-//! What an audit knows of the host, for `judge`. Values only.
+//! The facts that `judge` needs about the host. Values only.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,14 +12,14 @@ use crate::hash::Map;
 use crate::model::{NetnsId, Proto, RawKind, SockAddr};
 use crate::process::Actor;
 
-/// All of it.
+/// All facts of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The namespace that netwatch runs in.
+    /// The network namespace of netwatch.
     pub own_netns: NetnsId,
-    /// The ports that the kernel gives to clients, by namespace; both ends included.
+    /// Ephemeral port range of each network namespace, inclusive.
     pub port_ranges: Map<NetnsId, (u16, u16)>,
-    /// Sockets that take connections, or datagrams from anybody.
+    /// Listeners and unconnected datagram sockets.
     pub servers: Vec<Arc<Server>>,
     /// Raw and packet sockets.
     pub raw: Vec<Raw>,
@@ -29,64 +29,64 @@ pub struct Facts {
     pub programs: Vec<Arc<Program>>,
     /// Connections whose originator is not known, by program.
     pub unknown: Vec<Unknown>,
-    /// What one view shows and another does not.
+    /// Entries that one view shows and another does not.
     pub disagreements: Vec<Disagreement>,
-    /// Namespaces that every view saw whole.
+    /// Network namespaces that every view listed completely.
     pub whole: HashSet<NetnsId>,
-    /// Views of sockets that were had.
+    /// Views of sockets that were available.
     pub views: Vec<View>,
-    /// What could not be seen or asked, a line each.
+    /// What could not be read, one line each.
     pub notes: Vec<String>,
 }
 
-/// The RPC program that the portmapper is itself, PMAP_PROG of RFC 1833 section 3.1.
+/// The RPC program number of the portmapper: PMAP_PROG of RFC 1833, section 3.1.
 pub(crate) const PORTMAPPER: u32 = 100_000;
 
-/// A socket that takes connections, or datagrams from anybody.
+/// A listener or an unconnected datagram socket.
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Transport.
     pub proto: Proto,
     /// Bound address.
     pub local: SockAddr,
-    /// An IPv6 wildcard takes no IPv4.
+    /// An IPv6 socket that does not accept IPv4 (IPV6_V6ONLY).
     pub v6only: bool,
     /// Network namespace inode number.
     pub netns: NetnsId,
-    /// Of the socket's file; 0 where there is none.
+    /// Inode number of the socket's file; 0 if it has none.
     pub inode: u64,
-    /// Who made the socket.
+    /// User who created the socket.
     pub uid: u32,
-    /// Who has it open, the oldest first.
+    /// Programs that have it open, the oldest first.
     pub holders: Vec<Arc<Program>>,
-    /// Everybody's descriptors could be seen: without a holder it is the kernel's own.
+    /// The descriptors of all processes could be read, so a socket without a holder belongs to the kernel.
     pub holders_seen: bool,
-    /// Interface that it is bound to; 0: none, or not known.
+    /// Interface that it is bound to; 0 if none or not known.
     pub device: u32,
-    /// Of the port, in `/etc/services`.
+    /// Service of the port in `/etc/services`.
     pub service: Option<String>,
-    /// RPC programs that the portmapper has there: number, and name where it has one.
+    /// RPC programs registered for the port: number, and name if known.
     pub rpc: Vec<(u32, Option<String>)>,
-    /// The port is one of those that the kernel gives to clients.
+    /// The port is in the ephemeral range.
     pub is_ephemeral: bool,
-    /// What was recorded of it.
+    /// What the store has about the listener.
     pub history: Option<History>,
 }
 
-/// How far a socket can be reached.
+/// From where a socket can be reached, by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
-    /// From this host only.
+    /// A loopback address: from this host only.
     Loopback,
-    /// By one address.
+    /// One address.
     Address,
-    /// By all.
+    /// All addresses.
     All,
 }
 
 impl Server {
-    /// How far it can be reached, by its address alone.
+    /// From where it can be reached, by its address alone.
     #[must_use]
     pub fn reach(&self) -> Reach {
         match self.local.ip {
@@ -96,69 +96,69 @@ impl Server {
         }
     }
 
-    /// It is the kernel's own: nobody has it open, and nobody could hide that he has.
+    /// The socket belongs to the kernel: no process has it open, and all descriptors could be read.
     #[must_use]
     pub fn is_kernels(&self) -> bool {
         self.holders.is_empty() && self.holders_seen && self.uid == 0
     }
 
-    /// Whether a package answers for everybody who has it open.
+    /// Whether a package owns the program of every holder.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         !self.holders.is_empty() && self.holders.iter().all(|program| program.package().is_some())
     }
 
-    /// The oldest holder: the opener, or the nearest to it that still lives.
+    /// The oldest holder: the process that opened it, or its oldest heir that still runs.
     #[must_use]
     pub fn program(&self) -> Option<&Arc<Program>> {
         self.holders.first()
     }
 }
 
-/// What the store has of a listener.
+/// What the store has about a listener.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// When it began to listen; `None`: before recording did.
+    /// When listen() was called; `None`: before recording began.
     pub since: Option<Timestamp>,
-    /// The process that called listen(), as it was recorded, and the name of its user.
+    /// The recorded process that called listen(), and the name of its user.
     pub by: Option<(Actor, Option<Arc<str>>)>,
-    /// Connections that came to its port since then, as far as they were counted.
+    /// Number of connections to its port since then, up to a limit.
     pub connections: u64,
-    /// There were more than were counted.
+    /// The limit was exceeded.
     pub more: bool,
-    /// From where, the most first.
+    /// Connections by remote address, in descending order of count.
     pub from: Vec<(IpAddr, u64)>,
-    /// All of them came from this host.
+    /// All connections came from this host.
     pub only_local: bool,
 }
 
 /// A raw or packet socket.
 #[derive(Clone, Debug)]
 pub struct Raw {
-    /// Which kind.
+    /// Raw or packet.
     pub kind: RawKind,
     /// Network namespace inode number.
     pub netns: NetnsId,
-    /// Of its file; 0 where there is none.
+    /// Inode number of its file; 0 if it has none.
     pub inode: u64,
-    /// Everybody's descriptors could be seen.
+    /// The descriptors of all processes could be read.
     pub holders_seen: bool,
-    /// Who has it open, the oldest first.
+    /// Programs that have it open, the oldest first.
     pub holders: Vec<Arc<Program>>,
 }
 
 /// A process with a network socket for stdin, stdout or stderr.
 #[derive(Clone, Debug)]
 pub struct Stdio {
-    /// Which.
+    /// The process.
     pub program: Arc<Program>,
-    /// Which of 0, 1, 2.
+    /// The descriptors, of 0, 1 and 2.
     pub fds: Vec<u32>,
-    /// The socket, in words.
+    /// The socket in words.
     pub what: String,
-    /// Its transport, where it has one.
+    /// Transport, if it has one.
     pub proto: Option<Proto>,
-    /// Its own address.
+    /// Local address.
     pub local: Option<SockAddr>,
     /// Network namespace inode number.
     pub netns: Option<NetnsId>,
@@ -167,15 +167,15 @@ pub struct Stdio {
 /// Connections of one program whose originator is not known.
 #[derive(Clone, Debug)]
 pub struct Unknown {
-    /// Whose; `None`: nobody holds them.
+    /// The program; `None` if no process has them open.
     pub program: Option<Arc<Program>>,
-    /// How many.
+    /// Number of connections.
     pub count: usize,
-    /// One of them.
+    /// Transport of one of them.
     pub proto: Proto,
-    /// Its own address.
+    /// Local address.
     pub local: SockAddr,
-    /// The other end's.
+    /// Its remote address.
     pub remote: SockAddr,
     /// Network namespace inode number.
     pub netns: NetnsId,

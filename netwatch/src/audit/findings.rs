@@ -1,5 +1,5 @@
-//! What speaks against those that listen. Each finding is milder where a package answers for the program: then it is
-//! more likely a habit of that program's than somebody's trace.
+//! The rules for findings. A finding is less severe if a package owns the program, since it is then more likely the
+//! normal behaviour of that program.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;
 use crate::model::{BootTime, ExeState, Proto, RawKind};
 
-/// All of them, in no order.
+/// All findings, unsorted.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let servers = facts.servers.iter();
     servers
@@ -60,9 +60,10 @@ fn shell(server: &Arc<Server>) -> Option<Finding> {
         Some(Script::File(..) | Script::Module(_) | Script::Unknown) => Severity::Medium,
         Some(Script::Text) | None => Severity::High,
     };
-    let evidence = format!("{} listens, and {}", who(program), unanswered(program));
+    let evidence =
+        format!("{} is a shell or an interpreter and listens; {}", who(program), unanswered(program));
     let next = format!(
-        "what it was told to do: /proc/{0}/cmdline; who started it: netwatch trace pid:{0}",
+        "read its arguments in /proc/{0}/cmdline; find out what started it: netwatch trace pid:{0}",
         pid(program)
     );
     Some(finding(Code::ShellListens, severity, at(server, Some(program)), evidence, next))
@@ -74,7 +75,7 @@ fn stdio(stdio: &Stdio) -> Finding {
     let severity = match (program.is_shell(), answered) {
         (true, false) => Severity::Critical,
         (_, false) => Severity::High,
-        // An installed unit may want it so (Accept=yes), as inetd does.
+        // A unit with Accept=yes does this, as inetd does.
         (_, true) if program.unit.is_some() => Severity::Low,
         (_, true) => Severity::Medium,
     };
@@ -85,28 +86,32 @@ fn stdio(stdio: &Stdio) -> Finding {
     let evidence = format!("{names} of {} {verb} {}", who(program), stdio.what);
     let place =
         Place { proto: stdio.proto, local: stdio.local, netns: stdio.netns, program: Some(program.clone()) };
-    let next = format!("whoever is at the other end types into it: netwatch trace pid:{}", pid(program));
+    let next = format!(
+        "the remote side controls its input; find out who that is: netwatch trace pid:{}",
+        pid(program)
+    );
     finding(Code::StdioOnSocket, severity, place, evidence, next)
 }
 
-/// Of the file that a program with network sockets runs.
+/// Findings about the executable of a program with network sockets.
 fn executable(program: &Arc<Program>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (name, exe, pid) = (who(program), program.exe(), pid(program));
     let owned = matches!(program.owned, Ownership::Package(_));
-    let copy = format!("what runs is still to be had: cp /proc/{pid}/exe FILE");
+    let copy = format!("save a copy of the running executable: cp /proc/{pid}/exe FILE");
     match program.exe_status.state {
         ExeState::Deleted => {
-            let evidence = format!("{name} has network sockets, and its program {exe} was deleted");
+            let evidence = format!("{name} has network sockets, and its executable {exe} was deleted");
             findings.push(finding(Code::ExeDeleted, Severity::High, of(program), evidence, copy));
         }
         ExeState::Memfd => {
-            let evidence = format!("{name} has network sockets, and its program never had a file ({exe})");
+            let evidence =
+                format!("{name} has network sockets, and its executable exists only in memory ({exe})");
             findings.push(finding(Code::ExeMemfd, Severity::Critical, of(program), evidence, copy));
         }
         ExeState::Replaced => {
             let severity = if owned { Severity::Low } else { Severity::Medium };
-            let evidence = format!("{name} has network sockets, and {exe} is another file by now");
+            let evidence = format!("{name} has network sockets, and {exe} was replaced by another file");
             let next = if owned { "if the package was upgraded, restart it".into() } else { copy };
             findings.push(finding(Code::ExeReplaced, severity, of(program), evidence, next));
         }
@@ -114,10 +119,12 @@ fn executable(program: &Arc<Program>) -> Vec<Finding> {
     }
     if program.exe_status.world_writable {
         let folder = exe.rsplit_once('/').map_or("/", |(folder, _)| folder);
-        let evidence =
-            format!("{name} has network sockets, and everybody may write to {folder}, where its program is");
-        let next =
-            format!("who put it there: ls -lL /proc/{pid}/exe; who started it: netwatch trace pid:{pid}");
+        let evidence = format!(
+            "{name} has network sockets, and the directory of its executable, {folder}, is world-writable"
+        );
+        let next = format!(
+            "check its owner: ls -lL /proc/{pid}/exe; find out what started it: netwatch trace pid:{pid}"
+        );
         findings.push(finding(Code::ExeWorldWritable, Severity::High, of(program), evidence, next));
     }
     findings
@@ -132,22 +139,23 @@ fn wrong_program(server: &Arc<Server>) -> Option<Finding> {
         return None;
     }
     let severity = if program.package().is_some() { Severity::Medium } else { Severity::High };
-    let evidence = format!("{} listens on the port of {service}, and is none of its programs", who(program));
-    let next = format!("whether anybody meant it to be there: ls -l /proc/{}/exe", pid(program));
+    let evidence =
+        format!("{} listens on the port of {service}, but is not a known program for it", who(program));
+    let next = format!("check whether it is meant to be there: ls -l /proc/{}/exe", pid(program));
     Some(finding(Code::WrongProgram, severity, at(server, Some(program)), evidence, next))
 }
 
 fn ephemeral(server: &Arc<Server>) -> Option<Finding> {
-    // A client's socket is bound to such a port too, and UDP does not tell the two apart.
+    // UDP client sockets are bound to such ports too, and cannot be distinguished.
     if !server.is_ephemeral || server.proto != Proto::Tcp || explain::is_registered(server) {
         return None;
     }
-    // The kernel's own (NFS has one for callbacks) take any.
+    // Listeners of the kernel (NFS callbacks) use any port.
     let is_mild = server.is_answered() || server.is_kernels();
     let severity = if is_mild { Severity::Low } else { Severity::Medium };
     let name = server.program().map_or_else(|| "nobody that could be seen".into(), |program| who(program));
-    let evidence = format!("{name} listens on {}, a port that the kernel gives to clients", server.local);
-    let next = "whether it was told to take any port; one that is fixed can be explained".into();
+    let evidence = format!("{name} listens on {}, a port in the ephemeral range", server.local);
+    let next = "check whether it can be configured to use a fixed port, which can be explained".into();
     Some(finding(Code::EphemeralListener, severity, at(server, server.program()), evidence, next))
 }
 
@@ -156,24 +164,24 @@ fn only_local(server: &Arc<Server>) -> Option<Finding> {
         .history
         .as_ref()
         .filter(|history| history.only_local && !history.more && history.connections > 0)?;
-    // This host asks its portmapper, be it in an audit: that says nothing of who else may.
+    // Audits query the portmapper from this host, so its local connections are no evidence.
     if server.reach() != Reach::All || server.rpc.iter().any(|(program, _)| *program == PORTMAPPER) {
         return None;
     }
     let visits = match history.connections {
-        1 => "the only connection that came to it is from this host".into(),
-        count => format!("all of {count} connections that came to it are from this host"),
+        1 => "its only recorded connection is from this host".into(),
+        count => format!("all of its {count} recorded connections are from this host"),
     };
     let name = server.program().map_or_else(|| "nobody that could be seen".into(), |program| who(program));
     let evidence = format!("{name} listens on all addresses, and {visits}");
-    let next = "it could listen on loopback only".into();
+    let next = "consider making it listen on loopback only".into();
     Some(finding(Code::OnlyLocalPeers, Severity::Info, at(server, server.program()), evidence, next))
 }
 
-/// Ports on which several multicast listeners are as it should be.
+/// Ports on which several multicast listeners are normal.
 const MULTICAST: [u16; 4] = [1900, 3702, 5353, 5355];
 
-/// A second program on a port (`SO_REUSEPORT`), under another user or of another file.
+/// A second program on a port (`SO_REUSEPORT`), with another user or executable.
 fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
     let mut order: Vec<&Arc<Server>> = servers.iter().filter(|server| !server.holders.is_empty()).collect();
     order.sort_by_key(|server| (server.netns, server.proto, server.local.port, began(server)));
@@ -182,7 +190,7 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for group in order.chunk_by(same_port) {
-        let mut told: Vec<(u32, &str)> = Vec::new();
+        let mut reported: Vec<(u32, &str)> = Vec::new();
         for (nth, second) in group.iter().enumerate() {
             let earlier = group.iter().take(nth);
             let Some(first) =
@@ -191,16 +199,16 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
                 continue;
             };
             let (Some(one), Some(other)) = (first.program(), second.program()) else { continue };
-            // Of many sockets of the same two programs one is enough.
+            // One finding for each pair of programs is enough.
             let pair = (second.uid, other.exe());
-            if told.contains(&pair) {
+            if reported.contains(&pair) {
                 continue;
             }
-            told.push(pair);
+            reported.push(pair);
             let multicast = second.proto == Proto::Udp && MULTICAST.contains(&second.local.port);
             let severity = if multicast { Severity::Info } else { Severity::High };
             let evidence = format!(
-                "{} ({}, uid {}) listens on {} as {} ({}, uid {}) does on {}: each gets a part of what comes",
+                "{} ({}, uid {}) listens on {}, and {} ({}, uid {}) on {}: each receives part of the traffic",
                 who(other),
                 other.exe(),
                 second.uid,
@@ -211,7 +219,7 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
                 first.local,
             );
             let next = format!(
-                "which of the two is meant to be there; who started it: netwatch trace pid:{}",
+                "check which of the two is meant to be there; find out what started the second: netwatch trace pid:{}",
                 pid(other)
             );
             findings.push(finding(Code::SharedPort, severity, at(second, Some(other)), evidence, next));
@@ -220,21 +228,21 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
     findings
 }
 
-/// Within a clock tick the greater pid is the later, as a rule.
+/// Start time; within one clock tick the greater pid is usually the later process.
 fn began(server: &Server) -> Option<(BootTime, u32)> {
     server.program().map(|program| (program.actor.process.key.start, pid(program)))
 }
 
 fn differ(one: &Server, other: &Server) -> bool {
-    // One path is another file in another mount namespace.
+    // In another mount namespace the same path is another file.
     let image = |server: &Server| {
         server.program().map(|program| (program.exe().to_owned(), program.actor.process.image.mntns))
     };
     one.uid != other.uid || image(one) != image(other)
 }
 
-/// Whether both may get what comes to one address. Of datagrams the socket that is bound to the address gets all, and of
-/// anything the one that is bound to the interface (`net/ipv4/inet_hashtables.c`, compute_score).
+/// Whether both may receive traffic to one address. The socket that is bound to an interface has precedence, and for
+/// datagrams the one that is bound to the address (net/ipv4/inet_hashtables.c, compute_score(), v6.12).
 fn overlap(one: &Server, other: &Server) -> bool {
     let listening = |server: &Server| Listening {
         netns: server.netns,
@@ -249,7 +257,7 @@ fn overlap(one: &Server, other: &Server) -> bool {
 
 fn raw(raw: &Raw) -> Option<Finding> {
     let program = raw.holders.first();
-    // The kernel's own have no file; and who it is may not be for us to see.
+    // Sockets of the kernel have no file; and descriptors of other users may not be readable.
     if program.is_none() && (raw.inode == 0 || !raw.holders_seen) {
         return None;
     }
@@ -259,13 +267,13 @@ fn raw(raw: &Raw) -> Option<Finding> {
         None => Severity::Medium,
     };
     let (code, can) = match raw.kind {
-        RawKind::Raw(_) => (Code::RawSocket, "reads and writes packets past every listener"),
-        RawKind::Packet(_) => (Code::PacketSocket, "reads what others send and receive"),
+        RawKind::Raw(_) => (Code::RawSocket, "can read and send packets, bypassing every listener"),
+        RawKind::Packet(_) => (Code::PacketSocket, "can read the traffic of all processes"),
     };
     let place = Place { netns: Some(raw.netns), program: program.cloned(), ..Place::default() };
     let name = program.map_or_else(|| "nobody that could be seen".into(), |program| who(program));
     let evidence = format!("{name} has a {}: it {can}", raw.kind);
-    let what = "a sniffer, or a backdoor that waits for a certain packet?";
+    let what = "check whether it is a sniffer, or a backdoor that is triggered by a packet:";
     let next = match program {
         Some(program) => format!("{what} ls -lL /proc/{}/exe", pid(program)),
         None => format!("{what} inode {} in /proc/net/raw, raw6 or packet", raw.inode),
@@ -280,14 +288,15 @@ fn unknown(unknown: &Unknown) -> Finding {
         1 => String::new(),
         count => format!(", and {} others", count - 1),
     };
-    let evidence = format!("nobody knows who began {} - {} of {name}{others}", unknown.local, unknown.remote);
+    let evidence =
+        format!("the originator of {} - {} of {name} is unknown{others}", unknown.local, unknown.remote);
     let place = Place {
         proto: Some(unknown.proto),
         local: Some(unknown.local),
         netns: Some(unknown.netns),
         program: unknown.program.clone(),
     };
-    let next = "it is older than netwatch: netwatch record, from boot on, knows".into();
+    let next = "the connection is older than netwatch; start netwatch record at boot".into();
     finding(Code::UnknownOriginator, Severity::Low, place, evidence, next)
 }
 
@@ -298,7 +307,7 @@ fn disagreement(disagreement: &Disagreement) -> Finding {
         netns: disagreement.what.netns(),
         program: disagreement.program.clone(),
     };
-    let next =
-        "what a rootkit does; trust no program of this host: take an image of the memory and the disk".into();
+    let next = "a rootkit hides entries like this; do not trust programs on this host: take an image of memory and disk"
+        .into();
     finding(Code::ViewsDisagree, Severity::Critical, place, disagreement.to_string(), next)
 }

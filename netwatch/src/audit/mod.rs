@@ -1,5 +1,5 @@
-//! The audit: which listening ports can be explained, and by what; and what speaks against those that listen. Pure:
-//! `facts` is what `inventory` gathered, `judge` says what follows from it.
+//! The audit: which listening ports can be explained, and by what, and findings about the programs that listen. Pure:
+//! `inventory` gathers `facts`, `judge` draws conclusions from them.
 
 pub mod baseline;
 mod explain;
@@ -19,26 +19,26 @@ use crate::model::{NetnsId, Proto, SockAddr};
 use baseline::{Baseline, Listed};
 use facts::{Facts, Program, Server};
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing.
+    /// For information.
     Info,
     /// Often harmless.
     Low,
-    /// To be looked at.
+    /// Should be checked.
     Medium,
-    /// Seldom harmless.
+    /// Rarely harmless.
     High,
-    /// What an intruder leaves.
+    /// Typical of an intrusion.
     Critical,
 }
 
 impl Severity {
-    /// The mildest first.
+    /// In ascending order.
     pub const ALL: [Self; 5] = [Self::Info, Self::Low, Self::Medium, Self::High, Self::Critical];
 
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -60,38 +60,38 @@ impl Serialize for Severity {
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
-    /// Something shows a socket or a process that something else hides.
+    /// One view shows a socket or a process that another does not.
     ViewsDisagree,
     /// A network socket is the stdin, stdout or stderr of a process.
     StdioOnSocket,
     /// A shell or an interpreter listens.
     ShellListens,
-    /// The executable never had a name.
+    /// The executable is an anonymous file in memory (memfd_create(2)).
     ExeMemfd,
-    /// The file of the executable is gone.
+    /// The file of the executable was deleted.
     ExeDeleted,
-    /// Another file has its name.
+    /// Another file has the path of the executable.
     ExeReplaced,
-    /// Everybody may put files where the executable lies.
+    /// The directory of the executable is world-writable.
     ExeWorldWritable,
-    /// The program is none of those that the port's service belongs to.
+    /// The program is not known to offer the service of the port.
     WrongProgram,
     /// Two programs listen on one port.
     SharedPort,
-    /// It listens on a port of those that the kernel gives to clients.
+    /// A listener in the ephemeral port range.
     EphemeralListener,
-    /// It listens on all addresses, and only ever had peers on this host.
+    /// A listener on all addresses whose peers were all on this host.
     OnlyLocalPeers,
     /// A raw socket.
     RawSocket,
     /// A packet socket.
     PacketSocket,
-    /// Who originated a connection is not known.
+    /// The originator of a connection is unknown.
     UnknownOriginator,
 }
 
 impl Code {
-    /// All, in the order in which they are told where equally bad.
+    /// In the order of the output among findings of equal severity.
     pub const ALL: [Self; 14] = [
         Self::ViewsDisagree,
         Self::StdioOnSocket,
@@ -109,7 +109,7 @@ impl Code {
         Self::UnknownOriginator,
     ];
 
-    /// As in the JSON, and in a baseline.
+    /// Name in the JSON and in a baseline.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -141,22 +141,22 @@ impl Serialize for Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum By {
-    /// A package owns the program (always with one of the two that follow).
+    /// A package owns the program; always together with `Unit` or `Container`.
     Package,
     /// An installed unit of the service manager runs it.
     Unit,
     /// A container runs it.
     Container,
-    /// The port's service is what such a program, from a package, offers.
+    /// The program is from a package and known to offer the service of the port.
     Service,
-    /// The portmapper has the port registered.
+    /// The port is registered with the portmapper.
     Portmapper,
     /// The baseline lists it.
     Baseline,
 }
 
 impl By {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -170,16 +170,16 @@ impl By {
     }
 }
 
-/// A port that is listened on, judged.
+/// A listening port with the verdict.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// What is known of it.
+    /// The facts about the socket.
     pub server: Arc<Server>,
-    /// Nothing: it is unexplained.
+    /// What explains the port; empty if nothing does.
     pub by: Vec<By>,
-    /// Why it is explained, or why not.
+    /// Why the port is explained, or why not.
     pub reasons: Vec<String>,
-    /// What the baseline says, where there is one.
+    /// Whether the baseline has it; `None` without a baseline.
     pub listed: Option<Listed>,
 }
 
@@ -191,49 +191,49 @@ impl Port {
     }
 }
 
-/// What a finding is about: where, and which program.
+/// The socket and the program of a finding.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// Transport.
     pub proto: Option<Proto>,
-    /// The socket's own address.
+    /// Local address.
     pub local: Option<SockAddr>,
     /// Network namespace inode number.
     pub netns: Option<NetnsId>,
-    /// Whose it is.
+    /// The program.
     pub program: Option<Arc<Program>>,
 }
 
-/// Something to look at.
+/// A finding.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What about.
+    /// Kind of finding.
     pub code: Code,
-    /// How bad.
+    /// Severity.
     pub severity: Severity,
-    /// Where.
+    /// Socket and program.
     pub place: Place,
-    /// What was seen.
+    /// What was observed, one sentence.
     pub evidence: String,
-    /// What to look at next.
+    /// What to do next.
     pub next: String,
     /// The baseline lists it.
     pub is_listed: bool,
 }
 
-/// What an audit comes to.
+/// The result of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// By namespace, transport, address and port.
+    /// Sorted by network namespace, transport, port and address.
     pub ports: Vec<Port>,
-    /// The worst first.
+    /// Sorted by severity, the most severe first.
     pub findings: Vec<Finding>,
-    /// What could not be seen or asked, and what the baseline lists in vain.
+    /// What could not be read, and baseline entries that match nothing.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Whether a port is unexplained, or a finding that the baseline does not list is as bad as `fail_on`.
+    /// Whether a port is unexplained, or a finding that the baseline does not list has at least severity `fail_on`.
     #[must_use]
     pub fn is_bad(&self, fail_on: Severity) -> bool {
         let bad = |finding: &Finding| !finding.is_listed && finding.severity >= fail_on;
@@ -241,7 +241,7 @@ impl Report {
     }
 }
 
-/// Says what follows from the facts.
+/// Judges the facts.
 #[must_use]
 pub fn judge(facts: &Facts, baseline: Option<&Baseline>) -> Report {
     let mut findings = findings::all(facts);

@@ -1,4 +1,4 @@
-//! A process that has a network socket open, with what was found out about its program.
+//! A process that has a network socket open, with facts about its program.
 
 use std::sync::Arc;
 
@@ -9,67 +9,67 @@ use crate::signs;
 /// A package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Without the architecture.
+    /// Package name without the architecture.
     pub name: String,
-    /// As the package manager prints it, `[epoch:]version[-release]`. `None` where the database has none.
+    /// `[epoch:]version[-release]` as the package manager prints it; `None` if the database has none.
     pub version: Option<String>,
     /// `dpkg` or `rpm`.
     pub manager: &'static str,
 }
 
-/// Who owns a file.
+/// The package that owns a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This package.
+    /// Owned by this package.
     Package(Owner),
-    /// No package.
+    /// Owned by no package.
     Nobody,
-    /// There is no database of packages that could be read.
+    /// No package database could be read.
     Unknown,
 }
 
 /// What an interpreter runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// A file, and who owns it.
+    /// A file, and the package that owns it.
     File(String, Ownership),
-    /// Text from its command line or its stdin, or whatever somebody types.
+    /// Commands from the command line or from stdin.
     Text,
-    /// A module that it finds by name.
+    /// A module that the interpreter looks up by name.
     Module(String),
-    /// Its command line does not say for sure.
+    /// Cannot be determined from the command line.
     Unknown,
 }
 
-/// A process, with what was found out about its program.
+/// A process with facts about its program.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The process.
     pub actor: Actor,
     /// Status of its executable.
     pub exe_status: ExeStatus,
-    /// Who owns that.
+    /// The package that owns the executable.
     pub owned: Ownership,
-    /// What it interprets, where it is a shell or an interpreter.
+    /// What it runs, if it is a shell or an interpreter.
     pub script: Option<Script>,
     /// Name of its user.
     pub user: Option<Arc<str>>,
-    /// The unit that runs it: installed, the system's, and made for it.
+    /// The installed system unit whose program this is.
     pub unit: Option<String>,
-    /// The unit whose cgroup it is in, whoever made that.
+    /// The unit whose cgroup the process is in.
     pub within: Option<String>,
-    /// Its container, which has files of its own.
+    /// Id of its container.
     pub container: Option<String>,
 }
 
 impl Program {
-    /// Path of the executable; `?` where not known.
+    /// Path of the executable; `?` if not known.
     #[must_use]
     pub fn exe(&self) -> &str {
         self.actor.process.image.exe.as_deref().unwrap_or("?")
     }
 
-    /// Name of the executable's file, or of the script that it runs; of the process where neither is known.
+    /// File name of the script or the executable; name of the process if neither is known.
     #[must_use]
     pub fn name(&self) -> &str {
         if let Some(Script::File(path, _)) = &self.script {

@@ -216,8 +216,8 @@ fn only_local_peers_where_others_could_come() {
         let report = report([Server { history: Some(history), rpc, ..server(local, None, None) }]);
         report.findings.into_iter().map(|finding| finding.evidence).collect::<Vec<_>>().join("; ")
     };
-    assert!(told("0.0.0.0:80", 1, &[], false).contains("the only connection"));
-    assert!(told("[::]:2049", 3, &[100_003], false).contains("all of 3 connections"));
+    assert!(told("0.0.0.0:80", 1, &[], false).contains("its only recorded connection"));
+    assert!(told("[::]:2049", 3, &[100_003], false).contains("all of its 3 recorded connections"));
     assert_eq!(told("0.0.0.0:80", 0, &[], false), "");
     assert_eq!(told("127.0.0.1:80", 3, &[], false), "");
     // Of those that were not counted nothing is known.

@@ -1,6 +1,6 @@
-//! Views of the host that must not differ: what one shows and another hides is what a rootkit leaves.
+//! Views of the host that must agree: an entry that one shows and another does not may be hidden by a rootkit.
 //!
-//! No two looks are of one moment, so a difference counts only where it stands in a second look at the same thing.
+//! Views are not taken at the same time, so a difference counts only if a second comparison shows it as well.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,39 +9,39 @@ use std::sync::Arc;
 use super::program::Program;
 use crate::model::{NetnsId, Proto, SockAddr};
 
-/// Who shows something.
+/// A source that lists sockets or processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum View {
     /// The files in `/proc/net`.
     NetFiles,
     /// sock_diag, over netlink.
     SockDiag,
-    /// The kernel's iterators.
+    /// BPF iterators.
     Iterators,
-    /// The folders of processes in `/proc`.
+    /// The directories of processes in `/proc`.
     Processes,
-    /// What was told of since netwatch began to watch.
+    /// The table of endpoints of a live run.
     Live,
 }
 
 impl View {
-    /// Those of sockets that every audit has.
+    /// The views of sockets that an audit takes.
     pub const OF_SOCKETS: [Self; 3] = [Self::NetFiles, Self::SockDiag, Self::Iterators];
 
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::NetFiles => "/proc/net",
             Self::SockDiag => "sock_diag",
-            Self::Iterators => "the kernel's iterators",
+            Self::Iterators => "the BPF iterators",
             Self::Processes => "/proc",
-            Self::Live => "the live table",
+            Self::Live => "the live event stream",
         }
     }
 }
 
-/// Something that a view shows, and by which it is known again in another.
+/// Identifies an entry across views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum What {
     /// A socket with a file.
@@ -50,7 +50,7 @@ pub enum What {
         netns: NetnsId,
         /// Transport.
         proto: Proto,
-        /// Of its file.
+        /// Inode number of its file.
         inode: u64,
         /// Bound address.
         local: (std::net::IpAddr, u16),
@@ -60,11 +60,11 @@ pub enum What {
         /// Thread group.
         pid: u32,
     },
-    /// That a process has a socket open.
+    /// A socket descriptor of a process.
     Descriptor {
         /// Thread group.
         pid: u32,
-        /// Of the socket's file.
+        /// Inode number of the socket.
         inode: u64,
     },
 }
@@ -105,21 +105,21 @@ impl fmt::Display for What {
                 write!(f, "{} socket {} (inode {inode})", proto.name(), SockAddr { ip: *ip, port: *port })
             }
             Self::Process { pid } => write!(f, "process {pid}"),
-            Self::Descriptor { pid, inode } => write!(f, "process {pid}'s descriptor of socket {inode}"),
+            Self::Descriptor { pid, inode } => write!(f, "descriptor of socket {inode} in process {pid}"),
         }
     }
 }
 
-/// Something that a view shows and another does not.
+/// An entry that one view shows and another does not.
 #[derive(Clone, Debug)]
 pub struct Disagreement {
-    /// What.
+    /// The entry.
     pub what: What,
-    /// By whom it is shown.
+    /// Views that show it.
     pub shown_by: Vec<View>,
-    /// And by whom not.
+    /// Views that do not show it.
     pub hidden_by: Vec<View>,
-    /// Whose it is, where anybody shows that.
+    /// The program that it belongs to, if known.
     pub program: Option<Arc<Program>>,
 }
 
@@ -130,19 +130,19 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// What each of several views shows.
+/// The entries that each view shows.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     by: BTreeMap<View, std::collections::HashSet<What>>,
 }
 
 impl Shown {
-    /// A view that was had as a whole, with what it shows.
+    /// Adds a complete view with its entries.
     pub fn add(&mut self, view: View, what: impl IntoIterator<Item = What>) {
         self.by.entry(view).or_default().extend(what);
     }
 
-    /// What some of them show and others do not.
+    /// Entries that some views show and others do not.
     #[must_use]
     pub fn differences(&self) -> BTreeMap<What, (Vec<View>, Vec<View>)> {
         let mut found = BTreeMap::new();
@@ -159,7 +159,7 @@ impl Shown {
         found
     }
 
-    /// The differences that stand in `later` as well, each by the same views.
+    /// Differences that `later` has as well, between the same views.
     #[must_use]
     pub fn standing(&self, later: &Self) -> Vec<Disagreement> {
         let later = later.differences();
@@ -187,23 +187,23 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_two_looks_is_told() {
+    fn a_difference_in_two_comparisons_is_reported() {
         let look = shown(&[HIDDEN, SEEN], &[SEEN]);
         let standing = look.standing(&look);
         assert_eq!(standing.len(), 1);
-        assert_eq!(standing[0].to_string(), "process 7 is shown by the kernel's iterators, not by /proc");
+        assert_eq!(standing[0].to_string(), "process 7 is shown by the BPF iterators, not by /proc");
     }
 
     #[test]
-    fn what_differs_once_is_not() {
+    fn a_difference_in_one_comparison_is_not() {
         let (lie, truth) = (shown(&[HIDDEN], &[]), shown(&[HIDDEN], &[HIDDEN]));
         assert!(lie.standing(&truth).is_empty() && truth.standing(&lie).is_empty());
-        // Hidden by the one now, by the other later: two accidents.
+        // Hidden by different views at different times: not the same difference.
         assert!(lie.standing(&shown(&[], &[HIDDEN])).is_empty());
     }
 
     #[test]
-    fn a_view_that_was_not_had_hides_nothing() {
+    fn a_missing_view_hides_nothing() {
         let mut alone = Shown::default();
         alone.add(View::SockDiag, [HIDDEN]);
         assert!(alone.differences().is_empty());

@@ -19,31 +19,31 @@ use crate::commands::list::Namespaces;
 pub(super) struct AuditArgs {
     #[command(flatten)]
     format: FormatArgs,
-    /// The store; without one that is named, the usual one where it is there
+    /// Read the history of listeners from this store [default: the standard store, if it exists]
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
-    /// Ports and findings that are as they should be; what is new or changed is named
+    /// Accept the ports and findings listed in this baseline; report new and changed ones
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Write what is there now as a baseline, to be read and corrected
+    /// Write the current ports and findings to FILE as a baseline, for review
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     write_baseline: Option<PathBuf>,
-    /// Exit with 3 where a finding is at least as bad: info, low, medium, high or critical
+    /// Exit with status 3 if a finding has at least this severity: info, low, medium, high or critical
     #[arg(long, value_name = "SEVERITY", value_parser = severity, default_value = "medium")]
     fail_on: Severity,
-    /// The network namespaces to audit: an inode number, `self` or `all`
+    /// Network namespaces to audit: an inode number, `self` or `all`
     #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "all")]
     netns: Namespaces,
-    /// Go on: say so the moment that something unexplained listens
+    /// Keep running and report each unexplained listener as soon as it appears
     #[arg(long)]
     watch: bool,
     /// With --watch: stop after this time
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "watch")]
     duration: Option<Duration>,
-    /// With --watch: look at the whole host again this often
+    /// With --watch: audit the whole host again at this interval
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s", requires = "watch")]
     every: Duration,
-    /// What a view is to hide, so that a test sees it noticed
+    /// Hide an entry from one view of the host, to test that the audit detects it
     #[cfg(any(test, feature = "test-equipment"))]
     #[arg(long, hide = true, value_parser = Hidden::parse)]
     hide: Vec<Hidden>,

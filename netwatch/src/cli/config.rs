@@ -1,5 +1,5 @@
-//! The configuration file of `netwatch record`: every long option is a key, and clap says what its values may be, so
-//! that there is one truth. What the command line says goes before the file.
+//! The configuration file of `netwatch record`. Every long option is a key, and clap validates its value, so that the
+//! file and the command line accept the same values. The command line takes precedence over the file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use toml::de::{DeTable, DeValue};
 use super::record::RecordArgs;
 use super::{Cli, Sub};
 
-/// Read where it is there.
+/// Read if it exists and `--config` is not given.
 const DEFAULT: &str = "/etc/netwatch/netwatch.toml";
 
-/// The arguments of `netwatch record` with those of its configuration file. `arguments`: the whole command line, of
-/// which `record` was read.
+/// Merges the configuration file into the arguments of `netwatch record`. `arguments`: the whole command line, from
+/// which `record` was parsed.
 pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<RecordArgs, clap::Error> {
     let (path, is_asked_for) = match &record.config {
         Some(path) => (path.clone(), true),
@@ -41,10 +41,10 @@ pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<Rec
     }
 }
 
-/// Options that are two ways to say one thing.
+/// Options that set the same value.
 const SAME: [[&str; 2]; 1] = [["format", "json"]];
 
-/// Whether the command line has it, or what is instead of it.
+/// Whether the command line sets this option, or one that sets the same value.
 fn is_given(id: &str, given: Option<&ArgMatches>) -> bool {
     let same = SAME.iter().filter(|pair| pair.contains(&id)).flatten().copied();
     given.is_some_and(|given| {
@@ -52,13 +52,13 @@ fn is_given(id: &str, given: Option<&ArgMatches>) -> bool {
     })
 }
 
-/// A key with its values, as words of the command line.
+/// A key with its values, as command line arguments.
 struct ReadOption {
     id: String,
     words: Vec<OsString>,
 }
 
-/// The options of a file; what is wrong with it, as `LINE: KEY: WHAT`.
+/// The options of a file. Errors have the form `LINE: KEY: WHAT`.
 fn read(text: &str) -> Result<Vec<ReadOption>, String> {
     let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| {
@@ -68,7 +68,7 @@ fn read(text: &str) -> Result<Vec<ReadOption>, String> {
     let mut pairs: Vec<_> = table.get_ref().iter().collect();
     pairs.sort_by_key(|(key, _)| key.span().start);
     let command = Cli::command();
-    let record = command.find_subcommand("record").ok_or("0: there is no such command")?;
+    let record = command.find_subcommand("record").ok_or("0: no such command")?;
     let mut options = Vec::new();
     for (key, value) in pairs {
         let name: &str = key.get_ref();
@@ -85,7 +85,7 @@ fn read(text: &str) -> Result<Vec<ReadOption>, String> {
     Ok(options)
 }
 
-/// Not what is for the command line alone, or for tests.
+/// Excludes options that only make sense on the command line, and those for tests.
 fn is_key(arg: &Arg) -> bool {
     let is_other = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort);
     !arg.is_hide_set() && !is_other && arg.get_long() != Some("config")
@@ -97,20 +97,21 @@ fn words(arg: &Arg, name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<OsSt
         DeValue::Boolean(is_set) if !takes_value => {
             Ok(if *is_set { vec![format!("--{name}").into()] } else { Vec::new() })
         }
-        _ if !takes_value => Err("true or false".into()),
+        _ if !takes_value => Err("expected true or false".into()),
         DeValue::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
-            let values = values.iter().map(|value| plain(value.get_ref()).ok_or("texts or numbers"));
+            let values =
+                values.iter().map(|value| plain(value.get_ref()).ok_or("expected strings or numbers"));
             let values = values.collect::<Result<Vec<_>, _>>()?;
             Ok(values.iter().map(|value| format!("--{name}={value}").into()).collect())
         }
         value => {
-            let value = plain(value).ok_or("a text or a number")?;
+            let value = plain(value).ok_or("expected a string or a number")?;
             Ok(vec![format!("--{name}={value}").into()])
         }
     }
 }
 
-/// As it would stand on the command line.
+/// The value as it would be written on the command line.
 fn plain(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -125,11 +126,11 @@ fn plain(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// What clap says of a value, without what the place in the file says already.
+/// clap's message about a value, without its prefix and suffix, since the caller adds file and line.
 fn complaint(error: &clap::Error) -> String {
-    let told = super::one_line(error);
-    let told = told.strip_prefix("netwatch: ").unwrap_or(&told);
-    told.split("; see `netwatch").next().unwrap_or(told).to_owned()
+    let message = super::one_line(error);
+    let message = message.strip_prefix("netwatch: ").unwrap_or(&message);
+    message.split("; see `netwatch").next().unwrap_or(message).to_owned()
 }
 
 fn one_line(text: &str) -> String {
@@ -140,7 +141,7 @@ fn wrong(what: &str) -> clap::Error {
     clap::Error::raw(clap::error::ErrorKind::ValueValidation, what)
 }
 
-/// Options that do not go together.
+/// An error about options of file and command line that conflict.
 fn in_file(path: &Path, error: &clap::Error) -> clap::Error {
     wrong(&format!("{} and the command line: {}", path.display(), complaint(error)))
 }
@@ -183,23 +184,23 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_first() {
+    fn the_command_line_takes_precedence() {
         let options = record("port = 22\nprint = true\njson = true", "--port 80 --format text").unwrap();
         assert_eq!(options.filter.ports, [80]);
         assert_eq!(options.print.unwrap().format, Format::Text);
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        for (file, told) in [
+    fn errors_name_the_line() {
+        for (file, expected) in [
             ("prot = 22", "FILE:1: prot: no such option"),
             ("print = true\n\nport = 99999", "FILE:3: port: "),
             ("port = 'x'", "FILE:1: port: "),
             ("\nretain = 'soon'", "FILE:2: retain: "),
-            ("print = 'yes'", "FILE:1: print: true or false"),
-            ("store = true", "FILE:1: store: a text or a number"),
-            ("origin = ['local']", "FILE:1: origin: a text or a number"),
-            ("port = [[1]]", "FILE:1: port: texts or numbers"),
+            ("print = 'yes'", "FILE:1: print: expected true or false"),
+            ("store = true", "FILE:1: store: expected a string or a number"),
+            ("origin = ['local']", "FILE:1: origin: expected a string or a number"),
+            ("port = [[1]]", "FILE:1: port: expected strings or numbers"),
             ("[record]\nport = 22", "FILE:1: record: no such option"),
             ("port = 22\nport = 23", "FILE:2: "),
             ("port = ", "FILE:1: "),
@@ -208,7 +209,7 @@ mod tests {
             ("sabotage = 'x'", "FILE:1: sabotage: no such option"),
         ] {
             let error = record(file, "").map(|_| ()).unwrap_err();
-            assert!(error.starts_with(&format!("netwatch: {told}")), "{file}: {error}");
+            assert!(error.starts_with(&format!("netwatch: {expected}")), "{file}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }

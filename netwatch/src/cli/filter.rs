@@ -1,4 +1,4 @@
-//! Filters.
+//! Filter options.
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -13,47 +13,47 @@ use crate::origin::Side;
 use crate::snapshot::netns;
 use crate::tracker::EventKind;
 
-/// The same on every command that prints events.
+/// The filter options of every command that prints events.
 #[derive(Args)]
-#[command(next_help_heading = "Filters (all have to hold; what is known does not depend on them)")]
+#[command(next_help_heading = "Filters (combined with AND; they affect output only)")]
 pub(super) struct FilterArgs {
-    /// Connections of this process
+    /// Show connections of this process
     #[arg(long, value_name = "N")]
     pid: Option<u32>,
-    /// Of processes whose name or executable matches
+    /// Show connections of processes whose name or executable matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     process: Option<GlobMatcher>,
-    /// Of this user's processes
+    /// Show connections of this user's processes
     #[arg(long, value_name = "NAME|UID", value_parser = user)]
     user: Option<u32>,
-    /// With one of these ports at either end
+    /// Show connections with one of these ports on either side
     #[arg(long, value_name = "N[,N]", value_delimiter = ',')]
     port: Vec<u16>,
-    /// With this end's address in a network
+    /// Show connections whose local address is in this network
     #[arg(long, value_name = "CIDR[:PORT]")]
     local: Option<AddressPattern>,
-    /// With the other end's address in a network
+    /// Show connections whose remote address is in this network
     #[arg(long, value_name = "CIDR[:PORT]")]
     remote: Option<AddressPattern>,
-    /// Begun by this side: local, remote, both or unknown
+    /// Show connections originated by this side: local, remote, both or unknown
     #[arg(long, value_name = "SIDE", value_parser = side)]
     origin: Option<Side>,
-    /// Only these events
+    /// Show only these events
     #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
     event: Vec<EventKind>,
-    /// tcp or udp; with tcp, no packet is looked at for UDP
+    /// Show only tcp or udp; with tcp, the UDP probes are not attached
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
-    /// IPv4, mapped addresses included
+    /// Show IPv4 only, including IPv4-mapped IPv6 addresses
     #[arg(short = '4', conflicts_with = "ipv6")]
     ipv4: bool,
-    /// IPv6
+    /// Show IPv6 only
     #[arg(short = '6')]
     ipv6: bool,
-    /// Of processes in this container
+    /// Show connections of processes in this container
     #[arg(long, value_name = "ID")]
     container: Option<String>,
-    /// In this network namespace: an inode number, `self` or `all`
+    /// Show connections in this network namespace: an inode number, `self` or `all`
     #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "all")]
     netns: Namespaces,
 }
@@ -69,7 +69,7 @@ fn user(text: &str) -> Result<u32, String> {
     match User::from_name(text) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
         Ok(None) => Err("no such user".into()),
-        Err(error) => Err(format!("the user database: {error}")),
+        Err(error) => Err(format!("cannot read the user database: {error}")),
     }
 }
 
@@ -90,7 +90,7 @@ fn proto(text: &str) -> Result<Proto, &'static str> {
 }
 
 impl FilterArgs {
-    /// What is asked for, in words; `None`: nothing is left out.
+    /// The filter as command line options; `None`: everything passes.
     pub(super) fn words(&self) -> Option<String> {
         let list = |items: Vec<String>| Some(items.join(",")).filter(|items| !items.is_empty());
         let netns = match self.netns {
@@ -122,9 +122,10 @@ impl FilterArgs {
         let netns = match self.netns {
             Namespaces::All => None,
             Namespaces::Inum(inum) => Some(inum),
-            Namespaces::Own => {
-                Some(netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?)
-            }
+            Namespaces::Own => Some(
+                netns::own()
+                    .context("cannot determine the network namespace of netwatch (is /proc mounted?)")?,
+            ),
         };
         Ok(Filter {
             pid: self.pid,

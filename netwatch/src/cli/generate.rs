@@ -1,4 +1,4 @@
-//! `netwatch generate`: a store to measure with; hidden.
+//! `netwatch generate`: writes a store for benchmarks; hidden from the help.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::commands::generate::GenerateOptions;
 
 #[derive(Args)]
 pub(super) struct GenerateArgs {
-    /// The store, which must not be there yet
+    /// Path of the store, which must not exist
     #[arg(long, value_name = "PATH")]
     store: PathBuf,
-    /// How many, both ends of each
+    /// Number of connections; both endpoints of each are written
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
 }

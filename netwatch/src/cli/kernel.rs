@@ -1,4 +1,4 @@
-//! For whatever attaches probes.
+//! Options of the commands that attach probes.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::model::Proto;
 
 #[derive(Args)]
 pub(super) struct ProbeArgs {
-    /// Do a job by this probe and no other, or by `none`: `netwatch doctor` has the names
+    /// Use only this probe for a job, or `none`; `netwatch doctor` lists the names
     #[arg(long, value_name = "JOB=RUNG", value_parser = Forced::parse)]
     pub(super) probe: Vec<Forced>,
-    /// What to do wrong, so that a test sees it noticed
+    /// Introduce a fault, to test that it is detected
     #[cfg(any(test, feature = "test-equipment"))]
     #[arg(long, hide = true, value_parser = Sabotage::parse)]
     sabotage: Option<Sabotage>,
@@ -29,16 +29,16 @@ impl ProbeArgs {
     }
 }
 
-/// The same on every command that runs as long as it is let.
+/// The options of the commands that trace live.
 #[derive(Args)]
 pub(super) struct KernelArgs {
-    /// Size of the ring buffer, for very busy hosts; taken up to a power of two
+    /// Size of the ring buffer, rounded up to a power of two; increase it on very busy hosts
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RING_BYTES, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     ring: u32,
-    /// A UDP flow without a datagram for so long is over
+    /// End a UDP flow after this time without a datagram
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
     udp_idle: Duration,
-    /// UDP flows to follow at once; that there were more is told as a loss
+    /// Maximum number of UDP flows tracked at once; flows beyond it are reported as a loss
     #[arg(long, value_name = "N", default_value_t = DEFAULT_UDP_FLOWS, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     udp_flows: u32,
     #[command(flatten)]
@@ -46,9 +46,9 @@ pub(super) struct KernelArgs {
 }
 
 impl KernelArgs {
-    /// `shown`: of this protocol alone.
+    /// `shown`: the only protocol that is shown, if there is one.
     pub(super) fn options(self, all_states: bool, shown: Option<Proto>) -> Options {
-        // Whatever the caller wants goes before it.
+        // First, so that a --probe of the user overrides it.
         let unwanted = (shown == Some(Proto::Tcp)).then_some(Forced::NO_UDP);
         let sabotage = self.probes.sabotage();
         Options {

@@ -6,42 +6,42 @@ use super::values::{FormatArgs, namespaces};
 use crate::commands::list::{Letters, ListOptions, Namespaces, Source};
 
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "netstat's letters, each a flag")]
+#[expect(clippy::struct_excessive_bools, reason = "the single-letter flags of netstat")]
 pub(super) struct ListArgs {
-    /// TCP sockets
+    /// Show TCP sockets
     #[arg(short = 't', long)]
     tcp: bool,
-    /// UDP sockets
+    /// Show UDP sockets
     #[arg(short = 'u', long)]
     udp: bool,
-    /// Only listeners, and UDP sockets that are not connected
+    /// Show only listeners and unconnected UDP sockets
     #[arg(short = 'l', long)]
     listening: bool,
-    /// Those and the others
+    /// Show all sockets, listening and connected
     #[arg(short = 'a', long)]
     all: bool,
-    /// Numbers in place of names: always so, accepted for the fingers' sake
+    /// Show numeric addresses and ports (the default; accepted for compatibility with netstat)
     #[arg(short = 'n', long, conflicts_with = "resolve")]
     numeric: bool,
-    /// The process of each socket
+    /// Show the process of each socket
     #[arg(short = 'p', long = "programs")]
     programs: bool,
-    /// IPv4 sockets
+    /// Show IPv4 sockets
     #[arg(short = '4')]
     ipv4: bool,
-    /// IPv6 sockets
+    /// Show IPv6 sockets
     #[arg(short = '6')]
     ipv6: bool,
-    /// Ask for the names of hosts and services
+    /// Resolve host and service names
     #[arg(long)]
     resolve: bool,
-    /// UNIX sockets are no network connections
+    /// Rejected: UNIX sockets are not network connections
     #[arg(short = 'x', long = "unix", hide = true, value_parser = no_unix, num_args = 0, default_missing_value = "")]
     unix: Option<String>,
-    /// The network namespaces to show: an inode number, `self` or `all`
+    /// Network namespaces to show: an inode number, `self` or `all`
     #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "self")]
     netns: Namespaces,
-    /// What to look with: iter (the kernel's iterators), proc (/proc and sock_diag), or best: iter where it can be had
+    /// Source of the snapshot: iter (BPF iterators), proc (/proc and sock_diag) or best (iter if available, else proc)
     #[arg(long, value_name = "SOURCE", value_parser = source, default_value = "best")]
     source: Source,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(super) struct ListArgs {
 }
 
 fn no_unix(_: &str) -> Result<String, &'static str> {
-    Err("UNIX sockets are no network connections: `ss -x` lists them")
+    Err("UNIX sockets are not network connections: `ss -x` lists them")
 }
 
 fn source(text: &str) -> Result<Source, &'static str> {

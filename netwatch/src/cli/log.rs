@@ -13,16 +13,16 @@ use crate::store::DEFAULT_PATH;
 
 #[derive(Args)]
 pub(super) struct LogArgs {
-    /// The store
+    /// Path of the store
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     store: PathBuf,
-    /// Told since then: 2h, yesterday, 2026-11-24, 2026-11-24T10:00, or RFC 3339
+    /// Show events at or after this time: 2h (ago), yesterday, 2026-11-24, 2026-11-24T10:00, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Told until then
+    /// Show events before this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
-    /// Only the last so many
+    /// Show only the last N events
     #[arg(long, value_name = "N")]
     count: Option<usize>,
     #[command(flatten)]

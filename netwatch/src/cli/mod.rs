@@ -1,4 +1,4 @@
-//! The command line: what clap reads becomes the options of each command, checked once and here.
+//! The command line. Arguments are validated here, once, and converted to the options of each command.
 
 mod audit;
 mod config;
@@ -30,34 +30,34 @@ use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
 
-/// What was asked for.
+/// The command to run, with its validated options.
 #[derive(Debug)]
 pub enum Command {
-    /// One look.
+    /// List sockets from one snapshot.
     List(ListOptions),
-    /// The log.
+    /// Print events as they happen.
     Watch(Box<WatchOptions>),
-    /// The recorder.
+    /// Write events to the store.
     Record(Box<RecordOptions>),
-    /// What was recorded.
+    /// Print events from the store.
     Log(Box<SearchOptions>),
-    /// Whether it is what was written.
+    /// Verify the hash chain of the store.
     Verify(VerifyOptions),
-    /// A store to measure with.
+    /// Generate a store for benchmarks.
     #[cfg(any(test, feature = "test-equipment"))]
     Generate(GenerateOptions),
-    /// The walk back.
+    /// Trace a connection back to its cause.
     Trace(TraceOptions),
-    /// Every listening port explained.
+    /// Audit listening ports.
     Audit(Box<AuditOptions>),
-    /// What this kernel offers.
+    /// Report the probes that this kernel supports.
     Doctor(DoctorOptions),
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
-/// clap's own error, which is also how it hands out help and version.
+/// clap's error, which is also how it returns the texts of `--help` and `--version`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let usage = |error: anyhow::Error| usage(&error);
@@ -82,7 +82,7 @@ fn usage(error: &anyhow::Error) -> clap::Error {
     clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error:#}"))
 }
 
-/// clap's complaint in one line: what is wrong, and where to read on.
+/// clap's error message as one line, with a pointer to the help.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
@@ -92,7 +92,7 @@ pub fn one_line(error: &clap::Error) -> String {
     format!("netwatch: {}; see `netwatch --help`", complaint.strip_prefix("error: ").unwrap_or(&complaint))
 }
 
-/// Who originated each network connection on this host, and how that is known.
+/// Report which process originated each network connection on this host, and on what evidence.
 #[derive(Parser)]
 #[command(name = "netwatch", version, disable_help_subcommand = true, arg_required_else_help = false)]
 struct Cli {
@@ -102,25 +102,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Sub {
-    /// Sockets as netstat lists them, and who originated each connection
+    /// List sockets as netstat does, with the originator of each connection
     List(list::ListArgs),
-    /// The live log: each connection as it is made, with who originated it
+    /// Print each connection and its originator as it is made
     Watch(Box<watch::WatchArgs>),
-    /// The same into a store, for days
+    /// Record connections to a store
     Record(Box<record::RecordArgs>),
-    /// What was recorded
+    /// Print and search recorded events
     Log(Box<log::LogArgs>),
-    /// Whether what was recorded is what was written
+    /// Verify that the store has not been altered
     Verify(verify::VerifyArgs),
-    /// A store of connections that never were
+    /// Generate a store of synthetic connections
     #[cfg(any(test, feature = "test-equipment"))]
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
-    /// From a connection back to whoever caused it
+    /// Trace a connection back to the process that caused it
     Trace(trace::TraceArgs),
-    /// Every listening port explained, and what cannot be named
+    /// Audit listening ports: explain each one, and report those that cannot be explained
     Audit(Box<audit::AuditArgs>),
-    /// What this kernel offers, what is therefore not seen, and a connection to prove it
+    /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
 }
 
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn netstat_s_letters_are_read() {
+    fn the_flags_of_netstat_are_parsed() {
         let Ok(Command::List(options)) = read("list -natup") else { panic!() };
         let letters =
             Letters { tcp: true, udp: true, all: true, numeric: true, programs: true, ..Letters::default() };
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_shown_costs_no_probe() {
+    fn a_protocol_that_is_not_shown_needs_no_probe() {
         let forced = |line: &str| match read(line) {
             Ok(Command::Watch(options)) => options.kernel.forced,
             Ok(Command::Record(options)) => options.kernel.forced,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_one_line_and_say_what_is_wrong() {
+    fn error_messages_are_one_line_and_name_the_error() {
         for (line, part) in [
             ("watch --port 99999", "99999"),
             ("watch --event opened", "one of seed, listen"),
@@ -216,9 +216,9 @@ mod tests {
             ("nonsense", "nonsense"),
             ("", "subcommand"),
         ] {
-            let told = complaint(line);
-            assert!(told.contains(part), "{line}: {told}");
-            assert!(!told.contains('\n') && told.starts_with("netwatch: "), "{told}");
+            let message = complaint(line);
+            assert!(message.contains(part), "{line}: {message}");
+            assert!(!message.contains('\n') && message.starts_with("netwatch: "), "{message}");
         }
     }
 }

@@ -14,19 +14,19 @@ use crate::store::{DEFAULT_PATH, Retention};
 
 #[derive(Args)]
 pub(super) struct RecordArgs {
-    /// The store
+    /// Path of the store
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     store: PathBuf,
-    /// What is older may go: 30d, 12h, 4w
-    #[arg(long, value_name = "TIME", value_parser = age, default_value = "30d")]
+    /// Delete records older than AGE: 30d, 12h, 4w
+    #[arg(long, value_name = "AGE", value_parser = age, default_value = "30d")]
     retain: Duration,
-    /// Room on disk that the store takes up at the most: 2GiB, 500MB, or bytes
+    /// Maximum size of the store on disk: 2GiB, 500MB, or a number of bytes; the oldest records are deleted first
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "2GiB")]
     max_size: u64,
-    /// Also print what is recorded
+    /// Also print the recorded events
     #[arg(long)]
     print: bool,
-    /// Read options from this file; what the command line says goes before it
+    /// Read options from this file; options on the command line take precedence
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]

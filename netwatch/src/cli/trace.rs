@@ -11,16 +11,16 @@ use crate::output::trace::TraceFormat;
 
 #[derive(Args)]
 pub(super) struct TraceArgs {
-    /// What to trace: :PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME, id:CONN
+    /// Connections to trace: :PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME, id:CONN
     #[arg(value_name = "SELECTOR")]
     selector: Selector,
-    /// The store; without one, what is open now
+    /// Path of the store [default: the standard store, or the open connections if it does not exist]
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
-    /// No more than so many connections, the newest
+    /// Trace at most N connections, the newest
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     count: u32,
-    /// How to print: text, json, or dot (for Graphviz)
+    /// Output format: text, json, or dot (for Graphviz)
     #[arg(long, value_name = "FORMAT", value_parser = format, default_value = "text")]
     format: TraceFormat,
     /// Short for --format json

@@ -1,4 +1,4 @@
-//! What values of options look like, where clap does not know.
+//! Parsers for option values that clap does not provide.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::output::{Format, LogOptions, ProcessForm};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
-    /// How to print
+    /// Output format: text or json
     #[arg(long, value_name = "FORMAT", value_parser = format, default_value = "text")]
     format: Format,
-    /// Short for --format json: one object a line
+    /// Short for --format json: one object per line
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
@@ -31,19 +31,19 @@ impl FormatArgs {
         self.format() == Format::Json
     }
 
-    /// Whether to colour what goes to stdout.
+    /// Whether to use colours on stdout.
     pub(super) fn colour(&self) -> bool {
         self.format() == Format::Text && colour()
     }
 }
 
-/// How a log is printed.
+/// Output options of the commands that print events.
 #[derive(Args)]
 pub(super) struct LinesArgs {
     #[command(flatten)]
     format: FormatArgs,
-    /// How JSON names processes: `full`, the whole object in every event; `once`, by its key, and the whole object in an
-    /// event of its own before the first that names it; `key`, by its key alone
+    /// How JSON names processes: `full` puts the whole object in every event; `once` puts the process key in events, and
+    /// emits the whole object once, before the first event that refers to it; `key` puts only the key
     #[arg(long, value_name = "FORM", value_parser = processes, default_value = "full")]
     processes: ProcessForm,
 }
@@ -96,7 +96,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parsed.try_into().map_err(|_| "a time that is not negative".into())
 }
 
-/// A span of time that may be long: as [`duration`], and in days and weeks.
+/// As [`duration`], and also in days and weeks.
 pub(super) fn age(text: &str) -> Result<Duration, String> {
     const DAY: u64 = 86_400;
     let long = [('d', DAY), ('w', 7 * DAY)];
@@ -108,10 +108,10 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "a time, like 30d, 12h or 4w".into())
 }
 
-/// The least that a store can be kept under, bytes.
+/// The smallest size limit of a store, in bytes.
 const SMALLEST: u64 = 1 << 20;
 
-/// Room on disk, bytes.
+/// A size on disk, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     const FORM: &str = "a size, like 2GiB, 500MB or a number of bytes";
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -132,7 +132,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     if bytes < SMALLEST { Err("at least 1MiB".into()) } else { Ok(bytes) }
 }
 
-/// A point in time: RFC 3339; a local date, or date and time; `today`, `yesterday`, `now`; or how long ago it was.
+/// A point in time: RFC 3339; a local date, or date and time; `today`, `yesterday`, `now`; or an age.
 pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     moment_by(text, &ZonedDateTime::now())
 }
@@ -146,7 +146,7 @@ fn moment_by(text: &str, now: &ZonedDateTime) -> Result<Timestamp, String> {
         "now" => return Ok(now.timestamp()),
         "today" => Some(now.date()),
         "yesterday" => Some(now.date().yesterday().map_err(|_| wrong())?),
-        // With a time of day it is read below.
+        // A date with a time of day is parsed below.
         _ => text.parse::<Date>().ok().filter(|_| !text.contains([':', 'T'])),
     };
     let local = match day {
@@ -201,7 +201,7 @@ mod tests {
             ("2026-01-24T10:00", "2026-01-24T09:00:00Z"),
             ("2026-01-24 10:00:05", "2026-01-24T09:00:05Z"),
             ("2026-07-01", "2026-06-30T22:00:00Z"),
-            // The day on which an hour is left out.
+            // The change to summer time: this day has 23 hours.
             ("today", "2026-03-28T23:00:00Z"),
             ("yesterday", "2026-03-27T23:00:00Z"),
             ("now", "2026-03-29T10:00:00Z"),

@@ -10,12 +10,12 @@ use crate::store::{DEFAULT_PATH, Link};
 
 #[derive(Args)]
 pub(super) struct VerifyArgs {
-    /// The store
+    /// Path of the store
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     store: PathBuf,
-    /// Alone: print the newest link, to be kept elsewhere. With such a link: it has to be there still
+    /// Without HASH: print the newest link of the hash chain, to be kept off this host. With HASH: verify that this link is still in the chain
     #[arg(long, value_name = "HASH", num_args = 0..=1)]
-    #[expect(clippy::option_option, reason = "clap's way to tell an option without its value")]
+    #[expect(clippy::option_option, reason = "how clap represents an option whose value is optional")]
     anchor: Option<Option<Link>>,
     #[command(flatten)]
     format: FormatArgs,

@@ -14,16 +14,16 @@ use crate::commands::watch::WatchOptions;
 pub(super) struct WatchArgs {
     #[command(flatten)]
     format: LinesArgs,
-    /// Also attempts, and every TCP transition
+    /// Also print connection attempts and every TCP state transition
     #[arg(long)]
     states: bool,
-    /// Leave out what was there before
+    /// Do not print the sockets that exist at the start
     #[arg(long, action = ArgAction::SetTrue)]
     no_seed: bool,
     /// Stop after this time: 10s, 5m, 1h30m; a bare number is seconds
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Stop after so many events
+    /// Stop after N events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]

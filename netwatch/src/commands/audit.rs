@@ -1,4 +1,4 @@
-//! `netwatch audit`: every listening port explained, and what cannot be named.
+//! `netwatch audit`: explains each listening port, and reports those that cannot be explained.
 
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -30,44 +30,45 @@ pub use crate::inventory::Hidden;
 /// What to audit, and how to print it.
 #[derive(Debug)]
 pub struct AuditOptions {
-    /// Where the record is.
+    /// Path of the store; `None`: the standard store, if it exists.
     pub store: Option<PathBuf>,
-    /// What is known to be as it should be.
+    /// Ports and findings that are accepted.
     pub baseline: Option<Baseline>,
-    /// What is there now is written here as a baseline.
+    /// Where to write the current state as a baseline.
     pub write_baseline: Option<PathBuf>,
-    /// Findings as bad as this make the exit status 3.
+    /// The least severity at which a finding makes the exit status 3.
     pub fail_on: Severity,
-    /// Whose sockets.
+    /// The network namespaces to audit.
     pub namespaces: Namespaces,
-    /// One object a line in place of text.
+    /// Print JSON, one object per line.
     pub json: bool,
-    /// With colours.
+    /// Print text with colours.
     pub colour: bool,
-    /// What views are made to hide.
+    /// Entries that views are made to hide (test equipment).
     pub hidden: Vec<Hidden>,
-    /// Goes on, on the event stream.
+    /// Keep running on the event stream.
     pub watch: Option<Watch>,
 }
 
-/// How to go on.
+/// Options of `--watch`.
 #[derive(Debug)]
 pub struct Watch {
-    /// For the kernel side.
+    /// Options of the kernel side.
     pub kernel: Options,
     /// Stop after this time.
     pub duration: Option<Duration>,
-    /// The whole host is audited again this often.
+    /// Interval between audits of the whole host.
     pub every: Duration,
 }
 
-/// Audits once, or on and on.
+/// Audits once, or until stopped with [`AuditOptions::watch`].
 ///
 /// # Errors
-/// Where nothing of the host can be listed, the store or the baseline cannot be read, or `out` fails.
+/// If neither sockets nor processes can be listed, the store cannot be read, or `out` fails.
 pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let known = options.baseline.take();
-    let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
+    let own =
+        netns::own().context("cannot determine the network namespace of netwatch (is /proc mounted?)")?;
     let only = match options.namespaces {
         Namespaces::All => None,
         Namespaces::Own => Some(own),
@@ -93,10 +94,10 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     Ok(if report.is_bad(options.fail_on) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// For everybody to review.
+/// Mode of a new baseline: world-readable, for review.
 const READABLE: u32 = 0o644;
 
-/// Whole or not at all: a baseline that somebody reviewed is not to be lost to a full disk.
+/// Replaces the file atomically, so that a full disk does not destroy a reviewed baseline.
 fn write_baseline(path: &Path, report: &Report) -> Result<()> {
     let host = rustix::system::uname();
     let now = ZonedDateTime::now().strftime("%F %T %:z").to_string();
@@ -106,13 +107,13 @@ fn write_baseline(path: &Path, report: &Report) -> Result<()> {
         name.push(format!(".{}", std::process::id()));
         let beside = path.with_file_name(name);
         let mode = std::fs::metadata(path).map_or(READABLE, |old| old.mode());
-        // A new file: in a folder that others may write to, theirs may lie in wait under any name.
+        // O_EXCL: in a world-writable directory another user may have created a file or link of this name.
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(mode).open(&beside);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         let written = written.and_then(|()| std::fs::rename(&beside, path));
         if written.is_err() {
-            // What is left of it; the failure is told.
+            // Best effort; the error of the write is returned below.
             let _ = std::fs::remove_file(&beside);
         }
         written

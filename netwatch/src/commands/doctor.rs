@@ -1,5 +1,5 @@
-//! `netwatch doctor`: which probe does each job on this kernel, what is therefore not seen, and a
-//! connection to prove it.
+//! `netwatch doctor`: reports which probe does each job on this kernel and what is not seen, and tests the probes with
+//! a connection of its own.
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
@@ -12,24 +12,24 @@ use crate::kernel::{DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
 use crate::output::doctor::{Report, SelfTestView};
 use crate::tracker::IDLE;
 
-/// How to print.
+/// Options of `doctor`.
 #[derive(Clone, Debug, Default)]
 pub struct DoctorOptions {
-    /// One object in place of text.
+    /// Print one JSON object.
     pub json: bool,
-    /// Jobs that are to be done in one way and no other.
+    /// Jobs for which the user chose the rung.
     pub forced: Vec<Forced>,
-    /// Something to do wrong.
+    /// A fault to introduce (test equipment).
     pub sabotage: Option<Sabotage>,
 }
 
-/// The self-test needs no more than this.
+/// Size of the ring in bytes; enough for the self-test.
 const RING_BYTES: u32 = 1 << 20;
 
-/// Attaches, tests and prints. The exit status is a failure's where the self-test did not come through.
+/// Attaches the probes, runs the self-test and prints the report. The exit status is 1 if the self-test did not pass.
 ///
 /// # Errors
-/// Where the probes cannot be had, and where `out` fails.
+/// If the probes cannot be loaded or attached, or `out` fails.
 pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let (agent, started) = Agent::start(&Options {
         ring_bytes: RING_BYTES,
@@ -39,7 +39,7 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
         forced: options.forced.clone(),
         sabotage: options.sabotage,
     })?;
-    let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's version")?;
+    let uname = nix::sys::utsname::uname().context("cannot read the kernel version")?;
     let kernel = uname.release().to_string_lossy();
     let self_test = match &started.self_test {
         SelfTest::Passed(came) => SelfTestView { ok: true, came, ..SelfTestView::default() },

@@ -1,4 +1,4 @@
-//! `netwatch generate`: a store of connections that never were, for whoever measures.
+//! `netwatch generate`: writes a store of synthetic connections, for benchmarks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use anyhow::{Result, bail};
 use crate::clock::BootClock;
 use crate::store::{Retention, Settings, generate};
 
-/// What to make.
+/// Options of `generate`.
 #[derive(Clone, Debug)]
 pub struct GenerateOptions {
-    /// The database.
+    /// Path of the store.
     pub store: PathBuf,
-    /// How many connections.
+    /// Number of connections.
     pub connections: u64,
 }
 
-/// Makes it.
+/// Generates the store.
 ///
 /// # Errors
-/// Where there is one already, or it cannot be written.
+/// If the store exists, or cannot be written.
 pub fn run(options: &GenerateOptions) -> Result<()> {
     if options.store.exists() {
         bail!(
-            "{} is there already: a store of connections that never were is made anew",
+            "{} already exists: a store of synthetic connections is only written to a new file",
             options.store.display()
         );
     }
-    // Nothing of it is to go.
+    // Limits that retention does not reach.
     let retention = Retention { age: Duration::from_secs(u64::from(u32::MAX)), size: 1 << 40 };
     let settings = Settings { retention, boot: "00000000".into(), filter: None, clock: BootClock::now()? };
     Ok(generate(&options.store, settings, options.connections)?)

@@ -1,4 +1,4 @@
-//! `netwatch log`: what was recorded, searched by the same filters, in the same formats.
+//! `netwatch log`: prints recorded events, with the filters and formats of `watch`.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -13,26 +13,26 @@ use crate::store::{Narrow, Reader, StoreError};
 use crate::stream::Batch;
 use crate::{bus, enrich};
 
-/// What to print of the store, and how.
+/// Options of `log`.
 #[derive(Clone, Debug)]
 pub struct SearchOptions {
-    /// The database.
+    /// Path of the store.
     pub store: PathBuf,
-    /// Told since then.
+    /// Events at or after this time.
     pub since: Option<Timestamp>,
-    /// And before this.
+    /// Events before this time.
     pub until: Option<Timestamp>,
-    /// The last so many.
+    /// Only the last N events.
     pub count: Option<usize>,
-    /// What is shown, and how. There is no limit in it.
+    /// Filter and format; its limit is not used.
     pub log: LogOptions,
 }
 
-/// Prints, the newest last; page by page on a terminal.
+/// Prints the events in order of time; through a pager if stdout is a terminal.
 ///
 /// # Errors
-/// Where there is no store, or it cannot be read, or the output fails: the `io::Error` is in the chain, so that a closed
-/// pipe can be told.
+/// If the store does not exist or cannot be read, or the output fails. The `io::Error` is in the chain, so that the
+/// caller can recognise a closed pipe.
 pub fn run(options: &SearchOptions) -> Result<()> {
     let reader = Reader::open(&options.store)?;
     match pager() {
@@ -41,7 +41,7 @@ pub fn run(options: &SearchOptions) -> Result<()> {
                 Some(stdin) => print(options, &reader, &mut BufWriter::new(stdin)),
                 None => Ok(()),
             };
-            pager.wait().context("the pager")?;
+            pager.wait().context("cannot wait for the pager")?;
             printed
         }
         None => print(options, &reader, &mut BufWriter::new(io::stdout().lock())),
@@ -72,7 +72,7 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
                 print(batch)?;
             }
         }
-        // From the end backwards, until there are enough.
+        // Read backwards from the end until there are enough events.
         Some(most) => {
             let (mut batches, mut count) = (Vec::new(), 0);
             while count < most
@@ -93,7 +93,7 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
     Ok(log.flush()?)
 }
 
-/// The index that is likely to find the fewest.
+/// Chooses the index that is likely to select the fewest rows.
 fn narrow(filter: &Filter) -> Narrow {
     if let Some(pid) = filter.pid {
         return Narrow::Pid(pid);
@@ -110,7 +110,7 @@ fn narrow(filter: &Filter) -> Narrow {
     filter.process.clone().map_or(Narrow::All, Narrow::Named)
 }
 
-/// What shows a page at a time, where stdout is a terminal: `$PAGER`, else less where it is there.
+/// Starts the pager if stdout is a terminal: `$PAGER`, else `less` if it is installed. An empty `$PAGER` means none.
 fn pager() -> Option<Child> {
     if !io::stdout().is_terminal() {
         return None;
@@ -124,7 +124,7 @@ fn pager() -> Option<Child> {
         }
         None => {
             let mut less = Command::new("less");
-            // Colours as they are, and no page where all fits on one.
+            // Pass colours through, and do not page output that fits on one screen.
             less.arg("-RFX");
             less
         }

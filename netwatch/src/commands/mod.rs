@@ -1,4 +1,4 @@
-//! One file a command: each composes the rooms, and nothing else does.
+//! One file per command. Only commands compose rooms.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub mod trace;
 pub mod verify;
 pub mod watch;
 
-/// Whether a command ended because nobody reads its output any more, which is no failure.
+/// Whether a command ended because the reader closed the pipe, which is not a failure.
 #[must_use]
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {

@@ -1,4 +1,4 @@
-//! `netwatch record`: the same log into the store, for days; the daemon that a service manager runs.
+//! `netwatch record`: writes events to the store. This is the daemon that a service manager runs.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,27 +18,27 @@ use crate::sinks::Print;
 use crate::store::{Recorder, Retention, Settings, Status};
 use crate::stream::Context;
 
-/// What to record, where, and how much of it is kept.
+/// Options of `record`.
 #[derive(Debug)]
 pub struct RecordOptions {
-    /// For the kernel side.
+    /// Options of the kernel side.
     pub kernel: Options,
-    /// The database.
+    /// Path of the store.
     pub store: PathBuf,
-    /// How much is kept.
+    /// Limits on age and size.
     pub retention: Retention,
-    /// What is recorded.
+    /// Events to record.
     pub filter: Filter,
-    /// The same in words, for whoever reads the store; `None`: everything.
+    /// The filter as command line options, stored with the run; `None`: everything is recorded.
     pub filter_words: Option<String>,
-    /// How to print what is recorded, where that is asked for. What the filter hides is hidden here as well.
+    /// How to print recorded events; `None`: not printed. The filter applies to both.
     pub print: Option<LogOptions>,
 }
 
-/// Records until it is told to stop, by a signal or by a reader who closed the pipe.
+/// Records until a signal, or until the reader of the printed events closes the pipe.
 ///
 /// # Errors
-/// Where the store or the probes cannot be had, or nothing can be written any more.
+/// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
     let RecordOptions { kernel, store, retention, filter, filter_words, print } = options;
     take_precedence();
@@ -61,19 +61,19 @@ pub fn run(options: RecordOptions) -> Result<()> {
     })
 }
 
-/// Little as a recorder takes, it has to have it soon: behind a few programs that take all there is it would wait for
-/// seconds, and what happens meanwhile would find no room. Where it may not, it does without.
+/// Raises the scheduling priority. The recorder needs little CPU time, but if it waits for seconds behind busy programs
+/// the ring overflows. Without the privilege it runs at normal priority.
 fn take_precedence() {
     const NICE: i32 = -10;
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        log::debug!("cannot take precedence: {error}");
+        log::debug!("cannot raise the scheduling priority: {error}");
     }
-    // The scheduler shares processors among sessions first (sched(7), autogroup). As a service it is one by itself; in
-    // somebody's terminal the session is not for it to change.
+    // The scheduler divides CPU time among sessions first (sched(7), autogroup). A service is the leader of its session;
+    // the session of a user's terminal is left alone.
     if rustix::process::getsid(None) == Ok(rustix::process::getpid())
         && let Err(error) = std::fs::write("/proc/self/autogroup", NICE.to_string())
     {
-        log::debug!("cannot take precedence over other sessions: {error}");
+        log::debug!("cannot raise the priority of the session: {error}");
     }
 }
 
@@ -111,31 +111,31 @@ impl Supervisor for RecordSupervisor {
 }
 
 impl RecordSupervisor {
-    /// Says once that the store takes nothing, and once that it does again.
+    /// Reports each change between a store that accepts writes and one that does not, once.
     fn report_status(&mut self) {
         let status = self.recorder.status();
         match (&self.status, &status) {
             (Status::Well, Status::Stuck(why)) => complain(&format!(
-                "{why}; it is tried again, and what finds no room meanwhile is counted as lost"
+                "{why}; retrying; events that cannot be queued meanwhile are counted as lost"
             )),
-            (Status::Stuck(_), Status::Well) => complain("the store takes records again"),
-            // A writer that ended has ended its subscription, and so the run.
+            (Status::Stuck(_), Status::Well) => complain("the store accepts writes again"),
+            // A writer that ended dropped its subscription, which ends the run.
             _ => {}
         }
         self.status = status;
     }
 }
 
-/// The service manager restarts whoever does not say often enough that he is well.
+/// Sends keep-alive notifications; the service manager restarts a service that stops sending them.
 struct Watchdog {
     often: Duration,
     fed: Instant,
 }
 
 impl Watchdog {
-    /// `None` where nobody asks for it.
+    /// `None` if the service manager does not use a watchdog.
     fn of_service_manager() -> Option<Self> {
-        // Twice within the time, as sd_watchdog_enabled(3) advises.
+        // Half the timeout, as sd_watchdog_enabled(3) recommends.
         let often = sd_notify::watchdog_enabled()? / 2;
         Some(Self { often, fed: Instant::now() })
     }
@@ -149,7 +149,7 @@ impl Watchdog {
 }
 
 fn notify_service_manager(state: &[NotifyState<'_>]) {
-    // Where there is none there is nobody to tell.
+    // Without a service manager this does nothing.
     if let Err(error) = sd_notify::notify(state) {
         log::debug!("sd_notify: {error}");
     }

@@ -1,4 +1,4 @@
-//! `netwatch trace`: from a connection back to whoever caused it, by the store or, without one, by what is open now.
+//! `netwatch trace`: walks from a connection back to its cause, in the store or, without one, in a snapshot of the host.
 
 use std::convert::Infallible;
 use std::io::{BufWriter, Write};
@@ -19,32 +19,32 @@ use crate::process::Actor;
 use crate::store::{DEFAULT_PATH, History, Reader};
 use crate::tracker::ConnectionEvent;
 
-/// What to trace, and how to print it.
+/// Options of `trace`.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
-    /// Which connections.
+    /// The connections to trace.
     pub selector: Selector,
-    /// Where the record is.
+    /// Path of the store; `None`: the standard store, if it exists.
     pub store: Option<PathBuf>,
-    /// No more than these, the newest.
+    /// Maximum number of connections; the newest are taken.
     pub most: usize,
-    /// How to print.
+    /// Output format.
     pub format: TraceFormat,
-    /// With colours.
+    /// Print text with colours.
     pub colour: bool,
 }
 
-/// Traces, and prints what was found.
+/// Traces the selected connections and prints the result.
 ///
 /// # Errors
-/// Where neither store nor host can be read, or `out` fails.
+/// If the store, or without one the host, cannot be read, or `out` fails.
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let mut completion = Completion::default();
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(reader) => traced(&History::new(reader)?, options)?,
         None => {
             completion.programs = Some(Executables::default());
-            complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
+            complain(&format!("no store at {DEFAULT_PATH}: tracing connections that are open now"));
             traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
         }
     };
@@ -56,10 +56,10 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Adds names, and of processes that are there now the status of their executables.
+/// Adds names of users and services, and the status of the executables of running processes.
 #[derive(Default)]
 struct Completion {
-    /// `None`: what is recorded is all that is known of executables.
+    /// `None` for a store, whose events have the status of executables at the time of the event.
     programs: Option<Executables>,
     users: Users,
 }
@@ -81,8 +81,8 @@ impl Complete for Completion {
     }
 }
 
-/// The trace of each connection that is meant, and whether there are others. Two ends of one are one: the one that
-/// began it.
+/// The trace of each selected connection, and whether more match. Of two endpoints of one connection only the
+/// originator's is traced.
 fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool), P::Error> {
     let (mut lives, more) = past.select(&options.selector, options.most)?;
     let begun: Vec<_> = lives
@@ -95,7 +95,7 @@ fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool
     Ok((traces, more))
 }
 
-/// What is open now.
+/// A history made of one snapshot of the host.
 fn live() -> Result<LiveHistory> {
     let (events, notes, began) = agent::snapshot()?;
     for note in notes {

@@ -1,4 +1,4 @@
-//! `netwatch verify`: whether the store is what was written.
+//! `netwatch verify`: verifies that the store has not been altered.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,35 +9,35 @@ use anyhow::Result;
 use crate::output::verify::{Newest, Verdict};
 use crate::store::{self, Link, Reader};
 
-/// What to check.
+/// Options of `verify`.
 #[derive(Clone, Debug)]
 pub struct VerifyOptions {
-    /// The database.
+    /// Path of the store.
     pub store: PathBuf,
-    /// Against what.
+    /// What to do with an anchor.
     pub anchor: Anchor,
-    /// One object instead of a sentence.
+    /// Print one JSON object.
     pub json: bool,
 }
 
-/// What to do with a link of the chain.
+/// An anchor: a link of the hash chain that is kept off this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// Nothing.
+    /// Verify without one.
     None,
-    /// The newest is printed.
+    /// Print the newest link.
     Print,
-    /// This one has to be there.
+    /// Verify that this link is in the chain.
     Check(Link),
 }
 
-/// Something was found.
+/// Exit status if the store was altered, or the audit has findings.
 pub(super) const FOUND: u8 = 3;
 
-/// Checks, and prints what was found.
+/// Verifies the store and prints the result.
 ///
 /// # Errors
-/// Where the store cannot be read, or `out` fails.
+/// If the store cannot be read, or `out` fails.
 pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let reader = Reader::open(&options.store)?;
     let anchor = match options.anchor {
@@ -57,7 +57,7 @@ pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
 
 fn print_newest(reader: &Reader, options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let Some((link, batch, ts)) = store::newest(reader)? else {
-        anyhow::bail!("nothing was recorded yet: there is no link to keep");
+        anyhow::bail!("the store has no records yet, so there is no link to print");
     };
     let newest = Newest { link, batch, ts };
     if options.json {

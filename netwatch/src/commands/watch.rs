@@ -1,4 +1,4 @@
-//! `netwatch watch`: the live log.
+//! `netwatch watch`: prints events as they happen.
 
 use std::io;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use crate::output::LogOptions;
 use crate::sinks::Print;
 use crate::stream::Context;
 
-/// What to log, and for how long.
+/// Options of `watch`.
 #[derive(Debug)]
 pub struct WatchOptions {
-    /// For the kernel side.
+    /// Options of the kernel side.
     pub kernel: Options,
-    /// Whether existing sockets are printed too.
+    /// Whether to print the sockets that exist at the start.
     pub seeds: bool,
     /// Stop after this time.
     pub duration: Option<Duration>,
-    /// What the log shows, and how.
+    /// Filter, format and limit.
     pub log: LogOptions,
 }
 
-/// The largest that any user may ask for by default: `fs.pipe-max-size`.
+/// The default of `fs.pipe-max-size`, the largest pipe that an unprivileged user may request.
 const PIPE_BYTES: i32 = 1 << 20;
 
-/// Logs until it is told to stop: by a signal, the options, or a reader who closed the pipe.
+/// Prints events until a signal, a limit of the options, or until the reader closes the pipe.
 ///
 /// # Errors
-/// Where the probes cannot be attached, or the output fails.
+/// If the probes cannot be attached, or the output fails.
 pub fn run(options: WatchOptions) -> Result<()> {
     let WatchOptions { kernel, seeds, duration, log } = options;
     let pipeline = Pipeline {
@@ -50,9 +50,9 @@ pub fn run(options: WatchOptions) -> Result<()> {
     })
 }
 
-/// A larger pipe means fewer switches between writer and reader in a flood.
+/// Enlarges the pipe on stdout, which reduces context switches between writer and reader under load.
 pub(super) fn widen_stdout() {
-    // Refused where stdout is no pipe.
+    // Fails if stdout is not a pipe, which is harmless.
     let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
 }
 

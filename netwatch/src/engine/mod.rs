@@ -1,4 +1,4 @@
-//! The engine: runs a live pipeline. The agent's events go through the stages of enrichment and the filter onto the bus,
+//! Runs a live pipeline: events of the agent pass the enrichment stages and the filter and are published on the bus,
 //! until a signal, the time limit or a subscriber ends the run.
 //!
 //! ```text
@@ -27,50 +27,50 @@ use crate::stream::{Batch, Context, Item, Ready};
 use crate::tracker::ConnectionEvent;
 use schedule::{Polls, Ticks};
 
-/// Records that are taken in before anything else is attended to: a fraction of the work of a tick.
+/// Maximum number of records that are read before the loop checks signals and ticks.
 const BATCH: usize = 2048;
 
-/// What is run.
+/// A live run.
 pub struct Pipeline<'a> {
-    /// For the kernel side.
+    /// Options of the kernel side.
     pub kernel: &'a Options,
-    /// Whether existing sockets are events.
+    /// Whether to emit `seed` events for existing sockets.
     pub seeds: bool,
     /// Stop after this time.
     pub duration: Option<Duration>,
-    /// What every subscriber is given.
+    /// Events that are published.
     pub filter: Filter,
-    /// Completes events before they are filtered.
+    /// Enrichment, which runs before the filter.
     pub stages: Vec<Box<dyn Stage>>,
-    /// The boot, the clock and the names by which the stream begins.
+    /// Boot id, clock and user names at the start.
     pub context: Context,
 }
 
-/// What a command does beside the stream, on the thread of the engine: it must never wait.
+/// The hooks of a command, which run on the thread of the engine and must not block.
 pub trait Supervisor {
-    /// The probes are attached.
+    /// Called when the probes are attached.
     fn ready(&mut self) {}
 
-    /// Called several times a second, or less often on a quiet host.
+    /// Called at each tick: 20 times a second, or twice on an idle host.
     ///
     /// # Errors
-    /// Ends the run in good order; the error is returned.
+    /// Ends the run in order; the error is returned.
     fn tick(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// The stream is over, and the bus closed: waits for the subscribers.
+    /// Called when the bus is closed; waits for the subscribers.
     ///
     /// # Errors
-    /// Why a subscriber failed.
+    /// The error of a subscriber.
     fn finish(self) -> Result<()>;
 }
 
-/// Runs until it is told to stop: by a signal, the time limit, or a subscriber that ended. `compose` subscribes to the
-/// bus, once signals are handled and before the probes are attached.
+/// Runs until a signal, the time limit, or until a subscriber ends. `compose` subscribes to the bus; it is called after
+/// the signal handlers are installed and before the probes are attached.
 ///
 /// # Errors
-/// Where the probes cannot be attached, or a subscriber failed.
+/// If the probes cannot be attached, or a subscriber failed.
 pub fn run<S: Supervisor>(pipeline: Pipeline<'_>, compose: impl FnOnce(&mut Bus) -> Result<S>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(drive(pipeline, compose))
@@ -81,7 +81,7 @@ async fn drive<S: Supervisor>(
     compose: impl FnOnce(&mut Bus) -> Result<S>,
 ) -> Result<()> {
     let Pipeline { kernel, seeds, duration, filter, stages, context } = pipeline;
-    // From here on a signal ends the run in good order, even before there is anything to end.
+    // From here on a signal ends the run in order.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let end = duration.map(|duration| Instant::now() + duration);
@@ -94,7 +94,7 @@ async fn drive<S: Supervisor>(
     supervisor.ready();
 
     let readiness = agent.readiness()?;
-    // SAFETY: an owned descriptor names the same open file until it is dropped.
+    // SAFETY: an owned descriptor refers to the same open file until it is dropped.
     let readiness = unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) }
         .context("cannot wait for the ring")?;
     let mut ticks = Ticks::begin();
@@ -104,7 +104,7 @@ async fn drive<S: Supervisor>(
     while !flow.bus.has_lost_one() {
         let mut is_tick = false;
         tokio::select! {
-            // Signals first, so that a flood does not hold them up.
+            // Signals first, so that a flood of records does not delay them.
             biased;
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
@@ -114,7 +114,7 @@ async fn drive<S: Supervisor>(
             () = polls.next() => {}
             ready = readiness.readable() => ready.context("cannot wait for the ring")?.clear_ready(),
         }
-        // The readiness was cleared before the ring is emptied: a record that comes in between sets it again.
+        // Readiness was cleared before the ring is drained: a record that arrives in between sets it again.
         let before = agent.taken();
         while agent.take(BATCH, &mut events) {
             flow.publish(&mut events);
@@ -137,7 +137,7 @@ async fn drive<S: Supervisor>(
             ticks.done(agent.is_healing());
         }
     }
-    // This detaches the probes, before any subscriber is waited for.
+    // Detaches the probes before waiting for subscribers.
     let losses = agent.finish(&mut events)?;
     flow.publish(&mut events);
     flow.lost(losses);
@@ -147,17 +147,17 @@ async fn drive<S: Supervisor>(
     failure.map_or(finished, Err)
 }
 
-/// The way from the agent to the bus.
+/// The path from the agent to the bus.
 struct Flow {
     stages: Vec<Box<dyn Stage>>,
     filter: Filter,
     bus: Bus,
-    /// Is filled and published again and again.
+    /// Reused for every publication.
     batch: Batch,
 }
 
 impl Flow {
-    /// `ready`, then what existed before, then what happened meanwhile.
+    /// Publishes `ready`, then the seeds, then the events since the probes were attached.
     fn begin(&mut self, agent: &Agent, mut started: Started, seeds: bool) -> Result<()> {
         for note in &started.notes {
             complain(&note.to_string());
@@ -176,7 +176,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Publishes `events` and what waits in the batch before them.
+    /// Publishes what is in the batch, then `events`.
     fn publish(&mut self, events: &mut Vec<ConnectionEvent>) {
         self.batch.items.extend(events.drain(..).map(Item::Event));
         if self.batch.items.is_empty() {
@@ -195,12 +195,12 @@ impl Flow {
         self.publish(&mut Vec::new());
     }
 
-    /// Losses, then what a repair found, then processes.
+    /// Publishes losses, then events of a repair, then processes.
     fn tick(&mut self, agent: &mut Agent, events: &mut Vec<ConnectionEvent>) -> Result<()> {
         match agent.tick(events) {
             Ok(losses) => self.lost(losses),
             Err(error) => {
-                complain(&format!("a look at the host failed, it will be tried again: {error:#}"));
+                complain(&format!("cannot take a snapshot of the host, will retry: {error:#}"));
             }
         }
         self.publish(events);
@@ -215,7 +215,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Gives the table to subscribers that asked for it.
+    /// Sends the table of endpoints to subscribers that requested it.
     fn answer_requests(&mut self, agent: &Agent) {
         let Self { bus, stages, batch, .. } = self;
         bus.answer_requests(|| {
@@ -226,23 +226,23 @@ impl Flow {
     }
 }
 
-/// Whether a connection of netwatch's own came through as it should.
+/// Reports a self-test that did not pass.
 fn report_self_test(self_test: &SelfTest) -> Result<()> {
     match self_test {
         SelfTest::Passed(_) => {}
         SelfTest::Missing(missing) => complain(&format!(
-            "the probes are attached, but of a connection of netwatch's own no record came of: {}; \
+            "self-test failed: the probes are attached, but these records of a test connection did not arrive: {}; \
              run `netwatch doctor`",
             missing.join(", ")
         )),
-        // If this is misread, everything is.
+        // If fields of a known connection are misread, no record can be trusted.
         SelfTest::Misread(wrong) => bail!(
-            "the kernel side reads what is not there, so nothing it says could be trusted: {}; please report \
-             it with the kernel's version",
+            "self-test failed: the kernel side misreads kernel structures, so no record can be trusted: {}; please \
+             report this with the kernel version",
             wrong.join(", ")
         ),
         SelfTest::NotDone(why) => {
-            complain(&format!("the self-test could not be done (is loopback up?): {why}"));
+            complain(&format!("the self-test could not be run (is loopback up?): {why}"));
         }
     }
     Ok(())
@@ -255,8 +255,8 @@ async fn until(end: Option<Instant>) {
     }
 }
 
-/// One line on stderr.
+/// Prints one line on stderr.
 pub fn complain(line: &str) {
-    // If stderr is closed there is no other place to report it.
+    // If stderr is closed there is nowhere to report it.
     let _ = writeln!(io::stderr(), "netwatch: {line}");
 }

@@ -1,4 +1,4 @@
-//! When the loop of the engine does what no record brings about.
+//! Timing of the engine's loop: ticks, and polls of the ring.
 
 use std::future;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::kernel::WAKE;
 
-/// How often losses are checked for, held-back events are released, and subscribers are told what they missed.
+/// Interval at which losses are checked, held-back events are emitted, and subscribers are notified of what they missed.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The same on a quiet host, where it is most of what netwatch costs.
+/// The same on an idle host, where ticks are most of netwatch's CPU time.
 const QUIET_TICK: Duration = Duration::from_millis(500);
 
-/// How long after a record something may have to be done that no other record brings about: what the tracker holds back,
-/// and a loss, which is checked for four times a second.
+/// How long after a record the short interval is kept: the tracker may hold back events, and losses are checked four
+/// times a second.
 const LIVELY: Duration = Duration::from_millis(300);
 
 /// When the next tick is due.
@@ -29,7 +29,7 @@ impl Ticks {
         Self { due: now, lively_until: now + LIVELY }
     }
 
-    /// Records came, or none did.
+    /// Notes whether records arrived.
     pub(super) fn note(&mut self, came: bool) {
         if came {
             let now = Instant::now();
@@ -38,15 +38,15 @@ impl Ticks {
         }
     }
 
-    /// A tick is done; `is_busy`: the next is wanted soon.
+    /// Schedules the next tick; `is_busy`: at the short interval.
     pub(super) fn done(&mut self, is_busy: bool) {
         let now = Instant::now();
         self.due = now + if is_busy || now < self.lively_until { TICK } else { QUIET_TICK };
     }
 }
 
-/// When the ring is read without a wake-up: the kernel side wakes the agent once in [`WAKE`] at most, so after a record
-/// the ring is polled as often, until nothing came for three times as long.
+/// When the ring is read without a wake-up. The kernel side wakes the agent at most once per [`WAKE`], so after a record
+/// the ring is polled at that interval until nothing arrived for three intervals.
 #[derive(Default)]
 pub(super) struct Polls {
     until: Option<Instant>,

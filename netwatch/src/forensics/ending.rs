@@ -1,4 +1,4 @@
-//! Where a walk ends.
+//! Determines where a walk ends.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::origin::Confidence;
 use crate::process::{Actor, Process};
 use crate::where_it_runs;
 
-/// The first process of all, which adopts orphans.
+/// The pid of the first process, which adopts orphans.
 const INIT: u32 = 1;
 
-/// What begins with this process: it is a kernel thread, or the first in its container or service. `None` where it
-/// is one that another process of the same place forked.
+/// What this process is the first of: a kernel thread, the system, a container or a service. `None` if its parent is in
+/// the same container and service.
 pub(super) fn boundary(process: &Process) -> Option<OriginKind> {
     if process.kernel {
         return Some(OriginKind::Kernel);
@@ -29,17 +29,17 @@ pub(super) fn boundary(process: &Process) -> Option<OriginKind> {
     (is_service && here.unit != above.unit).then_some(OriginKind::Service)
 }
 
-/// Somebody logged in with this process: it has a login user, and who forked it had none.
+/// Whether a login began with this process: it has a login uid and its parent has none.
 pub(super) fn is_login(process: &Process) -> bool {
     process.auid.is_some() && process.parent.as_ref().is_none_or(|parent| parent.auid.is_none())
 }
 
-/// Whether `parent` may only have adopted the process: `/proc` names it, and it is the one that adopts.
+/// Whether `parent` may have adopted the process: its fork was not seen, and the parent is init.
 pub(super) fn is_adopted(process: &Process, parent: &Process) -> bool {
     process.birth.is_none() && parent.key.pid == INIT
 }
 
-/// A service's process, and not one of a user's own service manager.
+/// Whether the process belongs to a system service, not to one of a user's service manager.
 fn is_of_service(process: &Process) -> bool {
     let unit = where_it_runs::of_cgroup(&process.cgroup).unit;
     unit.is_some_and(|unit| unit.ends_with(".service") && !unit.starts_with("user@"))
@@ -59,9 +59,9 @@ impl<P: Past> Walk<'_, P> {
         Origin { missing: vec![missing], ..self.ended(OriginKind::Unknown, None) }
     }
 
-    /// `first` is where something of this kind begins.
+    /// `first`: the first process of the service, container or login.
     pub(super) fn started(&mut self, kind: OriginKind, first: Arc<Process>) -> Origin {
-        // cron, too, sets a login user; but what it runs stays in its own service.
+        // cron also sets a login uid, but its jobs stay in the service of cron.
         let user = self
             .login()
             .filter(|_| self.processes().last().is_some_and(|last| !is_of_service(&last.process)));
@@ -72,14 +72,14 @@ impl<P: Past> Walk<'_, P> {
     }
 
     pub(super) fn ended(&mut self, kind: OriginKind, process: Option<Actor>) -> Origin {
-        // What was found in the end needs no others.
+        // If the cause was found, candidates are not reported.
         let possible =
             if kind == OriginKind::Remote { Vec::new() } else { std::mem::take(&mut self.possible) };
         let (endpoint, missing) = (None, Vec::new());
         Origin { kind, endpoint, process, confidence: self.confidence, missing, possible }
     }
 
-    /// Nobody is known who forked `top`, or it was forked by the first process.
+    /// The parent of `top` is unknown, or `top` was adopted.
     pub(super) fn end_of_line(&mut self, boot: &Arc<str>, top: &Arc<Process>) -> Result<Origin, P::Error> {
         if let Some(login) = self.login().cloned() {
             return Ok(self.ended(OriginKind::Login, Some(login)));
@@ -87,12 +87,12 @@ impl<P: Past> Walk<'_, P> {
         let began = self.past.began(boot)?.unwrap_or_default();
         let mut missing = Vec::new();
         match top.birth {
-            None => missing.push(format!("{} was there before recording began", name(top))),
+            None => missing.push(format!("{} started before recording began", name(top))),
             Some(birth) => {
-                missing.push(format!("who forked {} was not seen", name(top)));
+                missing.push(format!("the fork of {} was not observed", name(top)));
                 for gap in self.past.gaps(boot, began, birth.at)? {
                     missing.push(match gap.records {
-                        0 => "nobody recorded for a while before that".to_owned(),
+                        0 => "recording was interrupted before that".to_owned(),
                         1 => "a record was lost before that".to_owned(),
                         records => format!("{records} records were lost before that"),
                     });
@@ -103,12 +103,12 @@ impl<P: Past> Walk<'_, P> {
         Ok(Origin { missing, ..self.ended(OriginKind::Unknown, Some(Actor::leader(top.clone()))) })
     }
 
-    /// Where somebody logged in, wherever on the way that was.
+    /// The login process among the steps so far.
     fn login(&self) -> Option<&Actor> {
         self.processes().find(|actor| is_login(&actor.process))
     }
 
-    /// Those on the way so far, the last first.
+    /// Processes of the steps so far, the last first.
     fn processes(&self) -> impl Iterator<Item = &Actor> {
         self.chain.iter().rev().filter_map(|step| match &step.what {
             super::What::Process(actor) => Some(actor),

@@ -1,4 +1,4 @@
-//! One end of a connection through its life: all that was told of it.
+//! All events of one endpoint.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::origin::Side;
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind, ProcessBasis};
 
-/// An end, from its first event to its last. Has at least one event.
+/// An endpoint with its events. It has at least one.
 #[derive(Clone, Debug)]
 pub struct Life {
-    /// The boot that its times and ids are of.
+    /// The boot of its times and ids.
     pub boot: Arc<str>,
-    /// Turns its times into times of day.
+    /// Converts its times to times of day.
     pub clock: BootClock,
     events: Vec<ConnectionEvent>,
     last: ConnectionEvent,
@@ -22,16 +22,16 @@ pub struct Life {
 /// A process that had the connection.
 #[derive(Clone, Debug)]
 pub struct Use<'a> {
-    /// Which.
+    /// The process.
     pub actor: &'a Actor,
-    /// How it came by it.
+    /// How it got the connection.
     pub basis: ProcessBasis,
-    /// When that was seen.
+    /// When that was observed.
     pub at: BootTime,
 }
 
 impl Life {
-    /// `None` without any event.
+    /// `None` if there is no event.
     #[must_use]
     pub fn new(boot: Arc<str>, clock: BootClock, events: Vec<ConnectionEvent>) -> Option<Self> {
         let last = events.last()?.clone();
@@ -44,7 +44,7 @@ impl Life {
         &self.events
     }
 
-    /// What was told last, with all that was known by then.
+    /// The last event, with all that was known by then.
     #[must_use]
     pub fn last(&self) -> &ConnectionEvent {
         &self.last
@@ -55,25 +55,25 @@ impl Life {
         &mut self.last
     }
 
-    /// The end as it was last.
+    /// The endpoint in the last event.
     #[must_use]
     pub fn end(&self) -> &Endpoint {
         &self.last.endpoint
     }
 
-    /// Which end it is.
+    /// Id of the endpoint.
     #[must_use]
     pub fn id(&self) -> EndpointId {
         self.last.endpoint.id
     }
 
-    /// When it began or was first seen.
+    /// When the connection began or was first seen.
     #[must_use]
     pub fn began(&self) -> BootTime {
         self.last.endpoint.id.began
     }
 
-    /// When it ended, as far as was told.
+    /// When the connection ended; `None` if no such event is known.
     #[must_use]
     pub fn ended(&self) -> Option<BootTime> {
         let ends = |event: &&ConnectionEvent| {
@@ -82,20 +82,20 @@ impl Life {
         self.events.iter().find(ends).map(|event| event.at)
     }
 
-    /// Whether it was there at `at`. One that netwatch found when it began may have been there for ages.
+    /// Whether it existed at `at`. A seeded endpoint is assumed to have existed at any time before.
     #[must_use]
     pub fn was_there(&self, at: BootTime) -> bool {
         let seeded = self.events.first().is_some_and(|event| event.kind == EventKind::Seed);
         (seeded || self.began() <= at) && self.ended().is_none_or(|ended| at <= ended)
     }
 
-    /// The other end began it.
+    /// Whether the remote side originated it.
     #[must_use]
     pub fn is_inbound(&self) -> bool {
         self.end().side() == Some(Side::Remote)
     }
 
-    /// Who connected it, on this end.
+    /// The process that connected it on this host.
     #[must_use]
     pub fn connector(&self) -> Option<&Actor> {
         self.uses()
@@ -103,7 +103,7 @@ impl Life {
             .map(|used| used.actor)
     }
 
-    /// Processes that had it, in the order in which that was seen. Who merely owned its listener is not among them.
+    /// Processes that had the connection, in the order observed. The owner of its listener is not included.
     pub fn uses(&self) -> impl Iterator<Item = Use<'_>> {
         self.events.iter().filter_map(|event| {
             let basis = event.endpoint.process_basis.filter(|basis| *basis != ProcessBasis::Listener)?;
@@ -111,7 +111,7 @@ impl Life {
         })
     }
 
-    /// How and when a process came by it first.
+    /// How and when a process first had it.
     #[must_use]
     pub fn used_by(&self, key: ProcessKey) -> Option<Use<'_>> {
         self.uses().find(|used| used.actor.process.key == key)

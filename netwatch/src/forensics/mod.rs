@@ -1,9 +1,8 @@
-//! The walk back: from a connection to whoever caused it. Pure over [`Past`], which is the store or one look at
-//! the live table.
+//! The walk from a connection back to its cause. Pure over [`Past`], which is the store or a snapshot.
 //!
-//! An inbound connection was caused by its other end: where that is on this host the walk goes on there, else it
-//! ends. An outbound one was caused by a process, and a process by a connection or by who forked it. What ties a
-//! process to a connection has to be seen, never guessed from what happened to be open ([`Tie`]).
+//! An inbound connection was caused by its peer endpoint: if that is on this host the walk continues there, else it ends.
+//! An outbound one was caused by a process, and a process by a connection or by its parent. The link between a process
+//! and a connection must be observed; that a connection was open is not enough ([`Tie`]).
 
 mod ending;
 mod life;
@@ -31,16 +30,16 @@ pub use ties::Tie;
 /// The history of one connection.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// What was asked about: the end that began it where that is on this host and matched as well.
+    /// The connection that was traced: the originator's endpoint if that is on this host and matched.
     pub connection: Life,
     /// From the connection backwards.
     pub chain: Vec<Step>,
-    /// Where it ends.
+    /// The end of the walk.
     pub origin: Origin,
 }
 
 impl Trace {
-    /// Has every process and connection completed that the trace names.
+    /// Completes every process and connection in the trace.
     pub fn complete(&mut self, host: &mut dyn Complete) {
         host.event(self.connection.last_mut());
         for step in &mut self.chain {
@@ -56,54 +55,54 @@ impl Trace {
 
 /// Adds facts about the host, which the walk itself does not need.
 pub trait Complete {
-    /// To a process.
+    /// Completes a process.
     fn actor(&mut self, actor: &mut Actor);
 
-    /// To an event.
+    /// Completes an event.
     fn event(&mut self, event: &mut ConnectionEvent);
 }
 
 /// One step back.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Why it is there.
+    /// Why the walk took this step.
     pub why: String,
     /// When it happened.
     pub at: BootTime,
-    /// What it is.
+    /// The process or connection.
     pub what: What,
 }
 
 /// What a step leads to.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// A process, as it was when it did what the step before is about.
+    /// A process, as it was at the time of the step.
     Process(Actor),
     /// A connection.
     Connection(Box<Life>),
 }
 
-/// What kind of thing caused it all.
+/// Kind of the first cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginKind {
-    /// Somebody on another host.
+    /// Another host.
     Remote,
-    /// Somebody who logged in here.
+    /// A login on this host.
     Login,
-    /// A service that was started.
+    /// A service.
     Service,
-    /// A container that was started.
+    /// A container.
     Container,
     /// The kernel.
     Kernel,
     /// The start of the system.
     Boot,
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
 impl OriginKind {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -118,30 +117,30 @@ impl OriginKind {
     }
 }
 
-/// The end of the walk.
+/// The result of a walk: the first cause.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// What kind.
+    /// Kind of cause.
     pub kind: OriginKind,
-    /// Of a remote one: its address and port.
+    /// Address and port, if the kind is `Remote`.
     pub endpoint: Option<(IpAddr, u16)>,
-    /// Of any other: the process where it begins.
+    /// The first process, for all other kinds.
     pub process: Option<Actor>,
-    /// The least sure of all steps.
+    /// The lowest confidence of all steps.
     pub confidence: Confidence,
-    /// What would have to be known to go on.
+    /// What is missing to continue, one sentence each.
     pub missing: Vec<String>,
-    /// Inbound connections that processes on the way had open then, and that nothing ties to what they did.
+    /// Inbound connections that processes of the chain had open, without evidence that they were the cause.
     pub possible: Vec<Life>,
 }
 
-/// Steps of a walk, at the most: a chain of programs that start each other on loopback has no end.
+/// Maximum number of steps, which bounds chains of processes that connect to each other.
 const MOST_STEPS: usize = 512;
 
 /// Walks back from a connection.
 ///
 /// # Errors
-/// Where the past cannot be read.
+/// If the past cannot be read.
 pub fn trace<P: Past>(past: &P, connection: Life) -> Result<Trace, P::Error> {
     let mut walk = Walk {
         past,
@@ -169,12 +168,14 @@ impl<P: Past> Walk<'_, P> {
             let began = end.id.began;
             let is_new = self.visited.insert(end.id);
             if !is_new || self.chain.len() >= MOST_STEPS {
-                return Ok(self.unknown("the connections lead in a circle".into()));
+                return Ok(self.unknown("the chain of connections has a cycle or is too long".into()));
             }
             self.trust(end.verdict.confidence);
             match end.verdict.side {
                 Side::Unknown => {
-                    return Ok(self.unknown(format!("nobody saw who began the connection at {}", end.local)));
+                    return Ok(
+                        self.unknown(format!("the originator of the connection at {} is unknown", end.local))
+                    );
                 }
                 Side::Remote => match self.other_end(&life)? {
                     Some(other) => {
@@ -182,7 +183,7 @@ impl<P: Past> Walk<'_, P> {
                         continue;
                     }
                     None if end.originator.is_none() => return Ok(self.remote(&life)),
-                    // The other end is here, and all that is left of it is the name of its process.
+                    // The peer endpoint is on this host, but only its process is known.
                     None => {}
                 },
                 Side::Local | Side::Both => {}
@@ -190,12 +191,11 @@ impl<P: Past> Walk<'_, P> {
             let Some(actor) = end.originator.clone().or_else(|| life.connector().cloned()) else {
                 return Ok(match end.via {
                     Some(Via::Kernel) => self.ended(OriginKind::Kernel, None),
-                    _ => self
-                        .unknown(format!("no process was seen to begin the connection from {}", end.local)),
+                    _ => self.unknown(format!("the process that connected from {} is unknown", end.local)),
                 });
             };
             self.chain.push(Step {
-                why: "began the connection".into(),
+                why: "originated the connection".into(),
                 at: began,
                 what: What::Process(actor.clone()),
             });
@@ -207,7 +207,7 @@ impl<P: Past> Walk<'_, P> {
         }
     }
 
-    /// The other end of an inbound connection, where it is on this host and known.
+    /// The peer endpoint of an inbound connection, if it is on this host and known.
     fn other_end(&mut self, life: &Life) -> Result<Option<Life>, P::Error> {
         let Some(peer) = &life.end().peer else { return Ok(None) };
         let Some(other) = self.past.end(&life.boot, peer.id)? else { return Ok(None) };
@@ -223,7 +223,7 @@ impl<P: Past> Walk<'_, P> {
         Ok(Some(other))
     }
 
-    /// Climbs from a process that did something at `at` to what ties it to a connection, or to where nothing does.
+    /// Walks from a process that acted at `at` through its ancestors, to a connection that caused it or to a first cause.
     fn explain(
         &mut self,
         boot: &Arc<str>,
@@ -253,7 +253,7 @@ impl<P: Past> Walk<'_, P> {
             match process.birth {
                 Some(birth) => (at, cause) = (birth.at, birth.cause),
                 None => {
-                    // Its parent is the one that /proc named.
+                    // The parent was read from /proc.
                     self.trust(Confidence::Inferred);
                     (at, cause) = (process.key.start, None);
                 }

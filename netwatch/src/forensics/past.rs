@@ -1,4 +1,4 @@
-//! What the walk asks of the past, and the past that is a table in memory.
+//! The history that a walk reads, and its implementation by a snapshot.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,67 +7,67 @@ use super::{Life, Selector};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::tracker::EndpointId;
 
-/// Something that is not known of a stretch of time.
+/// A period for which records are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// From.
+    /// Start.
     pub from: BootTime,
-    /// To.
+    /// End.
     pub to: BootTime,
-    /// Records that are missing; 0: nobody recorded.
+    /// Number of lost records; 0 if nothing was recorded.
     pub records: u64,
 }
 
-/// What happened, as far as is known. Everything is asked within one boot: cookies and keys begin anew with each.
+/// Recorded history. Every query is within one boot, since cookies and keys are unique only within a boot.
 pub trait Past {
-    /// Why it cannot be read.
+    /// Why the history cannot be read.
     type Error;
 
-    /// Connections that a selector means, the newest first, and no more than `most`; and whether there are others.
+    /// The newest `most` connections that a selector matches, the newest first, and whether there are more.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Self::Error>;
 
-    /// One end.
+    /// One endpoint.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Self::Error>;
 
-    /// The ends of the socket with this cookie: several where it was used again, or has several flows.
+    /// The endpoints of the socket with this cookie; several if it was connected again or has several flows.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Self::Error>;
 
-    /// The ends that a process had before `at`; of very many the newest.
+    /// The endpoints that a process had before `at`; the newest ones if there are very many.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: BootTime) -> Result<Vec<Life>, Self::Error>;
 
-    /// When recording began in this boot; `None` where nothing was recorded.
+    /// When recording began in this boot; `None` if nothing was recorded.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn began(&self, boot: &Arc<str>) -> Result<Option<BootTime>, Self::Error>;
 
-    /// Where records are missing between two times.
+    /// Gaps between two times.
     ///
     /// # Errors
     /// Where it cannot be read.
     fn gaps(&self, boot: &Arc<str>, from: BootTime, to: BootTime) -> Result<Vec<Gap>, Self::Error>;
 }
 
-/// A past that is one look: what is there now.
+/// A history made of one snapshot of the host.
 #[derive(Clone, Debug, Default)]
 pub struct LiveHistory {
-    /// In the order of their beginning.
+    /// Sorted by start.
     pub lives: Vec<Life>,
-    /// When the look was taken.
+    /// When the snapshot was taken.
     pub began: BootTime,
-    /// What is missing.
+    /// Gaps.
     pub gaps: Vec<Gap>,
 }
 

@@ -9,26 +9,26 @@ use crate::model::{BootTime, SockAddr, unmap};
 use crate::process::Actor;
 use crate::tracker::EndpointId;
 
-/// Which connections are meant.
+/// Selects connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// `:PORT`, at either end.
+    /// `:PORT`, on either side.
     Port(u16),
-    /// `IP`, at either end.
+    /// `IP`, on either side.
     Ip(IpAddr),
-    /// `IP:PORT`, `[IP6]:PORT`, at either end.
+    /// `IP:PORT` or `[IP6]:PORT`, on either side.
     SockAddr(SockAddr),
-    /// `pid:N`: had or begun by a process with this number.
+    /// `pid:N`: a process with this pid had or originated it.
     Pid(u32),
-    /// `exe:PATH`, of such a process.
+    /// `exe:PATH`: a process with this executable had or originated it.
     Exe(String),
-    /// `comm:NAME`, likewise.
+    /// `comm:NAME`: a process with this name had or originated it.
     Comm(String),
-    /// `id:CONN`, as events have it: the boot, and the end.
+    /// `id:CONN`, the id of an event: boot and endpoint.
     Id(String, EndpointId),
 }
 
-/// What a selector looks like.
+/// Valid forms, for error messages.
 const FORM: &str =
     ":PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME or id:CONN (the id of an event)";
 
@@ -36,7 +36,7 @@ impl FromStr for Selector {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = |what: &str| format!("{what}: {FORM}");
+        let wrong = |what: &str| format!("{what}; expected {FORM}");
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::Ip(unmap(ip).0));
         }
@@ -82,7 +82,7 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Whether a connection is meant. A listener is none.
+    /// Whether the selector matches. It never matches a listener.
     #[must_use]
     pub fn means(&self, life: &Life) -> bool {
         let end = life.end();
@@ -127,8 +127,8 @@ mod tests {
         assert_eq!("::ffff:10.0.0.1".parse(), Ok(Selector::Ip([10, 0, 0, 1].into())));
         for bad in ["", ":", ":70000", "pid:x", "exe:", "id:1-2", "id:a-b-c-d", "id:a-x-1", "443", "host:443"]
         {
-            let told = bad.parse::<Selector>().unwrap_err();
-            assert!(told.contains("IP:PORT"), "{bad}: {told}");
+            let error = bad.parse::<Selector>().unwrap_err();
+            assert!(error.contains("IP:PORT"), "{bad}: {error}");
         }
     }
 

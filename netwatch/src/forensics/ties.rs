@@ -1,12 +1,12 @@
-//! What ties a process to a connection. Only what was seen does:
+//! Evidence that a connection caused what a process did:
 //!
-//! - it had just read from it, or accepted it, and had not slept since, when it did what is to be explained;
-//! - it was started on it, as its stdin, stdout or stderr;
-//! - it was forked while the connection was there, and used it: so it was forked for it;
-//! - it is where somebody logged in, and it is the only one that it has.
+//! - the process had read from it or accepted it, and had not slept since, when it acted;
+//! - the process was started with it as stdin, stdout or stderr;
+//! - the process was forked while the connection was open, and used it;
+//! - a login began with the process, and it is its only connection.
 //!
-//! That a process had a connection open proves nothing: a daemon that runs a job by the clock may have any number of
-//! them. Those are told as possible, and never followed.
+//! An open connection alone is no evidence: a daemon that runs scheduled jobs may have many. Those are reported as
+//! possible causes and not followed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::origin::Confidence;
 use crate::process::Process;
 use crate::tracker::{EndpointId, ProcessBasis};
 
-/// A connection that explains what a process did.
+/// A connection that caused what a process did.
 #[derive(Clone, Debug)]
 pub struct Tie {
-    /// Which.
+    /// The connection.
     pub life: Life,
-    /// In words.
+    /// The evidence, one sentence.
     pub why: String,
-    /// How sure.
+    /// Confidence.
     pub confidence: Confidence,
 }
 
@@ -33,8 +33,8 @@ pub(super) struct Ties {
     pub(super) possible: Vec<Life>,
 }
 
-/// What ties `process`, which did something at `at` when its thread was about the
-/// socket `cause`.
+/// Finds the connection that caused what `process` did at `at`. `cause`: the socket that its thread had just read from or
+/// accepted.
 pub(super) fn find<P: Past>(
     past: &P,
     boot: &Arc<str>,
@@ -53,7 +53,7 @@ pub(super) fn find<P: Past>(
     let tied =
         |life: Life, why, confidence| Ties { tie: Some(Tie { life, why, confidence }), possible: Vec::new() };
 
-    // One that was forked because of it, and is as fresh as who forked it: that one is the nearer to it.
+    // A child inherits the cause of its parent; unless it uses the connection itself, the parent is nearer to it.
     let inherited = |cause: &Cookie| process.birth.is_some_and(|birth| birth.cause == Some(*cause));
     let uses = |cause: &Cookie| held.iter().any(|life| life.end().cookie == Some(*cause));
     if let Some(cause) = cause.filter(|cause| !inherited(cause) || uses(cause)) {
@@ -61,8 +61,8 @@ pub(super) fn find<P: Past>(
         if let Some(life) =
             only(read.into_iter().filter(|life| life.was_there(at) && life.is_inbound() && is_new(life)))
         {
-            let why = format!("{} had just taken it or read from it", name(process));
-            // Of several one may have been read for another's sake.
+            let why = format!("{} had just accepted it or read from it", name(process));
+            // With several open connections, this one may have been read on behalf of another.
             let others = open.iter().any(|other| other.id() != life.id());
             let confidence = if others { Confidence::Inferred } else { Confidence::Observed };
             return Ok(tied(life, why, confidence));
@@ -75,7 +75,7 @@ pub(super) fn find<P: Past>(
             .into_iter()
             .rfind(|life| life.end().remote.is_some() && life.began() <= at && is_new(life));
         if let Some(life) = newest {
-            return Ok(tied(life, format!("is the {fd} of {}", name(process)), Confidence::Observed));
+            return Ok(tied(life, format!("is {fd} of {}", name(process)), Confidence::Observed));
         }
     }
     if let Some(birth) = process.birth {
@@ -93,13 +93,13 @@ pub(super) fn find<P: Past>(
     if ending::is_login(process)
         && let [life] = &open[..]
     {
-        let why = format!("the only one that {} had, where the user logged in", name(process));
+        let why = format!("the only connection of {}, where the login began", name(process));
         return Ok(tied(Life::clone(life), why, Confidence::Inferred));
     }
     Ok(Ties { tie: None, possible: open.into_iter().cloned().collect() })
 }
 
-/// The item of which there is but one.
+/// The item, if there is exactly one.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let item = items.next()?;
     items.next().is_none().then_some(item)

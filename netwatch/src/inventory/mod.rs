@@ -1,5 +1,5 @@
-//! What an audit judges, gathered: every view of sockets and processes, the portmappers, the databases of packages, the
-//! unit files, and the store where there is one. [`crate::audit`] asks nobody itself.
+//! Gathers the facts that an audit judges: views of sockets and processes, portmappers, package databases, unit files,
+//! and the store if there is one.
 
 mod held;
 mod hidden;
@@ -41,15 +41,15 @@ pub(crate) use programs::Programs;
 pub(crate) struct Scope {
     /// Only this network namespace.
     pub(crate) netns: Option<NetnsId>,
-    /// What views are made to hide.
+    /// Entries that views are made to hide (test equipment).
     pub(crate) hidden: Vec<Hidden>,
-    /// The store that is named, which has to be there.
+    /// Path of the store from the command line, which must exist.
     pub(crate) store: Option<PathBuf>,
-    /// This boot, as the store names it.
+    /// Boot id as in the store.
     pub(crate) boot: String,
 }
 
-/// Keeps what does not change from one audit to the next.
+/// Gathers facts; caches what does not change between audits.
 pub(crate) struct Inventory {
     scope: Scope,
     lister: Option<Arc<dyn Lister>>,
@@ -58,35 +58,35 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    /// Prepares to gather; `lister` may be why there is none.
+    /// `lister`: the BPF iterators, or why they are not available.
     ///
     /// # Errors
-    /// Where the store that is named cannot be read.
+    /// If the store from the command line cannot be read.
     pub(crate) fn new(scope: Scope, lister: Result<Arc<dyn Lister>, String>) -> Result<Self> {
         let (lister, no_lister) = match lister {
             Ok(lister) => (Some(lister), None),
             Err(why) => (None, Some(why)),
         };
-        // So that one that is not there is reported at once.
+        // Report a missing store at once.
         Past::open(scope.store.as_deref(), &scope.boot)?;
         Ok(Self { scope, lister, no_lister, programs: Programs::default() })
     }
 
-    /// Gathers.
+    /// Gathers the facts.
     ///
     /// # Errors
-    /// Where sockets or processes cannot be listed at all.
+    /// If neither sockets nor processes can be listed.
     pub(crate) fn facts(&mut self) -> Result<Facts> {
         let only = self.scope.netns;
-        let is_meant = |netns: NetnsId| only.is_none_or(|only| netns == only);
+        let is_selected = |netns: NetnsId| only.is_none_or(|only| netns == only);
         let views = Views::take(self.lister.as_ref(), &self.scope.hidden, true)?;
         let mut disagreements = views::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
-        let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_meant(row.netns)).collect();
-        let raw: Vec<_> = views.raw().iter().filter(|row| is_meant(row.netns)).copied().collect();
+        let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_selected(row.netns)).collect();
+        let raw: Vec<_> = views.raw().iter().filter(|row| is_selected(row.netns)).copied().collect();
         let mut inodes: HashSet<u64> = rows.iter().map(|row| row.inode).collect();
         inodes.extend(raw.iter().map(|row| row.inode));
         if only.is_none() {
-            // Network sockets that are bound to nothing yet.
+            // Network sockets that are not bound yet.
             inodes.extend(views.by_iter.iter().flat_map(|held| held.all()).map(|(inode, _)| inode));
         }
         let table = ProcessTable::of(&processes::all()?);
@@ -106,7 +106,7 @@ impl Inventory {
             })
             .collect();
         if servers.iter().any(|server| server.holders.is_empty()) {
-            // Its process may have ended between the listing of sockets and that of holders.
+            // The process may have ended between listing sockets and listing descriptors.
             let there = views::inodes_now(self.lister.as_ref())?;
             servers.retain(|server| !server.holders.is_empty() || there.contains(&server.inode));
         }
@@ -117,7 +117,7 @@ impl Inventory {
         let facts = Facts {
             own_netns: netns::own()?,
             port_ranges: views.port_ranges().clone(),
-            unknown: unknown(&views, &held, &|row| is_meant(row.netns) && !is_known(row)),
+            unknown: unknown(&views, &held, &|row| is_selected(row.netns) && !is_known(row)),
             raw: raw
                 .iter()
                 .map(|row| Raw {
@@ -142,24 +142,24 @@ impl Inventory {
         Ok(Facts { notes, ..facts })
     }
 
-    /// What could not be seen.
+    /// Notes about what could not be read.
     fn notes(&self, views: &Views) -> Vec<String> {
         let only = self.scope.netns;
-        let is_meant = |note: &&Note| only.is_none() || note.netns.is_none() || note.netns == only;
-        let mut notes: Vec<String> = views.notes().filter(is_meant).map(ToString::to_string).collect();
+        let is_selected = |note: &&Note| only.is_none() || note.netns.is_none() || note.netns == only;
+        let mut notes: Vec<String> = views.notes().filter(is_selected).map(ToString::to_string).collect();
         notes.extend(holders::note(&views.by_proc).map(|note| note.to_string()));
         let without = self.no_lister.iter();
-        notes.extend(without.map(|why| format!("compared without the kernel's iterators: {why}")));
+        notes.extend(without.map(|why| format!("compared without the BPF iterators: {why}")));
         notes.extend(views.unlisted.clone());
         if views.hides_processes {
-            notes.push("/proc is mounted with hidepid: what it hides is not compared".into());
+            notes.push("/proc is mounted with hidepid: hidden processes are not compared".into());
         }
         notes.extend(Services::host().notes().iter().cloned());
         notes
     }
 }
 
-/// The store, and the first time that it could not be asked.
+/// The store, and the first error of a query.
 struct Asked {
     past: Option<Past>,
     failure: Option<String>,
@@ -170,14 +170,14 @@ impl Asked {
         match self.past.as_ref()?.of(row) {
             Ok(history) => history,
             Err(error) => {
-                self.failure.get_or_insert_with(|| format!("the store cannot be asked: {error:#}"));
+                self.failure.get_or_insert_with(|| format!("cannot query the store: {error:#}"));
                 None
             }
         }
     }
 }
 
-/// Whether a socket is the kernel's own, below one of MPTCP that is listed as well.
+/// Whether a socket is a subflow listener of an MPTCP listener that is listed as well.
 fn is_below(row: &SocketRow, rows: &[&SocketRow]) -> bool {
     let is_above =
         |other: &&&SocketRow| other.is_mptcp() && other.netns == row.netns && other.local == row.local;
@@ -219,13 +219,13 @@ fn server(
     }
 }
 
-/// Connections that are meant of which no snapshot can tell who began them, by program.
-fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
+/// Selected connections whose originator cannot be inferred from a snapshot, grouped by program.
+fn unknown(views: &Views, held: &Held, is_selected: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
     let mut found: Vec<Unknown> = Vec::new();
     for (row, origin) in views.rows.iter().zip(seeding::infer(&views.rows, views.port_ranges())) {
         let (Some(origin), Some(remote)) = (origin, row.remote) else { continue };
-        // Without a file it is over, or nobody has taken it yet.
-        if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_meant(row) {
+        // Without a file it is closed, or not accepted yet.
+        if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_selected(row) {
             continue;
         }
         let program = held.holders(row.inode).into_iter().next();

@@ -85,11 +85,10 @@ impl Programs {
             }
             let is_own = mntns == processes::own_mntns();
             let root = if is_own { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{pid}/root")) };
-            // Anybody may make a user namespace, and within it a mount namespace with whatever files.
+            // Any user can create a user namespace with a mount namespace that has arbitrary files.
             if !is_own && !shares_users(pid) {
-                let what = "its package databases are somebody's own word, and not asked";
-                self.notes
-                    .push(format!("mount namespace {mntns} belongs to a user namespace of its own: {what}"));
+                let what = "its package databases are not trusted";
+                self.notes.push(format!("mount namespace {mntns} belongs to another user namespace: {what}"));
                 continue;
             }
             let found = packages::owners(&root, &paths);

@@ -1,4 +1,4 @@
-//! Which RPC programs have a port, by the portmapper of each network namespace that has one.
+//! Queries the portmapper of each network namespace that has one for the registered RPC programs.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use crate::hash::Map;
 use crate::model::{NetnsId, SocketRow};
 use crate::snapshot::netns::{self, Netns};
 
-/// So long a portmapper may take.
+/// Timeout of a query.
 const PORTMAPPER: Duration = Duration::from_secs(2);
 
-/// Where it listens (RFC 1833, section 3).
+/// The port of the portmapper (RFC 1833, section 3).
 const PORTMAPPER_PORT: u16 = 111;
 
-/// More namespaces are not asked for their portmapper: each takes a thread.
+/// Maximum number of namespaces that are queried; each takes a thread.
 const MOST_PORTMAPPERS: usize = 64;
 
-/// What the portmappers have registered, by namespace; asked in each where something listens on its port.
+/// Registered programs by namespace. Namespaces without a listener on the portmapper's port are not queried.
 pub(super) fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<NetnsId, Vec<Mapping>> {
     let mut wanted: Vec<NetnsId> = rows
         .iter()
@@ -27,7 +27,7 @@ pub(super) fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<Ne
     wanted.dedup();
     if wanted.len() > MOST_PORTMAPPERS {
         notes.push(format!(
-            "{} namespaces have a portmapper; {MOST_PORTMAPPERS} of them were asked",
+            "{} network namespaces have a portmapper; only {MOST_PORTMAPPERS} of them were queried",
             wanted.len()
         ));
         wanted.truncate(MOST_PORTMAPPERS);

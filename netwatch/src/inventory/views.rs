@@ -52,8 +52,7 @@ impl Views {
         match lister.map(holders::listed_by) {
             Some(Ok(held)) => views.by_iter = Some(held),
             Some(Err(error)) => {
-                views.unlisted =
-                    Some(format!("descriptors cannot be listed by the kernel's iterators: {error}"));
+                views.unlisted = Some(format!("cannot list descriptors by BPF iterators: {error}"));
             }
             None => {}
         }

@@ -1,4 +1,4 @@
-//! Loads and attaches the probes of one job, by trying.
+//! Loads and attaches the probes of one job: tries its rungs in order.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Says which capabilities are missing, before the kernel says EPERM to something in the middle.
+/// Checks capabilities first, so that the error names them; a later EPERM would not.
 pub(super) fn check_capabilities() -> Result<(), KernelError> {
     let effective = Process::myself()
         .and_then(|me| me.status())
@@ -29,8 +29,8 @@ pub(super) fn check_capabilities() -> Result<(), KernelError> {
     if missing.is_empty() { Ok(()) } else { Err(KernelError::Capabilities(missing.join(", "))) }
 }
 
-/// CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON (`kernel/bpf/syscall.c`, bpf_capable), not for
-/// CAP_NET_ADMIN, which cgroup hooks want.
+/// CAP_SYS_ADMIN implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, bpf_capable(), v6.12), but not
+/// CAP_NET_ADMIN, which cgroup hooks require.
 fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     let has = |capability: u32| effective & (1 << capability) != 0;
     let admin = has(CAP_SYS_ADMIN);
@@ -47,25 +47,25 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     missing
 }
 
-/// What programs are attached with.
+/// State for attaching programs.
 pub(super) struct Attacher<'a> {
     pub ebpf: &'a mut Ebpf,
     pub btf: &'a Btf,
-    /// What the object was loaded for.
+    /// The mode that the object was loaded for.
     pub sockets: Sockets,
-    /// Why it was not loaded for [`Sockets::Helpers`].
+    /// Why the object was not loaded for [`Sockets::Helpers`].
     pub no_helpers: Option<&'a str>,
     /// The member for lack of which sockets cannot be listed by iterators.
     pub no_iterators: Option<&'static str>,
-    /// Whether the kernel leaves programs out, so that those that are there twice have to be.
+    /// Whether the kernel may skip runs, so that second programs are needed.
     pub leaves_out: bool,
     pub forced: &'a [Forced],
-    /// Programs that are attached: one may stand in the rungs of two jobs.
+    /// Programs that are attached: two jobs may share one.
     pub attached: &'a mut HashSet<&'static str>,
 }
 
 impl Attacher<'_> {
-    /// Takes the first rung that the kernel takes, or the one that is forced.
+    /// Attaches the first rung that works, or only the forced one.
     pub(super) fn job(&mut self, job: &Job) -> Result<Covered, KernelError> {
         let forced = Forced::of(self.forced, job.name);
         let mut refused = Vec::new();
@@ -75,7 +75,7 @@ impl Attacher<'_> {
                 Err(reason) => refused.push(Refused { probe: rung.name, reason }),
             }
         }
-        // Whoever forces a rung wants that one or to know why not.
+        // A forced rung that does not work is an error.
         if job.required || matches!(forced, Some(Some(_))) {
             let reasons: Vec<_> = refused.iter().map(|r| format!("{}: {}", r.probe, r.reason)).collect();
             return Err(KernelError::Required { job: job.name, reason: reasons.join("; ") });
@@ -83,7 +83,7 @@ impl Attacher<'_> {
         Ok(Covered { probe: None, rung: None, refused })
     }
 
-    /// All probes of a rung, or none: what was attached before one was refused is detached again.
+    /// Attaches all probes of a rung, or none.
     fn rung(&mut self, rung: &Rung) -> Result<(), String> {
         match rung.only {
             Some(only) if only != self.sockets => {
@@ -113,13 +113,13 @@ impl Attacher<'_> {
                 continue;
             }
             if let Err(reason) = self.attach(probe) {
-                log::info!("{} is not to be had beside {}: {reason}", probe.program, rung.name);
+                log::info!("cannot attach optional probe {} of {}: {reason}", probe.program, rung.name);
             }
         }
         Ok(())
     }
 
-    /// Of whatever rung.
+    /// Detaches the probes of all rungs of a job.
     pub(super) fn detach_all_of(&mut self, job: &Job) {
         for probe in job.rungs.iter().flat_map(|rung| rung.probes.iter().chain(rung.beside)) {
             self.detach(probe);
@@ -128,7 +128,7 @@ impl Attacher<'_> {
 
     fn detach(&mut self, probe: &Probe) {
         if let Some(program) = self.ebpf.program_mut(probe.program) {
-            // Unloading detaches; the reason that counts is the one for doing so.
+            // Unloading detaches. Its error is ignored: the caller reports why it detached.
             let _ = unload(program);
         }
         self.attached.remove(probe.program);
@@ -165,7 +165,7 @@ impl Attacher<'_> {
         Ok(())
     }
 
-    /// Has the kernel verify a program, unless it did already.
+    /// Loads a program unless it is loaded.
     pub(super) fn load(&mut self, probe: &Probe) -> Result<(), String> {
         let program = self.ebpf.program_mut(probe.program).ok_or(NOT_THERE)?;
         if program.fd().is_ok() {
@@ -210,7 +210,7 @@ fn syscall(program: &mut Program, name: &str) -> Result<(), String> {
     mounts::with_tracefs(|| program.attach("syscalls", name).map(drop).map_err(said))
 }
 
-/// A link takes no flags (`kernel/bpf/cgroup.c`, cgroup_bpf_link_attach), and others may attach beside it.
+/// A link takes no flags (kernel/bpf/cgroup.c, cgroup_bpf_link_attach(), v6.12) and allows other programs.
 const BESIDE_OTHERS: CgroupAttachMode = CgroupAttachMode::Single;
 
 fn cgroup_root(program: &mut Program) -> Result<(), String> {
@@ -236,7 +236,7 @@ fn cgroup_packets(program: &mut Program, direction: CgroupSkbAttachType) -> Resu
     Ok(())
 }
 
-/// What the kernel said, in one line.
+/// The error as one line.
 fn said(error: ProgramError) -> String {
     match error {
         ProgramError::TracePointError(trace_point::TracePointError::FileError { filename, io_error }) => {

@@ -1,32 +1,32 @@
-//! `--probe JOB=RUNG`: one rung and no other, for tests and for support.
+//! `--probe JOB=RUNG`: selects a rung, for tests and for support.
 
 use super::plan::JOBS;
 
-/// What stands for no rung at all in `--probe JOB=none`.
+/// The value of RUNG for no rung.
 pub(super) const NONE: &str = "none";
 
-/// A job that is to be done by one rung and no other, as `--probe JOB=RUNG` has it.
+/// A job with the rung that the user chose by `--probe JOB=RUNG`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forced {
     /// A job of the plan.
     job: &'static str,
-    /// One of its rungs.
+    /// One of its rungs; `None` for no rung.
     rung: Option<&'static str>,
 }
 
 impl Forced {
-    /// For who shows TCP alone: every packet would be looked at for nothing.
+    /// Used if only TCP is shown, since the UDP probes see every packet.
     pub const NO_UDP: Self = Self { job: "udp", rung: None };
 
-    /// Reads `JOB=RUNG`; `none` stands for doing without.
+    /// Parses `JOB=RUNG`; `none` as RUNG means no rung.
     ///
     /// # Errors
-    /// What there is to choose from.
+    /// Names the valid values.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (job, rung) = text.split_once('=').unwrap_or((text, ""));
         let Some(job) = JOBS.iter().find(|known| known.name == job) else {
             let names: Vec<_> = JOBS.iter().map(|job| job.name).collect();
-            return Err(format!("JOB=RUNG, with one of the jobs {}", names.join(", ")));
+            return Err(format!("expected JOB=RUNG, with one of the jobs {}", names.join(", ")));
         };
         if rung == NONE && !job.required {
             return Ok(Self { job: job.name, rung: None });
@@ -37,12 +37,12 @@ impl Forced {
             None => {
                 let none = (!job.required).then_some(NONE);
                 let keys: Vec<_> = keys().chain(none).collect();
-                Err(format!("`{}` can be done by {}", job.name, keys.join(", ")))
+                Err(format!("the rungs of `{}` are {}", job.name, keys.join(", ")))
             }
         }
     }
 
-    /// The last word on a job among `forced`: `None` where nothing is forced, `Some(None)` for no rung.
+    /// The last choice for a job: `None` if there is none, `Some(None)` for no rung.
     pub(super) fn of(forced: &[Self], job: &str) -> Option<Option<&'static str>> {
         forced.iter().rev().find(|forced| forced.job == job).map(|forced| forced.rung)
     }
@@ -62,8 +62,8 @@ mod tests {
         let forced = |text| Forced::parse(text);
         assert_eq!(forced("accept=kprobe"), Ok(Forced { job: "accept", rung: Some("kprobe") }));
         assert_eq!(forced("udp=none"), Ok(Forced { job: "udp", rung: None }));
-        assert_eq!(forced("accept=x").unwrap_err(), "`accept` can be done by fexit, kprobe, syscall, none");
-        assert_eq!(forced("state=none").unwrap_err(), "`state` can be done by storage, address");
+        assert_eq!(forced("accept=x").unwrap_err(), "the rungs of `accept` are fexit, kprobe, syscall, none");
+        assert_eq!(forced("state=none").unwrap_err(), "the rungs of `state` are storage, address");
         assert!(forced("nothing=x").unwrap_err().contains("jobs process, cgroup, state"));
         assert!(forced("accept").is_err() && forced("").is_err());
         let several = [forced("use=none").unwrap(), forced("use=fexit").unwrap()];

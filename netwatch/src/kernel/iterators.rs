@@ -1,4 +1,4 @@
-//! The iterators: programs that are attached to nothing, and run on each object when somebody reads.
+//! BPF iterators: programs that are not attached, and run on each object when the iterator is read.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -14,7 +14,7 @@ use super::plan::{self, Sockets};
 use super::{Attacher, DEFAULT_UDP_FLOWS, KernelError, Options, attach};
 use crate::model::{Lister, Listing};
 
-/// The loaded programs. They stay as long as this does.
+/// The loaded programs. They are unloaded when this is dropped.
 #[derive(Debug)]
 pub struct Iterators {
     tcp: ProgramFd,
@@ -22,10 +22,10 @@ pub struct Iterators {
     files: ProgramFd,
 }
 
-/// An offset of the table.
+/// Reads one offset of the table.
 type Member = fn(&Offsets) -> u32;
 
-/// Members without which the iterators would tell zeros.
+/// Members without which the iterators would report zeros.
 const NEEDED: [(Member, &str); 10] = [
     (|offsets| offsets.sk_ack_backlog, "sock.sk_ack_backlog"),
     (|offsets| offsets.sk_max_ack_backlog, "sock.sk_max_ack_backlog"),
@@ -45,7 +45,7 @@ pub(super) fn missing(offsets: &Offsets) -> Option<&'static str> {
 }
 
 impl Iterators {
-    /// Those of an object whose job `snapshot` is done by them.
+    /// The iterators of a loaded object.
     pub(super) fn of(ebpf: &Ebpf) -> Option<Self> {
         let program = |name| ebpf.program(name)?.fd().ok()?.try_clone().ok();
         Some(Self {
@@ -55,10 +55,10 @@ impl Iterators {
         })
     }
 
-    /// Loads these and nothing else.
+    /// Loads an object with only the iterators.
     ///
     /// # Errors
-    /// What is missing: capabilities, BTF, a member, or what the kernel refused.
+    /// If capabilities, BTF or a member are missing, or the kernel rejects the object.
     pub fn alone() -> Result<Self, KernelError> {
         attach::check_capabilities()?;
         let Prepared { offsets, btf, loader } = Prepared::read()?;
@@ -100,7 +100,7 @@ impl Lister for Iterators {
             Listing::Udp => &self.udp,
             Listing::Files => &self.files,
         };
-        // The namespace is that of the thread that opens it (`kernel/bpf/bpf_iter.c`, prepare_seq_file).
+        // Lists the network namespace of the thread that opens it (kernel/bpf/bpf_iter.c, prepare_seq_file(), v6.12).
         let link = bpf(BPF_LINK_CREATE, &[program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER])?;
         let iterator = bpf(BPF_ITER_CREATE, &[link.as_raw_fd().cast_unsigned()])?;
         let mut bytes = Vec::new();
@@ -115,19 +115,19 @@ impl Lister for Iterators {
     }
 }
 
-/// More than the kernel hands out at once (`kernel/bpf/bpf_iter.c`, bpf_seq_read: eight pages). Each read that ends before
-/// the list does makes the kernel look for its place again by counting within a hash bucket (`net/ipv4/tcp_ipv4.c`,
-/// tcp_seek_last_pos), and what changed there meanwhile may be left out or told twice: so reads are few and large.
-/// `read_to_end` begins with 32 bytes.
+/// Bytes per read; more than the kernel returns at once, which is eight pages (kernel/bpf/bpf_iter.c, bpf_seq_read(),
+/// v6.12). Each read resumes by counting within a hash bucket (net/ipv4/tcp_ipv4.c, tcp_seek_last_pos(), v6.12), so
+/// sockets may be missed or listed twice if the bucket changed meanwhile. Large reads make that rare; `read_to_end`
+/// would begin with 32 bytes.
 const READ: usize = 64 << 10;
 
-/// `include/uapi/linux/bpf.h`: commands, and a type of attachment. aya makes one file of a link and gives the link
-/// away for it; here each look makes another, in whatever thread.
+/// Commands and an attach type of `include/uapi/linux/bpf.h`. aya consumes the link when it creates an iterator from it;
+/// here each snapshot creates its own, in any thread.
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_TRACE_ITER: u32 = 28;
 
-/// Room for what these commands take; the rest of it is zero.
+/// Size of the attributes in words; unused ones are zero.
 const ATTR_WORDS: usize = 16;
 
 fn bpf(command: libc::c_long, words: &[u32]) -> io::Result<OwnedFd> {
@@ -135,12 +135,12 @@ fn bpf(command: libc::c_long, words: &[u32]) -> io::Result<OwnedFd> {
     for (slot, word) in attr.iter_mut().zip(words) {
         *slot = *word;
     }
-    // SAFETY: the kernel reads `attr`, of the size that is told, and makes a descriptor.
+    // SAFETY: the kernel reads `attr`, whose size is passed, and returns a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(&attr)) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
+    // SAFETY: the descriptor is new and not owned by anything else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

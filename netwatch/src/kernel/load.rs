@@ -1,4 +1,4 @@
-//! The object, loaded with what the running kernel says of itself.
+//! Loads the BPF object with the offsets of the running kernel.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -13,37 +13,37 @@ use super::offsets::Vmlinux;
 use super::plan::{self, Sockets};
 use super::{KernelError, Options, WAKE, chain, types};
 
-/// The object that build.rs made, aligned as the ELF reader wants it.
+/// The object that build.rs compiled, aligned for the ELF reader.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
 
-/// A ring that is smaller may be full before anybody looks.
+/// A smaller ring may fill up within [`WAKE`], so each record wakes the reader.
 const SMALL_RING: u32 = 1 << 20;
 
-/// What an object is loaded with: what the running kernel says of its own types, and the loader.
+/// What loading needs: offsets and BTF of the running kernel, and the loader.
 pub(super) struct Prepared {
     pub(super) offsets: Offsets,
-    /// What programs are attached to: see [`types::Layouts::extract`].
+    /// The types that programs are attached to: see [`types::Layouts::extract`].
     pub(super) btf: Btf,
-    /// To load an object with.
+    /// The loader.
     pub(super) loader: EbpfLoader<'static>,
 }
 
 impl Prepared {
     pub(super) fn read() -> Result<Self, KernelError> {
         let no_btf = |error: &dyn Error| KernelError::NoBtf(error.to_string());
-        // It reads all of the kernel's types by itself, whatever it is given then: that takes as long as all of this.
+        // In a thread of its own: the loader parses the BTF of the kernel by itself, which takes as long as the rest.
         let loader = std::thread::spawn(EbpfLoader::new);
         let vmlinux = Vmlinux::open().map_err(|error| no_btf(&error))?;
         let found = types::find(&vmlinux.bytes, &plan::attached_to());
         let offsets = vmlinux.offsets(found.as_ref().map(|found| &found.structures))?;
-        // All of it where it has something that only its reader knows.
+        // All of the BTF if it has kinds of types that the extract does not support.
         let btf = found.as_ref().map_or(&vmlinux.bytes[..], |found| &found.extract);
         let btf = Btf::parse(btf, Endianness::default()).map_err(|error| no_btf(&error))?;
         Ok(Self { offsets, btf, loader: loader.join().unwrap_or_default() })
     }
 }
 
-/// What of the kernel side hangs on helpers that the kernel has or has not.
+/// Helpers that not every kernel has.
 #[derive(Clone, Copy)]
 pub(super) struct Helpers {
     typed_current: bool,
@@ -53,7 +53,7 @@ pub(super) struct Helpers {
 impl Helpers {
     pub(super) fn look() -> Self {
         let has = |helper| {
-            // An answer that cannot be had is a no: what hangs on it is told as not seen.
+            // If this cannot be determined, do without; the coverage reports what is not seen.
             is_helper_supported(ProgramType::RawTracePoint, helper)
                 .inspect_err(|error| log::info!("{error}"))
                 .unwrap_or(false)
@@ -65,10 +65,10 @@ impl Helpers {
     }
 }
 
-/// Maps that nothing uses where only the iterators are loaded.
+/// Maps that are not used if only the iterators are loaded.
 const IDLE_MAPS: [&str; 7] = ["FLOWS", "KNOWN_BY_ADDRESS", "CALLS", "ABOUT", "ACCEPTED", "SCRATCH", "CALLED"];
 
-/// The object with its read-only values, for one of the two ways; `idle`: the iterators alone.
+/// Loads the object for one of the two modes. `idle`: only for the iterators.
 pub(super) fn load(
     loader: EbpfLoader<'static>,
     options: &Options,
@@ -88,7 +88,7 @@ pub(super) fn load(
     let knobs = global(&knobs.to_members());
     let cpus = aya::util::nr_cpus().map_err(|(what, error)| KernelError::Load(format!("{what}: {error}")))?;
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-    // Borrows what is here from now on.
+    // Shortens the lifetime, since it borrows local values below.
     let mut loader: EbpfLoader<'_> = loader;
     loader
         .btf(Some(btf))
@@ -111,7 +111,7 @@ pub(super) fn load(
     loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
 }
 
-/// Whether the kernel takes the program that all hangs on as it is with the helpers for sockets.
+/// Checks whether the kernel loads the programs of the job `state` with the socket helpers.
 pub(super) fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
     let attached = &mut HashSet::new();
     let mut attacher = Attacher {
@@ -127,12 +127,12 @@ pub(super) fn takes_helpers(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), String> {
     plan::STATE_PROBES.iter().try_for_each(|probe| attacher.load(probe))
 }
 
-/// The kernel wants a power of two of at least a page (`kernel/bpf/ringbuf.c`, ringbuf_map_alloc).
+/// The kernel requires a power of two of at least a page (kernel/bpf/ringbuf.c, ringbuf_map_alloc(), v6.12).
 fn ring_size(bytes: u32) -> u32 {
     bytes.clamp(4096, 1 << 30).next_power_of_two()
 }
 
-/// The bytes of a global, by its fields in their order.
+/// The bytes of a global from its fields in order.
 pub(super) fn global(members: &[u32]) -> Vec<u8> {
     members.iter().flat_map(|member| member.to_ne_bytes()).collect()
 }

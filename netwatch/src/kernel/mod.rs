@@ -1,5 +1,5 @@
-//! The only room that knows aya: loads the object with the running kernel's offsets, attaches what the
-//! plan says, hands out the ring and the counts of what was lost.
+//! The kernel side of the agent, and the only room that uses aya: loads the BPF object with the offsets of the running
+//! kernel, attaches probes by the plan, and provides the ring and the counts of lost records.
 
 mod attach;
 mod flows;
@@ -35,81 +35,73 @@ pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
 pub use sabotage::Sabotage;
 
-/// Default size of the ring: at the highest rate seen, 28,000 connections a second, it holds a third
-/// of a second of records.
+/// Default size of the ring in bytes: a third of a second of records at 28,000 connections a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
 
-/// The reader is woken for no record that comes sooner after the last one that it was woken for: it has to look by
-/// itself for as long.
+/// Minimum time between two wake-ups of the reader. After a wake-up the reader has to poll the ring for this long.
 pub const WAKE: Duration = Duration::from_millis(5);
 
 /// Default of [`Options::udp_flows`].
 pub const DEFAULT_UDP_FLOWS: u32 = netwatch_common::FLOWS_MAX as u32;
 
-/// Why the kernel side cannot run. Each is one line that says what to do.
+/// Why the kernel side cannot run. Each message is one line.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The caller lacks capabilities.
-    #[error("needs {0}: run it as root")]
+    #[error("missing capabilities: {0}; run netwatch as root")]
     Capabilities(String),
-    /// Its own capabilities cannot be told.
+    /// The capabilities of netwatch cannot be read.
     #[error("cannot read /proc/self/status (is /proc mounted?): {0}")]
     Proc(String),
-    /// No BTF to take offsets from.
+    /// No BTF, which has the offsets.
     #[error(
-        "this kernel offers no BTF ({path}: {0}): netwatch needs a kernel of 5.8 or later built with CONFIG_DEBUG_INFO_BTF",
+        "this kernel has no BTF ({path}: {0}): netwatch needs Linux 5.8 or later with CONFIG_DEBUG_INFO_BTF",
         path = offsets::VMLINUX
     )]
     NoBtf(String),
-    /// Too old.
-    #[error(
-        "this kernel has no BPF ring buffer, through which all records come: netwatch needs 5.8 or later"
-    )]
+    /// No ring buffer map, which Linux has since 5.8.
+    #[error("this kernel has no BPF ring buffer: netwatch needs Linux 5.8 or later")]
     NoRing,
-    /// A structure is not what this version knows.
-    #[error(
-        "this kernel has no `{0}`, which netwatch cannot do without: please report it with the kernel's version"
-    )]
+    /// A required member of a kernel structure was not found.
+    #[error("this kernel has no `{0}`, which netwatch requires: please report this with the kernel version")]
     Member(&'static str),
-    /// The kernel side and `/proc` number processes each in their own way.
-    #[error(
-        "this is a pid namespace of its own, where the kernel's iterators number processes otherwise than /proc"
-    )]
+    /// netwatch runs in a pid namespace other than the initial one.
+    #[error("netwatch runs in a pid namespace, where the BPF iterators and /proc use different process ids")]
     ForeignPids,
     /// The object did not load.
-    #[error("the kernel did not take netwatch's maps: {0}")]
+    #[error("cannot load the BPF object: {0}")]
     Load(String),
-    /// A required job found no rung.
-    #[error("no probe for `{job}` can be had on this kernel: {reason}")]
+    /// No rung of a required job works.
+    #[error("no probe for `{job}` works on this kernel: {reason}")]
     Required {
-        /// The job.
+        /// Name of the job.
         job: &'static str,
         /// Why each rung was refused.
         reason: String,
     },
 }
 
-/// What the loader is told.
+/// Options of the kernel side.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Size of the ring; rounded up to a power of two of at least a page.
+    /// Size of the ring in bytes; rounded up to a power of two of at least a page.
     pub ring_bytes: u32,
-    /// Every TCP transition, not only those that begin or end something.
+    /// Emit every TCP state transition.
     pub all_states: bool,
-    /// UDP flows that are followed at once; of more it is counted that they were not.
+    /// Maximum number of UDP flows tracked at once; others are counted as lost.
     pub udp_flows: u32,
-    /// A UDP flow on which nothing passes for so long is over.
+    /// Time without a datagram after which a UDP flow ends.
     pub udp_idle: Duration,
-    /// Jobs that are to be done in one way and no other.
+    /// Jobs for which the user chose the rung.
     pub forced: Vec<Forced>,
-    /// Something to do wrong, so that tests see that it is noticed.
+    /// A fault to introduce (test equipment).
     pub sabotage: Option<Sabotage>,
 }
 
-/// What was attached for one job.
+/// The probes of one job.
 #[derive(Clone, Debug, Serialize)]
 pub struct Covered {
-    /// The rung in use, `None` when none could be had.
+    /// The rung in use; `None` if none works.
     pub probe: Option<&'static str>,
     /// Its name on the command line.
     pub rung: Option<&'static str>,
@@ -118,21 +110,21 @@ pub struct Covered {
     pub refused: Vec<Refused>,
 }
 
-/// A rung that was passed over.
+/// A rung that could not be used.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
     /// Its name in the plan.
     pub probe: &'static str,
-    /// What the kernel said.
+    /// The error of the kernel.
     pub reason: String,
 }
 
-/// Which probe does which job, and what is therefore not seen.
+/// The probe of each job, and what is not seen.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {
     /// In the order of the plan.
     pub jobs: Vec<(&'static str, Covered)>,
-    /// In words, for lack of a probe.
+    /// Sentences about what is not seen for lack of a probe.
     unseen: Vec<&'static str>,
 }
 
@@ -143,7 +135,7 @@ impl Coverage {
         self.jobs.iter().any(|(name, covered)| *name == job && covered.probe.is_some())
     }
 
-    /// What is not seen, in words.
+    /// What is not seen, as sentences.
     #[must_use]
     pub fn unseen(&self) -> Vec<&'static str> {
         self.unseen.iter().chain(NEVER_SEEN).copied().collect()
@@ -153,17 +145,17 @@ impl Coverage {
 /// The kernel side, loaded. Dropping it detaches every probe.
 pub struct Kernel {
     ebpf: Ebpf,
-    /// The kernel side's own lines, for whoever works on it.
+    /// Log lines of the kernel side, for debugging.
     #[cfg(debug_assertions)]
     lines: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    /// Until all is attached: it takes up as much as many thousand connections.
+    /// Dropped when all probes are attached, since it needs much memory.
     btf: Option<Btf>,
     sockets: Sockets,
-    /// Why its sockets cannot be listed by iterators.
+    /// The member for lack of which sockets cannot be listed by iterators.
     no_iterators: Option<&'static str>,
-    /// Whether it leaves programs out.
+    /// Whether the kernel may skip runs of programs: see `preemption`.
     leaves_out: bool,
-    /// Why the kernel is not used in the better way.
+    /// Why [`Sockets::Helpers`] is not used.
     no_helpers: Option<String>,
     forced: Vec<Forced>,
     attached: HashSet<&'static str>,
@@ -176,10 +168,10 @@ impl Kernel {
     /// Loads the object; nothing is attached yet.
     ///
     /// # Errors
-    /// What is missing: capabilities, BTF, a member, or what the kernel refused.
+    /// If capabilities, BTF or a member are missing, or the kernel rejects the object.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         attach::check_capabilities()?;
-        // An answer that cannot be had is for the load to give.
+        // If this cannot be determined, the load reports the error.
         if matches!(is_map_supported(MapType::RingBuf), Ok(false)) {
             return Err(KernelError::NoRing);
         }
@@ -201,9 +193,11 @@ impl Kernel {
             let loader = loader.take().unwrap_or_default();
             load(loader, options, &offsets, &btf, helpers, sockets, false)
         };
-        #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the lines' ring is taken out"))]
+        #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the logger needs mut"))]
         let mut kernel = match Forced::of(&options.forced, "state") {
-            Some(Some("address")) => (load(Sockets::Plain)?, Sockets::Plain, Some("not wanted".to_owned())),
+            Some(Some("address")) => {
+                (load(Sockets::Plain)?, Sockets::Plain, Some("not requested".to_owned()))
+            }
             _ => {
                 let mut ebpf = load(Sockets::Helpers)?;
                 match takes_helpers(&mut ebpf, &btf) {
@@ -212,8 +206,10 @@ impl Kernel {
                 }
             }
         };
-        // They stay where they are: programs that are yet to be loaded name them by their descriptors.
-        let map = |name| kernel.0.map(name).ok_or_else(|| KernelError::Load("no table of losses".into()));
+        // The maps stay in the object: programs that are loaded later refer to their descriptors.
+        let map = |name| {
+            kernel.0.map(name).ok_or_else(|| KernelError::Load("the object has no counts of losses".into()))
+        };
         let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?, map("UNBEGUN")?)?;
         Ok(Self {
             #[cfg(debug_assertions)]
@@ -232,10 +228,10 @@ impl Kernel {
         })
     }
 
-    /// Attaches every job of a phase by the first rung that the kernel takes. Phases have their turn in order, each once.
+    /// Attaches the first rung that works of each job of a phase. Call it once for each phase, in order.
     ///
     /// # Errors
-    /// [`KernelError::Required`] when a job that netwatch cannot do without found none.
+    /// [`KernelError::Required`] if no rung of a required job works.
     pub fn attach(&mut self, phase: Phase) -> Result<(), KernelError> {
         let Some(btf) = self.btf.take() else { return Ok(()) };
         let mut attacher = Attacher {
@@ -266,7 +262,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Hands the kernel side's lines to the log of this process.
+    /// Forwards log lines of the kernel side to the log of this process.
     #[cfg(debug_assertions)]
     pub fn flush_lines(&mut self) {
         if let Some(lines) = &mut self.lines {
@@ -277,13 +273,13 @@ impl Kernel {
     /// The ring. Can be taken once.
     ///
     /// # Errors
-    /// [`KernelError::Load`] when it cannot be mapped.
+    /// [`KernelError::Load`] if it cannot be mapped.
     pub fn take_records(&mut self) -> Result<RingBuf<MapData>, KernelError> {
         let map = self.ebpf.take_map("RECORDS").ok_or_else(|| KernelError::Load("no ring".into()))?;
         RingBuf::try_from(map).map_err(|error| KernelError::Load(chain(&error)))
     }
 
-    /// What lists sockets and who has them open; `None` where the job `snapshot` is done in another way.
+    /// The iterators that list sockets and descriptors; `None` if the job `snapshot` uses another rung.
     #[must_use]
     pub fn iterators(&self) -> Option<Iterators> {
         let by_iterators = plan::SNAPSHOT.rungs.first().map(|rung| rung.key);
@@ -294,28 +290,31 @@ impl Kernel {
     /// The table of UDP flows. Can be taken once.
     ///
     /// # Errors
-    /// [`KernelError::Load`] when the map is not there.
+    /// [`KernelError::Load`] if it was taken.
     pub fn take_flows(&mut self) -> Result<FlowTable, KernelError> {
-        let map = self.ebpf.take_map("FLOWS").ok_or_else(|| KernelError::Load("no table of flows".into()))?;
+        let map = self
+            .ebpf
+            .take_map("FLOWS")
+            .ok_or_else(|| KernelError::Load("the object has no map FLOWS".into()))?;
         FlowTable::new(map).map_err(|error| KernelError::Load(chain(&error)))
     }
 
-    /// The counts of what was lost. Can be taken once, after all phases are attached.
+    /// The counts of lost records. Can be taken once, after all phases are attached.
     ///
     /// # Errors
-    /// [`KernelError::Load`] when they were taken.
+    /// [`KernelError::Load`] if they were taken.
     pub fn take_lost(&mut self) -> Result<LostCounter, KernelError> {
-        self.lost.take().ok_or_else(|| KernelError::Load("no table of losses".into()))
+        self.lost.take().ok_or_else(|| KernelError::Load("the object has no counts of losses".into()))
     }
 
-    /// What is attached.
+    /// The probes in use.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {
         &self.coverage
     }
 }
 
-/// An error with its causes, in one line: verifiers answer in many.
+/// An error with its causes as one line.
 fn chain(error: &dyn Error) -> String {
     log::debug!("{error:?}");
     let mut text = error.to_string();
@@ -331,8 +330,7 @@ fn chain(error: &dyn Error) -> String {
     one_line(&text)
 }
 
-/// The verifier answers in many lines, its verdict followed by statistics: keeps what was said before
-/// its output, and the verdict.
+/// Shortens a verifier log to the message before it and its last line that is not statistics, which is the verdict.
 fn one_line(text: &str) -> String {
     let statistics = ["processed ", "verification time", "stack depth", "insns_", "total_states"];
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

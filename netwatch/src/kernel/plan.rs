@@ -1,5 +1,5 @@
-//! The plan: which job is done by which probes, and what is not seen without them. Its table is in `jobs`: the one
-//! that `doctor`, `ready` and the loader read.
+//! The plan: which probes do which job, and what is not seen without them. The table is in `jobs`; the loader, `doctor`
+//! and the `ready` event use it.
 
 mod jobs;
 
@@ -7,13 +7,13 @@ use std::collections::HashSet;
 
 pub(super) use jobs::{JOBS, LIST_FILES, LIST_TCP, LIST_UDP, SNAPSHOT, STATE_PROBES};
 
-/// When a job's probes are attached. Processes come first, so that the look at `/proc` that follows
-/// leaves no process unnamed once sockets are watched.
+/// When the probes of a job are attached. Process probes are attached first and `/proc` is read after that, so that every
+/// process is known before socket probes are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Before processes are read from `/proc`.
+    /// Before `/proc` is read.
     Processes,
-    /// After that, before sockets are read.
+    /// After `/proc` is read, before the snapshot of sockets.
     Sockets,
 }
 
@@ -22,21 +22,21 @@ pub enum Phase {
 pub(super) enum Hook {
     /// A typed tracepoint of this name.
     TypedTracepoint(&'static str),
-    /// The entry of this function of the kernel.
+    /// fentry of this kernel function.
     Entry(&'static str),
-    /// Its exit.
+    /// fexit of this kernel function.
     Exit(&'static str),
-    /// A kprobe or kretprobe, by what the program is, on this function.
+    /// A kprobe or kretprobe on this function, by the type of the program.
     Kprobe(&'static str),
     /// `syscalls:sys_…`
     Syscall(&'static str),
     /// The root of the cgroup v2 tree.
     CgroupRoot,
-    /// Likewise, for packets that come in.
+    /// The same, for incoming packets.
     CgroupIngress,
-    /// For packets that go out.
+    /// The same, for outgoing packets.
     CgroupEgress,
-    /// Nowhere: whoever reads has it run on each object of this kind.
+    /// Not attached: runs on each object of this kind when the iterator is read.
     Iterator(&'static str),
 }
 
@@ -45,51 +45,51 @@ pub(super) enum Hook {
 pub(super) struct Probe {
     /// The function in the object file.
     pub program: &'static str,
-    /// Where it goes.
+    /// Where it is attached.
     pub hook: Hook,
-    /// The second at the same place: see `netwatch-ebpf/src/twice.rs`. Not attached where the kernel leaves none out.
+    /// A second program on the same hook: see `netwatch-ebpf/src/twice.rs`. Not attached if the kernel skips no runs.
     pub again: bool,
 }
 
-/// What the kernel lets programs of the tracing types do with a socket: see
-/// [`netwatch_common::Knobs::socket_helpers`]. The object is loaded for the one or the other.
+/// What tracing programs can do with a socket: see [`netwatch_common::Knobs::socket_helpers`]. The object is loaded for
+/// one of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sockets {
-    /// Keep storage with it, and ask for its cookie.
+    /// Use socket storage and read the cookie.
     Helpers,
-    /// Neither.
+    /// Neither; state is kept in a map by socket address.
     Plain,
 }
 
-/// One way to do a job: all its probes, or it is not taken.
+/// One way to do a job. It is used only if all its probes attach.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rung {
-    /// As `--probe` has it.
+    /// Name for `--probe`.
     pub key: &'static str,
-    /// As `doctor` prints it.
+    /// Name that `doctor` prints.
     pub name: &'static str,
-    /// What it attaches.
+    /// Probes that it needs.
     pub probes: &'static [Probe],
-    /// What it attaches as well where the kernel has it.
+    /// Optional probes.
     pub beside: &'static [Probe],
-    /// Where it works in one of the two ways only.
+    /// The mode that it requires, if it does not work in both.
     pub only: Option<Sockets>,
-    /// What even this rung does not see.
+    /// What this rung does not see, as sentences.
     pub unseen: &'static [&'static str],
 }
 
-/// Something that has to be observed.
+/// Something to observe.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
-    /// As `doctor`, `coverage` and `--probe` name it.
+    /// Name in `doctor`, `coverage` and `--probe`.
     pub name: &'static str,
-    /// When it is attached.
+    /// When its probes are attached.
     pub phase: Phase,
-    /// The best rung first.
+    /// In order of preference.
     pub rungs: &'static [Rung],
-    /// netwatch does not run without it.
+    /// netwatch cannot run without it.
     pub required: bool,
-    /// What is not seen when no rung can be had.
+    /// What is not seen if no rung works, as a sentence.
     pub without: &'static str,
 }
 
@@ -101,8 +101,8 @@ const fn exit(function: &'static str) -> Probe {
     named(function, Hook::Exit(function))
 }
 
-/// The second at the same place. Of those at one function the kernel calls the one that was attached last first
-/// (`kernel/bpf/trampoline.c`, __bpf_trampoline_link_prog): so there it stands before the first.
+/// A second program on the same hook, which has to run after the first. Programs on one function run in reverse order of
+/// attachment (kernel/bpf/trampoline.c, __bpf_trampoline_link_prog(), v6.12), so there it is listed first.
 const fn again(program: &'static str, hook: Hook) -> Probe {
     Probe { program, hook, again: true }
 }
@@ -123,11 +123,11 @@ const fn iterator(program: &'static str, of: &'static str) -> Probe {
     named(program, Hook::Iterator(of))
 }
 
-/// A rung to fill in.
+/// Defaults of a rung.
 const RUNG: Rung = Rung { key: "", name: "", probes: &[], beside: &[], only: None, unseen: &[] };
 
-/// What of the kernel's types the plan's programs are attached to, by name (`kernel/bpf/verifier.c`,
-/// bpf_check_attach_target, and `kernel/bpf/bpf_iter.c`): functions, and of a tracepoint the type of its function.
+/// Names of the BTF types that programs of the plan are attached to (kernel/bpf/verifier.c, bpf_check_attach_target(),
+/// and kernel/bpf/bpf_iter.c, v6.12): functions, and for a tracepoint the typedef of its prototype.
 pub(super) fn attached_to() -> HashSet<String> {
     let rungs = JOBS.iter().flat_map(|job| job.rungs);
     let probes = rungs.flat_map(|rung| rung.probes.iter().chain(rung.beside));
@@ -141,13 +141,13 @@ pub(super) fn attached_to() -> HashSet<String> {
         .collect()
 }
 
-/// Where the system call that a task is in cannot be told (before 5.15).
-pub(super) const NO_REGISTERS: &str = "whether a call came by io_uring or 32-bit socketcall (`via`)";
+/// If the registers of the current task, which tell the system call, cannot be read (before 5.15).
+pub(super) const NO_REGISTERS: &str = "whether a call was made by io_uring or 32-bit socketcall (`via`)";
 
-/// Where MPTCP sockets have no counts (before 6.5).
+/// If MPTCP sockets have no byte counters (before 6.5).
 pub(super) const NO_MPTCP_COUNTS: &str = "how many bytes an MPTCP connection carried";
 
-/// What no probe here sees, whatever the kernel.
+/// What no probe sees on any kernel.
 pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
     use super::super::forced::NONE;
     use super::*;
 
-    /// Of those at one function the last that is attached is called first, at a tracepoint the first is.
+    /// Programs on a function run in reverse order of attachment, those on a tracepoint in order.
     #[test]
     fn a_second_is_called_right_after_its_first() {
         let mut seconds = 0;

@@ -1,5 +1,5 @@
-//! Whether the kernel may stop a task in the middle of a program of ours: only then does it leave out the same program
-//! of another task (`netwatch-ebpf/src/twice.rs`).
+//! Whether the kernel may preempt a task while it runs a BPF program. Only then may it skip a run of the same program in
+//! another task (`netwatch-ebpf/src/twice.rs`).
 
 use std::fs;
 
@@ -7,11 +7,10 @@ use nix::sys::utsname::uname;
 
 use super::mounts;
 
-/// What can be chosen while the kernel runs, with the one that holds in brackets (`kernel/sched/debug.c`,
-/// sched_dynamic_show).
+/// Preemption modes, with the current one in parentheses (kernel/sched/debug.c, sched_dynamic_show(), v6.12).
 const MODES: &str = "/sys/kernel/debug/sched/preempt";
 
-/// A mode that is chosen later is not seen: what is left out then counts as lost, and is told.
+/// A later change of the mode is not noticed; skipped runs are then counted as lost.
 pub(super) fn stops_tasks() -> bool {
     let Ok(uname) = uname() else { return true };
     let modes = || {
@@ -21,7 +20,7 @@ pub(super) fn stops_tasks() -> bool {
     may_stop(&uname.version().to_string_lossy(), modes)
 }
 
-/// By how the kernel was built (`init/Makefile`, preempt-flag) and, where that leaves a choice, by the mode.
+/// By the build flags in the version (init/Makefile, preempt-flag-y, v6.12) and, if preemption is dynamic, by the mode.
 fn may_stop(version: &str, modes: impl FnOnce() -> Option<String>) -> bool {
     let Some(built) = version.split_whitespace().find(|word| word.starts_with("PREEMPT")) else {
         return false;
@@ -36,19 +35,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_by_how_the_kernel_was_built_and_by_its_mode() {
-        let unasked = || unreachable!("nothing can be chosen");
+    fn it_follows_from_the_build_and_the_mode() {
+        let unasked = || unreachable!("the mode cannot be changed");
         assert!(!may_stop("#1 SMP Debian 5.10.259-1 (2026-07-01)", unasked));
         assert!(may_stop("#1 SMP PREEMPT Debian 5.10.259-1", unasked));
         assert!(may_stop("#1 SMP PREEMPT_RT Debian 6.12.1-1", unasked));
-        let told = |modes: Option<&str>| {
+        let dynamic = |modes: Option<&str>| {
             may_stop("#1 SMP PREEMPT_DYNAMIC Debian 6.1.1-1", || modes.map(str::to_owned))
         };
-        assert!(!told(Some("none (voluntary) full\n")));
-        assert!(!told(Some("(none) voluntary full lazy\n")));
-        assert!(told(Some("none voluntary (full)\n")));
-        assert!(told(Some("full (lazy)\n")));
-        assert!(told(Some("(none")));
-        assert!(told(None));
+        assert!(!dynamic(Some("none (voluntary) full\n")));
+        assert!(!dynamic(Some("(none) voluntary full lazy\n")));
+        assert!(dynamic(Some("none voluntary (full)\n")));
+        assert!(dynamic(Some("full (lazy)\n")));
+        assert!(dynamic(Some("(none")));
+        assert!(dynamic(None));
     }
 }

@@ -1,18 +1,18 @@
-//! Things done wrong on purpose, so that tests see them noticed: `--sabotage`, which no help shows. Without the test
-//! equipment there is nothing to choose from.
+//! `--sabotage`: faults that tests introduce to check that they are detected. Without the feature `test-equipment` the
+//! type has no values.
 
 use netwatch_common::Offsets;
 
 #[cfg(any(test, feature = "test-equipment"))]
 use super::plan::JOBS;
 
-/// What to do wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// The member at this place in [`Offsets::MEMBERS`] is read beside where it lies.
+    /// The member with this index in [`Offsets::MEMBERS`] is read at a wrong offset.
     #[cfg(any(test, feature = "test-equipment"))]
     Offset(usize),
-    /// This job's probes are said to be attached, and never fire; or those of all.
+    /// The probes of this job, or of all jobs, are reported as attached but are not.
     #[cfg(any(test, feature = "test-equipment"))]
     Deaf(&'static str),
 }
@@ -31,16 +31,16 @@ impl Sabotage {
 #[cfg(any(test, feature = "test-equipment"))]
 const ALL: &str = "all";
 
-/// A neighbour of nearly any member.
+/// Added to the offset, in bytes.
 #[cfg(any(test, feature = "test-equipment"))]
 const BESIDE: u32 = 4;
 
 #[cfg(any(test, feature = "test-equipment"))]
 impl Sabotage {
-    /// Reads `offset=STRUCTURE.MEMBER`, `deaf=JOB` or `deaf=all`.
+    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB` or `deaf=all`.
     ///
     /// # Errors
-    /// Where it is neither.
+    /// If the text has another form, or names an unknown member or job.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text.split_once('=') {
             Some(("offset", path)) => {

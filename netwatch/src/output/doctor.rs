@@ -1,4 +1,4 @@
-//! What `doctor` prints: which probe does each job, what is therefore not seen, and how the self-test ended.
+//! The report of `doctor`: the probe of each job, what is not seen, and the result of the self-test.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::kernel::{Coverage, Covered};
 
-/// All of it.
+/// The report.
 #[derive(Serialize)]
 pub(crate) struct Report<'a> {
     kind: &'static str,
@@ -23,7 +23,7 @@ struct JobView<'a> {
     covered: &'a Covered,
 }
 
-/// How the self-test ended. Of the lists one has something at the most.
+/// Result of the self-test. At most one of the lists is not empty.
 #[derive(Default, Serialize)]
 pub(crate) struct SelfTestView<'a> {
     pub(crate) ok: bool,
@@ -33,13 +33,13 @@ pub(crate) struct SelfTestView<'a> {
     pub(crate) missing: &'a [&'static str],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(crate) misread: &'a [String],
-    /// Why there was none.
+    /// Why the self-test was not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_done: Option<&'a str>,
 }
 
 impl<'a> Report<'a> {
-    /// `kernel`: its release.
+    /// `kernel`: the release, as uname(2) has it.
     pub(crate) fn new(kernel: &'a str, coverage: &'a Coverage, self_test: SelfTestView<'a>) -> Self {
         Self {
             kind: "doctor",
@@ -50,18 +50,18 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// As one object.
+    /// Writes one JSON object.
     pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         out.write_all(b"\n")
     }
 
-    /// For people.
+    /// Writes text.
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "kernel      {}", self.kernel)?;
         for JobView { job, covered } in &self.jobs {
             let rung = covered.rung.map(|rung| format!("{rung}: ")).unwrap_or_default();
-            writeln!(out, "{job:<11} {rung}{}", covered.probe.unwrap_or("no probe can be had"))?;
+            writeln!(out, "{job:<11} {rung}{}", covered.probe.unwrap_or("no probe available"))?;
             for refused in &covered.refused {
                 writeln!(out, "            refused: {}: {}", refused.probe, refused.reason)?;
             }
@@ -77,15 +77,15 @@ impl SelfTestView<'_> {
     fn sentence(&self) -> String {
         match (self.ok, self.not_done) {
             (true, _) => {
-                format!("passed: a connection of netwatch's own came through ({})", self.came.join(", "))
+                format!("passed: received all records of a test connection ({})", self.came.join(", "))
             }
             (false, Some(why)) => {
-                format!("not done, the connection could not be made (is loopback up?): {why}")
+                format!("not run: cannot make a test connection (is loopback up?): {why}")
             }
             (false, None) if !self.misread.is_empty() => {
-                format!("FAILED: the kernel side reads what is not there: {}", self.misread.join(", "))
+                format!("FAILED: the kernel side misreads kernel structures: {}", self.misread.join(", "))
             }
-            (false, None) => format!("FAILED: no record came of: {}", self.missing.join(", ")),
+            (false, None) => format!("FAILED: records that did not arrive: {}", self.missing.join(", ")),
         }
     }
 }

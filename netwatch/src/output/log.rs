@@ -1,4 +1,4 @@
-//! The log: numbers lines, renders them, and writes them in large pieces.
+//! Numbers and renders events, and writes them in large chunks.
 
 use std::io::{self, Write};
 
@@ -7,28 +7,27 @@ use super::text::Text;
 use super::{Format, LogOptions, Render};
 use crate::stream::{Batch, Context, Item};
 
-/// Bytes that are written at once: large enough that a flood needs few system calls, small enough to be soon on the other
-/// side.
+/// Bytes per write: large enough that a flood needs few system calls, small enough for low latency.
 const CHUNK: usize = 256 << 10;
 
-/// A log to `W`. It writes when [`CHUNK`] is reached, and when it is flushed.
+/// Prints events to `W`: when [`CHUNK`] is reached, and when flushed.
 pub struct Log<W> {
     render: Box<dyn Render>,
     out: W,
     buffer: Vec<u8>,
     seq: u64,
-    /// Events, but for `ready`.
+    /// Number of events printed, not counting `ready`.
     printed: u64,
     limit: Option<u64>,
 }
 
 impl<W: Write> Log<W> {
-    /// A log of what happens now.
+    /// For live events: text has only the time.
     pub fn new(options: &LogOptions, out: W) -> Self {
         Self::with(options, false, out)
     }
 
-    /// A log of several days: text has the date in each line.
+    /// For recorded events: text has the date in each line.
     pub fn dated(options: &LogOptions, out: W) -> Self {
         Self::with(options, true, out)
     }
@@ -49,7 +48,7 @@ impl<W: Write> Log<W> {
         batch.items.iter().try_for_each(|item| self.item(item, &batch.context))
     }
 
-    /// Prints an item, unless the log is full.
+    /// Prints an item, unless the limit is reached.
     ///
     /// # Errors
     /// Those of the output.
@@ -65,13 +64,13 @@ impl<W: Write> Log<W> {
         Ok(())
     }
 
-    /// Whether as many events as were asked for have been printed.
+    /// Whether the limit is reached.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.printed >= limit)
     }
 
-    /// Writes what was rendered so far.
+    /// Writes everything rendered so far.
     ///
     /// # Errors
     /// Those of the output.

@@ -1,5 +1,5 @@
-//! What people and scripts read: pure renderings of values, as text or JSON. Nothing here reads a file or asks a
-//! service; what a line needs is in the item and its context.
+//! Output of all commands as text or JSON. Pure functions of values: nothing here reads a file or asks a service; what a
+//! line needs is in the item and its context.
 
 pub(crate) mod audit;
 pub(crate) mod doctor;
@@ -28,44 +28,44 @@ use crate::stream::{Context, Item};
 pub use log::Log;
 pub use process::{AncestorView, ProcessView};
 
-/// How lines are rendered.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text, for people.
     #[default]
     Text,
-    /// One object a line.
+    /// JSON, one object per line.
     Json,
 }
 
 /// How JSON names processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProcessForm {
-    /// By the whole object, in every event.
+    /// Every event has the whole object.
     #[default]
     Full,
-    /// By the key; the whole object comes once, in an event of its own before the first that names it.
+    /// Events have the key; the whole object is emitted once, before the first event that refers to it.
     Once,
-    /// By the key alone.
+    /// Events have only the key.
     Key,
 }
 
-/// How the log is written.
+/// How events are printed.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
     /// Text or JSON.
     pub format: Format,
     /// How JSON names processes.
     pub processes: ProcessForm,
-    /// With colours, for text.
+    /// Use colours in text.
     pub colour: bool,
-    /// What is shown.
+    /// Events to print.
     pub filter: Filter,
-    /// The log is full after so many events, `ready` not counted.
+    /// Maximum number of events; `ready` is not counted.
     pub limit: Option<u64>,
 }
 
-/// Renders items as lines. `seq` is the number of the last line, and counts each line.
+/// Renders items as lines. `seq` is the number of the last line; it is incremented for each.
 trait Render: Send {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()>;
 }
@@ -80,7 +80,7 @@ fn time_of(item: &Item, context: &Context) -> Timestamp {
     known.unwrap_or_else(Timestamp::now)
 }
 
-/// The status of an executable: at the time of the event, where that is known.
+/// The status of an executable: at the time of the event if that is known, else by the process.
 fn exe_status(at_event: Option<ExeStatus>, process: &Arc<Process>) -> ExeStatus {
     at_event.unwrap_or_else(|| process.exe_status())
 }

@@ -1,5 +1,5 @@
-//! For people: one line an event, in columns, and reads as a sentence does: who, which way, whom, how
-//! known. Whatever comes from outside is escaped.
+//! Events as text: one line per event, in columns: process, direction, peer process, basis. Strings from outside
+//! netwatch are escaped.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,20 +17,20 @@ use crate::stream::{Context, Item, Ready};
 use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
 use crate::{errno, escape};
 
-/// Widths of the columns where nothing is longer: most names, IPv4 addresses with their ports.
+/// Minimum widths of the columns: they fit most names, and IPv4 addresses with a port.
 const EVENT: usize = 8;
 const WHO: usize = 20;
 const ADDRESS: usize = 21;
 
 pub(super) struct Text {
     colour: bool,
-    /// With the date before the time.
+    /// Print the date before the time.
     dated: bool,
     zone: TimeZone,
 }
 
 impl Text {
-    /// `dated`: events are of several days, so that each line begins with the date.
+    /// `dated`: each line begins with the date.
     pub(super) fn new(colour: bool, dated: bool) -> Self {
         Self { colour, dated, zone: TimeZone::system() }
     }
@@ -48,12 +48,12 @@ impl Render for Text {
         match item {
             Item::Ready(Ready { probes, seeded, .. }) => {
                 let event = self.event("ready", Style::new());
-                let sockets = if *seeded == 1 { "socket was" } else { "sockets were" };
+                let sockets = if *seeded == 1 { "socket" } else { "sockets" };
                 let covered = probes.iter().filter(|(_, probe)| probe.is_some()).count();
                 write!(
                     out,
-                    "{event} {}, {covered} of {} jobs have a probe, {seeded} {sockets} there before; \
-                     `netwatch doctor` tells what is not seen",
+                    "{event} {}, {covered} of {} jobs have a probe, {seeded} existing {sockets}; \
+                     run `netwatch doctor` to show what is not seen",
                     time.strftime("%F %:z"),
                     probes.len()
                 )?;
@@ -90,7 +90,7 @@ impl Render for Text {
 }
 
 impl Text {
-    /// The signs of the process on this endpoint, or of the listener.
+    /// Prints the signs of the endpoint's process or of the listener.
     fn signs(&self, event: &ConnectionEvent, out: &mut Vec<u8>) -> io::Result<()> {
         let endpoint = &event.endpoint;
         let of_process = endpoint.process.as_ref().map(|actor| {
@@ -113,12 +113,13 @@ impl Text {
 fn lost(loss: &Loss) -> String {
     let kinds: Vec<_> = loss.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     let (why, then) = match loss.reason {
-        LossReason::Ring => ("the ring was full", "; the table will be read again and repaired"),
-        LossReason::Undecodable => ("they made no sense", ""),
-        LossReason::Stdout => ("the reader was too slow", ""),
-        LossReason::Store => ("the store was too slow or took nothing", ""),
+        LossReason::Ring => ("the ring was full", "; resynchronising with a snapshot"),
+        LossReason::Undecodable => ("could not be decoded", "; resynchronising with a snapshot"),
+        LossReason::Stdout => ("the reader is too slow", ""),
+        LossReason::Store => ("the store is too slow or rejects writes", ""),
     };
-    format!("{} records are missing, {why}: {}{then}", loss.count(), kinds.join(", "))
+    let records = if loss.count() == 1 { "record" } else { "records" };
+    format!("lost {} {records} ({why}): {}{then}", loss.count(), kinds.join(", "))
 }
 
 /// `comm[pid]`
@@ -141,7 +142,7 @@ fn sentence(event: &ConnectionEvent) -> String {
         }
         return out;
     };
-    // The arrow goes from whoever began it.
+    // The arrow points away from the originator.
     let arrow = match endpoint.verdict.side {
         Side::Local => "->",
         Side::Remote => "<-",
@@ -150,7 +151,7 @@ fn sentence(event: &ConnectionEvent) -> String {
     };
     let (local, remote) = (endpoint.local.to_string(), remote.to_string());
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
-    // Whom: the process at the other end, where that is here.
+    // The process of the peer endpoint, if it is on this host.
     let whom = endpoint.peer.as_ref().and_then(|peer| peer.process.as_ref());
     let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
     out.push_str(&how_known(endpoint));
@@ -180,13 +181,13 @@ fn sentence(event: &ConnectionEvent) -> String {
         }
     }
     if event.repaired {
-        out.push_str("; found out after a loss");
+        out.push_str("; found by the snapshot after a loss");
     }
     out
 }
 
-/// `connect`, or with how far to trust it where it was not seen; and what the rule of thumb had said where
-/// that is something else.
+/// The basis of the verdict, with its confidence unless it was observed, and the verdict of the port rule if that
+/// differs.
 pub(super) fn how_known(endpoint: &Endpoint) -> String {
     let verdict = endpoint.verdict;
     let mut out = match verdict.confidence {
@@ -203,7 +204,7 @@ pub(super) fn how_known(endpoint: &Endpoint) -> String {
     out
 }
 
-/// What the responder's port is registered for.
+/// The registered service of the responder's port.
 fn service(event: &ConnectionEvent) -> Option<Cow<'static, str>> {
     event.facts.service.map(escape::terminal)
 }

@@ -1,4 +1,4 @@
-//! What `verify` prints: one sentence or one object.
+//! The output of `verify`: one sentence or one object.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::store::{Checked, Link};
 
-/// Whether the store is what was written.
+/// Result of the verification.
 #[derive(Serialize)]
 pub(crate) struct Verdict {
     pub(crate) holds: bool,
@@ -40,12 +40,12 @@ struct Broken {
 #[derive(Serialize)]
 struct AnchorView {
     link: String,
-    /// `None`: it is not in the chain.
+    /// `None`: the link is not in the chain.
     batch: Option<i64>,
 }
 
 impl Verdict {
-    /// `anchor`: the link that has to be there, where one was given.
+    /// `anchor`: the link that was searched for, if one was given.
     pub(crate) fn of(checked: &Checked, anchor: Option<Link>) -> Self {
         Self {
             holds: checked.broken.is_none() && (anchor.is_none() || checked.anchored.is_some()),
@@ -69,26 +69,26 @@ impl Verdict {
         writeln!(out)
     }
 
-    /// For people.
+    /// Writes one sentence.
     pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.sentence())
     }
 
     fn sentence(&self) -> String {
         let pruned = self.pruned.as_ref().map_or_else(String::new, |pruned| {
-            let when = pruned.ts.as_deref().unwrap_or("some time");
-            format!("; retention dropped all through batch {} at {when}", pruned.through)
+            let when = pruned.ts.as_deref().unwrap_or("an unknown time");
+            format!("; retention deleted batches up to {} at {when}", pruned.through)
         });
         if let Some(broken) = &self.broken {
             let when = broken.ts.as_ref().map_or_else(String::new, |ts| format!(", written {ts}"));
             return format!("ALTERED: batch {}{when}: {}{pruned}", broken.batch, broken.why);
         }
         let range = self.range.map_or_else(String::new, |(from, to)| format!(" ({from} to {to})"));
-        let held = format!("{} batches{range} with {} rows hold", self.batches, self.rows);
+        let held = format!("verified {} batches{range} with {} rows", self.batches, self.rows);
         match &self.anchor {
             Some(AnchorView { batch: None, .. }) => format!(
-                "ALTERED: the anchor is not in the chain{pruned}, though {held}: the store was cut, or \
-                 hashed anew, or the anchor is older than what is kept"
+                "ALTERED: the anchor is not in the chain, although the chain is consistent ({held}{pruned}): the store \
+                 was truncated or hashed again, or the anchor is older than the oldest record kept"
             ),
             Some(AnchorView { batch: Some(batch), .. }) => {
                 format!("{held}{pruned}; the anchor is batch {batch}")
@@ -98,11 +98,11 @@ impl Verdict {
     }
 }
 
-/// The newest link of the chain, to be kept elsewhere.
+/// The newest link of the chain.
 pub(crate) struct Newest {
     pub(crate) link: Link,
     pub(crate) batch: i64,
-    /// Nanoseconds since the epoch; 0: not known.
+    /// Nanoseconds since the epoch; 0 if not known.
     pub(crate) ts: i64,
 }
 
@@ -114,7 +114,7 @@ impl Newest {
         writeln!(out, "{anchor}")
     }
 
-    /// The link alone.
+    /// Writes the link.
     pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.link)
     }

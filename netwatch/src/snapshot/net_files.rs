@@ -1,5 +1,5 @@
-//! Sockets as the files in `/proc/net` list them: what netstat reads. For sockets that nothing else lists (raw, packet),
-//! and as a view to hold against the others.
+//! Sockets as the files in `/proc/net` list them, which netstat reads. Used for raw and packet sockets, and as a view to
+//! compare with the others.
 
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
@@ -13,32 +13,32 @@ use crate::model::{
     Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap,
 };
 
-/// All of them, and what could not be read.
+/// Sockets, and notes about files that could not be read.
 #[derive(Clone, Debug, Default)]
 pub struct NetFiles {
-    /// TCP and UDP. The files have neither cookies nor what only one family or protocol has.
+    /// TCP and UDP sockets. The files have neither cookies nor attributes of only one family or protocol.
     pub rows: Vec<SocketRow>,
-    /// Raw and packet.
+    /// Raw and packet sockets.
     pub raw: Vec<RawRow>,
-    /// Files that could not be read, a line each.
+    /// Files that could not be read, one line each.
     pub notes: Vec<Note>,
-    /// Namespaces of which all TCP and UDP files were read.
+    /// Namespaces in which all TCP and UDP files were read.
     pub whole: Vec<NetnsId>,
 }
 
-/// Larger files are not read: 150 bytes a socket, so some seven million of them.
+/// Maximum bytes of a file: some seven million sockets, of 150 bytes each.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Reads them in every network namespace that can be entered. A protocol that the kernel does not have is left out.
+/// Reads the files in every network namespace that can be entered. Protocols that the kernel lacks are skipped.
 ///
 /// # Errors
-/// Where the namespaces cannot be listed, or no thread can be started.
+/// If the namespaces cannot be listed, or no thread can be started.
 pub fn net_files() -> Result<NetFiles, SnapshotError> {
     let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
         let mut found = NetFiles::default();
         match entered {
             Ok(()) => found.look(*inum),
-            // It ended while we looked.
+            // The namespace ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.note(*inum, error.to_string()),
         }
@@ -55,7 +55,7 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
 }
 
 impl NetFiles {
-    /// In the namespace that the calling thread is in.
+    /// Reads the files of the network namespace of the calling thread.
     fn look(&mut self, netns: NetnsId) {
         let mut whole = true;
         for (name, proto) in FILES {
@@ -66,7 +66,7 @@ impl NetFiles {
         }
         for name in ["raw", "raw6"] {
             self.file(netns, name, |found, bytes| {
-                // The protocol stands where a port would (`net/ipv4/raw.c`, raw_sock_seq_show).
+                // The protocol is in the place of the port (net/ipv4/raw.c, raw_sock_seq_show(), v6.12).
                 found.raw.extend(entries(bytes)?.into_iter().map(|entry| RawRow {
                     kind: RawKind::Raw(entry.local_address.port()),
                     netns,
@@ -90,7 +90,7 @@ impl NetFiles {
         }
     }
 
-    /// Whether it could be read, or there is none such.
+    /// Returns whether the file was read or does not exist.
     fn file(
         &mut self,
         netns: NetnsId,
@@ -105,7 +105,7 @@ impl NetFiles {
         };
         let taken = match read() {
             Ok(bytes) => take(self, &bytes),
-            // Without IPv6, say, there is no such file.
+            // For example without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
             Err(error) => Err(error.to_string()),
         };
@@ -123,8 +123,8 @@ impl NetFiles {
 const FILES: [(&str, Proto); 4] =
     [("tcp", Proto::Tcp), ("tcp6", Proto::Tcp), ("udp", Proto::Udp), ("udp6", Proto::Udp)];
 
-/// Lines of any of these files: UDP's and raw sockets' have columns behind those of TCP (`net/ipv4/udp.c`,
-/// udp4_format_sock), and two of its states.
+/// Parses any of these files. Those of UDP and raw sockets have the columns of TCP and further ones, and two of its
+/// states (net/ipv4/udp.c, udp4_format_sock(), v6.12).
 fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
     let entries = TcpNetEntries::from_buf_read(bytes, procfs::current_system_info());
     entries.map(|entries| entries.0).map_err(|error| error.to_string())

@@ -1,5 +1,5 @@
-//! Which network namespaces there are, and how to work inside of them. A thread that entered one never
-//! returns to its caller: it does the work and ends, so no other code ever runs in a foreign namespace.
+//! Lists network namespaces and runs code in them. The thread that enters one ends with the work, so that no other code
+//! runs in a foreign namespace.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,45 +11,44 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
-
 use crate::model::NetnsId;
 
-/// A namespace, and something that names it.
+/// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     /// Inode number.
     pub inum: NetnsId,
-    /// A file that is it: `/proc/PID/ns/net`, or a mount point.
+    /// A file that refers to it: `/proc/PID/ns/net`, or a mount point.
     pub path: PathBuf,
 }
 
-/// The calling thread's namespace.
+/// The network namespace of the calling thread.
 ///
 /// # Errors
-/// Where `/proc` is not mounted.
+/// If `/proc` is not mounted.
 pub fn own() -> io::Result<NetnsId> {
     inum_of(Path::new("/proc/thread-self/ns/net"))
 }
 
-/// All that processes live in or mounts name: the calling thread's own first, then by inode number. What may not be looked at (another user's
-/// process) is left out: without the privilege to look it could not be entered either.
+/// All namespaces of processes and mounts: that of the calling thread first, then by inode number. Those that may not be
+/// read (of another user's process) are left out; entering them needs the same privilege.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn all() -> Result<Vec<Netns>, SnapshotError> {
     let proc = |source| SnapshotError::Proc { path: "/proc", source };
     let own = own().map_err(proc)?;
     let mut found = BTreeMap::new();
     for pid in processes::pids()? {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        // The link's text is the number: no need to open what it names.
+        // The text of the link has the number, so the file need not be opened.
         if let Ok(link) = std::fs::read_link(&path)
             && let Some(inum) = parse::net_link(&link.into_os_string().into_vec())
         {
             found.entry(inum).or_insert(path);
         }
     }
-    // Where mountinfo cannot be read, namespaces that hold no process are not found; the rest stands.
+    // If mountinfo cannot be read, only namespaces without a process are missed.
     for (inum, point) in parse::netns_mounts(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()) {
         found.entry(inum).or_insert_with(|| std::ffi::OsString::from_vec(point).into());
     }
@@ -58,11 +57,11 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
     Ok([own].into_iter().chain(found).map(|(inum, path)| Netns { inum, path }).collect())
 }
 
-/// Calls `work` for each namespace, inside of it, on a thread of its own; the calling thread stays where
-/// it is. `work` gets an error in place of the number where the namespace is gone or may not be entered.
+/// Calls `work` inside each namespace, on a new thread; the calling thread does not change its namespace. `work` gets an
+/// error if the namespace is gone or may not be entered.
 ///
 /// # Errors
-/// Where no thread could be started, or `work` panicked.
+/// If the thread cannot be started, or `work` panicked.
 pub fn inside_each<T: Send>(
     namespaces: &[Netns],
     work: impl Fn(&Netns, io::Result<()>) -> T + Send + Sync,
@@ -74,7 +73,7 @@ pub fn inside_each<T: Send>(
             namespaces
                 .iter()
                 .map(|namespace| {
-                    // One's own is not entered: that would need a privilege for nothing.
+                    // The current namespace is not entered, since setns(2) needs a privilege.
                     let entered = if namespace.inum == here { Ok(()) } else { enter(namespace) };
                     if entered.is_ok() {
                         here = namespace.inum;
@@ -83,13 +82,13 @@ pub fn inside_each<T: Send>(
                 })
                 .collect()
         })?;
-        worker.join().map_err(|_| io::Error::other("the thread that looks into namespaces panicked"))
+        worker.join().map_err(|_| io::Error::other("the thread that enters network namespaces panicked"))
     })
 }
 
 fn enter(namespace: &Netns) -> io::Result<()> {
     let file = File::open(&namespace.path)?;
-    // The pid may belong to another process by now, and something may be mounted on top of a mount.
+    // The pid may have been reused, and a mount may be covered by another.
     if inum(&file.metadata()?) != Some(namespace.inum) {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
@@ -97,7 +96,7 @@ fn enter(namespace: &Netns) -> io::Result<()> {
 }
 
 fn inum_of(path: &Path) -> io::Result<NetnsId> {
-    inum(&std::fs::metadata(path)?).ok_or_else(|| io::Error::other("no namespace"))
+    inum(&std::fs::metadata(path)?).ok_or_else(|| io::Error::other("not a namespace"))
 }
 
 /// `ns_common.inum` is an unsigned int: include/linux/ns_common.h.
@@ -105,8 +104,7 @@ fn inum(metadata: &std::fs::Metadata) -> Option<NetnsId> {
     metadata.ino().try_into().ok().map(NetnsId::new)
 }
 
-/// The ports from which the kernel takes one for whoever connects without binding, in the calling
-/// thread's namespace: `/proc/sys/net` shows the reader's own.
+/// The ephemeral port range of the calling thread's namespace, inclusive; `/proc/sys/net` shows that of the reader.
 #[must_use]
 pub fn port_range() -> Option<(u16, u16)> {
     parse::port_range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)

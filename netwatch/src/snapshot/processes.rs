@@ -1,4 +1,4 @@
-//! Every process, as `/proc` shows it.
+//! Reads processes from `/proc`.
 
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -10,7 +10,7 @@ use super::{SnapshotError, parse};
 use crate::escape;
 use crate::model::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 
-/// Reads all processes, by pid. Whatever ends meanwhile, or hides (`hidepid`), is left out.
+/// Reads all processes, sorted by pid. Those that end meanwhile, or are hidden by `hidepid`, are left out.
 ///
 /// # Errors
 /// Where `/proc` cannot be read.
@@ -20,7 +20,7 @@ pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
     Ok(pids.into_iter().filter_map(one).collect())
 }
 
-/// Reads one process; `None` where it is gone.
+/// Reads one process; `None` if it is gone.
 #[must_use]
 pub fn one(pid: u32) -> Option<ProcessRow> {
     let base = PathBuf::from(format!("/proc/{pid}"));
@@ -43,7 +43,7 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
     Some(ProcessRow { facts, argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into() })
 }
 
-/// Thread groups that exist now, in the order in which the kernel lists them.
+/// Ids of all thread groups, in the order in which the kernel lists them.
 ///
 /// # Errors
 /// Where `/proc` cannot be read.
@@ -58,23 +58,22 @@ pub fn pids() -> Result<Vec<u32>, SnapshotError> {
     list().map_err(|source| SnapshotError::Proc { path: "/proc", source })
 }
 
-/// The mark at the end of a link to a file whose name is gone: `d_path` in fs/d_path.c.
+/// The suffix of a link to a file without a name (fs/d_path.c, d_path(), v6.12).
 const DELETED: &[u8] = b" (deleted)";
 
-/// What a process runs, looked at now: its path (without the mark of deletion), what became of that file,
-/// and its device and inode (0 where not known). Nothing is known of kernel threads and of processes that
-/// the caller may not inspect.
+/// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0 if
+/// not known). Nothing is known about kernel threads and processes that the caller may not inspect.
 #[must_use]
 pub fn exe(pid: u32) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
     let link = PathBuf::from(format!("/proc/{pid}/exe"));
     let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
     let target = target.into_os_string().into_vec();
-    // Follows the link itself, not its text: right whatever became of the name.
+    // Follows the magic link, not its text, so it is right even if the file was renamed or deleted.
     let running = fs::metadata(&link).ok();
     let file = running.as_ref().map_or((0, 0), identity);
 
     let stripped = target.strip_suffix(DELETED);
-    // A file may really be called "x (deleted)".
+    // The name of a file may end with this suffix.
     if stripped.is_some() && named(pid, &target).is_some_and(|named| identity(&named) == file) {
         return (Some(escape::utf8(&target).into()), ExeState::Ok, file);
     }
@@ -87,9 +86,9 @@ pub fn exe(pid: u32) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
             (Some(named), None) if identity(&named) == file => ExeState::Ok,
             (Some(_), _) => ExeState::Replaced,
             (None, Some(_)) => ExeState::Deleted,
-            // The process is gone, and so its name leads nowhere for no fault of the file's.
+            // The process is gone, so the path cannot be resolved.
             (None, None) if fs::read_link(&link).is_err() => return (None, ExeState::Unknown, (0, 0)),
-            // The name leads nowhere from here: another root, or a mount that was detached.
+            // The path cannot be resolved: another root directory, or a detached mount.
             (None, None) => ExeState::Unknown,
         }
     };
@@ -100,8 +99,8 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// What has the name now, where the process sees it: in its own mount namespace. A path in `/proc` starts
-/// at the reader's root where both share the namespace, else at the top of the process's.
+/// The file that has this path in the mount namespace of the process. A path in `/proc` starts at the root directory of
+/// the reader if both share the namespace, else at the root of the process's namespace.
 fn named(pid: u32, path: &[u8]) -> Option<Metadata> {
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     if shares_mounts(pid) {
@@ -114,7 +113,7 @@ fn shares_mounts(pid: u32) -> bool {
     own_mntns() != 0 && own_mntns() == mntns(pid)
 }
 
-/// The mount namespace that netwatch itself is in; 0 where it cannot be told.
+/// The mount namespace of netwatch; 0 if not known.
 #[must_use]
 pub fn own_mntns() -> u32 {
     static OWN: OnceLock<u32> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! TCP and UDP sockets as the kernel's iterators or `sock_diag` list them, of one network namespace or of all.
+//! TCP and UDP sockets of one or all network namespaces, listed by the BPF iterators or `sock_diag`.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use crate::decode::listed;
 use crate::hash::{Map, Set};
 use crate::model::{Lister, Listing, NetnsId, Proto, SocketRow, Via};
 
-/// A name, a family, and a protocol as the kernel and as we spell it.
+/// Name, family, protocol number, and protocol.
 type Dump = (&'static str, u8, u16, Proto);
 
-/// What is asked for, in netstat's order.
+/// The dumps, in netstat's order.
 const DUMPS: [Dump; 4] = [
     ("tcp", AF_INET, IPPROTO_TCP as u16, Proto::Tcp),
     ("tcp6", AF_INET6, IPPROTO_TCP as u16, Proto::Tcp),
@@ -27,35 +27,35 @@ const DUMPS: [Dump; 4] = [
 /// `include/uapi/linux/in.h`
 const IPPROTO_MPTCP: u16 = 262;
 
-/// The applications' ends of MPTCP, which netstat does not know: it lists their subflows.
+/// Families of MPTCP sockets. netstat does not list them, but their subflows.
 const MPTCP: [u8; 2] = [AF_INET, AF_INET6];
 
-/// Sockets, and what could not be seen of them.
+/// Sockets, and notes about those that could not be listed.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
-    /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
+    /// In the order of the kernel: by namespace, then TCP, TCP over IPv6, UDP, UDP over IPv6.
     pub rows: Vec<SocketRow>,
-    /// `ip_local_port_range` of each namespace that was looked into.
+    /// `ip_local_port_range` of each namespace that was listed.
     pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
-    /// Namespaces of which the iterators did not list what they were asked for, so that sock_diag had to.
+    /// Namespaces in which an iterator failed, so that sock_diag was used.
     pub unlisted: Set<NetnsId>,
 }
 
-/// Whether MPTCP sockets are listed as well as the subflows below them.
+/// Whether to list MPTCP sockets as well as their subflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mptcp {
-    /// As netstat has it.
+    /// Only subflows, as netstat.
     Subflows,
-    /// Those too that applications hold.
+    /// Also the MPTCP sockets that applications hold.
     Whole,
 }
 
 /// Lists them.
 ///
 /// # Errors
-/// Where not even one kind of socket could be listed in any namespace.
+/// If no kind of socket could be listed in any namespace.
 pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Result<Sockets, SnapshotError> {
     let mut all = Sockets::default();
     let mut failure = None;
@@ -91,7 +91,7 @@ impl Sockets {
                 self.unlisted.extend(look.unlisted.then_some(netns));
                 self.port_ranges.extend(look.port_range.map(|range| (netns, range)));
             }
-            // It ended while we looked.
+            // The namespace ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 self.notes.push(note(netns, error.to_string()));
@@ -105,7 +105,7 @@ fn note(netns: NetnsId, text: String) -> Note {
     Note { netns: Some(netns), text }
 }
 
-/// One namespace.
+/// The sockets of one namespace.
 struct Look {
     rows: Vec<SocketRow>,
     port_range: Option<(u16, u16)>,
@@ -113,7 +113,7 @@ struct Look {
     unlisted: bool,
 }
 
-/// Looks into the namespace that the calling thread is in.
+/// Lists the sockets of the network namespace of the calling thread.
 fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
     let mut look =
         Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
@@ -121,14 +121,14 @@ fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result
     let mut dumps = DUMPS.to_vec();
     if look.lists(netns, lister, Listing::Tcp, Proto::Tcp) {
         dumps = udp.to_vec();
-        // The iterator's order is another than netstat's (`net/ipv4/udp.c`: by the second table of hashes).
+        // Not for Mptcp::Subflows: the iterator's order differs from netstat's (it walks the second hash table of UDP).
         if mptcp == Mptcp::Whole && look.lists(netns, lister, Listing::Udp, Proto::Udp) {
             dumps.clear();
         }
     }
     let failure = look.dump(netns, &dumps);
     for family in MPTCP.into_iter().filter(|_| mptcp == Mptcp::Whole) {
-        // Not every kernel has it, nor its diagnostics.
+        // Not every kernel has MPTCP or its diagnostics.
         let dump = SockDiag::open()
             .and_then(|mut diag| diag.dump(family, IPPROTO_MPTCP, ExtensionFlags::empty()))
             .inspect_err(|error| log::debug!("mptcp sockets: {error}"));
@@ -146,7 +146,7 @@ fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result
 }
 
 impl Look {
-    /// By one of the kernel's iterators, of the namespace that the calling thread is in: all of it, or nothing.
+    /// Lists by an iterator. Returns whether that worked; if not, nothing was added.
     fn lists(&mut self, netns: NetnsId, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
         let Some(lister) = lister else { return false };
         let bytes = match lister.list(what) {
@@ -159,38 +159,41 @@ impl Look {
         };
         let (rows, damaged) = listed::rows(&bytes, proto, netns);
         if damaged > 0 {
-            self.notes.push(note(netns, format!("{damaged} records on {} made no sense", proto.name())));
+            self.notes.push(note(netns, format!("{damaged} {} records could not be decoded", proto.name())));
         }
         self.extend_once(rows);
         true
     }
 
-    /// A socket that moved to another bucket meanwhile (to TIME_WAIT, say) may come twice.
+    /// A socket that moves to another bucket meanwhile (to TIME_WAIT, for example) may be listed twice.
     fn extend_once(&mut self, rows: Vec<SocketRow>) {
         let mut seen = Set::with_capacity_and_hasher(rows.len(), Default::default());
         self.rows.extend(rows.into_iter().filter(|row| seen.insert(row.cookie)));
     }
 
-    /// By sock_diag; the last failure, where there was one.
+    /// Lists by sock_diag. Returns the last error.
     fn dump(&mut self, netns: NetnsId, dumps: &[Dump]) -> Option<io::Error> {
         let mut failure = None;
         for &(name, family, protocol, proto) in dumps {
-            // A socket each: what is left of a failed dump must not meet the next one.
+            // One netlink socket each, so that the rest of a failed dump is not read by the next one.
             let extensions = if proto == Proto::Tcp { ExtensionFlags::INFO } else { ExtensionFlags::empty() };
             let dump = match SockDiag::open().and_then(|mut diag| diag.dump(family, protocol, extensions)) {
                 Ok(dump) => dump,
                 Err(error) => {
-                    self.notes.push(note(netns, format!("{name} sockets: {error}")));
+                    self.notes.push(note(netns, format!("cannot list {name} sockets: {error}")));
                     failure = Some(error);
                     continue;
                 }
             };
             self.extend_once(dump.responses.iter().map(|response| row(netns, proto, response)).collect());
             if dump.damaged > 0 {
-                self.notes.push(note(netns, format!("{} answers on {name} made no sense", dump.damaged)));
+                self.notes.push(note(
+                    netns,
+                    format!("{} answers about {name} sockets could not be decoded", dump.damaged),
+                ));
             }
             if dump.interrupted {
-                self.notes.push(note(netns, format!("{name} sockets changed while being listed")));
+                self.notes.push(note(netns, format!("{name} sockets changed while they were listed")));
             }
         }
         failure
@@ -219,7 +222,7 @@ mod tests {
     fn socket_cookie(socket: &impl AsFd) -> Option<Cookie> {
         let mut cookie = 0u64;
         let mut length = 8;
-        // SAFETY: the pointers are to live memory of the told length.
+        // SAFETY: the pointers are valid for the length passed.
         let status = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),

@@ -1,7 +1,7 @@
-//! The store: every connection, process and loss, in an SQLite database that is only ever appended to. See docs/store.md.
+//! The store: connections, processes and losses in an append-only SQLite database. See docs/store.md.
 //!
-//! `thread` takes in what the agent tells and never makes it wait; `writer` writes it in batches, `intern` each process
-//! once, `chain` hashes them, `retain` drops the oldest segments; `read` and `verify` are for everybody else.
+//! `thread` receives events without blocking the agent, `writer` writes them in batches, `intern` stores each process
+//! once, `chain` hashes the batches, `retain` deletes the oldest segments; `read` and `verify` are for readers.
 
 mod batch;
 mod chain;
@@ -45,27 +45,27 @@ pub use verify::{Broken, Checked, newest, verify};
 pub use visits::{Visited, Visits};
 pub use writer::Settings;
 
-/// Where it is unless something else is said.
+/// The default path.
 pub const DEFAULT_PATH: &str = "/var/lib/netwatch/netwatch.db";
 
-/// `nwst`: tells a store from any other database (`PRAGMA application_id`).
+/// `PRAGMA application_id`, which distinguishes a store from other databases: `nwst`.
 const APPLICATION_ID: i32 = 0x6e77_7374;
 
-/// Of the tables (`PRAGMA user_version`).
+/// Schema version (`PRAGMA user_version`).
 const VERSION: i32 = 1;
 
-/// Why a store cannot be read or written. Each is one line that says what to do.
+/// Why a store cannot be read or written. Each message is one line that says what to do.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// No such file.
-    #[error("there is no store at {0}: `netwatch record` makes one, --store names another")]
+    /// The file does not exist.
+    #[error("no store at {0}: create one with `netwatch record`, or select another with --store")]
     Missing(PathBuf),
-    /// Some other file.
-    #[error("{0} is no store of netwatch's: name another file with --store")]
+    /// The file is not a store.
+    #[error("{0} is not a netwatch store: select another file with --store")]
     Foreign(PathBuf),
-    /// Made by a version to come.
+    /// The store was written by a newer version.
     #[error(
-        "{path} was made by a newer netwatch (version {version} of the store, this one knows {VERSION}): use that"
+        "{path} was written by a newer netwatch (store version {version}, this one supports {VERSION}): use the newer one"
     )]
     Newer {
         /// The file.
@@ -73,36 +73,36 @@ pub enum StoreError {
         /// Its version.
         version: i32,
     },
-    /// Another process writes to it.
-    #[error("{path} is being recorded to by {holder}: stop that, or name another file with --store")]
+    /// Another process has the store open for writing.
+    #[error("{holder} is recording to {path}: stop it, or select another file with --store")]
     Held {
         /// The file.
         path: PathBuf,
-        /// Who, as `comm[pid]`, as far as can be told.
+        /// The process as `comm[pid]`, if known.
         holder: String,
     },
-    /// It cannot be opened or made.
+    /// The store cannot be opened or created.
     #[error("cannot open {path}")]
     Open {
-        /// The file or the folder.
+        /// The file or the directory.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// What is in there makes no sense.
+    /// The content is invalid.
     #[error(
-        "the store is damaged ({0}): move it away and record into a new one; `sqlite3 FILE .recover` saves what can be read"
+        "the store is damaged ({0}): move it away and record to a new one; `sqlite3 FILE .recover` recovers what is readable"
     )]
     Damaged(String),
-    /// SQLite says.
-    #[error("the store: {0}")]
+    /// Any other error of SQLite.
+    #[error("cannot access the store: {0}")]
     Sql(rusqlite::Error),
-    /// A value that cannot be spelled, which is a fault of netwatch's.
-    #[error("cannot spell a value")]
+    /// A value cannot be serialised, which is a bug.
+    #[error("cannot serialise a value")]
     Json(#[source] serde_json::Error),
-    /// The writer's thread.
-    #[error("cannot start the writer's thread")]
+    /// The writer thread cannot be started.
+    #[error("cannot start the writer thread")]
     Thread(#[source] std::io::Error),
 }
 
@@ -117,7 +117,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Whether it may pass: a file system that is full or does not take anything just now.
+    /// Whether the error may be temporary, like a full file system.
     fn may_pass(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
         let Self::Sql(error) = self else { return false };

@@ -1,4 +1,4 @@
-//! Checks the chain: every batch is hashed again, and everything there is must be in one.
+//! Verifies the chain: hashes every batch again, and checks that every row belongs to a batch.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -6,33 +6,33 @@ use super::batch::batch_columns;
 use super::chain::{Contents, Link, Table};
 use super::{Reader, StoreError};
 
-/// What was found.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Batches that were hashed.
+    /// Number of batches that were hashed.
     pub batches: u64,
-    /// Rows in them.
+    /// Number of rows in them.
     pub rows: u64,
-    /// The first and the last of them.
+    /// First and last batch.
     pub range: Option<(i64, i64)>,
-    /// What retention dropped: everything up to this batch, noted at this time, nanoseconds since the epoch.
+    /// The last batch that retention deleted, and when, in nanoseconds since the epoch.
     pub pruned: Option<(i64, i64)>,
     /// The newest link.
     pub newest: Option<Link>,
-    /// The first thing that does not hold.
+    /// The first inconsistency.
     pub broken: Option<Broken>,
-    /// Where the anchor is, if one was asked for and is there: the batch.
+    /// The batch of the anchor, if one was given and found.
     pub anchored: Option<i64>,
 }
 
-/// What does not hold.
+/// An inconsistency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// In which batch.
+    /// The batch.
     pub batch: i64,
-    /// When it was written by what it says, nanoseconds since the epoch.
+    /// The batch's own time, in nanoseconds since the epoch.
     pub ts: i64,
-    /// How.
+    /// What is wrong.
     pub why: String,
 }
 
@@ -44,7 +44,7 @@ struct ReadBatch {
 }
 
 impl ReadBatch {
-    /// The rows of a table, first and last.
+    /// First and last row of a table.
     fn range(&self, table: Table) -> (i64, i64) {
         let at = |place: usize| self.columns.get(3 + 2 * table as usize + place).copied().unwrap_or(0);
         (at(0), at(1))
@@ -55,20 +55,20 @@ impl ReadBatch {
     }
 }
 
-/// Hashes everything again. `anchor`: a link that has to be there.
+/// Verifies the chain. `anchor`: a link that must be in it.
 ///
 /// # Errors
 /// Where the store cannot be read.
 pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreError> {
     let db = reader.db();
-    // One state of the store, whatever is written meanwhile.
+    // One consistent state of the store, even if a recorder writes meanwhile.
     let transaction = db.unchecked_transaction()?;
     let checked = Chain::check(&transaction, anchor)?;
     transaction.finish()?;
     Ok(checked)
 }
 
-/// The newest link, with its batch and when that was written.
+/// The newest link, its batch, and when that was written, in nanoseconds since the epoch.
 ///
 /// # Errors
 /// Where the store cannot be read.
@@ -85,9 +85,9 @@ struct Chain<'c> {
     anchor: Option<Link>,
     checked: Checked,
     previous: Link,
-    /// The last batch, and the last row of each table.
+    /// The previous batch, and the last row of each table in it.
     last: Option<(i64, [i64; Table::COUNT])>,
-    /// The first segment that retention has left.
+    /// The first segment that retention has kept.
     kept_since: i64,
 }
 
@@ -132,9 +132,9 @@ impl<'c> Chain<'c> {
         let expected = self.last.map_or(through, |(last, _)| last) + 1;
         if batch.id != expected {
             return Ok(Err(batch.broken(match self.last {
-                Some(_) => format!("batch {expected} to {} are not there", batch.id - 1),
+                Some(_) => format!("batches {expected} to {} are missing", batch.id - 1),
                 None => format!(
-                    "what came before it, from batch {expected} on, is not there, and no retention has noted that"
+                    "the batches before it, from {expected}, are missing, and retention did not delete them"
                 ),
             })));
         }
@@ -145,15 +145,15 @@ impl<'c> Chain<'c> {
             let before = self.last.map(|(_, ends)| ends).and_then(|ends| ends.get(table as usize).copied());
             if before.is_some_and(|before| from != before + 1) || to < from - 1 {
                 let (table, before) = (table.name(), batch.id - 1);
-                let why = format!("it does not go on with table {table} where batch {before} ended");
+                let why = format!("its rows of table {table} do not follow those of batch {before}");
                 return Ok(Err(batch.broken(why)));
             }
             if before.is_none() && self.strangers(table, from)? > 0 {
-                let why = format!("table {} has rows from before it that are in no batch", table.name());
+                let why = format!("table {} has earlier rows that belong to no batch", table.name());
                 return Ok(Err(batch.broken(why)));
             }
             let rows = hash_rows(self.db, table, from, to, &mut contents)?;
-            // A segment that went was noted; that it is missing is seen by its batches.
+            // Retention deletes whole segments with their batches, so it is not the cause.
             if rows != to - from + 1 {
                 let missing = to - from + 1 - rows;
                 return Ok(
@@ -167,7 +167,7 @@ impl<'c> Chain<'c> {
         }
         let link = contents.link(&self.previous, &batch.columns);
         if batch.link != Some(link) {
-            return Ok(Err(batch.broken("its rows, or those before it, are not what was written")));
+            return Ok(Err(batch.broken("the hash does not match: its rows or earlier ones were changed")));
         }
         if self.anchor == Some(link) {
             self.checked.anchored = Some(batch.id);
@@ -181,21 +181,21 @@ impl<'c> Chain<'c> {
         Ok(Ok(()))
     }
 
-    /// Rows before the first batch that are not just what retention has not deleted yet.
+    /// Rows before the first batch that retention is not about to delete.
     fn strangers(&self, table: Table, from: i64) -> Result<i64, StoreError> {
         let segment = if table == Table::Segment { "id" } else { "segment" };
         let count = format!("SELECT count(*) FROM {} WHERE id < ? AND {segment} >= ?", table.name());
         Ok(self.db.query_row(&count, [from, self.kept_since], |row| row.get(0))?)
     }
 
-    /// Rows that are in no batch: behind the last.
+    /// Rows after the last batch.
     fn beyond(&self) -> Result<Option<Broken>, StoreError> {
         let (last, ends) = self.last.unwrap_or_default();
         for (table, end) in Table::ALL.iter().zip(ends) {
             let count = format!("SELECT count(*) FROM {} WHERE id > ?", table.name());
             let count: i64 = self.db.query_row(&count, [end], |row| row.get(0))?;
             if count > 0 {
-                let why = format!("{count} rows of table {} are behind the last batch", table.name());
+                let why = format!("{count} rows of table {} follow the last batch", table.name());
                 return Ok(Some(Broken { batch: last, ts: 0, why }));
             }
         }

@@ -321,7 +321,10 @@ fn without_a_store_what_is_open_is_walked_back_from() {
         let trace = |format: &str| {
             let output = tests::netwatch(&["trace", "--format", format, &selector]);
             let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-            assert!(output.status.success() && stderr.contains("this is what is open now"), "{stderr}");
+            assert!(
+                output.status.success() && stderr.contains("tracing connections that are open now"),
+                "{stderr}"
+            );
             String::from_utf8(output.stdout).expect("UTF-8")
         };
         let found: Value = serde_json::from_str(&trace("json")).expect("an object");

@@ -1,4 +1,4 @@
-//! What an audit that goes on knows, and how it follows the stream.
+//! State of `audit --watch`, and how it follows the event stream.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufWriter, Stdout, Write as _};
@@ -24,26 +24,26 @@ use crate::output::audit::Writer;
 use crate::stream::Item;
 use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind};
 
-/// How often a pass that is under way is checked for.
+/// How often to check whether a running pass is done.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What is audited, and what is bad.
+/// What to audit, and which findings set the exit status.
 pub(super) struct Scope {
-    /// What the administrator has accepted.
+    /// Ports and findings that are accepted.
     pub(super) known: Option<Baseline>,
     /// Only this network namespace.
     pub(super) only: Option<NetnsId>,
-    /// Findings as bad as this count.
+    /// The least severity that sets the exit status.
     pub(super) fail_on: Severity,
 }
 
-/// How long the end of the run waits for a pass that is under way: a portmapper and a disk may take some seconds.
+/// How long the end of the run waits for a running pass: a portmapper and a disk may take some seconds.
 pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Auditor {
-    /// On loan to the thread that makes a pass over the host, while it does.
+    /// `None` while the thread of a pass has it.
     inventory: Option<Inventory>,
-    /// Judges what events tell.
+    /// Judges the listeners that events report.
     beside: Beside,
     known: Arc<Option<Baseline>>,
     writer: Writer,
@@ -51,14 +51,14 @@ pub(super) struct Auditor {
     only: Option<NetnsId>,
     fail_on: Severity,
     every: Duration,
-    /// When the last pass began.
+    /// Start of the last pass.
     pass_began: Instant,
     pass: Option<mpsc::Receiver<Pass>>,
-    /// What was reported, and when: nothing is reported again for as long as it stands.
+    /// What was reported, and when. Nothing is reported again while it persists.
     reported: HashMap<String, Instant>,
-    /// What listens, by the events.
+    /// The listeners known from events.
     live: BTreeMap<(u64, u64), Endpoint>,
-    /// What the last pass did not show of it.
+    /// Listeners of `live` that the last pass did not show.
     missing: HashSet<(u64, u64)>,
     is_first: bool,
     is_bad: Arc<AtomicBool>,
@@ -68,10 +68,10 @@ fn key(id: EndpointId) -> (u64, u64) {
     (id.cookie, id.began.nanos())
 }
 
-/// The inventory, and what it found.
+/// The inventory, returned, with the result of a pass.
 type Pass = (Inventory, Result<(Report, Facts)>);
 
-/// By which a port is known again.
+/// A key that is stable across passes.
 fn of_port(port: &Port) -> String {
     let server = &port.server;
     let program = server.program().map(|program| program.actor.process.key);
@@ -84,7 +84,8 @@ fn of_finding(finding: &Finding) -> String {
     format!("{:?} {:?} {:?} {program:?}", finding.code, place.local, place.netns)
 }
 
-/// What is told after the first report: all that is bad. Of connections from before netwatch nothing new is to be said.
+/// What is reported after the first report: unexplained ports and findings. Unknown originators are left out: they are
+/// connections from before netwatch started.
 fn news(report: &Report) -> (impl Iterator<Item = &Port>, impl Iterator<Item = &Finding>) {
     let is_news = |finding: &&Finding| !finding.is_listed && finding.code != Code::UnknownOriginator;
     (report.ports.iter().filter(|port| !port.is_explained()), report.findings.iter().filter(is_news))
@@ -126,12 +127,12 @@ impl Auditor {
         let work = move || {
             let facts = inventory.facts();
             let judged = facts.map(|facts| (judge(&facts, Option::as_ref(&known)), facts));
-            // Whoever asked may be gone.
+            // The receiver may have been dropped.
             let _ = sender.send((inventory, judged));
         };
         self.pass_began = Instant::now();
         self.pass = Some(receiver);
-        // Where there is none the inventory went with it, so nothing more can be gathered.
+        // On failure the inventory is lost with the closure, so the run cannot continue.
         std::thread::Builder::new()
             .name("netwatch-pass".into())
             .spawn(work)
@@ -139,13 +140,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// Takes in the pass that is under way, if it is done.
+    /// Takes the result of the running pass, if it is done.
     fn finish_pass(&mut self) -> Result<()> {
         let Some(pass) = &self.pass else { return Ok(()) };
         match pass.try_recv() {
             Ok(pass) => self.take_in(pass),
             Err(TryRecvError::Empty) => Ok(()),
-            Err(TryRecvError::Disconnected) => bail!("the thread that looks at the host panicked"),
+            Err(TryRecvError::Disconnected) => bail!("the thread of the pass panicked"),
         }
     }
 
@@ -154,7 +155,7 @@ impl Auditor {
         let (mut report, facts) = match judged {
             Ok(judged) => judged,
             Err(error) => {
-                complain(&format!("a look at the host failed, it will be tried again: {error:#}"));
+                complain(&format!("a pass over the host failed and will be retried: {error:#}"));
                 return Ok(());
             }
         };
@@ -173,16 +174,16 @@ impl Auditor {
             return Ok(self.writer.report(&report, &mut self.out)?);
         }
         self.report_new(&report)?;
-        // What went away and comes back is news again. What was told since the pass began, the pass need not have.
+        // What disappears and returns is reported again. What was reported since the pass began may be missing from it.
         let (ports, findings) = news(&report);
         let standing: HashSet<String> = ports.map(of_port).chain(findings.map(of_finding)).collect();
         let began = self.pass_began;
-        self.reported.retain(|key, told| *told >= began || standing.contains(key));
+        self.reported.retain(|key, at| *at >= began || standing.contains(key));
         Ok(())
     }
 
-    /// Listeners that the events told of, and that no view showed in this pass nor in the one before. Of a namespace that
-    /// was not seen whole nothing is said.
+    /// Listeners that are known from events, and that no view showed in this pass or the one before. Namespaces that were
+    /// not listed completely are skipped.
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
             facts.servers.iter().map(|server| (server.netns, server.proto, server.local)).collect();
@@ -218,7 +219,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Notes what is reported; whether it is new.
+    /// Marks the key as reported; returns whether it is new.
     fn is_new(&mut self, key: String) -> bool {
         self.reported.insert(key, Instant::now()).is_none()
     }
@@ -229,7 +230,7 @@ impl Auditor {
         }
     }
 
-    /// Reports what was judged beside.
+    /// Reports the listeners that were judged by their events.
     fn report_judged(&mut self) -> Result<()> {
         for report in self.beside.judged() {
             self.note_whether_bad(&report);
@@ -238,15 +239,17 @@ impl Auditor {
         Ok(())
     }
 
-    /// What is under way is waited for, so that a short run is an audit too.
+    /// Waits for the running pass, so that even a short run completes one audit.
     fn last(&mut self) -> Result<()> {
         if let Some(pass) = self.pass.take() {
             match pass.recv_timeout(LAST_PATIENCE) {
                 Ok(pass) => self.take_in(pass)?,
                 Err(RecvTimeoutError::Timeout) => {
-                    complain("the last look at the host did not end: it is left out");
+                    complain(
+                        "the last pass over the host did not finish in time; its result is not reported",
+                    );
                 }
-                Err(RecvTimeoutError::Disconnected) => bail!("the thread that looks at the host panicked"),
+                Err(RecvTimeoutError::Disconnected) => bail!("the thread of the pass panicked"),
             }
         }
         for report in self.beside.last(LAST_PATIENCE) {
@@ -268,7 +271,7 @@ fn hidden_listener(endpoint: &Endpoint, views: &[View]) -> Disagreement {
 }
 
 impl Auditor {
-    /// Audits until the stream is over.
+    /// Audits until the stream ends.
     pub(super) fn run(&mut self, receiver: &Receiver) -> Result<()> {
         loop {
             let gathered = receiver.gather(1, Duration::ZERO, TICK);
@@ -295,11 +298,11 @@ impl Auditor {
             Item::Event(event) => self.event(event),
             Item::Loss(_, loss) => {
                 complain(&format!(
-                    "{} records were lost: what began to listen then is seen at the next look",
+                    "lost {} records; listeners that started meanwhile are seen by the next pass",
                     loss.count()
                 ));
                 if loss.reason == LossReason::Stdout {
-                    // These were events for this thread: what listens is to be learnt anew.
+                    // Events for this thread were dropped, so `live` is incomplete.
                     receiver.request_table();
                 }
             }
@@ -322,9 +325,9 @@ impl Auditor {
         }
         match event.kind {
             EventKind::Listen => {
-                let is_meant = self.only.is_none_or(|only| only == endpoint.netns);
-                if is_meant && endpoint.local.port != 0 && !self.beside.listens(endpoint) {
-                    complain("too much begins to listen at once: the rest is judged at the next look");
+                let is_selected = self.only.is_none_or(|only| only == endpoint.netns);
+                if is_selected && endpoint.local.port != 0 && !self.beside.listens(endpoint) {
+                    complain("too many listeners start at once; the rest is judged by the next pass");
                 }
                 self.live.insert(key(endpoint.id), endpoint.clone());
             }

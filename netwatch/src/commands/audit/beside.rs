@@ -1,5 +1,5 @@
-//! Judges a socket by the event that it listens, on a thread of its own: databases of packages are files, which may take
-//! their time, and a container's may be made to.
+//! Judges a listener when its event arrives, on a thread of its own: reading package databases may take long, and those
+//! of a container are under the control of the container.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
@@ -14,7 +14,7 @@ use crate::inventory::{self, Programs};
 use crate::model::NetnsId;
 use crate::tracker::Endpoint;
 
-/// The thread, to be asked.
+/// Handle of the thread.
 pub(super) struct Beside {
     jobs: Option<SyncSender<Job>>,
     reports: Receiver<Report>,
@@ -22,18 +22,18 @@ pub(super) struct Beside {
 
 enum Job {
     Listens(Box<Endpoint>),
-    /// The whole host was gathered anew: ports that the kernel gives to clients, by namespace.
+    /// A pass over the host is done: the ephemeral port range of each namespace.
     Gathered(Map<NetnsId, (u16, u16)>),
 }
 
-/// Sockets that wait to be judged. Each that is new costs some ten milliseconds.
+/// Maximum number of queued sockets. Judging a new one takes some ten milliseconds.
 const MOST_WAITING: usize = 1024;
 
 impl Beside {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// Where there is no thread to be had.
+    /// If the thread cannot be started.
     pub(super) fn start(known: Arc<Option<Baseline>>) -> Result<Self> {
         let (jobs, to_do) = sync_channel(MOST_WAITING);
         let (done, reports) = channel();
@@ -48,7 +48,7 @@ impl Beside {
                     }
                     Job::Listens(endpoint) => {
                         let facts = inventory::of_listener(&endpoint, &mut programs, &ranges);
-                        // Whoever asked may be gone.
+                        // The receiver may have been dropped.
                         let _ = done.send(judge(&facts, Option::as_ref(&known)));
                     }
                 }

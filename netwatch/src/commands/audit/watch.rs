@@ -1,5 +1,5 @@
-//! The audit that goes on: a socket that begins to listen is judged by its own event, since it may be gone by the
-//! next pass over the whole host, which is made now and then.
+//! `audit --watch`: a socket that starts to listen is judged when its event arrives, since it may be gone by the next
+//! pass over the whole host.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::output::audit::Writer;
 use crate::stream::Context as StreamContext;
 use crate::tracker::EventKind;
 
-/// Runs until it is told to stop.
+/// Runs until a signal, the time limit, or until the reader closes the pipe.
 ///
 /// # Errors
-/// Where the probes cannot be had, or the output fails.
+/// If the probes cannot be attached, or the output fails.
 pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Scope) -> Result<ExitCode> {
     let is_bad = Arc::new(AtomicBool::new(false));
     let Watch { kernel, duration, every } = watch;
-    // Judging needs nothing of enrichment: the inventory examines what listens by itself.
+    // No enrichment: the inventory gathers the facts that judging needs.
     let (filter, stages, context) = (listening(), Vec::new(), StreamContext::of_run(&boot::id())?);
     let pipeline = Pipeline { kernel: &kernel, seeds: true, duration, filter, stages, context };
     engine::run(pipeline, |bus| {
@@ -40,14 +40,14 @@ pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Sco
     Ok(if is_bad.load(Ordering::Relaxed) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// Events of TCP listeners, with those that were there before. A datagram socket begins to receive from anybody without
-/// an event: the next pass sees it.
+/// Events of TCP listeners, including those that exist at the start. No event reports that an unconnected datagram
+/// socket was bound; the next pass sees it.
 fn listening() -> Filter {
     let kinds = vec![EventKind::Seed, EventKind::Listen, EventKind::Unlisten];
     Filter { kinds, proto: Some(Proto::Tcp), ..Filter::default() }
 }
 
-/// Events that wait for a pass or a reader, at most.
+/// Maximum number of queued events.
 const MOST_WAITING: usize = 65_536;
 
 /// The thread that audits.
@@ -73,10 +73,10 @@ impl Supervisor for Auditing {
             std::thread::sleep(Duration::from_millis(2));
         }
         if !self.0.is_finished() {
-            // It is stuck in a write, and ends with the process.
+            // Blocked in a write; the thread ends with the process.
             return Ok(());
         }
-        let audited = self.0.join().unwrap_or_else(|_| bail!("the thread that audits panicked"));
+        let audited = self.0.join().unwrap_or_else(|_| bail!("the audit thread panicked"));
         match audited {
             Err(error) if is_closed_pipe(&error) => Ok(()),
             audited => audited,

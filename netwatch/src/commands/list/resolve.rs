@@ -1,4 +1,4 @@
-//! Names of hosts, for `--resolve`. Each address is asked for once.
+//! Host names for `--resolve`. Each address is resolved once.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -11,7 +11,7 @@ use crate::escape;
 /// `NI_MAXHOST` of <netdb.h>.
 const LONGEST: usize = 1025;
 
-/// The name of each address that is no wildcard; the address itself where it has none.
+/// The name of each address except wildcards; the address itself if it has no name.
 pub(super) fn hosts(addresses: impl Iterator<Item = IpAddr>) -> HashMap<IpAddr, String> {
     let mut hosts = HashMap::new();
     for ip in addresses.filter(|ip| !ip.is_unspecified()) {
@@ -20,11 +20,11 @@ pub(super) fn hosts(addresses: impl Iterator<Item = IpAddr>) -> HashMap<IpAddr, 
     hosts
 }
 
-/// What the host's name service says: files, DNS, whatever nsswitch.conf(5) has.
+/// Resolves an address by the sources of nsswitch.conf(5).
 fn ask(ip: IpAddr) -> Option<String> {
     let address = SockaddrStorage::from(SocketAddr::new(ip, 0));
     let mut host = [0u8; LONGEST];
-    // SAFETY: both pointers are to live memory of the lengths told beside them; no service is asked for.
+    // SAFETY: both pointers are valid for the lengths passed with them; no service name is requested.
     let status = unsafe {
         libc::getnameinfo(
             address.as_ptr(),
@@ -51,7 +51,7 @@ mod tests {
         let [loopback, wildcard, reserved] = asked.map(|ip| hosts.get(&ip).map(String::as_str));
         assert_eq!(loopback, Some("localhost"));
         assert_eq!(wildcard, None);
-        // 240/4 is reserved: nobody has a name there.
+        // 240/4 is reserved, so it has no names.
         assert_eq!(reserved, Some("240.0.0.9"));
     }
 }

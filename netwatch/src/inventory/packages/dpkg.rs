@@ -18,15 +18,15 @@ const MOST_LISTS: usize = 256 << 20;
 /// Names in `info`: some five a package.
 const MOST_NAMES: usize = 1 << 17;
 
-/// Lists that are named because they could not be read; the others are counted.
+/// Number of unreadable lists that are named; the others are counted.
 const MOST_NAMED: usize = 8;
 
-/// Bytes of `status` and `diversions`: 1 MiB a thousand packages.
+/// Maximum bytes of `status` and `diversions`; a thousand packages have 1 MiB.
 const MOST_STATUS: u64 = 128 << 20;
 
-/// Whether there is such a database; what it says of `wanted` goes to `found`.
+/// Returns whether there is a dpkg database; adds the owners of `wanted` to `found`.
 pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Answer) -> bool {
-    let note = |what: &str, error: &Unread| format!("{what} of dpkg in {shown} cannot be read: {error}");
+    let note = |what: &str, error: &Unread| format!("cannot read {what} of dpkg in {shown}: {error}");
     let dpkg = match root.folder("var/lib/dpkg") {
         Ok(dpkg) => dpkg,
         Err(error) if error.is_missing() => return false,
@@ -47,7 +47,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     if are_more {
         found
             .notes
-            .push(format!("dpkg in {shown} has more than {MOST_NAMES} files of packages: some are left out"));
+            .push(format!("dpkg in {shown} has more than {MOST_NAMES} package files: some are skipped"));
     }
 
     let mut buffer = Vec::new();
@@ -66,13 +66,13 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
         found.notes.push(note(&format!("the list {list}"), error));
     }
     if let Some(others @ 1..) = unread.len().checked_sub(MOST_NAMED) {
-        found.notes.push(format!("{others} more lists of dpkg in {shown} cannot be read"));
+        found.notes.push(format!("cannot read {others} more lists of dpkg in {shown}"));
     }
     if are_more {
         let most = MOST_LISTS >> 20;
         found
             .notes
-            .push(format!("the lists of dpkg in {shown} are longer than {most} MiB: some are left out"));
+            .push(format!("the lists of dpkg in {shown} are longer than {most} MiB: some are skipped"));
     }
     if claims.is_empty() {
         return true;
@@ -86,11 +86,11 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     };
     for (path, package) in claims {
         let version = match &states {
-            // Which version is there is not known then, but what is where is.
+            // The version is unknown, but the owner is known.
             None => None,
             Some(states) => match states.get(package.as_str()) {
                 Some(version) => version.clone(),
-                // Only its configuration is left of it, or it was never unpacked.
+                // Only configuration files are left, or it was never unpacked.
                 None => continue,
             },
         };
@@ -100,14 +100,14 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     true
 }
 
-/// What the lists say.
+/// Result of reading the lists.
 #[derive(Default)]
 struct Claims {
-    /// A path, and the package that says it is its, as the list is named.
+    /// A path, and the package whose list has it.
     claims: Vec<(String, String)>,
-    /// By the names of the lists.
+    /// Names of lists that could not be read.
     unread: Vec<(String, Unread)>,
-    /// Whether lists were left out because there is too much of them.
+    /// Whether lists were skipped because of the limit.
     are_more: bool,
 }
 

@@ -1,5 +1,5 @@
-//! A folder that whoever owns it may have filled with traps: opening never leaves it, never waits, never opens a
-//! device, and reading has an end.
+//! A directory whose owner is not trusted: opening a path never leaves it, never blocks and never opens a device, and
+//! reads are bounded.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,25 +9,25 @@ use std::path::Path;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
-/// openat2(2): EAGAIN where something was renamed meanwhile; "retry a few times".
+/// openat2(2) fails with EAGAIN if a component was renamed meanwhile, and should be retried a few times.
 const TRIES: usize = 8;
 
 /// Why something was not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unread {
-    /// By the kernel's word.
+    /// An error of the kernel.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A folder, a FIFO, a device.
-    #[error("it is no regular file")]
+    /// A directory, a FIFO or a device.
+    #[error("not a regular file")]
     Irregular,
-    /// MiB that would have been read.
-    #[error("it is larger than {0} MiB")]
+    /// The limit in MiB.
+    #[error("larger than {0} MiB")]
     Large(u64),
 }
 
 impl Unread {
-    /// Whether there is no such file.
+    /// Whether the file does not exist.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
     }
@@ -39,53 +39,52 @@ impl From<Errno> for Unread {
     }
 }
 
-/// An open folder, which is a root to all paths inside of it.
+/// An open directory, which is the root of all paths that are opened in it.
 pub(super) struct Folder(OwnedFd);
 
 impl Folder {
-    /// Symbolic links in `path` itself are followed: it is the caller's.
+    /// Opens `path`, which is trusted; symbolic links in it are followed.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
-    /// Links on the way are followed as a process would whose root this is.
+    /// Opens a subdirectory. Symbolic links are resolved inside the root.
     pub(super) fn folder(&self, path: &str) -> Result<Self, Unread> {
         Ok(Self(self.inside(path, OFlags::PATH | OFlags::DIRECTORY)?))
     }
 
-    /// A regular file for reading.
+    /// Opens a regular file for reading.
     pub(super) fn file(&self, path: &str) -> Result<File, Unread> {
-        // Not opened before it is known what it is: opening alone can make a device do something.
+        // First with O_PATH, to check the type: opening a device may have side effects.
         let found = self.inside(path, OFlags::PATH)?;
         if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
             return Err(Unread::Irregular);
         }
-        // This link is followed by the kernel to that very file, whatever the path leads to by now. NONBLOCK: else
-        // somebody who has a lease on it can keep an open() waiting, fcntl(2).
+        // Opens that same file through its magic link. O_NONBLOCK: a lease on the file would block open(), fcntl(2).
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(CWD, format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?;
         Ok(File::from(file))
     }
 
-    /// Puts a file's content into `buffer`, in place of what was there.
+    /// Replaces the content of `buffer` with that of a file.
     pub(super) fn read(&self, path: &str, most: u64, buffer: &mut Vec<u8>) -> Result<(), Unread> {
         buffer.clear();
         let file = self.file(path)?;
         if file.metadata()?.len() > most {
             return Err(Unread::Large(most >> 20));
         }
-        // It may grow while it is read.
+        // The file may grow meanwhile.
         file.take(most).read_to_end(buffer)?;
         Ok(())
     }
 
-    /// Where a symbolic link at `path` leads, by its own words. `None` where there is none.
+    /// The target of the symbolic link at `path`; `None` if it is not a link.
     pub(super) fn link(&self, path: &str) -> Option<String> {
         let link = self.inside(path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
         readlinkat(link.as_fd(), "", Vec::new()).ok()?.into_string().ok()
     }
 
-    /// Names of what is in it, in order, and whether there are more than `most`; those that are no UTF-8 are left out.
+    /// Sorted names of its entries, and whether there are more than `most`. Names that are not UTF-8 are skipped.
     pub(super) fn names(&self, most: usize) -> Result<(Vec<String>, bool), Unread> {
         let folder = self.inside(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut entries = Dir::new(folder)?;
@@ -98,7 +97,7 @@ impl Folder {
     }
 
     fn inside(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        // Magic links, those of a /proc that is mounted in there, would lead out.
+        // Magic links (of a /proc mounted inside) would lead out of the root.
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
             match openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {

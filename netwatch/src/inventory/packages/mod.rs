@@ -29,9 +29,9 @@ pub(super) struct Answer {
     pub(super) notes: Vec<String>,
 }
 
-/// Looks all of `wanted` up in one pass over the databases in `root`: `/`, or `/proc/PID/root` of a process in another
-/// mount namespace. `wanted` are absolute paths inside of that root without symbolic links, as `/proc/PID/exe` shows
-/// them, in the form of [`escape::utf8`].
+/// Looks up all of `wanted` in one pass over the databases in `root`: `/`, or `/proc/PID/root` of a process in another
+/// mount namespace. `wanted` are absolute paths inside that root without symbolic links, as `/proc/PID/exe` shows them,
+/// escaped by [`escape::utf8`].
 #[must_use]
 pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Answer {
     let mut found = Answer::default();
@@ -42,7 +42,7 @@ pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Answer {
     let folder = match Folder::open(root) {
         Ok(folder) => folder,
         Err(error) => {
-            found.notes.push(format!("the package databases in {shown} cannot be read: {error}"));
+            found.notes.push(format!("cannot read the package databases in {shown}: {error}"));
             return found;
         }
     };
@@ -50,14 +50,14 @@ pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Answer {
     let by_dpkg = dpkg::search(&folder, &shown, &wanted, &mut found);
     let by_rpm = rpm::search(&folder, &shown, &wanted, &mut found);
     if !by_dpkg && !by_rpm {
-        found.notes.push(format!("no package database of dpkg or rpm in {shown}"));
+        found.notes.push(format!("no dpkg or rpm database in {shown}"));
     }
     found
 }
 
-/// What is looked for.
+/// The paths to look up.
 struct Wanted<'a> {
-    /// As asked for, by the name without aliases: `/bin/x` and `/usr/bin/x` may be one file.
+    /// Requested paths by path without aliases: `/bin/x` and `/usr/bin/x` may be one file.
     paths: HashMap<String, Vec<&'a str>, foldhash::fast::RandomState>,
     aliases: Aliases,
 }

@@ -148,21 +148,21 @@ fn damage_of_dpkg_is_told_and_the_rest_is_read() {
     let (owners, notes) = root.told(&["/usr/bin/sshd", "/usr/bin/x", "/usr/bin/outside"]);
     assert_eq!(owners, ["ssh ?", "-", "-"]);
     assert_eq!(notes.len(), 10);
-    assert_eq!(notes[0], "the list big.list of dpkg in ROOT cannot be read: it is larger than 32 MiB");
-    assert_eq!(notes[7], "the list no6.list of dpkg in ROOT cannot be read: it is no regular file");
-    assert_eq!(notes[8], "3 more lists of dpkg in ROOT cannot be read");
-    let status = "the status of dpkg in ROOT cannot be read: No such file or directory (os error 2)";
+    assert_eq!(notes[0], "cannot read the list big.list of dpkg in ROOT: larger than 32 MiB");
+    assert_eq!(notes[7], "cannot read the list no6.list of dpkg in ROOT: not a regular file");
+    assert_eq!(notes[8], "cannot read 3 more lists of dpkg in ROOT");
+    let status = "cannot read the status of dpkg in ROOT: No such file or directory (os error 2)";
     assert_eq!(notes[9], status);
 }
 
 #[test]
 fn no_database_is_told() {
     let root = Root::new();
-    assert_eq!(root.told(&["/x"]).1, ["no package database of dpkg or rpm in ROOT"]);
+    assert_eq!(root.told(&["/x"]).1, ["no dpkg or rpm database in ROOT"]);
     assert_eq!(root.told(&[]).1, [""; 0]);
     let note = owners(Path::new("/nonexistent"), &HashSet::from(["/x".into()])).notes;
     let expected =
-        "the package databases in /nonexistent cannot be read: No such file or directory (os error 2)";
+        "cannot read the package databases in /nonexistent: No such file or directory (os error 2)";
     assert_eq!(note, [expected]);
 }
 
@@ -195,26 +195,28 @@ fn damage_of_rpm_is_told() {
     let good = Root::new().rpm(place, &[tiny("good", &[("/bin/", "x", 0)])]);
     let content = fs::read(good.path(place)).unwrap();
     let told = |root: Root| root.told(&["/bin/x"]);
-    let note = |why: &str| {
-        (vec!["-".to_owned()], vec![format!("the database of rpm in ROOT cannot be read: {why}")])
-    };
+    let note =
+        |why: &str| (vec!["-".to_owned()], vec![format!("cannot read the rpm database in ROOT: {why}")]);
 
-    assert_eq!(told(Root::new().with(place, "")), note("it is no database of SQLite"));
-    assert_eq!(told(Root::new().with(place, [7; 4096])), note("it is no database of SQLite"));
+    assert_eq!(told(Root::new().with(place, "")), note("not an SQLite database"));
+    assert_eq!(told(Root::new().with(place, [7; 4096])), note("not an SQLite database"));
     for (name, format) in [("Packages", "Berkeley DB"), ("Packages.db", "ndb")] {
         let (owners, notes) = told(Root::new().with(&format!("var/lib/rpm/{name}"), "x"));
-        let format = format!("the database of rpm in ROOT is of a format that is not read here ({format})");
+        let format = format!("the rpm database in ROOT has an unsupported format ({format})");
         assert_eq!((owners, notes), (vec!["-".to_owned()], vec![format]));
     }
     let big = Root::new().with(place, &content);
     fs::File::options().write(true).open(big.path(place)).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(told(big), note("it is larger than 192 MiB"));
+    assert_eq!(told(big), note("larger than 192 MiB"));
 
     let (_, notes) = told(Root::new().with(place, &content[..5000]));
-    assert!(notes[0].starts_with("the database of rpm in ROOT cannot be read: it is damaged"), "{notes:?}");
+    assert!(
+        notes[0].starts_with("cannot read the rpm database in ROOT: the database is damaged"),
+        "{notes:?}"
+    );
     let (owners, notes) = told(Root::new().with(place, &content).with(&format!("{place}-wal"), "x"));
     assert_eq!(owners, ["good 1.2-3"]);
-    assert_eq!(notes, ["the database of rpm in ROOT is being written to: what came last is not seen"]);
+    assert_eq!(notes, ["the rpm database in ROOT is being written to: the newest changes are not seen"]);
 }
 
 #[test]
@@ -229,22 +231,22 @@ fn a_database_that_is_a_program_is_not_run() {
         "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i FROM n) SELECT i AS hnum, i AS key FROM n";
     let (_, notes) =
         make(&format!("CREATE TABLE Packages (hnum, blob); CREATE VIEW Basenames AS {endless};"));
-    assert_eq!(notes, ["the database of rpm in ROOT cannot be read: it has no table Basenames"]);
+    assert_eq!(notes, ["cannot read the rpm database in ROOT: no table Basenames"]);
     let (_, notes) =
         make("CREATE TABLE Packages (hnum, blob); CREATE VIRTUAL TABLE Basenames USING fts5(key, hnum);");
-    assert_eq!(notes, ["the database of rpm in ROOT cannot be read: it has no table Basenames"]);
+    assert_eq!(notes, ["cannot read the rpm database in ROOT: no table Basenames"]);
 
     let (_, notes) = make(
         "CREATE TABLE Packages (hnum, blob); CREATE TABLE [a\x1b[2J] (b); PRAGMA writable_schema = ON;
          UPDATE sqlite_schema SET sql = 'CREATE TABLE' WHERE name LIKE 'a%'",
     );
-    assert!(notes[0].contains("it is damaged") && notes[0].contains("\\x1b[2J"), "{notes:?}");
+    assert!(notes[0].contains("the database is damaged") && notes[0].contains("\\x1b[2J"), "{notes:?}");
 
     let (_, notes) = make(
         "CREATE TABLE Packages (hnum, blob); CREATE TABLE Basenames (key, hnum);
          INSERT INTO Basenames VALUES ('x', 1), ('x', 2); INSERT INTO Packages VALUES (1, 'text'), (2, x'ff');",
     );
-    assert_eq!(notes, ["the database of rpm in ROOT has 2 packages whose headers make no sense"]);
+    assert_eq!(notes, ["the rpm database in ROOT has 2 packages with invalid headers"]);
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! The call and its answer: RPC of RFC 5531 section 9, in XDR of RFC 4506, where everything is a multiple of four
-//! bytes, big-endian. Total: any bytes give mappings or an error.
+//! The call and its reply: RPC (RFC 5531, section 9) in XDR (RFC 4506), which consists of big-endian words of four bytes.
+//! Total: any bytes give mappings or an error.
 
 use super::{Mapping, PortmapError};
 use crate::audit::facts::PORTMAPPER;
 use crate::model::Proto;
 
-/// Of a fragment's mark, RFC 5531 section 11.
+/// Flag in the header of a fragment (RFC 5531, section 11).
 pub(super) const LAST_FRAGMENT: u32 = 1 << 31;
 
-/// More registrations than ports that rpcbind can be asked for make no sense; a host with NFS has some sixty.
+/// Maximum number of registrations; a host with NFS has some sixty.
 const MOST_MAPPINGS: usize = 4096;
 
 /// `opaque_auth.body<400>`, RFC 5531 section 8.2.
@@ -22,71 +22,70 @@ const REPLY: u32 = 1;
 const MSG_ACCEPTED: u32 = 0;
 const MSG_DENIED: u32 = 1;
 
-/// Asks for the list: PMAPPROC_DUMP of PMAP_VERS of PMAP_PROG (RFC 1833 section 3.1), in version 2 of RPC, with
-/// credentials and verifier of AUTH_NONE, which are a flavor and a length of 0.
+/// The call PMAPPROC_DUMP of PMAP_PROG, PMAP_VERS (RFC 1833, section 3.1), in version 2 of RPC, with credentials and
+/// verifier of AUTH_NONE.
 pub(super) fn call(xid: u32) -> Vec<u8> {
     let words = [xid, CALL, 2, PORTMAPPER, 2, 4, 0, 0, 0, 0];
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// Whether a message is a reply to the call of that name, whatever it says.
+/// Whether a message is a reply to the call with this id.
 pub(super) fn answers(message: &[u8], xid: u32) -> bool {
     let mut words = Xdr(message);
     words.word() == Some(xid) && words.word() == Some(REPLY)
 }
 
-/// What a reply lists. Entries that are of neither TCP nor UDP, or whose port is none, are left out: who registers can
-/// put there what they like, and it must not hide the others.
+/// The mappings of a reply. Entries that are neither TCP nor UDP, or have an invalid port, are skipped: any process may
+/// register anything, which must not hide the other entries.
 pub(super) fn mappings(message: &[u8], xid: u32) -> Result<Vec<Mapping>, PortmapError> {
     let mut words = Xdr(message);
-    const SHORT: PortmapError = PortmapError::Nonsense("it is too short");
+    const SHORT: PortmapError = PortmapError::Nonsense("too short");
     if words.word().ok_or(SHORT)? != xid {
-        return Err(PortmapError::Nonsense("it answers another call"));
+        return Err(PortmapError::Nonsense("reply to another call"));
     }
     if words.word().ok_or(SHORT)? != REPLY {
-        return Err(PortmapError::Nonsense("it is no reply"));
+        return Err(PortmapError::Nonsense("not a reply"));
     }
     match words.word().ok_or(SHORT)? {
         MSG_ACCEPTED => {}
         MSG_DENIED => {
             // reject_stat
             return Err(match words.word().ok_or(SHORT)? {
-                0 => PortmapError::Refused("it does not speak this version of RPC"),
-                1 => PortmapError::Refused("it wants to know who asks"),
-                _ => PortmapError::Nonsense("it refuses for no known reason"),
+                0 => PortmapError::Refused("RPC version 2 is not supported"),
+                1 => PortmapError::Refused("authentication required"),
+                _ => PortmapError::Nonsense("unknown reject_stat"),
             });
         }
-        _ => return Err(PortmapError::Nonsense("it neither accepts nor refuses")),
+        _ => return Err(PortmapError::Nonsense("unknown reply_stat")),
     }
-    // The verifier: a flavor, and what it does not matter to check here.
+    // The verifier: a flavor, and a body that is not checked.
     words.word().ok_or(SHORT)?;
-    words.skip_opaque(MOST_AUTH).ok_or(PortmapError::Nonsense("its verifier is too long"))?;
+    words.skip_opaque(MOST_AUTH).ok_or(PortmapError::Nonsense("verifier too long"))?;
     // accept_stat
     match words.word().ok_or(SHORT)? {
         0 => {}
-        1 => return Err(PortmapError::Refused("it has no portmapper program")),
-        2 => return Err(PortmapError::Refused("it does not speak version 2 of the portmapper")),
-        3 => return Err(PortmapError::Refused("it does not list what it knows")),
-        4 => return Err(PortmapError::Refused("it does not understand the call")),
-        5 => return Err(PortmapError::Refused("it failed")),
-        _ => return Err(PortmapError::Nonsense("it neither succeeded nor failed")),
+        1 => return Err(PortmapError::Refused("no portmapper program")),
+        2 => return Err(PortmapError::Refused("version 2 of the portmapper protocol is not supported")),
+        3 => return Err(PortmapError::Refused("listing is not supported")),
+        4 => return Err(PortmapError::Refused("cannot decode the call")),
+        5 => return Err(PortmapError::Refused("system error")),
+        _ => return Err(PortmapError::Nonsense("unknown accept_stat")),
     }
     list(&mut words).ok_or(SHORT)?
 }
 
-/// `pmaplist`, RFC 1833 section 3.1: before each entry a word that says whether there is one. `None` where it ends in
-/// the middle.
+/// `pmaplist` (RFC 1833, section 3.1): before each entry a word says whether there is one. `None` if it is truncated.
 fn list(words: &mut Xdr<'_>) -> Option<Result<Vec<Mapping>, PortmapError>> {
     let mut mappings = Vec::new();
     for _ in 0..=MOST_MAPPINGS {
         match words.word()? {
             0 if words.0.is_empty() => return Some(Ok(mappings)),
-            0 => return Some(Err(PortmapError::Nonsense("something is behind its end"))),
+            0 => return Some(Err(PortmapError::Nonsense("trailing bytes"))),
             1 => {}
-            _ => return Some(Err(PortmapError::Nonsense("its list is none"))),
+            _ => return Some(Err(PortmapError::Nonsense("malformed list"))),
         }
         let (program, version, proto, port) = (words.word()?, words.word()?, words.word()?, words.word()?);
-        // IPPROTO_TCP and IPPROTO_UDP, as section 3.1 has them.
+        // IPPROTO_TCP and IPPROTO_UDP.
         let proto = match proto {
             6 => Proto::Tcp,
             17 => Proto::Udp,
@@ -96,7 +95,7 @@ fn list(words: &mut Xdr<'_>) -> Option<Result<Vec<Mapping>, PortmapError>> {
             mappings.push(Mapping { program, version, proto, port });
         }
     }
-    Some(Err(PortmapError::Nonsense("it lists more than 4096 ports")))
+    Some(Err(PortmapError::Nonsense("more than 4096 entries")))
 }
 
 /// What is left to read.

@@ -76,11 +76,11 @@ fn told_of(message: impl FnOnce(u32) -> Vec<u32> + Send + 'static) -> Result<Vec
 }
 
 fn nonsense(why: &str) -> Result<Vec<Mapping>, String> {
-    Err(format!("the answer of the portmapper made no sense: {why}"))
+    Err(format!("invalid answer from the portmapper: {why}"))
 }
 
 fn refused(why: &str) -> Result<Vec<Mapping>, String> {
-    Err(format!("the portmapper refused to answer: {why}"))
+    Err(format!("the portmapper rejected the query: {why}"))
 }
 
 #[test]
@@ -106,12 +106,12 @@ fn fragments_are_put_together() {
 
 #[test]
 fn an_end_is_put_to_the_endless() {
-    let too_many = "it lists more than 4096 ports";
+    let too_many = "more than 4096 entries";
     assert_eq!(told_of(|xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(5000)].concat()), nonsense(too_many));
     let most = |xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(4096), vec![0]].concat();
     assert_eq!(told_of(most).map(|mappings| mappings.len()), Ok(4096));
 
-    let too_long = nonsense("it is longer than 1 MiB");
+    let too_long = nonsense("longer than 1 MiB");
     assert_eq!(told(|_| fragment(false, &[0; 1000]).repeat(1100)), too_long);
     assert_eq!(told(|_| fragment(false, &[]).repeat(300_000)), too_long);
     // 4 GiB, and 2 GiB as a last fragment.
@@ -121,12 +121,12 @@ fn an_end_is_put_to_the_endless() {
 
 #[test]
 fn what_is_cut_off_is_told() {
-    let cut = nonsense("it ends before its end");
+    let cut = nonsense("truncated");
     assert_eq!(told(|_| vec![]), cut);
     assert_eq!(told(|_| vec![0x80, 0]), cut);
     assert_eq!(told(|xid| fragment(true, &good(xid))[..40].to_vec()), cut);
     assert_eq!(told(|xid| fragment(false, &good(xid))), cut);
-    let short = nonsense("it is too short");
+    let short = nonsense("too short");
     assert_eq!(told_of(|_| vec![]), short);
     assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0]), short);
     assert_eq!(told_of(|xid| [accepted(xid), vec![1, 1, 1, 6]].concat()), short);
@@ -134,28 +134,25 @@ fn what_is_cut_off_is_told() {
 
 #[test]
 fn what_makes_no_sense_is_told() {
-    assert_eq!(told(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("it is longer than 1 MiB"));
-    assert_eq!(
-        told_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]),
-        nonsense("it answers another call")
-    );
-    assert_eq!(told_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("it is no reply"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 2]), nonsense("it neither accepts nor refuses"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, u32::MAX]), nonsense("its verifier is too long"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 9]), nonsense("it neither succeeded nor failed"));
-    assert_eq!(told_of(|xid| [accepted(xid), vec![2]].concat()), nonsense("its list is none"));
-    assert_eq!(told_of(|xid| [accepted(xid), vec![0, 0]].concat()), nonsense("something is behind its end"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 5]), nonsense("it refuses for no known reason"));
+    assert_eq!(told(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("longer than 1 MiB"));
+    assert_eq!(told_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]), nonsense("reply to another call"));
+    assert_eq!(told_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("not a reply"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 2]), nonsense("unknown reply_stat"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, u32::MAX]), nonsense("verifier too long"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 9]), nonsense("unknown accept_stat"));
+    assert_eq!(told_of(|xid| [accepted(xid), vec![2]].concat()), nonsense("malformed list"));
+    assert_eq!(told_of(|xid| [accepted(xid), vec![0, 0]].concat()), nonsense("trailing bytes"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 5]), nonsense("unknown reject_stat"));
 }
 
 #[test]
 fn who_refuses_is_told() {
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 0, 2, 2]), refused("it does not speak this version of RPC"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 1, 1]), refused("it wants to know who asks"));
-    let mismatch = "it does not speak version 2 of the portmapper";
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 0, 2, 2]), refused("RPC version 2 is not supported"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 1, 1, 1]), refused("authentication required"));
+    let mismatch = "version 2 of the portmapper protocol is not supported";
     assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 2, 3, 4]), refused(mismatch));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 1]), refused("it has no portmapper program"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 5]), refused("it failed"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 1]), refused("no portmapper program"));
+    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 5]), refused("system error"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The table of jobs, each with the ways to do it, the best first.
+//! The table of jobs, each with its rungs in order of preference.
 
 use super::{
     Hook, Job, Phase, Probe, RUNG, Rung, Sockets, again, cgroup, exit, iterator, named, syscall, typed,
@@ -6,11 +6,11 @@ use super::{
 
 const ACCEPT_CALLS: &[Probe] = &[syscall("sys_exit_accept"), syscall("sys_exit_accept4")];
 
-/// What is accepted before its handshake ends (fast open) has no cookie yet on some kernels (6.12), and these
-/// rungs' programs may not ask for one.
+/// A TCP Fast Open connection that is accepted before its handshake ends has no cookie yet on some kernels (6.12), and
+/// the programs of these rungs cannot generate one.
 const COOKIE_OF_CHILD: Probe = cgroup("cookie_of_child");
 
-/// What the job `state` attaches, and what tells whether the kernel has the helpers for sockets.
+/// The probes of the job `state`; whether they load tells whether the kernel has the socket helpers.
 pub(in crate::kernel) const STATE_PROBES: &[Probe] = &[
     typed("inet_sock_set_state"),
     named("inet_sock_set_state_again", Hook::TypedTracepoint("inet_sock_set_state")),
@@ -19,9 +19,9 @@ pub(in crate::kernel) const STATE_PROBES: &[Probe] = &[
 const HALF_OPEN: &str =
     "half-open inbound connections (request sockets, SYN cookies) before the handshake ends";
 
-const FAILS_EARLY_BY_IO_URING: &str = "attempts by io_uring that fail before a SYN leaves";
+const FAILS_EARLY_BY_IO_URING: &str = "connect attempts by io_uring that fail before a SYN is sent";
 
-/// The plan itself.
+/// The plan.
 pub(in crate::kernel) const JOBS: &[Job] = &[
     Job {
         name: "process",
@@ -30,7 +30,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             key: "tp_btf",
             name: "tp_btf/sched_process_{fork,exec,exit}",
             probes: &[
-                // Before forks: of whoever is seen to be born every exec is, or it would keep its parent's program.
+                // Before fork: otherwise the exec of a process whose fork was seen could be missed.
                 typed("sched_process_exec"),
                 again("sched_process_exec_again", Hook::TypedTracepoint("sched_process_exec")),
                 typed("sched_process_fork"),
@@ -53,7 +53,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             ..RUNG
         }],
         required: false,
-        without: "the container and unit of a process whose cgroup is gone before /proc is read",
+        without: "the container and unit of a process whose cgroup is removed before /proc is read",
     },
     Job {
         name: "state",
@@ -80,8 +80,8 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 only: Some(Sockets::Plain),
                 unseen: &[
                     HALF_OPEN,
-                    "which of several listeners on one address and port a connection came from",
-                    "what more than 65,536 sockets at once do",
+                    "which of several listeners on the same address and port received a connection",
+                    "sockets beyond 65,536 at once",
                 ],
                 ..RUNG
             },
@@ -112,12 +112,12 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 name: "tracepoint/sys_exit_accept{,4}",
                 probes: ACCEPT_CALLS,
                 beside: &[COOKIE_OF_CHILD],
-                unseen: &["accept() by io_uring or 32-bit socketcall, before the socket is used"],
+                unseen: &["accept() by io_uring or 32-bit socketcall, until the socket is used"],
                 ..RUNG
             },
         ],
         required: false,
-        without: "accept() itself: the listener's owner is named until the socket is used",
+        without: "accept(): the owner of the listener is reported until the socket is used",
     },
     Job {
         name: "listen",
@@ -129,7 +129,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             ..RUNG
         }],
         required: false,
-        without: "the port of a listener that was not bound before",
+        without: "the port of a listener that did not call bind()",
     },
     Job {
         name: "use",
@@ -144,7 +144,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                     typed("sock_recv_length"),
                     again("sock_recv_length_again", Hook::TypedTracepoint("sock_recv_length")),
                 ],
-                unseen: &["a process that only reads, and by splice() alone"],
+                unseen: &["a process that only reads, and only with splice()"],
                 ..RUNG
             },
             Rung {
@@ -161,12 +161,12 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                     exit("inet6_recvmsg"),
                 ],
                 beside: &[again("inet_sendpage_again", Hook::Exit("inet_sendpage")), exit("inet_sendpage")],
-                unseen: &["a process that only reads, and by splice() alone"],
+                unseen: &["a process that only reads, and only with splice()"],
                 ..RUNG
             },
         ],
         required: false,
-        without: "a connection that was inherited or passed on: whoever connected or accepted it is named",
+        without: "inherited and passed connections: the process that connected or accepted is reported",
     },
     Job {
         name: "connect",
@@ -176,7 +176,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 key: "fexit",
                 name: "fentry + fexit/tcp_v{4,6}_connect",
                 probes: &[
-                    // Ends first: what begins and does not end is lost.
+                    // Exits first: an entry without an exit would be counted as lost.
                     again("tcp_v4_connect_leave_again", Hook::Exit("tcp_v4_connect")),
                     named("tcp_v4_connect_leave", Hook::Exit("tcp_v4_connect")),
                     again("tcp_v6_connect_leave_again", Hook::Exit("tcp_v6_connect")),
@@ -193,14 +193,15 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 name: "kprobe + kretprobe/tcp_v{4,6}_connect",
                 probes: &[
                     cgroup("cookie_of_made"),
-                    // As above. The last is the one by which they know that whatever ends has begun
-                    // (`netwatch-ebpf/src/connect.rs`).
+                    // As above. Once the last one runs, every exit has an entry (`netwatch-ebpf/src/connect.rs`).
                     named("tcp_v4_connect_return", Hook::Kprobe("tcp_v4_connect")),
                     named("tcp_v6_connect_return", Hook::Kprobe("tcp_v6_connect")),
                     named("tcp_v6_connect_entry", Hook::Kprobe("tcp_v6_connect")),
                     named("tcp_v4_connect_entry", Hook::Kprobe("tcp_v4_connect")),
                 ],
-                unseen: &["attempts that fail before a SYN leaves, of sockets made before netwatch started"],
+                unseen: &[
+                    "connect attempts that fail before a SYN is sent, on sockets created before netwatch started",
+                ],
                 ..RUNG
             },
             Rung {
@@ -218,7 +219,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             },
         ],
         required: false,
-        without: "attempts that fail before a SYN leaves (no route, no free port), and their errno",
+        without: "connect attempts that fail before a SYN is sent (no route, no free port), and their errno",
     },
     SNAPSHOT,
     Job {
@@ -233,7 +234,7 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 named("udp_ingress", Hook::CgroupIngress),
                 named("udp_egress", Hook::CgroupEgress),
             ],
-            unseen: &["UDP behind IPv6 extension headers"],
+            unseen: &["UDP datagrams with IPv6 extension headers"],
             ..RUNG
         }],
         required: false,
@@ -241,12 +242,12 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
     },
 ];
 
-/// What lists the sockets of a network namespace, and what the descriptors of all processes.
+/// Programs that list the sockets of a network namespace, and the descriptors of all processes.
 pub(in crate::kernel) const LIST_TCP: &str = "list_tcp";
 pub(in crate::kernel) const LIST_UDP: &str = "list_udp";
 pub(in crate::kernel) const LIST_FILES: &str = "list_files";
 
-/// The job of looking at what is there.
+/// The job that takes a snapshot of existing sockets.
 pub(in crate::kernel) const SNAPSHOT: Job = Job {
     name: "snapshot",
     phase: Phase::Sockets,
@@ -265,5 +266,5 @@ pub(in crate::kernel) const SNAPSHOT: Job = Job {
         Rung { key: "proc", name: "/proc + sock_diag", ..RUNG },
     ],
     required: true,
-    without: "what is there already",
+    without: "existing sockets",
 };

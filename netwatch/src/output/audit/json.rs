@@ -1,4 +1,4 @@
-//! One object a line: ports, then findings, the worst first.
+//! An audit as JSON, one object per line: ports, then findings by severity.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::clock::BootClock;
 use crate::model::{NetnsId, Proto, SockAddr};
 use crate::output::ProcessView;
 
-/// Of a port: the keys of the contract in its order, then those beside it.
+/// A port: the keys of the specification in its order, then further ones.
 #[derive(Serialize)]
 struct PortLine<'a> {
     kind: &'static str,
@@ -31,14 +31,14 @@ struct PortLine<'a> {
     reach: Reach,
     rpc: Vec<Rpc<'a>>,
     package: Option<PackageView<'a>>,
-    /// Processes that have it open too.
+    /// Pids of further processes that have the socket open.
     holders: Vec<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<Listed>,
-    /// When it began to listen, where that was recorded.
+    /// When listen() was called, if that was recorded.
     since: Option<String>,
     started_by: Option<ProcessView<'a>>,
-    /// `null` without a record of it.
+    /// `null` if the store has nothing about the port.
     connections: Option<Connections<'a>>,
 }
 

@@ -1,4 +1,4 @@
-//! What `audit` prints, as text or as one object a line.
+//! The output of `audit`: text, or JSON with one object per line.
 
 mod json;
 mod text;
@@ -13,7 +13,7 @@ use crate::model::NetnsId;
 use json::Json;
 use text::Text;
 
-/// Text or JSON.
+/// Writes text or JSON.
 pub(crate) struct Writer(Spelling);
 
 enum Spelling {
@@ -22,17 +22,17 @@ enum Spelling {
 }
 
 impl Writer {
-    /// Text. Namespaces are named, but for `own_netns`.
+    /// Writes text. Network namespaces other than `own_netns` are named.
     pub(crate) fn text(colour: bool, own_netns: NetnsId) -> Self {
         Self(Spelling::Text(Text { colour, own_netns }))
     }
 
-    /// One object a line.
+    /// Writes one JSON object per line.
     pub(crate) fn json(clock: BootClock) -> Self {
         Self(Spelling::Json(Json { clock }))
     }
 
-    /// All that an audit comes to.
+    /// Writes a whole report.
     pub(crate) fn report(&mut self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         match &mut self.0 {
             Spelling::Text(text) => text.report(report, out),
@@ -40,7 +40,7 @@ impl Writer {
         }
     }
 
-    /// A port that came up at `time`.
+    /// Writes a port that was first seen at `time`.
     pub(crate) fn port(&mut self, port: &Port, time: Timestamp, out: &mut dyn Write) -> io::Result<()> {
         match &mut self.0 {
             Spelling::Text(text) => {
@@ -51,7 +51,7 @@ impl Writer {
         }
     }
 
-    /// A finding that came up at `time`.
+    /// Writes a finding that was first seen at `time`.
     pub(crate) fn finding(
         &mut self,
         finding: &Finding,

@@ -1,5 +1,5 @@
-//! For people: the findings, the worst first; then what is not explained; then the rest. Whatever comes from outside is
-//! escaped.
+//! An audit as text: findings by severity, then unexplained ports, then explained ones. Strings from outside netwatch
+//! are escaped.
 
 use std::io::{self, Write};
 
@@ -12,12 +12,12 @@ use crate::audit::{By, Finding, Port, Report, Severity};
 use crate::escape;
 use crate::model::{NetnsId, Proto};
 
-/// Writes sentences.
+/// Writes text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text {
-    /// With colours.
+    /// Use colours.
     pub(super) colour: bool,
-    /// Namespaces are named, but for this one.
+    /// The network namespace that is not named in the output.
     pub(super) own_netns: NetnsId,
 }
 
@@ -33,7 +33,7 @@ impl Text {
             |n: usize, one: &str, more: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {more}") };
         writeln!(
             out,
-            "{}: {} explained, {} not; {}",
+            "{}: {} explained, {} not explained; {}",
             count(report.ports.len(), "port", "ports"),
             explained.len(),
             unexplained.len(),
@@ -52,7 +52,7 @@ impl Text {
             explained.iter().try_for_each(|port| self.port(port, out))?;
         }
         if !listed.is_empty() {
-            writeln!(out, "\n{} that the baseline lists", count(listed.len(), "finding", "findings"))?;
+            writeln!(out, "\n{} listed in the baseline", count(listed.len(), "finding", "findings"))?;
         }
         for note in &report.notes {
             writeln!(out, "note: {}", escape::terminal(note))?;
@@ -60,7 +60,7 @@ impl Text {
         Ok(())
     }
 
-    /// Before what came up at a time.
+    /// Writes the time before a port or finding.
     pub(super) fn time(self, time: Timestamp, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{} ", time.to_zoned_datetime(TimeZone::system()).strftime("%T.%3f"))
     }
@@ -135,13 +135,13 @@ fn who(program: &Program) -> String {
 
 fn reach(server: &Server) -> &'static str {
     match server.reach() {
-        Reach::Loopback => "from this host only",
-        Reach::Address => "by one address",
-        Reach::All => "by all addresses",
+        Reach::Loopback => "reachable from this host only",
+        Reach::Address => "reachable on one address",
+        Reach::All => "reachable on all addresses",
     }
 }
 
-/// Its file, package, user, unit, and who started it.
+/// Executable, package, user, unit, and parent.
 fn described(program: &Program) -> String {
     let process = &program.actor.process;
     let mut parts = vec![program.exe().to_owned()];
@@ -151,8 +151,8 @@ fn described(program: &Program) -> String {
             parts.push(format!("package {}{version}", owner.name));
         }
         (None, Ownership::Unknown) => {}
-        (None, _) if program.script.is_some() => parts.push("no package has what it runs".into()),
-        (None, Ownership::Nobody | Ownership::Package(_)) => parts.push("no package".into()),
+        (None, _) if program.script.is_some() => parts.push("its script is in no package".into()),
+        (None, Ownership::Nobody | Ownership::Package(_)) => parts.push("in no package".into()),
     }
     parts.push(format!(
         "user {}",
@@ -171,24 +171,20 @@ fn history(server: &Server) -> Vec<String> {
     let Some(history) = &server.history else { return Vec::new() };
     let mut first = match history.since {
         Some(since) => {
-            format!("listens since {}", since.to_zoned_datetime(TimeZone::system()).strftime("%F %T"))
+            format!("listening since {}", since.to_zoned_datetime(TimeZone::system()).strftime("%F %T"))
         }
-        None => "listened before recording began".into(),
+        None => "listening since before recording began".into(),
     };
     if let Some(parent) = history.by.as_ref().and_then(|(by, _)| by.process.ancestors().next()) {
-        first.push_str(&format!(
-            ", when {}[{}] had started it",
-            escape::terminal(&parent.comm),
-            parent.key.pid
-        ));
+        first.push_str(&format!(", started by {}[{}]", escape::terminal(&parent.comm), parent.key.pid));
     }
     let more = if history.more { "more than " } else { "" };
     let from: Vec<_> = history.from.iter().map(|(ip, count)| format!("{count} from {ip}")).collect();
     let visits = match history.connections {
-        0 => "no connection came to it since then".into(),
-        1 if !history.more => format!("1 connection came to it: {}", from.join(", ")),
-        count => format!("{more}{count} connections came to it: {}", from.join(", ")),
+        0 => "no connections since then".into(),
+        1 if !history.more => format!("1 connection: {}", from.join(", ")),
+        count => format!("{more}{count} connections: {}", from.join(", ")),
     };
-    // When a datagram socket was bound is in no record.
+    // No record says when a datagram socket was bound.
     if server.proto == Proto::Udp { vec![visits] } else { vec![first, visits] }
 }

@@ -1,4 +1,4 @@
-//! One object a line.
+//! Sockets as JSON, one object per line.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ use crate::process::{Actor, ProcessTable};
 use crate::services::Services;
 use crate::stream::UserNames;
 
-/// The keys of the contract in its order.
+/// The keys of the specification, in its order.
 #[derive(Serialize)]
 struct Line<'a> {
     proto: Proto,
@@ -28,7 +28,7 @@ struct Line<'a> {
     netns: NetnsId,
     inode: u64,
     cookie: u64,
-    /// `null` where there is no connection: a listener, UDP that is not connected.
+    /// `null` for a listener or unconnected UDP.
     origin: Option<Origin<ProcessView<'a>>>,
     service: Option<&'a str>,
     process: Option<ProcessView<'a>>,
@@ -39,7 +39,7 @@ struct Line<'a> {
 struct HolderView<'a> {
     pid: u32,
     fd: u32,
-    /// `null` where the process ended while the snapshot was taken.
+    /// `null` if the process ended while the snapshot was taken.
     comm: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! What `list` prints: netstat's table, or one object a line. Pure: every name and process is passed in.
+//! The output of `list`: netstat's table, or JSON with one object per line. Pure: names and processes are arguments.
 
 mod json;
 mod text;
@@ -13,44 +13,44 @@ use crate::services::Services;
 pub(crate) use json::write as write_json;
 pub(crate) use text::write as write_text;
 
-/// A socket with what belongs to it.
+/// A socket with its processes.
 pub(crate) struct Row<'a> {
     pub(crate) socket: &'a SocketRow,
     pub(crate) origin: Option<seeding::Inferred>,
     /// Its owner: see [`crate::model::Holders::owner`].
     pub(crate) process: Option<&'a ProcessRow>,
-    /// The owner of the end that began it.
+    /// The owner of the originator's endpoint.
     pub(crate) initiator: Option<&'a ProcessRow>,
-    /// By pid.
+    /// Sorted by pid.
     pub(crate) holders: &'a [Holder],
-    /// The holder of the lowest pid.
+    /// The holder with the lowest pid.
     pub(crate) first: Option<&'a ProcessRow>,
 }
 
-/// What the table has: its title names the rows that were chosen.
+/// Columns of the table, and the selection that its title names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Columns<'a> {
-    /// Servers and the others.
+    /// Both servers and connections were selected.
     pub(crate) all: bool,
-    /// Of the two, servers alone.
+    /// Only servers were selected.
     pub(crate) listening: bool,
-    /// A column for the process.
+    /// Print the process.
     pub(crate) programs: bool,
-    /// A column for the network namespace.
+    /// Print the network namespace.
     pub(crate) netns: bool,
-    /// Names in place of numbers.
+    /// Print names in place of numbers.
     pub(crate) names: Option<Names<'a>>,
 }
 
 /// Names of hosts and services.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names<'a> {
-    /// Of every address in the table that is no wildcard.
+    /// The name of every address in the table except wildcards.
     pub(crate) hosts: &'a HashMap<IpAddr, String>,
     pub(crate) services: &'a Services,
 }
 
-/// As netstat spells it: UDP that is not connected has no state.
+/// The state as netstat prints it: empty for unconnected UDP.
 fn state_name(socket: &SocketRow) -> &'static str {
     match (socket.proto, socket.state) {
         (Proto::Udp, State::Close) => "",

@@ -1,4 +1,4 @@
-//! The table: netstat's columns as they are, then what netstat cannot say.
+//! The table: netstat's columns, then the origin.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use crate::escape;
 use crate::model::{ProcessRow, Proto, SockAddr, SocketRow, State};
 use crate::origin::{Confidence, Side};
 
-/// netstat's: the width of an address where it is short, and of a program with its pid, which netstat cuts
-/// there (its closing NUL takes one).
+/// Widths of netstat's columns: the minimum for an address, and the maximum for `PID/Program name`, which netstat
+/// truncates there (including a NUL).
 const ADDRESS: usize = 23;
 const PROGRAM: usize = 20;
 
@@ -39,7 +39,7 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
     optional(out, "PID/Program name", "NETNS")?;
     writeln!(out, " ORIGIN")?;
 
-    // One line's text, over and over: a table may have a hundred thousand.
+    // Reused for each line: a table may have a hundred thousand.
     let mut program = String::new();
     for (row, (local, remote)) in rows.iter().zip(addresses.iter()) {
         let socket = row.socket;
@@ -49,7 +49,7 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
             (Proto::Udp, false) => "udp",
             (Proto::Udp, true) => "udp6",
         };
-        // Of a listener netstat shows what is queued; its limit, which sock_diag has here, it does not know.
+        // For a listener sock_diag has the limit of its queue here, which netstat does not print.
         let send_q = if socket.state == State::Listen { 0 } else { socket.send_q };
         write!(
             out,
@@ -72,11 +72,11 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
     Ok(())
 }
 
-/// The addresses of all rows in one string: how wide their columns are has to be known before the first line.
+/// The addresses of all rows in one string: the widths of columns are needed before the first line is printed.
 #[derive(Default)]
 struct Addresses {
     text: String,
-    /// Where each ends, local and remote in turn.
+    /// End offset of each address in `text`, local and remote alternating.
     ends: Vec<usize>,
     local_width: usize,
     remote_width: usize,
@@ -84,7 +84,7 @@ struct Addresses {
 
 impl Addresses {
     fn of(rows: &[Row<'_>], names: Option<&Names<'_>>) -> Self {
-        // Never cut: where one is longer than netstat's column, the column is wider.
+        // Addresses are never truncated; the column is widened.
         let mut all = Self { local_width: ADDRESS, remote_width: ADDRESS, ..Self::default() };
         all.ends.reserve(2 * rows.len());
         for row in rows {
@@ -96,7 +96,7 @@ impl Addresses {
         all
     }
 
-    /// Returns how wide it is.
+    /// Returns the width in characters.
     fn push(&mut self, end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>) -> usize {
         let began = self.text.len();
         match (end, names) {
@@ -125,7 +125,7 @@ impl Addresses {
     }
 }
 
-/// `None` is any address and any port, in the family of the socket.
+/// `None` is printed as any address and port, in the family of the socket.
 fn address(end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>) -> String {
     let (host, port) = match (end, names) {
         (None, names) => {
@@ -145,7 +145,7 @@ fn address(end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>)
     escape::terminal(&format!("{host}:{port}")).into_owned()
 }
 
-/// The address itself where it has no name. A wildcard is no host.
+/// The name of the address, or the address if it has none. A wildcard has no name.
 fn host<'a>(ip: IpAddr, names: &Names<'a>) -> Cow<'a, str> {
     if ip.is_unspecified() {
         return Cow::Borrowed(if ip.is_ipv4() { "0.0.0.0" } else { "[::]" });
@@ -157,8 +157,8 @@ fn port(port: u16) -> String {
     if port == 0 { "*".into() } else { port.to_string() }
 }
 
-/// netstat's `PID/Program name`: the first argument, its last part if it is an absolute path, whatever is
-/// not printable ASCII as a dot, cut to the column: `prg_cache_load` in net-tools' netstat.c.
+/// `PID/Program name` as netstat prints it (net-tools, netstat.c, prg_cache_load()): the first argument, the last
+/// component if it is an absolute path, with a dot for each byte that is not printable ASCII, truncated to the column.
 fn name_program(process: Option<&ProcessRow>, out: &mut String) {
     let Some(process) = process else { return out.push('-') };
     let whole = process.argv0.as_ref();
@@ -169,11 +169,11 @@ fn name_program(process: Option<&ProcessRow>, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(out, "{}/", process.key.pid);
     out.extend(name.iter().map(|b| if matches!(b, b' '..=b'~') { char::from(*b) } else { '.' }));
-    // All of it is ASCII.
+    // The text is ASCII, so any index is a character boundary.
     out.truncate(PROGRAM - 1);
 }
 
-/// `SIDE WHO (BASIS)`: who began it, a process where one of this host is known to have, else an address.
+/// `SIDE WHO (BASIS)`. WHO is the originator's process if it is known, else its address.
 fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io::Result<()> {
     let Some(found) = row.origin else { return out.write_all(b"-") };
     let verdict = found.verdict;
@@ -184,7 +184,7 @@ fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io:
     };
     let (side, basis) = (verdict.side.name(), verdict.basis.name());
     match row.initiator {
-        // A guess names nobody: see `Origin::new`.
+        // A guess names no process: see `Origin::new`.
         _ if verdict.confidence >= Confidence::Guessed => write!(out, "{side} {address} (guess: {basis})"),
         Some(process) => {
             write!(out, "{side} {}[{}] ({basis})", escape::terminal(&process.comm), process.key.pid)

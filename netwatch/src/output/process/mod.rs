@@ -1,5 +1,5 @@
-//! The process object, rendered once for many events: most bytes of an event are its processes, and most events of a
-//! busy host are about the same few.
+//! A cache of rendered process objects: most bytes of an event are its processes, and most events of a busy host are
+//! about the same few.
 
 mod view;
 
@@ -14,7 +14,7 @@ use crate::hash::Map;
 use crate::process::{Actor, ExeStatus};
 use crate::stream::Context;
 
-/// Objects that are remembered. When there are more, all are rendered anew.
+/// Maximum number of cached objects; when it is reached the cache is cleared.
 const MOST_REMEMBERED: usize = 4096;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct ProcessObjects {
 }
 
 struct Rendered {
-    /// Holds the process, so that its address, which is the key, is not used for another.
+    /// Keeps the process alive, so that its address, which is the key, is not reused.
     actor: Actor,
     status: ExeStatus,
     object: Arc<RawValue>,
@@ -54,7 +54,7 @@ impl ProcessObjects {
         Ok(object)
     }
 
-    /// Forgets all, because another context holds from here on.
+    /// Clears the cache, because the context changed.
     pub(super) fn clear(&mut self) {
         self.rendered.clear();
     }

@@ -1,4 +1,4 @@
-//! A graph for Graphviz: processes are boxes, connections ovals, and arrows go from what caused to what was caused.
+//! A graph for Graphviz: processes are boxes, connections are ovals, and edges point from cause to effect.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -44,7 +44,7 @@ fn ends(life: &Life) -> String {
     }
 }
 
-/// A string as DOT has it: names come from outside.
+/// A quoted DOT string, escaped, since names come from outside netwatch.
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in escape::terminal(text).chars() {

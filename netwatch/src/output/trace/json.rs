@@ -1,4 +1,4 @@
-//! One object, with the keys of the contract.
+//! A trace as one JSON object.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::stream::{Context, UserNames};
 struct Object {
     selector: String,
     matches: Vec<Match>,
-    /// There are others; absent where there are none.
+    /// More connections match; absent if not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
 }
@@ -50,7 +50,7 @@ struct OriginView {
     confidence: Confidence,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
-    /// Open then, and tied to nothing that was done.
+    /// Connections that were open at the time, without evidence that they were the cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     possible: Vec<Box<RawValue>>,
 }

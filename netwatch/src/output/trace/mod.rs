@@ -1,4 +1,4 @@
-//! What `trace` found: as a story for people, as one object, or as a picture.
+//! The output of `trace`: text, JSON, or a graph.
 
 mod dot;
 mod json;
@@ -12,35 +12,35 @@ use crate::stream::UserNames;
 
 pub use story::Story;
 
-/// What there is to print.
+/// The result of a trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Traces<'a> {
-    /// What was asked.
+    /// The selector from the command line.
     pub selector: &'a Selector,
     /// The newest first.
     pub traces: &'a [Trace],
-    /// There are others that match.
+    /// More connections match than were traced.
     pub more: bool,
-    /// Names of the users of all processes that are named.
+    /// Names of the users of all processes in the traces.
     pub users: &'a Arc<UserNames>,
 }
 
-/// How to print it.
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TraceFormat {
-    /// For people.
+    /// Text, for people.
     #[default]
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
     /// A graph, for Graphviz.
     Dot,
 }
 
-/// Prints it.
+/// Writes the traces.
 ///
 /// # Errors
-/// Where `out` fails, or an object cannot be spelled.
+/// If `out` fails, or a value cannot be serialised.
 pub fn write(found: Traces<'_>, format: TraceFormat, colour: bool, out: &mut impl Write) -> io::Result<()> {
     match format {
         TraceFormat::Text => Story { colour }.write(found, out),
@@ -49,7 +49,7 @@ pub fn write(found: Traces<'_>, format: TraceFormat, colour: bool, out: &mut imp
     }
 }
 
-/// The verdict, in a few words.
+/// The verdict in a few words.
 fn verdict(trace: &Trace) -> String {
     let origin = &trace.origin;
     let who = super::text::who(origin.process.as_ref());
@@ -60,24 +60,24 @@ fn verdict(trace: &Trace) -> String {
     let place = origin.process.as_ref().map(|actor| crate::where_it_runs::of_cgroup(&actor.process.cgroup));
     match origin.kind {
         OriginKind::Remote => match origin.endpoint {
-            Some((ip, port)) => format!("came from {}", crate::model::SockAddr { ip, port }),
-            None => "came from another host".into(),
+            Some((ip, port)) => format!("originated at {}", crate::model::SockAddr { ip, port }),
+            None => "originated on another host".into(),
         },
         OriginKind::Login => {
             let user = origin.process.as_ref().and_then(|actor| actor.process.auid);
             let user = user.map_or_else(String::new, |uid| format!("user {uid}, "));
-            by(&format!("a login here: {user}"))
+            by(&format!("originated in a login on this host: {user}"))
         }
         OriginKind::Service => {
             let unit = place.and_then(|place| place.unit).unwrap_or_default();
-            by(&format!("the service {}, which began with", crate::escape::terminal(unit)))
+            by(&format!("originated in service {}, first process", crate::escape::terminal(unit)))
         }
         OriginKind::Container => {
             let container = place.and_then(|place| place.container).unwrap_or_default();
-            by(&format!("the container {}, which began with", crate::escape::terminal(&container)))
+            by(&format!("originated in container {}, first process", crate::escape::terminal(&container)))
         }
-        OriginKind::Kernel => by("the kernel"),
-        OriginKind::Boot => by("the start of the system:"),
+        OriginKind::Kernel => by("originated in the kernel"),
+        OriginKind::Boot => by("originated at system start:"),
         OriginKind::Unknown => "origin unknown".into(),
     }
 }

@@ -1,5 +1,5 @@
-//! For people: the verdict first, then what happened in the order in which it did, each step under the one that
-//! caused it. Whatever comes from outside is escaped.
+//! A trace as text: the verdict, then the steps in order of time, each indented below its cause. Strings from outside
+//! netwatch are escaped.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,14 +17,14 @@ use crate::process::Actor;
 use crate::signs;
 use crate::tracker::ProcessBasis;
 
-/// Writes stories.
+/// Writes traces as text.
 #[derive(Clone, Copy, Debug)]
 pub struct Story {
-    /// With colours.
+    /// Use colours.
     pub colour: bool,
 }
 
-/// Of a command line; the whole is in the JSON.
+/// Maximum length of a command line; JSON has all of it.
 const MOST_ARGUMENTS: usize = 60;
 
 impl Story {
@@ -42,7 +42,7 @@ impl Story {
         }
         if more {
             let selector = escape::terminal(&selector);
-            writeln!(out, "\nthere are others that match {selector}: --count N shows more of them")?;
+            writeln!(out, "\nmore connections match {selector}: increase --count to show them")?;
         }
         Ok(())
     }
@@ -60,10 +60,10 @@ impl Story {
         };
         writeln!(out, "{}{sure}", self.styled(&verdict(trace), style))?;
         for missing in &origin.missing {
-            writeln!(out, "  not known: {}", escape::terminal(missing))?;
+            writeln!(out, "  missing: {}", escape::terminal(missing))?;
         }
         for life in &origin.possible {
-            writeln!(out, "  open then, and tied to nothing that was done: {}", connection(life))?;
+            writeln!(out, "  open at the time, no evidence that it was the cause: {}", connection(life))?;
         }
         let mut depth = 0;
         for step in trace.chain.iter().rev() {
@@ -103,7 +103,7 @@ impl Story {
     }
 }
 
-/// Its path or command line, and its user.
+/// Path or command line, and user.
 fn described(actor: &Actor) -> String {
     let image = &actor.process.image;
     let mut line = image.args.join(" ");
@@ -127,11 +127,11 @@ fn described(actor: &Actor) -> String {
     out
 }
 
-/// From who began it to the other, with the process here.
+/// The addresses from originator to responder, with the process on this host.
 fn connection(life: &Life) -> String {
     let endpoint = life.end();
     let Some(remote) = endpoint.remote else { return format!("listener {}", endpoint.local) };
-    // Who took it, whoever had it later.
+    // The acceptor, even if another process had the socket later.
     let took = life.uses().find(|used| used.basis == ProcessBasis::Accept).map(|used| used.actor);
     let here = who(took.or(endpoint.process.as_ref()));
     if life.is_inbound() {

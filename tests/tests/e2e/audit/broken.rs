@@ -108,7 +108,7 @@ fn a_database_of_packages_of_somebody_s_own() {
                 (Some(sleep.pid().into()), package)
             );
             if package.is_none() {
-                audit.notes_with("a user namespace of its own");
+                audit.notes_with("another user namespace");
             }
             sleep.signal(nix::sys::signal::Signal::SIGKILL);
             sleep.ended("sleep ends");

@@ -66,7 +66,10 @@ fn a_unit_explains_what_it_was_made_for() {
         // Whatever a service starts stays in its cgroup.
         let (none, why) = by(&with_unit(&name, OTHER));
         assert!(
-            none == "[]" && why.contains(&format!("it is in {name}, and not what that runs")),
+            none == "[]"
+                && why.contains(&format!(
+                    "it runs in the cgroup of {name}, but is not the program of that unit"
+                )),
             "{none} {why}"
         );
         // Nobody installed it.

@@ -81,10 +81,7 @@ fn a_process_that_is_not_listed() {
         let audit = Audit::take(&["--hide", &format!("proc={pid}")]);
         let finding = audit.finding("views-disagree");
         let evidence = finding["evidence"].as_str().unwrap();
-        assert!(
-            evidence.starts_with(&format!("process {pid} is shown by the kernel's iterators")),
-            "{evidence}"
-        );
+        assert!(evidence.starts_with(&format!("process {pid} is shown by the BPF iterators")), "{evidence}");
         Audit::take(&["--hide", &format!("once:proc={pid}")]).has_no("views-disagree");
     });
 }
@@ -147,13 +144,13 @@ fn what_may_not_be_read_is_a_note() {
         let audit = Audit::of(nobody.args(["audit", "--json", "--netns", "self"]));
         audit.has_no("views-disagree");
         audit.notes_with("descriptors could not be read");
-        audit.notes_with("without the kernel's iterators");
+        audit.notes_with("without the BPF iterators");
         assert_eq!(audit.port("127.0.0.1:4444")["process"], serde_json::Value::Null);
 
         let mut elsewhere = Command::new("unshare");
         elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(binary());
         let audit = Audit::of(elsewhere.args(["audit", "--json", "--netns", "self"]));
         audit.has_no("views-disagree");
-        audit.notes_with("without the kernel's iterators");
+        audit.notes_with("without the BPF iterators");
     });
 }

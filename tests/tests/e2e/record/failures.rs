@@ -86,7 +86,7 @@ fn a_full_disk_is_told_and_recording_goes_on_when_there_is_room() {
         assert!(fails(&store) >= 1);
         std::fs::remove_file(&ballast).unwrap();
         drop(file);
-        recorder.says("takes records again");
+        recorder.says("accepts writes again");
         let all = more(1);
         until("nothing is missing", || fails(&store) == all);
         assert_eq!(store.verify(&[]).0, Some(0));
@@ -116,11 +116,11 @@ fn a_foreign_file_is_left_alone() {
         let store = Store::new();
         let text = "what somebody wrote\n".repeat(1000);
         std::fs::write(store.path(), &text).unwrap();
-        ends_with_one_line(&store, "no store of netwatch's");
+        ends_with_one_line(&store, "not a netwatch store");
         assert_eq!(std::fs::read_to_string(store.path()).unwrap(), text);
         std::fs::remove_file(store.path()).unwrap();
         rusqlite::Connection::open(store.path()).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        ends_with_one_line(&store, "no store of netwatch's");
+        ends_with_one_line(&store, "not a netwatch store");
     });
 }
 

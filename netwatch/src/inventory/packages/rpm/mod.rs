@@ -53,7 +53,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     let unreadable = |why: &dyn std::fmt::Display| {
         // SQLite puts names from the database into what it says.
         let why = why.to_string();
-        format!("the database of rpm in {shown} cannot be read: {}", escape::terminal(&why))
+        format!("cannot read the rpm database in {shown}: {}", escape::terminal(&why))
     };
     for place in PLACES {
         let path = format!("{place}/{SQLITE}");
@@ -65,10 +65,10 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
                 return true;
             }
         };
-        // What is in the log only came last, and is written back when rpm ends.
+        // The newest transactions are only in the log until rpm ends.
         if root.file(&format!("{path}-wal")).is_ok_and(|wal| wal.metadata().is_ok_and(|wal| wal.len() > 0)) {
             found.notes.push(format!(
-                "the database of rpm in {shown} is being written to: what came last is not seen"
+                "the rpm database in {shown} is being written to: the newest changes are not seen"
             ));
         }
         let most = if shown == "/" { MOST_HOST } else { MOST_FOREIGN };
@@ -76,8 +76,8 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
             Ok(0) => found.is_known = true,
             Ok(damaged) => {
                 found.is_known = true;
-                let what = format!("{damaged} packages whose headers make no sense");
-                found.notes.push(format!("the database of rpm in {shown} has {what}"));
+                let what = format!("{damaged} packages with invalid headers");
+                found.notes.push(format!("the rpm database in {shown} has {what}"));
             }
             Err(error) => found.notes.push(unreadable(&error)),
         }
@@ -87,8 +87,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
         match root.file(&format!("{place}/{name}")) {
             Err(error) if error.is_missing() => {}
             _ => {
-                let note =
-                    format!("the database of rpm in {shown} is of a format that is not read here ({format})");
+                let note = format!("the rpm database in {shown} has an unsupported format ({format})");
                 found.notes.push(note);
                 return true;
             }
@@ -97,18 +96,18 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     false
 }
 
-/// Why it was not read.
+/// Why the database was not read.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
     Unread(#[from] Unread),
-    #[error("it is damaged: {0}")]
+    #[error("the database is damaged: {0}")]
     Sqlite(#[source] rusqlite::Error),
-    #[error("looking something up takes longer than {} s", PATIENCE.as_secs())]
+    #[error("a query takes longer than {} s", PATIENCE.as_secs())]
     Slow,
-    #[error("it has no table {0}")]
+    #[error("no table {0}")]
     Table(&'static str),
-    #[error("it is no database of SQLite")]
+    #[error("not an SQLite database")]
     Foreign,
 }
 
