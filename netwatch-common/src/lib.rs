@@ -37,7 +37,7 @@ pub mod kind {
     /// [`Begin`](crate::Begin): a process took a connection off its listener.
     pub const ACCEPT: u16 = 3;
     /// [`Begin`](crate::Begin): connect() failed where no state change told why.
-    pub const REFUSED: u16 = 4;
+    pub const FAIL: u16 = 4;
     /// [`Change`](crate::Change): any other TCP state transition.
     pub const CHANGE: u16 = 5;
     /// [`Fork`](crate::Fork)
@@ -67,7 +67,7 @@ pub mod kind {
             CONNECT => "connect",
             LISTEN => "listen",
             ACCEPT => "accept",
-            REFUSED => "refused",
+            FAIL => "fail",
             CHANGE => "change",
             FORK => "fork",
             EXEC => "exec",

@@ -51,14 +51,14 @@ pub mod sock_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Begin {
-    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`], [`kind::REFUSED`], [`kind::USE`]
+    /// [`kind::CONNECT`], [`kind::LISTEN`], [`kind::ACCEPT`], [`kind::FAIL`], [`kind::USE`]
     /// or [`kind::BORN`].
     pub header: Header,
     /// The socket.
     pub sock: Sock,
     /// Who does it: the current task, by construction of the probes that send this.
     pub task: Task,
-    /// What the call returned, negative errno, on [`kind::REFUSED`]; else 0.
+    /// What the call returned, negative errno, on [`kind::FAIL`]; else 0.
     pub result: i32,
     /// Zero.
     pub pad: u32,

@@ -52,9 +52,9 @@ impl Call {
             return;
         }
         if self.unbegun != 0 {
-            emit::unbegun(kind::REFUSED);
+            emit::unbegun(kind::FAIL);
         } else {
-            emit::lost(kind::REFUSED);
+            emit::lost(kind::FAIL);
         }
     }
 }
@@ -70,7 +70,7 @@ static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
 pub(crate) fn insert(call: Call) -> bool {
     let inserted = CALLS.insert(thread(), call, 0).is_ok();
     if !inserted {
-        emit::lost(kind::REFUSED);
+        emit::lost(kind::FAIL);
     }
     inserted
 }
@@ -164,5 +164,5 @@ pub(crate) fn ended(call: Call, result: i64) -> Option<()> {
     }
     let way = task::way(task::current());
     // SAFETY: the socket is filled in whole.
-    unsafe { act::tell(emit::header(kind::REFUSED), way, result as i32, |out| *out = call.sock) }
+    unsafe { act::tell(emit::header(kind::FAIL), way, result as i32, |out| *out = call.sock) }
 }

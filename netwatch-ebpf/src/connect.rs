@@ -79,7 +79,7 @@ fn tcp_v6_connect_leave_again(ctx: FExitContext) -> i32 {
 /// The call's item is made anew, or is gone already, where this is done once more.
 #[inline(always)]
 fn was_left_out(pair: Pair, cookie: u64) -> bool {
-    twice::was_left_out(pair, cookie, kind::REFUSED)
+    twice::was_left_out(pair, cookie, kind::FAIL)
 }
 
 /// `sk` is typed.
@@ -156,7 +156,7 @@ fn returned(ctx: &RetProbeContext, family: u16) -> u32 {
     // SAFETY: one byte, read as it is.
     let complete = unsafe { (&raw const COMPLETE).read_volatile() };
     if complete && under_way().is_none() && is_failure(result) {
-        emit::lost(kind::REFUSED);
+        emit::lost(kind::FAIL);
     }
     if let Some(call) = call_that_ends(family) {
         let _ = ended(call, result);

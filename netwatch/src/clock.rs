@@ -1,7 +1,20 @@
 //! The relation of the boot-time clock, by which the kernel side stamps records, to the time of day.
 
+use crate::model::BootTime;
+use std::io;
+
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
+
+/// Now, by the clock of records: time since boot, suspension included.
+///
+/// # Errors
+/// Where the kernel has no such clock.
+pub fn since_boot() -> io::Result<BootTime> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    u64::try_from(nanoseconds).map(BootTime::from_nanos).map_err(io::Error::other)
+}
 
 /// When the system booted, by the wall clock as it was read at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +59,10 @@ impl BootClock {
         self.boot.try_into().ok()
     }
 
-    /// The time of day of `since_boot`, nanoseconds since boot; `None` where that is no date.
+    /// The time of day of `since_boot`; `None` where that is no date.
     #[must_use]
-    pub fn time(&self, since_boot: u64) -> Option<Timestamp> {
-        Timestamp::from_nanosecond(self.boot + i128::from(since_boot)).ok()
+    pub fn time(&self, since_boot: BootTime) -> Option<Timestamp> {
+        Timestamp::from_nanosecond(self.boot + i128::from(since_boot.nanos())).ok()
     }
 }
 
@@ -62,7 +75,7 @@ mod tests {
         let clock = BootClock::now().unwrap();
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
         let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
-        let told = clock.time(since_boot).unwrap();
+        let told = clock.time(BootTime::from_nanos(since_boot)).unwrap();
         assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
     }
 }

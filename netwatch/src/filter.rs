@@ -7,10 +7,10 @@ use std::str::FromStr;
 use globset::GlobMatcher;
 use ipnet::IpNet;
 
-use crate::model::{Endpoint, Family, Proto, unmap};
+use crate::model::{Family, NetnsId, Proto, SockAddr, unmap};
 use crate::origin::Side;
 use crate::process::Process;
-use crate::tracker::{ConnectionEvent, End, Kind};
+use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
 use crate::where_it_runs;
 
 /// Conditions that all have to hold; the default has none.
@@ -31,7 +31,7 @@ pub struct Filter {
     /// Who began it.
     pub origin: Option<Side>,
     /// Any of these. None: any kind.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<EventKind>,
     /// Transport.
     pub proto: Option<Proto>,
     /// Only this family; IPv4-mapped is IPv4.
@@ -39,23 +39,23 @@ pub struct Filter {
     /// Container id or the beginning of one, or a name.
     pub container: Option<String>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
 }
 
 impl Filter {
     /// Whether an event is to be shown.
     #[must_use]
     pub fn shows(&self, event: &ConnectionEvent) -> bool {
-        let end = &event.end;
-        let process = end.process.as_ref().map(|actor| &*actor.process);
-        let ports = [Some(end.local.port), end.remote.map(|remote| remote.port)];
+        let endpoint = &event.endpoint;
+        let process = endpoint.process.as_ref().map(|actor| &*actor.process);
+        let ports = [Some(endpoint.local.port), endpoint.remote.map(|remote| remote.port)];
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && self.netns.is_none_or(|netns| netns == end.netns)
-            && self.proto.is_none_or(|proto| proto == end.proto)
-            && self.family.is_none_or(|family| family == end.family)
-            && self.origin.is_none_or(|side| end.side() == Some(side))
+            && self.netns.is_none_or(|netns| netns == endpoint.netns)
+            && self.proto.is_none_or(|proto| proto == endpoint.proto)
+            && self.family.is_none_or(|family| family == endpoint.family)
+            && self.origin.is_none_or(|side| endpoint.side() == Some(side))
             && (self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port))))
-            && self.ends(end)
+            && self.has_addresses(endpoint)
             && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
     }
 
@@ -72,9 +72,9 @@ impl Filter {
         self.pid.is_some() || self.uid.is_some() || self.process.is_some() || self.container.is_some()
     }
 
-    fn ends(&self, end: &End) -> bool {
-        self.local.is_none_or(|pattern| pattern.fits(end.local))
-            && self.remote.is_none_or(|pattern| end.remote.is_some_and(|remote| pattern.fits(remote)))
+    fn has_addresses(&self, endpoint: &Endpoint) -> bool {
+        self.local.is_none_or(|pattern| pattern.fits(endpoint.local))
+            && self.remote.is_none_or(|pattern| endpoint.remote.is_some_and(|remote| pattern.fits(remote)))
     }
 }
 
@@ -105,8 +105,8 @@ impl AddressPattern {
         (self.network.prefix_len() == self.network.max_prefix_len()).then(|| self.network.addr())
     }
 
-    fn fits(self, end: Endpoint) -> bool {
-        self.network.contains(&end.ip) && self.port.is_none_or(|port| port == end.port)
+    fn fits(self, endpoint: SockAddr) -> bool {
+        self.network.contains(&endpoint.ip) && self.port.is_none_or(|port| port == endpoint.port)
     }
 }
 
@@ -168,8 +168,8 @@ mod tests {
     use crate::process::Actor;
     use crate::tracker::tests::event;
 
-    fn fits(pattern: &str, end: &str) -> bool {
-        pattern.parse::<AddressPattern>().unwrap().fits(at(end))
+    fn fits(pattern: &str, endpoint: &str) -> bool {
+        pattern.parse::<AddressPattern>().unwrap().fits(at(endpoint))
     }
 
     #[test]
@@ -203,18 +203,18 @@ mod tests {
 
     #[test]
     fn every_condition_has_to_hold() {
-        let mut open = event(Kind::Open, "10.0.0.1:40000", Some("10.0.0.2:443"));
-        open.end.verdict = Verdict::CONNECT;
+        let mut open = event(EventKind::Open, "10.0.0.1:40000", Some("10.0.0.2:443"));
+        open.endpoint.verdict = Verdict::CONNECT;
         let mut process = Process::clone(&crate::process::tests::process(77, None));
         process.uid = 5;
         process.cgroup = format!("/docker/{}", "a1".repeat(32)).into();
-        open.end.process = Some(Actor::leader(process.into()));
-        let listen = event(Kind::Listen, "0.0.0.0:443", None);
+        open.endpoint.process = Some(Actor::leader(process.into()));
+        let listen = event(EventKind::Listen, "0.0.0.0:443", None);
         let glob = |text| Some(globset::Glob::new(text).unwrap().compile_matcher());
         let none = Filter::default;
         let cases: Vec<(Filter, [bool; 2])> = vec![
             (none(), [true, true]),
-            (Filter { kinds: vec![Kind::Open, Kind::Close], ..none() }, [true, false]),
+            (Filter { kinds: vec![EventKind::Open, EventKind::Close], ..none() }, [true, false]),
             (Filter { ports: vec![1, 443], ..none() }, [true, true]),
             (Filter { ports: vec![40000], ..none() }, [true, false]),
             (Filter { origin: Some(Side::Local), ..none() }, [true, false]),
@@ -226,8 +226,8 @@ mod tests {
             (Filter { process: glob("q*"), ..none() }, [false, false]),
             (Filter { container: Some("a1".repeat(6)), ..none() }, [true, false]),
             (Filter { container: Some("a1".repeat(5)), ..none() }, [false, false]),
-            (Filter { netns: Some(1), ..none() }, [true, true]),
-            (Filter { netns: Some(2), ..none() }, [false, false]),
+            (Filter { netns: Some(NetnsId::new(1)), ..none() }, [true, true]),
+            (Filter { netns: Some(NetnsId::new(2)), ..none() }, [false, false]),
             (Filter { proto: Some(Proto::Udp), ..none() }, [false, false]),
             (Filter { family: Some(Family::Ipv6), ..none() }, [false, false]),
             (Filter { local: "10.0.0.1".parse().ok(), ..none() }, [true, false]),

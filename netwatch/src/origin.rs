@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::model::{Endpoint, State};
+use crate::model::{SockAddr, State};
 
 /// The end that began a connection, relative to the end that the record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -184,7 +184,7 @@ pub struct Origin<P> {
     /// How far to trust it.
     pub confidence: Confidence,
     /// The initiator's address; `None` where the side is unknown.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<SockAddr>,
     /// The initiating process where it is on this host and known. Port numbers alone never name one.
     pub process: Option<P>,
     /// What the rule of thumb would have said.
@@ -196,7 +196,7 @@ impl<P> Origin<P> {
     /// where the verdict is a guess: the holder of a socket is not called its originator on port
     /// numbers alone.
     #[must_use]
-    pub fn new(verdict: Verdict, local: Endpoint, remote: Endpoint, process: Option<P>) -> Self {
+    pub fn new(verdict: Verdict, local: SockAddr, remote: SockAddr, process: Option<P>) -> Self {
         let named = verdict.confidence <= Confidence::Inferred;
         Self {
             side: verdict.side,
@@ -211,7 +211,7 @@ impl<P> Origin<P> {
 
 /// The initiator's address. Of a simultaneous open the local end is named, as this record is about it.
 #[must_use]
-pub const fn endpoint(side: Side, local: Endpoint, remote: Endpoint) -> Option<Endpoint> {
+pub const fn endpoint(side: Side, local: SockAddr, remote: SockAddr) -> Option<SockAddr> {
     match side {
         Side::Local | Side::Both => Some(local),
         Side::Remote => Some(remote),
@@ -222,7 +222,7 @@ pub const fn endpoint(side: Side, local: Endpoint, remote: Endpoint) -> Option<E
 /// The end that the connection came to: it has the port that a service is known by. `side` is `None` for
 /// a socket that waits for anybody. `None` where nobody knows.
 #[must_use]
-pub const fn responder(side: Option<Side>, local: Endpoint, remote: Option<Endpoint>) -> Option<Endpoint> {
+pub const fn responder(side: Option<Side>, local: SockAddr, remote: Option<SockAddr>) -> Option<SockAddr> {
     match side {
         None | Some(Side::Remote) => Some(local),
         Some(Side::Local | Side::Both) => remote,

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use crate::model::ExeState;
 use crate::process::{ExeStatus, Process};
-use crate::tracker::End;
+use crate::tracker::Endpoint;
 
 /// What speaks against a process, or a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +86,7 @@ pub fn runs_shell(process: &Process) -> bool {
 /// The signs of a process whose executable has this status.
 pub fn of_process(process: &Process, status: ExeStatus) -> impl Iterator<Item = Sign> + use<> {
     let [stdin, stdout, _] = process.stdio;
-    let on_socket = (stdin != 0 || stdout != 0) && runs_shell(process);
+    let on_socket = (stdin.is_some() || stdout.is_some()) && runs_shell(process);
     let of_file = match status.state {
         ExeState::Deleted => Some(Sign::ExeDeleted),
         ExeState::Memfd => Some(Sign::ExeMemfd),
@@ -97,9 +97,9 @@ pub fn of_process(process: &Process, status: ExeStatus) -> impl Iterator<Item = 
 }
 
 /// The signs of a listener; none of a connection.
-pub fn of_end(end: &End) -> impl Iterator<Item = Sign> + use<> {
-    let listens =
-        end.remote.is_none() && end.process.as_ref().is_some_and(|actor| runs_shell(&actor.process));
+pub fn of_end(endpoint: &Endpoint) -> impl Iterator<Item = Sign> + use<> {
+    let listens = endpoint.remote.is_none()
+        && endpoint.process.as_ref().is_some_and(|actor| runs_shell(&actor.process));
     listens.then_some(Sign::ShellListens).into_iter()
 }
 
@@ -110,14 +110,15 @@ mod tests {
     use super::*;
     use crate::model::Image;
     use crate::process::Actor;
-    use crate::tracker::{Kind, tests::event};
+    use crate::tracker::{EventKind, tests::event};
 
     const SOUND: ExeStatus = ExeStatus { state: ExeState::Ok, world_writable: false };
 
     fn running(exe: Option<&str>, comm: &str, stdio: [u64; 3]) -> Process {
         let image = Image { exe: exe.map(Into::into), ..Image::clone(&Image::unknown()) };
         let mut process = Process::clone(&crate::process::tests::process(5, None));
-        (process.comm, process.image, process.stdio) = (comm.into(), Arc::new(image), stdio);
+        (process.comm, process.image) = (comm.into(), Arc::new(image));
+        process.stdio = stdio.map(crate::model::Cookie::new);
         process
     }
 
@@ -151,11 +152,11 @@ mod tests {
 
     #[test]
     fn a_shell_that_listens_is_a_sign() {
-        let mut listen = event(Kind::Listen, "0.0.0.0:4444", None).end;
+        let mut listen = event(EventKind::Listen, "0.0.0.0:4444", None).endpoint;
         assert_eq!(of_end(&listen).count(), 0);
         listen.process = Some(Actor::leader(running(Some("/bin/bash"), "bash", [0; 3]).into()));
         assert_eq!(of_end(&listen).collect::<Vec<_>>(), [Sign::ShellListens]);
-        let mut open = event(Kind::Open, "10.0.0.1:40000", Some("10.0.0.2:443")).end;
+        let mut open = event(EventKind::Open, "10.0.0.1:40000", Some("10.0.0.2:443")).endpoint;
         open.process = listen.process;
         assert_eq!(of_end(&open).count(), 0);
     }

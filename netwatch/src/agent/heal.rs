@@ -8,60 +8,25 @@ use std::time::{Duration, Instant};
 
 use netwatch_common::kind;
 
-use super::{AgentError, now};
-use crate::hash::Map;
+use super::AgentError;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::model::{Holders, Lister, ProcessRow, SocketRow};
-use crate::snapshot::{self, Mptcp, Scope, Sockets, holders};
-use crate::tracker::Look;
+use crate::model::Lister;
+use crate::snapshot::{HostSnapshot, Mptcp};
 
 /// The counts are read this often: that takes some forty system calls.
-const LOOKS: Duration = Duration::from_millis(250);
+const READS: Duration = Duration::from_millis(250);
 /// or, while nothing happens of which anything could be lost, so often: it is most of what a quiet host pays.
-const QUIET_LOOKS: Duration = Duration::from_secs(2);
+const QUIET_READS: Duration = Duration::from_secs(2);
 
 /// A flood that loses records would only lose more under a look: so it waits for this long a pause,
 const QUIET: Duration = Duration::from_millis(300);
 /// but no longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sockets, their holders, and processes, all seen after `sockets.began`.
-pub(super) struct HostLook {
-    pub(super) sockets: Look,
-    pub(super) processes: Vec<ProcessRow>,
-    pub(super) notes: Vec<snapshot::Note>,
-}
-
-impl HostLook {
-    pub(super) fn take(lister: Option<&dyn Lister>) -> Result<Self, AgentError> {
-        let began = now()?;
-        let Sockets { rows, port_ranges, notes, .. } =
-            snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
-        let (holders, mut processes) = holders::named(lister)?;
-        name_stdio(&mut processes, &rows, &holders);
-        Ok(Self { sockets: Look { sockets: rows, holders, port_ranges, began }, processes, notes })
-    }
-}
-
-/// Tells each process which sockets it has for stdin, stdout and stderr.
-fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Holders) {
-    let mut by_pid: Map<u32, &mut ProcessRow> = processes.iter_mut().map(|row| (row.key.pid, row)).collect();
-    for socket in sockets.iter().filter(|socket| socket.inode != 0) {
-        for holder in holders.of(socket.inode) {
-            let slot = by_pid
-                .get_mut(&holder.pid)
-                .and_then(|row| row.stdio.get_mut(usize::try_from(holder.fd).unwrap_or(usize::MAX)));
-            if let Some(slot) = slot {
-                *slot = socket.cookie;
-            }
-        }
-    }
-}
-
 pub(super) struct Healer {
     counter: LostCounter,
-    told: Lost,
+    reported: Lost,
     /// Listeners whose port was lost since it was last told.
     listens: u64,
     /// When the counts were last read.
@@ -72,27 +37,27 @@ pub(super) struct Healer {
     unhealed: Option<(Instant, Instant)>,
     /// What the looks are taken with; `None`: sock_diag and `/proc`.
     lister: Option<Arc<dyn Lister>>,
-    look: Option<JoinHandle<Result<HostLook, AgentError>>>,
+    snapshot: Option<JoinHandle<Result<HostSnapshot, AgentError>>>,
 }
 
 impl Healer {
     pub(super) fn new(counter: LostCounter, lister: Option<Arc<dyn Lister>>) -> Self {
         Self {
             counter,
-            told: [0; kind::COUNT as usize],
+            reported: [0; kind::COUNT as usize],
             listens: 0,
             looked: Instant::now(),
             taken: 0,
             unhealed: None,
             lister,
-            look: None,
+            snapshot: None,
         }
     }
 
     /// What was lost since it was last told, if the counts are due.
     /// `taken`: records that came so far.
     pub(super) fn losses_if_due(&mut self, undecodable: &mut u64, taken: u64) -> Vec<Loss> {
-        let pause = if taken == self.taken { QUIET_LOOKS } else { LOOKS };
+        let pause = if taken == self.taken { QUIET_READS } else { READS };
         if self.looked.elapsed() < pause {
             return Vec::new();
         }
@@ -102,20 +67,20 @@ impl Healer {
 
     /// The same where there is no later: what was left out a moment ago is due too.
     pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
-        let _ = self.counter.read(&self.told);
+        let _ = self.counter.read(&self.reported);
         self.losses(undecodable)
     }
 
     /// What was lost since it was last told; `undecodable` is taken and set to 0.
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         self.looked = Instant::now();
-        let lost = self.counter.read(&self.told);
+        let lost = self.counter.read(&self.reported);
         let mut kinds: BTreeMap<_, _> = (0..)
-            .zip(lost.iter().zip(&self.told))
+            .zip(lost.iter().zip(&self.reported))
             .filter_map(|(kind, (now, before))| Some((kind::name(kind)?, now.saturating_sub(*before))))
             .filter(|(_, count)| *count > 0)
             .collect();
-        self.told = lost;
+        self.reported = lost;
         if self.listens > 0
             && let Some(name) = kind::name(kind::LISTEN)
         {
@@ -144,35 +109,36 @@ impl Healer {
 
     /// Whether a look is due, or under way.
     pub(super) fn is_at_work(&self) -> bool {
-        self.unhealed.is_some() || self.look.is_some() || self.listens > 0
+        self.unhealed.is_some() || self.snapshot.is_some() || self.listens > 0
     }
 
     /// Starts a look where one is due; tells whether it did.
-    pub(super) fn start_look(&mut self) -> bool {
+    pub(super) fn start_snapshot(&mut self) -> bool {
         let due =
             self.unhealed.is_some_and(|(first, last)| last.elapsed() >= QUIET || first.elapsed() >= PATIENCE);
-        if !due || self.look.is_some() {
+        if !due || self.snapshot.is_some() {
             return false;
         }
         let lister = self.lister.clone();
-        let take = move || HostLook::take(lister.as_deref());
-        let Ok(look) = std::thread::Builder::new().name("netwatch-look".into()).spawn(take) else {
+        let take = move || Ok(HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio());
+        let Ok(snapshot) = std::thread::Builder::new().name("netwatch-look".into()).spawn(take) else {
             // No thread now: the next tick tries again.
             return false;
         };
         self.unhealed = None;
-        self.look = Some(look);
+        self.snapshot = Some(snapshot);
         true
     }
 
     /// The look that was started, once it is there.
-    pub(super) fn finished(&mut self) -> Option<Result<HostLook, AgentError>> {
-        let look = self.look.take_if(|look| look.is_finished())?;
-        let look = look.join().unwrap_or_else(|_| Err(std::io::Error::other("the look panicked").into()));
-        if look.is_err() {
+    pub(super) fn finished(&mut self) -> Option<Result<HostSnapshot, AgentError>> {
+        let snapshot = self.snapshot.take_if(|snapshot| snapshot.is_finished())?;
+        let snapshot =
+            snapshot.join().unwrap_or_else(|_| Err(std::io::Error::other("the look panicked").into()));
+        if snapshot.is_err() {
             let at = Instant::now();
             self.unhealed = Some((at, at));
         }
-        Some(look)
+        Some(snapshot)
     }
 }

@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketRecord, Task};
 use crate::kernel::Coverage;
-use crate::model::{Endpoint, ProcessRow, State, unmap};
+use crate::model::{Cookie, NetnsId, ProcessRow, SockAddr, State, unmap};
 use crate::snapshot::{netns, processes};
 
 /// What became of it.
@@ -42,11 +42,11 @@ struct Sockets {
     client: Own,
     server: Own,
     /// Cookie of one that the kernel picks a port for when it listens.
-    unbound: u64,
+    unbound: Option<Cookie>,
     /// Of one whose connect() fails before a SYN leaves.
-    refused: u64,
+    failed: Option<Cookie>,
     /// Of one that sends itself a datagram.
-    datagram: u64,
+    datagram: Option<Cookie>,
     /// A process that was started, and ended; unknown by the kernel's number in a namespace of pids of its own.
     child: Option<u32>,
 }
@@ -54,19 +54,19 @@ struct Sockets {
 /// What netwatch knows of a socket of its own.
 #[derive(Debug, PartialEq, Eq)]
 struct Own {
-    cookie: u64,
+    cookie: Option<Cookie>,
     inode: u64,
-    netns: u32,
-    local: Endpoint,
+    netns: NetnsId,
+    local: SockAddr,
     /// None has a listener.
-    remote: Option<Endpoint>,
+    remote: Option<SockAddr>,
 }
 
 impl Own {
     fn of(socket: impl AsFd, local: SocketAddr, remote: Option<SocketAddr>) -> io::Result<Self> {
-        let endpoint = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
+        let endpoint = |address: SocketAddr| SockAddr { ip: unmap(address.ip()).0, port: address.port() };
         Ok(Self {
-            cookie: sockopt::socket_cookie(&socket)?,
+            cookie: Cookie::new(sockopt::socket_cookie(&socket)?),
             inode: rustix::fs::fstat(&socket)?.st_ino,
             netns: netns::own()?,
             local: endpoint(local),
@@ -100,7 +100,7 @@ fn connect() -> io::Result<Sockets> {
         client: Own::of(&client, client.local_addr()?, Some(client.peer_addr()?))?,
         server: Own::of(&server, server.local_addr()?, Some(server.peer_addr()?))?,
         unbound: listen_unbound()?,
-        refused: connect_nowhere()?,
+        failed: connect_nowhere()?,
         datagram,
         child: super::foreign_pids().is_none().then(|| run_self(&client)).transpose()?,
     })
@@ -125,29 +125,29 @@ fn tcp() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
-fn listen_unbound() -> io::Result<u64> {
+fn listen_unbound() -> io::Result<Option<Cookie>> {
     let socket = tcp()?;
     rustix::net::listen(&socket, 1)?;
-    Ok(sockopt::socket_cookie(&socket)?)
+    Ok(Cookie::new(sockopt::socket_cookie(&socket)?))
 }
 
 /// To a broadcast address no connection leads (`net/ipv4/tcp_ipv4.c`, tcp_v4_connect).
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
-fn connect_nowhere() -> io::Result<u64> {
+fn connect_nowhere() -> io::Result<Option<Cookie>> {
     let socket = tcp()?;
     match rustix::net::connect(&socket, &SocketAddr::from((NOWHERE, 1))) {
-        Err(_) => Ok(sockopt::socket_cookie(&socket)?),
+        Err(_) => Ok(Cookie::new(sockopt::socket_cookie(&socket)?)),
         Ok(()) => Err(io::Error::other(format!("somebody is at {NOWHERE}"))),
     }
 }
 
-fn send_to_self() -> io::Result<u64> {
+fn send_to_self() -> io::Result<Option<Cookie>> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.send_to(b"x", socket.local_addr()?)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.recv(&mut [0])?;
-    Ok(sockopt::socket_cookie(&socket)?)
+    Ok(Cookie::new(sockopt::socket_cookie(&socket)?))
 }
 
 const SELF: &str = "/proc/self/exe";
@@ -163,7 +163,7 @@ fn run_self(stdin: &TcpStream) -> io::Result<u32> {
 type Recognise = fn(&Sockets, &Event) -> bool;
 
 /// An act on a socket of netwatch's own.
-fn on(event: &Event, cookie: u64, is: impl Fn(&Act) -> bool) -> bool {
+fn on(event: &Event, cookie: Option<Cookie>, is: impl Fn(&Act) -> bool) -> bool {
     matches!(event, Event::Socket(event) if event.socket.cookie == cookie && is(&event.act))
 }
 
@@ -206,7 +206,7 @@ const EXPECTED: [(&str, &str, Recognise); 14] = [
             && matches!(event, Event::Socket(event) if event.socket.local.port != 0)
     }),
     ("use", "use", |own, event| on(event, own.server.cookie, |act| matches!(act, Act::Use(_)))),
-    ("fail", "connect", |own, event| on(event, own.refused, |act| matches!(act, Act::Refused { .. }))),
+    ("fail", "connect", |own, event| on(event, own.failed, |act| matches!(act, Act::Fail { .. }))),
     ("datagram", "udp", |own, event| on(event, own.datagram, |act| matches!(act, Act::Datagram { .. }))),
     ("close (client)", "state", |own, event| on(event, own.client.cookie, |act| becomes(act, State::Close))),
     ("close (server)", "state", |own, event| on(event, own.server.cookie, |act| becomes(act, State::Close))),
@@ -238,13 +238,13 @@ impl Test {
 }
 
 /// Sockets of this process, which makes no connection but that of the test, and children of its listener.
-fn own_cookies(records: &[Record]) -> HashSet<u64> {
+fn own_cookies(records: &[Record]) -> HashSet<Option<Cookie>> {
     let mut own = HashSet::new();
     for record in records {
         let Event::Socket(event) = &record.event else { continue };
         let by_self = event.act.task().is_some_and(|task| task.key.pid == std::process::id());
         let of_own = matches!(&event.act, Act::Change(change)
-            if change.listener.is_some_and(|listener| own.contains(&listener)));
+            if change.listener.is_some() && own.contains(&change.listener));
         if by_self || of_own {
             own.insert(event.socket.cookie);
         }
@@ -299,8 +299,8 @@ fn compare_child(own: &Sockets, exe: Option<&Path>, event: &ProcessEvent, wrong:
             compare("forking process", &fork.parent.pid, &std::process::id(), wrong);
         }
         ProcessEvent::Exec(exec) if Some(exec.task.key.pid) == child => {
-            let [stdin, stdout, _] = exec.stdio;
-            compare("socket on stdin", &stdin, &own.client.cookie, wrong);
+            let [stdin, stdout, _] = exec.stdio.map(Cookie::number);
+            compare("socket on stdin", &stdin, &Cookie::number(own.client.cookie), wrong);
             compare("socket on stdout", &stdout, &0, wrong);
             let args = exec.image.args.join(" ");
             compare("arguments", &args, &format!("{SELF} --version"), wrong);
@@ -342,7 +342,7 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     let time = std::fs::read_link("/proc/self/ns/time");
     // Before 5.6 there are no others.
     if time.map_or(true, |time| time.as_os_str() == INITIAL_TIME_NAMESPACE) {
-        compare("start of the process", &read.key.start, &known.key.start, wrong);
+        compare("start of the process", &read.key.start.nanos(), &known.key.start.nanos(), wrong);
     }
     compare("thread", &read.tid, &nix::unistd::gettid().as_raw().unsigned_abs(), wrong);
     compare("parent", &read.ppid, &known.ppid, wrong);

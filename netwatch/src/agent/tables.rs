@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::heal::HostLook;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
-use crate::model::ProcessKey;
+use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::processes;
+use crate::snapshot::{HostSnapshot, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 
 /// Flows are looked through for idle ones this often, or more often where that is not enough.
-const IDLE_LOOKS: Duration = Duration::from_secs(10);
+const IDLE_CHECKS: Duration = Duration::from_secs(10);
 
 /// How many such looks there are within the time after which a flow is idle.
-const LOOKS_WHILE_IDLE: u32 = 4;
+const CHECKS_WHILE_IDLE: u32 = 4;
 
 /// Connections and processes, kept by records.
 pub(super) struct Tables {
@@ -30,7 +29,7 @@ pub(super) struct Tables {
     /// After so long without a datagram a flow is over.
     idle: Duration,
     /// When flows were last looked through for idle ones.
-    idle_looked: Instant,
+    idle_checked: Instant,
     /// See [`super::Agent::started_on_sockets`]; no more than [`MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
@@ -47,7 +46,7 @@ impl Tables {
             loss: 0,
             doubted: false,
             idle,
-            idle_looked: Instant::now(),
+            idle_checked: Instant::now(),
             started_on_sockets: Vec::new(),
         }
     }
@@ -66,20 +65,23 @@ impl Tables {
             Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
-                    self.look_at(task.key, &task.comm);
+                    self.complete_from_proc(task.key, &task.comm);
                 }
-                if event.act == Act::Release {
-                    self.count_flows(event.socket.cookie);
+                if event.act == Act::Release
+                    && let Some(cookie) = event.socket.cookie
+                {
+                    self.count_flows(cookie);
                 }
-                self.tracker.apply(record.at, event, &mut self.processes, out);
+                let actor = event.act.task().map(|task| self.processes.acting(task));
+                self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, out);
             }
         }
     }
 
-    fn process(&mut self, at: u64, event: &ProcessEvent) {
+    fn process(&mut self, at: BootTime, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
             // A child is born with the name of who forked it.
-            self.look_at(fork.parent, &fork.task.comm);
+            self.complete_from_proc(fork.parent, &fork.task.comm);
         }
         self.processes.apply(at, event);
         match event {
@@ -87,7 +89,7 @@ impl Tables {
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
-                if exec.stdio != [0; 3] && self.started_on_sockets.len() < MOST_STARTED {
+                if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }
             }
@@ -105,8 +107,8 @@ impl Tables {
 
     /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
     /// then.
-    fn look_at(&mut self, key: ProcessKey, comm: &Name) {
-        if self.processes.wants_look(key)
+    fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
+        if self.processes.needs_proc(key)
             && let Some(row) = processes::one(key.pid)
             && row.key == key
         {
@@ -115,7 +117,7 @@ impl Tables {
     }
 
     /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
-    fn count_flows(&mut self, cookie: u64) {
+    fn count_flows(&mut self, cookie: Cookie) {
         for (key, remote) in self.tracker.flows_of(cookie) {
             if let Some(bytes) = self.flows.take(cookie, remote) {
                 self.tracker.count(key, bytes);
@@ -125,12 +127,12 @@ impl Tables {
 
     /// Tells what waits for nothing any more, and ends UDP flows on which nothing passes any more. Returns of how many
     /// listeners the port was lost.
-    pub(super) fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let lost = self.tracker.settle(now, out);
-        if self.idle_looked.elapsed() < IDLE_LOOKS.min(self.idle / LOOKS_WHILE_IDLE) {
+        if self.idle_checked.elapsed() < IDLE_CHECKS.min(self.idle / CHECKS_WHILE_IDLE) {
             return lost;
         }
-        self.idle_looked = Instant::now();
+        self.idle_checked = Instant::now();
         let flows: Vec<_> = self.tracker.flows().collect();
         for (key, cookie, remote) in flows {
             // Of a connected socket that was there before there may be no count yet.
@@ -151,15 +153,15 @@ impl Tables {
         self.doubted = true;
     }
 
-    pub(super) fn begin_look(&mut self) {
-        self.tracker.begin_look();
+    pub(super) fn begin_snapshot(&mut self) {
+        self.tracker.begin_snapshot();
         self.doubted = false;
     }
 
-    pub(super) fn repair(&mut self, at: u64, look: &HostLook, out: &mut Vec<ConnectionEvent>) {
-        self.processes.learn(&look.processes, look.sockets.began);
-        self.processes.keep_only(&look.processes, look.sockets.began);
-        self.tracker.merge(at, &look.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
+    pub(super) fn repair(&mut self, at: BootTime, snapshot: &HostSnapshot, out: &mut Vec<ConnectionEvent>) {
+        self.processes.learn(&snapshot.processes, snapshot.sockets.began);
+        self.processes.keep_only(&snapshot.processes, snapshot.sockets.began);
+        self.tracker.merge(at, &snapshot.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
         if self.doubted {
             // Another look is due already.
             self.tracker.doubt();

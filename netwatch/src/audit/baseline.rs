@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::facts::{Program, Server};
 use super::{By, Code, Finding, Port, Report};
-use crate::model::{Endpoint, Proto};
+use crate::model::{Proto, SockAddr};
 
 /// What the baseline says of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -196,7 +196,7 @@ impl fmt::Display for PortEntry {
             (Address::Any, Number::Is(port)) => write!(f, "{proto} port {port} on any address")?,
             (Address::Is(ip), Number::Any(_)) => write!(f, "{proto} on any port of {ip}")?,
             (Address::Is(ip), Number::Is(port)) => {
-                write!(f, "{proto} {}", Endpoint { ip: *ip, port: port.get() })?;
+                write!(f, "{proto} {}", SockAddr { ip: *ip, port: port.get() })?;
             }
         }
         for (name, said) in [("", &self.exe), ("as ", &self.user), ("in ", &self.unit)] {
@@ -317,7 +317,7 @@ fn is_ephemeral(report: &Report, finding: &Finding) -> bool {
     report.ports.iter().find(of).is_none_or(|port| port.server.is_ephemeral)
 }
 
-fn place(out: &mut String, local: Endpoint, is_ephemeral: bool) {
+fn place(out: &mut String, local: SockAddr, is_ephemeral: bool) {
     pair(out, "address", &local.ip.to_string());
     if is_ephemeral {
         out.push_str("port = \"any\" # it changes: the kernel gave it\n");

@@ -9,16 +9,16 @@ use jiff::Timestamp;
 pub use super::program::{Owner, Ownership, Program, Script};
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{Endpoint, Proto, RawKind};
+use crate::model::{NetnsId, Proto, RawKind, SockAddr};
 use crate::process::Actor;
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The namespace that netwatch runs in.
-    pub own_netns: u32,
+    pub own_netns: NetnsId,
     /// The ports that the kernel gives to clients, by namespace; both ends included.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// Sockets that take connections, or datagrams from anybody.
     pub servers: Vec<Arc<Server>>,
     /// Raw and packet sockets.
@@ -32,7 +32,7 @@ pub struct Facts {
     /// What one view shows and another does not.
     pub disagreements: Vec<Disagreement>,
     /// Namespaces that every view saw whole.
-    pub whole: HashSet<u32>,
+    pub whole: HashSet<NetnsId>,
     /// Views of sockets that were had.
     pub views: Vec<View>,
     /// What could not be seen or asked, a line each.
@@ -48,11 +48,11 @@ pub struct Server {
     /// Transport.
     pub proto: Proto,
     /// Bound address.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// An IPv6 wildcard takes no IPv4.
     pub v6only: bool,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Of the socket's file; 0 where there is none.
     pub inode: u64,
     /// Who made the socket.
@@ -138,7 +138,7 @@ pub struct Raw {
     /// Which kind.
     pub kind: RawKind,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Of its file; 0 where there is none.
     pub inode: u64,
     /// Everybody's descriptors could be seen.
@@ -159,9 +159,9 @@ pub struct Stdio {
     /// Its transport, where it has one.
     pub proto: Option<Proto>,
     /// Its own address.
-    pub local: Option<Endpoint>,
+    pub local: Option<SockAddr>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
 }
 
 /// Connections of one program whose originator is not known.
@@ -174,9 +174,9 @@ pub struct Unknown {
     /// One of them.
     pub proto: Proto,
     /// Its own address.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// The other end's.
-    pub remote: Endpoint,
+    pub remote: SockAddr,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
 }

@@ -8,7 +8,7 @@ use super::facts::{Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Script, Se
 use super::views::Disagreement;
 use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;
-use crate::model::{ExeState, Proto, RawKind};
+use crate::model::{BootTime, ExeState, Proto, RawKind};
 
 /// All of them, in no order.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
@@ -221,7 +221,7 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
 }
 
 /// Within a clock tick the greater pid is the later, as a rule.
-fn began(server: &Server) -> Option<(u64, u32)> {
+fn began(server: &Server) -> Option<(BootTime, u32)> {
     server.program().map(|program| (program.actor.process.key.start, pid(program)))
 }
 

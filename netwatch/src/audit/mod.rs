@@ -1,5 +1,5 @@
 //! The audit: which listening ports can be explained, and by what; and what speaks against those that listen. Pure:
-//! `facts` is what [`crate::inventory`] gathered, `judge` says what follows from it.
+//! `facts` is what `inventory` gathered, `judge` says what follows from it.
 
 pub mod baseline;
 mod explain;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Endpoint, Proto};
+use crate::model::{NetnsId, Proto, SockAddr};
 use baseline::{Baseline, Listed};
 use facts::{Facts, Program, Server};
 
@@ -197,9 +197,9 @@ pub struct Place {
     /// Transport.
     pub proto: Option<Proto>,
     /// The socket's own address.
-    pub local: Option<Endpoint>,
+    pub local: Option<SockAddr>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
     /// Whose it is.
     pub program: Option<Arc<Program>>,
 }

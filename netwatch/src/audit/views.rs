@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::program::Program;
-use crate::model::{Endpoint, Proto};
+use crate::model::{NetnsId, Proto, SockAddr};
 
 /// Who shows something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ pub enum What {
     /// A socket with a file.
     Socket {
         /// Network namespace inode number.
-        netns: u32,
+        netns: NetnsId,
         /// Transport.
         proto: Proto,
         /// Of its file.
@@ -81,16 +81,16 @@ impl What {
 
     /// A socket's address.
     #[must_use]
-    pub const fn local(&self) -> Option<Endpoint> {
+    pub const fn local(&self) -> Option<SockAddr> {
         match self {
-            Self::Socket { local: (ip, port), .. } => Some(Endpoint { ip: *ip, port: *port }),
+            Self::Socket { local: (ip, port), .. } => Some(SockAddr { ip: *ip, port: *port }),
             Self::Process { .. } | Self::Descriptor { .. } => None,
         }
     }
 
     /// A socket's network namespace.
     #[must_use]
-    pub const fn netns(&self) -> Option<u32> {
+    pub const fn netns(&self) -> Option<NetnsId> {
         match self {
             Self::Socket { netns, .. } => Some(*netns),
             Self::Process { .. } | Self::Descriptor { .. } => None,
@@ -102,7 +102,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket { proto, inode, local: (ip, port), .. } => {
-                write!(f, "{} socket {} (inode {inode})", proto.name(), Endpoint { ip: *ip, port: *port })
+                write!(f, "{} socket {} (inode {inode})", proto.name(), SockAddr { ip: *ip, port: *port })
             }
             Self::Process { pid } => write!(f, "process {pid}"),
             Self::Descriptor { pid, inode } => write!(f, "process {pid}'s descriptor of socket {inode}"),

@@ -7,7 +7,7 @@ use crate::loss::Loss;
 use crate::model::Proto;
 use crate::process::Process;
 use crate::stream::{Context, Ready};
-use crate::tracker::{ConnectionEvent, Kind, tests::event};
+use crate::tracker::{ConnectionEvent, EventKind, tests::event};
 
 const SOON: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ fn context() -> Context {
 }
 
 fn opened(port: u16) -> ConnectionEvent {
-    event(Kind::Open, &format!("10.0.0.1:{port}"), Some("10.0.0.2:443"))
+    event(EventKind::Open, &format!("10.0.0.1:{port}"), Some("10.0.0.2:443"))
 }
 
 fn batch(items: impl IntoIterator<Item = Item>) -> Batch {
@@ -36,7 +36,7 @@ fn ports(range: std::ops::Range<u16>) -> Batch {
 fn taken(receiver: &Receiver) -> Vec<String> {
     let gathered = receiver.gather(1, Duration::ZERO, SOON);
     let words = gathered.batches.iter().flat_map(|batch| &batch.items).map(|item| match item {
-        Item::Event(event) => event.end.local.port.to_string(),
+        Item::Event(event) => event.endpoint.local.port.to_string(),
         Item::Loss(_, Loss { reason, kinds }) => format!("{} {kinds:?}", reason.name()),
         Item::Ready(_) => "ready".into(),
         Item::Process(process, _) => process.comm.to_string(),

@@ -11,7 +11,7 @@ use crate::filter::{AddressPattern, Filter};
 use crate::model::{Family, Proto};
 use crate::origin::Side;
 use crate::snapshot::netns;
-use crate::tracker::Kind;
+use crate::tracker::EventKind;
 
 /// The same on every command that prints events.
 #[derive(Args)]
@@ -40,7 +40,7 @@ pub(super) struct FilterArgs {
     origin: Option<Side>,
     /// Only these events
     #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
-    event: Vec<Kind>,
+    event: Vec<EventKind>,
     /// tcp or udp; with tcp, no packet is looked at for UDP
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
@@ -78,9 +78,9 @@ fn side(text: &str) -> Result<Side, &'static str> {
     sides.into_iter().find(|side| side.name() == text).ok_or("local, remote, both or unknown")
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+fn kind(text: &str) -> Result<EventKind, String> {
+    EventKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+        let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("one of {}", names.join(", "))
     })
 }

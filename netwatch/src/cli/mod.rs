@@ -133,7 +133,7 @@ mod tests {
     use crate::kernel::{DEFAULT_RING_BYTES, Forced};
     use crate::origin::Side;
     use crate::output::Format;
-    use crate::tracker::Kind;
+    use crate::tracker::EventKind;
 
     fn read(line: &str) -> Result<Command, String> {
         let arguments = line.split_whitespace().map(OsString::from);
@@ -182,7 +182,7 @@ mod tests {
         let filter = &options.log.filter;
         assert_eq!((filter.pid, filter.uid, &filter.ports[..]), (Some(7), Some(0), &[22, 80][..]));
         assert_eq!((filter.origin, filter.netns), (Some(Side::Local), None));
-        assert_eq!(filter.kinds, [Kind::Open, Kind::Close]);
+        assert_eq!(filter.kinds, [EventKind::Open, EventKind::Close]);
         assert_eq!(options.duration, Some(Duration::from_secs(90)));
         assert_eq!((options.log.limit, options.seeds), (Some(3), false));
         assert_eq!((options.log.format, options.kernel.ring_bytes), (Format::Json, DEFAULT_RING_BYTES));

@@ -57,7 +57,7 @@ pub fn run(options: RecordOptions) -> Result<()> {
             None => None,
         };
         let watchdog = Watchdog::of_service_manager();
-        Ok(Recording { recorder, print, store, status: Status::Well, watchdog })
+        Ok(RecordSupervisor { recorder, print, store, status: Status::Well, watchdog })
     })
 }
 
@@ -77,7 +77,7 @@ fn take_precedence() {
     }
 }
 
-struct Recording {
+struct RecordSupervisor {
     recorder: Recorder,
     print: Option<Print>,
     store: PathBuf,
@@ -85,7 +85,7 @@ struct Recording {
     watchdog: Option<Watchdog>,
 }
 
-impl Supervisor for Recording {
+impl Supervisor for RecordSupervisor {
     fn ready(&mut self) {
         if self.print.is_none() {
             complain(&format!("recording to {}", self.store.display()));
@@ -110,7 +110,7 @@ impl Supervisor for Recording {
     }
 }
 
-impl Recording {
+impl RecordSupervisor {
     /// Says once that the store takes nothing, and once that it does again.
     fn report_status(&mut self) {
         let status = self.recorder.status();

@@ -12,8 +12,8 @@ use crate::agent;
 use crate::boot;
 use crate::clock::BootClock;
 use crate::engine::complain;
-use crate::enrich::{Programs, Users, service_of};
-use crate::forensics::{self, Complete, Life, Past, Selector, Table, Trace};
+use crate::enrich::{Executables, Users, service_of};
+use crate::forensics::{self, Complete, Life, LiveHistory, Past, Selector, Trace};
 use crate::output::trace::{TraceFormat, Traces, write};
 use crate::process::Actor;
 use crate::store::{DEFAULT_PATH, History, Reader};
@@ -43,7 +43,7 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(reader) => traced(&History::new(reader)?, options)?,
         None => {
-            completion.programs = Some(Programs::default());
+            completion.programs = Some(Executables::default());
             complain(&format!("there is no store at {DEFAULT_PATH}: this is what is open now"));
             traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
         }
@@ -60,7 +60,7 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
 #[derive(Default)]
 struct Completion {
     /// `None`: what is recorded is all that is known of executables.
-    programs: Option<Programs>,
+    programs: Option<Executables>,
     users: Users,
 }
 
@@ -96,12 +96,12 @@ fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool
 }
 
 /// What is open now.
-fn live() -> Result<Table> {
-    let (events, notes, began) = agent::look()?;
+fn live() -> Result<LiveHistory> {
+    let (events, notes, began) = agent::snapshot()?;
     for note in notes {
         complain(&note.to_string());
     }
     let (boot, clock): (Arc<str>, _) = (boot::id().into(), BootClock::now()?);
     let lives = events.into_iter().filter_map(|event| Life::new(boot.clone(), clock, vec![event])).collect();
-    Ok(Table { lives, began, gaps: Vec::new() })
+    Ok(LiveHistory { lives, began, gaps: Vec::new() })
 }

@@ -46,7 +46,7 @@ pub fn run(options: WatchOptions) -> Result<()> {
     };
     engine::run(pipeline, |bus| {
         widen_stdout();
-        Ok(Watching(Print::start(&log, bus, io::stdout())?))
+        Ok(WatchSupervisor(Print::start(&log, bus, io::stdout())?))
     })
 }
 
@@ -56,9 +56,9 @@ pub(super) fn widen_stdout() {
     let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
 }
 
-struct Watching(Print);
+struct WatchSupervisor(Print);
 
-impl Supervisor for Watching {
+impl Supervisor for WatchSupervisor {
     fn finish(self) -> Result<()> {
         Ok(self.0.finish()?)
     }

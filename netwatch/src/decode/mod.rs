@@ -8,6 +8,7 @@ mod udp;
 
 use std::mem::offset_of;
 
+use crate::model::BootTime;
 use netwatch_common::{Header, kind};
 use thiserror::Error;
 
@@ -26,8 +27,8 @@ pub enum Event {
 /// A record, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When it happened, nanoseconds since boot.
-    pub at: u64,
+    /// When it happened.
+    pub at: BootTime,
     /// Where it differs from the record's before, something was lost between the two.
     pub loss: u32,
     /// What happened.
@@ -56,7 +57,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let bytes = Bytes(bytes);
     let kind = bytes.u16(offset_of!(Header, kind))?;
     let event = match kind {
-        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::REFUSED => {
+        kind::CONNECT | kind::LISTEN | kind::ACCEPT | kind::USE | kind::BORN | kind::FAIL => {
             Event::Socket(sock::begin(bytes, kind)?)
         }
         kind::CHANGE => Event::Socket(sock::change(bytes)?),
@@ -68,7 +69,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         kind::CGROUP => Event::Process(Box::new(process::cgroup(bytes)?)),
         other => return Err(DecodeError::Kind(other)),
     };
-    Ok(Record { at: bytes.u64(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
+    Ok(Record { at: bytes.time(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
 }
 
 /// A record's bytes, read by the offsets of the wire contract.
@@ -98,6 +99,11 @@ impl<'a> Bytes<'a> {
         self.array(offset).map(i32::from_ne_bytes)
     }
 
+    /// Nanoseconds since boot.
+    fn time(self, offset: usize) -> Result<BootTime, DecodeError> {
+        self.u64(offset).map(BootTime::from_nanos)
+    }
+
     fn u64(self, offset: usize) -> Result<u64, DecodeError> {
         self.array(offset).map(u64::from_ne_bytes)
     }
@@ -114,7 +120,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Endpoint, Family, ProcessKey, State};
+    use crate::model::tests::ns;
+    use crate::model::{Family, ProcessKey, SockAddr, State};
 
     /// The bytes of a record as the kernel side writes them.
     fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
@@ -156,13 +163,13 @@ mod tests {
         begin.task.comm[..4].copy_from_slice(b"curl");
         begin.task.thread[..2].copy_from_slice(b"\xffw");
         let record = decode(&bytes_of(&begin)).unwrap();
-        assert_eq!((record.at, record.loss), (17, 3));
+        assert_eq!((record.at, record.loss), (ns(17), 3));
         let Event::Socket(event) = record.event else { panic!() };
         let Act::Connect(task) = event.act else { panic!() };
-        assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: 30_000_000 }, 12));
+        assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: ns(30_000_000) }, 12));
         assert_eq!((&*task.comm.text(), task.auid), ("curl", None));
         assert_eq!(task.thread.unwrap().text(), "\\xffw");
-        assert_eq!(event.socket.local, Endpoint { ip: [127, 0, 0, 1].into(), port: 40000 });
+        assert_eq!(event.socket.local, SockAddr { ip: [127, 0, 0, 1].into(), port: 40000 });
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, false));
     }
 
@@ -180,7 +187,7 @@ mod tests {
         begin.sock.local = "::ffff:127.0.0.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
         let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };
         assert_eq!((event.socket.family, event.socket.mapped), (Family::Ipv4, true));
-        assert_eq!(event.socket.remote(), Endpoint { ip: [10, 0, 0, 2].into(), port: 443 });
+        assert_eq!(event.socket.remote(), SockAddr { ip: [10, 0, 0, 2].into(), port: 443 });
         begin.sock.local = [0; 16];
         begin.sock.remote = [0; 16];
         begin.header.kind = kind::LISTEN;
@@ -204,7 +211,7 @@ mod tests {
         let Event::Socket(event) = decode(&bytes_of(&change)).unwrap().event else { panic!() };
         let Act::Change(change) = event.act else { panic!() };
         assert_eq!((change.old, change.new), (State::SynRecv, State::Established));
-        assert_eq!((change.born, change.listener), (Born::Child, Some(77)));
+        assert_eq!((change.born, change.listener), (Born::Child, crate::model::Cookie::new(77)));
         assert_eq!(change.owner.unwrap().key.pid, 9);
     }
 

@@ -8,7 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{Cause, ExeState, Image, ProcessKey, Via};
+use crate::model::{CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
 
 /// A task as the kernel side read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,11 +27,11 @@ pub struct Task {
     pub kernel: bool,
     /// How its call came, where the probe asked and it is not a plain system call.
     pub via: Option<Via>,
-    /// Id of its cgroup in the unified hierarchy.
-    pub cgroup: u64,
+    /// Its cgroup in the unified hierarchy, where it is known.
+    pub cgroup: Option<CgroupId>,
     /// What the thread was about, where the record is about something that it did; of a new process, what
     /// the thread that forked it was about.
-    pub cause: Option<Cause>,
+    pub cause: Option<Cookie>,
     /// Name of the leader.
     pub comm: Name,
     /// Name of the thread, where it is not the leader.
@@ -72,7 +72,7 @@ impl Task {
             auid: None,
             kernel: false,
             via: None,
-            cgroup: 0,
+            cgroup: None,
             cause: None,
             comm: comm.into(),
             thread: None,
@@ -110,15 +110,15 @@ pub struct ExecEvent {
     /// What it runs now; `file` has the device as the kernel numbers it inside. Without a path where that
     /// was too long for the record: its root's end would be missing.
     pub image: Arc<Image>,
-    /// Cookies of the network sockets that are its stdin, stdout and stderr; 0: none.
-    pub stdio: [u64; 3],
+    /// Cookies of the network sockets that are its stdin, stdout and stderr.
+    pub stdio: [Option<Cookie>; 3],
 }
 
 /// A cgroup's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupEvent {
     /// Inode number of its directory.
-    pub id: u64,
+    pub id: Option<CgroupId>,
     /// 0 is the unified hierarchy.
     pub hierarchy: u32,
     /// From the hierarchy's root.
@@ -140,14 +140,14 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         _ => kernel.then_some(Via::Kernel),
     };
     Ok(Task {
-        key: ProcessKey::new(tgid, bytes.u64(at + offset_of!(Wire, start))?),
+        key: ProcessKey::new(tgid, bytes.time(at + offset_of!(Wire, start))?),
         tid,
         ppid: bytes.u32(at + offset_of!(Wire, ppid))?,
         uid: bytes.u32(at + offset_of!(Wire, uid))?,
         auid: (auid != u32::MAX).then_some(auid),
         kernel,
         via,
-        cgroup: bytes.u64(at + offset_of!(Wire, cgroup))?,
+        cgroup: CgroupId::new(bytes.u64(at + offset_of!(Wire, cgroup))?),
         cause: None,
         comm: name(offset_of!(Wire, comm))?,
         thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },
@@ -155,22 +155,22 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
 }
 
 /// A cookie, or nothing.
-pub(super) fn cause(bytes: Bytes<'_>, at: usize) -> Result<Option<Cause>, DecodeError> {
-    Ok(Some(bytes.u64(at)?).filter(|cause| *cause != 0))
+pub(super) fn cookie(bytes: Bytes<'_>, at: usize) -> Result<Option<Cookie>, DecodeError> {
+    Ok(Cookie::new(bytes.u64(at)?))
 }
 
 pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     Ok(ProcessEvent::Fork(ForkEvent {
-        task: Task { cause: cause(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
+        task: Task { cause: cookie(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
         parent: ProcessKey::new(
             bytes.u32(offset_of!(Fork, parent_tgid))?,
-            bytes.u64(offset_of!(Fork, parent_start))?,
+            bytes.time(offset_of!(Fork, parent_start))?,
         ),
     }))
 }
 
 pub(super) fn exit(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
-    let key = ProcessKey::new(bytes.u32(offset_of!(Exit, tgid))?, bytes.u64(offset_of!(Exit, start))?);
+    let key = ProcessKey::new(bytes.u32(offset_of!(Exit, tgid))?, bytes.time(offset_of!(Exit, start))?);
     Ok(ProcessEvent::Exit(key))
 }
 
@@ -195,9 +195,9 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         args: Image::arguments(args),
     };
     let task = task(bytes, offset_of!(Exec, task))?;
-    let mut stdio = [0; 3];
-    for (fd, cookie) in stdio.iter_mut().enumerate() {
-        *cookie = bytes.u64(offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
+    let mut stdio = [None; 3];
+    for (fd, socket) in stdio.iter_mut().enumerate() {
+        *socket = cookie(bytes, offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
     }
     Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio }))
 }
@@ -225,9 +225,9 @@ pub(super) fn cgroup(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     let len = usize::from(bytes.u16(offset_of!(Cgroup, path_len))?);
     let path = bytes.tail(size_of::<Cgroup>(), len)?;
     let tgid = bytes.u32(offset_of!(Cgroup, tgid))?;
-    let start = bytes.u64(offset_of!(Cgroup, start))?;
+    let start = bytes.time(offset_of!(Cgroup, start))?;
     Ok(ProcessEvent::Cgroup(CgroupEvent {
-        id: bytes.u64(offset_of!(Cgroup, id))?,
+        id: CgroupId::new(bytes.u64(offset_of!(Cgroup, id))?),
         hierarchy: bytes.u32(offset_of!(Cgroup, hierarchy))?,
         path: escape::utf8(path).into(),
         moved: (tgid != 0).then(|| ProcessKey::new(tgid, start)),

@@ -6,9 +6,11 @@ use std::ops::{Deref, DerefMut};
 
 use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 
-use super::process::{Task, cause, task};
+use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
-use crate::model::{Endpoint, Family, Payload, ProcessKey, Proto, Socket, State, Via, unmap};
+use crate::model::{
+    BootTime, Cookie, Family, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via, unmap,
+};
 use crate::origin::Side;
 
 /// Something happened to a socket.
@@ -32,8 +34,8 @@ pub struct SocketRecord {
 impl SocketRecord {
     /// Where its other end is; unspecified for a listener.
     #[must_use]
-    pub fn remote(&self) -> Endpoint {
-        const NOWHERE: Endpoint = Endpoint { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
+    pub fn remote(&self) -> SockAddr {
+        const NOWHERE: SockAddr = SockAddr { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
         self.socket.remote.unwrap_or(NOWHERE)
     }
 }
@@ -62,7 +64,7 @@ pub enum Act {
     /// A task took it from its listener.
     Accept(Task),
     /// connect() failed and no transition tells why.
-    Refused {
+    Fail {
         /// The caller.
         task: Task,
         /// As the caller got it, positive.
@@ -95,7 +97,7 @@ pub struct StateChange {
     /// How the socket came to be, as far as the kernel side saw it.
     pub born: Born,
     /// Cookie of the listener that it came from.
-    pub listener: Option<u64>,
+    pub listener: Option<Cookie>,
     /// Who connected it; of a child, who called listen().
     pub owner: Option<Owner>,
     /// Whose FIN came first, as far as the kernel side saw it.
@@ -120,7 +122,7 @@ impl Act {
             | Self::Accept(task)
             | Self::Use(task)
             | Self::Born(task)
-            | Self::Refused { task, .. } => Some(task),
+            | Self::Fail { task, .. } => Some(task),
             Self::Change(_) | Self::Datagram { .. } | Self::Release => None,
         }
     }
@@ -148,14 +150,14 @@ pub struct Owner {
     pub key: ProcessKey,
     /// The thread.
     pub tid: u32,
-    /// When, nanoseconds since boot.
-    pub at: u64,
+    /// When.
+    pub at: BootTime,
 }
 
 pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeError> {
     let socket = socket(bytes, offset_of!(Begin, sock))?;
     let task = Task {
-        cause: cause(bytes, offset_of!(Begin, cause))?.filter(|cause| *cause != socket.cookie),
+        cause: cookie(bytes, offset_of!(Begin, cause))?.filter(|cause| Some(*cause) != socket.cookie),
         ..task(bytes, offset_of!(Begin, task))?
     };
     let act = match kind {
@@ -164,7 +166,7 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
         kind::ACCEPT => Act::Accept(task),
         kind::USE => Act::Use(task),
         kind::BORN => Act::Born(task),
-        _ => Act::Refused { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
+        _ => Act::Fail { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },
     };
     Ok(SocketEvent { socket, act })
 }
@@ -172,12 +174,11 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
 pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
     let flags = bytes.u32(offset_of!(Change, flags))?;
     let has = |flag| flags & flag != 0;
-    let listener = bytes.u64(offset_of!(Change, listener))?;
     let tgid = bytes.u32(offset_of!(Change, owner_tgid))?;
     let owner = Owner {
-        key: ProcessKey::new(tgid, bytes.u64(offset_of!(Change, owner_start))?),
+        key: ProcessKey::new(tgid, bytes.time(offset_of!(Change, owner_start))?),
         tid: bytes.u32(offset_of!(Change, owner_tid))?,
-        at: bytes.u64(offset_of!(Change, began))?,
+        at: bytes.time(offset_of!(Change, began))?,
     };
     let change = StateChange {
         old: State::from_kernel(bytes.u8(offset_of!(Change, old))?),
@@ -189,7 +190,7 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
             _ if has(change_flags::LISTENER) => Born::Listener,
             _ => Born::Unseen,
         },
-        listener: (listener != 0).then_some(listener),
+        listener: cookie(bytes, offset_of!(Change, listener))?,
         owner: (tgid != 0).then_some(owner),
         first_fin: match (has(change_flags::FIN_LOCAL), has(change_flags::FIN_REMOTE)) {
             (true, _) => Some(Side::Local),
@@ -233,9 +234,9 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
         _ => Proto::Tcp,
     };
     let socket = Socket {
-        cookie: bytes.u64(at + offset_of!(Sock, cookie))?,
+        cookie: cookie(bytes, at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
-        netns: bytes.u32(at + offset_of!(Sock, netns))?,
+        netns: NetnsId::new(bytes.u32(at + offset_of!(Sock, netns))?),
         proto,
         family: if mapped { Family::Ipv4 } else { Family::of(local_ip) },
         mapped,
@@ -245,8 +246,8 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
             flags if flags & sock_flags::KERNEL != 0 => Some(Via::Kernel),
             _ => None,
         },
-        local: Endpoint { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
-        remote: Some(Endpoint { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
+        local: SockAddr { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
+        remote: Some(SockAddr { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
     };
-    Ok(SocketRecord { key: socket.cookie, socket })
+    Ok(SocketRecord { key: Cookie::number(socket.cookie), socket })
 }

@@ -24,7 +24,7 @@ impl Stage for ServiceNames {
 
 /// Sets `service` of an event.
 pub fn service_of(event: &mut ConnectionEvent) {
-    let end = &event.end;
-    let responder = responder(end.side(), end.local, end.remote);
-    event.facts.service = responder.and_then(|address| Services::host().name(end.proto, address.port));
+    let endpoint = &event.endpoint;
+    let responder = responder(endpoint.side(), endpoint.local, endpoint.remote);
+    event.facts.service = responder.and_then(|address| Services::host().name(endpoint.proto, address.port));
 }

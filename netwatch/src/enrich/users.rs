@@ -39,7 +39,7 @@ impl Users {
 
     /// Asks for the names of all users in an event.
     pub fn ask_for_event(&mut self, event: &ConnectionEvent) {
-        event.end.actors().map(|actor| self.ask(actor.process.uid));
+        event.endpoint.actors().map(|actor| self.ask(actor.process.uid));
     }
 }
 

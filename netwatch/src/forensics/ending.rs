@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Kind, Life, Origin, Past, Walk, name};
+use super::{Life, Origin, OriginKind, Past, Walk, name};
 use crate::origin::Confidence;
 use crate::process::{Actor, Process};
 use crate::where_it_runs;
@@ -12,21 +12,21 @@ const INIT: u32 = 1;
 
 /// What begins with this process: it is a kernel thread, or the first in its container or service. `None` where it
 /// is one that another process of the same place forked.
-pub(super) fn boundary(process: &Process) -> Option<Kind> {
+pub(super) fn boundary(process: &Process) -> Option<OriginKind> {
     if process.kernel {
-        return Some(Kind::Kernel);
+        return Some(OriginKind::Kernel);
     }
     if process.key.pid == INIT {
-        return Some(Kind::Boot);
+        return Some(OriginKind::Boot);
     }
     let here = where_it_runs::of_cgroup(&process.cgroup);
     let parent = process.parent.as_deref();
     let above = parent.map(|parent| where_it_runs::of_cgroup(&parent.cgroup)).unwrap_or_default();
     if here.container.is_some() && here.container != above.container {
-        return Some(Kind::Container);
+        return Some(OriginKind::Container);
     }
     let is_service = here.unit.is_some_and(|unit| unit.ends_with(".service"));
-    (is_service && here.unit != above.unit).then_some(Kind::Service)
+    (is_service && here.unit != above.unit).then_some(OriginKind::Service)
 }
 
 /// Somebody logged in with this process: it has a login user, and who forked it had none.
@@ -48,29 +48,33 @@ fn is_of_service(process: &Process) -> bool {
 impl<P: Past> Walk<'_, P> {
     pub(super) fn remote(&mut self, life: &Life) -> Origin {
         let remote = life.end().remote;
-        Origin { endpoint: remote.map(|remote| (remote.ip, remote.port)), ..self.ended(Kind::Remote, None) }
+        Origin {
+            endpoint: remote.map(|remote| (remote.ip, remote.port)),
+            ..self.ended(OriginKind::Remote, None)
+        }
     }
 
     pub(super) fn unknown(&mut self, missing: String) -> Origin {
         self.confidence = Confidence::Unknown;
-        Origin { missing: vec![missing], ..self.ended(Kind::Unknown, None) }
+        Origin { missing: vec![missing], ..self.ended(OriginKind::Unknown, None) }
     }
 
     /// `first` is where something of this kind begins.
-    pub(super) fn started(&mut self, kind: Kind, first: Arc<Process>) -> Origin {
+    pub(super) fn started(&mut self, kind: OriginKind, first: Arc<Process>) -> Origin {
         // cron, too, sets a login user; but what it runs stays in its own service.
         let user = self
             .login()
             .filter(|_| self.processes().last().is_some_and(|last| !is_of_service(&last.process)));
         match user.cloned() {
-            Some(login) if kind == Kind::Service => self.ended(Kind::Login, Some(login)),
+            Some(login) if kind == OriginKind::Service => self.ended(OriginKind::Login, Some(login)),
             _ => self.ended(kind, Some(Actor::leader(first))),
         }
     }
 
-    pub(super) fn ended(&mut self, kind: Kind, process: Option<Actor>) -> Origin {
+    pub(super) fn ended(&mut self, kind: OriginKind, process: Option<Actor>) -> Origin {
         // What was found in the end needs no others.
-        let possible = if kind == Kind::Remote { Vec::new() } else { std::mem::take(&mut self.possible) };
+        let possible =
+            if kind == OriginKind::Remote { Vec::new() } else { std::mem::take(&mut self.possible) };
         let (endpoint, missing) = (None, Vec::new());
         Origin { kind, endpoint, process, confidence: self.confidence, missing, possible }
     }
@@ -78,9 +82,9 @@ impl<P: Past> Walk<'_, P> {
     /// Nobody is known who forked `top`, or it was forked by the first process.
     pub(super) fn end_of_line(&mut self, boot: &Arc<str>, top: &Arc<Process>) -> Result<Origin, P::Error> {
         if let Some(login) = self.login().cloned() {
-            return Ok(self.ended(Kind::Login, Some(login)));
+            return Ok(self.ended(OriginKind::Login, Some(login)));
         }
-        let began = self.past.began(boot)?.unwrap_or(0);
+        let began = self.past.began(boot)?.unwrap_or_default();
         let mut missing = Vec::new();
         match top.birth {
             None => missing.push(format!("{} was there before recording began", name(top))),
@@ -96,7 +100,7 @@ impl<P: Past> Walk<'_, P> {
             }
         }
         self.confidence = Confidence::Unknown;
-        Ok(Origin { missing, ..self.ended(Kind::Unknown, Some(Actor::leader(top.clone()))) })
+        Ok(Origin { missing, ..self.ended(OriginKind::Unknown, Some(Actor::leader(top.clone()))) })
     }
 
     /// Where somebody logged in, wherever on the way that was.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::clock::BootClock;
-use crate::model::ProcessKey;
+use crate::model::{BootTime, ProcessKey};
 use crate::origin::Side;
 use crate::process::Actor;
-use crate::tracker::{ConnectionEvent, End, EndId, Kind, ProcessBasis};
+use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind, ProcessBasis};
 
 /// An end, from its first event to its last. Has at least one event.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct Use<'a> {
     pub actor: &'a Actor,
     /// How it came by it.
     pub basis: ProcessBasis,
-    /// When that was seen, nanoseconds since boot.
-    pub at: u64,
+    /// When that was seen.
+    pub at: BootTime,
 }
 
 impl Life {
@@ -57,33 +57,35 @@ impl Life {
 
     /// The end as it was last.
     #[must_use]
-    pub fn end(&self) -> &End {
-        &self.last.end
+    pub fn end(&self) -> &Endpoint {
+        &self.last.endpoint
     }
 
     /// Which end it is.
     #[must_use]
-    pub fn id(&self) -> EndId {
-        self.last.end.id
+    pub fn id(&self) -> EndpointId {
+        self.last.endpoint.id
     }
 
-    /// When it began or was first seen, nanoseconds since boot.
+    /// When it began or was first seen.
     #[must_use]
-    pub fn began(&self) -> u64 {
-        self.last.end.id.began
+    pub fn began(&self) -> BootTime {
+        self.last.endpoint.id.began
     }
 
     /// When it ended, as far as was told.
     #[must_use]
-    pub fn ended(&self) -> Option<u64> {
-        let ends = |event: &&ConnectionEvent| matches!(event.kind, Kind::Close | Kind::Fail | Kind::Unlisten);
+    pub fn ended(&self) -> Option<BootTime> {
+        let ends = |event: &&ConnectionEvent| {
+            matches!(event.kind, EventKind::Close | EventKind::Fail | EventKind::Unlisten)
+        };
         self.events.iter().find(ends).map(|event| event.at)
     }
 
     /// Whether it was there at `at`. One that netwatch found when it began may have been there for ages.
     #[must_use]
-    pub fn was_there(&self, at: u64) -> bool {
-        let seeded = self.events.first().is_some_and(|event| event.kind == Kind::Seed);
+    pub fn was_there(&self, at: BootTime) -> bool {
+        let seeded = self.events.first().is_some_and(|event| event.kind == EventKind::Seed);
         (seeded || self.began() <= at) && self.ended().is_none_or(|ended| at <= ended)
     }
 
@@ -104,8 +106,8 @@ impl Life {
     /// Processes that had it, in the order in which that was seen. Who merely owned its listener is not among them.
     pub fn uses(&self) -> impl Iterator<Item = Use<'_>> {
         self.events.iter().filter_map(|event| {
-            let basis = event.end.process_basis.filter(|basis| *basis != ProcessBasis::Listener)?;
-            Some(Use { actor: event.end.process.as_ref()?, basis, at: event.at })
+            let basis = event.endpoint.process_basis.filter(|basis| *basis != ProcessBasis::Listener)?;
+            Some(Use { actor: event.endpoint.process.as_ref()?, basis, at: event.at })
         })
     }
 

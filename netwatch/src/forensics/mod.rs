@@ -17,14 +17,14 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::Via;
+use crate::model::{BootTime, Cookie, Via};
 use crate::origin::{Confidence, Side};
 use crate::process::{Actor, Process};
 use crate::tracker::ConnectionEvent;
-use crate::tracker::EndId;
+use crate::tracker::EndpointId;
 
 pub use life::{Life, Use};
-pub use past::{Gap, Past, Table};
+pub use past::{Gap, LiveHistory, Past};
 pub use selector::Selector;
 pub use ties::Tie;
 
@@ -68,8 +68,8 @@ pub trait Complete {
 pub struct Step {
     /// Why it is there.
     pub why: String,
-    /// When it happened, nanoseconds since boot.
-    pub at: u64,
+    /// When it happened.
+    pub at: BootTime,
     /// What it is.
     pub what: What,
 }
@@ -85,7 +85,7 @@ pub enum What {
 
 /// What kind of thing caused it all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum OriginKind {
     /// Somebody on another host.
     Remote,
     /// Somebody who logged in here.
@@ -102,7 +102,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl OriginKind {
     /// As it is spelled outside.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -122,7 +122,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// What kind.
-    pub kind: Kind,
+    pub kind: OriginKind,
     /// Of a remote one: its address and port.
     pub endpoint: Option<(IpAddr, u16)>,
     /// Of any other: the process where it begins.
@@ -157,7 +157,7 @@ pub fn trace<P: Past>(past: &P, connection: Life) -> Result<Trace, P::Error> {
 struct Walk<'a, P> {
     past: &'a P,
     chain: Vec<Step>,
-    visited: HashSet<EndId>,
+    visited: HashSet<EndpointId>,
     possible: Vec<Life>,
     confidence: Confidence,
 }
@@ -189,7 +189,7 @@ impl<P: Past> Walk<'_, P> {
             }
             let Some(actor) = end.originator.clone().or_else(|| life.connector().cloned()) else {
                 return Ok(match end.via {
-                    Some(Via::Kernel) => self.ended(Kind::Kernel, None),
+                    Some(Via::Kernel) => self.ended(OriginKind::Kernel, None),
                     _ => self
                         .unknown(format!("no process was seen to begin the connection from {}", end.local)),
                 });
@@ -202,7 +202,7 @@ impl<P: Past> Walk<'_, P> {
             let cause = end.cause.filter(|_| end.verdict.side != Side::Remote);
             match self.explain(&life.boot, actor.process, began, cause)? {
                 Explained::By(way) => life = *way,
-                Explained::Ends(origin) => return Ok(origin),
+                Explained::Pairs(origin) => return Ok(origin),
             }
         }
     }
@@ -228,8 +228,8 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         mut process: Arc<Process>,
-        mut at: u64,
-        mut cause: Option<u64>,
+        mut at: BootTime,
+        mut cause: Option<Cookie>,
     ) -> Result<Explained, P::Error> {
         loop {
             if let Some(tie) = self.tie(boot, &process, at, cause)? {
@@ -244,11 +244,11 @@ impl<P: Past> Walk<'_, P> {
             if let Some(kind) = ending::boundary(&process)
                 && process.birth.and_then(|birth| birth.cause).is_none()
             {
-                return Ok(Explained::Ends(self.started(kind, process)));
+                return Ok(Explained::Pairs(self.started(kind, process)));
             }
             let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
             let Some(parent) = known.filter(|_| self.chain.len() < MOST_STEPS) else {
-                return Ok(Explained::Ends(self.end_of_line(boot, &process)?));
+                return Ok(Explained::Pairs(self.end_of_line(boot, &process)?));
             };
             match process.birth {
                 Some(birth) => (at, cause) = (birth.at, birth.cause),
@@ -271,8 +271,8 @@ impl<P: Past> Walk<'_, P> {
         &mut self,
         boot: &Arc<str>,
         process: &Process,
-        at: u64,
-        cause: Option<u64>,
+        at: BootTime,
+        cause: Option<Cookie>,
     ) -> Result<Option<Tie>, P::Error> {
         let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;
         for life in ties.possible {
@@ -290,7 +290,7 @@ impl<P: Past> Walk<'_, P> {
 
 enum Explained {
     By(Box<Life>),
-    Ends(Origin),
+    Pairs(Origin),
 }
 
 /// `comm[pid]`

@@ -4,16 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::{Life, Selector};
-use crate::model::ProcessKey;
-use crate::tracker::EndId;
+use crate::model::{BootTime, Cookie, ProcessKey};
+use crate::tracker::EndpointId;
 
 /// Something that is not known of a stretch of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// From, nanoseconds since boot.
-    pub from: u64,
+    /// From.
+    pub from: BootTime,
     /// To.
-    pub to: u64,
+    pub to: BootTime,
     /// Records that are missing; 0: nobody recorded.
     pub records: u64,
 }
@@ -33,51 +33,51 @@ pub trait Past {
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn end(&self, boot: &Arc<str>, id: EndId) -> Result<Option<Life>, Self::Error>;
+    fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Self::Error>;
 
     /// The ends of the socket with this cookie: several where it was used again, or has several flows.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, Self::Error>;
+    fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Self::Error>;
 
-    /// The ends that a process had before `at`, nanoseconds since boot; of very many the newest.
+    /// The ends that a process had before `at`; of very many the newest.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: u64) -> Result<Vec<Life>, Self::Error>;
+    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: BootTime) -> Result<Vec<Life>, Self::Error>;
 
-    /// When recording began in this boot, nanoseconds since boot; `None` where nothing was recorded.
+    /// When recording began in this boot; `None` where nothing was recorded.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn began(&self, boot: &Arc<str>) -> Result<Option<u64>, Self::Error>;
+    fn began(&self, boot: &Arc<str>) -> Result<Option<BootTime>, Self::Error>;
 
     /// Where records are missing between two times.
     ///
     /// # Errors
     /// Where it cannot be read.
-    fn gaps(&self, boot: &Arc<str>, from: u64, to: u64) -> Result<Vec<Gap>, Self::Error>;
+    fn gaps(&self, boot: &Arc<str>, from: BootTime, to: BootTime) -> Result<Vec<Gap>, Self::Error>;
 }
 
 /// A past that is one look: what is there now.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub struct LiveHistory {
     /// In the order of their beginning.
     pub lives: Vec<Life>,
     /// When the look was taken.
-    pub began: u64,
+    pub began: BootTime,
     /// What is missing.
     pub gaps: Vec<Gap>,
 }
 
-impl Table {
+impl LiveHistory {
     fn all(&self, is: impl Fn(&Life) -> bool) -> Vec<Life> {
         self.lives.iter().filter(|life| is(life)).cloned().collect()
     }
 }
 
-impl Past for Table {
+impl Past for LiveHistory {
     type Error = Infallible;
 
     fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Infallible> {
@@ -88,23 +88,23 @@ impl Past for Table {
         Ok((found, more))
     }
 
-    fn end(&self, _: &Arc<str>, id: EndId) -> Result<Option<Life>, Infallible> {
+    fn end(&self, _: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Infallible> {
         Ok(self.lives.iter().find(|life| life.id() == id).cloned())
     }
 
-    fn of_socket(&self, _: &Arc<str>, cookie: u64) -> Result<Vec<Life>, Infallible> {
-        Ok(self.all(|life| life.end().cookie == cookie))
+    fn of_socket(&self, _: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Infallible> {
+        Ok(self.all(|life| life.end().cookie == Some(cookie)))
     }
 
-    fn of_process(&self, _: &Arc<str>, key: ProcessKey, _: u64) -> Result<Vec<Life>, Infallible> {
+    fn of_process(&self, _: &Arc<str>, key: ProcessKey, _: BootTime) -> Result<Vec<Life>, Infallible> {
         Ok(self.all(|life| life.used_by(key).is_some()))
     }
 
-    fn began(&self, _: &Arc<str>) -> Result<Option<u64>, Infallible> {
+    fn began(&self, _: &Arc<str>) -> Result<Option<BootTime>, Infallible> {
         Ok(Some(self.began))
     }
 
-    fn gaps(&self, _: &Arc<str>, from: u64, to: u64) -> Result<Vec<Gap>, Infallible> {
+    fn gaps(&self, _: &Arc<str>, from: BootTime, to: BootTime) -> Result<Vec<Gap>, Infallible> {
         Ok(self.gaps.iter().filter(|gap| gap.from <= to && gap.to >= from).cloned().collect())
     }
 }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Life;
-use crate::model::{Endpoint, unmap};
+use crate::model::{BootTime, SockAddr, unmap};
 use crate::process::Actor;
-use crate::tracker::EndId;
+use crate::tracker::EndpointId;
 
 /// Which connections are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Selector {
     /// `IP`, at either end.
     Ip(IpAddr),
     /// `IP:PORT`, `[IP6]:PORT`, at either end.
-    Endpoint(Endpoint),
+    SockAddr(SockAddr),
     /// `pid:N`: had or begun by a process with this number.
     Pid(u32),
     /// `exe:PATH`, of such a process.
@@ -25,7 +25,7 @@ pub enum Selector {
     /// `comm:NAME`, likewise.
     Comm(String),
     /// `id:CONN`, as events have it: the boot, and the end.
-    Id(String, EndId),
+    Id(String, EndpointId),
 }
 
 /// What a selector looks like.
@@ -44,7 +44,7 @@ impl FromStr for Selector {
             return port.parse().map(Self::Port).map_err(|_| wrong("the port is not a number up to 65535"));
         }
         if let Ok(address) = text.parse::<std::net::SocketAddr>() {
-            return Ok(Self::Endpoint(Endpoint { ip: unmap(address.ip()).0, port: address.port() }));
+            return Ok(Self::SockAddr(SockAddr { ip: unmap(address.ip()).0, port: address.port() }));
         }
         match text.split_once(':') {
             Some(("pid", pid)) => pid.parse().map(Self::Pid).map_err(|_| wrong("the pid is not a number")),
@@ -59,11 +59,11 @@ impl FromStr for Selector {
 }
 
 /// `BOOT-COOKIE-BEGAN`
-fn id(text: &str) -> Option<(String, EndId)> {
+fn id(text: &str) -> Option<(String, EndpointId)> {
     let mut parts = text.split('-');
     let boot = parts.next()?.to_owned();
     let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
-    let id = EndId { cookie: number()?, began: number()? };
+    let id = EndpointId { cookie: number()?, began: BootTime::from_nanos(number()?) };
     parts.next().is_none().then_some((boot, id))
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Selector {
         match self {
             Self::Port(port) => write!(f, ":{port}"),
             Self::Ip(ip) => write!(f, "{ip}"),
-            Self::Endpoint(endpoint) => write!(f, "{endpoint}"),
+            Self::SockAddr(endpoint) => write!(f, "{endpoint}"),
             Self::Pid(pid) => write!(f, "pid:{pid}"),
             Self::Exe(exe) => write!(f, "exe:{exe}"),
             Self::Comm(comm) => write!(f, "comm:{comm}"),
@@ -87,14 +87,14 @@ impl Selector {
     pub fn means(&self, life: &Life) -> bool {
         let end = life.end();
         let Some(remote) = end.remote else { return false };
-        let either = |is: &dyn Fn(Endpoint) -> bool| is(end.local) || is(remote);
+        let either = |is: &dyn Fn(SockAddr) -> bool| is(end.local) || is(remote);
         let process = |is: &dyn Fn(&Actor) -> bool| {
             life.uses().any(|used| is(used.actor)) || end.originator.as_ref().is_some_and(is)
         };
         match self {
             Self::Port(port) => either(&|at| at.port == *port),
             Self::Ip(ip) => either(&|at| at.ip == *ip),
-            Self::Endpoint(endpoint) => either(&|at| at == *endpoint),
+            Self::SockAddr(endpoint) => either(&|at| at == *endpoint),
             Self::Pid(pid) => process(&|actor| actor.process.key.pid == *pid),
             Self::Exe(exe) => process(&|actor| actor.process.image.exe.as_deref() == Some(exe)),
             Self::Comm(comm) => process(&|actor| *actor.process.comm == **comm),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::BootClock;
+use crate::model::tests::ns;
 use crate::origin::Verdict;
 use crate::process::Birth;
 use crate::tracker::tests::event;
-use crate::tracker::{ConnectionEvent, Kind as Event, Party, ProcessBasis};
+use crate::tracker::{ConnectionEvent, EventKind as Event, Party, ProcessBasis};
 
 const HERE: &str = "10.0.0.1:80";
 const FAR: &str = "192.0.2.9:5555";
@@ -15,7 +16,9 @@ const AWAY: &str = "198.51.100.7:443";
 
 /// A process that was forked at `at`.
 fn process(pid: u32, parent: Option<&Arc<Process>>, at: u64, cause: Option<u64>) -> Arc<Process> {
-    changed(&crate::process::tests::process(pid, parent), |process| process.birth = Some(Birth { at, cause }))
+    changed(&crate::process::tests::process(pid, parent), |process| {
+        process.birth = Some(Birth { at: ns(at), cause: cause.and_then(Cookie::new) });
+    })
 }
 
 fn changed(process: &Arc<Process>, change: impl FnOnce(&mut Process)) -> Arc<Process> {
@@ -36,11 +39,11 @@ fn inside(pid: u32, parent: &Arc<Process>, at: u64, cause: Option<u64>) -> Arc<P
     changed(&process(pid, Some(parent), at, cause), |process| process.cgroup = parent.cgroup.clone())
 }
 
-struct Story(Table);
+struct Story(LiveHistory);
 
 impl Story {
     fn new() -> Self {
-        Self(Table::default())
+        Self(LiveHistory::default())
     }
 
     fn life(&mut self, events: Vec<ConnectionEvent>) -> Life {
@@ -59,37 +62,41 @@ impl Story {
         by: &[&Arc<Process>],
     ) -> Life {
         let mut accept = event(Event::Accept, HERE, Some(from));
-        accept.at = at;
-        accept.end.cookie = cookie;
-        accept.end.id = EndId { cookie, began: at };
-        accept.end.verdict = Verdict::ACCEPT;
-        accept.end.process = Some(Actor::leader(by[0].clone()));
-        accept.end.process_basis = Some(ProcessBasis::Accept);
+        accept.at = ns(at);
+        accept.endpoint.cookie = Cookie::new(cookie);
+        accept.endpoint.id = EndpointId { cookie, began: ns(at) };
+        accept.endpoint.verdict = Verdict::ACCEPT;
+        accept.endpoint.process = Some(Actor::leader(by[0].clone()));
+        accept.endpoint.process_basis = Some(ProcessBasis::Accept);
         let mut events = vec![accept];
         for (nth, user) in by.iter().enumerate().skip(1) {
             let mut used = events[0].clone();
             used.kind = Event::Handover;
-            used.at = at + nth as u64;
-            used.end.process = Some(Actor::leader((*user).clone()));
-            used.end.process_basis = Some(ProcessBasis::Handover);
+            used.at = ns(at + nth as u64);
+            used.endpoint.process = Some(Actor::leader((*user).clone()));
+            used.endpoint.process_basis = Some(ProcessBasis::Handover);
             events.push(used);
         }
         if let Some(ended) = ended {
-            events.push(ConnectionEvent { at: ended, kind: Event::Close, ..events.last().unwrap().clone() });
+            events.push(ConnectionEvent {
+                at: ns(ended),
+                kind: Event::Close,
+                ..events.last().unwrap().clone()
+            });
         }
         self.life(events)
     }
 
     fn outbound(&mut self, cookie: u64, to: &str, at: u64, by: &Arc<Process>, cause: Option<u64>) -> Life {
         let mut open = event(Event::Open, "10.0.0.1:40000", Some(to));
-        open.at = at;
-        open.end.cookie = cookie;
-        open.end.id = EndId { cookie, began: at };
-        open.end.verdict = Verdict::CONNECT;
-        open.end.originator = Some(Actor::leader(by.clone()));
-        open.end.process = open.end.originator.clone();
-        open.end.process_basis = Some(ProcessBasis::Connect);
-        open.end.cause = cause;
+        open.at = ns(at);
+        open.endpoint.cookie = Cookie::new(cookie);
+        open.endpoint.id = EndpointId { cookie, began: ns(at) };
+        open.endpoint.verdict = Verdict::CONNECT;
+        open.endpoint.originator = Some(Actor::leader(by.clone()));
+        open.endpoint.process = open.endpoint.originator.clone();
+        open.endpoint.process_basis = Some(ProcessBasis::Connect);
+        open.endpoint.cause = cause.and_then(Cookie::new);
         self.life(vec![open])
     }
 
@@ -106,13 +113,13 @@ fn pids(trace: &Trace) -> Vec<u32> {
     trace.chain.iter().filter_map(pid).collect()
 }
 
-fn from(trace: &Trace) -> (Kind, Option<String>, Confidence) {
+fn from(trace: &Trace) -> (OriginKind, Option<String>, Confidence) {
     let endpoint = trace.origin.endpoint.map(|(ip, port)| format!("{ip}:{port}"));
     (trace.origin.kind, endpoint, trace.origin.confidence)
 }
 
-fn remote(confidence: Confidence) -> (Kind, Option<String>, Confidence) {
-    (Kind::Remote, Some(FAR.into()), confidence)
+fn remote(confidence: Confidence) -> (OriginKind, Option<String>, Confidence) {
+    (OriginKind::Remote, Some(FAR.into()), confidence)
 }
 
 #[test]
@@ -147,7 +154,7 @@ fn what_happened_to_be_open_is_not_blamed() {
     let job = inside(11, &daemon, 120, None);
     let out = story.outbound(7, AWAY, 130, &job, None);
     let trace = story.trace(&out);
-    assert_eq!(from(&trace).0, Kind::Service);
+    assert_eq!(from(&trace).0, OriginKind::Service);
     assert_eq!(trace.origin.process.as_ref().unwrap().process.key.pid, 10);
     assert_eq!(trace.origin.possible.iter().map(Life::id).collect::<Vec<_>>(), [open.id()]);
 }
@@ -168,7 +175,7 @@ fn who_was_forked_for_a_connection_used_it() {
 fn a_program_was_started_on_it() {
     let mut story = Story::new();
     let daemon = daemon();
-    let shell = changed(&inside(11, &daemon, 101, None), |shell| shell.stdio = [5, 5, 0]);
+    let shell = changed(&inside(11, &daemon, 101, None), |shell| shell.stdio = [5, 5, 0].map(Cookie::new));
     story.inbound(5, FAR, 100, None, &[&daemon]);
     let out = story.outbound(7, AWAY, 900, &inside(12, &shell, 300, None), None);
     let trace = story.trace(&out);
@@ -184,7 +191,7 @@ fn a_reverse_shell() {
     story.inbound(5, FAR, 100, Some(150), &[&daemon]);
     let python = inside(11, &daemon, 120, Some(5));
     let back = story.outbound(6, "203.0.113.1:4444", 200, &python, None);
-    let shell = changed(&inside(12, &python, 210, None), |shell| shell.stdio = [6, 6, 6]);
+    let shell = changed(&inside(12, &python, 210, None), |shell| shell.stdio = [6; 3].map(Cookie::new));
     let out = story.outbound(7, AWAY, 900, &shell, None);
     for life in [out, back] {
         let trace = story.trace(&life);
@@ -201,8 +208,8 @@ fn over_two_hops_on_this_host() {
     let hop = story.outbound(6, HERE, 110, &first, Some(5));
     let mut inner = story.inbound(7, "10.0.0.1:40000", 111, None, &[&second]);
     let mut event = inner.last().clone();
-    event.end.peer = Some(Party { id: hop.id(), process: None });
-    event.end.originator = hop.end().originator.clone();
+    event.endpoint.peer = Some(Party { id: hop.id(), process: None });
+    event.endpoint.originator = hop.end().originator.clone();
     story.0.lives.pop();
     inner = story.life(vec![event]);
     let out = story.outbound(8, AWAY, 120, &second, Some(7));
@@ -232,13 +239,13 @@ fn where_it_ends_without_a_connection() {
     let old = crate::process::tests::process(36, Some(&init));
     let lost = process(37, None, 50, None);
     for (nth, (by, kind, at)) in [
-        (&inside(40, &container, 9, None), Kind::Container, Some(30)),
-        (&inside(41, &shell, 9, None), Kind::Login, Some(31)),
-        (&inside(42, &job, 9, None), Kind::Service, Some(33)),
-        (&kernel, Kind::Kernel, Some(35)),
-        (&process(43, Some(&init), 9, None), Kind::Boot, Some(1)),
-        (&process(44, Some(&old), 9, None), Kind::Unknown, Some(36)),
-        (&lost, Kind::Unknown, Some(37)),
+        (&inside(40, &container, 9, None), OriginKind::Container, Some(30)),
+        (&inside(41, &shell, 9, None), OriginKind::Login, Some(31)),
+        (&inside(42, &job, 9, None), OriginKind::Service, Some(33)),
+        (&kernel, OriginKind::Kernel, Some(35)),
+        (&process(43, Some(&init), 9, None), OriginKind::Boot, Some(1)),
+        (&process(44, Some(&old), 9, None), OriginKind::Unknown, Some(36)),
+        (&lost, OriginKind::Unknown, Some(37)),
     ]
     .into_iter()
     .enumerate()
@@ -247,10 +254,10 @@ fn where_it_ends_without_a_connection() {
         let trace = story.trace(&out);
         let process = trace.origin.process.as_ref().map(|actor| actor.process.key.pid);
         assert_eq!((trace.origin.kind, process), (kind, at), "{:?}", trace.origin);
-        assert_eq!(kind == Kind::Unknown, trace.origin.confidence == Confidence::Unknown);
-        assert_eq!(kind == Kind::Unknown, !trace.origin.missing.is_empty());
+        assert_eq!(kind == OriginKind::Unknown, trace.origin.confidence == Confidence::Unknown);
+        assert_eq!(kind == OriginKind::Unknown, !trace.origin.missing.is_empty());
     }
-    story.0.gaps.push(Gap { from: 1, to: 40, records: 9 });
+    story.0.gaps.push(Gap { from: ns(1), to: ns(40), records: 9 });
     let trace = story.trace(&story.0.lives.last().unwrap().clone());
     assert!(trace.origin.missing[1].starts_with("9 records"), "{:?}", trace.origin.missing);
 }
@@ -271,10 +278,10 @@ fn a_circle_ends() {
     let mut story = Story::new();
     let daemon = daemon();
     let mut event = story.inbound(5, FAR, 100, None, &[&daemon]).last().clone();
-    event.end.peer = Some(Party { id: EndId { cookie: 6, began: 101 }, process: None });
+    event.endpoint.peer = Some(Party { id: EndpointId { cookie: 6, began: ns(101) }, process: None });
     story.0.lives.clear();
     story.life(vec![event]);
     let out = story.outbound(6, HERE, 101, &daemon, Some(5));
     let trace = story.trace(&out);
-    assert_eq!(trace.origin.kind, Kind::Unknown);
+    assert_eq!(trace.origin.kind, OriginKind::Unknown);
 }

@@ -12,9 +12,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Life, Past, ending, name};
+use crate::model::{BootTime, Cookie};
 use crate::origin::Confidence;
 use crate::process::Process;
-use crate::tracker::{EndId, ProcessBasis};
+use crate::tracker::{EndpointId, ProcessBasis};
 
 /// A connection that explains what a process did.
 #[derive(Clone, Debug)]
@@ -32,15 +33,15 @@ pub(super) struct Ties {
     pub(super) possible: Vec<Life>,
 }
 
-/// What ties `process`, which did something at `at` (nanoseconds since boot) when its thread was about the
+/// What ties `process`, which did something at `at` when its thread was about the
 /// socket `cause`.
 pub(super) fn find<P: Past>(
     past: &P,
     boot: &Arc<str>,
     process: &Process,
-    at: u64,
-    cause: Option<u64>,
-    visited: &HashSet<EndId>,
+    at: BootTime,
+    cause: Option<Cookie>,
+    visited: &HashSet<EndpointId>,
 ) -> Result<Ties, P::Error> {
     let is_new = |life: &Life| !visited.contains(&life.id());
     let held: Vec<Life> = past
@@ -53,8 +54,8 @@ pub(super) fn find<P: Past>(
         |life: Life, why, confidence| Ties { tie: Some(Tie { life, why, confidence }), possible: Vec::new() };
 
     // One that was forked because of it, and is as fresh as who forked it: that one is the nearer to it.
-    let inherited = |cause: &u64| process.birth.is_some_and(|birth| birth.cause == Some(*cause));
-    let uses = |cause: &u64| held.iter().any(|life| life.end().cookie == *cause);
+    let inherited = |cause: &Cookie| process.birth.is_some_and(|birth| birth.cause == Some(*cause));
+    let uses = |cause: &Cookie| held.iter().any(|life| life.end().cookie == Some(*cause));
     if let Some(cause) = cause.filter(|cause| !inherited(cause) || uses(cause)) {
         let read = past.of_socket(boot, cause)?;
         if let Some(life) =
@@ -67,11 +68,10 @@ pub(super) fn find<P: Past>(
             return Ok(tied(life, why, confidence));
         }
     }
-    for (cookie, fd) in
-        process.stdio.iter().zip(["stdin", "stdout", "stderr"]).filter(|(cookie, _)| **cookie != 0)
-    {
+    for (cookie, fd) in process.stdio.iter().zip(["stdin", "stdout", "stderr"]) {
+        let Some(cookie) = *cookie else { continue };
         let newest = past
-            .of_socket(boot, *cookie)?
+            .of_socket(boot, cookie)?
             .into_iter()
             .rfind(|life| life.end().remote.is_some() && life.began() <= at && is_new(life));
         if let Some(life) = newest {

@@ -8,7 +8,7 @@ use super::views::Views;
 use crate::audit::facts::{Program, Stdio};
 use crate::audit::views::What;
 use crate::hash::Map;
-use crate::model::{Endpoint, Holder, Proto, RawRow, SocketRow};
+use crate::model::{Holder, Proto, RawRow, SockAddr, SocketRow};
 use crate::process::{Process, ProcessTable};
 
 /// Descriptors of sockets, and the programs of those who have them.
@@ -95,7 +95,7 @@ impl Held {
     }
 }
 
-fn in_words(proto: Proto, local: Endpoint, remote: Option<Endpoint>) -> String {
+fn in_words(proto: Proto, local: SockAddr, remote: Option<SockAddr>) -> String {
     match remote {
         Some(remote) => format!("the {} connection {local} - {remote}", proto.name()),
         None => format!("the {} socket at {local}", proto.name()),

@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
 use crate::hash::Map;
-use crate::model::{Lister, SocketRow};
+use crate::model::{Lister, NetnsId, SocketRow};
 use crate::origin::Side;
 use crate::process::ProcessTable;
 use crate::seeding;
@@ -40,7 +40,7 @@ pub(crate) use programs::Programs;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     /// Only this network namespace.
-    pub(crate) netns: Option<u32>,
+    pub(crate) netns: Option<NetnsId>,
     /// What views are made to hide.
     pub(crate) hidden: Vec<Hidden>,
     /// The store that is named, which has to be there.
@@ -78,7 +78,7 @@ impl Inventory {
     /// Where sockets or processes cannot be listed at all.
     pub(crate) fn facts(&mut self) -> Result<Facts> {
         let only = self.scope.netns;
-        let is_meant = |netns: u32| only.is_none_or(|only| netns == only);
+        let is_meant = |netns: NetnsId| only.is_none_or(|only| netns == only);
         let views = Views::take(self.lister.as_ref(), &self.scope.hidden, true)?;
         let mut disagreements = views::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
         let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_meant(row.netns)).collect();
@@ -188,7 +188,7 @@ fn server(
     row: &SocketRow,
     views: &Views,
     holders: Vec<Arc<Program>>,
-    registered: &Map<u32, Vec<Mapping>>,
+    registered: &Map<NetnsId, Vec<Mapping>>,
     history: Option<History>,
 ) -> Server {
     let range = views.port_ranges().get(&row.netns);
@@ -222,7 +222,7 @@ fn server(
 /// Connections that are meant of which no snapshot can tell who began them, by program.
 fn unknown(views: &Views, held: &Held, is_meant: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
     let mut found: Vec<Unknown> = Vec::new();
-    for (row, origin) in views.rows.iter().zip(seeding::find(&views.rows, views.port_ranges())) {
+    for (row, origin) in views.rows.iter().zip(seeding::infer(&views.rows, views.port_ranges())) {
         let (Some(origin), Some(remote)) = (origin, row.remote) else { continue };
         // Without a file it is over, or nobody has taken it yet.
         if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_meant(row) {

@@ -9,8 +9,8 @@ use crate::enrich::Users;
 use crate::listeners::Listening;
 use crate::model::{Proto, SocketRow};
 use crate::origin::Side;
-use crate::store::{Query, Reader, Recorded, Visited};
-use crate::tracker::Kind;
+use crate::store::{Query, Reader, StoredConnection, Visited};
+use crate::tracker::EventKind;
 
 /// The store, asked of this boot only: cookies begin anew with each.
 pub(super) struct Past {
@@ -44,14 +44,14 @@ impl Past {
         let recorded = self
             .ends(row)?
             .into_iter()
-            .find(|recorded| recorded.events.last().is_some_and(|last| last.end.remote.is_none()));
+            .find(|recorded| recorded.events.last().is_some_and(|last| last.endpoint.remote.is_none()));
         let first = recorded.as_ref().and_then(|recorded| recorded.events.first());
         // A datagram socket is bound without a record: of that there are flows alone.
         if first.is_none() && row.proto == Proto::Tcp {
             return Ok(None);
         }
         let since = recorded.as_ref().zip(first).and_then(|(recorded, first)| recorded.clock.time(first.at));
-        let begun = first.filter(|first| first.kind == Kind::Listen);
+        let begun = first.filter(|first| first.kind == EventKind::Listen);
         let listening = Listening::of(row);
         let visited = Visited {
             boot: &self.boot,
@@ -68,7 +68,7 @@ impl Past {
         if visits.count == 0 && row.proto == Proto::Udp {
             return Ok(None);
         }
-        let by = begun.and_then(|first| first.end.process.clone());
+        let by = begun.and_then(|first| first.endpoint.process.clone());
         Ok(Some(History {
             since: since.filter(|_| begun.is_some()),
             by: by.map(|actor| {
@@ -84,21 +84,19 @@ impl Past {
 
     /// Whether it was recorded who began a connection.
     pub(super) fn knows_originator(&self, row: &SocketRow) -> bool {
-        let of = |recorded: &Recorded| {
-            let end = recorded.events.last().map(|last| &last.end);
+        let of = |recorded: &StoredConnection| {
+            let end = recorded.events.last().map(|last| &last.endpoint);
             end.is_some_and(|end| end.remote == row.remote && end.side() != Some(Side::Unknown))
         };
         // Where the store cannot be read, that is told elsewhere.
         self.ends(row).is_ok_and(|ends| ends.iter().any(of))
     }
 
-    fn ends(&self, row: &SocketRow) -> Result<Vec<Recorded>> {
-        if row.cookie == 0 {
-            return Ok(Vec::new());
-        }
+    fn ends(&self, row: &SocketRow) -> Result<Vec<StoredConnection>> {
+        let Some(cookie) = row.cookie else { return Ok(Vec::new()) };
         let query = Query {
             boot: Some(self.boot.clone()),
-            cookie: Some(row.cookie),
+            cookie: Some(cookie.get()),
             newest_first: true,
             ..Query::default()
         };

@@ -19,7 +19,7 @@ use crate::where_it_runs;
 pub(crate) struct Programs {
     owners: HashMap<u32, Owners>,
     users: Users,
-    executables: enrich::Programs,
+    executables: enrich::Executables,
     notes: Vec<String>,
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use netwatch_common::{FlowCount, FlowKey};
 
-use crate::model::{Endpoint, Payload};
+use crate::model::{BootTime, Cookie, Payload, SockAddr};
 
 /// The table.
 pub struct FlowTable(HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowCount>()]>);
@@ -16,21 +16,21 @@ impl FlowTable {
         HashMap::try_from(map).map(Self)
     }
 
-    /// Payload so far, and when the last datagram passed, nanoseconds since boot. `None` where the flow is
+    /// Payload so far, and when the last datagram passed. `None` where the flow is
     /// not followed (any more).
     #[must_use]
-    pub fn get(&self, cookie: u64, remote: Endpoint) -> Option<(Payload, u64)> {
+    pub fn get(&self, cookie: Cookie, remote: SockAddr) -> Option<(Payload, BootTime)> {
         let count = self.0.get(&key(cookie, remote), 0).ok()?;
         let field = |offset: usize| Some(u64::from_ne_bytes(count.get(offset..offset + 8)?.try_into().ok()?));
         let bytes = Payload {
             sent: field(offset_of!(FlowCount, sent))?,
             received: field(offset_of!(FlowCount, received))?,
         };
-        Some((bytes, field(offset_of!(FlowCount, last))?))
+        Some((bytes, BootTime::from_nanos(field(offset_of!(FlowCount, last))?)))
     }
 
     /// Likewise, and forgets it: the next datagram begins another flow.
-    pub fn take(&mut self, cookie: u64, remote: Endpoint) -> Option<Payload> {
+    pub fn take(&mut self, cookie: Cookie, remote: SockAddr) -> Option<Payload> {
         let (bytes, _) = self.get(cookie, remote)?;
         // Gone already is as good.
         let _ = self.0.remove(&key(cookie, remote));
@@ -38,14 +38,14 @@ impl FlowTable {
     }
 }
 
-fn key(cookie: u64, remote: Endpoint) -> [u8; size_of::<FlowKey>()] {
+fn key(cookie: Cookie, remote: SockAddr) -> [u8; size_of::<FlowKey>()] {
     let mut key = [0; size_of::<FlowKey>()];
     let mut put = |offset: usize, bytes: &[u8]| {
         if let Some(field) = key.get_mut(offset..offset + bytes.len()) {
             field.copy_from_slice(bytes);
         }
     };
-    put(offset_of!(FlowKey, cookie), &cookie.to_ne_bytes());
+    put(offset_of!(FlowKey, cookie), &cookie.get().to_ne_bytes());
     match remote.ip {
         IpAddr::V4(ip) => put(offset_of!(FlowKey, remote), &ip.octets()),
         IpAddr::V6(ip) => put(offset_of!(FlowKey, remote), &ip.octets()),
@@ -61,11 +61,12 @@ mod tests {
 
     #[test]
     fn keys_lie_as_the_kernel_side_has_them() {
-        let told = key(0x0102_0304_0506_0708, at("10.0.0.1:53"));
+        let cookie = |number| Cookie::new(number).unwrap();
+        let told = key(cookie(0x0102_0304_0506_0708), at("10.0.0.1:53"));
         assert_eq!(told[..8], 0x0102_0304_0506_0708_u64.to_ne_bytes());
         assert_eq!(told[8..24], [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(told[24..26], 53_u16.to_ne_bytes());
         assert_eq!(told[26..], [0; 6]);
-        assert_eq!(key(0, at("[::1]:1"))[23], 1);
+        assert_eq!(key(cookie(1), at("[::1]:1"))[23], 1);
     }
 }

@@ -22,7 +22,7 @@ const SMALL_RING: u32 = 1 << 20;
 /// What an object is loaded with: what the running kernel says of its own types, and the loader.
 pub(super) struct Prepared {
     pub(super) offsets: Offsets,
-    /// What programs are attached to: see [`types::Found::extract`].
+    /// What programs are attached to: see [`types::Layouts::extract`].
     pub(super) btf: Btf,
     /// To load an object with.
     pub(super) loader: EbpfLoader<'static>,

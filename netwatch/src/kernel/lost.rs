@@ -187,7 +187,7 @@ fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
         | "tcp_v4_connect_enter"
         | "tcp_v4_connect_leave"
         | "tcp_v6_connect_enter"
-        | "tcp_v6_connect_leave" => kind::REFUSED,
+        | "tcp_v6_connect_leave" => kind::FAIL,
         _ => return None,
     })
 }

@@ -38,7 +38,7 @@ fn tail(kind: u32, items: usize) -> Option<usize> {
 
 /// What a pass over the kernel's types found.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
+pub(super) struct Layouts<'a> {
     /// Ids of structures, the first of each name.
     pub(super) structures: HashMap<&'a [u8], u32>,
     /// BTF in which every type has the id that it has in the kernel's, and only those that were asked for are there:
@@ -48,7 +48,7 @@ pub(super) struct Found<'a> {
 
 /// Finds all structures, and the functions and type definitions that `wanted` names. `None` where this cannot read what
 /// `btf` holds.
-pub(super) fn find<'a>(btf: &'a [u8], wanted: &HashSet<String>) -> Option<Found<'a>> {
+pub(super) fn find<'a>(btf: &'a [u8], wanted: &HashSet<String>) -> Option<Layouts<'a>> {
     let magic = u16::from_ne_bytes(btf.get(..2)?.try_into().ok()?);
     let [header, types, length, strings] = [4, 8, 12, 16].map(|at| word(btf, at));
     if magic != MAGIC {
@@ -85,7 +85,7 @@ pub(super) fn find<'a>(btf: &'a [u8], wanted: &HashSet<String>) -> Option<Found<
     let head = [&MAGIC.to_ne_bytes()[..], &[1, 0], header.as_flattened()].concat();
     extract.get_mut(..HEADER)?.copy_from_slice(&head);
     extract.extend(names);
-    Some(Found { structures, extract })
+    Some(Layouts { structures, extract })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

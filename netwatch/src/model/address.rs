@@ -7,14 +7,14 @@ use serde::Serialize;
 
 /// One end's address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Endpoint {
+pub struct SockAddr {
     /// IPv4-mapped IPv6 addresses stand here as IPv4.
     pub ip: IpAddr,
     /// Host byte order.
     pub port: u16,
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for SockAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {
             IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),

@@ -2,36 +2,47 @@
 
 mod address;
 mod holders;
+mod ids;
 mod listing;
 mod process;
+mod snapshot;
 mod socket;
 mod state;
+mod time;
 
-pub use address::{Endpoint, Family, Proto, unmap};
+pub use address::{Family, Proto, SockAddr, unmap};
 pub use holders::{Holder, Holders};
+pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};
-pub use process::{Cause, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+pub use snapshot::SocketSnapshot;
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
+pub use time::BootTime;
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
     /// `10.0.0.1:80`, `[::1]:80`
-    pub(crate) fn at(text: &str) -> Endpoint {
+    pub(crate) fn at(text: &str) -> SockAddr {
         let address: std::net::SocketAddr = text.parse().unwrap();
-        Endpoint { ip: address.ip(), port: address.port() }
+        SockAddr { ip: address.ip(), port: address.port() }
+    }
+
+    /// Nanoseconds since boot.
+    pub(crate) fn ns(nanoseconds: u64) -> BootTime {
+        BootTime::from_nanos(nanoseconds)
     }
 
     /// An established TCP connection on loopback, for a test to change.
     pub(crate) fn example() -> SocketRow {
         SocketRow {
             socket: Socket {
-                cookie: 1,
+                cookie: Cookie::new(1),
                 inode: 1,
-                netns: 1,
+                netns: NetnsId::new(1),
                 proto: Proto::Tcp,
                 family: Family::Ipv4,
                 mapped: false,

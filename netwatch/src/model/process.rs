@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::{BootTime, Cookie};
+
 /// Survives the reuse of a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
     /// Thread group.
     pub pid: u32,
-    /// Start of its leader, nanoseconds since boot, in whole clock ticks (see [`ProcessKey::new`]).
-    pub start: u64,
+    /// Start of its leader, in whole clock ticks (see [`ProcessKey::new`]).
+    pub start: BootTime,
 }
 
 impl ProcessKey {
@@ -23,26 +25,26 @@ impl ProcessKey {
     /// `start` as the kernel keeps it is cut to the tick, as `/proc/PID/stat` tells it, so that a process
     /// has one key wherever it was read. Within one tick the kernel does not come back to a pid.
     #[must_use]
-    pub const fn new(pid: u32, start: u64) -> Self {
-        Self { pid, start: start / Self::TICK * Self::TICK }
+    pub const fn new(pid: u32, start: BootTime) -> Self {
+        Self { pid, start: BootTime::from_nanos(start.nanos() / Self::TICK * Self::TICK) }
     }
 
     /// Orders processes by age, the oldest first. A parent is never younger than its child.
     #[must_use]
-    pub const fn age(self) -> (u64, u32) {
+    pub const fn age(self) -> (BootTime, u32) {
         (self.start, self.pid)
     }
 
     /// From the start that `/proc/PID/stat` tells.
     #[must_use]
     pub const fn from_ticks(pid: u32, ticks: u64) -> Self {
-        Self { pid, start: ticks.saturating_mul(Self::TICK) }
+        Self { pid, start: BootTime::from_nanos(ticks.saturating_mul(Self::TICK)) }
     }
 }
 
 impl fmt::Display for ProcessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.pid, self.start)
+        write!(f, "{}@{}", self.pid, self.start.nanos())
     }
 }
 
@@ -124,8 +126,8 @@ pub struct ProcessFacts {
     /// It is a kernel thread.
     pub kernel: bool,
     /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec, or are now where that was not
-    /// seen; 0: no socket, or not known.
-    pub stdio: [u64; 3],
+    /// seen; `None`: no socket, or not known.
+    pub stdio: [Option<Cookie>; 3],
 }
 
 /// A process as `/proc` shows it. The arguments of its image are the present ones: a process may have written over them.
@@ -151,7 +153,3 @@ impl DerefMut for ProcessRow {
         &mut self.facts
     }
 }
-
-/// Cookie of the socket from which a thread received last, or which it accepted, and since when it has not slept: what
-/// it does next, it does because of that.
-pub type Cause = u64;

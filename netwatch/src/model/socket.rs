@@ -3,18 +3,17 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::{Endpoint, Family, Proto, State, Via};
+use super::{Cookie, Family, NetnsId, Proto, SockAddr, State, Via};
 
 /// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Unique for the host's uptime; a connection keeps it from its request through TIME_WAIT. 0 where nobody had asked
-    /// the kernel for it.
-    pub cookie: u64,
+    /// A connection keeps it from its request through TIME_WAIT. `None` where nobody had asked the kernel for it.
+    pub cookie: Option<Cookie>,
     /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
     pub inode: u64,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Transport.
     pub proto: Proto,
     /// On the wire: [`Family::Ipv4`] where `mapped`.
@@ -24,9 +23,9 @@ pub struct Socket {
     /// What kind of socket or call it is, where that is not a plain system call on a plain socket.
     pub via: Option<Via>,
     /// Bound address; port 0: not bound yet.
-    pub local: Endpoint,
+    pub local: SockAddr,
     /// The other end's address; `None` for a listener and for UDP that is not connected.
-    pub remote: Option<Endpoint>,
+    pub remote: Option<SockAddr>,
 }
 
 impl Socket {
@@ -108,7 +107,7 @@ impl Payload {
 
 /// Whether a socket has another end. UDP can be connected to an address without a port (ip4_datagram_connect in
 /// net/ipv4/datagram.c).
-pub(crate) fn is_connected(state: State, remote: Endpoint) -> bool {
+pub(crate) fn is_connected(state: State, remote: SockAddr) -> bool {
     state != State::Listen && (remote.port != 0 || !remote.ip.is_unspecified())
 }
 
@@ -139,7 +138,7 @@ pub struct RawRow {
     /// Which of them.
     pub kind: RawKind,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Of its file.
     pub inode: u64,
     /// Who made it.

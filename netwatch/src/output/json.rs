@@ -14,12 +14,12 @@ use super::timestamp::Second;
 use super::{ProcessForm, Render, exe_status, time_of};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{Family, ProcessKey};
+use crate::model::{Cookie, Family, ProcessKey};
 use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
 use crate::stream::{Context, Item};
-use crate::tracker::{ConnectionEvent, EndId, Party};
+use crate::tracker::{ConnectionEvent, EndpointId, Party};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
@@ -155,7 +155,7 @@ impl Json {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let roles = event.end.actors().with(event.facts.exe);
+        let roles = event.endpoint.actors().with(event.facts.exe);
         let roles = [roles.process, roles.originator, roles.listener, roles.peer];
         for (actor, status) in roles.into_iter().flatten() {
             let (key, status) = (actor.process.key, exe_status(status, &actor.process));
@@ -194,7 +194,7 @@ impl Json {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let end = &event.end;
+        let endpoint = &event.endpoint;
         let exe = event.facts.exe;
         let mut object = Object::begin(out);
         if let Some(seq) = seq {
@@ -207,26 +207,27 @@ impl Json {
             }
         });
         object.word(Event::Kind, event.kind.name());
-        object.string(Event::Id, |out| self.id(end.id, out));
-        match end.remote {
-            Some(_) => object.string(Event::Flow, |out| self.id(end.flow, out)),
+        object.string(Event::Id, |out| self.id(endpoint.id, out));
+        match endpoint.remote {
+            Some(_) => object.string(Event::Flow, |out| self.id(endpoint.flow, out)),
             None => object.null(Event::Flow),
         }
-        object.word(Event::Proto, end.proto.name());
-        object.word(Event::Family, if end.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
-        if end.mapped {
+        object.word(Event::Proto, endpoint.proto.name());
+        object.word(Event::Family, if endpoint.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        if endpoint.mapped {
             object.value(Event::Mapped, &true)?;
         }
-        object.number(Event::Netns, end.netns);
-        object.number(Event::Cookie, end.cookie);
-        object.number(Event::Inode, end.inode);
-        object.endpoint(Event::Local, Some(end.local))?;
-        object.endpoint(Event::Remote, end.remote)?;
+        object.number(Event::Netns, endpoint.netns.number());
+        object.number(Event::Cookie, Cookie::number(endpoint.cookie));
+        object.number(Event::Inode, endpoint.inode);
+        object.endpoint(Event::Local, Some(endpoint.local))?;
+        object.endpoint(Event::Remote, endpoint.remote)?;
         object.value(Event::Service, &event.facts.service)?;
-        object.word(Event::State, end.state.name());
-        match end.remote {
+        object.word(Event::State, endpoint.state.name());
+        match endpoint.remote {
             Some(remote) => {
-                let origin = Origin::new(end.verdict, end.local, remote, end.originator.as_ref());
+                let origin =
+                    Origin::new(endpoint.verdict, endpoint.local, remote, endpoint.originator.as_ref());
                 let mut object = object.object(Event::Origin);
                 object.word(keys::Origin::Side, origin.side.name());
                 object.word(keys::Origin::Basis, origin.basis.name());
@@ -239,25 +240,25 @@ impl Json {
             // Nobody began a listener.
             None => object.null(Event::Origin),
         }
-        self.process(Event::Process, end.process.as_ref(), exe.process, context, &mut object)?;
-        object.value(Event::ProcessBasis, &end.process_basis)?;
-        self.party(Event::Listener, end.listener.as_deref(), exe.listener, context, &mut object)?;
-        self.party(Event::Peer, end.peer.as_ref(), exe.peer, context, &mut object)?;
-        let ending = &event.ending;
-        object.value(Event::Errno, &ending.errno.map(crate::errno::name))?;
-        object.option(Event::HandshakeUs, end.handshake.map(|handshake| microseconds(handshake.get())));
-        object.option(Event::DurationUs, ending.duration.map(microseconds));
-        object.option(Event::BytesSent, ending.bytes.map(|bytes| bytes.sent));
-        object.option(Event::BytesReceived, ending.bytes.map(|bytes| bytes.received));
-        object.value(Event::ClosedBy, &ending.closed_by)?;
-        if let Some(via) = end.via {
+        self.process(Event::Process, endpoint.process.as_ref(), exe.process, context, &mut object)?;
+        object.value(Event::ProcessBasis, &endpoint.process_basis)?;
+        self.party(Event::Listener, endpoint.listener.as_deref(), exe.listener, context, &mut object)?;
+        self.party(Event::Peer, endpoint.peer.as_ref(), exe.peer, context, &mut object)?;
+        let outcome = &event.outcome;
+        object.value(Event::Errno, &outcome.errno.map(crate::errno::name))?;
+        object.option(Event::HandshakeUs, endpoint.handshake.map(|handshake| microseconds(handshake.get())));
+        object.option(Event::DurationUs, outcome.duration.map(microseconds));
+        object.option(Event::BytesSent, outcome.bytes.map(|bytes| bytes.sent));
+        object.option(Event::BytesReceived, outcome.bytes.map(|bytes| bytes.received));
+        object.value(Event::ClosedBy, &outcome.closed_by)?;
+        if let Some(via) = endpoint.via {
             object.word(Event::Via, via.name());
         }
         if event.repaired {
             object.value(Event::Repaired, &true)?;
         }
         // What speaks against a listener; a process has its own.
-        let signs: Vec<_> = signs::of_end(end).collect();
+        let signs: Vec<_> = signs::of_end(endpoint).collect();
         if !signs.is_empty() {
             object.value(Event::Signs, &signs)?;
         }
@@ -265,9 +266,9 @@ impl Json {
         Ok(())
     }
 
-    fn id(&self, id: EndId, out: &mut Vec<u8>) {
+    fn id(&self, id: EndpointId, out: &mut Vec<u8>) {
         out.extend_from_slice(self.boot.as_bytes());
-        for number in [id.cookie, id.began] {
+        for number in [id.cookie, id.began.nanos()] {
             out.push(b'-');
             let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
             out.extend((0..digits).rev().map(|digit| match (number >> (4 * digit) & 0xf) as u8 {
@@ -323,26 +324,27 @@ fn microseconds(nanoseconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tracker::{Kind, tests::event};
+    use crate::model::{CgroupId, tests::ns};
+    use crate::tracker::{EventKind, tests::event};
 
     #[test]
     fn a_process_is_printed_once_though_what_is_not_printed_changes() {
         let printed = |change: fn(&mut Process)| {
-            let process = Process::bare(ProcessKey { pid: 5, start: 0 }, "p".into());
+            let process = Process::bare(ProcessKey { pid: 5, start: ns(0) }, "p".into());
             let mut changed = process.clone();
             change(&mut changed);
             let mut json = Json::new(ProcessForm::Once);
             let context = Context::of_run("").unwrap();
             let (mut seq, mut out) = (0, Vec::new());
             for process in [&process, &changed, &process, &changed] {
-                let mut event = event(Kind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
-                event.end.process = Some(Actor::leader(process.clone().into()));
+                let mut event = event(EventKind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
+                event.endpoint.process = Some(Actor::leader(process.clone().into()));
                 json.render(&mut seq, &Item::Event(event), &context, &mut out).unwrap();
             }
             String::from_utf8(out).unwrap().matches(r#""event":"process""#).count()
         };
         assert_eq!(printed(|_| {}), 1);
-        assert_eq!(printed(|process| process.cgroup_id = 7), 1);
+        assert_eq!(printed(|process| process.cgroup_id = CgroupId::new(7)), 1);
         assert_eq!(printed(|process| process.facts.uid = 7), 4);
     }
 
@@ -351,7 +353,7 @@ mod tests {
         let mut json = Json::new(ProcessForm::Full);
         json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
-            let id = EndId { cookie: id.0, began: id.1 };
+            let id = EndpointId { cookie: id.0, began: ns(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::keys::{self, Key};
-use crate::model::Endpoint;
+use crate::model::SockAddr;
 
 /// An object that is being written, with the keys `K`. Keys and words need no escapes.
 pub(super) struct Object<'a, K> {
@@ -63,7 +63,7 @@ impl<'a, K: Key> Object<'a, K> {
         }
     }
 
-    pub(super) fn endpoint(&mut self, key: K, endpoint: Option<Endpoint>) -> io::Result<()> {
+    pub(super) fn endpoint(&mut self, key: K, endpoint: Option<SockAddr>) -> io::Result<()> {
         let Some(endpoint) = endpoint else {
             self.null(key);
             return Ok(());
@@ -118,7 +118,7 @@ mod tests {
         for number in [0_u64, 9, 10, 4_026_531_840, u64::MAX] {
             object.number(Event::Seq, number);
         }
-        let endpoint = Endpoint { ip: "::1".parse().unwrap(), port: 80 };
+        let endpoint = SockAddr { ip: "::1".parse().unwrap(), port: 80 };
         object.endpoint(Event::Local, Some(endpoint)).unwrap();
         object.option(Event::DurationUs, None);
         object.object::<keys::Origin>(Event::Origin).end();

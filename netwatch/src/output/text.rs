@@ -14,7 +14,7 @@ use crate::origin::{Confidence, Side};
 use crate::process::Actor;
 use crate::signs::{self, Sign};
 use crate::stream::{Context, Item, Ready};
-use crate::tracker::{ConnectionEvent, End, Kind};
+use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
 use crate::{errno, escape};
 
 /// Widths of the columns where nothing is longer: most names, IPv4 addresses with their ports.
@@ -63,19 +63,21 @@ impl Render for Text {
             }
             Item::Event(event) => {
                 let style = match event.kind {
-                    Kind::Fail => AnsiColor::Red.on_default(),
-                    Kind::Open => AnsiColor::Green.on_default(),
-                    Kind::Accept | Kind::Handover => AnsiColor::Cyan.on_default(),
-                    Kind::Listen | Kind::Unlisten => AnsiColor::Yellow.on_default(),
-                    Kind::Seed | Kind::Attempt | Kind::Close | Kind::State => Style::new().dimmed(),
+                    EventKind::Fail => AnsiColor::Red.on_default(),
+                    EventKind::Open => AnsiColor::Green.on_default(),
+                    EventKind::Accept | EventKind::Handover => AnsiColor::Cyan.on_default(),
+                    EventKind::Listen | EventKind::Unlisten => AnsiColor::Yellow.on_default(),
+                    EventKind::Seed | EventKind::Attempt | EventKind::Close | EventKind::State => {
+                        Style::new().dimmed()
+                    }
                 };
-                let end = &event.end;
+                let endpoint = &event.endpoint;
                 write!(
                     out,
                     "{} {} {:<WHO$} ",
                     self.event(event.kind.name(), style),
-                    end.proto.name(),
-                    who(end.process.as_ref())
+                    endpoint.proto.name(),
+                    who(endpoint.process.as_ref())
                 )?;
                 out.write_all(sentence(event).trim_end().as_bytes())?;
                 self.signs(event, out)?;
@@ -90,12 +92,12 @@ impl Render for Text {
 impl Text {
     /// The signs of the process on this endpoint, or of the listener.
     fn signs(&self, event: &ConnectionEvent, out: &mut Vec<u8>) -> io::Result<()> {
-        let end = &event.end;
-        let of_process = end.process.as_ref().map(|actor| {
+        let endpoint = &event.endpoint;
+        let of_process = endpoint.process.as_ref().map(|actor| {
             signs::of_process(&actor.process, super::exe_status(event.facts.exe.process, &actor.process))
         });
         let all: Vec<_> =
-            of_process.into_iter().flatten().chain(signs::of_end(end)).map(Sign::text).collect();
+            of_process.into_iter().flatten().chain(signs::of_end(endpoint)).map(Sign::text).collect();
         if all.is_empty() {
             return Ok(());
         }
@@ -128,52 +130,52 @@ pub(super) fn who(actor: Option<&Actor>) -> String {
 }
 
 fn sentence(event: &ConnectionEvent) -> String {
-    let end = &event.end;
+    let endpoint = &event.endpoint;
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let Some(remote) = end.remote else {
-        let verb = if event.kind == Kind::Unlisten { "listened on" } else { "listens on" };
-        let _ = write!(out, "{verb} {}", end.local);
+    let Some(remote) = endpoint.remote else {
+        let verb = if event.kind == EventKind::Unlisten { "listened on" } else { "listens on" };
+        let _ = write!(out, "{verb} {}", endpoint.local);
         if let Some(service) = service(event) {
             let _ = write!(out, "; {service}");
         }
         return out;
     };
     // The arrow goes from whoever began it.
-    let arrow = match end.verdict.side {
+    let arrow = match endpoint.verdict.side {
         Side::Local => "->",
         Side::Remote => "<-",
         Side::Both => "<>",
         Side::Unknown => "--",
     };
-    let (local, remote) = (end.local.to_string(), remote.to_string());
+    let (local, remote) = (endpoint.local.to_string(), remote.to_string());
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // Whom: the process at the other end, where that is here.
-    let whom = end.peer.as_ref().and_then(|peer| peer.process.as_ref());
+    let whom = endpoint.peer.as_ref().and_then(|peer| peer.process.as_ref());
     let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
-    out.push_str(&how_known(end));
+    out.push_str(&how_known(endpoint));
     if let Some(service) = service(event) {
         let _ = write!(out, "; {service}");
     }
-    if let Some(via) = end.via {
+    if let Some(via) = endpoint.via {
         let _ = write!(out, "; via {}", via.name());
     }
-    if event.kind == Kind::Fail
-        && let Some(number) = event.ending.errno
+    if event.kind == EventKind::Fail
+        && let Some(number) = event.outcome.errno
     {
         let _ = write!(out, "; {}", errno::name(number));
     }
-    if event.kind == Kind::State {
-        let _ = write!(out, "; {}", end.state.name());
+    if event.kind == EventKind::State {
+        let _ = write!(out, "; {}", endpoint.state.name());
     }
-    if event.kind == Kind::Close {
-        if let Some(closed_by) = event.ending.closed_by {
+    if event.kind == EventKind::Close {
+        if let Some(closed_by) = event.outcome.closed_by {
             let _ = write!(out, "; closed: {}", closed_by.name());
         }
-        if let Some(bytes) = event.ending.bytes {
+        if let Some(bytes) = event.outcome.bytes {
             let _ = write!(out, ", {} B sent, {} B received", bytes.sent, bytes.received);
         }
-        if let Some(duration) = event.ending.duration {
+        if let Some(duration) = event.outcome.duration {
             let _ = write!(out, ", {}", lasted(duration));
         }
     }
@@ -185,15 +187,15 @@ fn sentence(event: &ConnectionEvent) -> String {
 
 /// `connect`, or with how far to trust it where it was not seen; and what the rule of thumb had said where
 /// that is something else.
-pub(super) fn how_known(end: &End) -> String {
-    let verdict = end.verdict;
+pub(super) fn how_known(endpoint: &Endpoint) -> String {
+    let verdict = endpoint.verdict;
     let mut out = match verdict.confidence {
         Confidence::Observed => verdict.basis.name().to_owned(),
         Confidence::Unknown => "origin unknown".to_owned(),
         confidence => format!("{}, {}", verdict.basis.name(), confidence.name()),
     };
-    if let Some(remote) = end.remote {
-        let rule = crate::origin::port_rule(end.local.port, remote.port);
+    if let Some(remote) = endpoint.remote {
+        let rule = crate::origin::port_rule(endpoint.local.port, remote.port);
         if rule != Side::Unknown && verdict.side != Side::Unknown && rule != verdict.side {
             let _ = write!(out, " (by the ports: {})", rule.name());
         }

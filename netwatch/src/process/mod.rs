@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::model::{Cause, ExeState, Image, ProcessFacts, ProcessKey};
+use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessFacts, ProcessKey};
 
 pub mod table;
 
@@ -16,8 +16,8 @@ pub use table::ProcessTable;
 pub struct Process {
     /// What there is to know of it by itself.
     pub facts: ProcessFacts,
-    /// Id of the cgroup in the unified hierarchy; 0 where not known.
-    pub cgroup_id: u64,
+    /// The cgroup in the unified hierarchy, where it is known.
+    pub cgroup_id: Option<CgroupId>,
     /// How it was forked, where netwatch saw that.
     pub birth: Option<Birth>,
     /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
@@ -42,10 +42,11 @@ pub struct ExeStatus {
 /// A fork, as the kernel saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
-    /// When, nanoseconds since boot: the start in the key is cut to a clock tick, this is not.
-    pub at: u64,
-    /// What the thread that forked was about.
-    pub cause: Option<Cause>,
+    /// When: the start in the key is cut to a clock tick, this is not.
+    pub at: BootTime,
+    /// What the thread that forked was about: the socket from which it had received last, or which it had accepted, if it
+    /// had not slept since. What it does next, it does because of that.
+    pub cause: Option<Cookie>,
 }
 
 /// More ancestors than this are not kept: a program that forks and exits forever makes a line without
@@ -83,13 +84,13 @@ impl Process {
             image: Image::unknown(),
             cgroup: "/".into(),
             kernel: false,
-            stdio: [0; 3],
+            stdio: [None; 3],
         })
     }
 
     /// Nothing but what there is to know of it by itself.
     fn of(facts: ProcessFacts) -> Self {
-        Self { facts, cgroup_id: 0, birth: None, parent: None, exe_status: None, depth: 0 }
+        Self { facts, cgroup_id: None, birth: None, parent: None, exe_status: None, depth: 0 }
     }
 
     /// Puts `self` under `parent`. A line that grew too long loses its far half.

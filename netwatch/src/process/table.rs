@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
-use crate::model::{Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Processes that are gone and may still be asked for: a connection's last record can come after its
 /// process's.
@@ -22,7 +22,7 @@ pub struct ProcessTable {
     gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
     /// Paths by the id of the group in the unified hierarchy.
-    cgroups: Map<u64, Arc<str>>,
+    cgroups: Map<CgroupId, Arc<str>>,
     /// Counts the times that records were lost: what was learnt in an earlier one may be out of date.
     epoch: u32,
 }
@@ -32,8 +32,8 @@ struct Live {
     process: Arc<Process>,
     /// The table's when this was learnt; one before where only part of it is known.
     epoch: u32,
-    /// When a record last changed it, nanoseconds since boot; 0: never.
-    changed: u64,
+    /// When a record last changed it, where one did.
+    changed: Option<BootTime>,
 }
 
 impl ProcessTable {
@@ -41,19 +41,21 @@ impl ProcessTable {
     #[must_use]
     pub fn of(rows: &[ProcessRow]) -> Self {
         let mut table = Self::default();
-        table.learn(rows, u64::MAX);
+        table.learn(rows, BootTime::END);
         table
     }
 
-    /// Takes in what a look saw that began at `began`, nanoseconds since boot. A process that the table
+    /// Takes in what a look saw that began at `began`. A process that the table
     /// knows keeps its lineage, and is left as it is where a record changed it since.
-    pub fn learn(&mut self, rows: &[ProcessRow], began: u64) {
+    pub fn learn(&mut self, rows: &[ProcessRow], began: BootTime) {
         // A parent is never younger than its child: so it is there when its child comes.
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
             let live = self.live.get(&row.key.pid);
-            if live.is_none_or(|live| live.process.key != row.key || live.changed < began) {
+            if live.is_none_or(|live| {
+                live.process.key != row.key || live.changed.is_none_or(|changed| changed < began)
+            }) {
                 self.learn_one(row);
             }
         }
@@ -90,17 +92,17 @@ impl ProcessTable {
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
         let process = Process {
-            cgroup_id: known.map_or(0, |known| known.cgroup_id),
+            cgroup_id: known.and_then(|known| known.cgroup_id),
             birth: known.and_then(|known| known.birth),
             ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
         };
-        let changed = self.live.get(&row.key.pid).map_or(0, |live| live.changed);
+        let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
 
     /// Takes in which sockets processes that were there before have for stdin, stdout and stderr, as a look saw it.
     pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
-        for row in rows.iter().filter(|row| row.stdio != [0; 3]) {
+        for row in rows.iter().filter(|row| row.stdio != [None; 3]) {
             if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
                 && process.key == row.key
                 && process.birth.is_none()
@@ -112,8 +114,8 @@ impl ProcessTable {
         }
     }
 
-    /// Takes in what happened to a process at `at`, nanoseconds since boot.
-    pub fn apply(&mut self, at: u64, event: &ProcessEvent) {
+    /// Takes in what happened to a process at `at`.
+    pub fn apply(&mut self, at: BootTime, event: &ProcessEvent) {
         match event {
             ProcessEvent::Fork(fork) => self.fork(at, fork),
             ProcessEvent::Exec(exec) => self.exec(at, exec),
@@ -130,7 +132,7 @@ impl ProcessTable {
     /// Whether `/proc` should be asked about this process before it is named: it is not known, or not all
     /// of it, or something was lost since.
     #[must_use]
-    pub fn wants_look(&self, key: ProcessKey) -> bool {
+    pub fn needs_proc(&self, key: ProcessKey) -> bool {
         match self.live.get(&key.pid) {
             Some(live) if live.process.key == key => live.epoch != self.epoch,
             _ => !self.gone.contains_key(&key),
@@ -150,8 +152,8 @@ impl ProcessTable {
         self.live.get(&pid).map(|live| &live.process)
     }
 
-    /// Who a task is, with what the record says of it.
-    pub fn actor(&mut self, task: &Task) -> Actor {
+    /// The process and thread of a task, brought up to date with what its record says.
+    pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
             Some(known) if is_as(known, task) => known.clone(),
             Some(known) => {
@@ -188,8 +190,8 @@ impl ProcessTable {
     }
 
     /// Forgets those that are not among `rows`, the processes of a look that began when nothing of what
-    /// the table has now was younger than `since`, nanoseconds since boot.
-    pub fn keep_only(&mut self, rows: &[ProcessRow], since: u64) {
+    /// the table has now was younger than `since`.
+    pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
         let there: Set<_> = rows.iter().map(|row| row.key).collect();
         let ended: Vec<_> = self
             .live
@@ -202,7 +204,7 @@ impl ProcessTable {
         }
     }
 
-    fn fork(&mut self, at: u64, fork: &ForkEvent) {
+    fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
         let birth = Some(Birth { at, cause: task.cause });
         let parent = self.find(fork.parent).cloned();
@@ -221,17 +223,17 @@ impl ProcessTable {
         if let Some(parent) = parent {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
-            if parent.cgroup_id == task.cgroup || parent.cgroup_id == 0 {
+            if parent.cgroup_id == task.cgroup || parent.cgroup_id.is_none() {
                 child.cgroup = parent.cgroup.clone();
             }
             child = child.under(Some(&parent));
             // A child has the image of its parent, and is as sure of it.
             epoch = self.live.get(&parent.key.pid).map_or(self.epoch, |live| live.epoch);
         }
-        self.put(child, epoch, at);
+        self.put(child, epoch, Some(at));
     }
 
-    fn exec(&mut self, at: u64, exec: &ExecEvent) {
+    fn exec(&mut self, at: BootTime, exec: &ExecEvent) {
         let (mut process, epoch) = match self.find(exec.task.key) {
             Some(known) => (Process::clone(known), self.epoch),
             // Its fork was lost, and with it its lineage.
@@ -240,7 +242,7 @@ impl ProcessTable {
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
         process.stdio = exec.stdio;
-        self.put(process, epoch, at);
+        self.put(process, epoch, Some(at));
     }
 
     fn exit(&mut self, key: ProcessKey) {
@@ -260,8 +262,10 @@ impl ProcessTable {
 
     fn cgroup(&mut self, event: &CgroupEvent) {
         const UNIFIED: u32 = 0;
-        if event.hierarchy == UNIFIED {
-            self.cgroups.insert(event.id, event.path.clone());
+        if event.hierarchy == UNIFIED
+            && let Some(id) = event.id
+        {
+            self.cgroups.insert(id, event.path.clone());
         }
         let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
         else {
@@ -293,11 +297,15 @@ impl ProcessTable {
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
-            cgroup: self.cgroups.get(&task.cgroup).cloned().unwrap_or_else(|| "/".into()),
+            cgroup: self.cgroup_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
-            stdio: [0; 3],
+            stdio: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
+    }
+
+    fn cgroup_path(&self, task: &Task) -> Option<&Arc<str>> {
+        self.cgroups.get(&task.cgroup?)
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -307,7 +315,7 @@ impl ProcessTable {
         process.ppid = task.ppid;
         if process.cgroup_id != task.cgroup {
             process.cgroup_id = task.cgroup;
-            if let Some(path) = self.cgroups.get(&task.cgroup) {
+            if let Some(path) = self.cgroup_path(task) {
                 process.cgroup = path.clone();
             }
         }
@@ -318,7 +326,7 @@ impl ProcessTable {
         self.epoch.wrapping_sub(1)
     }
 
-    fn put(&mut self, process: Process, epoch: u32, changed: u64) -> Arc<Process> {
+    fn put(&mut self, process: Process, epoch: u32, changed: Option<BootTime>) -> Arc<Process> {
         let process = Arc::new(process);
         self.live.insert(process.key.pid, Live { process: process.clone(), epoch, changed });
         process
@@ -332,7 +340,7 @@ impl ProcessTable {
             return gone.clone();
         }
         let known = self.live.get(&process.key.pid).filter(|live| live.process.key == process.key);
-        let (epoch, changed) = known.map_or((self.unsure(), 0), |live| (live.epoch, live.changed));
+        let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
 }

@@ -9,7 +9,9 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
-use crate::model::{Endpoint, Family, Proto, RawKind, RawRow, Socket, SocketRow, State, is_connected, unmap};
+use crate::model::{
+    Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+};
 
 /// All of them, and what could not be read.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +23,7 @@ pub struct NetFiles {
     /// Files that could not be read, a line each.
     pub notes: Vec<Note>,
     /// Namespaces of which all TCP and UDP files were read.
-    pub whole: Vec<u32>,
+    pub whole: Vec<NetnsId>,
 }
 
 /// Larger files are not read: 150 bytes a socket, so some seven million of them.
@@ -54,7 +56,7 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
 
 impl NetFiles {
     /// In the namespace that the calling thread is in.
-    fn look(&mut self, netns: u32) {
+    fn look(&mut self, netns: NetnsId) {
         let mut whole = true;
         for (name, proto) in FILES {
             whole &= self.file(netns, name, |found, bytes| {
@@ -91,7 +93,7 @@ impl NetFiles {
     /// Whether it could be read, or there is none such.
     fn file(
         &mut self,
-        netns: u32,
+        netns: NetnsId,
         name: &str,
         take: impl FnOnce(&mut Self, &[u8]) -> Result<(), String>,
     ) -> bool {
@@ -113,7 +115,7 @@ impl NetFiles {
         taken.is_ok()
     }
 
-    fn note(&mut self, netns: u32, text: String) {
+    fn note(&mut self, netns: NetnsId, text: String) {
         self.notes.push(Note { netns: Some(netns), text });
     }
 }
@@ -128,13 +130,13 @@ fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
     entries.map(|entries| entries.0).map_err(|error| error.to_string())
 }
 
-fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
-    let end = |address: SocketAddr| Endpoint { ip: unmap(address.ip()).0, port: address.port() };
+fn row(proto: Proto, netns: NetnsId, entry: &TcpNetEntry) -> SocketRow {
+    let end = |address: SocketAddr| SockAddr { ip: unmap(address.ip()).0, port: address.port() };
     let (local, remote) = (end(entry.local_address), end(entry.remote_address));
     let state = State::from_kernel(entry.state.to_u8());
     SocketRow {
         socket: Socket {
-            cookie: 0,
+            cookie: None,
             inode: entry.inode,
             netns,
             proto,
@@ -169,8 +171,8 @@ mod tests {
         all.rows.iter().filter(|row| row.inode == inode).cloned().collect()
     }
 
-    fn end(address: SocketAddr) -> Endpoint {
-        Endpoint { ip: address.ip(), port: address.port() }
+    fn end(address: SocketAddr) -> SockAddr {
+        SockAddr { ip: address.ip(), port: address.port() }
     }
 
     #[test]

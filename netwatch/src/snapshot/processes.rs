@@ -38,7 +38,7 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
         image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
-        stdio: [0; 3],
+        stdio: [None; 3],
     };
     Some(ProcessRow { facts, argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into() })
 }
@@ -135,6 +135,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::model::tests::ns;
 
     /// Ends the child whatever becomes of the test.
     struct Running(Child);
@@ -189,7 +190,7 @@ mod tests {
         let own = one(std::process::id()).unwrap();
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
         assert!(own.key.start <= row.key.start);
-        assert!(row.key.start <= u64::try_from(now.tv_sec() + 1).unwrap() * 1_000_000_000);
+        assert!(row.key.start <= ns(u64::try_from(now.tv_sec() + 1).unwrap() * 1_000_000_000));
         assert!(all().unwrap().contains(&row));
         fs::remove_file(path).unwrap();
     }

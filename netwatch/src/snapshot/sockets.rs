@@ -2,19 +2,16 @@
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
-use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse};
+use netlink_packet_sock_diag::inet::ExtensionFlags;
 
+use super::answer::row;
 use super::netlink::SockDiag;
 use super::netns::{self, Netns};
 use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
-use crate::model::{
-    Endpoint, Family, Lister, Listing, Payload, Proto, Socket, SocketRow, State, Via, is_connected, unmap,
-};
+use crate::model::{Lister, Listing, NetnsId, Proto, SocketRow, Via};
 
 /// A name, a family, and a protocol as the kernel and as we spell it.
 type Dump = (&'static str, u8, u16, Proto);
@@ -39,11 +36,11 @@ pub struct Sockets {
     /// In the kernel's order: by namespace, TCP, TCP of IPv6, UDP, UDP of IPv6.
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was looked into.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
     /// Namespaces of which the iterators did not list what they were asked for, so that sock_diag had to.
-    pub unlisted: Set<u32>,
+    pub unlisted: Set<NetnsId>,
 }
 
 /// Whether MPTCP sockets are listed as well as the subflows below them.
@@ -86,7 +83,7 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
 }
 
 impl Sockets {
-    fn add(&mut self, netns: u32, look: io::Result<Look>, failure: &mut Option<io::Error>) {
+    fn add(&mut self, netns: NetnsId, look: io::Result<Look>, failure: &mut Option<io::Error>) {
         match look {
             Ok(look) => {
                 self.rows.extend(look.rows);
@@ -104,7 +101,7 @@ impl Sockets {
     }
 }
 
-fn note(netns: u32, text: String) -> Note {
+fn note(netns: NetnsId, text: String) -> Note {
     Note { netns: Some(netns), text }
 }
 
@@ -117,7 +114,7 @@ struct Look {
 }
 
 /// Looks into the namespace that the calling thread is in.
-fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
+fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
     let mut look =
         Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
@@ -150,7 +147,7 @@ fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Loo
 
 impl Look {
     /// By one of the kernel's iterators, of the namespace that the calling thread is in: all of it, or nothing.
-    fn lists(&mut self, netns: u32, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
+    fn lists(&mut self, netns: NetnsId, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
         let Some(lister) = lister else { return false };
         let bytes = match lister.list(what) {
             Ok(bytes) => bytes,
@@ -175,7 +172,7 @@ impl Look {
     }
 
     /// By sock_diag; the last failure, where there was one.
-    fn dump(&mut self, netns: u32, dumps: &[Dump]) -> Option<io::Error> {
+    fn dump(&mut self, netns: NetnsId, dumps: &[Dump]) -> Option<io::Error> {
         let mut failure = None;
         for &(name, family, protocol, proto) in dumps {
             // A socket each: what is left of a failed dump must not meet the next one.
@@ -200,74 +197,6 @@ impl Look {
     }
 }
 
-fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
-    let header = &response.header;
-    let id = &header.socket_id;
-    let (local_ip, local_mapped) = unmap(id.source_address);
-    let (remote_ip, remote_mapped) = unmap(id.destination_address);
-    let state = State::from_kernel(header.state);
-    let remote = Endpoint { ip: remote_ip, port: id.destination_port };
-    let connected = is_connected(state, remote);
-    let mapped = local_mapped || (connected && remote_mapped);
-    let mut row = SocketRow {
-        socket: Socket {
-            cookie: cookie(id.cookie),
-            inode: header.inode.into(),
-            netns,
-            proto,
-            family: Family::of(local_ip),
-            mapped,
-            via: None,
-            local: Endpoint { ip: local_ip, port: id.source_port },
-            remote: connected.then_some(remote),
-        },
-        uid: header.uid,
-        state,
-        recv_q: header.recv_queue,
-        send_q: header.send_queue,
-        v6only: None,
-        device: id.interface_id,
-        subflow: false,
-        bytes: None,
-    };
-    for attribute in &response.nlas {
-        match attribute {
-            Nla::SkV6Only(v6only) => row.v6only = Some(*v6only),
-            Nla::Other(other) if other.kind() == INET_DIAG_ULP_INFO => row.subflow = is_mptcp(other),
-            Nla::TcpInfo(info) if connected => row.bytes = bytes(info, state),
-            _ => {}
-        }
-    }
-    row
-}
-
-/// `include/uapi/linux/inet_diag.h`
-const INET_DIAG_ULP_INFO: u16 = 19;
-
-/// The name of what is layered on TCP lies among nested attributes: tcp_diag_put_ulp in net/ipv4/tcp_diag.c.
-fn is_mptcp(info: &DefaultNla) -> bool {
-    let mut nested = vec![0; info.value_len()];
-    info.emit_value(&mut nested);
-    nested.windows(6).any(|name| name == b"mptcp\0")
-}
-
-/// Two halves in host byte order, the lower first: `sock_diag_save_cookie` in net/core/sock_diag.c.
-fn cookie([a, b, c, d, e, f, g, h]: [u8; 8]) -> u64 {
-    u64::from(u32::from_ne_bytes([a, b, c, d])) | u64::from(u32::from_ne_bytes([e, f, g, h])) << 32
-}
-
-/// Offsets in `struct tcp_info` of include/uapi/linux/tcp.h, which only ever grows at its end.
-const TCPI_BYTES_RECEIVED: usize = 128;
-const TCPI_BYTES_SENT: usize = 200;
-const TCPI_BYTES_RETRANS: usize = 208;
-
-/// Payload, from a `struct tcp_info` as long as the running kernel makes it (`bytes_sent` since 4.19).
-fn bytes(info: &[u8], state: State) -> Option<Payload> {
-    let number = |offset: usize| Some(u64::from_ne_bytes(info.get(offset..offset + 8)?.try_into().ok()?));
-    let sent = number(TCPI_BYTES_SENT)?.saturating_sub(number(TCPI_BYTES_RETRANS)?);
-    Some(Payload::without_fin(sent, number(TCPI_BYTES_RECEIVED)?, state))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -276,6 +205,7 @@ mod tests {
 
     use super::*;
     use crate::model::Holder;
+    use crate::model::{Cookie, Family, Payload, SockAddr, State};
     use crate::snapshot::holders;
 
     fn row_of(socket: &impl AsFd, rows: &[SocketRow]) -> SocketRow {
@@ -286,7 +216,7 @@ mod tests {
         row
     }
 
-    fn socket_cookie(socket: &impl AsFd) -> u64 {
+    fn socket_cookie(socket: &impl AsFd) -> Option<Cookie> {
         let mut cookie = 0u64;
         let mut length = 8;
         // SAFETY: the pointers are to live memory of the told length.
@@ -300,15 +230,15 @@ mod tests {
             )
         };
         assert_eq!(status, 0);
-        cookie
+        Cookie::new(cookie)
     }
 
     fn inode(socket: &impl AsFd) -> u64 {
         nix::sys::stat::fstat(socket).unwrap().st_ino
     }
 
-    fn end(address: std::net::SocketAddr) -> Endpoint {
-        Endpoint { ip: address.ip(), port: address.port() }
+    fn end(address: std::net::SocketAddr) -> SockAddr {
+        SockAddr { ip: address.ip(), port: address.port() }
     }
 
     #[test]
@@ -387,12 +317,6 @@ mod tests {
         let own: Vec<_> = all.of(inode(&socket)).iter().filter(|holder| holder.pid == pid).copied().collect();
         assert_eq!(own, expected);
         assert_eq!(all.of(0), []);
-    }
-
-    #[test]
-    fn a_short_tcp_info_tells_no_bytes() {
-        assert_eq!(bytes(&[0; 200], State::Established), None);
-        assert_eq!(bytes(&[0; 216], State::CloseWait), Some(Payload { sent: 0, received: 0 }));
     }
 
     #[test]

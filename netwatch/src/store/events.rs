@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::StoreError;
 use super::read::Reader;
 use super::search::{Narrow, Search};
+use crate::model::BootTime;
 use crate::stream::{Batch, Context, Item};
 
 /// What is left of a search.
@@ -52,7 +53,7 @@ impl Events<'_> {
     fn read(&mut self) -> Result<Option<Batch>, StoreError> {
         let Some(page) = self.search.page(self.reader.db())? else { return Ok(None) };
         let segment = page.segment;
-        let mut items: Vec<(u64, Timestamp, Item)> = Vec::new();
+        let mut items: Vec<(BootTime, Timestamp, Item)> = Vec::new();
         for row in &page.rows {
             for event in self.reader.events_of(row, &segment)? {
                 let time = segment.clock.time(event.at).unwrap_or_default();

@@ -8,10 +8,14 @@ use std::sync::Arc;
 use super::StoreError;
 use super::entry::Entry;
 use super::writer::{Settings, Writer};
-use crate::model::{Endpoint, ExeState, Family, Image, Payload, ProcessKey, Proto, Socket, State};
+use crate::model::{
+    BootTime, Cookie, ExeState, Family, Image, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State,
+};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus, Process};
-use crate::tracker::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
+use crate::tracker::{
+    ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
+};
 
 /// Nanoseconds between two connections: three weeks hold some ten millions of them.
 const APART: u64 = 180_000_000;
@@ -37,8 +41,8 @@ pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(),
     let server = program(PROGRAMS, &init);
     let mut next = 1;
     while next <= connections {
-        let end = connections.min(next + BATCH - 1);
-        let items: Vec<_> = (next..=end)
+        let endpoint = connections.min(next + BATCH - 1);
+        let items: Vec<_> = (next..=endpoint)
             .filter_map(|n| {
                 let client = programs.get(usize::try_from(n % PROGRAMS).ok()?)?;
                 Some(connection(n, client, &server))
@@ -51,7 +55,7 @@ pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(),
             let taken = writer.commit(rest)?;
             rest = rest.get(taken..).unwrap_or_default();
         }
-        next = end + 1;
+        next = endpoint + 1;
     }
     Ok(())
 }
@@ -67,20 +71,22 @@ fn program(n: u64, init: &Arc<Process>) -> Actor {
 
 /// Two ends, each from open to close.
 fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
-    let at = n * APART;
+    let at = BootTime::from_nanos(n * APART);
     let [.., a, b] = (n % 5000).to_be_bytes();
-    let address = |ip, port: u64| Endpoint { ip: IpAddr::V4(ip), port: u16::try_from(port).unwrap_or(0) };
+    let address = |ip, port: u64| SockAddr { ip: IpAddr::V4(ip), port: u16::try_from(port).unwrap_or(0) };
     let here = address(Ipv4Addr::new(10, 9, a, b), FIRST_CLIENT_PORT + n % CLIENT_PORTS);
     let there = address(Ipv4Addr::new(10, 8, 0, 1), 5000 + n % 100);
-    let (client_id, server_id) =
-        (EndId { cookie: 2 * n, began: at }, EndId { cookie: 2 * n + 1, began: at + 20_000 });
-    let end = |id: EndId, local, remote| End {
+    let (client_id, server_id) = (
+        EndpointId { cookie: 2 * n, began: at },
+        EndpointId { cookie: 2 * n + 1, began: at.saturating_add(20_000) },
+    );
+    let endpoint = |id: EndpointId, local, remote| Endpoint {
         id,
         flow: client_id,
         socket: Socket {
-            cookie: id.cookie,
+            cookie: Cookie::new(id.cookie),
             inode: 3 * n,
-            netns: 4_026_531_840,
+            netns: NetnsId::new(4_026_531_840),
             proto: Proto::Tcp,
             family: Family::Ipv4,
             mapped: false,
@@ -99,51 +105,52 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         handshake: None,
     };
     let party = |id, actor: &Actor| Some(Party { id, process: Some(actor.clone()) });
-    let client_end = End {
+    let client_end = Endpoint {
         handshake: NonZeroU64::new(60_000),
         peer: party(server_id, server),
-        ..end(client_id, here, there)
+        ..endpoint(client_id, here, there)
     };
-    let listener = Party { id: EndId { cookie: 1, began: 5 }, process: Some(server.clone()) };
-    let server_end = End {
+    let listener =
+        Party { id: EndpointId { cookie: 1, began: BootTime::from_nanos(5) }, process: Some(server.clone()) };
+    let server_end = Endpoint {
         verdict: Verdict::ACCEPT,
         process: Some(server.clone()),
         process_basis: Some(ProcessBasis::Accept),
         listener: Some(Arc::new(listener)),
         peer: party(client_id, client),
-        ..end(server_id, there, here)
+        ..endpoint(server_id, there, here)
     };
-    let unfinished = |end: &End| End { state: State::Established, ..end.clone() };
-    let over = Ending {
+    let unfinished = |endpoint: &Endpoint| Endpoint { state: State::Established, ..endpoint.clone() };
+    let over = Outcome {
         errno: None,
         duration: Some(1_000_000),
         bytes: Some(Payload { sent: 100, received: 2000 }),
         closed_by: Some(ClosedBy::Local),
     };
-    let event = |after, kind, end: End| {
-        let ending = if kind == Kind::Close { over } else { Ending::default() };
-        let exe = end.actors().map(|_| ExeStatus { state: ExeState::Ok, world_writable: false });
+    let event = |after, kind, endpoint: Endpoint| {
+        let outcome = if kind == EventKind::Close { over } else { Outcome::default() };
+        let exe = endpoint.actors().map(|_| ExeStatus { state: ExeState::Ok, world_writable: false });
         ConnectionEvent {
-            at: at + after,
+            at: at.saturating_add(after),
             kind,
-            end,
-            ending,
+            endpoint,
+            outcome,
             repaired: false,
             facts: HostFacts { exe, service: None },
         }
     };
-    let client_open = End { peer: None, ..unfinished(&client_end) };
-    let server_open = End {
+    let client_open = Endpoint { peer: None, ..unfinished(&client_end) };
+    let server_open = Endpoint {
         socket: Socket { inode: 0, ..server_end.socket },
         verdict: Verdict::handshake(Side::Remote),
         process_basis: Some(ProcessBasis::Listener),
         ..unfinished(&server_end)
     };
     vec![
-        event(10_000, Kind::Open, client_open),
-        event(20_000, Kind::Open, server_open),
-        event(30_000, Kind::Accept, unfinished(&server_end)),
-        event(1_010_000, Kind::Close, client_end),
-        event(1_020_000, Kind::Close, server_end),
+        event(10_000, EventKind::Open, client_open),
+        event(20_000, EventKind::Open, server_open),
+        event(30_000, EventKind::Accept, unfinished(&server_end)),
+        event(1_010_000, EventKind::Close, client_end),
+        event(1_020_000, EventKind::Close, server_end),
     ]
 }

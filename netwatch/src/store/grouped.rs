@@ -12,8 +12,9 @@ use super::intern::Interner;
 use super::rows::{COLUMNS, Cell, Cells, predicted};
 use crate::clock::BootClock;
 use crate::hash::Map;
+use crate::model::BootTime;
 use crate::signs;
-use crate::tracker::{ConnectionEvent, EndId, Kind, Roles};
+use crate::tracker::{ConnectionEvent, EndpointId, EventKind, Roles};
 
 /// Rows of connections that go into one batch.
 const MOST_ROWS: usize = 8192;
@@ -22,7 +23,7 @@ const MOST_ROWS: usize = 8192;
 #[derive(Default)]
 pub(super) struct Grouping {
     /// First and last event of an end, by their places among the items.
-    ends: Map<EndId, (usize, usize)>,
+    ends: Map<EndpointId, (usize, usize)>,
     /// For each item the next of the same end.
     next: Vec<Option<usize>>,
     /// First events, in their order.
@@ -44,7 +45,7 @@ impl Grouping {
                 // By another clock: another segment.
                 Entry::Clock(_) if !firsts.is_empty() || place > 0 => return (clock, place),
                 Entry::Clock(new) => clock = *new,
-                Entry::Event(event) => match ends.get_mut(&event.end.id) {
+                Entry::Event(event) => match ends.get_mut(&event.endpoint.id) {
                     Some((_, last)) => {
                         if let Some(link) = next.get_mut(*last) {
                             *link = Some(place);
@@ -53,7 +54,7 @@ impl Grouping {
                     }
                     None if firsts.len() >= MOST_ROWS => return (clock, place),
                     None => {
-                        ends.insert(event.end.id, (place, place));
+                        ends.insert(event.endpoint.id, (place, place));
                         firsts.push(place);
                     }
                 },
@@ -79,7 +80,7 @@ impl Grouping {
 #[derive(Default)]
 pub(super) struct Scratch {
     events: String,
-    kinds: Vec<Kind>,
+    kinds: Vec<EventKind>,
     local: String,
     remote: String,
     errno: String,
@@ -107,7 +108,7 @@ impl RowWriter<'_> {
         self.scratch.kinds.clear();
         for event in events.clone() {
             let separator = if self.scratch.events.is_empty() { "" } else { " " };
-            let since = i128::from(event.at) - i128::from(head.at);
+            let since = i128::from(event.at.nanos()) - i128::from(head.at.nanos());
             // Writing to a String cannot fail.
             let _ = write!(self.scratch.events, "{separator}{}+{since}", event.kind.name());
             self.scratch.kinds.push(event.kind);
@@ -116,9 +117,9 @@ impl RowWriter<'_> {
         let Some(last) = events.clone().last() else { return Ok(()) };
         let cells = Cells::of(last, self.rows(last, ts, batch)?);
         let odd = self.odd(events, &cells, ts, batch)?;
-        let signs: Vec<_> = signs::of_end(&last.end).map(signs::Sign::name).collect();
+        let signs: Vec<_> = signs::of_end(&last.endpoint).map(signs::Sign::name).collect();
         let signs = signs.join(",");
-        self.insert(last.end.id, ts, &cells, &signs, odd.as_deref(), batch)
+        self.insert(last.endpoint.id, ts, &cells, &signs, odd.as_deref(), batch)
     }
 
     /// What events before the last had otherwise than predicted, by their place in the row.
@@ -158,13 +159,13 @@ impl RowWriter<'_> {
         ts: i64,
         batch: &mut Batch<'_>,
     ) -> Result<Roles<Option<i64>>, StoreError> {
-        let actors = event.end.actors().with(event.facts.exe);
+        let actors = event.endpoint.actors().with(event.facts.exe);
         actors.try_map(|(actor, status)| self.interner.actor(actor, status, ts, batch))
     }
 
     fn insert(
         &mut self,
-        id: EndId,
+        id: EndpointId,
         ts: i64,
         cells: &Cells,
         signs: &str,
@@ -178,7 +179,7 @@ impl RowWriter<'_> {
             ValueRef::Integer(batch.next_id(Table::Connection)),
             ValueRef::Integer(batch.segment()),
             ValueRef::Integer(id.cookie.cast_signed()),
-            ValueRef::Integer(id.began.cast_signed()),
+            ValueRef::Integer(id.began.nanos().cast_signed()),
             ValueRef::Integer(ts),
             ValueRef::Text(events.as_bytes()),
         ];
@@ -206,9 +207,9 @@ impl RowWriter<'_> {
     }
 
     /// Nanoseconds since the epoch.
-    fn time(&self, at: u64) -> i64 {
+    fn time(&self, at: BootTime) -> i64 {
         let boot = i128::from(self.clock.boot().unwrap_or(0));
-        (boot + i128::from(at)).try_into().unwrap_or(i64::MAX)
+        (boot + i128::from(at.nanos())).try_into().unwrap_or(i64::MAX)
     }
 }
 

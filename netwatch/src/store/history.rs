@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Query, Reader, Recorded, Run, StoreError};
+use super::{Query, Reader, Run, StoreError, StoredConnection};
 use crate::clock::BootClock;
 use crate::forensics::{Gap, Life, Past, Selector};
-use crate::model::ProcessKey;
-use crate::tracker::EndId;
+use crate::model::{BootTime, Cookie, ProcessKey};
+use crate::tracker::EndpointId;
 
 /// What was recorded, for a walk.
 pub struct History {
@@ -34,19 +34,20 @@ impl History {
     }
 
     /// Nanoseconds since the epoch.
-    fn epoch(&self, boot: &str, at: u64) -> i64 {
+    fn epoch(&self, boot: &str, at: BootTime) -> i64 {
         let clock = self.of_boot(boot).last().map(|run| run.clock);
         let boot = clock.and_then(|clock| clock.boot()).unwrap_or(0);
-        boot.saturating_add(at.try_into().unwrap_or(i64::MAX))
+        boot.saturating_add(at.nanos().try_into().unwrap_or(i64::MAX))
     }
 }
 
-/// Nanoseconds since boot of a time of day.
-fn since_boot(clock: &BootClock, epoch: i64) -> u64 {
-    epoch.saturating_sub(clock.boot().unwrap_or(0)).try_into().unwrap_or(0)
+/// The moment of a time of day, nanoseconds since the epoch.
+fn since_boot(clock: &BootClock, epoch: i64) -> BootTime {
+    let since_boot = epoch.saturating_sub(clock.boot().unwrap_or(0));
+    BootTime::from_nanos(since_boot.try_into().unwrap_or(0))
 }
 
-fn life(recorded: Recorded) -> Option<Life> {
+fn life(recorded: StoredConnection) -> Option<Life> {
     Life::new(recorded.boot, recorded.clock, recorded.events)
 }
 
@@ -55,7 +56,7 @@ fn query(selector: &Selector) -> Query {
     match selector {
         Selector::Port(port) => query.port = Some(*port),
         Selector::Ip(ip) => query.ip = Some(*ip),
-        Selector::Endpoint(endpoint) => {
+        Selector::SockAddr(endpoint) => {
             query.port = Some(endpoint.port);
             query.ip = Some(endpoint.ip);
         }
@@ -90,18 +91,18 @@ impl Past for History {
         }
     }
 
-    fn end(&self, boot: &Arc<str>, id: EndId) -> Result<Option<Life>, StoreError> {
+    fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, StoreError> {
         Ok(self.reader.end(boot, id)?.and_then(life))
     }
 
-    fn of_socket(&self, boot: &Arc<str>, cookie: u64) -> Result<Vec<Life>, StoreError> {
-        let query = Query { boot: Some(boot.to_string()), cookie: Some(cookie), ..Query::default() };
+    fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, StoreError> {
+        let query = Query { boot: Some(boot.to_string()), cookie: Some(cookie.get()), ..Query::default() };
         let mut lives: Vec<Life> = self.reader.connections(&query)?.into_iter().filter_map(life).collect();
         lives.sort_by_key(Life::began);
         Ok(lives)
     }
 
-    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: u64) -> Result<Vec<Life>, StoreError> {
+    fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: BootTime) -> Result<Vec<Life>, StoreError> {
         let query = Query {
             boot: Some(boot.to_string()),
             process: Some(key),
@@ -114,11 +115,11 @@ impl Past for History {
         Ok(lives.filter(|life| life.used_by(key).is_some()).collect())
     }
 
-    fn began(&self, boot: &Arc<str>) -> Result<Option<u64>, StoreError> {
+    fn began(&self, boot: &Arc<str>) -> Result<Option<BootTime>, StoreError> {
         Ok(self.of_boot(boot).map(|run| since_boot(&run.clock, run.began)).min())
     }
 
-    fn gaps(&self, boot: &Arc<str>, from: u64, to: u64) -> Result<Vec<Gap>, StoreError> {
+    fn gaps(&self, boot: &Arc<str>, from: BootTime, to: BootTime) -> Result<Vec<Gap>, StoreError> {
         let (first, last) = (self.epoch(boot, from), self.epoch(boot, to));
         let losses = self.reader.losses(first, last)?.into_iter().filter(|missing| *missing.boot == **boot);
         let mut gaps: Vec<Gap> = losses

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::{StoreError, words};
 use crate::hash::Map;
-use crate::model::Image;
+use crate::model::{CgroupId, Cookie, Image};
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
 
@@ -194,22 +194,22 @@ fn process_values(
     values.extend([
         Owned::Time(ts),
         Owned::Int(process.key.pid.into()),
-        Owned::Int(process.key.start.cast_signed()),
+        Owned::Int(process.key.start.nanos().cast_signed()),
         number(Some(actor.tid()).filter(|tid| *tid != process.key.pid)),
         text(actor.thread().map(AsRef::as_ref)),
         text(Some(&process.comm)),
         Owned::Int(process.uid.into()),
         number(process.auid),
         Owned::Int(process.ppid.into()),
-        Owned::Int(process.cgroup_id.cast_signed()),
+        Owned::Int(CgroupId::number(process.cgroup_id).cast_signed()),
         text(Some(&process.cgroup)),
         Owned::Int(process.kernel.into()),
         Owned::Int(image),
         number(parent),
-        cookie(process.birth.map(|birth| birth.at)),
-        cookie(process.birth.and_then(|birth| birth.cause)),
+        cookie(process.birth.map(|birth| birth.at.nanos())),
+        cookie(process.birth.and_then(|birth| birth.cause).map(Cookie::get)),
     ]);
-    values.extend(process.stdio.iter().map(|socket| cookie(Some(*socket).filter(|socket| *socket != 0))));
+    values.extend(process.stdio.iter().map(|socket| cookie(socket.map(Cookie::get))));
     values.extend([
         status.map_or(Owned::Null, |status| Owned::Word(words::exe_state_word(status.state))),
         signs.filter(|signs| !signs.is_empty()).map_or(Owned::Null, |signs| Owned::Text(signs.join(","))),

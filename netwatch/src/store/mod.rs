@@ -37,7 +37,7 @@ pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use history::History;
-pub use read::{Missing, Query, Reader, Recorded, Run};
+pub use read::{Missing, Query, Reader, Run, StoredConnection};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};

@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::chain::Table;
-use super::rebuild::{Processes, RawRow};
+use super::rebuild::{Processes, StoredRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{DEFAULT_PATH, StoreError, open};
 use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
-use crate::model::{Endpoint, ProcessKey};
+use crate::model::{BootTime, Cookie, ProcessKey, SockAddr};
 use crate::process::Actor;
-use crate::tracker::{ConnectionEvent, EndId, Kind};
+use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 
 /// Which ends are asked for: all conditions have to hold, for one event of the end at least. By default all.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,8 @@ pub struct Query {
     pub boot: Option<String>,
     /// Of the socket with this cookie.
     pub cookie: Option<u64>,
-    /// Begun then, nanoseconds since boot.
-    pub began: Option<u64>,
+    /// Begun then.
+    pub began: Option<BootTime>,
     /// At either end.
     pub port: Option<u16>,
     /// At either end.
@@ -51,7 +51,7 @@ pub struct Query {
 
 /// An end, with all that was recorded of it. Has one event at least.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct StoredConnection {
     /// The boot that its times and ids are of.
     pub boot: Arc<str>,
     /// Turns its times into times of day.
@@ -67,8 +67,8 @@ pub struct Recorded {
 pub struct Missing {
     /// In which boot.
     pub boot: Arc<str>,
-    /// When that was noticed, nanoseconds since boot.
-    pub at: u64,
+    /// When that was noticed.
+    pub at: BootTime,
     /// The same as a time of day.
     pub time: Timestamp,
     /// What.
@@ -131,13 +131,13 @@ impl Reader {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub fn connections(&self, query: &Query) -> Result<Vec<Recorded>, StoreError> {
+    pub fn connections(&self, query: &Query) -> Result<Vec<StoredConnection>, StoreError> {
         let limit = query.limit.unwrap_or(usize::MAX);
-        let mut found: Vec<Recorded> = Vec::new();
+        let mut found: Vec<StoredConnection> = Vec::new();
         let mut seen = HashSet::new();
-        let mut look = |row: &RawRow, segment: &Segment, found: &mut Vec<Recorded>| {
-            if seen.insert((segment.boot.clone(), row.end)) {
-                let recorded = self.end(&segment.boot, row.end)?;
+        let mut look = |row: &StoredRow, segment: &Segment, found: &mut Vec<StoredConnection>| {
+            if seen.insert((segment.boot.clone(), row.endpoint)) {
+                let recorded = self.end(&segment.boot, row.endpoint)?;
                 found.extend(recorded.filter(|recorded| query.means(recorded)));
             }
             Ok::<_, StoreError>(())
@@ -175,10 +175,10 @@ impl Reader {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub fn end(&self, boot: &str, id: EndId) -> Result<Option<Recorded>, StoreError> {
-        let mut recorded: Option<Recorded> = None;
+    pub fn end(&self, boot: &str, id: EndpointId) -> Result<Option<StoredConnection>, StoreError> {
+        let mut recorded: Option<StoredConnection> = None;
         for (row, segment) in self.by_id(id.cookie)? {
-            if row.end != id || *segment.boot != *boot {
+            if row.endpoint != id || *segment.boot != *boot {
                 continue;
             }
             let events = row.events(segment.clock, &self.processes, &self.db)?;
@@ -186,7 +186,7 @@ impl Reader {
                 Some(recorded) => recorded.events.extend(events),
                 None => {
                     let (boot, clock) = (segment.boot.clone(), segment.clock);
-                    recorded = Some(Recorded { boot, clock, segment: segment.id, events });
+                    recorded = Some(StoredConnection { boot, clock, segment: segment.id, events });
                 }
             }
         }
@@ -194,25 +194,25 @@ impl Reader {
     }
 
     /// Rows of ends with this number in their id, in their order.
-    fn by_id(&self, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+    fn by_id(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         self.rows("cookie = ?", cookie)
     }
 
     /// The same, and those of sockets with this cookie whose ids have another number.
-    fn by_cookie(&self, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+    fn by_cookie(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         let mut rows = self.by_id(cookie)?;
         rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie)?);
         rows.sort_by_key(|(row, _)| row.id);
         Ok(rows)
     }
 
-    fn rows(&self, condition: &str, cookie: u64) -> Result<Vec<(RawRow, Arc<Segment>)>, StoreError> {
+    fn rows(&self, condition: &str, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select());
         let mut select = self.db.prepare_cached(&select)?;
         let mut rows = select.query([cookie.cast_signed()])?;
-        let mut found: Vec<(RawRow, Arc<Segment>)> = Vec::new();
+        let mut found: Vec<(StoredRow, Arc<Segment>)> = Vec::new();
         while let Some(row) = rows.next()? {
-            let row = RawRow::read(row)?;
+            let row = StoredRow::read(row)?;
             let known = found.last().map(|(_, segment)| segment).filter(|segment| segment.id == row.segment);
             let segment = match known {
                 Some(known) => Some(known.clone()),
@@ -284,7 +284,7 @@ impl Reader {
                 None => {
                     let kinds = [(kind, count.cast_unsigned())].into();
                     let boot = i128::from(segment.clock.boot().unwrap_or(0));
-                    let at = u64::try_from(i128::from(ts) - boot).unwrap_or(0);
+                    let at = BootTime::from_nanos((i128::from(ts) - boot).try_into().unwrap_or(0));
                     let time = Timestamp::from_nanosecond(ts.into()).unwrap_or_default();
                     let loss = Loss { reason, kinds };
                     losses.push((ts, Missing { boot: segment.boot.clone(), at, time, loss }));
@@ -325,7 +325,7 @@ impl Reader {
 
     pub(super) fn events_of(
         &self,
-        row: &RawRow,
+        row: &StoredRow,
         segment: &Segment,
     ) -> Result<Vec<ConnectionEvent>, StoreError> {
         row.events(segment.clock, &self.processes, &self.db)
@@ -337,7 +337,7 @@ fn kind_of(name: &str) -> &'static str {
     let records = (0..u16::MAX).map_while(|kind| {
         (u32::from(kind) < netwatch_common::kind::COUNT).then(|| netwatch_common::kind::name(kind))
     });
-    let events = Kind::ALL.iter().map(|kind| kind.name());
+    let events = EventKind::ALL.iter().map(|kind| kind.name());
     let known = records.flatten().chain(events).chain(["process", "loss", "record", "flow"]);
     known.into_iter().find(|known| *known == name).unwrap_or("other")
 }
@@ -363,19 +363,19 @@ impl Query {
         self.ip.map_or(Narrow::All, Narrow::Ip)
     }
 
-    fn means(&self, recorded: &Recorded) -> bool {
+    fn means(&self, recorded: &StoredConnection) -> bool {
         self.boot.as_ref().is_none_or(|boot| **boot == *recorded.boot)
             && recorded.events.iter().any(|event| self.fits(recorded, event))
     }
 
-    fn fits(&self, recorded: &Recorded, event: &ConnectionEvent) -> bool {
-        let end = &event.end;
-        let either = |is: &dyn Fn(Endpoint) -> bool| is(end.local) || end.remote.is_some_and(is);
+    fn fits(&self, recorded: &StoredConnection, event: &ConnectionEvent) -> bool {
+        let end = &event.endpoint;
+        let either = |is: &dyn Fn(SockAddr) -> bool| is(end.local) || end.remote.is_some_and(is);
         let actors = [end.process.as_ref(), end.originator.as_ref()];
         let anybody = |is: &dyn Fn(&Actor) -> bool| actors.iter().flatten().any(|actor| is(actor));
         let time = recorded.clock.time(event.at).map(|time| time.as_nanosecond());
         self.began.is_none_or(|began| began == end.id.began)
-            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || cookie == end.cookie)
+            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || Cookie::new(cookie) == end.cookie)
             && self.port.is_none_or(|port| either(&|at| at.port == port))
             && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
             && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))

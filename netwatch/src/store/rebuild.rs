@@ -12,10 +12,10 @@ use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{ExeState, Image, ProcessKey};
+use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
 use crate::process::{Actor, Birth, ExeStatus, Process};
 use crate::signs::Sign;
-use crate::tracker::{ConnectionEvent, EndId, Kind};
+use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 
 /// Processes that were read, so that each is read once, and all rows that name it share it.
 #[derive(Default)]
@@ -29,10 +29,10 @@ const MOST_HELD: usize = 65_536;
 
 /// A row of `connection` as it lies there.
 #[derive(Clone, Debug)]
-pub(super) struct RawRow {
+pub(super) struct StoredRow {
     pub(super) id: i64,
     pub(super) segment: i64,
-    pub(super) end: EndId,
+    pub(super) endpoint: EndpointId,
     pub(super) ts: i64,
     events: String,
     cells: Cells,
@@ -43,7 +43,7 @@ fn damaged(what: impl Into<String>) -> StoreError {
     StoreError::Damaged(what.into())
 }
 
-impl RawRow {
+impl StoredRow {
     /// From the columns of the table in their order.
     pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         let mut cells = [Cell::Null; COLUMNS.len()];
@@ -55,7 +55,10 @@ impl RawRow {
         Ok(Self {
             id: row.get(0)?,
             segment: row.get(1)?,
-            end: EndId { cookie: cookie.cast_unsigned(), began: began.cast_unsigned() },
+            endpoint: EndpointId {
+                cookie: cookie.cast_unsigned(),
+                began: BootTime::from_nanos(began.cast_unsigned()),
+            },
             ts: row.get(4)?,
             events: row.get(5)?,
             cells: Cells(cells),
@@ -64,10 +67,10 @@ impl RawRow {
     }
 
     /// What was told, with the times of day, nanoseconds since the epoch.
-    pub(super) fn told(&self) -> Result<Vec<(Kind, i64)>, StoreError> {
+    pub(super) fn told(&self) -> Result<Vec<(EventKind, i64)>, StoreError> {
         let told = self.events.split(' ').map(|event| {
             let (kind, since) = event.split_once('+')?;
-            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+            let kind = EventKind::ALL.into_iter().find(|known| known.name() == kind)?;
             Some((kind, self.ts.checked_add(since.parse().ok()?)?))
         });
         told.collect::<Option<_>>()
@@ -97,8 +100,8 @@ impl RawRow {
                 amend(&mut cells, odd).ok_or_else(|| damaged(format!("connection {}: odd", self.id)))?;
             }
             let actors = cells.rows().try_map(|row| processes.actor(row, db))?;
-            let at = u64::try_from(i128::from(*ts) - boot).unwrap_or(0);
-            let event = cells.event(self.end, at, *kind, actors);
+            let at = BootTime::from_nanos((i128::from(*ts) - boot).try_into().unwrap_or(0));
+            let event = cells.event(self.endpoint, at, *kind, actors);
             events.push(event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?);
         }
         Ok(events)
@@ -182,20 +185,21 @@ impl Processes {
             let pid = row.get(3)?;
             let cookie = |number: Option<i64>| number.map(i64::cast_unsigned);
             let birth = cookie(maybe(16)?);
-            let cause = cookie(maybe(17)?);
-            let stdio = [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).unwrap_or(0)));
+            let cause = cookie(maybe(17)?).and_then(Cookie::new);
+            let stdio =
+                [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).and_then(Cookie::new)));
             let [stdin, stdout, stderr] = stdio;
             let exe_state: Option<String> = row.get(21)?;
             let signs: Option<String> = row.get(22)?;
-            let key = ProcessKey { pid, start: number(4)?.cast_unsigned() };
+            let key = ProcessKey { pid, start: BootTime::from_nanos(number(4)?.cast_unsigned()) };
             let mut process = Process::bare(key, text(7)?);
             process.uid = row.get(8)?;
             process.auid = row.get(9)?;
             process.ppid = row.get(10)?;
-            process.cgroup_id = number(11)?.cast_unsigned();
+            process.cgroup_id = CgroupId::new(number(11)?.cast_unsigned());
             process.cgroup = text(12)?;
             process.kernel = number(13)? != 0;
-            process.birth = birth.map(|at| Birth { at, cause });
+            process.birth = birth.map(|at| Birth { at: BootTime::from_nanos(at), cause });
             process.stdio = [stdin?, stdout?, stderr?];
             process.exe_status = exe_state.map(|state| exe_status(&state, signs.as_deref()));
             let tid: Option<u32> = row.get(5)?;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::StoreError;
 use super::chain::Table;
-use super::rebuild::RawRow;
+use super::rebuild::StoredRow;
 use crate::clock::BootClock;
 use crate::model::ProcessKey;
 
@@ -59,7 +59,7 @@ pub enum Narrow {
 /// Rows of some batches of one segment, oldest first.
 pub(super) struct Page {
     pub(super) segment: Arc<Segment>,
-    pub(super) rows: Vec<RawRow>,
+    pub(super) rows: Vec<StoredRow>,
     /// Rows of `loss` in these batches, first and last.
     pub(super) losses: (i64, i64),
 }
@@ -210,7 +210,7 @@ impl Within {
                 let mut select = db.prepare_cached(&select)?;
                 let mut found = select.query([from, to])?;
                 while let Some(row) = found.next()? {
-                    rows.push(RawRow::read(row)?);
+                    rows.push(StoredRow::read(row)?);
                 }
             }
             Some(found) => {
@@ -222,7 +222,7 @@ impl Within {
                     }
                     _ = if newest_first { found.pop_back() } else { found.pop_front() };
                     if let Some(row) = select.query([id])?.next()? {
-                        rows.push(RawRow::read(row)?);
+                        rows.push(StoredRow::read(row)?);
                     }
                 }
                 if newest_first {
@@ -282,9 +282,10 @@ impl Narrow {
         let integer = Value::Integer;
         let (condition, values) = match self {
             Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
-            Self::Process(key) => {
-                ("p.pid = ? AND p.start = ?", vec![integer(key.pid.into()), integer(key.start.cast_signed())])
-            }
+            Self::Process(key) => (
+                "p.pid = ? AND p.start = ?",
+                vec![integer(key.pid.into()), integer(key.start.nanos().cast_signed())],
+            ),
             Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
             Self::Exe(exe) => (
                 "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",

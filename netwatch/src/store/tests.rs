@@ -17,8 +17,9 @@ use super::*;
 use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
 use crate::model::ExeState;
+use crate::model::tests::ns;
 use crate::process::{Actor, ExeStatus, Process};
-use crate::tracker::{ConnectionEvent, EndId, HostFacts, Kind};
+use crate::tracker::{ConnectionEvent, EndpointId, EventKind, HostFacts};
 
 const BOOT: i64 = 1_700_000_000_000_000_000;
 
@@ -71,23 +72,23 @@ const STATUS: ExeStatus = ExeStatus { state: ExeState::Deleted, world_writable: 
 
 fn item(event: ConnectionEvent) -> Entry {
     let mut event = event;
-    event.facts.exe = event.end.actors().map(|actor| actor.process.exe_status());
+    event.facts.exe = event.endpoint.actors().map(|actor| actor.process.exe_status());
     Entry::Event(event)
 }
 
 fn story(cookie: u64, port: u16) -> Vec<ConnectionEvent> {
     let local = format!("10.0.0.1:{port}");
-    let mut open = crate::tracker::tests::event(Kind::Open, &local, Some("10.0.0.2:443"));
-    open.end.id = EndId { cookie, began: cookie * 1000 };
-    open.end.flow = open.end.id;
-    open.end.cookie = cookie;
-    open.at = cookie * 1000 + 5;
-    open.end.process = Some(Actor::leader(crate::process::tests::process(77, None)));
+    let mut open = crate::tracker::tests::event(EventKind::Open, &local, Some("10.0.0.2:443"));
+    open.endpoint.id = EndpointId { cookie, began: ns(cookie * 1000) };
+    open.endpoint.flow = open.endpoint.id;
+    open.endpoint.cookie = crate::model::Cookie::new(cookie);
+    open.at = ns(cookie * 1000 + 5);
+    open.endpoint.process = Some(Actor::leader(crate::process::tests::process(77, None)));
     let mut close = open.clone();
-    close.kind = Kind::Close;
-    close.at += 1000;
-    close.end.state = crate::model::State::Close;
-    close.ending.duration = Some(1000);
+    close.kind = EventKind::Close;
+    close.at = close.at.saturating_add(1000);
+    close.endpoint.state = crate::model::State::Close;
+    close.outcome.duration = Some(1000);
     vec![open, close]
 }
 
@@ -104,12 +105,12 @@ fn recorded(event: &ConnectionEvent) -> ConnectionEvent {
             Arc::make_mut(&mut actor.process).exe_status = status;
         }
     };
-    put(&mut event.end.originator, status.originator);
-    put(&mut event.end.process, status.process);
-    if let Some(listener) = &mut event.end.listener {
+    put(&mut event.endpoint.originator, status.originator);
+    put(&mut event.endpoint.process, status.process);
+    if let Some(listener) = &mut event.endpoint.listener {
         put(&mut Arc::make_mut(listener).process, status.listener);
     }
-    if let Some(peer) = &mut event.end.peer {
+    if let Some(peer) = &mut event.endpoint.peer {
         put(&mut peer.process, status.peer);
     }
     event.facts = HostFacts::default();
@@ -128,8 +129,8 @@ proptest! {
         for batch in &mut batches {
             // Few ends, so that several events are of one; two of them of one moment.
             for event in batch.iter_mut() {
-                event.end.id.began = 7;
-                event.end.remote = event.end.remote.filter(|_| event.end.id.cookie != 0);
+                event.endpoint.id.began = ns(7);
+                event.endpoint.remote = event.endpoint.remote.filter(|_| event.endpoint.id.cookie != 0);
             }
             let items: Vec<_> = batch.iter().cloned().map(item).collect();
             write(&mut writer, &items);
@@ -141,8 +142,8 @@ proptest! {
         drop(writer);
         let reader = place.reader();
         for cookie in 0..4 {
-            let id = EndId { cookie, began: 7 };
-            let own: Vec<_> = expected.iter().filter(|event| event.end.id == id).cloned().collect();
+            let id = EndpointId { cookie, began: ns(7) };
+            let own: Vec<_> = expected.iter().filter(|event| event.endpoint.id == id).cloned().collect();
             let back = reader.end("0123abcd", id).unwrap().map(|end| end.events).unwrap_or_default();
             prop_assert_eq!(back, own);
         }
@@ -183,7 +184,7 @@ fn queries_find_by_every_key() {
     let reader = place.reader();
     let ask = |query: Query| {
         let found = reader.connections(&query).unwrap();
-        found.iter().map(|end| end.events[0].end.id.cookie).collect::<Vec<_>>()
+        found.iter().map(|end| end.events[0].endpoint.id.cookie).collect::<Vec<_>>()
     };
     let all = || Query::default();
     assert_eq!(ask(Query { port: Some(40_007), ..all() }), [7]);
@@ -192,7 +193,7 @@ fn queries_find_by_every_key() {
     assert_eq!(ask(Query { ip: Some([10, 0, 0, 2].into()), limit: Some(1), ..all() }), [1]);
     assert_eq!(ask(Query { ip: Some([10, 0, 0, 3].into()), ..all() }).len(), 0);
     assert_eq!(ask(Query { cookie: Some(5), ..all() }), [5]);
-    assert_eq!(ask(Query { cookie: Some(5), began: Some(1), ..all() }).len(), 0);
+    assert_eq!(ask(Query { cookie: Some(5), began: Some(ns(1)), ..all() }).len(), 0);
     assert_eq!(ask(Query { pid: Some(77), ..all() }).len(), 49);
     assert_eq!(ask(Query { pid: Some(78), ..all() }).len(), 0);
     assert_eq!(ask(Query { comm: Some("p77".into()), limit: Some(1), ..all() }), [1]);
@@ -213,8 +214,8 @@ fn processes_come_back_with_their_line() {
         last = crate::process::tests::process(pid, Some(&last));
     }
     let mut shell = Process::clone(&last);
-    shell.stdio = [5, 5, 0];
-    shell.birth = Some(crate::process::Birth { at: 17, cause: Some(u64::MAX) });
+    shell.stdio = [5, 5, 0].map(crate::model::Cookie::new);
+    shell.birth = Some(crate::process::Birth { at: ns(17), cause: crate::model::Cookie::new(u64::MAX) });
     let shell = Arc::new(shell);
     write(&mut writer, &[Entry::Process(shell.clone(), STATUS), Entry::Process(shell.clone(), STATUS)]);
     let reader = place.reader();
@@ -234,7 +235,7 @@ fn losses_and_runs_are_told() {
     write(&mut writer, &stories(1..2));
     let reader = place.reader();
     let losses = reader.losses(BOOT, BOOT + 100).unwrap();
-    assert_eq!((losses.len(), losses[0].at, &losses[0].loss, losses[0].time), (1, 55, &loss, at));
+    assert_eq!((losses.len(), losses[0].at, &losses[0].loss, losses[0].time), (1, ns(55), &loss, at));
     assert_eq!(reader.losses(BOOT, BOOT + 10).unwrap().len(), 0);
     assert!(!reader.runs().unwrap()[0].stopped);
     write(&mut writer, &[Entry::Stopped(at)]);
@@ -281,8 +282,8 @@ fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
     assert_eq!(checked.broken, None);
     assert!(checked.pruned.is_some() && checked.anchored.is_some(), "{checked:?}");
     let left = place.reader().connections(&Query::default()).unwrap();
-    assert_eq!(left.last().unwrap().events[0].end.id.cookie, 36_000);
-    assert!(left.len() > 5000 && left[0].events[0].end.id.cookie > 1, "{}", left.len());
+    assert_eq!(left.last().unwrap().events[0].endpoint.id.cookie, 36_000);
+    assert!(left.len() > 5000 && left[0].events[0].endpoint.id.cookie > 1, "{}", left.len());
     drop(writer);
     // Somebody deletes what comes next, as if retention had.
     place.sql("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)");

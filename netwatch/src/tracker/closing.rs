@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn an_rst_decides_else_the_first_fin() {
-        let told = |old, errno, done, dead, first_fin| {
+        let emitted = |old, errno, done, dead, first_fin| {
             let change = StateChange {
                 old,
                 new: State::Close,
@@ -82,7 +82,7 @@ mod tests {
             (State::FinWait1, ETIMEDOUT, false, true, local, "timeout"),
             (State::LastAck, 0, true, true, None, "unknown"),
         ] {
-            assert_eq!(told(old, errno, done, dead, first_fin), expected, "{old:?} {errno}");
+            assert_eq!(emitted(old, errno, done, dead, first_fin), expected, "{old:?} {errno}");
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
+use super::{
+    ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
+};
 use crate::decode::SocketRecord;
 use crate::listeners::Listening;
-use crate::model::{Payload, ProcessKey, Socket, State, Via};
+use crate::model::{BootTime, Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -15,7 +17,7 @@ use crate::process::Actor;
 pub(super) struct Conn {
     /// Of the table: the cookie, but of a UDP flow, of which a socket can have many.
     pub(super) key: u64,
-    pub(super) end: End,
+    pub(super) endpoint: Endpoint,
     /// It left the handshake behind.
     pub(super) established: bool,
     /// When, where that was seen.
@@ -27,7 +29,7 @@ pub(super) struct Conn {
     /// Cookie of the other end, while that lives.
     pub(super) peer: Option<NonZeroU64>,
     /// Something was told of it: its flow stands.
-    pub(super) told: bool,
+    pub(super) emitted: bool,
     /// It may have called connect() as well as its peer: that the peer did is no proof of anything.
     pub(super) undecided: bool,
     rare: Option<Box<Rare>>,
@@ -40,7 +42,7 @@ struct Rare {
     users: Vec<ProcessKey>,
     /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins without, and of a
     /// listener, whose port is picked last.
-    held: Option<(u64, Kind)>,
+    held: Option<(BootTime, EventKind)>,
     /// What its subflow failed with: an MPTCP socket gets to know that too late.
     subflow_errno: i32,
     /// A listener, as what comes from it knows it.
@@ -50,14 +52,14 @@ struct Rare {
 }
 
 /// A hundred thousand of these are a busy host's: see docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 248);
+const _: () = assert!(size_of::<Conn>() <= 240);
 
 impl Conn {
-    pub(super) fn new(at: u64, socket: &SocketRecord, state: State) -> Self {
-        let id = EndId { cookie: socket.key, began: at };
+    pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {
+        let id = EndpointId { cookie: socket.key, began: at };
         Self {
             key: socket.key,
-            end: End {
+            endpoint: Endpoint {
                 id,
                 flow: id,
                 socket: socket.socket,
@@ -76,7 +78,7 @@ impl Conn {
             taken: true,
             first_fin: None,
             peer: None,
-            told: false,
+            emitted: false,
             undecided: false,
             rare: None,
         }
@@ -84,34 +86,40 @@ impl Conn {
 
     /// Lets go of what it shares with others.
     pub(super) fn let_go(&mut self) {
-        let end = &mut self.end;
-        (end.originator, end.process, end.listener, end.peer) = (None, None, None, None);
+        let endpoint = &mut self.endpoint;
+        (endpoint.originator, endpoint.process, endpoint.listener, endpoint.peer) = (None, None, None, None);
         self.rare = None;
     }
 
     /// The endpoint as it is, for [`super::Tracker::table`].
     pub(super) fn as_event(&self) -> ConnectionEvent {
         ConnectionEvent {
-            at: self.end.id.began,
-            kind: Kind::Seed,
-            end: self.end.clone(),
-            ending: Ending::default(),
+            at: self.endpoint.id.began,
+            kind: EventKind::Seed,
+            endpoint: self.endpoint.clone(),
+            outcome: Outcome::default(),
             repaired: false,
             facts: HostFacts::default(),
         }
     }
 
-    pub(super) fn tell(&mut self, at: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
-        self.tell_with(at, kind, Ending::default(), out);
+    pub(super) fn emit(&mut self, at: BootTime, kind: EventKind, out: &mut Vec<ConnectionEvent>) {
+        self.emit_with(at, kind, Outcome::default(), out);
     }
 
-    pub(super) fn tell_with(&mut self, at: u64, kind: Kind, ending: Ending, out: &mut Vec<ConnectionEvent>) {
-        self.told = true;
+    pub(super) fn emit_with(
+        &mut self,
+        at: BootTime,
+        kind: EventKind,
+        outcome: Outcome,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
+        self.emitted = true;
         out.push(ConnectionEvent {
             at,
             kind,
-            end: self.end.clone(),
-            ending,
+            endpoint: self.endpoint.clone(),
+            outcome,
             repaired: false,
             facts: HostFacts::default(),
         });
@@ -122,21 +130,21 @@ impl Conn {
     }
 
     /// When it left the handshake behind, where that was seen.
-    pub(super) fn opened(&self) -> Option<u64> {
-        self.opened.map(NonZeroU64::get)
+    pub(super) fn opened(&self) -> Option<BootTime> {
+        self.opened.map(|at| BootTime::from_nanos(at.get()))
     }
 
-    pub(super) fn opened_at(&mut self, at: u64) {
-        self.opened = NonZeroU64::new(at);
+    pub(super) fn opened_at(&mut self, at: BootTime) {
+        self.opened = NonZeroU64::new(at.nanos());
     }
 
     /// How long it has been established, at `at`, where its beginning was seen.
-    pub(super) fn lasted(&self, at: u64) -> Option<u64> {
+    pub(super) fn lasted(&self, at: BootTime) -> Option<u64> {
         at.checked_sub(self.opened()?)
     }
 
     /// It is to be told once its addresses are known.
-    pub(super) fn hold(&mut self, at: u64, kind: Kind) {
+    pub(super) fn hold(&mut self, at: BootTime, kind: EventKind) {
         self.rare().held = Some((at, kind));
     }
 
@@ -144,7 +152,7 @@ impl Conn {
         self.rare.as_ref().is_some_and(|rare| rare.held.is_some())
     }
 
-    pub(super) fn take_held(&mut self) -> Option<(u64, Kind)> {
+    pub(super) fn take_held(&mut self) -> Option<(BootTime, EventKind)> {
         self.rare.as_mut()?.held.take()
     }
 
@@ -166,31 +174,31 @@ impl Conn {
         self.rare.as_ref()?.bytes
     }
 
-    pub(super) fn fail(&mut self, at: u64, errno: i32, out: &mut Vec<ConnectionEvent>) {
-        self.end.state = State::Close;
+    pub(super) fn fail(&mut self, at: BootTime, errno: i32, out: &mut Vec<ConnectionEvent>) {
+        self.endpoint.state = State::Close;
         let errno = (errno != 0).then_some(errno);
-        self.tell_with(at, Kind::Fail, Ending { errno, ..Ending::default() }, out);
+        self.emit_with(at, EventKind::Fail, Outcome { errno, ..Outcome::default() }, out);
     }
 
     /// Tells an end that nobody saw. Of an attempt it is not known whether it failed or opened first, so it
     /// is not said to have failed.
-    pub(super) fn end_unseen(&mut self, at: u64, out: &mut Vec<ConnectionEvent>) {
-        let kind = if self.end.remote.is_none() { Kind::Unlisten } else { Kind::Close };
-        self.end.state = State::Close;
-        let closed_by = (kind == Kind::Close).then_some(ClosedBy::Unknown);
-        let ending = Ending { closed_by, bytes: self.bytes(), ..Ending::default() };
+    pub(super) fn end_unseen(&mut self, at: BootTime, out: &mut Vec<ConnectionEvent>) {
+        let kind = if self.endpoint.remote.is_none() { EventKind::Unlisten } else { EventKind::Close };
+        self.endpoint.state = State::Close;
+        let closed_by = (kind == EventKind::Close).then_some(ClosedBy::Unknown);
+        let outcome = Outcome { closed_by, bytes: self.bytes(), ..Outcome::default() };
         out.push(ConnectionEvent {
             at,
             kind,
-            end: self.end.clone(),
-            ending,
+            endpoint: self.endpoint.clone(),
+            outcome,
             repaired: true,
             facts: HostFacts::default(),
         });
     }
 
     pub(super) fn party(&self) -> Party {
-        Party { id: self.end.id, process: self.end.process.clone() }
+        Party { id: self.endpoint.id, process: self.endpoint.process.clone() }
     }
 
     /// Of a listener: the same for all that come from it, as long as it is the same process's.
@@ -205,45 +213,45 @@ impl Conn {
 
     /// Of a listener.
     pub(super) fn listening(&self) -> Listening {
-        let Socket { netns, proto, local, .. } = self.end.socket;
+        let Socket { netns, proto, local, .. } = self.endpoint.socket;
         // Not known of one that was seen to listen, and not needed: its children bring its cookie.
         Listening { netns, proto, local, v6only: false }
     }
 
     /// Takes a verdict on better ground, or on the same ground where it is surer by now.
     pub(super) fn improve(&mut self, verdict: Verdict) {
-        let known = self.end.verdict;
+        let known = self.endpoint.verdict;
         if (verdict.basis, verdict.confidence) < (known.basis, known.confidence) {
-            self.end.verdict = verdict;
+            self.endpoint.verdict = verdict;
         }
     }
 
     pub(super) fn connected_by(&mut self, actor: Option<Actor>) {
         self.improve(Verdict::CONNECT);
         if let Some(actor) = actor {
-            self.end.originator = Some(actor.clone());
-            self.end.process = Some(actor);
-            self.end.process_basis = Some(ProcessBasis::Connect);
+            self.endpoint.originator = Some(actor.clone());
+            self.endpoint.process = Some(actor);
+            self.endpoint.process_basis = Some(ProcessBasis::Connect);
         }
     }
 
     pub(super) fn accepted_by(&mut self, actor: &Actor, inode: u64, via: Option<Via>) {
         self.improve(Verdict::ACCEPT);
-        self.end.via = via.or(self.end.via);
-        self.end.process = Some(actor.clone());
-        self.end.process_basis = Some(ProcessBasis::Accept);
-        self.end.inode = inode;
+        self.endpoint.via = via.or(self.endpoint.via);
+        self.endpoint.process = Some(actor.clone());
+        self.endpoint.process_basis = Some(ProcessBasis::Accept);
+        self.endpoint.inode = inode;
         self.taken = true;
     }
 
     /// The datagram that began it was sent by `actor`.
     pub(super) fn sent_by(&mut self, actor: &Actor, via: Option<Via>) {
-        self.end.via = via;
-        if self.end.verdict.side == Side::Local {
+        self.endpoint.via = via;
+        if self.endpoint.verdict.side == Side::Local {
             self.connected_by(Some(actor.clone()));
         } else {
-            self.end.process = Some(actor.clone());
-            self.end.process_basis = Some(ProcessBasis::Connect);
+            self.endpoint.process = Some(actor.clone());
+            self.endpoint.process_basis = Some(ProcessBasis::Connect);
         }
     }
 
@@ -251,14 +259,14 @@ impl Conn {
     pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
         let key = actor.process.key;
         let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key == key);
-        if has(&self.end.process) || self.rare.as_ref().is_some_and(|rare| rare.users.contains(&key)) {
+        if has(&self.endpoint.process) || self.rare.as_ref().is_some_and(|rare| rare.users.contains(&key)) {
             return false;
         }
         // Whoever had it so far may use it again, and that is no news.
-        let before = self.end.process.as_ref().map(|actor| actor.process.key);
+        let before = self.endpoint.process.as_ref().map(|actor| actor.process.key);
         self.rare().users.extend(before);
-        self.end.process = Some(actor.clone());
-        self.end.process_basis = Some(ProcessBasis::Handover);
+        self.endpoint.process = Some(actor.clone());
+        self.endpoint.process_basis = Some(ProcessBasis::Handover);
         true
     }
 
@@ -266,11 +274,12 @@ impl Conn {
     /// is nobody else's; and what was there before a connection was begun is of an older one.
     pub(super) fn may_belong_to(&self, other: &Self) -> bool {
         let free = |one: &Self, other: &Self| {
-            one.end.peer.is_none() || one.peer.map(NonZeroU64::get) == Some(other.key)
+            one.endpoint.peer.is_none() || one.peer.map(NonZeroU64::get) == Some(other.key)
         };
         let younger = |one: &Self, other: &Self| {
-            let begun = (one.end.process_basis == Some(ProcessBasis::Connect)).then_some(one.end.id.began);
-            let since = other.opened().or(other.established.then_some(other.end.id.began));
+            let begun =
+                (one.endpoint.process_basis == Some(ProcessBasis::Connect)).then_some(one.endpoint.id.began);
+            let since = other.opened().or(other.established.then_some(other.endpoint.id.began));
             begun.zip(since).is_some_and(|(begun, since)| begun > since)
         };
         free(self, other) && free(other, self) && !younger(self, other) && !younger(other, self)
@@ -278,28 +287,28 @@ impl Conn {
 
     /// Both ends carry one flow: that of the one of which something was told already.
     pub(super) fn share_flow(&mut self, peer: &mut Self) {
-        if self.told && !peer.told {
-            peer.end.flow = self.end.flow;
-        } else if !self.told {
-            self.end.flow = peer.end.flow;
+        if self.emitted && !peer.emitted {
+            peer.endpoint.flow = self.endpoint.flow;
+        } else if !self.emitted {
+            self.endpoint.flow = peer.endpoint.flow;
         }
     }
 
     /// A transition shows that both ends called connect().
     pub(super) fn begun_by_both(&mut self) {
         self.improve(Verdict::handshake(Side::Both));
-        self.end.verdict.side = Side::Both;
+        self.endpoint.verdict.side = Side::Both;
     }
 
     /// What the other end knows and this one does not. One that is still in its handshake does not know yet
     /// whether it began the connection alone.
     pub(super) fn learn_from(&mut self, peer: &Self) {
-        self.end.peer = Some(peer.party());
-        if self.undecided && peer.end.verdict.side != Side::Both {
+        self.endpoint.peer = Some(peer.party());
+        if self.undecided && peer.endpoint.verdict.side != Side::Both {
             return;
         }
-        let settled = peer.established || peer.end.verdict.side == Side::Both;
-        if let Some(verdict) = Verdict::from_peer(peer.end.verdict).filter(|_| settled) {
+        let settled = peer.established || peer.endpoint.verdict.side == Side::Both;
+        if let Some(verdict) = Verdict::from_peer(peer.endpoint.verdict).filter(|_| settled) {
             self.improve(verdict);
         }
         self.name_originator(Some(peer));
@@ -309,14 +318,14 @@ impl Conn {
     pub(super) fn name_originator(&mut self, peer: Option<&Self>) {
         /// Who began it from its own end: not one who accepted there, or only listened.
         fn own(conn: &Conn) -> Option<&Actor> {
-            conn.end.originator.as_ref().or_else(|| {
+            conn.endpoint.originator.as_ref().or_else(|| {
                 let began =
-                    matches!(conn.end.process_basis, Some(ProcessBasis::Connect | ProcessBasis::Seed));
-                conn.end.process.as_ref().filter(|_| began)
+                    matches!(conn.endpoint.process_basis, Some(ProcessBasis::Connect | ProcessBasis::Seed));
+                conn.endpoint.process.as_ref().filter(|_| began)
             })
         }
-        if self.end.originator.is_none() {
-            self.end.originator = match self.end.verdict.side {
+        if self.endpoint.originator.is_none() {
+            self.endpoint.originator = match self.endpoint.verdict.side {
                 Side::Local | Side::Both => own(self).cloned(),
                 Side::Remote => peer.and_then(own).cloned(),
                 Side::Unknown => None,

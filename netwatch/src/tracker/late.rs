@@ -30,13 +30,13 @@ impl Late {
 
     /// The one with this key; where the cookie makes none, the only one with these addresses.
     pub(super) fn take(&mut self, socket: &SocketRecord) -> Option<Box<Conn>> {
-        if socket.key != 0 && socket.key == socket.cookie {
+        if socket.cookie.is_some_and(|cookie| socket.key == cookie.get()) {
             return self.by_key.remove(&socket.key);
         }
         let same = |conn: &Conn| {
-            conn.end.netns == socket.netns
-                && conn.end.local == socket.local
-                && conn.end.remote == Some(socket.remote())
+            conn.endpoint.netns == socket.netns
+                && conn.endpoint.local == socket.local
+                && conn.endpoint.remote == Some(socket.remote())
         };
         let mut fitting = self.by_key.values().filter(|conn| same(conn)).map(|conn| conn.key);
         let first = fitting.next()?;

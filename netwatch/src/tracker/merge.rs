@@ -2,27 +2,14 @@
 //! missed. Live records win: an end that had one since the look began is left as it is.
 
 use super::conn::Conn;
-use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker};
+use super::{ConnectionEvent, EndpointId, EventKind, Outcome, Party, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
-use crate::hash::{Map, Set};
+use crate::hash::Set;
 use crate::listeners::Listening;
-use crate::model::{Holders, Proto, Socket, SocketRow, State};
+use crate::model::{BootTime, Cookie, Proto, Socket, SocketRow, SocketSnapshot, State};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
-use crate::seeding::{self, Found};
-
-/// A look at sockets and who holds them.
-#[derive(Clone, Debug, Default)]
-pub struct Look {
-    /// All that were seen.
-    pub sockets: Vec<SocketRow>,
-    /// Who holds them.
-    pub holders: Holders,
-    /// See [`crate::snapshot::Sockets::port_ranges`].
-    pub port_ranges: Map<u32, (u16, u16)>,
-    /// When it began, nanoseconds since boot.
-    pub began: u64,
-}
+use crate::seeding::{self, Inferred};
 
 /// Why a look was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,78 +23,80 @@ pub enum Occasion {
 
 impl Tracker {
     /// From now on keeps in mind what has records, for the [`Tracker::merge`] that follows.
-    pub fn begin_look(&mut self) {
+    pub fn begin_snapshot(&mut self) {
         self.touched = Some(Set::default());
     }
 
     /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
     /// `begun` names the cookies of what begins in the records that are still to be applied.
     ///
-    /// `at` is the time of what is told, nanoseconds since boot.
+    /// `at` is the time of what is told.
     pub fn merge(
         &mut self,
-        at: u64,
-        look: &Look,
+        at: BootTime,
+        snapshot: &SocketSnapshot,
         occasion: Occasion,
-        begun: &Set<u64>,
+        begun: &Set<Cookie>,
         processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let touched = self.touched.take().unwrap_or_default();
         self.doubtful = false;
-        let told_before = out.len();
+        let emitted_before = out.len();
         if occasion == Occasion::Start {
             self.began = at;
         }
         if occasion == Occasion::Loss {
-            self.end_what_is_gone(at, look, &touched, out);
+            self.end_what_is_gone(at, snapshot, &touched, out);
         }
 
-        let found = seeding::find(&look.sockets, &look.port_ranges);
+        let found = seeding::infer(&snapshot.sockets, &snapshot.port_ranges);
         let mut added = Vec::new();
-        for (row, found) in look.sockets.iter().zip(found) {
-            if row.proto == Proto::Udp && !begun.contains(&row.cookie) {
-                if let Some(key) = self.add_udp(at, row, found, occasion, look, processes) {
-                    added.push((key, Kind::Seed, None));
+        for (row, found) in snapshot.sockets.iter().zip(found) {
+            // By nothing else can it be told from others.
+            let Some(cookie) = row.cookie else { continue };
+            if row.proto == Proto::Udp && !begun.contains(&cookie) {
+                if let Some(key) = self.add_udp(at, row, found, occasion, snapshot, processes) {
+                    added.push((key, EventKind::Seed, None));
                 }
                 continue;
             }
-            if !lives(row) || touched.contains(&row.cookie) || begun.contains(&row.cookie) {
+            if !lives(row) || touched.contains(&cookie) || begun.contains(&cookie) {
                 continue;
             }
-            let key = self.key_of_row(row, look);
+            let key = self.key_of_row(cookie, row, snapshot);
             match self.conns.get_mut(&key) {
                 // Its way to the established state was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
                     let Some(mut conn) = self.take(key) else { continue };
-                    conn.end.local = row.local;
-                    conn.end.inode = row.inode;
-                    conn.end.state = row.state;
+                    conn.endpoint.local = row.local;
+                    conn.endpoint.inode = row.inode;
+                    conn.endpoint.state = row.state;
                     conn.established = true;
                     self.insert(conn);
-                    added.push((key, Kind::Open, None));
+                    added.push((key, EventKind::Open, None));
                 }
                 // The record with its port was missed.
                 Some(conn) if conn.is_held() && row.state == State::Listen => {
-                    conn.end.inode = row.inode;
+                    conn.endpoint.inode = row.inode;
                     self.hold_no_longer(key, Some(row.local), out);
                 }
                 Some(conn) => {
-                    conn.end.inode = row.inode;
+                    conn.endpoint.inode = row.inode;
                     if !conn.taken && row.inode != 0 {
                         // Somebody accepted it; who that was is not known, only who has it now.
-                        conn.held_by(row, look, processes);
+                        conn.held_by(row, snapshot, processes);
                         conn.taken = true;
                     }
                 }
                 None => {
                     let kind = match (occasion, row.state) {
-                        (Occasion::Start, _) => Kind::Seed,
-                        (Occasion::Loss, State::Listen) => Kind::Listen,
-                        (Occasion::Loss, State::SynSent) => Kind::Attempt,
-                        (Occasion::Loss, _) => Kind::Open,
+                        (Occasion::Start, _) => EventKind::Seed,
+                        (Occasion::Loss, State::Listen) => EventKind::Listen,
+                        (Occasion::Loss, State::SynSent) => EventKind::Attempt,
+                        (Occasion::Loss, _) => EventKind::Open,
                     };
-                    self.add(at, key, row, found, look, processes);
+                    self.add(at, key, row, found, snapshot, processes);
                     added.push((key, kind, row.bytes));
                 }
             }
@@ -123,24 +112,36 @@ impl Tracker {
         for (cookie, kind, bytes) in added {
             let Some(conn) = self.conns.get_mut(&cookie) else { continue };
             conn.name_originator(None);
-            if kind != Kind::Attempt || self.states {
-                conn.tell_with(at, kind, Ending { bytes, ..Ending::default() }, out);
+            if kind != EventKind::Attempt || self.states {
+                conn.emit_with(at, kind, Outcome { bytes, ..Outcome::default() }, out);
             }
         }
         if occasion == Occasion::Loss {
-            out.iter_mut().skip(told_before).for_each(|event| event.repaired = true);
+            out.iter_mut().skip(emitted_before).for_each(|event| event.repaired = true);
         }
     }
 
-    fn end_what_is_gone(&mut self, at: u64, look: &Look, touched: &Set<u64>, out: &mut Vec<ConnectionEvent>) {
+    fn end_what_is_gone(
+        &mut self,
+        at: BootTime,
+        snapshot: &SocketSnapshot,
+        touched: &Set<Cookie>,
+        out: &mut Vec<ConnectionEvent>,
+    ) {
         let is_there = |row: &&SocketRow| row.proto == Proto::Udp || lives(row);
-        let there: Set<u64> = look.sockets.iter().filter(is_there).map(|row| row.cookie).collect();
+        let there: Set<Cookie> =
+            snapshot.sockets.iter().filter(is_there).filter_map(|row| row.cookie).collect();
         let gone: Vec<u64> = self
             .conns
             .values()
-            .filter(|conn| !there.contains(&conn.end.cookie) && !touched.contains(&conn.end.cookie))
+            .filter(|conn| {
+                !conn
+                    .endpoint
+                    .cookie
+                    .is_some_and(|cookie| there.contains(&cookie) || touched.contains(&cookie))
+            })
             // Whether the look had a chance to see it.
-            .filter(|conn| look.port_ranges.contains_key(&conn.end.netns))
+            .filter(|conn| snapshot.port_ranges.contains_key(&conn.endpoint.netns))
             .map(|conn| conn.key)
             .collect();
         for cookie in gone {
@@ -151,83 +152,90 @@ impl Tracker {
     /// A UDP socket; its key where it is connected, and so a flow by itself.
     fn add_udp(
         &mut self,
-        at: u64,
+        at: BootTime,
         row: &SocketRow,
-        found: Option<Found>,
+        found: Option<Inferred>,
         occasion: Occasion,
-        look: &Look,
+        snapshot: &SocketSnapshot,
         processes: &ProcessTable,
     ) -> Option<u64> {
         let mut conn = self.spare.begin(at, &record(row), row.state);
-        conn.held_by(row, look, processes);
-        self.udp_found(row.cookie, conn.end.process.clone());
-        conn.end.remote = Some(row.remote?);
-        conn.end.verdict = found?.verdict;
+        conn.held_by(row, snapshot, processes);
+        self.udp_found(row.cookie?, conn.endpoint.process.clone());
+        conn.endpoint.remote = Some(row.remote?);
+        conn.endpoint.verdict = found?.verdict;
         conn.established = true;
         // After a loss the table of flows in the kernel is the better witness.
         (occasion == Occasion::Start).then(|| self.udp_insert(conn))
     }
 
     /// See [`Tracker::key_of`].
-    fn key_of_row(&mut self, row: &SocketRow, look: &Look) -> u64 {
-        let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return row.cookie };
-        if look.sockets.iter().filter(|other| other.cookie == row.cookie).count() == 1 {
-            return row.cookie;
+    fn key_of_row(&mut self, cookie: Cookie, row: &SocketRow, snapshot: &SocketSnapshot) -> u64 {
+        let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return cookie.get() };
+        if snapshot.sockets.iter().filter(|other| other.cookie == Some(cookie)).count() == 1 {
+            return cookie.get();
         }
-        self.ends.exact(row.netns, row.proto, row.local, remote).unwrap_or_else(|| self.alias())
+        self.pairs.exact(row.netns, row.proto, row.local, remote).unwrap_or_else(|| self.alias())
     }
 
     fn add(
         &mut self,
-        at: u64,
+        at: BootTime,
         key: u64,
         row: &SocketRow,
-        found: Option<Found>,
-        look: &Look,
+        found: Option<Inferred>,
+        snapshot: &SocketSnapshot,
         processes: &ProcessTable,
     ) {
         let mut conn = self.spare.begin(at, &SocketRecord { key, ..record(row) }, row.state);
-        conn.end.remote = row.remote;
+        conn.endpoint.remote = row.remote;
         if let Some(found) = found {
-            conn.end.verdict = found.verdict;
+            conn.endpoint.verdict = found.verdict;
         }
         conn.established = has_opened(row);
         // One that came from a listener is known by its state.
-        conn.undecided = row.state == State::SynRecv && conn.end.verdict.basis > Basis::Listener;
-        conn.held_by(row, look, processes);
+        conn.undecided = row.state == State::SynRecv && conn.endpoint.verdict.basis > Basis::Listener;
+        conn.held_by(row, snapshot, processes);
         if row.remote.is_none() {
-            self.listeners.insert(Listening::of(row), row.cookie);
-            self.conns.insert(row.cookie, conn);
+            self.listeners.insert(Listening::of(row), key);
+            self.conns.insert(key, conn);
             return;
         }
         // What no file stands for is still in the queue of its listener.
         conn.taken = row.inode != 0 || found.is_none_or(|found| found.listener.is_none());
-        if let Some(listener) = found.and_then(|found| look.sockets.get(found.listener?)) {
-            conn.end.listener =
-                Some(Party { id: EndId { cookie: listener.cookie, began: at }, process: None }.into());
+        if let Some(listener) = found.and_then(|found| snapshot.sockets.get(found.listener?)) {
+            conn.endpoint.listener = Some(
+                Party {
+                    id: EndpointId { cookie: Cookie::number(listener.cookie), began: at },
+                    process: None,
+                }
+                .into(),
+            );
         }
         self.insert(conn);
     }
 
     /// Completes what [`Tracker::add`] could only note, now that every row has its end.
     fn name_listener(&mut self, cookie: u64) {
-        let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.end.listener.as_ref()) else { return };
+        let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.endpoint.listener.as_ref()) else {
+            return;
+        };
         let noted = noted.id.cookie;
         let listener = self.conns.get_mut(&noted).map(|listener| listener.shared_party());
         let Some(conn) = self.conns.get_mut(&cookie) else { return };
-        if !conn.taken && conn.end.process.is_none() {
-            conn.end.process = listener.as_ref().and_then(|listener| listener.process.clone());
-            conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
+        if !conn.taken && conn.endpoint.process.is_none() {
+            conn.endpoint.process = listener.as_ref().and_then(|listener| listener.process.clone());
+            conn.endpoint.process_basis = conn.endpoint.process.as_ref().map(|_| ProcessBasis::Listener);
         }
-        conn.end.listener = listener;
+        conn.endpoint.listener = listener;
     }
 }
 
 impl Conn {
-    fn held_by(&mut self, row: &SocketRow, look: &Look, processes: &ProcessTable) {
-        let owner = look.holders.owner(row.inode, |pid| processes.present(pid), |process| process.key);
-        self.end.process = owner.cloned().map(Actor::leader);
-        self.end.process_basis = self.end.process.as_ref().map(|_| ProcessBasis::Seed);
+    fn held_by(&mut self, row: &SocketRow, snapshot: &SocketSnapshot, processes: &ProcessTable) {
+        let owner = snapshot.holders.owner(row.inode, |pid| processes.present(pid), |process| process.key);
+        self.endpoint.process = owner.cloned().map(Actor::leader);
+        self.endpoint.process_basis = self.endpoint.process.as_ref().map(|_| ProcessBasis::Seed);
     }
 }
 
@@ -249,7 +257,7 @@ fn has_opened(row: &SocketRow) -> bool {
 
 fn record(row: &SocketRow) -> SocketRecord {
     SocketRecord {
-        key: row.cookie,
+        key: Cookie::number(row.cookie),
         socket: Socket { remote: Some(row.remote.unwrap_or(row.local)), ..row.socket },
     }
 }

@@ -6,9 +6,10 @@
 //! be missing ([`Tracker::doubt`]) no two ends are joined by their addresses: one of them might be of a
 //! connection that is gone. [`Tracker::merge`] ends that.
 
+mod accept;
 mod closing;
 mod conn;
-mod end;
+mod endpoint;
 mod late;
 mod merge;
 mod roles;
@@ -18,18 +19,20 @@ mod tcp;
 pub(crate) mod tests;
 mod udp;
 
-pub use end::{ClosedBy, ConnectionEvent, End, EndId, Ending, HostFacts, Kind, Party, ProcessBasis};
-pub use merge::{Look, Occasion};
+pub use endpoint::{
+    ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
+};
+pub use merge::Occasion;
 pub use roles::Roles;
 
 use std::num::NonZeroU64;
 
 use crate::decode::{Act, SocketEvent, SocketRecord};
-use crate::ends::Ends;
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
-use crate::model::{Proto, State, Via};
-use crate::process::ProcessTable;
+use crate::model::{BootTime, Cookie, Proto, State, Via};
+use crate::pairs::Pairs;
+use crate::process::{Actor, ProcessTable};
 use conn::Conn;
 use late::Late;
 use spare::Spare;
@@ -61,7 +64,7 @@ pub struct Tracker {
     conns: Map<u64, Box<Conn>>,
     spare: Spare,
     /// Established ends.
-    ends: Ends<u64>,
+    pairs: Pairs<u64>,
     listeners: Listeners<u64>,
     late: Late,
     udp: Udp,
@@ -71,14 +74,14 @@ pub struct Tracker {
     no_ports: bool,
     /// See [`Tracker::key_of`].
     last_alias: u64,
-    /// When netwatch began to look, nanoseconds since boot.
-    began: u64,
+    /// When netwatch began to look.
+    began: BootTime,
     /// Attempts and every transition are told.
     states: bool,
     /// Records are missing.
     doubtful: bool,
-    /// What had a record since [`Tracker::begin_look`].
-    touched: Option<Set<u64>>,
+    /// What had a record since [`Tracker::begin_snapshot`].
+    touched: Option<Set<Cookie>>,
 }
 
 impl Tracker {
@@ -88,36 +91,47 @@ impl Tracker {
         Self { states, ..Self::default() }
     }
 
-    /// Takes in what happened at `at`, nanoseconds since boot, and appends what there is to tell.
+    /// Takes in what happened at `at`, and appends the events that follow from it. `actor` is the process of the record's
+    /// task ([`ProcessTable::acting`]); of a record without a task there is none.
     pub fn apply(
         &mut self,
-        at: u64,
+        at: BootTime,
         event: &SocketEvent,
-        processes: &mut ProcessTable,
+        actor: Option<&Actor>,
+        processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let socket = &event.socket;
         if let Some(touched) = &mut self.touched {
-            touched.insert(socket.cookie);
+            touched.extend(socket.cookie);
         }
         let Some(key) = self.key_of(event) else { return };
         let socket = &SocketRecord { key, ..*socket };
         self.complete(socket, out);
-        match &event.act {
-            Act::Connect(task) => self.connect(at, socket, task, processes, out),
-            Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
-            Act::Accept(task) => self.accept(at, socket, &processes.actor(task), task.via, out),
-            Act::Use(task) => match socket.proto {
-                Proto::Tcp => self.used(at, socket, &processes.actor(task), task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, task, &processes.actor(task), out),
+        match (&event.act, actor) {
+            (Act::Connect(task), Some(actor)) => self.connect(at, socket, task, actor, out),
+            (Act::Listen(_), Some(actor)) => self.listen(at, socket, actor, out),
+            (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
+            (Act::Use(task), Some(actor)) => match socket.proto {
+                Proto::Tcp => self.used(at, socket, actor, task.via, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, task, actor, out),
             },
-            Act::Born(task) => self.udp_born(socket.cookie, processes.actor(task)),
-            Act::Datagram { received, old_socket } => {
+            (Act::Born(_), Some(actor)) => self.udp_born(socket.cookie, actor.clone()),
+            (Act::Fail { task, errno }, Some(actor)) => self.failed(at, socket, task, *errno, actor, out),
+            (Act::Datagram { received, old_socket }, _) => {
                 self.datagram(at, socket, *received, *old_socket, out);
             }
-            Act::Release => self.released(at, socket.cookie, out),
-            Act::Refused { task, errno } => self.refused(at, socket, task, *errno, processes, out),
-            Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
+            (Act::Release, _) => self.released(at, socket.cookie, out),
+            (Act::Change(change), _) => self.change(&Transition { at, socket, change }, processes, out),
+            (
+                Act::Connect(_)
+                | Act::Listen(_)
+                | Act::Accept(_)
+                | Act::Use(_)
+                | Act::Born(_)
+                | Act::Fail { .. },
+                None,
+            ) => debug_assert!(false, "a record of a task without its process"),
         }
     }
 
@@ -129,7 +143,7 @@ impl Tracker {
     /// Every endpoint that was emitted and is there now, listeners included: an event each, of the time when it began.
     #[must_use]
     pub fn table(&self) -> Vec<ConnectionEvent> {
-        self.conns.values().filter(|conn| conn.told).map(|conn| conn.as_event()).collect()
+        self.conns.values().filter(|conn| conn.emitted).map(|conn| conn.as_event()).collect()
     }
 
     /// Whether there are no ends, listeners included.
@@ -143,22 +157,23 @@ impl Tracker {
     /// its addresses have to tell it from the others. `None` where it has none yet.
     fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
         let socket = &event.socket;
+        let own = Cookie::number(socket.cookie);
         if socket.via != Some(Via::Mptcp) {
-            return Some(socket.cookie);
+            return Some(own);
         }
-        let known = self.conns.get(&socket.cookie);
+        let known = self.conns.get(&own);
         let is_own = match &event.act {
-            Act::Listen(_) | Act::Connect(_) | Act::Refused { .. } => true,
+            Act::Listen(_) | Act::Connect(_) | Act::Fail { .. } => true,
             Act::Change(change) if change.old == State::Listen && change.new == State::Close => true,
-            _ => known.is_some_and(|conn| conn.end.remote.is_some()),
+            _ => known.is_some_and(|conn| conn.endpoint.remote.is_some()),
         };
         if is_own {
-            return Some(socket.cookie);
+            return Some(own);
         }
         if socket.remote().port == 0 {
-            return known.is_none().then_some(socket.cookie);
+            return known.is_none().then_some(own);
         }
-        let by_addresses = self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
+        let by_addresses = self.pairs.exact(socket.netns, socket.proto, socket.local, socket.remote());
         Some(by_addresses.unwrap_or_else(|| self.alias()))
     }
 
@@ -169,25 +184,26 @@ impl Tracker {
 
     /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
     fn complete(&mut self, socket: &SocketRecord, out: &mut Vec<ConnectionEvent>) {
-        let is_held = |conn: &Conn| conn.is_held() && conn.end.remote.is_some() && socket.remote().port != 0;
+        let is_held =
+            |conn: &Conn| conn.is_held() && conn.endpoint.remote.is_some() && socket.remote().port != 0;
         if !self.conns.get(&socket.key).is_some_and(|conn| is_held(conn)) {
             return;
         }
         let Some(mut conn) = self.take(socket.key) else { return };
         let held = conn.take_held();
-        conn.end.local = socket.local;
-        conn.end.remote = Some(socket.remote());
-        (conn.end.family, conn.end.mapped) = (socket.family, socket.mapped);
+        conn.endpoint.local = socket.local;
+        conn.endpoint.remote = Some(socket.remote());
+        (conn.endpoint.family, conn.endpoint.mapped) = (socket.family, socket.mapped);
         if socket.local.port == 0 {
             self.conns.insert(socket.key, conn);
         } else {
             self.insert(conn);
             self.join(socket.key);
         }
-        if let Some((at, kind)) = held.filter(|(_, kind)| self.states || *kind != Kind::Attempt)
+        if let Some((at, kind)) = held.filter(|(_, kind)| self.states || *kind != EventKind::Attempt)
             && let Some(conn) = self.conns.get_mut(&socket.key)
         {
-            conn.tell(at, kind, out);
+            conn.emit(at, kind, out);
         }
     }
 
@@ -197,14 +213,14 @@ impl Tracker {
     }
 
     /// Tells what has waited long enough for something to become known. To be called several times a
-    /// second; `now` is nanoseconds since boot, [`u64::MAX`] where nothing is waited for any more. Returns of how many
+    /// second; `now` is [`BootTime::END`] where nothing is waited for any more. Returns of how many
     /// listeners the port should have come and did not: the next [`Tracker::merge`] tells it, and them.
-    pub fn settle(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) -> u64 {
+    pub fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let mut lost = 0;
         let mut late = Vec::new();
-        let in_vain = self.no_ports || now == u64::MAX;
+        let in_vain = self.no_ports || now == BootTime::END;
         for unbound in &mut self.unbound {
-            let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.end.id.began));
+            let waited = self.conns.get(&unbound.key).map(|conn| now.saturating_sub(conn.endpoint.id.began));
             if waited.is_none_or(|waited| in_vain && waited > PATIENCE) {
                 late.push(unbound.key);
             } else if !unbound.lost && waited.is_some_and(|waited| waited > LOST) {
@@ -220,7 +236,7 @@ impl Tracker {
     }
 
     /// Whatever had this socket before is over, and the record of that was lost.
-    fn end_unseen(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+    fn end_unseen(&mut self, at: BootTime, cookie: u64, out: &mut Vec<ConnectionEvent>) {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
             self.spare.put(conn);
@@ -246,8 +262,8 @@ impl Tracker {
     /// Takes an end out of every index, to be changed and put back.
     fn take(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.conns.remove(&cookie)?;
-        match conn.end.remote {
-            Some(remote) => self.ends.remove(conn.end.proto, conn.end.local, remote, cookie),
+        match conn.endpoint.remote {
+            Some(remote) => self.pairs.remove(conn.endpoint.proto, conn.endpoint.local, remote, cookie),
             None => _ = self.listeners.remove(&conn.listening(), &cookie),
         }
         Some(conn)
@@ -259,7 +275,7 @@ impl Tracker {
         if let Some(peer) = conn.peer
             && let Some(peer) = self.conns.get_mut(&peer.get())
         {
-            peer.end.peer = Some(conn.party());
+            peer.endpoint.peer = Some(conn.party());
             peer.peer = None;
         }
         Some(conn)
@@ -267,9 +283,9 @@ impl Tracker {
 
     /// Puts an established end where its peer will find it.
     fn insert(&mut self, conn: Box<Conn>) {
-        let end = &conn.end;
-        if let Some(remote) = end.remote {
-            self.ends.insert(end.netns, end.proto, end.local, remote, conn.key);
+        let endpoint = &conn.endpoint;
+        if let Some(remote) = endpoint.remote {
+            self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
         }
         self.conns.insert(conn.key, conn);
     }
@@ -281,9 +297,11 @@ impl Tracker {
         }
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         let other = conn
-            .end
+            .endpoint
             .remote
-            .and_then(|remote| self.ends.peer(conn.end.netns, conn.end.proto, conn.end.local, remote))
+            .and_then(|remote| {
+                self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, conn.endpoint.local, remote)
+            })
             .filter(|other| *other != cookie);
         if let Some(other) = other
             && let Some(peer) = self.conns.get_mut(&other)

@@ -2,7 +2,7 @@
 
 use super::conn::Conn;
 use crate::decode::SocketRecord;
-use crate::model::State;
+use crate::model::{BootTime, State};
 
 /// As many as end in the time that a batch of records is of. What is more goes back to the system.
 const MOST: usize = 1024;
@@ -13,7 +13,7 @@ pub(super) struct Spare(Vec<Box<Conn>>);
 
 impl Spare {
     /// See [`Conn::new`].
-    pub(super) fn begin(&mut self, at: u64, socket: &SocketRecord, state: State) -> Box<Conn> {
+    pub(super) fn begin(&mut self, at: BootTime, socket: &SocketRecord, state: State) -> Box<Conn> {
         let conn = Conn::new(at, socket, state);
         match self.0.pop() {
             Some(mut spare) => {
@@ -39,6 +39,7 @@ mod tests {
 
     use super::super::tests::{CLIENT, SERVER, key, socket};
     use super::*;
+    use crate::model::tests::ns;
     use crate::process::{Actor, Process};
 
     fn of(cookie: u64) -> SocketRecord {
@@ -49,23 +50,23 @@ mod tests {
     fn nothing_stays_of_an_end_in_the_memory_of_the_next() {
         let mut spare = Spare::default();
         let process = Arc::new(Process::bare(key(7), "p7".into()));
-        let mut conn = spare.begin(1, &of(1), State::Established);
+        let mut conn = spare.begin(ns(1), &of(1), State::Established);
         conn.connected_by(Some(Actor::leader(process.clone())));
-        conn.end.peer = Some(conn.party());
-        conn.end.listener = Some(Arc::new(conn.party()));
+        conn.endpoint.peer = Some(conn.party());
+        conn.endpoint.listener = Some(Arc::new(conn.party()));
         conn.subflow_failed(5);
         let held = Arc::strong_count(&process);
         spare.put(conn);
         assert_eq!((held, Arc::strong_count(&process)), (5, 1));
-        let next = spare.begin(2, &of(2), State::Close);
+        let next = spare.begin(ns(2), &of(2), State::Close);
         assert!(spare.0.is_empty());
-        assert_eq!(format!("{next:?}"), format!("{:?}", Conn::new(2, &of(2), State::Close)));
+        assert_eq!(format!("{next:?}"), format!("{:?}", Conn::new(ns(2), &of(2), State::Close)));
     }
 
     #[test]
     fn a_flood_that_is_over_leaves_no_more_than_a_few() {
         let mut spare = Spare::default();
-        let all: Vec<_> = (0..2 * MOST as u64).map(|at| spare.begin(at, &of(at), State::Close)).collect();
+        let all: Vec<_> = (0..2 * MOST as u64).map(|at| spare.begin(ns(at), &of(at), State::Close)).collect();
         all.into_iter().for_each(|conn| spare.put(conn));
         assert_eq!(spare.0.len(), MOST);
     }

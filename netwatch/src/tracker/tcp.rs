@@ -4,15 +4,17 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::conn::Conn;
-use super::{ConnectionEvent, EndId, Ending, Kind, Party, ProcessBasis, Tracker, Unbound, closing};
+use super::{
+    ConnectionEvent, EndpointId, EventKind, Outcome, Party, ProcessBasis, Tracker, Unbound, closing,
+};
 use crate::decode::{Born, SocketRecord, StateChange, Task};
-use crate::model::{Endpoint, State, Via};
+use crate::model::{BootTime, Cookie, SockAddr, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 
-/// A TCP state transition of a socket at some time, nanoseconds since boot.
+/// A TCP state transition of a socket at some time.
 pub(super) struct Transition<'a> {
-    pub(super) at: u64,
+    pub(super) at: BootTime,
     pub(super) socket: &'a SocketRecord,
     pub(super) change: &'a StateChange,
 }
@@ -20,20 +22,20 @@ pub(super) struct Transition<'a> {
 impl Tracker {
     pub(super) fn connect(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
-        processes: &mut ProcessTable,
+        actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
         self.end_unseen(at, socket.key, out);
         let mut conn = self.spare.begin(at, socket, State::SynSent);
-        conn.connected_by(Some(processes.actor(task)));
-        conn.end.cause = task.cause;
-        conn.end.via = task.via.or(socket.via);
+        conn.connected_by(Some(actor.clone()));
+        conn.endpoint.cause = task.cause;
+        conn.endpoint.via = task.via.or(socket.via);
         if socket.remote().port == 0 {
             // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
-            conn.hold(at, Kind::Attempt);
+            conn.hold(at, EventKind::Attempt);
             self.conns.insert(socket.key, conn);
             return;
         }
@@ -47,13 +49,13 @@ impl Tracker {
         if self.states
             && let Some(conn) = self.conns.get_mut(&socket.key)
         {
-            conn.tell(at, Kind::Attempt, out);
+            conn.emit(at, EventKind::Attempt, out);
         }
     }
 
     pub(super) fn listen(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
@@ -65,10 +67,10 @@ impl Tracker {
         }
         self.end_unseen(at, socket.key, out);
         let mut conn = self.spare.begin(at, socket, State::Listen);
-        conn.end.remote = None;
-        conn.end.process = Some(actor.clone());
-        conn.end.process_basis = Some(ProcessBasis::Listener);
-        conn.hold(at, Kind::Listen);
+        conn.endpoint.remote = None;
+        conn.endpoint.process = Some(actor.clone());
+        conn.endpoint.process_basis = Some(ProcessBasis::Listener);
+        conn.hold(at, EventKind::Listen);
         self.conns.insert(socket.key, conn);
         if socket.local.port == 0 {
             // The kernel has not picked one yet; it will have when the call ends.
@@ -82,114 +84,32 @@ impl Tracker {
     pub(super) fn hold_no_longer(
         &mut self,
         key: u64,
-        local: Option<Endpoint>,
+        local: Option<SockAddr>,
         out: &mut Vec<ConnectionEvent>,
     ) {
         self.unbound.retain(|unbound| unbound.key != key);
         let Some(conn) = self.conns.get_mut(&key) else { return };
-        conn.end.local = local.unwrap_or(conn.end.local);
+        conn.endpoint.local = local.unwrap_or(conn.endpoint.local);
         if let Some((at, kind)) = conn.take_held() {
-            conn.tell(at, kind, out);
+            conn.emit(at, kind, out);
         }
         let listening = conn.listening();
         self.listeners.insert(listening, key);
     }
 
-    pub(super) fn accept(
+    pub(super) fn failed(
         &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) {
-        let via = via.or(socket.via);
-        // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
-        let by_addresses = || self.ends.exact(socket.netns, socket.proto, socket.local, socket.remote());
-        let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
-        if !self.conns.contains_key(&cookie) {
-            if self.accept_late(at, socket, actor, via, out) {
-                return;
-            }
-            // Before the handshake's end (fast open), or its first record was lost.
-            let mut conn = self.spare.begin(at, socket, State::SynRecv);
-            conn.key = cookie;
-            conn.end.listener = self.listener_of(socket);
-            self.insert(conn);
-            self.join(cookie);
-        }
-        let Some(conn) = self.conns.get_mut(&cookie) else { return };
-        if conn.end.process_basis == Some(ProcessBasis::Accept) {
-            // Its first use was quicker to be told.
-            return;
-        }
-        conn.accepted_by(actor, socket.inode, via);
-        self.learn_from_peer(cookie);
-        if let Some(conn) = self.conns.get_mut(&cookie) {
-            conn.tell(at, Kind::Accept, out);
-        }
-        self.teach_peer(cookie);
-        if cookie == 0
-            // No later record will find it.
-            && let Some(conn) = self.remove(cookie)
-        {
-            self.spare.put(conn);
-        }
-    }
-
-    /// Tells the accept of a connection that is over already; false where there is no such.
-    fn accept_late(
-        &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) -> bool {
-        let Some(mut conn) = self.late.take(socket) else { return false };
-        conn.accepted_by(actor, socket.inode, via);
-        conn.tell(at, Kind::Accept, out);
-        self.spare.put(conn);
-        true
-    }
-
-    pub(super) fn used(
-        &mut self,
-        at: u64,
-        socket: &SocketRecord,
-        actor: &Actor,
-        via: Option<Via>,
-        out: &mut Vec<ConnectionEvent>,
-    ) {
-        let Some(conn) = self.conns.get_mut(&socket.key) else {
-            // Over, but perhaps never accepted as far as any other probe saw.
-            self.accept_late(at, socket, actor, via, out);
-            return;
-        };
-        if !conn.taken {
-            conn.accepted_by(actor, socket.inode, via);
-            conn.tell(at, Kind::Accept, out);
-        } else if conn.handed_over_to(actor) {
-            conn.tell(at, Kind::Handover, out);
-        } else {
-            return;
-        }
-        self.teach_peer(socket.key);
-    }
-
-    pub(super) fn refused(
-        &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         task: &Task,
         errno: i32,
-        processes: &mut ProcessTable,
+        actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = self.spare.begin(at, socket, State::Close);
-            conn.connected_by(Some(processes.actor(task)));
-            conn.end.cause = task.cause;
+            conn.connected_by(Some(actor.clone()));
+            conn.endpoint.cause = task.cause;
             conn
         });
         conn.fail(at, errno, out);
@@ -214,7 +134,7 @@ impl Tracker {
             }
             _ => {
                 let Some(conn) = self.conns.get_mut(&socket.key) else { return };
-                conn.end.state = change.new;
+                conn.endpoint.state = change.new;
                 match (change.old, change.new) {
                     (State::SynSent, State::SynRecv) => conn.begun_by_both(),
                     (_, State::FinWait1) => _ = conn.first_fin.get_or_insert(Side::Local),
@@ -222,7 +142,7 @@ impl Tracker {
                     _ => {}
                 }
                 if self.states {
-                    conn.tell(at, Kind::State, out);
+                    conn.emit(at, EventKind::State, out);
                 }
             }
         }
@@ -239,8 +159,8 @@ impl Tracker {
         match (self.conns.get_mut(&socket.key), change.new) {
             (Some(conn), State::Close) => conn.subflow_failed(change.errno),
             // A child that is known by its listener's cookie.
-            (None, State::Established) if socket.key != socket.cookie => {
-                let listener = Some(socket.cookie);
+            (None, State::Established) if socket.key != Cookie::number(socket.cookie) => {
+                let listener = socket.cookie;
                 let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
                 self.open(&Transition { at, socket, change: &change }, processes, out);
             }
@@ -260,13 +180,13 @@ impl Tracker {
         }
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = self.spare.begin(at, socket, State::Listen);
-            conn.end.remote = None;
-            conn.end.process = change.owner.and_then(|owner| processes.owner(&owner));
-            conn.end.process_basis = conn.end.process.as_ref().map(|_| ProcessBasis::Listener);
+            conn.endpoint.remote = None;
+            conn.endpoint.process = change.owner.and_then(|owner| processes.owner(&owner));
+            conn.endpoint.process_basis = conn.endpoint.process.as_ref().map(|_| ProcessBasis::Listener);
             conn
         });
-        conn.end.state = State::Close;
-        conn.tell(at, Kind::Unlisten, out);
+        conn.endpoint.state = State::Close;
+        conn.emit(at, EventKind::Unlisten, out);
         self.spare.put(conn);
     }
 
@@ -293,12 +213,12 @@ impl Tracker {
                     }
                 }
                 Born::Child => {
-                    conn.end.id.began = at;
-                    conn.end.flow = conn.end.id;
-                    conn.end.verdict = Verdict::handshake(Side::Remote);
+                    conn.endpoint.id.began = at;
+                    conn.endpoint.flow = conn.endpoint.id;
+                    conn.endpoint.verdict = Verdict::handshake(Side::Remote);
                 }
                 // From before the probes: only an initiator is ever in SYN_SENT.
-                _ if change.old == State::SynSent => conn.end.verdict = Verdict::handshake(Side::Local),
+                _ if change.old == State::SynSent => conn.endpoint.verdict = Verdict::handshake(Side::Local),
                 _ => {}
             }
             conn
@@ -307,23 +227,23 @@ impl Tracker {
         if std::mem::take(&mut conn.undecided) && socket.via != Some(Via::Fastopen) {
             conn.begun_by_both();
         }
-        if conn.end.verdict.basis != Basis::Connect && conn.end.verdict.side != Side::Local {
+        if conn.endpoint.verdict.basis != Basis::Connect && conn.endpoint.verdict.side != Side::Local {
             self.born_of_listener(&mut conn, transition, processes);
         }
-        conn.end.state = change.new;
-        conn.end.local = socket.local;
-        conn.end.remote = Some(socket.remote());
-        conn.end.inode = socket.inode;
-        conn.end.via = conn.end.via.or(socket.via);
+        conn.endpoint.state = change.new;
+        conn.endpoint.local = socket.local;
+        conn.endpoint.remote = Some(socket.remote());
+        conn.endpoint.inode = socket.inode;
+        conn.endpoint.via = conn.endpoint.via.or(socket.via);
         conn.established = true;
         conn.opened_at(at);
         if change.old == State::SynSent
             && let Some(owner) = change.owner.filter(|_| change.born == Born::Connected)
         {
-            conn.end.handshake = at.checked_sub(owner.at).and_then(NonZeroU64::new);
+            conn.endpoint.handshake = at.checked_sub(owner.at).and_then(NonZeroU64::new);
         }
         if socket.remote().port == 0 {
-            conn.hold(at, Kind::Open);
+            conn.hold(at, EventKind::Open);
             self.conns.insert(socket.key, conn);
             return;
         }
@@ -333,7 +253,7 @@ impl Tracker {
         self.insert(conn);
         self.join(socket.key);
         if let Some(conn) = self.conns.get_mut(&socket.key) {
-            conn.tell(at, Kind::Open, out);
+            conn.emit(at, EventKind::Open, out);
         }
     }
 
@@ -355,13 +275,15 @@ impl Tracker {
         processes: &ProcessTable,
     ) {
         let &Transition { socket, change, .. } = transition;
-        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie));
+        let seen = change.listener.and_then(|cookie| self.conns.get_mut(&cookie.get()));
         let party = match (seen, change.listener, change.owner) {
             (Some(listener), ..) => listener.shared_party(),
             // Its record of listen() was lost.
-            (None, Some(cookie), Some(owner)) => {
-                Party { id: EndId { cookie, began: owner.at }, process: processes.owner(&owner) }.into()
+            (None, Some(cookie), Some(owner)) => Party {
+                id: EndpointId { cookie: cookie.get(), began: owner.at },
+                process: processes.owner(&owner),
             }
+            .into(),
             _ => match self.listener_of(socket) {
                 Some(listener) => listener,
                 None => {
@@ -371,18 +293,18 @@ impl Tracker {
                         conn.improve(Verdict::LISTENER);
                     }
                     let is_child = owned || change.born == Born::Child;
-                    conn.taken = !is_child || conn.end.process_basis == Some(ProcessBasis::Accept);
+                    conn.taken = !is_child || conn.endpoint.process_basis == Some(ProcessBasis::Accept);
                     return;
                 }
             },
         };
         conn.improve(Verdict::LISTENER);
-        if conn.end.process_basis != Some(ProcessBasis::Accept) {
+        if conn.endpoint.process_basis != Some(ProcessBasis::Accept) {
             conn.taken = false;
-            conn.end.process = party.process.clone();
-            conn.end.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
+            conn.endpoint.process = party.process.clone();
+            conn.endpoint.process_basis = party.process.as_ref().map(|_| ProcessBasis::Listener);
         }
-        conn.end.listener = Some(party);
+        conn.endpoint.listener = Some(party);
     }
 
     pub(super) fn close(
@@ -396,14 +318,14 @@ impl Tracker {
         let known = self.remove(socket.key);
         let mut conn = known.unwrap_or_else(|| self.spare.begin(at, socket, change.old));
         // What the kernel side kept with the socket knows more than a look did.
-        if change.born == Born::Connected && conn.end.process_basis != Some(ProcessBasis::Connect) {
+        if change.born == Born::Connected && conn.endpoint.process_basis != Some(ProcessBasis::Connect) {
             conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
         }
         if change.born == Born::Child {
             conn.improve(Verdict::handshake(Side::Remote));
         }
         if socket.local.port != 0 {
-            conn.end.local = socket.local;
+            conn.endpoint.local = socket.local;
         }
         if change.old == State::SynSent {
             // Given up by its own process. Without a port it never had a SYN out: the call failed, by a way
@@ -426,15 +348,16 @@ impl Tracker {
             self.spare.put(conn);
             return;
         }
-        let first_fin = change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.end.state));
-        let ending = Ending {
+        let first_fin =
+            change.first_fin.or(conn.first_fin).or_else(|| closing::first_fin(conn.endpoint.state));
+        let outcome = Outcome {
             errno: (change.errno != 0).then_some(change.errno),
             duration: conn.lasted(at),
             bytes: change.payload,
             closed_by: Some(closing::closed_by(change, first_fin)),
         };
-        conn.end.state = State::Close;
-        conn.tell_with(at, Kind::Close, ending, out);
+        conn.endpoint.state = State::Close;
+        conn.emit_with(at, EventKind::Close, outcome, out);
         if conn.taken {
             self.spare.put(conn);
         } else {

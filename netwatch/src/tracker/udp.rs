@@ -6,10 +6,10 @@
 use std::num::NonZeroU64;
 
 use super::conn::Conn;
-use super::{ClosedBy, ConnectionEvent, Ending, Kind, PATIENCE, ProcessBasis, Tracker};
+use super::{ClosedBy, ConnectionEvent, EventKind, Outcome, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{SocketRecord, Task};
 use crate::hash::Map;
-use crate::model::{Endpoint, Payload, State};
+use crate::model::{BootTime, Cookie, Payload, SockAddr, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
@@ -21,7 +21,7 @@ const FLOW: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 pub(super) struct Udp {
-    sockets: Map<u64, UdpSocket>,
+    sockets: Map<Cookie, UdpSocket>,
     /// What is to be told and waits for a sender: the flow, and the flow whose sender it is.
     waiting: Vec<(u64, u64)>,
     last_key: u64,
@@ -31,16 +31,17 @@ pub(super) struct Udp {
 struct UdpSocket {
     /// Who made it, or used it last.
     owner: Option<Actor>,
-    flows: Map<Endpoint, u64>,
+    flows: Map<SockAddr, u64>,
 }
 
 impl Tracker {
-    pub(super) fn udp_born(&mut self, cookie: u64, actor: Actor) {
+    pub(super) fn udp_born(&mut self, cookie: Option<Cookie>, actor: Actor) {
+        let Some(cookie) = cookie else { return };
         self.udp.sockets.entry(cookie).or_default().owner = Some(actor);
     }
 
     /// A seeded socket, or one that a look found.
-    pub(super) fn udp_found(&mut self, cookie: u64, owner: Option<Actor>) {
+    pub(super) fn udp_found(&mut self, cookie: Cookie, owner: Option<Actor>) {
         self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: Map::default() });
     }
 
@@ -49,8 +50,8 @@ impl Tracker {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
         let key = conn.key;
-        if let Some(remote) = conn.end.remote {
-            self.udp.sockets.entry(conn.end.cookie).or_default().flows.insert(remote, key);
+        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote) {
+            self.udp.sockets.entry(cookie).or_default().flows.insert(remote, key);
         }
         self.insert(conn);
         key
@@ -58,25 +59,26 @@ impl Tracker {
 
     pub(super) fn datagram(
         &mut self,
-        at: u64,
+        at: BootTime,
         socket: &SocketRecord,
         received: bool,
         old_socket: bool,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let known = self.udp.sockets.entry(socket.cookie).or_default();
+        let Some(cookie) = socket.cookie else { return };
+        let known = self.udp.sockets.entry(cookie).or_default();
         if known.flows.contains_key(&socket.remote()) {
             return;
         }
         let mut conn = self.spare.begin(at, socket, State::Established);
         conn.established = true;
         conn.opened_at(at);
-        conn.end.process = known.owner.clone();
-        conn.end.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
+        conn.endpoint.process = known.owner.clone();
+        conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
         // A socket from before the probes may have had a datagram of this flow before them too.
         let may_be_older = old_socket && at < self.began.saturating_add(IDLE);
         if !may_be_older {
-            conn.end.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
+            conn.endpoint.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
         }
         let key = self.udp_insert(conn);
         self.join(key);
@@ -88,19 +90,21 @@ impl Tracker {
         };
         match waits_for {
             Some(sender) => self.udp.waiting.push((key, sender)),
-            None => self.tell_flow(at, key, Kind::Open, out),
+            None => self.tell_flow(at, key, EventKind::Open, out),
         }
     }
 
     /// A process sends from or receives on a UDP socket.
     pub(super) fn udp_used(
         &mut self,
-        cookie: u64,
-        at: u64,
+        cookie: Option<Cookie>,
+        at: BootTime,
         task: &Task,
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
+        // Whoever sent a datagram on it has one.
+        let Some(cookie) = cookie else { return };
         let socket = self.udp.sockets.entry(cookie).or_default();
         let same = |owner: &Actor| owner.process.key == actor.process.key;
         let is_other = !socket.owner.as_ref().is_some_and(same);
@@ -113,34 +117,36 @@ impl Tracker {
             .iter()
             .filter(|(key, sender)| key == sender)
             .map(|(key, _)| *key)
-            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.end.cookie == cookie))
+            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.endpoint.cookie == Some(cookie)))
             .collect();
         for key in &sent {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.sent_by(actor, task.via);
-                conn.end.cause = task.cause;
+                conn.endpoint.cause = task.cause;
             }
             self.teach_peer(*key);
             self.tell_waiting_for(*key, out);
         }
         if let Some(key) = only.filter(|key| is_other && !sent.contains(key))
             && let Some(conn) = self.conns.get_mut(&key)
-            && conn.told
+            && conn.emitted
             && conn.handed_over_to(actor)
         {
-            conn.tell(at, Kind::Handover, out);
+            conn.emit(at, EventKind::Handover, out);
             self.teach_peer(key);
         }
     }
 
-    pub(super) fn settle_flows(&mut self, now: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn settle_flows(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) {
         let late: Vec<u64> = self
             .udp
             .waiting
             .iter()
             .map(|(_, sender)| *sender)
             .filter(|sender| {
-                self.conns.get(sender).is_none_or(|conn| now.saturating_sub(conn.end.id.began) > PATIENCE)
+                self.conns
+                    .get(sender)
+                    .is_none_or(|conn| now.saturating_sub(conn.endpoint.id.began) > PATIENCE)
             })
             .collect();
         for sender in late {
@@ -150,7 +156,7 @@ impl Tracker {
 
     /// Flows of a socket, the oldest first: their keys and remote addresses.
     #[must_use]
-    pub fn flows_of(&self, cookie: u64) -> Vec<(u64, Endpoint)> {
+    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, SockAddr)> {
         let flows = self.udp.sockets.get(&cookie).map(|socket| &socket.flows);
         let mut flows: Vec<_> = flows.into_iter().flatten().map(|(remote, key)| (*key, *remote)).collect();
         flows.sort_unstable();
@@ -158,7 +164,7 @@ impl Tracker {
     }
 
     /// All flows: keys, cookies and remote addresses.
-    pub fn flows(&self) -> impl Iterator<Item = (u64, u64, Endpoint)> {
+    pub fn flows(&self) -> impl Iterator<Item = (u64, Cookie, SockAddr)> {
         let sockets = self.udp.sockets.iter();
         sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
     }
@@ -171,7 +177,8 @@ impl Tracker {
     }
 
     /// The socket is closed, and every flow of it is over.
-    pub(super) fn released(&mut self, at: u64, cookie: u64, out: &mut Vec<ConnectionEvent>) {
+    pub(super) fn released(&mut self, at: BootTime, cookie: Option<Cookie>, out: &mut Vec<ConnectionEvent>) {
+        let Some(cookie) = cookie else { return };
         for (key, _) in self.flows_of(cookie) {
             self.end_flow(at, key, ClosedBy::Local, out);
         }
@@ -179,44 +186,44 @@ impl Tracker {
     }
 
     /// Ends a flow on which nothing passes any more.
-    pub fn idle(&mut self, at: u64, key: u64, out: &mut Vec<ConnectionEvent>) {
+    pub fn idle(&mut self, at: BootTime, key: u64, out: &mut Vec<ConnectionEvent>) {
         self.end_flow(at, key, ClosedBy::Timeout, out);
     }
 
-    fn end_flow(&mut self, at: u64, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
+    fn end_flow(&mut self, at: BootTime, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
         let waits_for = self.udp.waiting.iter().find(|(of, _)| *of == key).map(|(_, sender)| *sender);
         if let Some(sender) = waits_for {
             self.tell_waiting_for(sender, out);
         }
         let Some(mut conn) = self.remove(key) else { return };
-        if let Some(remote) = conn.end.remote
-            && let Some(socket) = self.udp.sockets.get_mut(&conn.end.cookie)
+        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote)
+            && let Some(socket) = self.udp.sockets.get_mut(&cookie)
         {
             socket.flows.remove(&remote);
         }
-        conn.end.state = State::Close;
-        let ending = Ending {
+        conn.endpoint.state = State::Close;
+        let outcome = Outcome {
             errno: None,
             duration: conn.lasted(at),
             bytes: conn.bytes(),
             closed_by: Some(closed_by),
         };
-        conn.tell_with(at, Kind::Close, ending, out);
+        conn.emit_with(at, EventKind::Close, outcome, out);
         self.spare.put(conn);
     }
 
     fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
-        let (told, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
+        let (emitted, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
         self.udp.waiting = waiting;
-        for (key, _) in told {
-            let Some(began) = self.conns.get(&key).map(|conn| conn.end.id.began) else { continue };
-            self.tell_flow(began, key, Kind::Open, out);
+        for (key, _) in emitted {
+            let Some(began) = self.conns.get(&key).map(|conn| conn.endpoint.id.began) else { continue };
+            self.tell_flow(began, key, EventKind::Open, out);
         }
     }
 
-    fn tell_flow(&mut self, at: u64, key: u64, kind: Kind, out: &mut Vec<ConnectionEvent>) {
+    fn tell_flow(&mut self, at: BootTime, key: u64, kind: EventKind, out: &mut Vec<ConnectionEvent>) {
         if let Some(conn) = self.conns.get_mut(&key) {
-            conn.tell(at, kind, out);
+            conn.emit(at, kind, out);
         }
     }
 }

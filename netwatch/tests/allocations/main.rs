@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use netwatch::bus::Bus;
 use netwatch::decode::{Event, decode};
-use netwatch::enrich::{self, Programs, Stage};
+use netwatch::enrich::{self, Executables, Stage};
 use netwatch::output::{Format, Log, LogOptions};
 use netwatch::process::ProcessTable;
 use netwatch::store::{Recorder, Retention, Settings, verify};
@@ -64,7 +64,8 @@ impl Agent {
             match &record.event {
                 Event::Process(event) => self.processes.apply(record.at, event),
                 Event::Socket(event) => {
-                    self.tracker.apply(record.at, event, &mut self.processes, &mut self.events);
+                    let actor = event.act.task().map(|task| self.processes.acting(task));
+                    self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, &mut self.events);
                 }
             }
             for event in self.events.drain(..) {
@@ -84,7 +85,7 @@ fn log() -> Log<io::Sink> {
 /// The way from events to a subscriber.
 struct Flow {
     /// Of one moment: how often files are examined again depends on how fast the machine is.
-    programs: Programs,
+    executables: Executables,
     now: Instant,
     stages: Vec<Box<dyn Stage>>,
     batch: Batch,
@@ -94,13 +95,13 @@ impl Default for Flow {
     fn default() -> Self {
         let context = Context::of_run("0123abcd").unwrap();
         let batch = Batch { context, items: Vec::new() };
-        Self { programs: Programs::default(), now: Instant::now(), stages: enrich::recorded(), batch }
+        Self { executables: Executables::default(), now: Instant::now(), stages: enrich::recorded(), batch }
     }
 }
 
 impl Flow {
     fn push(&mut self, mut event: ConnectionEvent, deliver: &mut dyn FnMut(&mut Batch)) {
-        self.programs.complete_event(&mut event, self.now);
+        self.executables.complete_event(&mut event, self.now);
         self.batch.items.push(Item::Event(event));
         if self.batch.items.len() >= BATCH {
             self.flush(deliver);

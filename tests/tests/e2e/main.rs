@@ -29,6 +29,7 @@ mod mptcp;
 mod namespaces;
 mod preempted;
 mod process;
+mod processes;
 mod race;
 mod record;
 mod run;

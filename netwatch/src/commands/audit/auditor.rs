@@ -19,10 +19,10 @@ use crate::bus::Receiver;
 use crate::engine::complain;
 use crate::inventory::Inventory;
 use crate::loss::LossReason;
-use crate::model::Proto;
+use crate::model::{NetnsId, Proto};
 use crate::output::audit::Writer;
 use crate::stream::Item;
-use crate::tracker::{ConnectionEvent, End, EndId, Kind};
+use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind};
 
 /// How often a pass that is under way is checked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -32,7 +32,7 @@ pub(super) struct Scope {
     /// What the administrator has accepted.
     pub(super) known: Option<Baseline>,
     /// Only this network namespace.
-    pub(super) only: Option<u32>,
+    pub(super) only: Option<NetnsId>,
     /// Findings as bad as this count.
     pub(super) fail_on: Severity,
 }
@@ -48,7 +48,7 @@ pub(super) struct Auditor {
     known: Arc<Option<Baseline>>,
     writer: Writer,
     out: BufWriter<Stdout>,
-    only: Option<u32>,
+    only: Option<NetnsId>,
     fail_on: Severity,
     every: Duration,
     /// When the last pass began.
@@ -57,15 +57,15 @@ pub(super) struct Auditor {
     /// What was reported, and when: nothing is reported again for as long as it stands.
     reported: HashMap<String, Instant>,
     /// What listens, by the events.
-    live: BTreeMap<(u64, u64), End>,
+    live: BTreeMap<(u64, u64), Endpoint>,
     /// What the last pass did not show of it.
     missing: HashSet<(u64, u64)>,
     is_first: bool,
     is_bad: Arc<AtomicBool>,
 }
 
-fn key(id: EndId) -> (u64, u64) {
-    (id.cookie, id.began)
+fn key(id: EndpointId) -> (u64, u64) {
+    (id.cookie, id.began.nanos())
 }
 
 /// The inventory, and what it found.
@@ -189,14 +189,16 @@ impl Auditor {
         let missing: HashSet<(u64, u64)> = self
             .live
             .iter()
-            .filter(|(_, end)| {
-                self.only.is_none_or(|only| only == end.netns) && facts.whole.contains(&end.netns)
+            .filter(|(_, endpoint)| {
+                self.only.is_none_or(|only| only == endpoint.netns) && facts.whole.contains(&endpoint.netns)
             })
-            .filter(|(_, end)| !shown.contains(&(end.netns, end.proto, end.local)) && end.local.port != 0)
+            .filter(|(_, endpoint)| {
+                !shown.contains(&(endpoint.netns, endpoint.proto, endpoint.local)) && endpoint.local.port != 0
+            })
             .map(|(key, _)| *key)
             .collect();
         let standing = missing.intersection(&self.missing).filter_map(|key| self.live.get(key));
-        let standing = standing.map(|end| hidden_listener(end, &facts.views)).collect();
+        let standing = standing.map(|endpoint| hidden_listener(endpoint, &facts.views)).collect();
         self.missing = missing;
         standing
     }
@@ -255,10 +257,10 @@ impl Auditor {
     }
 }
 
-fn hidden_listener(end: &End, views: &[View]) -> Disagreement {
-    let local = (end.local.ip, end.local.port);
+fn hidden_listener(endpoint: &Endpoint, views: &[View]) -> Disagreement {
+    let local = (endpoint.local.ip, endpoint.local.port);
     Disagreement {
-        what: What::Socket { netns: end.netns, proto: end.proto, inode: end.inode, local },
+        what: What::Socket { netns: endpoint.netns, proto: endpoint.proto, inode: endpoint.inode, local },
         shown_by: vec![View::Live],
         hidden_by: views.to_vec(),
         program: None,
@@ -302,10 +304,11 @@ impl Auditor {
                 }
             }
             Item::Table(events) => {
-                let is_listener =
-                    |event: &&ConnectionEvent| event.end.remote.is_none() && event.end.proto == Proto::Tcp;
+                let is_listener = |event: &&ConnectionEvent| {
+                    event.endpoint.remote.is_none() && event.endpoint.proto == Proto::Tcp
+                };
                 let listeners = events.iter().filter(is_listener);
-                self.live = listeners.map(|event| (key(event.end.id), event.end.clone())).collect();
+                self.live = listeners.map(|event| (key(event.endpoint.id), event.endpoint.clone())).collect();
             }
             Item::Process(..) => {}
         }
@@ -313,20 +316,20 @@ impl Auditor {
     }
 
     fn event(&mut self, event: &ConnectionEvent) {
-        let end = &event.end;
-        if end.remote.is_some() {
+        let endpoint = &event.endpoint;
+        if endpoint.remote.is_some() {
             return;
         }
         match event.kind {
-            Kind::Listen => {
-                let is_meant = self.only.is_none_or(|only| only == end.netns);
-                if is_meant && end.local.port != 0 && !self.beside.listens(end) {
+            EventKind::Listen => {
+                let is_meant = self.only.is_none_or(|only| only == endpoint.netns);
+                if is_meant && endpoint.local.port != 0 && !self.beside.listens(endpoint) {
                     complain("too much begins to listen at once: the rest is judged at the next look");
                 }
-                self.live.insert(key(end.id), end.clone());
+                self.live.insert(key(endpoint.id), endpoint.clone());
             }
-            Kind::Seed => _ = self.live.insert(key(end.id), end.clone()),
-            Kind::Unlisten => _ = self.live.remove(&key(end.id)),
+            EventKind::Seed => _ = self.live.insert(key(endpoint.id), endpoint.clone()),
+            EventKind::Unlisten => _ = self.live.remove(&key(endpoint.id)),
             _ => {}
         }
     }

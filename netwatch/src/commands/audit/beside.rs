@@ -11,7 +11,8 @@ use crate::audit::baseline::Baseline;
 use crate::audit::{Report, judge};
 use crate::hash::Map;
 use crate::inventory::{self, Programs};
-use crate::tracker::End;
+use crate::model::NetnsId;
+use crate::tracker::Endpoint;
 
 /// The thread, to be asked.
 pub(super) struct Beside {
@@ -20,9 +21,9 @@ pub(super) struct Beside {
 }
 
 enum Job {
-    Listens(Box<End>),
+    Listens(Box<Endpoint>),
     /// The whole host was gathered anew: ports that the kernel gives to clients, by namespace.
-    Gathered(Map<u32, (u16, u16)>),
+    Gathered(Map<NetnsId, (u16, u16)>),
 }
 
 /// Sockets that wait to be judged. Each that is new costs some ten milliseconds.
@@ -45,8 +46,8 @@ impl Beside {
                         ranges = found;
                         programs.forget();
                     }
-                    Job::Listens(end) => {
-                        let facts = inventory::of_listener(&end, &mut programs, &ranges);
+                    Job::Listens(endpoint) => {
+                        let facts = inventory::of_listener(&endpoint, &mut programs, &ranges);
                         // Whoever asked may be gone.
                         let _ = done.send(judge(&facts, Option::as_ref(&known)));
                     }
@@ -59,12 +60,12 @@ impl Beside {
     }
 
     /// Has a socket judged; false where too many wait already.
-    pub(super) fn listens(&self, end: &End) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(end.clone()))).is_ok())
+    pub(super) fn listens(&self, endpoint: &Endpoint) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(endpoint.clone()))).is_ok())
     }
 
     /// The whole host was gathered anew.
-    pub(super) fn gathered(&self, ranges: Map<u32, (u16, u16)>) {
+    pub(super) fn gathered(&self, ranges: Map<NetnsId, (u16, u16)>) {
         if let Some(jobs) = &self.jobs {
             // Where it is that far behind, the next time will do.
             let _ = jobs.try_send(Job::Gathered(ranges));

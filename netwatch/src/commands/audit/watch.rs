@@ -22,7 +22,7 @@ use crate::loss::LossReason;
 use crate::model::Proto;
 use crate::output::audit::Writer;
 use crate::stream::Context as StreamContext;
-use crate::tracker::Kind;
+use crate::tracker::EventKind;
 
 /// Runs until it is told to stop.
 ///
@@ -43,7 +43,7 @@ pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Sco
 /// Events of TCP listeners, with those that were there before. A datagram socket begins to receive from anybody without
 /// an event: the next pass sees it.
 fn listening() -> Filter {
-    let kinds = vec![Kind::Seed, Kind::Listen, Kind::Unlisten];
+    let kinds = vec![EventKind::Seed, EventKind::Listen, EventKind::Unlisten];
     Filter { kinds, proto: Some(Proto::Tcp), ..Filter::default() }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::folder::{Folder, Unread};
-use super::{Found, Wanted, text};
+use super::{Answer, Wanted, text};
 use crate::audit::facts::Owner;
 use crate::escape;
 
@@ -25,7 +25,7 @@ const MOST_NAMED: usize = 8;
 const MOST_STATUS: u64 = 128 << 20;
 
 /// Whether there is such a database; what it says of `wanted` goes to `found`.
-pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Found) -> bool {
+pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Answer) -> bool {
     let note = |what: &str, error: &Unread| format!("{what} of dpkg in {shown} cannot be read: {error}");
     let dpkg = match root.folder("var/lib/dpkg") {
         Ok(dpkg) => dpkg,

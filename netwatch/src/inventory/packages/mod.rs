@@ -20,7 +20,7 @@ use folder::Folder;
 
 /// What the databases of one root say.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Answer {
     /// By the path as it was asked for. A path that is not here belongs to no package, or to none that could be read.
     pub(super) owners: HashMap<String, Owner>,
     /// There is a database that could be read. Otherwise it is not known whether a path belongs to a package.
@@ -33,8 +33,8 @@ pub(super) struct Found {
 /// mount namespace. `wanted` are absolute paths inside of that root without symbolic links, as `/proc/PID/exe` shows
 /// them, in the form of [`escape::utf8`].
 #[must_use]
-pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Found {
-    let mut found = Found::default();
+pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Answer {
+    let mut found = Answer::default();
     if wanted.is_empty() {
         return found;
     }
@@ -83,7 +83,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Writes an owner down, where there is none yet.
-    fn own(&self, found: &mut Found, path: &str, owner: &Owner) {
+    fn own(&self, found: &mut Answer, path: &str, owner: &Owner) {
         for asked in self.asked(path) {
             found.owners.entry((*asked).to_owned()).or_insert_with(|| owner.clone());
         }

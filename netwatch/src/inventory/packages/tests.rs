@@ -70,7 +70,7 @@ impl Root {
         self
     }
 
-    fn owners(&self, wanted: &[&str]) -> Found {
+    fn owners(&self, wanted: &[&str]) -> Answer {
         owners(self.0.path(), &wanted.iter().map(|path| (*path).to_owned()).collect())
     }
 

@@ -10,7 +10,7 @@ use crate::audit::baseline::Listed;
 use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
 use crate::clock::BootClock;
-use crate::model::{Endpoint, Proto};
+use crate::model::{NetnsId, Proto, SockAddr};
 use crate::output::ProcessView;
 
 /// Of a port: the keys of the contract in its order, then those beside it.
@@ -20,8 +20,8 @@ struct PortLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ts: Option<String>,
     proto: Proto,
-    local: Endpoint,
-    netns: u32,
+    local: SockAddr,
+    netns: NetnsId,
     process: Option<ProcessView<'a>>,
     service: Option<&'a str>,
     explained: bool,
@@ -78,11 +78,11 @@ struct FindingLine<'a> {
     code: Code,
     severity: Severity,
     process: Option<ProcessView<'a>>,
-    local: Option<Endpoint>,
+    local: Option<SockAddr>,
     evidence: &'a str,
     next: &'a str,
     proto: Option<Proto>,
-    netns: Option<u32>,
+    netns: Option<NetnsId>,
     /// The baseline lists it.
     baseline: bool,
 }

@@ -6,7 +6,7 @@ use crate::loss::LossReason;
 use crate::model::{ExeState, Family, Proto, State, Via};
 use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
-use crate::tracker::{ClosedBy, Kind, ProcessBasis};
+use crate::tracker::{ClosedBy, EventKind, ProcessBasis};
 
 /// A key, for the documentation.
 pub(in crate::output) struct Described {
@@ -150,7 +150,7 @@ pub(in crate::output) const STATES: fn() -> Vec<String> = words!(
 
 #[test]
 fn kinds_are_the_tracker_s_and_those_of_lines_about_no_socket() {
-    assert_eq!(SOCKETS, Kind::ALL.map(Kind::name));
+    assert_eq!(SOCKETS, EventKind::ALL.map(EventKind::name));
     let others: Vec<_> = EVERY.iter().filter(|kind| !SOCKETS.contains(kind)).collect();
     assert_eq!(others, [&"ready", &"loss", &"process"]);
 }

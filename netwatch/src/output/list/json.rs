@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Endpoint, Family, Holder, ProcessRow, Proto};
+use crate::model::{Cookie, Family, Holder, NetnsId, ProcessRow, Proto, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -20,12 +20,12 @@ struct Line<'a> {
     family: Family,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mapped: bool,
-    local: Endpoint,
-    remote: Option<Endpoint>,
+    local: SockAddr,
+    remote: Option<SockAddr>,
     state: &'static str,
     recv_q: u32,
     send_q: u32,
-    netns: u32,
+    netns: NetnsId,
     inode: u64,
     cookie: u64,
     /// `null` where there is no connection: a listener, UDP that is not connected.
@@ -94,7 +94,7 @@ fn line<'a>(
         send_q: socket.send_q,
         netns: socket.netns,
         inode: socket.inode,
-        cookie: socket.cookie,
+        cookie: Cookie::number(socket.cookie),
         origin,
         service: responder.and_then(|end| services.name(socket.proto, end.port)),
         process,

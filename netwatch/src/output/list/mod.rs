@@ -16,7 +16,7 @@ pub(crate) use text::write as write_text;
 /// A socket with what belongs to it.
 pub(crate) struct Row<'a> {
     pub(crate) socket: &'a SocketRow,
-    pub(crate) origin: Option<seeding::Found>,
+    pub(crate) origin: Option<seeding::Inferred>,
     /// Its owner: see [`crate::model::Holders::owner`].
     pub(crate) process: Option<&'a ProcessRow>,
     /// The owner of the end that began it.
@@ -29,7 +29,7 @@ pub(crate) struct Row<'a> {
 
 /// What the table has: its title names the rows that were chosen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Table<'a> {
+pub(crate) struct Columns<'a> {
     /// Servers and the others.
     pub(crate) all: bool,
     /// Of the two, servers alone.

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use super::{Names, Row, Table, state_name};
+use super::{Columns, Names, Row, state_name};
 use crate::escape;
-use crate::model::{Endpoint, ProcessRow, Proto, SocketRow, State};
+use crate::model::{ProcessRow, Proto, SockAddr, SocketRow, State};
 use crate::origin::{Confidence, Side};
 
 /// netstat's: the width of an address where it is short, and of a program with its pid, which netstat cuts
@@ -15,7 +15,7 @@ use crate::origin::{Confidence, Side};
 const ADDRESS: usize = 23;
 const PROGRAM: usize = 20;
 
-pub(crate) fn write(rows: &[Row<'_>], table: &Table<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write) -> io::Result<()> {
     let addresses = Addresses::of(rows, table.names.as_ref());
     let (local_width, remote_width) = (addresses.local_width, addresses.remote_width);
 
@@ -97,7 +97,7 @@ impl Addresses {
     }
 
     /// Returns how wide it is.
-    fn push(&mut self, end: Option<Endpoint>, socket: &SocketRow, names: Option<&Names<'_>>) -> usize {
+    fn push(&mut self, end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>) -> usize {
         let began = self.text.len();
         match (end, names) {
             (Some(end), None) => {
@@ -126,7 +126,7 @@ impl Addresses {
 }
 
 /// `None` is any address and any port, in the family of the socket.
-fn address(end: Option<Endpoint>, socket: &SocketRow, names: Option<&Names<'_>>) -> String {
+fn address(end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>) -> String {
     let (host, port) = match (end, names) {
         (None, names) => {
             let host = match (socket.is_on_ipv6(), names) {
@@ -197,11 +197,12 @@ fn origin(row: &Row<'_>, local: &str, remote: &str, out: &mut impl Write) -> io:
 mod tests {
     use super::*;
     use crate::model::ProcessKey;
+    use crate::model::tests::ns;
     use crate::process::Process;
 
     fn named(argv0: &[u8]) -> String {
         let mut out = String::new();
-        let key = ProcessKey { pid: 4242, start: 0 };
+        let key = ProcessKey { pid: 4242, start: ns(0) };
         let process = ProcessRow { facts: Process::bare(key, "comm".into()).facts, argv0: argv0.into() };
         name_program(Some(&process), &mut out);
         out

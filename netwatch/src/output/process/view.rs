@@ -174,6 +174,7 @@ impl<S: SerializeStruct> Fields<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::tests::ns;
 
     #[test]
     fn keys_are_the_contract_s() {
@@ -181,7 +182,7 @@ mod tests {
         let view = ProcessView {
             pid: 4242,
             tid: 4242,
-            key: ProcessKey { pid: 4242, start: 17 },
+            key: ProcessKey { pid: 4242, start: ns(17) },
             start: Timestamp::from_nanosecond(1_500_000_000_000_000_000).ok(),
             comm: "sleep",
             thread: None,
@@ -199,7 +200,7 @@ mod tests {
             signs: Vec::new(),
             ancestors: vec![AncestorView {
                 pid: 1,
-                key: ProcessKey { pid: 1, start: 0 },
+                key: ProcessKey { pid: 1, start: ns(0) },
                 comm: "init",
                 exe: None,
             }],

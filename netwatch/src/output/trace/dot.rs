@@ -36,11 +36,11 @@ fn one(nth: usize, trace: &Trace, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn ends(life: &Life) -> String {
-    let end = life.end();
-    match (end.remote, life.is_inbound()) {
-        (Some(remote), true) => format!("{remote} -> {}", end.local),
-        (Some(remote), false) => format!("{} -> {remote}", end.local),
-        (None, _) => end.local.to_string(),
+    let endpoint = life.end();
+    match (endpoint.remote, life.is_inbound()) {
+        (Some(remote), true) => format!("{remote} -> {}", endpoint.local),
+        (Some(remote), false) => format!("{} -> {remote}", endpoint.local),
+        (None, _) => endpoint.local.to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ mod story;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::forensics::{Kind, Selector, Trace};
+use crate::forensics::{OriginKind, Selector, Trace};
 use crate::stream::UserNames;
 
 pub use story::Story;
@@ -59,25 +59,25 @@ fn verdict(trace: &Trace) -> String {
     };
     let place = origin.process.as_ref().map(|actor| crate::where_it_runs::of_cgroup(&actor.process.cgroup));
     match origin.kind {
-        Kind::Remote => match origin.endpoint {
-            Some((ip, port)) => format!("came from {}", crate::model::Endpoint { ip, port }),
+        OriginKind::Remote => match origin.endpoint {
+            Some((ip, port)) => format!("came from {}", crate::model::SockAddr { ip, port }),
             None => "came from another host".into(),
         },
-        Kind::Login => {
+        OriginKind::Login => {
             let user = origin.process.as_ref().and_then(|actor| actor.process.auid);
             let user = user.map_or_else(String::new, |uid| format!("user {uid}, "));
             by(&format!("a login here: {user}"))
         }
-        Kind::Service => {
+        OriginKind::Service => {
             let unit = place.and_then(|place| place.unit).unwrap_or_default();
             by(&format!("the service {}, which began with", crate::escape::terminal(unit)))
         }
-        Kind::Container => {
+        OriginKind::Container => {
             let container = place.and_then(|place| place.container).unwrap_or_default();
             by(&format!("the container {}, which began with", crate::escape::terminal(&container)))
         }
-        Kind::Kernel => by("the kernel"),
-        Kind::Boot => by("the start of the system:"),
-        Kind::Unknown => "origin unknown".into(),
+        OriginKind::Kernel => by("the kernel"),
+        OriginKind::Boot => by("the start of the system:"),
+        OriginKind::Unknown => "origin unknown".into(),
     }
 }

@@ -10,7 +10,8 @@ use jiff::tz::TimeZone;
 use super::super::text::{how_known, who};
 use super::{Traces, verdict};
 use crate::escape;
-use crate::forensics::{Kind, Life, Step, Trace, What};
+use crate::forensics::{Life, OriginKind, Step, Trace, What};
+use crate::model::BootTime;
 use crate::origin::Confidence;
 use crate::process::Actor;
 use crate::signs;
@@ -49,8 +50,8 @@ impl Story {
     fn one(self, trace: &Trace, out: &mut impl Write) -> io::Result<()> {
         let origin = &trace.origin;
         let style = match origin.kind {
-            Kind::Remote => AnsiColor::Red.on_default().bold(),
-            Kind::Unknown => AnsiColor::Yellow.on_default().bold(),
+            OriginKind::Remote => AnsiColor::Red.on_default().bold(),
+            OriginKind::Unknown => AnsiColor::Yellow.on_default().bold(),
             _ => Style::new().bold(),
         };
         let sure = match origin.confidence {
@@ -88,7 +89,7 @@ impl Story {
         self.line(&trace.connection, step.at, depth, &text, out)
     }
 
-    fn line(self, of: &Life, at: u64, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
+    fn line(self, of: &Life, at: BootTime, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
         let time = match of.clock.time(at) {
             Some(time) => time.to_zoned_datetime(TimeZone::system()).strftime("%F %T.%3f").to_string(),
             None => "-".into(),
@@ -128,14 +129,14 @@ fn described(actor: &Actor) -> String {
 
 /// From who began it to the other, with the process here.
 fn connection(life: &Life) -> String {
-    let end = life.end();
-    let Some(remote) = end.remote else { return format!("listener {}", end.local) };
+    let endpoint = life.end();
+    let Some(remote) = endpoint.remote else { return format!("listener {}", endpoint.local) };
     // Who took it, whoever had it later.
     let took = life.uses().find(|used| used.basis == ProcessBasis::Accept).map(|used| used.actor);
-    let here = who(took.or(end.process.as_ref()));
+    let here = who(took.or(endpoint.process.as_ref()));
     if life.is_inbound() {
-        format!("{} {remote} -> {} {here}", end.proto.name(), end.local)
+        format!("{} {remote} -> {} {here}", endpoint.proto.name(), endpoint.local)
     } else {
-        format!("{} {here} {} -> {remote}", end.proto.name(), end.local)
+        format!("{} {here} {} -> {remote}", endpoint.proto.name(), endpoint.local)
     }
 }

@@ -1,14 +1,15 @@
 //! The table, by sequences of records and looks.
 
 use super::*;
-use crate::model::ExeState;
+use crate::model::tests::ns;
+use crate::model::{CgroupId, Cookie, ExeState};
 
 fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
 }
 
 fn task(pid: u32, comm: &str) -> Task {
-    Task { cgroup: 7, ..Task::example(key(pid), comm) }
+    Task { cgroup: CgroupId::new(7), ..Task::example(key(pid), comm) }
 }
 
 fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {
@@ -32,7 +33,7 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [0; 3] })
+    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [None; 3] })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
@@ -45,84 +46,88 @@ fn a_double_fork_keeps_the_true_lineage() {
     let mut table = ProcessTable::of(&[row(2, 1, "sh"), row(1, 0, "init")]);
     assert_eq!(lineage(&table, 2), ["1:init"]);
     for event in [fork(2, 10), exec(10, "launcher"), fork(10, 11), ProcessEvent::Exit(key(10))] {
-        table.apply(1, &event);
+        table.apply(ns(1), &event);
     }
-    table.apply(1, &exec(11, "daemon"));
+    table.apply(ns(1), &exec(11, "daemon"));
     assert_eq!(lineage(&table, 11), ["10:launcher", "2:sh", "1:init"]);
     // What it was adopted by shows in ppid only.
-    let actor = table.actor(&task(11, "daemon"));
+    let actor = table.acting(&task(11, "daemon"));
     assert_eq!((actor.process.ppid, actor.process.image.exe.as_deref()), (1, Some("daemon")));
     // What the shell becomes later was not what forked.
-    table.apply(1, &exec(2, "other"));
+    table.apply(ns(1), &exec(2, "other"));
     assert_eq!(lineage(&table, 11)[1], "2:sh");
 }
 
 #[test]
 fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     let mut table = ProcessTable::of(&[row(2, 1, "httpd")]);
-    let forked = Task { cause: Some(77), ..task(10, "httpd") };
-    table.apply(5, &ProcessEvent::Fork(ForkEvent { task: forked, parent: key(2) }));
+    let on_77 = [77, 77, 0].map(Cookie::new);
+    let forked = Task { cause: Cookie::new(77), ..task(10, "httpd") };
+    table.apply(ns(5), &ProcessEvent::Fork(ForkEvent { task: forked, parent: key(2) }));
     let ProcessEvent::Exec(mut sh) = exec(10, "sh") else { panic!() };
-    sh.stdio = [77, 77, 0];
-    table.apply(6, &ProcessEvent::Exec(sh));
-    table.apply(7, &fork(10, 11));
+    sh.stdio = on_77;
+    table.apply(ns(6), &ProcessEvent::Exec(sh));
+    table.apply(ns(7), &fork(10, 11));
     let sh = table.find(key(10)).unwrap();
-    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: 5, cause: Some(77) }), [77, 77, 0]));
+    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: ns(5), cause: Cookie::new(77) }), on_77));
     let child = table.find(key(11)).unwrap();
-    assert_eq!((child.birth, child.stdio), (Some(Birth { at: 7, cause: None }), [77, 77, 0]));
-    assert_eq!(child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(), [Some(5), None]);
+    assert_eq!((child.birth, child.stdio), (Some(Birth { at: ns(7), cause: None }), on_77));
+    assert_eq!(
+        child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(),
+        [Some(ns(5)), None]
+    );
 }
 
 #[test]
 fn a_reused_pid_is_another_process() {
     let mut table = ProcessTable::default();
-    table.apply(1, &fork(1, 10));
-    table.apply(1, &exec(10, "old"));
-    let before = table.actor(&task(10, "old"));
-    table.apply(1, &ProcessEvent::Exit(key(10)));
+    table.apply(ns(1), &fork(1, 10));
+    table.apply(ns(1), &exec(10, "old"));
+    let before = table.acting(&task(10, "old"));
+    table.apply(ns(1), &ProcessEvent::Exit(key(10)));
     let mut again = task(10, "new");
-    again.key.start += 10_000_000;
-    table.apply(1, &ProcessEvent::Fork(ForkEvent { task: again.clone(), parent: key(1) }));
+    again.key.start = again.key.start.saturating_add(10_000_000);
+    table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task: again.clone(), parent: key(1) }));
     assert_eq!(table.find(key(10)).unwrap().image.exe.as_deref(), Some("old"));
     assert_eq!(table.find(again.key).unwrap().image.exe, None);
-    assert_eq!(table.actor(&again).process.key, again.key);
+    assert_eq!(table.acting(&again).process.key, again.key);
     assert_eq!(before.process.image.exe.as_deref(), Some("old"));
     // An exit of the old one that comes late does not end the new one.
-    table.apply(1, &ProcessEvent::Exit(key(10)));
+    table.apply(ns(1), &ProcessEvent::Exit(key(10)));
     assert_eq!(table.present(10).unwrap().key, again.key);
 }
 
 #[test]
 fn what_only_a_record_spoke_of_wants_a_look() {
     let mut table = ProcessTable::default();
-    assert!(table.wants_look(key(5)));
-    let actor = table.actor(&task(5, "five"));
+    assert!(table.needs_proc(key(5)));
+    let actor = table.acting(&task(5, "five"));
     assert_eq!((&*actor.process.comm, actor.process.image.exe.as_deref()), ("five", None));
-    assert!(table.wants_look(key(5)));
+    assert!(table.needs_proc(key(5)));
     table.learn_one(&row(5, 1, "/five"));
-    assert!(!table.wants_look(key(5)));
+    assert!(!table.needs_proc(key(5)));
     table.doubt();
-    assert!(table.wants_look(key(5)));
+    assert!(table.needs_proc(key(5)));
     // A child of a doubtful parent has an image that may be the wrong one.
-    table.apply(1, &fork(5, 6));
-    assert!(table.wants_look(key(6)));
+    table.apply(ns(1), &fork(5, 6));
+    assert!(table.needs_proc(key(6)));
     table.learn_one(&row(5, 1, "/five"));
-    table.apply(1, &fork(5, 7));
-    assert!(!table.wants_look(key(7)));
-    table.apply(1, &ProcessEvent::Exit(key(5)));
-    assert!(!table.wants_look(key(5)));
+    table.apply(ns(1), &fork(5, 7));
+    assert!(!table.needs_proc(key(7)));
+    table.apply(ns(1), &ProcessEvent::Exit(key(5)));
+    assert!(!table.needs_proc(key(5)));
 }
 
 #[test]
 fn a_look_does_not_undo_what_a_record_said_since() {
     let mut table = ProcessTable::of(&[row(3, 1, "/old")]);
-    table.apply(100, &exec(3, "/new"));
-    table.learn(&[row(3, 1, "/old")], 50);
+    table.apply(ns(100), &exec(3, "/new"));
+    table.learn(&[row(3, 1, "/old")], ns(50));
     assert_eq!(table.find(key(3)).unwrap().image.exe.as_deref(), Some("/new"));
     // A look that began later knows better: the file is another one.
     let mut later = row(3, 1, "/newer");
     later.image = Arc::new(Image { file: (1, 2), ..Image::clone(&later.image) });
-    table.learn(&[later], 150);
+    table.learn(&[later], ns(150));
     assert_eq!(table.find(key(3)).unwrap().image.exe.as_deref(), Some("/newer"));
 }
 
@@ -139,39 +144,39 @@ fn what_has_another_name_by_now_may_have_another_image() {
 #[test]
 fn a_new_name_makes_another_value() {
     let mut table = ProcessTable::of(&[row(3, 1, "a")]);
-    let first = table.actor(&task(3, "a"));
-    let second = table.actor(&task(3, "renamed"));
+    let first = table.acting(&task(3, "a"));
+    let second = table.acting(&task(3, "renamed"));
     assert_eq!((&*first.process.comm, &*second.process.comm), ("a", "renamed"));
-    assert!(Arc::ptr_eq(&second.process, &table.actor(&task(3, "renamed")).process));
+    assert!(Arc::ptr_eq(&second.process, &table.acting(&task(3, "renamed")).process));
 }
 
 #[test]
 fn cgroups_are_inherited_and_moved() {
     let mut table = ProcessTable::of(&[row(2, 1, "sh")]);
-    table.apply(1, &fork(2, 10));
+    table.apply(ns(1), &fork(2, 10));
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/row");
     let moved = |pid, path: &str, hierarchy| {
         let moved = (pid != 0).then(|| key(pid));
-        ProcessEvent::Cgroup(CgroupEvent { id: 99, hierarchy, path: path.into(), moved })
+        ProcessEvent::Cgroup(CgroupEvent { id: CgroupId::new(99), hierarchy, path: path.into(), moved })
     };
-    table.apply(1, &moved(0, "/made", 0));
-    table.apply(1, &moved(10, "/made", 0));
+    table.apply(ns(1), &moved(0, "/made", 0));
+    table.apply(ns(1), &moved(10, "/made", 0));
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
     // An old hierarchy has nothing to add.
-    table.apply(1, &moved(10, "/v1", 3));
+    table.apply(ns(1), &moved(10, "/v1", 3));
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
     // Born into a group that was made before our eyes.
     let mut born = task(11, "x");
-    born.cgroup = 99;
-    let parent = table.actor(&task(2, "sh")).process.key;
-    table.apply(1, &ProcessEvent::Fork(ForkEvent { task: born, parent }));
+    born.cgroup = CgroupId::new(99);
+    let parent = table.acting(&task(2, "sh")).process.key;
+    table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task: born, parent }));
     assert_eq!(&*table.find(key(11)).unwrap().cgroup, "/made");
 }
 
 #[test]
 fn a_look_ends_those_whose_exit_was_lost() {
     let mut table = ProcessTable::of(&[row(2, 1, "a"), row(3, 1, "b")]);
-    table.apply(1, &fork(2, 50));
+    table.apply(ns(1), &fork(2, 50));
     table.keep_only(&[row(2, 1, "a")], key(40).start);
     assert!(table.present(2).is_some() && table.present(3).is_none() && table.present(50).is_some());
     assert!(table.find(key(3)).is_some());
@@ -181,8 +186,8 @@ fn a_look_ends_those_whose_exit_was_lost() {
 fn the_gone_are_bounded() {
     let mut table = ProcessTable::default();
     for pid in 1..20_000 {
-        table.apply(1, &fork(0, pid));
-        table.apply(1, &ProcessEvent::Exit(key(pid)));
+        table.apply(ns(1), &fork(0, pid));
+        table.apply(ns(1), &ProcessEvent::Exit(key(pid)));
     }
     assert_eq!(table.gone.len(), MOST_GONE);
     assert!(table.find(key(19_999)).is_some() && table.find(key(1)).is_none());
@@ -192,17 +197,17 @@ fn the_gone_are_bounded() {
 #[test]
 fn what_is_known_of_a_child_is_more_than_its_fork_says() {
     let mut table = ProcessTable::of(&[row(2, 1, "sh"), row(10, 1, "daemon")]);
-    table.apply(1, &fork(2, 10));
+    table.apply(ns(1), &fork(2, 10));
     let child = table.find(key(10)).unwrap();
     assert_eq!(
         (child.image.exe.as_deref(), &*child.comm, &*child.cgroup),
         (Some("daemon"), "daemon", "/row")
     );
-    assert_eq!(child.birth.map(|birth| birth.at), Some(1));
+    assert_eq!(child.birth.map(|birth| birth.at), Some(ns(1)));
     assert_eq!(lineage(&table, 10), ["2:sh"]);
 
     for event in [fork(2, 11), exec(11, "worker"), fork(2, 11)] {
-        table.apply(2, &event);
+        table.apply(ns(2), &event);
     }
     assert_eq!(table.find(key(11)).unwrap().image.exe.as_deref(), Some("worker"));
 }

@@ -1,35 +1,36 @@
 //! One record after the other.
 
 use super::*;
+use crate::model::NetnsId;
 
 #[test]
 fn one_connection_from_listen_to_close() {
     let mut host = Host::default();
     let (client, server) = host.connected();
-    assert_eq!(told(&client), "open local connect observed 22 22 -");
-    assert_eq!(client.end.handshake.map(NonZeroU64::get), Some(1_000));
-    assert_eq!(told(&server), "open remote handshake observed 22 11 22");
-    assert_eq!(server.end.process_basis, Some(ProcessBasis::Listener));
-    assert_eq!(server.end.flow, client.end.flow);
-    assert_ne!(server.end.id, client.end.id);
-    let listener = server.end.listener.clone().unwrap();
+    assert_eq!(emitted(&client), "open local connect observed 22 22 -");
+    assert_eq!(client.endpoint.handshake.map(NonZeroU64::get), Some(1_000));
+    assert_eq!(emitted(&server), "open remote handshake observed 22 11 22");
+    assert_eq!(server.endpoint.process_basis, Some(ProcessBasis::Listener));
+    assert_eq!(server.endpoint.flow, client.endpoint.flow);
+    assert_ne!(server.endpoint.id, client.endpoint.id);
+    let listener = server.endpoint.listener.clone().unwrap();
     assert_eq!((listener.id.cookie, listener.process.as_ref().unwrap().process.key), (1, key(11)));
 
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
-    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
-    assert_eq!((accepted.end.id, accepted.end.inode), (server.end.id, 300));
-    assert_eq!(accepted.end.listener, server.end.listener);
+    assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.endpoint.id, accepted.endpoint.inode), (server.endpoint.id, 300));
+    assert_eq!(accepted.endpoint.listener, server.endpoint.listener);
 
     let how = How { born: Born::Connected, first_fin: Some(Side::Local), done: true, dead: true, ..HOW };
     let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, how);
-    assert_eq!(told(&closed), "close local connect observed 22 22 33");
-    assert_eq!((closed.end.id, closed.ending.closed_by), (client.end.id, Some(ClosedBy::Local)));
-    assert_eq!(closed.ending.bytes, Some(Payload { sent: 10, received: 20 }));
-    assert_eq!(closed.ending.duration, Some(3_000));
+    assert_eq!(emitted(&closed), "close local connect observed 22 22 33");
+    assert_eq!((closed.endpoint.id, closed.outcome.closed_by), (client.endpoint.id, Some(ClosedBy::Local)));
+    assert_eq!(closed.outcome.bytes, Some(Payload { sent: 10, received: 20 }));
+    assert_eq!(closed.outcome.duration, Some(3_000));
     let how = How { born: Born::Child, first_fin: Some(Side::Remote), done: true, dead: true, ..HOW };
     let closed = host.close(3, (SERVER, CLIENT), State::LastAck, how);
-    assert_eq!(told(&closed), "close remote accept observed 22 33 22");
-    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Remote));
+    assert_eq!(emitted(&closed), "close remote accept observed 22 33 22");
+    assert_eq!(closed.outcome.closed_by, Some(ClosedBy::Remote));
 
     let gone = host.change(
         socket(1, "0.0.0.0:6000", NOWHERE),
@@ -37,7 +38,7 @@ fn one_connection_from_listen_to_close() {
         State::Close,
         How { born: Born::Listener, ..HOW },
     );
-    assert_eq!(gone[0].kind, Kind::Unlisten);
+    assert_eq!(gone[0].kind, EventKind::Unlisten);
     assert!(host.tracker.is_empty());
 }
 
@@ -47,13 +48,16 @@ fn a_client_that_was_gone_first_is_accepted_under_its_id() {
     let (client, server) = host.connected();
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
     let closed = host.close(3, (SERVER, CLIENT), State::Established, How { errno: libc::ECONNRESET, ..HOW });
-    assert_eq!((closed.end.id, closed.ending.closed_by), (server.end.id, Some(ClosedBy::ResetRemote)));
-    assert_eq!(closed.ending.errno, Some(libc::ECONNRESET));
+    assert_eq!(
+        (closed.endpoint.id, closed.outcome.closed_by),
+        (server.endpoint.id, Some(ClosedBy::ResetRemote))
+    );
+    assert_eq!(closed.outcome.errno, Some(libc::ECONNRESET));
     // The probe has no cookie where nobody asked for one.
     let accepted = host.one(socket(0, SERVER, CLIENT), Act::Accept(task(33)));
-    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
-    assert_eq!((accepted.end.id, accepted.end.flow), (server.end.id, client.end.flow));
-    assert_eq!(accepted.end.state, State::Close);
+    assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.endpoint.id, accepted.endpoint.flow), (server.endpoint.id, client.endpoint.flow));
+    assert_eq!(accepted.endpoint.state, State::Close);
 }
 
 #[test]
@@ -63,16 +67,16 @@ fn failures_have_their_errno() {
     for (how, errno) in [(refused, libc::ECONNREFUSED), (How { errno: 0, ..refused }, libc::ECANCELED)] {
         let attempt = host.connect(2, SERVER, 22);
         let failed = host.close(2, (CLIENT, SERVER), State::SynSent, how);
-        assert_eq!(told(&failed), "fail local connect observed 22 22 -");
-        assert_eq!((failed.end.id, failed.ending.errno), (attempt.end.id, Some(errno)));
-        assert_eq!(failed.end.local, at(CLIENT));
+        assert_eq!(emitted(&failed), "fail local connect observed 22 22 -");
+        assert_eq!((failed.endpoint.id, failed.outcome.errno), (attempt.endpoint.id, Some(errno)));
+        assert_eq!(failed.endpoint.local, at(CLIENT));
     }
     // No SYN was made, or the socket went there and back within the call.
-    let call = Act::Refused { task: task(22), errno: libc::ENETUNREACH };
+    let call = Act::Fail { task: task(22), errno: libc::ENETUNREACH };
     let failed = host.one(socket(4, NOWHERE, SERVER), call.clone());
-    assert_eq!(told(&failed), "fail local connect observed 22 22 -");
+    assert_eq!(emitted(&failed), "fail local connect observed 22 22 -");
     let attempt = host.connect(5, SERVER, 22);
-    assert_eq!(host.one(socket(5, NOWHERE, SERVER), call).end.id, attempt.end.id);
+    assert_eq!(host.one(socket(5, NOWHERE, SERVER), call).endpoint.id, attempt.endpoint.id);
     assert!(host.tracker.is_empty());
 }
 
@@ -82,9 +86,9 @@ fn a_socket_that_is_used_again_is_another_connection() {
     let (client, _) = host.connected();
     // connect(AF_UNSPEC), then connect() again.
     let closed = host.close(2, (CLIENT, SERVER), State::Established, HOW);
-    assert_eq!(closed.ending.closed_by, Some(ClosedBy::ResetLocal));
+    assert_eq!(closed.outcome.closed_by, Some(ClosedBy::ResetLocal));
     let again = host.connect(2, SERVER, 22);
-    assert_ne!(again.end.id, client.end.id);
+    assert_ne!(again.endpoint.id, client.endpoint.id);
 }
 
 #[test]
@@ -97,8 +101,8 @@ fn whoever_runs_on_the_cpu_is_never_named() {
         State::Established,
         How { born: Born::Child, ..HOW },
     );
-    assert_eq!(told(&events[0]), "open remote handshake observed - - -");
-    assert_eq!(events[0].end.process_basis, None);
+    assert_eq!(emitted(&events[0]), "open remote handshake observed - - -");
+    assert_eq!(events[0].endpoint.process_basis, None);
 }
 
 #[test]
@@ -108,13 +112,13 @@ fn both_at_once() {
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     host.change(socket(2, CLIENT, SERVER), State::SynSent, State::SynRecv, how);
     let opened = host.change(socket(2, CLIENT, SERVER), State::SynRecv, State::Established, how);
-    assert_eq!(told(&opened[0]), "open both connect observed 22 22 -");
+    assert_eq!(emitted(&opened[0]), "open both connect observed 22 22 -");
     // A socket that met itself is not its own peer.
     host.connect(5, CLIENT, 22);
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     let met = host.change(socket(5, CLIENT, CLIENT), State::SynRecv, State::Established, how);
-    assert_eq!(told(&met[0]), "open both connect observed 22 22 -");
-    assert_eq!(met[0].end.peer, None);
+    assert_eq!(emitted(&met[0]), "open both connect observed 22 22 -");
+    assert_eq!(met[0].endpoint.peer, None);
 }
 
 #[test]
@@ -123,16 +127,16 @@ fn two_that_connect_to_each_other_share_a_flow_from_the_first() {
     let attempts = [(2, CLIENT, SERVER), (3, SERVER, CLIENT)].map(|(cookie, local, remote)| {
         host.one(socket(cookie, local, remote), Act::Connect(task(cookie as u32)))
     });
-    assert_eq!(attempts[0].end.flow, attempts[1].end.flow);
-    assert_ne!(attempts[0].end.id, attempts[1].end.id);
+    assert_eq!(attempts[0].endpoint.flow, attempts[1].endpoint.flow);
+    assert_ne!(attempts[0].endpoint.id, attempts[1].endpoint.id);
     for (cookie, local, remote) in [(2, CLIENT, SERVER), (3, SERVER, CLIENT)] {
         let how = How { born: Born::Connected, owner: owner(cookie as u32, host.now), ..HOW };
         let socket = socket(cookie, local, remote);
         host.change(socket, State::SynSent, State::SynRecv, how);
         let opened = host.change(socket, State::SynRecv, State::Established, how);
-        assert_eq!(opened[0].end.flow, attempts[0].end.flow);
+        assert_eq!(opened[0].endpoint.flow, attempts[0].endpoint.flow);
         let other = if cookie == 2 { 3 } else { 2 };
-        assert_eq!(told(&opened[0]), format!("open both connect observed {cookie} {cookie} {other}"));
+        assert_eq!(emitted(&opened[0]), format!("open both connect observed {cookie} {cookie} {other}"));
     }
 }
 
@@ -143,15 +147,15 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
     for (netns, first) in [(1, 10), (2, 20)] {
         let mut client = socket(first, CLIENT, SERVER);
         let mut server = socket(first + 1, SERVER, CLIENT);
-        (client.netns, server.netns) = (netns, netns);
+        (client.netns, server.netns) = (NetnsId::new(netns), NetnsId::new(netns));
         host.one(client, Act::Connect(task(netns)));
         let how = How { born: Born::Connected, owner: owner(netns, host.now), ..HOW };
         let opened = host.change(client, State::SynSent, State::Established, how);
         let born = How { born: Born::Child, ..HOW };
         let accepted = host.change(server, State::SynRecv, State::Established, born);
-        assert_eq!(opened[0].end.flow, accepted[0].end.flow);
-        assert_eq!(accepted[0].end.originator.as_ref().unwrap().process.key.pid, netns);
-        flows.push(opened[0].end.flow);
+        assert_eq!(opened[0].endpoint.flow, accepted[0].endpoint.flow);
+        assert_eq!(accepted[0].endpoint.originator.as_ref().unwrap().process.key.pid, netns);
+        flows.push(opened[0].endpoint.flow);
     }
     assert_ne!(flows[0], flows[1]);
 }
@@ -164,17 +168,17 @@ fn an_end_that_lost_its_peer_is_nobody_else_s() {
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
     for (cookie, netns) in [(20, 1), (30, 2)] {
         let mut again = socket(cookie, CLIENT, SERVER);
-        again.netns = netns;
+        again.netns = NetnsId::new(netns);
         host.one(again, Act::Connect(task(44)));
         let how = How { born: Born::Connected, owner: owner(44, host.now), ..HOW };
         let opened = host.change(again, State::SynSent, State::Established, how);
-        assert_eq!(told(&opened[0]), "open local connect observed 44 44 -");
-        assert_ne!(opened[0].end.flow, client.end.flow);
+        assert_eq!(emitted(&opened[0]), "open local connect observed 44 44 -");
+        assert_ne!(opened[0].endpoint.flow, client.endpoint.flow);
     }
     let closed = host.close(3, (SERVER, CLIENT), State::Established, HOW);
     assert_eq!(
-        (told(&closed).as_str(), closed.end.id),
-        ("close remote handshake observed 22 11 22", server.end.id)
+        (emitted(&closed).as_str(), closed.endpoint.id),
+        ("close remote handshake observed 22 11 22", server.endpoint.id)
     );
 }
 
@@ -185,10 +189,10 @@ fn another_user_is_told_once_and_the_originator_stays() {
     let used = |host: &mut Host, pid| host.apply(socket(2, CLIENT, SERVER), Act::Use(task(pid)));
     assert!(used(&mut host, 22).is_empty());
     let handed = used(&mut host, 23);
-    assert_eq!(handed.iter().map(told).collect::<Vec<_>>(), ["handover local connect observed 22 23 11"]);
+    assert_eq!(handed.iter().map(emitted).collect::<Vec<_>>(), ["handover local connect observed 22 23 11"]);
     assert_eq!(
-        (handed[0].end.process_basis, handed[0].end.id),
-        (Some(ProcessBasis::Handover), client.end.id)
+        (handed[0].endpoint.process_basis, handed[0].endpoint.id),
+        (Some(ProcessBasis::Handover), client.endpoint.id)
     );
     for pid in [22, 23, 22] {
         assert!(used(&mut host, pid).is_empty(), "{pid}");
@@ -197,7 +201,7 @@ fn another_user_is_told_once_and_the_originator_stays() {
     assert!(used(&mut host, 23).is_empty());
     // The other end knows whom it talks to by now.
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
-    assert_eq!(told(&accepted), "accept remote accept observed 22 33 24");
+    assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 24");
 }
 
 #[test]
@@ -207,8 +211,8 @@ fn the_first_use_tells_who_accepted_where_no_probe_saw_it() {
     let mut by_uring = task(33);
     by_uring.via = Some(Via::IoUring);
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Use(by_uring));
-    assert_eq!(told(&accepted), "accept remote accept observed 22 33 22");
-    assert_eq!((accepted.end.id, accepted.end.via), (server.end.id, Some(Via::IoUring)));
+    assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 22");
+    assert_eq!((accepted.endpoint.id, accepted.endpoint.via), (server.endpoint.id, Some(Via::IoUring)));
     // The probe was only slower.
     assert!(host.apply(socket(3, SERVER, CLIENT), Act::Accept(task(33))).is_empty());
 }
@@ -222,29 +226,32 @@ fn a_fast_open_is_accepted_before_it_is_open() {
     early.socket.via = Some(Via::Fastopen);
     let accepted = host.one(early, Act::Accept(task(33)));
     assert_eq!(
-        (told(&accepted).as_str(), accepted.end.via),
+        (emitted(&accepted).as_str(), accepted.endpoint.via),
         ("accept remote accept observed - 33 -", early.via)
     );
-    let how = How { born: Born::Connected, owner: owner(22, 2_000), ..HOW };
+    let how = How { born: Born::Connected, owner: owner(22, ns(2_000)), ..HOW };
     let client = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let server = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
-    assert_eq!(told(&server[0]), "open remote accept observed 22 33 22");
-    assert_eq!((server[0].end.id, server[0].end.flow), (accepted.end.id, accepted.end.flow));
-    assert_eq!(client[0].end.flow, server[0].end.flow);
+    assert_eq!(emitted(&server[0]), "open remote accept observed 22 33 22");
+    assert_eq!(
+        (server[0].endpoint.id, server[0].endpoint.flow),
+        (accepted.endpoint.id, accepted.endpoint.flow)
+    );
+    assert_eq!(client[0].endpoint.flow, server[0].endpoint.flow);
 }
 
 #[test]
 fn a_listener_s_owner_is_known_after_it_ended() {
     let mut host = Host::default();
     host.listen(1, "0.0.0.0:6000", 11);
-    host.processes.apply(1, &ProcessEvent::Exit(key(11)));
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    host.processes.apply(ns(1), &ProcessEvent::Exit(key(11)));
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
-    assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
+    assert_eq!(emitted(&opened[0]), "open remote handshake observed - 11 -");
     // Even where the record of listen() was lost: the kernel side kept it.
-    let how = How { listener: Some(77), owner: owner(11, 500), ..how };
+    let how = How { listener: Some(77), owner: owner(11, ns(500)), ..how };
     let opened = host.change(socket(4, SERVER, "10.0.0.1:2"), State::SynRecv, State::Established, how);
-    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, EndId { cookie: 77, began: 500 });
-    assert_eq!(opened[0].end.process.as_ref().unwrap().process.key, key(11));
+    assert_eq!(opened[0].endpoint.listener.as_ref().unwrap().id, EndpointId { cookie: 77, began: ns(500) });
+    assert_eq!(opened[0].endpoint.process.as_ref().unwrap().process.key, key(11));
 }

@@ -16,7 +16,7 @@ fn seeds_are_inferred_and_joined() {
     ];
     let seeds = host.look(Occasion::Start, &rows, &[(100, 11), (200, 22), (300, 33), (400, 44)]);
     assert_eq!(
-        seeds.iter().map(told).collect::<Vec<_>>(),
+        seeds.iter().map(emitted).collect::<Vec<_>>(),
         [
             "seed unknown none unknown - 11 -",
             "seed local peer inferred 22 22 33",
@@ -25,19 +25,19 @@ fn seeds_are_inferred_and_joined() {
             "seed unknown none unknown - - -",
         ]
     );
-    assert_eq!(seeds[1].end.flow, seeds[2].end.flow);
-    assert_eq!(seeds[2].end.listener.as_ref().unwrap().id, seeds[0].end.id);
-    assert_eq!(seeds[0].end.side(), None);
+    assert_eq!(seeds[1].endpoint.flow, seeds[2].endpoint.flow);
+    assert_eq!(seeds[2].endpoint.listener.as_ref().unwrap().id, seeds[0].endpoint.id);
+    assert_eq!(seeds[0].endpoint.side(), None);
     // Whoever has a guessed connection is not called its originator.
-    let end = &seeds[3].end;
+    let end = &seeds[3].endpoint;
     let origin =
         crate::origin::Origin::new(end.verdict, end.local, end.remote.unwrap(), end.originator.clone());
     assert_eq!((origin.confidence, origin.process), (Confidence::Guessed, None));
     // A live record of a seeded end: who ended it, and no duration that nobody measured.
     let closed =
         host.close(2, (CLIENT, SERVER), State::LastAck, How { first_fin: Some(Side::Remote), ..HOW });
-    assert_eq!((closed.end.id, closed.ending.duration), (seeds[1].end.id, None));
-    assert_eq!(told(&closed), "close local peer inferred 22 22 33");
+    assert_eq!((closed.endpoint.id, closed.outcome.duration), (seeds[1].endpoint.id, None));
+    assert_eq!(emitted(&closed), "close local peer inferred 22 22 33");
 }
 
 #[test]
@@ -47,11 +47,11 @@ fn a_seed_in_the_queue_belongs_to_the_listener_until_it_is_accepted() {
     waiting.inode = 0;
     let seeds =
         host.look(Occasion::Start, &[waiting, row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
-    assert_eq!(told(&seeds[0]), "seed remote listener inferred - 11 -");
-    assert_eq!(seeds[0].end.process_basis, Some(ProcessBasis::Listener));
+    assert_eq!(emitted(&seeds[0]), "seed remote listener inferred - 11 -");
+    assert_eq!(seeds[0].endpoint.process_basis, Some(ProcessBasis::Listener));
     let accepted = host.one(socket(3, SERVER, "10.9.9.9:1"), Act::Accept(task(33)));
-    assert_eq!(told(&accepted), "accept remote accept observed - 33 -");
-    assert_eq!(accepted.end.id, seeds[0].end.id);
+    assert_eq!(emitted(&accepted), "accept remote accept observed - 33 -");
+    assert_eq!(accepted.endpoint.id, seeds[0].endpoint.id);
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn what_one_end_comes_to_know_the_other_learns() {
         row(2, State::Established, CLIENT, Some(SERVER)),
     ];
     let seeds = host.look(Occasion::Start, &rows, &[(100, 11), (200, 22)]);
-    assert_eq!(told(&seeds[2]), "seed local peer inferred 22 22 11");
+    assert_eq!(emitted(&seeds[2]), "seed local peer inferred 22 22 11");
     host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
     let closed = host.close(2, (CLIENT, SERVER), State::FinWait2, HOW);
-    assert_eq!(told(&closed), "close local peer observed 22 22 33");
+    assert_eq!(emitted(&closed), "close local peer observed 22 22 33");
 }
 
 #[test]
@@ -76,16 +76,19 @@ fn an_attempt_whose_end_was_lost_is_not_said_to_have_failed() {
     let mut host = Host::default();
     let attempt = host.connect(2, SERVER, 22);
     host.tracker.doubt();
-    host.tracker.begin_look();
+    host.tracker.begin_snapshot();
     let found = host.look(Occasion::Loss, &[], &[]);
-    assert_eq!(found.iter().map(told).collect::<Vec<_>>(), ["close local connect observed 22 22 -"]);
-    assert_eq!((found[0].end.id, found[0].ending.closed_by), (attempt.end.id, Some(ClosedBy::Unknown)));
+    assert_eq!(found.iter().map(emitted).collect::<Vec<_>>(), ["close local connect observed 22 22 -"]);
+    assert_eq!(
+        (found[0].endpoint.id, found[0].outcome.closed_by),
+        (attempt.endpoint.id, Some(ClosedBy::Unknown))
+    );
     // Nor one whose socket is used again.
     host.connect(2, SERVER, 22);
     let events = host.apply(socket(2, "10.0.0.1:0", SERVER), Act::Connect(task(22)));
     assert_eq!(
         events.iter().map(|event| (event.kind, event.repaired)).collect::<Vec<_>>(),
-        [(Kind::Close, true), (Kind::Attempt, false)]
+        [(EventKind::Close, true), (EventKind::Attempt, false)]
     );
 }
 
@@ -98,11 +101,11 @@ fn the_first_fin_of_a_seed_is_in_its_state_or_comes_as_a_transition() {
     ];
     host.look(Occasion::Start, &rows, &[]);
     let closed = host.close(2, (CLIENT, "10.9.9.9:1"), State::LastAck, HOW);
-    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Remote));
+    assert_eq!(closed.outcome.closed_by, Some(ClosedBy::Remote));
     host.change(socket(3, SERVER, "10.9.9.9:2"), State::Established, State::FinWait1, HOW);
     let closed =
         host.close(3, (SERVER, "10.9.9.9:2"), State::FinWait2, How { done: true, dead: true, ..HOW });
-    assert_eq!(closed.ending.closed_by, Some(ClosedBy::Local));
+    assert_eq!(closed.outcome.closed_by, Some(ClosedBy::Local));
 }
 
 #[test]
@@ -113,10 +116,10 @@ fn while_in_doubt_no_two_ends_are_joined() {
     // The client's end was closed and made anew, and no record of that came: only its server's.
     let mut born = socket(9, SERVER, CLIENT);
     born.inode = 0;
-    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW };
+    let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let opened = host.change(born, State::SynRecv, State::Established, how);
-    assert_eq!(told(&opened[0]), "open remote handshake observed - 11 -");
-    assert_ne!(opened[0].end.flow, old.end.flow);
+    assert_eq!(emitted(&opened[0]), "open remote handshake observed - 11 -");
+    assert_ne!(opened[0].endpoint.flow, old.endpoint.flow);
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn a_look_repairs_what_a_loss_left() {
     let (client, _) = host.connected();
     host.connect(7, "10.9.9.9:80", 22);
     host.tracker.doubt();
-    host.tracker.begin_look();
+    host.tracker.begin_snapshot();
     // This one has a record after the look began: it is left alone.
     host.listen(8, "0.0.0.0:7000", 11);
     let rows = [
@@ -137,24 +140,24 @@ fn a_look_repairs_what_a_loss_left() {
     let found = host.look(Occasion::Loss, &rows, &[(200, 22), (900, 44)]);
     assert!(found.iter().all(|event| event.repaired));
     assert_eq!(
-        found.iter().map(told).collect::<Vec<_>>(),
+        found.iter().map(emitted).collect::<Vec<_>>(),
         [
             "close remote handshake observed 22 11 22",
             "open local connect observed 22 22 -",
             "open local port-range guessed 44 44 -",
         ]
     );
-    assert_eq!(found[0].ending.closed_by, Some(ClosedBy::Unknown));
-    assert_eq!(found[1].end.local, at("10.0.0.1:50001"));
+    assert_eq!(found[0].outcome.closed_by, Some(ClosedBy::Unknown));
+    assert_eq!(found[1].endpoint.local, at("10.0.0.1:50001"));
     // What the kernel side kept with the socket knows better, and says so in the end.
-    let how = How { born: Born::Connected, owner: owner(22, 5), ..HOW };
+    let how = How { born: Born::Connected, owner: owner(22, ns(5)), ..HOW };
     let closed = host.close(9, ("10.0.0.1:50000", "10.9.9.9:443"), State::Established, how);
-    assert_eq!((closed.end.verdict.basis, closed.end.id), (Basis::Connect, found[2].end.id));
+    assert_eq!((closed.endpoint.verdict.basis, closed.endpoint.id), (Basis::Connect, found[2].endpoint.id));
     // The end that is left has no peer any more, and remembers it.
     let closed = host.close(2, (CLIENT, SERVER), State::LastAck, HOW);
     assert_eq!(
-        (told(&closed).as_str(), closed.end.id),
-        ("close local connect observed 22 22 11", client.end.id)
+        (emitted(&closed).as_str(), closed.endpoint.id),
+        ("close local connect observed 22 22 11", client.endpoint.id)
     );
 }
 
@@ -165,7 +168,7 @@ fn what_was_there_before_a_connection_began_is_not_its_other_end() {
     host.connect(2, SERVER, 22);
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     let opened = host.change(socket(2, CLIENT, SERVER), State::SynSent, State::Established, how);
-    assert_eq!(told(&opened[0]), "open local connect observed 22 22 -");
+    assert_eq!(emitted(&opened[0]), "open local connect observed 22 22 -");
 }
 
 #[test]
@@ -173,21 +176,21 @@ fn a_flow_that_was_told_stands() {
     let mut host = Host::default();
     let attempt = host.connect(2, SERVER, 22);
     host.tracker.doubt();
-    host.tracker.begin_look();
+    host.tracker.begin_snapshot();
     let rows =
         [row(3, State::Established, SERVER, Some(CLIENT)), row(2, State::Established, CLIENT, Some(SERVER))];
     let found = host.look(Occasion::Loss, &rows, &[(200, 22), (300, 33)]);
     assert_eq!(found.len(), 2);
-    assert!(found.iter().all(|event| event.end.flow == attempt.end.flow), "{found:?}");
+    assert!(found.iter().all(|event| event.endpoint.flow == attempt.endpoint.flow), "{found:?}");
 }
 
 #[test]
 fn half_of_a_simultaneous_open_came_from_no_listener() {
     let mut host = Host::default();
     let seeds = host.look(Occasion::Start, &[row(2, State::SynRecv, CLIENT, Some(SERVER))], &[(200, 22)]);
-    assert_eq!(told(&seeds[0]), "seed local port-range guessed 22 22 -");
+    assert_eq!(emitted(&seeds[0]), "seed local port-range guessed 22 22 -");
     let opened = host.change(socket(2, CLIENT, SERVER), State::SynRecv, State::Established, HOW);
-    assert_eq!(told(&opened[0]), "open both handshake observed 22 22 -");
+    assert_eq!(emitted(&opened[0]), "open both handshake observed 22 22 -");
     // So nobody accepts it: whoever has it just uses it.
     assert!(host.apply(socket(2, CLIENT, SERVER), Act::Use(task(22))).is_empty());
 }
@@ -198,19 +201,19 @@ fn a_listener_whose_port_was_lost_is_told_by_the_look() {
     assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
     let mut out = Vec::new();
     // Its call may be on its way yet.
-    assert_eq!(host.tracker.settle(host.now + LOST, &mut out), 0);
-    assert_eq!(host.tracker.settle(host.now + LOST + 1, &mut out), 1);
-    assert_eq!(host.tracker.settle(host.now + LOST + 2, &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST), &mut out), 0);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST + 1), &mut out), 1);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(LOST + 2), &mut out), 0);
     assert_eq!(out, []);
-    let told = host.look(Occasion::Loss, &[row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
+    let emitted = host.look(Occasion::Loss, &[row(1, State::Listen, "0.0.0.0:6000", None)], &[(100, 11)]);
     assert_eq!(
-        told.iter().map(|event| (event.kind, event.end.local)).collect::<Vec<_>>(),
-        [(Kind::Listen, at("0.0.0.0:6000"))]
+        emitted.iter().map(|event| (event.kind, event.endpoint.local)).collect::<Vec<_>>(),
+        [(EventKind::Listen, at("0.0.0.0:6000"))]
     );
     let how = How { born: Born::Child, listener: Some(1), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
-    assert_eq!(opened[0].end.listener.as_ref().unwrap().id, told[0].end.id);
-    assert_eq!(host.tracker.settle(u64::MAX, &mut out), 0);
+    assert_eq!(opened[0].endpoint.listener.as_ref().unwrap().id, emitted[0].endpoint.id);
+    assert_eq!(host.tracker.settle(BootTime::END, &mut out), 0);
     assert_eq!(out, []);
 }
 
@@ -220,6 +223,6 @@ fn a_port_that_nothing_tells_is_not_waited_for() {
     host.tracker.expect_no_ports();
     assert_eq!(host.apply(socket(1, NOWHERE, NOWHERE), Act::Listen(task(11))), []);
     let mut out = Vec::new();
-    assert_eq!(host.tracker.settle(host.now + PATIENCE + 1, &mut out), 0);
-    assert_eq!(out.iter().map(|event| event.end.local).collect::<Vec<_>>(), [at(NOWHERE)]);
+    assert_eq!(host.tracker.settle(host.now.saturating_add(PATIENCE + 1), &mut out), 0);
+    assert_eq!(out.iter().map(|event| event.endpoint.local).collect::<Vec<_>>(), [at(NOWHERE)]);
 }

@@ -5,27 +5,28 @@ mod looks;
 mod udp;
 
 use crate::hash::Set;
+use crate::model::NetnsId;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
-use crate::model::tests::at;
-use crate::model::tests::example;
+use crate::model::tests::{at, example, ns};
 use crate::model::{
-    Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    SocketSnapshot,
 };
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
 use crate::process::{Actor, Process};
 
 /// An event about an end of which nothing matters but its addresses.
-pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> ConnectionEvent {
-    let mut conn = Conn::new(1, &socket(1, local, remote.unwrap_or(local)), State::Established);
-    conn.end.remote = remote.map(at);
+pub(crate) fn event(kind: EventKind, local: &str, remote: Option<&str>) -> ConnectionEvent {
+    let mut conn = Conn::new(ns(1), &socket(1, local, remote.unwrap_or(local)), State::Established);
+    conn.endpoint.remote = remote.map(at);
     ConnectionEvent {
-        at: 1,
+        at: ns(1),
         kind,
-        end: conn.end,
-        ending: Ending::default(),
+        endpoint: conn.endpoint,
+        outcome: Outcome::default(),
         repaired: false,
         facts: HostFacts::default(),
     }
@@ -33,9 +34,9 @@ pub(crate) fn event(kind: Kind, local: &str, remote: Option<&str>) -> Connection
 
 pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
     let socket = Socket {
-        cookie,
+        cookie: Cookie::new(cookie),
         inode: cookie * 100,
-        netns: 1,
+        netns: NetnsId::new(1),
         proto: Proto::Tcp,
         family: Family::Ipv4,
         mapped: false,
@@ -58,12 +59,12 @@ pub(super) fn key(pid: u32) -> ProcessKey {
 struct Host {
     tracker: Tracker,
     processes: ProcessTable,
-    now: u64,
+    now: BootTime,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: 0 }
+        Self { tracker: Tracker::new(true), processes: ProcessTable::default(), now: ns(0) }
     }
 }
 
@@ -73,9 +74,11 @@ const NOWHERE: &str = "0.0.0.0:0";
 
 impl Host {
     fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
-        self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
+        let actor = act.task().map(|task| self.processes.acting(task));
+        let event = SocketEvent { socket, act };
+        self.tracker.apply(self.now, &event, actor.as_ref(), &self.processes, &mut out);
         out
     }
 
@@ -99,7 +102,7 @@ impl Host {
             old,
             new,
             born: how.born,
-            listener: how.listener,
+            listener: how.listener.and_then(Cookie::new),
             owner: how.owner,
             first_fin: how.first_fin,
             done: how.done,
@@ -126,7 +129,7 @@ impl Host {
             accepted,
             State::SynRecv,
             State::Established,
-            How { born: Born::Child, listener: Some(1), owner: owner(11, 1_000), ..HOW },
+            How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW },
         );
         (client.into_iter().next().unwrap(), server.into_iter().next().unwrap())
     }
@@ -144,16 +147,16 @@ impl Host {
         holders: &[(u64, u32)],
     ) -> Vec<ConnectionEvent> {
         let rows: Vec<_> = rows.to_vec();
-        let mut look = Look { sockets: rows, began: self.now, ..Look::default() };
-        look.port_ranges.insert(1, (32768, 60999));
-        look.holders =
+        let mut snapshot = SocketSnapshot { sockets: rows, began: self.now, ..SocketSnapshot::default() };
+        snapshot.port_ranges.insert(NetnsId::new(1), (32768, 60999));
+        snapshot.holders =
             Holders::of_each(holders.iter().map(|(inode, pid)| (*inode, Holder { pid: *pid, fd: 3 })));
         for (_, pid) in holders {
             self.processes.learn_one(&row_of(*pid));
         }
-        self.now += 1_000;
+        self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
-        self.tracker.merge(self.now, &look, occasion, &Set::default(), &self.processes, &mut out);
+        self.tracker.merge(self.now, &snapshot, occasion, &Set::default(), &self.processes, &mut out);
         out
     }
 }
@@ -179,7 +182,7 @@ const HOW: How = How {
     errno: 0,
 };
 
-fn owner(pid: u32, at: u64) -> Option<Owner> {
+fn owner(pid: u32, at: BootTime) -> Option<Owner> {
     Some(Owner { key: key(pid), tid: pid, at })
 }
 
@@ -189,15 +192,20 @@ fn row_of(pid: u32) -> ProcessRow {
 }
 
 fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRow {
-    let socket =
-        Socket { cookie, inode: cookie * 100, local: at(local), remote: remote.map(at), ..example().socket };
+    let socket = Socket {
+        cookie: Cookie::new(cookie),
+        inode: cookie * 100,
+        local: at(local),
+        remote: remote.map(at),
+        ..example().socket
+    };
     SocketRow { socket, state, ..example() }
 }
 
 /// Event, side, basis, confidence, originator, process on this end, process at the other end.
-fn told(event: &ConnectionEvent) -> String {
+fn emitted(event: &ConnectionEvent) -> String {
     let pid = |actor: Option<&Actor>| actor.map_or("-".into(), |actor| actor.process.key.pid.to_string());
-    let end = &event.end;
+    let end = &event.endpoint;
     format!(
         "{} {} {} {} {} {} {}",
         event.kind.name(),

@@ -15,7 +15,7 @@ fn udp(cookie: u64, local: &str, remote: &str) -> SocketRecord {
 }
 
 fn told_all(events: &[ConnectionEvent]) -> Vec<String> {
-    events.iter().map(told).collect()
+    events.iter().map(emitted).collect()
 }
 
 /// Two sockets that were seen to be made.
@@ -37,27 +37,30 @@ fn whoever_sends_the_first_datagram_began_it() {
         told_all(&opened),
         ["open local connect observed 24 24 33", "open remote handshake observed 24 33 24"]
     );
-    assert_eq!(opened[0].end.flow, opened[1].end.flow);
+    assert_eq!(opened[0].endpoint.flow, opened[1].endpoint.flow);
     // Further datagrams are no news.
     assert!(datagram(&mut host, 3, false, false).is_empty());
-    let key = host.tracker.flows_of(2)[0].0;
+    let key = host.tracker.flows_of(Cookie::new(2).unwrap())[0].0;
     host.tracker.count(key, Payload { sent: 1, received: 2 });
     let closed = host.apply(udp(2, NOWHERE, NOWHERE), Act::Release);
     assert_eq!(told_all(&closed), ["close local connect observed 24 24 33"]);
-    assert_eq!(closed[0].ending.bytes, Some(Payload { sent: 1, received: 2 }));
-    assert_eq!((closed[0].end.id, closed[0].ending.closed_by), (opened[0].end.id, Some(ClosedBy::Local)));
+    assert_eq!(closed[0].outcome.bytes, Some(Payload { sent: 1, received: 2 }));
+    assert_eq!(
+        (closed[0].endpoint.id, closed[0].outcome.closed_by),
+        (opened[0].endpoint.id, Some(ClosedBy::Local))
+    );
     assert!(host.apply(udp(2, NOWHERE, NOWHERE), Act::Release).is_empty());
     // The other end goes on, and ends when nothing passes any more.
     let (key, cookie, remote) = host.tracker.flows().next().unwrap();
-    assert_eq!((cookie, remote), (3, at(CLIENT)));
+    assert_eq!((Some(cookie), remote), (Cookie::new(3), at(CLIENT)));
     let mut out = Vec::new();
-    host.tracker.idle(host.now + IDLE, key, &mut out);
+    host.tracker.idle(host.now.saturating_add(IDLE), key, &mut out);
     assert_eq!(told_all(&out), ["close remote handshake observed 24 33 24"]);
-    assert_eq!(out[0].ending.closed_by, Some(ClosedBy::Timeout));
+    assert_eq!(out[0].outcome.closed_by, Some(ClosedBy::Timeout));
     assert_eq!(host.tracker.flows().count(), 0);
     // What comes after that is another flow.
     let again = datagram(&mut host, 3, true, false);
-    assert_ne!(again[0].end.id, opened[1].end.id);
+    assert_ne!(again[0].endpoint.id, opened[1].endpoint.id);
 }
 
 #[test]
@@ -65,12 +68,12 @@ fn a_sender_that_does_not_say_who_it_is_is_not_waited_for_long() {
     let mut host = host();
     datagram(&mut host, 2, false, false);
     let mut out = Vec::new();
-    host.tracker.settle(host.now + PATIENCE, &mut out);
+    host.tracker.settle(host.now.saturating_add(PATIENCE), &mut out);
     assert!(out.is_empty());
-    host.tracker.settle(host.now + PATIENCE + 1, &mut out);
+    host.tracker.settle(host.now.saturating_add(PATIENCE + 1), &mut out);
     // Who made the socket is the process there, and is not said to have sent.
     assert_eq!(told_all(&out), ["open local handshake observed - 22 -"]);
-    assert_eq!(out[0].end.process_basis, Some(ProcessBasis::Listener));
+    assert_eq!(out[0].endpoint.process_basis, Some(ProcessBasis::Listener));
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn what_a_socket_from_before_the_probes_gets_first_may_be_an_answer() {
     host.look(Occasion::Start, &[], &[]);
     assert_eq!(told_all(&datagram(&mut host, 3, true, true)), ["open unknown none unknown - - -"]);
     // Long after, a flow that was not heard of for so long is a new one.
-    host.now += IDLE + 1;
+    host.now = host.now.saturating_add(IDLE + 1);
     let other = udp(3, SERVER, "10.9.9.9:5");
     let late = host.apply(other, Act::Datagram { received: true, old_socket: true });
     assert_eq!(told_all(&late), ["open remote handshake observed - - -"]);
@@ -110,5 +113,5 @@ fn a_connected_socket_is_a_seed_and_its_first_datagram_no_beginning() {
     let known = udp(2, CLIENT, "10.9.9.9:53");
     assert!(host.apply(known, Act::Datagram { received: true, old_socket: true }).is_empty());
     let closed = host.apply(udp(2, NOWHERE, NOWHERE), Act::Release);
-    assert_eq!((closed[0].kind, closed[0].end.id), (Kind::Close, seeds[0].end.id));
+    assert_eq!((closed[0].kind, closed[0].endpoint.id), (EventKind::Close, seeds[0].endpoint.id));
 }

@@ -19,7 +19,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
 use super::folder::{Folder, Unread};
-use super::{Found, Wanted, text};
+use super::{Answer, Wanted, text};
 use crate::audit::facts::Owner;
 use crate::escape;
 use header::Header;
@@ -49,7 +49,7 @@ const MOST_PACKAGES: u32 = 4096;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether there is such a database; what it says of `wanted` goes to `found`.
-pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Found) -> bool {
+pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Answer) -> bool {
     let unreadable = |why: &dyn std::fmt::Display| {
         // SQLite puts names from the database into what it says.
         let why = why.to_string();
@@ -154,7 +154,7 @@ fn look_up(
     db: &mut Connection,
     patience: Duration,
     wanted: &Wanted<'_>,
-    found: &mut Found,
+    found: &mut Answer,
 ) -> Result<usize, Failed> {
     let end = Instant::now().checked_add(patience);
     let is_late = move || end.is_none_or(|end| Instant::now() > end);
@@ -194,7 +194,7 @@ fn look_up(
     Ok(damaged)
 }
 
-fn own(header: &Header<'_>, names: &HashSet<&[u8]>, wanted: &Wanted<'_>, found: &mut Found) {
+fn own(header: &Header<'_>, names: &HashSet<&[u8]>, wanted: &Wanted<'_>, found: &mut Answer) {
     let Some(name) = header.name() else { return };
     let owner = Owner { name: text(name), version: version(header), manager: "rpm" };
     for (folder, name) in header.files(names) {
@@ -234,7 +234,7 @@ mod tests {
             let mut file = file.try_clone().unwrap();
             std::io::Seek::rewind(&mut file).unwrap();
             load(file, MOST_HOST)
-                .and_then(|mut db| look_up(&mut db, patience, &wanted, &mut Found::default()))
+                .and_then(|mut db| look_up(&mut db, patience, &wanted, &mut Answer::default()))
         };
         assert!(matches!(ask(Duration::ZERO), Err(Failed::Slow)));
         assert!(ask(Duration::from_secs(60)).is_ok());

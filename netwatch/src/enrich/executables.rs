@@ -24,7 +24,7 @@ const MOST_REMEMBERED: usize = 4096;
 
 /// Examines executables, and remembers each status for [`FRESH`].
 #[derive(Debug, Default)]
-pub struct Programs {
+pub struct Executables {
     by_process: Map<usize, Remembered>,
 }
 
@@ -36,7 +36,7 @@ struct Remembered {
     status: ExeStatus,
 }
 
-impl Programs {
+impl Executables {
     /// The status of the executable of `process` at `now`; of a process read from the store, the status as recorded.
     #[must_use]
     pub fn status(&mut self, process: &Arc<Process>, now: Instant) -> ExeStatus {
@@ -61,7 +61,7 @@ impl Programs {
 
     /// Sets the status of each process of an event.
     pub fn complete_event(&mut self, event: &mut ConnectionEvent, now: Instant) {
-        event.facts.exe = event.end.actors().map(|actor| self.status(&actor.process, now));
+        event.facts.exe = event.endpoint.actors().map(|actor| self.status(&actor.process, now));
     }
 
     /// Writes the present status into the process itself, for a caller that has no event to carry it.
@@ -71,7 +71,7 @@ impl Programs {
     }
 }
 
-impl Stage for Programs {
+impl Stage for Executables {
     fn enrich(&mut self, batch: &mut Batch) {
         let now = Instant::now();
         for item in &mut batch.items {

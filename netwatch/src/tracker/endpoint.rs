@@ -8,23 +8,23 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{Cause, Payload, Socket, State};
+use crate::model::{BootTime, Cookie, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus};
 
 /// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
 /// twice before the next boot, and a socket that is used again gets another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EndId {
+pub struct EndpointId {
     /// The socket's, unless others have that too.
     pub cookie: u64,
-    /// When it began or was first seen, nanoseconds since boot.
-    pub began: u64,
+    /// When it began or was first seen.
+    pub began: BootTime,
 }
 
-impl fmt::Display for EndId {
+impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.cookie, self.began)
+        write!(f, "{:x}-{:x}", self.cookie, self.began.nanos())
     }
 }
 
@@ -81,18 +81,18 @@ impl ClosedBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
     /// Which.
-    pub id: EndId,
+    pub id: EndpointId,
     /// Its process, where one is known.
     pub process: Option<Actor>,
 }
 
 /// One end of a connection as it is known at some moment; or a listener, which has no `remote`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct Endpoint {
     /// Stable for as long as the connection lasts.
-    pub id: EndId,
+    pub id: EndpointId,
     /// The same at both ends on this host.
-    pub flow: EndId,
+    pub flow: EndpointId,
     /// Its socket. `via` is how it was connected or accepted, where that is not by a plain system call.
     pub socket: Socket,
     /// TCP state.
@@ -101,8 +101,9 @@ pub struct End {
     pub verdict: Verdict,
     /// The process that began it, where it is on this host and known.
     pub originator: Option<Actor>,
-    /// What the thread that began it was about, where it began here.
-    pub cause: Option<Cause>,
+    /// The socket from which the thread that began it had received last, or which it had accepted, where it began here:
+    /// see [`crate::process::Birth::cause`].
+    pub cause: Option<Cookie>,
     /// The process on this end.
     pub process: Option<Actor>,
     /// How that is known.
@@ -117,7 +118,7 @@ pub struct End {
 
 /// What is known of an end once it is over, and how much it had carried when it was first seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ending {
+pub struct Outcome {
     /// Why it failed or broke.
     pub errno: Option<i32>,
     /// Established, nanoseconds.
@@ -130,7 +131,7 @@ pub struct Ending {
 
 /// What is told of an end: the `event` of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum EventKind {
     /// It was there before netwatch.
     Seed,
     /// It listens.
@@ -153,7 +154,7 @@ pub enum Kind {
     State,
 }
 
-impl Kind {
+impl EventKind {
     /// All, in the order of the contract.
     pub const ALL: [Self; 10] = [
         Self::Seed,
@@ -186,7 +187,7 @@ impl Kind {
     }
 }
 
-impl Serialize for Kind {
+impl Serialize for EventKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
@@ -204,21 +205,21 @@ pub struct HostFacts {
 /// Something happened to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEvent {
-    /// When, nanoseconds since boot.
-    pub at: u64,
+    /// When.
+    pub at: BootTime,
     /// What.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The end, with that in it.
-    pub end: End,
+    pub endpoint: Endpoint,
     /// How it ended, where it did.
-    pub ending: Ending,
+    pub outcome: Outcome,
     /// It was not seen when it happened, because records were lost, but found out later.
     pub repaired: bool,
     /// What the host says of its processes and ports.
     pub facts: HostFacts,
 }
 
-impl End {
+impl Endpoint {
     /// The processes that it names.
     #[must_use]
     pub fn actors(&self) -> Roles<Option<&Actor>> {
@@ -237,7 +238,7 @@ impl End {
     }
 }
 
-impl Deref for End {
+impl Deref for Endpoint {
     type Target = Socket;
 
     fn deref(&self) -> &Socket {
@@ -245,7 +246,7 @@ impl Deref for End {
     }
 }
 
-impl DerefMut for End {
+impl DerefMut for Endpoint {
     fn deref_mut(&mut self) -> &mut Socket {
         &mut self.socket
     }
