@@ -30,6 +30,12 @@ use schedule::{Polls, Ticks};
 /// Maximum number of records that are read before the loop checks signals and ticks.
 const BATCH: usize = 2048;
 
+/// How long the start waits for subscribers to take in what existed before.
+const SEED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two checks whether they have.
+const SEED_PAUSE: Duration = Duration::from_millis(1);
+
 /// A live run.
 pub struct Pipeline<'a> {
     /// Options of the kernel side.
@@ -170,10 +176,27 @@ impl Flow {
             seeded: started.seeds.len(),
         }));
         if seeds {
-            self.publish(&mut started.seeds);
+            self.publish_seeds(started.seeds);
         }
         self.publish(&mut started.events);
         Ok(())
+    }
+
+    /// Publishes what existed before, which may be more than a queue holds: this waits for subscribers, but not for long,
+    /// since the ring fills up meanwhile.
+    fn publish_seeds(&mut self, seeds: Vec<ConnectionEvent>) {
+        let deadline = Instant::now() + SEED_PATIENCE;
+        let mut seeds = seeds.into_iter();
+        loop {
+            let mut events: Vec<_> = seeds.by_ref().take(bus::BATCH).collect();
+            if events.is_empty() {
+                return;
+            }
+            self.publish(&mut events);
+            while !self.bus.has_room() && Instant::now() < deadline {
+                std::thread::sleep(SEED_PAUSE);
+            }
+        }
     }
 
     /// Publishes what is in the batch, then `events`.
