@@ -1,8 +1,20 @@
 //! The relation of the boot-time clock, by which the kernel side stamps records, to the time of day.
 
 use crate::model::BootTime;
+use std::io;
+
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
+
+/// Now, by the clock of records: time since boot, suspension included.
+///
+/// # Errors
+/// Where the kernel has no such clock.
+pub fn since_boot() -> io::Result<BootTime> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    u64::try_from(nanoseconds).map(BootTime::from_nanos).map_err(io::Error::other)
+}
 
 /// When the system booted, by the wall clock as it was read at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use globset::GlobMatcher;
 use ipnet::IpNet;
 
-use crate::model::{Family, Proto, SockAddr, unmap};
+use crate::model::{Family, NetnsId, Proto, SockAddr, unmap};
 use crate::origin::Side;
 use crate::process::Process;
 use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
@@ -39,7 +39,7 @@ pub struct Filter {
     /// Container id or the beginning of one, or a name.
     pub container: Option<String>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
 }
 
 impl Filter {
@@ -226,8 +226,8 @@ mod tests {
             (Filter { process: glob("q*"), ..none() }, [false, false]),
             (Filter { container: Some("a1".repeat(6)), ..none() }, [true, false]),
             (Filter { container: Some("a1".repeat(5)), ..none() }, [false, false]),
-            (Filter { netns: Some(1), ..none() }, [true, true]),
-            (Filter { netns: Some(2), ..none() }, [false, false]),
+            (Filter { netns: Some(NetnsId::new(1)), ..none() }, [true, true]),
+            (Filter { netns: Some(NetnsId::new(2)), ..none() }, [false, false]),
             (Filter { proto: Some(Proto::Udp), ..none() }, [false, false]),
             (Filter { family: Some(Family::Ipv6), ..none() }, [false, false]),
             (Filter { local: "10.0.0.1".parse().ok(), ..none() }, [true, false]),

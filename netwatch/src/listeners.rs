@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::hash::Map;
-use crate::model::{Proto, SockAddr, SocketRow};
+use crate::model::{NetnsId, Proto, SockAddr, SocketRow};
 
 /// Where a socket listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listening {
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Of the socket.
     pub proto: Proto,
     /// Bound address, mapped form taken off; the unspecified address for a wildcard.
@@ -50,7 +50,7 @@ impl Listening {
 /// from another: a cookie, an index.
 #[derive(Clone, Debug)]
 pub struct Listeners<T> {
-    by_port: Map<(u32, Proto, u16), Vec<(Listening, T)>>,
+    by_port: Map<(NetnsId, Proto, u16), Vec<(Listening, T)>>,
 }
 
 impl<T> Default for Listeners<T> {
@@ -81,20 +81,20 @@ impl<T: PartialEq> Listeners<T> {
     /// Whether something listens on `local`. A wildcard IPv6 listener owns IPv4 addresses too unless it is
     /// `v6only`.
     #[must_use]
-    pub fn owned(&self, netns: u32, proto: Proto, local: SockAddr) -> bool {
+    pub fn owned(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> bool {
         self.best(netns, proto, local).is_some()
     }
 
     /// The listener that owns `local`, the most specific of them. `None` also where several are alike
     /// (`SO_REUSEPORT`): each has some of the connections, and which is not to be told from addresses.
     #[must_use]
-    pub fn find(&self, netns: u32, proto: Proto, local: SockAddr) -> Option<&T> {
+    pub fn find(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> Option<&T> {
         let (best, alone) = self.best(netns, proto, local)?;
         alone.then_some(best)
     }
 
     /// The most specific one, and whether it is the only one of its kind.
-    fn best(&self, netns: u32, proto: Proto, local: SockAddr) -> Option<(&T, bool)> {
+    fn best(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> Option<(&T, bool)> {
         let mut best = None;
         let mut highest = 0;
         for (at, id) in self.by_port.get(&(netns, proto, local.port)).into_iter().flatten() {
@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn the_most_specific_listener_is_found() {
         let mut listeners = Listeners::default();
-        let listen = |local, v6only| Listening { netns: 1, proto: Proto::Tcp, local: at(local), v6only };
+        let listen =
+            |local, v6only| Listening { netns: NetnsId::new(1), proto: Proto::Tcp, local: at(local), v6only };
         listeners.insert(listen("[::]:80", false), 'd');
         listeners.insert(listen("0.0.0.0:80", false), 'w');
         listeners.insert(listen("10.0.0.1:80", false), 'x');
@@ -128,31 +129,32 @@ mod tests {
         listeners.insert(listen("[::]:82", false), 'e');
         listeners.insert(listen("[::1]:82", false), 'f');
         let find = |netns, local| listeners.find(netns, Proto::Tcp, at(local)).copied();
-        assert_eq!(find(1, "10.0.0.1:80"), Some('x'));
-        assert_eq!(find(1, "10.0.0.2:80"), Some('w'));
-        assert_eq!(find(1, "[fe80::1]:80"), Some('d'));
-        assert_eq!(find(1, "10.0.0.1:81"), None);
-        assert_eq!(find(1, "[::1]:81"), Some('o'));
-        assert_eq!(find(1, "10.0.0.1:82"), Some('e'));
-        assert_eq!(find(1, "[::1]:82"), Some('f'));
-        assert_eq!(find(2, "10.0.0.1:80"), None);
-        assert_eq!(listeners.find(1, Proto::Udp, at("10.0.0.1:80")), None);
+        assert_eq!(find(NetnsId::new(1), "10.0.0.1:80"), Some('x'));
+        assert_eq!(find(NetnsId::new(1), "10.0.0.2:80"), Some('w'));
+        assert_eq!(find(NetnsId::new(1), "[fe80::1]:80"), Some('d'));
+        assert_eq!(find(NetnsId::new(1), "10.0.0.1:81"), None);
+        assert_eq!(find(NetnsId::new(1), "[::1]:81"), Some('o'));
+        assert_eq!(find(NetnsId::new(1), "10.0.0.1:82"), Some('e'));
+        assert_eq!(find(NetnsId::new(1), "[::1]:82"), Some('f'));
+        assert_eq!(find(NetnsId::new(2), "10.0.0.1:80"), None);
+        assert_eq!(listeners.find(NetnsId::new(1), Proto::Udp, at("10.0.0.1:80")), None);
     }
 
     #[test]
     fn listeners_are_forgotten() {
         let mut listeners = Listeners::default();
-        let here = Listening { netns: 1, proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
+        let here =
+            Listening { netns: NetnsId::new(1), proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
         listeners.insert(here, 1);
         listeners.insert(here, 2);
         // Either may have any connection.
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
-        assert!(listeners.owned(1, Proto::Tcp, at("1.2.3.4:80")));
+        assert_eq!(listeners.find(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")), None);
+        assert!(listeners.owned(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")));
         assert!(listeners.remove(&here, &1));
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), Some(&2));
+        assert_eq!(listeners.find(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")), Some(&2));
         assert!(!listeners.remove(&here, &1));
         assert!(listeners.remove(&here, &2));
-        assert_eq!(listeners.find(1, Proto::Tcp, at("1.2.3.4:80")), None);
-        assert!(!listeners.owned(1, Proto::Tcp, at("1.2.3.4:80")));
+        assert_eq!(listeners.find(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")), None);
+        assert!(!listeners.owned(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")));
     }
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use smallvec::SmallVec;
 
 use crate::hash::Map;
-use crate::model::{Proto, SockAddr};
+use crate::model::{NetnsId, Proto, SockAddr};
 
 /// Nearly always one.
-type Same<T> = SmallVec<[(u32, T); 1]>;
+type Same<T> = SmallVec<[(NetnsId, T); 1]>;
 
 /// Connected ends, found by their addresses: protocol, local, remote; with each end its network namespace. `T` tells
 /// one end from another: a cookie, an index.
@@ -37,7 +37,7 @@ impl<T> Default for Pairs<T> {
 
 impl<T: Copy + PartialEq> Pairs<T> {
     /// An end of the namespace `netns` that is connected from `local` to `remote`.
-    pub fn insert(&mut self, netns: u32, proto: Proto, local: SockAddr, remote: SockAddr, id: T) {
+    pub fn insert(&mut self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr, id: T) {
         let same = match narrow(proto, local, remote) {
             Some(key) => self.ipv4.entry(key).or_default(),
             None => self.others.entry((proto, local, remote)).or_default(),
@@ -63,7 +63,7 @@ impl<T: Copy + PartialEq> Pairs<T> {
 
     /// The only end with just these addresses in this namespace.
     #[must_use]
-    pub fn exact(&self, netns: u32, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
+    pub fn exact(&self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
         let mut same = self.same(proto, local, remote)?.iter().filter(|(n, _)| *n == netns);
         let first = same.next()?;
         same.next().is_none().then_some(first.1)
@@ -72,7 +72,7 @@ impl<T: Copy + PartialEq> Pairs<T> {
     /// The other end: in the same namespace, or else the only one anywhere that fits, unless an address
     /// means something else in each namespace. Where several fit, none does.
     #[must_use]
-    pub fn peer(&self, netns: u32, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
+    pub fn peer(&self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
         let fitting = self.same(proto, remote, local)?;
         if fitting.iter().any(|(other, _)| *other == netns) {
             return self.exact(netns, proto, remote, local);
@@ -105,35 +105,35 @@ mod tests {
         let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
         let mut ends = Pairs::default();
         let (ipv6, other_ipv6) = (at("[fd00::1]:2000"), at("[fd00::2]:6000"));
-        ends.insert(1, Proto::Tcp, ipv6, other_ipv6, 'e');
-        assert_eq!(ends.peer(1, Proto::Tcp, other_ipv6, ipv6), Some('e'));
+        ends.insert(NetnsId::new(1), Proto::Tcp, ipv6, other_ipv6, 'e');
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, other_ipv6, ipv6), Some('e'));
         ends.remove(Proto::Tcp, ipv6, other_ipv6, 'e');
-        assert_eq!(ends.peer(1, Proto::Tcp, other_ipv6, ipv6), None);
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, other_ipv6, ipv6), None);
         for (netns, c, s) in [(1, 'a', 'b'), (2, 'c', 'd')] {
-            ends.insert(netns, Proto::Tcp, client, server, c);
-            ends.insert(netns, Proto::Tcp, server, client, s);
+            ends.insert(NetnsId::new(netns), Proto::Tcp, client, server, c);
+            ends.insert(NetnsId::new(netns), Proto::Tcp, server, client, s);
         }
-        assert_eq!(ends.peer(1, Proto::Tcp, client, server), Some('b'));
-        assert_eq!(ends.peer(2, Proto::Tcp, server, client), Some('c'));
-        assert_eq!(ends.peer(3, Proto::Tcp, server, client), None);
-        assert_eq!(ends.exact(2, Proto::Tcp, server, client), Some('d'));
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, client, server), Some('b'));
+        assert_eq!(ends.peer(NetnsId::new(2), Proto::Tcp, server, client), Some('c'));
+        assert_eq!(ends.peer(NetnsId::new(3), Proto::Tcp, server, client), None);
+        assert_eq!(ends.exact(NetnsId::new(2), Proto::Tcp, server, client), Some('d'));
         ends.remove(Proto::Tcp, server, client, 'b');
         // What is left over there belongs to the other client there.
-        assert_eq!(ends.peer(1, Proto::Tcp, client, server), None);
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, client, server), None);
     }
 
     #[test]
     fn a_wire_between_namespaces_is_crossed_where_only_one_fits() {
         let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
         let mut ends = Pairs::default();
-        ends.insert(1, Proto::Tcp, client, server, 'a');
-        ends.insert(2, Proto::Tcp, server, client, 'b');
-        assert_eq!(ends.peer(1, Proto::Tcp, client, server), Some('b'));
-        assert_eq!(ends.peer(1, Proto::Udp, client, server), None);
-        ends.insert(3, Proto::Tcp, server, client, 'c');
-        assert_eq!(ends.peer(1, Proto::Tcp, client, server), None);
+        ends.insert(NetnsId::new(1), Proto::Tcp, client, server, 'a');
+        ends.insert(NetnsId::new(2), Proto::Tcp, server, client, 'b');
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, client, server), Some('b'));
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Udp, client, server), None);
+        ends.insert(NetnsId::new(3), Proto::Tcp, server, client, 'c');
+        assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, client, server), None);
         let (inner, outer) = (at("127.0.0.1:1"), at("127.0.0.1:2"));
-        ends.insert(1, Proto::Tcp, inner, outer, 'd');
-        assert_eq!(ends.peer(2, Proto::Tcp, outer, inner), None);
+        ends.insert(NetnsId::new(1), Proto::Tcp, inner, outer, 'd');
+        assert_eq!(ends.peer(NetnsId::new(2), Proto::Tcp, outer, inner), None);
     }
 }

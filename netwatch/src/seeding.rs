@@ -3,7 +3,7 @@
 
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
-use crate::model::{Proto, SocketRow, State};
+use crate::model::{NetnsId, Proto, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
 use crate::pairs::Pairs;
 
@@ -23,7 +23,7 @@ pub struct Inferred {
 /// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
 /// `port_ranges` are the `ip_local_port_range` of each namespace.
 #[must_use]
-pub fn infer(rows: &[SocketRow], port_ranges: &Map<u32, (u16, u16)>) -> Vec<Option<Inferred>> {
+pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<Option<Inferred>> {
     let index = Index::new(rows);
     rows.iter()
         .enumerate()
@@ -122,7 +122,7 @@ mod tests {
 
     const RANGE: (u16, u16) = (32768, 60999);
 
-    fn socket(netns: u32, state: State, local: &str, remote: &str) -> SocketRow {
+    fn socket(netns: NetnsId, state: State, local: &str, remote: &str) -> SocketRow {
         SocketRow {
             socket: Socket {
                 family: Family::of(at(local).ip),
@@ -138,23 +138,23 @@ mod tests {
     }
 
     fn tcp(local: &str, remote: &str) -> SocketRow {
-        socket(1, State::Established, local, remote)
+        socket(NetnsId::new(1), State::Established, local, remote)
     }
 
     fn listen(local: &str) -> SocketRow {
-        socket(1, State::Listen, local, "")
+        socket(NetnsId::new(1), State::Listen, local, "")
     }
 
     fn udp(local: &str, remote: &str) -> SocketRow {
         let state = if remote.is_empty() { State::Close } else { State::Established };
-        let mut row = socket(1, state, local, remote);
+        let mut row = socket(NetnsId::new(1), state, local, remote);
         row.socket.proto = Proto::Udp;
         row
     }
 
     /// Side and basis of each row, and the index of the initiator.
     fn told(rows: &[SocketRow]) -> Vec<String> {
-        let found = infer(rows, &Map::from_iter([(1, RANGE), (2, RANGE)]));
+        let found = infer(rows, &Map::from_iter([(NetnsId::new(1), RANGE), (NetnsId::new(2), RANGE)]));
         found
             .into_iter()
             .map(|found| {
@@ -208,10 +208,10 @@ mod tests {
     fn states_prove() {
         let rows = [
             listen("0.0.0.0:5000"),
-            socket(1, State::SynSent, "10.0.0.1:40000", "10.0.0.9:80"),
-            socket(1, State::SynRecv, "10.0.0.1:5000", "10.0.0.9:80"),
+            socket(NetnsId::new(1), State::SynSent, "10.0.0.1:40000", "10.0.0.9:80"),
+            socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:5000", "10.0.0.9:80"),
             // Bound to a listener's port (SO_REUSEPORT), and yet the initiator.
-            socket(1, State::SynSent, "10.0.0.1:5000", "10.0.0.9:81"),
+            socket(NetnsId::new(1), State::SynSent, "10.0.0.1:5000", "10.0.0.9:81"),
         ];
         assert_eq!(
             told(&rows)[1..],
@@ -224,21 +224,21 @@ mod tests {
         let rows = [
             listen("0.0.0.0:5000"),
             tcp("10.0.0.1:5000", "10.0.0.1:40000"),
-            socket(1, State::SynSent, "10.0.0.1:40000", "10.0.0.1:5000"),
+            socket(NetnsId::new(1), State::SynSent, "10.0.0.1:40000", "10.0.0.1:5000"),
         ];
         assert_eq!(told(&rows)[1..], ["remote peer observed 2", "local handshake observed 2"]);
     }
 
     #[test]
     fn half_a_simultaneous_open_is_not_called_accepted() {
-        let mut rows = [socket(1, State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001")];
+        let mut rows = [socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001")];
         assert_eq!(told(&rows), ["unknown none unknown"]);
         rows[0].inode = 0;
         assert_eq!(told(&rows), ["remote handshake observed"]);
         // Nor is it where the other half is seen too.
         let rows = [
-            socket(1, State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001"),
-            socket(1, State::SynSent, "10.0.0.9:40001", "10.0.0.1:40000"),
+            socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001"),
+            socket(NetnsId::new(1), State::SynSent, "10.0.0.9:40001", "10.0.0.1:40000"),
         ];
         assert_eq!(told(&rows), ["unknown none unknown", "local handshake observed 1"]);
     }
@@ -268,7 +268,7 @@ mod tests {
         );
         // The range is the namespace's own.
         assert_eq!(
-            infer(&rows, &Map::from_iter([(1, (2000, 6500))]))[0].unwrap().verdict,
+            infer(&rows, &Map::from_iter([(NetnsId::new(1), (2000, 6500))]))[0].unwrap().verdict,
             Verdict::port_range(Side::Remote)
         );
         assert_eq!(infer(&rows, &Map::default())[0].unwrap().verdict, Verdict::UNKNOWN);
@@ -284,16 +284,16 @@ mod tests {
         };
         let client = tcp("10.0.0.1:2000", "10.0.0.2:6000");
         let mut rows = vec![client.clone()];
-        rows.extend(server(2));
+        rows.extend(server(NetnsId::new(2)));
         assert_eq!(told(&rows), ["local peer inferred 0", "-", "remote listener inferred 0"]);
         // Two that fit: which of them is not known.
-        rows.extend(server(3));
+        rows.extend(server(NetnsId::new(3)));
         assert_eq!(told(&rows)[0], "unknown none unknown");
         // Loopback does not lead out of a namespace.
         let rows = [
             tcp("127.0.0.1:2000", "127.0.0.1:6000"),
-            socket(2, State::Listen, "127.0.0.1:6000", ""),
-            socket(2, State::Established, "127.0.0.1:6000", "127.0.0.1:2000"),
+            socket(NetnsId::new(2), State::Listen, "127.0.0.1:6000", ""),
+            socket(NetnsId::new(2), State::Established, "127.0.0.1:6000", "127.0.0.1:2000"),
         ];
         assert_eq!(told(&rows), ["unknown none unknown", "-", "remote listener inferred"]);
     }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::lines::Lines;
 use crate::program::{Running, binary, output};
+use crate::schema::validate;
 use crate::wait::PATIENCE;
 use crate::watch::forced;
 
@@ -91,7 +92,9 @@ impl Store {
         let output = self.run("log", &[&["--json"], arguments].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        events.iter().for_each(validate);
+        events
     }
 
     /// The status of `verify`, and what it prints.

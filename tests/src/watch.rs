@@ -17,6 +17,7 @@ use crate::log::Log;
 use crate::netns::{Netns, netns};
 use crate::presence::Presence;
 use crate::program::{Running, binary};
+use crate::schema::validate;
 use crate::shared::{Told, View};
 use crate::wait::PATIENCE;
 
@@ -308,6 +309,7 @@ impl Watch {
         while let Ok(Some(line)) = own.lines.before(deadline) {
             // The last may have been cut off.
             if let Ok(event) = serde_json::from_str(&line) {
+                validate(&event);
                 self.events.push(event);
             }
         }

@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use netwatch_common::kind;
 
-use super::{AgentError, now};
-use crate::hash::Map;
+use super::AgentError;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
-use crate::model::{Holders, Lister, ProcessRow, SocketRow};
-use crate::snapshot::{self, Mptcp, Scope, Sockets, holders};
-use crate::tracker::SocketSnapshot;
+use crate::model::Lister;
+use crate::snapshot::{HostSnapshot, Mptcp};
 
 /// The counts are read this often: that takes some forty system calls.
 const READS: Duration = Duration::from_millis(250);
@@ -25,39 +23,6 @@ const QUIET_READS: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(300);
 /// but no longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Sockets, their holders, and processes, all seen after `sockets.began`.
-pub(super) struct HostSnapshot {
-    pub(super) sockets: SocketSnapshot,
-    pub(super) processes: Vec<ProcessRow>,
-    pub(super) notes: Vec<snapshot::Note>,
-}
-
-impl HostSnapshot {
-    pub(super) fn take(lister: Option<&dyn Lister>) -> Result<Self, AgentError> {
-        let began = now()?;
-        let Sockets { rows, port_ranges, notes, .. } =
-            snapshot::sockets(Scope::AllNetns, Mptcp::Whole, lister)?;
-        let (holders, mut processes) = holders::named(lister)?;
-        name_stdio(&mut processes, &rows, &holders);
-        Ok(Self { sockets: SocketSnapshot { sockets: rows, holders, port_ranges, began }, processes, notes })
-    }
-}
-
-/// Tells each process which sockets it has for stdin, stdout and stderr.
-fn name_stdio(processes: &mut [ProcessRow], sockets: &[SocketRow], holders: &Holders) {
-    let mut by_pid: Map<u32, &mut ProcessRow> = processes.iter_mut().map(|row| (row.key.pid, row)).collect();
-    for socket in sockets.iter().filter(|socket| socket.inode != 0) {
-        for holder in holders.of(socket.inode) {
-            let slot = by_pid
-                .get_mut(&holder.pid)
-                .and_then(|row| row.stdio.get_mut(usize::try_from(holder.fd).unwrap_or(usize::MAX)));
-            if let Some(slot) = slot {
-                *slot = socket.cookie;
-            }
-        }
-    }
-}
 
 pub(super) struct Healer {
     counter: LostCounter,
@@ -155,7 +120,7 @@ impl Healer {
             return false;
         }
         let lister = self.lister.clone();
-        let take = move || HostSnapshot::take(lister.as_deref());
+        let take = move || Ok(HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio());
         let Ok(snapshot) = std::thread::Builder::new().name("netwatch-look".into()).spawn(take) else {
             // No thread now: the next tick tries again.
             return false;

@@ -14,18 +14,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use crate::clock;
 use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
 use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{Note, SnapshotError, processes};
+use crate::snapshot::{HostSnapshot, Mptcp, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
-use heal::{Healer, HostSnapshot};
+use heal::Healer;
 use tables::Tables;
 
 pub use self_test::SelfTest;
@@ -81,14 +81,15 @@ impl Agent {
         let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
         let test = self_test::perform();
         let lister = lister(kernel.iterators());
-        let HostSnapshot { sockets, processes: holders, mut notes } = HostSnapshot::take(lister.as_deref())?;
+        let HostSnapshot { sockets, processes: holders, mut notes } =
+            HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio();
         notes.extend(foreign_pids());
 
-        let mut early = records.until(now()?);
+        let mut early = records.until(clock::since_boot()?);
         let deadline = Instant::now() + SELF_TEST_PATIENCE;
         while test.is_unfinished(&early, kernel.coverage()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
-            early.extend(records.until(now()?));
+            early.extend(records.until(clock::since_boot()?));
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
@@ -98,7 +99,7 @@ impl Agent {
         // Holders are named as they were when the look saw them hold; the early records' processes as they
         // were when the probes came, and from there on as the records say.
         tables.tracker.merge(
-            now()?,
+            clock::since_boot()?,
             &sockets,
             Occasion::Start,
             &begun(&early),
@@ -163,7 +164,7 @@ impl Agent {
     /// # Errors
     /// Where the clock cannot be read.
     pub fn finish(mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
-        let now = now()?;
+        let now = clock::since_boot()?;
         for record in self.records.until(now) {
             self.tables.apply(&record, out);
         }
@@ -192,7 +193,7 @@ impl Agent {
         if !losses.is_empty() {
             self.tables.doubt();
         }
-        let lost = self.tables.settle(now()?, out);
+        let lost = self.tables.settle(clock::since_boot()?, out);
         self.healer.lost_ports(lost);
         if self.healer.start_snapshot() {
             self.tables.begin_snapshot();
@@ -200,24 +201,33 @@ impl Agent {
         if let Some(snapshot) = self.healer.finished() {
             let snapshot = snapshot?;
             // What happened before the end of the look has to be known when it is compared.
-            for record in self.records.until(now()?) {
+            for record in self.records.until(clock::since_boot()?) {
                 self.tables.apply(&record, out);
             }
-            self.tables.repair(now()?, &snapshot, out);
+            self.tables.repair(clock::since_boot()?, &snapshot, out);
         }
         Ok(losses)
     }
 }
 
-/// One look at the host, nothing attached: what is open now as seeds, what could not be seen, and when the look began.
+/// A snapshot of the host with nothing attached, taken in by a tracker: what is open now, as seeds; what could not be seen;
+/// and when the snapshot began.
 ///
 /// # Errors
-/// Where the host cannot be looked at.
-pub fn look() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
-    let HostSnapshot { sockets, processes, notes } = HostSnapshot::take(iterators().ok().as_deref())?;
+/// Where no snapshot can be taken.
+pub fn snapshot() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
+    let HostSnapshot { sockets, processes, notes } =
+        HostSnapshot::take(iterators().ok().as_deref(), Mptcp::Whole)?.with_stdio();
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
-    Tracker::new(false).merge(now()?, &sockets, Occasion::Start, &Set::default(), &processes, &mut seeds);
+    Tracker::new(false).merge(
+        clock::since_boot()?,
+        &sockets,
+        Occasion::Start,
+        &Set::default(),
+        &processes,
+        &mut seeds,
+    );
     Ok((seeds, notes, sockets.began))
 }
 
@@ -245,13 +255,6 @@ fn foreign_pids() -> Option<Note> {
     let text = "netwatch runs in a pid namespace of its own: processes that begin from now on are named by \
                 the pids of the initial one; run it there";
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
-}
-
-/// The records' clock.
-fn now() -> io::Result<BootTime> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
-    u64::try_from(nanoseconds).map(BootTime::from_nanos).map_err(io::Error::other)
 }
 
 /// The ring, decoded.

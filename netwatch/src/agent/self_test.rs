@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketRecord, Task};
 use crate::kernel::Coverage;
-use crate::model::{Cookie, ProcessRow, SockAddr, State, unmap};
+use crate::model::{Cookie, NetnsId, ProcessRow, SockAddr, State, unmap};
 use crate::snapshot::{netns, processes};
 
 /// What became of it.
@@ -56,7 +56,7 @@ struct Sockets {
 struct Own {
     cookie: Option<Cookie>,
     inode: u64,
-    netns: u32,
+    netns: NetnsId,
     local: SockAddr,
     /// None has a listener.
     remote: Option<SockAddr>,

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::heal::HostSnapshot;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::processes;
+use crate::snapshot::{HostSnapshot, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 
 /// Flows are looked through for idle ones this often, or more often where that is not enough.
@@ -73,7 +72,8 @@ impl Tables {
                 {
                     self.count_flows(cookie);
                 }
-                self.tracker.apply(record.at, event, &mut self.processes, out);
+                let actor = event.act.task().map(|task| self.processes.acting(task));
+                self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, out);
             }
         }
     }

@@ -9,16 +9,16 @@ use jiff::Timestamp;
 pub use super::program::{Owner, Ownership, Program, Script};
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{Proto, RawKind, SockAddr};
+use crate::model::{NetnsId, Proto, RawKind, SockAddr};
 use crate::process::Actor;
 
 /// All facts of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The network namespace of netwatch.
-    pub own_netns: u32,
+    pub own_netns: NetnsId,
     /// Ephemeral port range of each network namespace, inclusive.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// Listeners and unconnected datagram sockets.
     pub servers: Vec<Arc<Server>>,
     /// Raw and packet sockets.
@@ -32,7 +32,7 @@ pub struct Facts {
     /// Entries that one view shows and another does not.
     pub disagreements: Vec<Disagreement>,
     /// Network namespaces that every view listed completely.
-    pub whole: HashSet<u32>,
+    pub whole: HashSet<NetnsId>,
     /// Views of sockets that were available.
     pub views: Vec<View>,
     /// What could not be read, one line each.
@@ -52,7 +52,7 @@ pub struct Server {
     /// An IPv6 socket that does not accept IPv4 (IPV6_V6ONLY).
     pub v6only: bool,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Inode number of the socket's file; 0 if it has none.
     pub inode: u64,
     /// User who created the socket.
@@ -138,7 +138,7 @@ pub struct Raw {
     /// Raw or packet.
     pub kind: RawKind,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Inode number of its file; 0 if it has none.
     pub inode: u64,
     /// The descriptors of all processes could be read.
@@ -161,7 +161,7 @@ pub struct Stdio {
     /// Local address.
     pub local: Option<SockAddr>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
 }
 
 /// Connections of one program whose originator is not known.
@@ -178,5 +178,5 @@ pub struct Unknown {
     /// Its remote address.
     pub remote: SockAddr,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
 }

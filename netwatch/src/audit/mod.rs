@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{Proto, SockAddr};
+use crate::model::{NetnsId, Proto, SockAddr};
 use baseline::{Baseline, Listed};
 use facts::{Facts, Program, Server};
 
@@ -199,7 +199,7 @@ pub struct Place {
     /// Local address.
     pub local: Option<SockAddr>,
     /// Network namespace inode number.
-    pub netns: Option<u32>,
+    pub netns: Option<NetnsId>,
     /// The program.
     pub program: Option<Arc<Program>>,
 }

@@ -8,7 +8,7 @@ use super::baseline::{self, Baseline, Listed};
 use super::facts::{Facts, Owner, Ownership, Program, Raw, Script, Server, Stdio};
 use super::{By, Code, Report, Severity, judge};
 use crate::model::tests::at;
-use crate::model::{ExeState, Image, Proto, RawKind};
+use crate::model::{ExeState, Image, NetnsId, Proto, RawKind};
 use crate::process::{Actor, ExeStatus, Process};
 
 const SOUND: ExeStatus = ExeStatus { state: ExeState::Ok, world_writable: false };
@@ -40,7 +40,7 @@ fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Serve
         proto: Proto::Tcp,
         local: at(local),
         v6only: false,
-        netns: 1,
+        netns: NetnsId::new(1),
         inode: 5,
         uid: 0,
         holders: program.into_iter().map(Arc::new).collect(),
@@ -230,7 +230,7 @@ fn only_local_peers_where_others_could_come() {
 fn the_worst_comes_first_and_decides() {
     let raw = Raw {
         kind: RawKind::Packet(3),
-        netns: 1,
+        netns: NetnsId::new(1),
         inode: 5,
         holders_seen: true,
         holders: vec![Arc::new(stray(7, "/tmp/x"))],
@@ -300,7 +300,7 @@ fn a_written_baseline_hides_nothing_else() {
             what: "the tcp connection".into(),
             proto: Some(Proto::Tcp),
             local: Some(at(local)),
-            netns: Some(1),
+            netns: Some(NetnsId::new(1)),
         };
         let listener = server(local, None, Some(shell));
         judge(&Facts { stdio: vec![stdio], ..facts([listener]) }, None)

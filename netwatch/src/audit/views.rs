@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::program::Program;
-use crate::model::{Proto, SockAddr};
+use crate::model::{NetnsId, Proto, SockAddr};
 
 /// A source that lists sockets or processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ pub enum What {
     /// A socket with a file.
     Socket {
         /// Network namespace inode number.
-        netns: u32,
+        netns: NetnsId,
         /// Transport.
         proto: Proto,
         /// Inode number of its file.
@@ -90,7 +90,7 @@ impl What {
 
     /// A socket's network namespace.
     #[must_use]
-    pub const fn netns(&self) -> Option<u32> {
+    pub const fn netns(&self) -> Option<NetnsId> {
         match self {
             Self::Socket { netns, .. } => Some(*netns),
             Self::Process { .. } | Self::Descriptor { .. } => None,

@@ -9,6 +9,7 @@ use jiff::{Timestamp, ZonedDateTime};
 
 use crate::commands::list::Namespaces;
 use crate::filter::Filter;
+use crate::model::NetnsId;
 use crate::output::{Format, LogOptions, ProcessForm};
 
 #[derive(Args)]
@@ -80,7 +81,10 @@ pub(super) fn namespaces(text: &str) -> Result<Namespaces, &'static str> {
     match text {
         "self" => Ok(Namespaces::Own),
         "all" => Ok(Namespaces::All),
-        inum => inum.parse().map(Namespaces::Inum).map_err(|_| "an inode number, `self` or `all`"),
+        inum => inum
+            .parse()
+            .map(|inode| Namespaces::Inum(NetnsId::new(inode)))
+            .map_err(|_| "an inode number, `self` or `all`"),
     }
 }
 

@@ -15,12 +15,12 @@ use crate::agent;
 use crate::clock::BootClock;
 use crate::enrich::Users;
 use crate::hash::Map;
-use crate::model::{Holders, ProcessRow, Proto, SocketRow};
+use crate::model::{Holders, NetnsId, ProcessRow, Proto, SocketRow};
 use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{self, Mptcp, Note, Scope, SnapshotError, holders, netns};
+use crate::snapshot::{HostSnapshot, Mptcp, holders, netns};
 
 mod resolve;
 
@@ -74,7 +74,7 @@ pub enum Namespaces {
     /// All that may be entered.
     All,
     /// The one of this inode number.
-    Inum(u32),
+    Inum(NetnsId),
 }
 
 /// What to show, and how.
@@ -122,12 +122,12 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
         Namespaces::All => None,
     };
     let letters = options.letters.or_default();
-    for note in snapshot.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
+    for note in snapshot.host.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
         // There is nowhere to report that stderr is closed.
         let _ = writeln!(io::stderr(), "netwatch: {note}");
     }
     if (letters.programs || options.json)
-        && let Some(warning) = warning(&snapshot.holders)
+        && let Some(warning) = warning(&snapshot.host.sockets.holders)
     {
         let _ = writeln!(io::stderr(), "{warning}");
     }
@@ -142,7 +142,7 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
 
     let mut out = BufWriter::new(out);
     if options.json {
-        let processes = ProcessTable::of(&snapshot.processes);
+        let processes = ProcessTable::of(&snapshot.host.processes);
         let mut users = Users::default();
         rows.iter().flat_map(|row| [row.process, row.initiator]).flatten().for_each(|row| users.ask(row.uid));
         write_json(&rows, &processes, &users.names(), BootClock::now()?, Services::host(), &mut out)?;
@@ -182,15 +182,11 @@ fn warning(holders: &Holders) -> Option<String> {
     }
 }
 
-/// All that one snapshot has, joined.
+/// A snapshot, with the origins that it can tell.
 struct Joined {
-    sockets: Vec<SocketRow>,
+    host: HostSnapshot,
     origins: Vec<Option<seeding::Inferred>>,
-    holders: Holders,
-    processes: Vec<ProcessRow>,
     by_pid: Map<u32, usize>,
-    namespaces: Vec<u32>,
-    notes: Vec<Note>,
 }
 
 impl Joined {
@@ -200,50 +196,41 @@ impl Joined {
             Source::Iterators => Some(agent::iterators()?),
             Source::Proc => None,
         };
-        let lister = lister.as_deref();
-        // At once: either is half of the time that a snapshot takes.
-        let (sockets, holders, processes) = std::thread::scope(|scope| {
-            let held = scope.spawn(|| holders::named(lister));
-            let sockets = snapshot::sockets(Scope::AllNetns, Mptcp::Subflows, lister);
-            let (holders, processes) =
-                held.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok::<_, SnapshotError>((sockets?, holders, processes))
-        })?;
-        let snapshot::Sockets { rows: sockets, port_ranges, notes, .. } = sockets;
-        Ok(Self {
-            origins: seeding::infer(&sockets, &port_ranges),
-            by_pid: processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect(),
-            namespaces: port_ranges.into_keys().collect(),
-            sockets,
-            holders,
-            processes,
-            notes,
-        })
+        let host = HostSnapshot::take(lister.as_deref(), Mptcp::Subflows)?;
+        let origins = seeding::infer(&host.sockets.sockets, &host.sockets.port_ranges);
+        let by_pid = host.processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect();
+        Ok(Self { host, origins, by_pid })
     }
 
-    fn exists(&self, netns: u32) -> bool {
-        self.namespaces.contains(&netns)
+    fn exists(&self, netns: NetnsId) -> bool {
+        self.host.sockets.port_ranges.contains_key(&netns)
     }
 
     fn process(&self, pid: u32) -> Option<&ProcessRow> {
-        self.processes.get(*self.by_pid.get(&pid)?)
+        self.host.processes.get(*self.by_pid.get(&pid)?)
     }
 
     fn owner(&self, socket: &SocketRow) -> Option<&ProcessRow> {
-        self.holders.owner(socket.inode, |pid| self.process(pid), |process| process.key)
+        self.host.sockets.holders.owner(socket.inode, |pid| self.process(pid), |process| process.key)
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.sockets.iter().zip(&self.origins).map(|(socket, origin)| Row {
+        self.host.sockets.sockets.iter().zip(&self.origins).map(|(socket, origin)| Row {
             socket,
             origin: *origin,
             process: self.owner(socket),
             initiator: origin
-                .and_then(|origin| self.sockets.get(origin.initiator?))
+                .and_then(|origin| self.host.sockets.sockets.get(origin.initiator?))
                 .and_then(|initiator| self.owner(initiator)),
-            holders: self.holders.of(socket.inode),
+            holders: self.host.sockets.holders.of(socket.inode),
             // netstat names the first that it meets in /proc, which lists pids in order.
-            first: self.holders.of(socket.inode).iter().find_map(|holder| self.process(holder.pid)),
+            first: self
+                .host
+                .sockets
+                .holders
+                .of(socket.inode)
+                .iter()
+                .find_map(|holder| self.process(holder.pid)),
         })
     }
 }

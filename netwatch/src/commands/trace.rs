@@ -97,7 +97,7 @@ fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool
 
 /// A history made of one snapshot of the host.
 fn live() -> Result<LiveHistory> {
-    let (events, notes, began) = agent::look()?;
+    let (events, notes, began) = agent::snapshot()?;
     for note in notes {
         complain(&note.to_string());
     }

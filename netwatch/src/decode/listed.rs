@@ -5,10 +5,10 @@ use std::mem::offset_of;
 use netwatch_common::{Held, Listed, listed_flags};
 
 use super::{Bytes, DecodeError, sock};
-use crate::model::{Family, Holder, Payload, Proto, Socket, SocketRow, State, is_connected};
+use crate::model::{Family, Holder, NetnsId, Payload, Proto, Socket, SocketRow, State, is_connected};
 
 /// Rows of `proto` in namespace `netns`, IPv4 sockets first, and how many records made no sense.
-pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: u32) -> (Vec<SocketRow>, usize) {
+pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: NetnsId) -> (Vec<SocketRow>, usize) {
     let mut rows = Vec::with_capacity(bytes.len() / size_of::<Listed>());
     let records = bytes.chunks_exact(size_of::<Listed>());
     let mut damaged = usize::from(!records.remainder().is_empty());
@@ -35,7 +35,7 @@ pub(crate) fn held(bytes: &[u8]) -> impl Iterator<Item = (u64, Holder)> {
     })
 }
 
-fn row(record: Bytes<'_>, proto: Proto, netns: u32) -> Result<SocketRow, DecodeError> {
+fn row(record: Bytes<'_>, proto: Proto, netns: NetnsId) -> Result<SocketRow, DecodeError> {
     let socket = sock::socket(record, offset_of!(Listed, sock))?;
     let flags = record.u8(offset_of!(Listed, flags))?;
     let state = State::from_kernel(record.u8(offset_of!(Listed, state))?);
@@ -76,7 +76,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_rows_or_damage(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-            let (rows, damaged) = rows(&bytes, Proto::Tcp, 1);
+            let (rows, damaged) = rows(&bytes, Proto::Tcp, NetnsId::new(1));
             let whole = bytes.len() / size_of::<Listed>();
             prop_assert!(rows.len() <= whole && rows.len() + damaged >= whole);
             prop_assert_eq!(held(&bytes).count(), bytes.len() / size_of::<Held>());

@@ -9,7 +9,7 @@ use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
 use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
 use crate::model::{
-    BootTime, Cookie, Family, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via, unmap,
+    BootTime, Cookie, Family, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via, unmap,
 };
 use crate::origin::Side;
 
@@ -236,7 +236,7 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
     let socket = Socket {
         cookie: cookie(bytes, at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
-        netns: bytes.u32(at + offset_of!(Sock, netns))?,
+        netns: NetnsId::new(bytes.u32(at + offset_of!(Sock, netns))?),
         proto,
         family: if mapped { Family::Ipv4 } else { Family::of(local_ip) },
         mapped,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::programs::Programs;
 use crate::audit::facts::{Facts, Server};
 use crate::hash::Map;
+use crate::model::NetnsId;
 use crate::services::Services;
 use crate::tracker::Endpoint;
 
@@ -12,7 +13,7 @@ use crate::tracker::Endpoint;
 pub(crate) fn of_listener(
     endpoint: &Endpoint,
     programs: &mut Programs,
-    port_ranges: &Map<u32, (u16, u16)>,
+    port_ranges: &Map<NetnsId, (u16, u16)>,
 ) -> Facts {
     let holders = programs.of(endpoint.process.iter().map(|actor| actor.process.clone()));
     let range = port_ranges.get(&endpoint.netns);

@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
 use crate::hash::Map;
-use crate::model::{Lister, SocketRow};
+use crate::model::{Lister, NetnsId, SocketRow};
 use crate::origin::Side;
 use crate::process::ProcessTable;
 use crate::seeding;
@@ -40,7 +40,7 @@ pub(crate) use programs::Programs;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope {
     /// Only this network namespace.
-    pub(crate) netns: Option<u32>,
+    pub(crate) netns: Option<NetnsId>,
     /// Entries that views are made to hide (test equipment).
     pub(crate) hidden: Vec<Hidden>,
     /// Path of the store from the command line, which must exist.
@@ -78,7 +78,7 @@ impl Inventory {
     /// If neither sockets nor processes can be listed.
     pub(crate) fn facts(&mut self) -> Result<Facts> {
         let only = self.scope.netns;
-        let is_selected = |netns: u32| only.is_none_or(|only| netns == only);
+        let is_selected = |netns: NetnsId| only.is_none_or(|only| netns == only);
         let views = Views::take(self.lister.as_ref(), &self.scope.hidden, true)?;
         let mut disagreements = views::compare(&views, self.lister.as_ref(), &self.scope.hidden, only)?;
         let rows: Vec<&SocketRow> = views.rows.iter().filter(|row| is_selected(row.netns)).collect();
@@ -188,7 +188,7 @@ fn server(
     row: &SocketRow,
     views: &Views,
     holders: Vec<Arc<Program>>,
-    registered: &Map<u32, Vec<Mapping>>,
+    registered: &Map<NetnsId, Vec<Mapping>>,
     history: Option<History>,
 ) -> Server {
     let range = views.port_ranges().get(&row.netns);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::portmap::{self, Mapping};
 use crate::hash::Map;
-use crate::model::SocketRow;
+use crate::model::{NetnsId, SocketRow};
 use crate::snapshot::netns::{self, Netns};
 
 /// Timeout of a query.
@@ -17,8 +17,8 @@ const PORTMAPPER_PORT: u16 = 111;
 const MOST_PORTMAPPERS: usize = 64;
 
 /// Registered programs by namespace. Namespaces without a listener on the portmapper's port are not queried.
-pub(super) fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<u32, Vec<Mapping>> {
-    let mut wanted: Vec<u32> = rows
+pub(super) fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<NetnsId, Vec<Mapping>> {
+    let mut wanted: Vec<NetnsId> = rows
         .iter()
         .filter(|row| row.is_server() && row.local.port == PORTMAPPER_PORT)
         .map(|row| row.netns)
@@ -34,7 +34,7 @@ pub(super) fn registered(rows: &[&SocketRow], notes: &mut Vec<String>) -> Map<u3
     }
     let Ok(all) = netns::all() else { return Map::default() };
     let named: Vec<&Netns> = all.iter().filter(|namespace| wanted.contains(&namespace.inum)).collect();
-    let answers: Vec<(u32, Result<Vec<Mapping>, String>)> = std::thread::scope(|scope| {
+    let answers: Vec<(NetnsId, Result<Vec<Mapping>, String>)> = std::thread::scope(|scope| {
         let ask = |namespace: &Netns| {
             let inside = |_: &Netns, entered: std::io::Result<()>| {
                 entered.map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ use procfs::process::Process;
 use super::hidden::Hidden;
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
-use crate::model::{Holder, Holders, Lister, RawRow, SocketRow};
+use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
 
 /// The host by every view, one after the other.
@@ -98,7 +98,7 @@ impl Views {
         all
     }
 
-    pub(super) fn port_ranges(&self) -> &Map<u32, (u16, u16)> {
+    pub(super) fn port_ranges(&self) -> &Map<NetnsId, (u16, u16)> {
         &self.best().port_ranges
     }
 
@@ -114,9 +114,9 @@ impl Views {
     }
 
     /// Namespaces that every view saw whole.
-    pub(super) fn whole(&self) -> HashSet<u32> {
-        let noted: HashSet<u32> = self.notes().filter_map(|note| note.netns).collect();
-        let is_whole = |netns: &u32| {
+    pub(super) fn whole(&self) -> HashSet<NetnsId> {
+        let noted: HashSet<NetnsId> = self.notes().filter_map(|note| note.netns).collect();
+        let is_whole = |netns: &NetnsId| {
             !noted.contains(netns)
                 && self.diag.port_ranges.contains_key(netns)
                 && self
@@ -135,9 +135,9 @@ impl Views {
     }
 
     /// Sockets, of those namespaces that every view saw whole.
-    fn sockets_shown(&self, is_meant: &dyn Fn(u32) -> bool) -> Shown {
+    fn sockets_shown(&self, is_meant: &dyn Fn(NetnsId) -> bool) -> Shown {
         let whole = self.whole();
-        let seen = |netns: u32| is_meant(netns) && whole.contains(&netns);
+        let seen = |netns: NetnsId| is_meant(netns) && whole.contains(&netns);
         let rows = |rows: &[SocketRow]| -> Vec<What> {
             rows.iter().filter(|row| !row.is_mptcp() && seen(row.netns)).filter_map(of_row).collect()
         };
@@ -210,9 +210,9 @@ pub(super) fn compare(
     first: &Views,
     lister: Option<&Arc<dyn Lister>>,
     hidden: &[Hidden],
-    only: Option<u32>,
+    only: Option<NetnsId>,
 ) -> Result<Vec<Disagreement>> {
-    let in_netns = |netns: u32| only.is_none_or(|only| netns == only);
+    let in_netns = |netns: NetnsId| only.is_none_or(|only| netns == only);
     let shown = |views: &Views| {
         let inodes: HashSet<u64> = views
             .rows

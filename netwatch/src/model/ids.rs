@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use serde::Serialize;
+
 /// A number that is never 0, so that an `Option` of it takes no more room.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -54,4 +56,29 @@ id! {
 id! {
     /// A control group in the unified hierarchy.
     CgroupId
+}
+
+/// Network namespace, by the inode number that `/proc/PID/ns/net` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct NetnsId(u32);
+
+impl NetnsId {
+    /// From the inode number.
+    #[must_use]
+    pub const fn new(inode: u32) -> Self {
+        Self(inode)
+    }
+
+    /// The inode number.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }

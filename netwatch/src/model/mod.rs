@@ -5,15 +5,17 @@ mod holders;
 mod ids;
 mod listing;
 mod process;
+mod snapshot;
 mod socket;
 mod state;
 mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
 pub use holders::{Holder, Holders};
-pub use ids::{CgroupId, Cookie};
+pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};
 pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+pub use snapshot::SocketSnapshot;
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
@@ -40,7 +42,7 @@ pub(crate) mod tests {
             socket: Socket {
                 cookie: Cookie::new(1),
                 inode: 1,
-                netns: 1,
+                netns: NetnsId::new(1),
                 proto: Proto::Tcp,
                 family: Family::Ipv4,
                 mapped: false,

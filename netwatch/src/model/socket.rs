@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::{Cookie, Family, Proto, SockAddr, State, Via};
+use super::{Cookie, Family, NetnsId, Proto, SockAddr, State, Via};
 
 /// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Socket {
     /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
     pub inode: u64,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Transport.
     pub proto: Proto,
     /// On the wire: [`Family::Ipv4`] where `mapped`.
@@ -138,7 +138,7 @@ pub struct RawRow {
     /// Which of them.
     pub kind: RawKind,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Of its file.
     pub inode: u64,
     /// Who made it.

@@ -1,25 +1,24 @@
-//! One object a line, with the keys of the contract in its order.
+//! One object a line, with the keys of [`super::keys`] in their order.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::keys::{self, Event, Key};
 use super::object::Object;
 use super::process::ProcessObjects;
+use super::timestamp::Second;
 use super::{ProcessForm, Render, exe_status, time_of};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::loss::Loss;
 use crate::model::{Cookie, Family, ProcessKey};
 use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
-use crate::stream::{Context, Item, Ready};
+use crate::stream::{Context, Item};
 use crate::tracker::{ConnectionEvent, EndpointId, Party};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
@@ -31,13 +30,20 @@ const MOST_PRINTED: usize = 65_536;
 pub(super) struct Json {
     form: ProcessForm,
     objects: ProcessObjects,
-    /// The object last printed for each process, with [`ProcessForm::Once`].
-    printed: Map<ProcessKey, (Arc<Process>, ExeStatus)>,
+    /// What was last printed of each process, with [`ProcessForm::Once`].
+    printed: Map<ProcessKey, Printed>,
     /// The boot of the context, escaped for the inside of a string.
     boot: String,
     /// What `objects`, `printed` and `boot` are of.
     context: Option<(Arc<str>, BootClock)>,
     second: Second,
+}
+
+struct Printed {
+    process: Arc<Process>,
+    status: ExeStatus,
+    /// The object of its leader. Processes can differ in what is not printed, such as the id of the cgroup.
+    object: Arc<RawValue>,
 }
 
 impl Json {
@@ -84,72 +90,6 @@ impl Json {
     }
 }
 
-#[derive(Serialize)]
-struct Head {
-    v: u8,
-    seq: u64,
-    ts: String,
-    event: &'static str,
-}
-
-#[derive(Serialize)]
-struct ReadyLine<'a> {
-    #[serde(flatten)]
-    head: Head,
-    coverage: CoverageView<'a>,
-    seeded: usize,
-}
-
-#[derive(Serialize)]
-struct CoverageView<'a> {
-    probes: BTreeMap<&'a str, Option<&'a str>>,
-    unseen: &'a [&'a str],
-}
-
-#[derive(Serialize)]
-struct LossLine<'a> {
-    #[serde(flatten)]
-    head: Head,
-    count: u64,
-    reason: &'static str,
-    kinds: &'a BTreeMap<&'static str, u64>,
-}
-
-/// The second of the line before, as it is spelled, for the next: most are of the same.
-#[derive(Default)]
-struct Second {
-    since_epoch: Option<i64>,
-    /// `2026-11-25T23:10:19.`
-    text: String,
-}
-
-impl Second {
-    fn write(&mut self, time: Timestamp, out: &mut Vec<u8>) {
-        const FRACTION: usize = "123456789Z".len();
-        // Before 1970 the fraction counts down.
-        let fraction = u32::try_from(time.subsec_nanosecond()).ok().filter(|_| time.as_second() >= 0);
-        let same = self.since_epoch == Some(time.as_second());
-        if !same || fraction.is_none() {
-            self.text.clear();
-            // Writing to a String cannot fail.
-            let _ = write!(self.text, "{time:.9}");
-            out.extend_from_slice(self.text.as_bytes());
-            self.text.truncate(self.text.len().saturating_sub(FRACTION));
-            self.since_epoch = fraction.map(|_| time.as_second());
-            return;
-        }
-        out.extend_from_slice(self.text.as_bytes());
-        let mut digits = *b"000000000";
-        let mut rest = fraction.unwrap_or(0);
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        out.extend_from_slice(&digits);
-        out.push(b'Z');
-    }
-}
-
 impl Render for Json {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
         if matches!(item, Item::Process(..) | Item::Table(_)) {
@@ -163,19 +103,23 @@ impl Render for Json {
             self.print_processes(seq, time, event, context, out)?;
         }
         *seq += 1;
-        let head = |event| Head { v: VERSION, seq: *seq, ts: format!("{time:.9}"), event };
         match item {
-            Item::Ready(Ready { probes, unseen, seeded }) => {
-                let coverage = CoverageView { probes: probes.iter().copied().collect(), unseen };
-                serde_json::to_writer(
-                    &mut *out,
-                    &ReadyLine { head: head("ready"), coverage, seeded: *seeded },
-                )?;
+            Item::Ready(ready) => {
+                let mut object = self.begin_line(*seq, time, "ready", out);
+                let mut coverage = object.object(Event::Coverage);
+                let probes: BTreeMap<_, _> = ready.probes.iter().copied().collect();
+                coverage.value(keys::Coverage::Probes, &probes)?;
+                coverage.value(keys::Coverage::Unseen, &ready.unseen)?;
+                coverage.end();
+                object.value(Event::Seeded, &ready.seeded)?;
+                object.end();
             }
             Item::Loss(_, loss) => {
-                let Loss { reason, kinds } = loss;
-                let line = LossLine { head: head("loss"), count: loss.count(), reason: reason.name(), kinds };
-                serde_json::to_writer(&mut *out, &line)?;
+                let mut object = self.begin_line(*seq, time, "loss", out);
+                object.number(Event::Count, loss.count());
+                object.word(Event::Reason, loss.reason.name());
+                object.value(Event::Kinds, &loss.kinds)?;
+                object.end();
             }
             Item::Event(event) => self.connection(Some(*seq), Some(time), event, context, out)?,
             Item::Process(..) | Item::Table(_) => {}
@@ -186,6 +130,22 @@ impl Render for Json {
 }
 
 impl Json {
+    /// The keys that every line begins with.
+    fn begin_line<'a>(
+        &mut self,
+        seq: u64,
+        time: Timestamp,
+        kind: &'static str,
+        out: &'a mut Vec<u8>,
+    ) -> Object<'a, Event> {
+        let mut object = Object::begin(out);
+        object.number(Event::V, VERSION);
+        object.number(Event::Seq, seq);
+        object.string(Event::Ts, |out| self.second.write(time, out));
+        object.word(Event::Kind, kind);
+        object
+    }
+
     /// An event for each process of `event` whose object was not printed before, or has changed since.
     fn print_processes(
         &mut self,
@@ -199,8 +159,9 @@ impl Json {
         let roles = [roles.process, roles.originator, roles.listener, roles.peer];
         for (actor, status) in roles.into_iter().flatten() {
             let (key, status) = (actor.process.key, exe_status(status, &actor.process));
-            let is_known = |(process, then): &(Arc<Process>, ExeStatus)| {
-                *then == status && (Arc::ptr_eq(process, &actor.process) || *process == actor.process)
+            let is_known = |printed: &Printed| {
+                let same = Arc::ptr_eq(&printed.process, &actor.process) || printed.process == actor.process;
+                printed.status == status && same
             };
             if self.printed.get(&key).is_some_and(is_known) {
                 continue;
@@ -208,14 +169,16 @@ impl Json {
             if self.printed.len() >= MOST_PRINTED {
                 self.printed.clear();
             }
-            self.printed.insert(key, (actor.process.clone(), status));
+            let process = actor.process.clone();
+            let object = self.objects.object(&Actor::leader(process.clone()), status, context)?;
+            let before = self.printed.insert(key, Printed { process, status, object: object.clone() });
+            if before.is_some_and(|before| before.object.get() == object.get()) {
+                continue;
+            }
             *seq += 1;
-            let mut object = Object::begin(out);
-            object.number("v", VERSION);
-            object.number("seq", *seq);
-            object.string("ts", |out| self.second.write(time, out));
-            object.word("event", "process");
-            object.raw("process", &self.objects.object(actor, status, context)?);
+            let process = self.objects.object(actor, status, context)?;
+            let mut object = self.begin_line(*seq, time, "process", out);
+            object.raw(Event::OneProcess, &process);
             object.end();
             out.push(b'\n');
         }
@@ -235,69 +198,69 @@ impl Json {
         let exe = event.facts.exe;
         let mut object = Object::begin(out);
         if let Some(seq) = seq {
-            object.number("v", VERSION);
-            object.number("seq", seq);
+            object.number(Event::V, VERSION);
+            object.number(Event::Seq, seq);
         }
-        object.string("ts", |out| {
+        object.string(Event::Ts, |out| {
             if let Some(time) = time {
                 self.second.write(time, out);
             }
         });
-        object.word("event", event.kind.name());
-        object.string("id", |out| self.id(endpoint.id, out));
+        object.word(Event::Kind, event.kind.name());
+        object.string(Event::Id, |out| self.id(endpoint.id, out));
         match endpoint.remote {
-            Some(_) => object.string("flow", |out| self.id(endpoint.flow, out)),
-            None => object.null("flow"),
+            Some(_) => object.string(Event::Flow, |out| self.id(endpoint.flow, out)),
+            None => object.null(Event::Flow),
         }
-        object.word("proto", endpoint.proto.name());
-        object.word("family", if endpoint.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        object.word(Event::Proto, endpoint.proto.name());
+        object.word(Event::Family, if endpoint.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
         if endpoint.mapped {
-            object.value("mapped", &true)?;
+            object.value(Event::Mapped, &true)?;
         }
-        object.number("netns", endpoint.netns);
-        object.number("cookie", Cookie::number(endpoint.cookie));
-        object.number("inode", endpoint.inode);
-        object.endpoint("local", Some(endpoint.local))?;
-        object.endpoint("remote", endpoint.remote)?;
-        object.value("service", &event.facts.service)?;
-        object.word("state", endpoint.state.name());
+        object.number(Event::Netns, endpoint.netns.number());
+        object.number(Event::Cookie, Cookie::number(endpoint.cookie));
+        object.number(Event::Inode, endpoint.inode);
+        object.endpoint(Event::Local, Some(endpoint.local))?;
+        object.endpoint(Event::Remote, endpoint.remote)?;
+        object.value(Event::Service, &event.facts.service)?;
+        object.word(Event::State, endpoint.state.name());
         match endpoint.remote {
             Some(remote) => {
                 let origin =
                     Origin::new(endpoint.verdict, endpoint.local, remote, endpoint.originator.as_ref());
-                let mut object = object.object("origin");
-                object.word("side", origin.side.name());
-                object.word("basis", origin.basis.name());
-                object.word("confidence", origin.confidence.name());
-                object.endpoint("endpoint", origin.endpoint)?;
-                self.process(origin.process, exe.originator, context, &mut object)?;
-                object.word("port_rule", origin.port_rule.name());
+                let mut object = object.object(Event::Origin);
+                object.word(keys::Origin::Side, origin.side.name());
+                object.word(keys::Origin::Basis, origin.basis.name());
+                object.word(keys::Origin::Confidence, origin.confidence.name());
+                object.endpoint(keys::Origin::Endpoint, origin.endpoint)?;
+                self.process(keys::Origin::Process, origin.process, exe.originator, context, &mut object)?;
+                object.word(keys::Origin::PortRule, origin.port_rule.name());
                 object.end();
             }
             // Nobody began a listener.
-            None => object.null("origin"),
+            None => object.null(Event::Origin),
         }
-        self.process(endpoint.process.as_ref(), exe.process, context, &mut object)?;
-        object.value("process_basis", &endpoint.process_basis)?;
-        self.party("listener", endpoint.listener.as_deref(), exe.listener, context, &mut object)?;
-        self.party("peer", endpoint.peer.as_ref(), exe.peer, context, &mut object)?;
+        self.process(Event::Process, endpoint.process.as_ref(), exe.process, context, &mut object)?;
+        object.value(Event::ProcessBasis, &endpoint.process_basis)?;
+        self.party(Event::Listener, endpoint.listener.as_deref(), exe.listener, context, &mut object)?;
+        self.party(Event::Peer, endpoint.peer.as_ref(), exe.peer, context, &mut object)?;
         let outcome = &event.outcome;
-        object.value("errno", &outcome.errno.map(crate::errno::name))?;
-        object.option("handshake_us", endpoint.handshake.map(|handshake| microseconds(handshake.get())));
-        object.option("duration_us", outcome.duration.map(microseconds));
-        object.option("bytes_sent", outcome.bytes.map(|bytes| bytes.sent));
-        object.option("bytes_received", outcome.bytes.map(|bytes| bytes.received));
-        object.value("closed_by", &outcome.closed_by)?;
+        object.value(Event::Errno, &outcome.errno.map(crate::errno::name))?;
+        object.option(Event::HandshakeUs, endpoint.handshake.map(|handshake| microseconds(handshake.get())));
+        object.option(Event::DurationUs, outcome.duration.map(microseconds));
+        object.option(Event::BytesSent, outcome.bytes.map(|bytes| bytes.sent));
+        object.option(Event::BytesReceived, outcome.bytes.map(|bytes| bytes.received));
+        object.value(Event::ClosedBy, &outcome.closed_by)?;
         if let Some(via) = endpoint.via {
-            object.word("via", via.name());
+            object.word(Event::Via, via.name());
         }
         if event.repaired {
-            object.value("repaired", &true)?;
+            object.value(Event::Repaired, &true)?;
         }
         // What speaks against a listener; a process has its own.
         let signs: Vec<_> = signs::of_end(endpoint).collect();
         if !signs.is_empty() {
-            object.value("signs", &signs)?;
+            object.value(Event::Signs, &signs)?;
         }
         object.end();
         Ok(())
@@ -315,39 +278,40 @@ impl Json {
         }
     }
 
-    fn process(
+    fn process<K: Key>(
         &mut self,
+        key: K,
         actor: Option<&Actor>,
         status: Option<ExeStatus>,
         context: &Context,
-        object: &mut Object<'_>,
+        object: &mut Object<'_, K>,
     ) -> io::Result<()> {
         match actor {
             Some(actor) if self.form == ProcessForm::Full => {
                 let status = exe_status(status, &actor.process);
-                object.raw("process", &self.objects.object(actor, status, context)?);
+                object.raw(key, &self.objects.object(actor, status, context)?);
             }
-            Some(actor) => object.value("process", &actor.process.key)?,
-            None => object.null("process"),
+            Some(actor) => object.value(key, &actor.process.key)?,
+            None => object.null(key),
         }
         Ok(())
     }
 
     fn party(
         &mut self,
-        key: &'static str,
+        key: Event,
         party: Option<&Party>,
         status: Option<ExeStatus>,
         context: &Context,
-        object: &mut Object<'_>,
+        object: &mut Object<'_, Event>,
     ) -> io::Result<()> {
         let Some(party) = party else {
             object.null(key);
             return Ok(());
         };
         let mut object = object.object(key);
-        object.string("id", |out| self.id(party.id, out));
-        self.process(party.process.as_ref(), status, context, &mut object)?;
+        object.string(keys::Party::Id, |out| self.id(party.id, out));
+        self.process(keys::Party::Process, party.process.as_ref(), status, context, &mut object)?;
         object.end();
         Ok(())
     }
@@ -360,26 +324,28 @@ fn microseconds(nanoseconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{CgroupId, tests::ns};
+    use crate::tracker::{EventKind, tests::event};
 
     #[test]
-    fn times_have_nine_digits_whatever_was_spelled_before() {
-        let mut second = Second::default();
-        for nanoseconds in [
-            1_764_112_219_428_632_001,
-            1_764_112_219_000_000_000,
-            1_764_112_219_999_999_999,
-            1_764_112_220_000_000_007,
-            -1,
-            0,
-            1,
-            -1_500_000_000,
-            i128::from(i64::MAX),
-        ] {
-            let time = Timestamp::from_nanosecond(nanoseconds).unwrap();
-            let mut out = Vec::new();
-            second.write(time, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), format!("{time:.9}"));
-        }
+    fn a_process_is_printed_once_though_what_is_not_printed_changes() {
+        let printed = |change: fn(&mut Process)| {
+            let process = Process::bare(ProcessKey { pid: 5, start: ns(0) }, "p".into());
+            let mut changed = process.clone();
+            change(&mut changed);
+            let mut json = Json::new(ProcessForm::Once);
+            let context = Context::of_run("").unwrap();
+            let (mut seq, mut out) = (0, Vec::new());
+            for process in [&process, &changed, &process, &changed] {
+                let mut event = event(EventKind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
+                event.endpoint.process = Some(Actor::leader(process.clone().into()));
+                json.render(&mut seq, &Item::Event(event), &context, &mut out).unwrap();
+            }
+            String::from_utf8(out).unwrap().matches(r#""event":"process""#).count()
+        };
+        assert_eq!(printed(|_| {}), 1);
+        assert_eq!(printed(|process| process.cgroup_id = CgroupId::new(7)), 1);
+        assert_eq!(printed(|process| process.facts.uid = 7), 4);
     }
 
     #[test]
@@ -387,7 +353,7 @@ mod tests {
         let mut json = Json::new(ProcessForm::Full);
         json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
-            let id = EndpointId { cookie: id.0, began: crate::model::BootTime::from_nanos(id.1) };
+            let id = EndpointId { cookie: id.0, began: ns(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));

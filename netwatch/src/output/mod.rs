@@ -4,11 +4,15 @@
 pub(crate) mod audit;
 pub(crate) mod doctor;
 mod json;
+mod keys;
 pub(crate) mod list;
 mod log;
 mod object;
 mod process;
+#[cfg(test)]
+mod schema;
 mod text;
+mod timestamp;
 pub mod trace;
 pub(crate) mod verify;
 

@@ -1,88 +1,92 @@
-//! Objects of JSON, written key by key. A line of the log has forty keys, and serde_json looks at each letter of each:
-//! that was a good part of what a line took.
+//! JSON objects, written key by key. A line of the log has forty keys, and serde_json checks each of their letters for
+//! escapes, which was a good part of the cost of a line.
 
 use std::io;
+use std::marker::PhantomData;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::keys::{self, Key};
 use crate::model::SockAddr;
 
-/// An object in the making. Keys and words are those of the contract: nothing in them has to be escaped.
-pub(super) struct Object<'a> {
+/// An object that is being written, with the keys `K`. Keys and words need no escapes.
+pub(super) struct Object<'a, K> {
     out: &'a mut Vec<u8>,
     begun: bool,
+    keys: PhantomData<K>,
 }
 
-impl<'a> Object<'a> {
+impl<'a, K: Key> Object<'a, K> {
     pub(super) fn begin(out: &'a mut Vec<u8>) -> Self {
-        Self { out, begun: false }
+        out.push(b'{');
+        Self { out, begun: false, keys: PhantomData }
     }
 
     pub(super) fn end(self) {
-        self.out.extend_from_slice(if self.begun { b"}" } else { b"{}" });
+        self.out.push(b'}');
     }
 
-    fn key(&mut self, key: &'static str) -> &mut Vec<u8> {
-        self.out.extend_from_slice(if self.begun { b",\"" } else { b"{\"" });
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    #[inline]
+    fn key(&mut self, key: K) -> &mut Vec<u8> {
+        let spelled = key.with_comma().as_bytes();
+        self.out.extend_from_slice(spelled.get(usize::from(!self.begun)..).unwrap_or_default());
         self.begun = true;
         self.out
     }
 
-    pub(super) fn null(&mut self, key: &'static str) {
+    pub(super) fn null(&mut self, key: K) {
         self.key(key).extend_from_slice(b"null");
     }
 
-    pub(super) fn word(&mut self, key: &'static str, word: &'static str) {
+    pub(super) fn word(&mut self, key: K, word: &'static str) {
         self.string(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 
-    /// What `inside` writes needs no escapes.
-    pub(super) fn string(&mut self, key: &'static str, inside: impl FnOnce(&mut Vec<u8>)) {
+    /// `inside` writes what needs no escapes.
+    pub(super) fn string(&mut self, key: K, inside: impl FnOnce(&mut Vec<u8>)) {
         let out = self.key(key);
         out.push(b'"');
         inside(out);
         out.push(b'"');
     }
 
-    pub(super) fn number(&mut self, key: &'static str, number: impl Into<u64>) {
+    pub(super) fn number(&mut self, key: K, number: impl Into<u64>) {
         decimal(number.into(), self.key(key));
     }
 
     /// A number, or `null`.
-    pub(super) fn option(&mut self, key: &'static str, number: Option<u64>) {
+    pub(super) fn option(&mut self, key: K, number: Option<u64>) {
         match number {
             Some(number) => self.number(key, number),
             None => self.null(key),
         }
     }
 
-    pub(super) fn endpoint(&mut self, key: &'static str, endpoint: Option<SockAddr>) -> io::Result<()> {
+    pub(super) fn endpoint(&mut self, key: K, endpoint: Option<SockAddr>) -> io::Result<()> {
         let Some(endpoint) = endpoint else {
             self.null(key);
             return Ok(());
         };
         let mut object = self.object(key);
-        object.value("ip", &endpoint.ip)?;
-        object.number("port", endpoint.port);
+        object.value(keys::Endpoint::Ip, &endpoint.ip)?;
+        object.number(keys::Endpoint::Port, endpoint.port);
         object.end();
         Ok(())
     }
 
-    /// An object within, to be ended before this one goes on.
-    pub(super) fn object(&mut self, key: &'static str) -> Object<'_> {
+    /// An object in this one, to be ended before the next key of this one.
+    pub(super) fn object<Inner: Key>(&mut self, key: K) -> Object<'_, Inner> {
         Object::begin(self.key(key))
     }
 
-    /// What was spelled before.
-    pub(super) fn raw(&mut self, key: &'static str, value: &RawValue) {
+    /// A value that is JSON already.
+    pub(super) fn raw(&mut self, key: K, value: &RawValue) {
         self.key(key).extend_from_slice(value.get().as_bytes());
     }
 
-    /// Anything else.
-    pub(super) fn value(&mut self, key: &'static str, value: &impl Serialize) -> io::Result<()> {
+    /// Any other value.
+    pub(super) fn value(&mut self, key: K, value: &impl Serialize) -> io::Result<()> {
         Ok(serde_json::to_writer(self.key(key), value)?)
     }
 }
@@ -105,21 +109,23 @@ fn decimal(mut number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keys::Event;
 
     #[test]
     fn it_is_what_serde_json_makes_of_it() {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         for number in [0_u64, 9, 10, 4_026_531_840, u64::MAX] {
-            object.number("n", number);
+            object.number(Event::Seq, number);
         }
         let endpoint = SockAddr { ip: "::1".parse().unwrap(), port: 80 };
-        object.endpoint("e", Some(endpoint)).unwrap();
-        object.option("o", None);
-        object.object("empty").end();
+        object.endpoint(Event::Local, Some(endpoint)).unwrap();
+        object.option(Event::DurationUs, None);
+        object.object::<keys::Origin>(Event::Origin).end();
         object.end();
-        let expected = r#"{"n":0,"n":9,"n":10,"n":4026531840,"n":18446744073709551615,"#;
-        let expected = expected.to_owned() + r#""e":{"ip":"::1","port":80},"o":null,"empty":{}}"#;
+        let expected = r#"{"seq":0,"seq":9,"seq":10,"seq":4026531840,"seq":18446744073709551615,"#;
+        let expected =
+            expected.to_owned() + r#""local":{"ip":"::1","port":80},"duration_us":null,"origin":{}}"#;
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -152,8 +152,8 @@ impl ProcessTable {
         self.live.get(&pid).map(|live| &live.process)
     }
 
-    /// Who a task is, with what the record says of it.
-    pub fn actor(&mut self, task: &Task) -> Actor {
+    /// The process and thread of a task, brought up to date with what its record says.
+    pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
             Some(known) if is_as(known, task) => known.clone(),
             Some(known) => {

@@ -4,10 +4,12 @@ use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::inet::InetResponse;
 use netlink_packet_sock_diag::inet::nlas::Nla;
 
-use crate::model::{Cookie, Family, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap};
+use crate::model::{
+    Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+};
 
 /// Of a socket of `proto` in namespace `netns`.
-pub(super) fn row(netns: u32, proto: Proto, response: &InetResponse) -> SocketRow {
+pub(super) fn row(netns: NetnsId, proto: Proto, response: &InetResponse) -> SocketRow {
     let header = &response.header;
     let id = &header.socket_id;
     let (local_ip, local_mapped) = unmap(id.source_address);

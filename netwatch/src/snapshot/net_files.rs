@@ -9,7 +9,9 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
-use crate::model::{Family, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap};
+use crate::model::{
+    Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+};
 
 /// Sockets, and notes about files that could not be read.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +23,7 @@ pub struct NetFiles {
     /// Files that could not be read, one line each.
     pub notes: Vec<Note>,
     /// Namespaces in which all TCP and UDP files were read.
-    pub whole: Vec<u32>,
+    pub whole: Vec<NetnsId>,
 }
 
 /// Maximum bytes of a file: some seven million sockets, of 150 bytes each.
@@ -54,7 +56,7 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
 
 impl NetFiles {
     /// Reads the files of the network namespace of the calling thread.
-    fn look(&mut self, netns: u32) {
+    fn look(&mut self, netns: NetnsId) {
         let mut whole = true;
         for (name, proto) in FILES {
             whole &= self.file(netns, name, |found, bytes| {
@@ -91,7 +93,7 @@ impl NetFiles {
     /// Returns whether the file was read or does not exist.
     fn file(
         &mut self,
-        netns: u32,
+        netns: NetnsId,
         name: &str,
         take: impl FnOnce(&mut Self, &[u8]) -> Result<(), String>,
     ) -> bool {
@@ -113,7 +115,7 @@ impl NetFiles {
         taken.is_ok()
     }
 
-    fn note(&mut self, netns: u32, text: String) {
+    fn note(&mut self, netns: NetnsId, text: String) {
         self.notes.push(Note { netns: Some(netns), text });
     }
 }
@@ -128,7 +130,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<TcpNetEntry>, String> {
     entries.map(|entries| entries.0).map_err(|error| error.to_string())
 }
 
-fn row(proto: Proto, netns: u32, entry: &TcpNetEntry) -> SocketRow {
+fn row(proto: Proto, netns: NetnsId, entry: &TcpNetEntry) -> SocketRow {
     let end = |address: SocketAddr| SockAddr { ip: unmap(address.ip()).0, port: address.port() };
     let (local, remote) = (end(entry.local_address), end(entry.remote_address));
     let state = State::from_kernel(entry.state.to_u8());

@@ -12,11 +12,13 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
 
+use crate::model::NetnsId;
+
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     /// Inode number.
-    pub inum: u32,
+    pub inum: NetnsId,
     /// A file that refers to it: `/proc/PID/ns/net`, or a mount point.
     pub path: PathBuf,
 }
@@ -25,7 +27,7 @@ pub struct Netns {
 ///
 /// # Errors
 /// If `/proc` is not mounted.
-pub fn own() -> io::Result<u32> {
+pub fn own() -> io::Result<NetnsId> {
     inum_of(Path::new("/proc/thread-self/ns/net"))
 }
 
@@ -94,13 +96,13 @@ fn enter(namespace: &Netns) -> io::Result<()> {
     Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
 }
 
-fn inum_of(path: &Path) -> io::Result<u32> {
+fn inum_of(path: &Path) -> io::Result<NetnsId> {
     inum(&std::fs::metadata(path)?).ok_or_else(|| io::Error::other("not a namespace"))
 }
 
 /// `ns_common.inum` is an unsigned int: include/linux/ns_common.h.
-fn inum(metadata: &std::fs::Metadata) -> Option<u32> {
-    metadata.ino().try_into().ok()
+fn inum(metadata: &std::fs::Metadata) -> Option<NetnsId> {
+    metadata.ino().try_into().ok().map(NetnsId::new)
 }
 
 /// The ephemeral port range of the calling thread's namespace, inclusive; `/proc/sys/net` shows that of the reader.

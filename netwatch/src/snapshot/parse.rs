@@ -1,6 +1,7 @@
 //! What `/proc` says, taken apart. Pure and total: a line that is not as expected is no answer, not a
 //! panic, since a process chooses its own name and whoever mounts chooses a path.
 
+use crate::model::NetnsId;
 /// `PF_KTHREAD` of include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -64,13 +65,13 @@ pub(crate) fn cgroup(bytes: &[u8]) -> &[u8] {
 
 /// Mount points of network namespaces (`ip netns add` makes them) in `/proc/self/mountinfo`, with the
 /// namespace's inode number.
-pub(crate) fn netns_mounts(mountinfo: &[u8]) -> Vec<(u32, Vec<u8>)> {
+pub(crate) fn netns_mounts(mountinfo: &[u8]) -> Vec<(NetnsId, Vec<u8>)> {
     mountinfo.split(|b| *b == b'\n').filter_map(netns_mount).collect()
 }
 
 /// Fields as in proc_pid_mountinfo(5): the fourth is the root within the file system, `net:[INODE]`; the
 /// fifth the mount point; the type follows a lone hyphen.
-fn netns_mount(line: &[u8]) -> Option<(u32, Vec<u8>)> {
+fn netns_mount(line: &[u8]) -> Option<(NetnsId, Vec<u8>)> {
     let mut fields = line.split(|b| *b == b' ');
     let inode = net_link(fields.nth(3)?)?;
     let point = fields.next()?;
@@ -79,8 +80,8 @@ fn netns_mount(line: &[u8]) -> Option<(u32, Vec<u8>)> {
 }
 
 /// The number in `net:[4026531840]`, which is what a namespace's link reads as.
-pub(crate) fn net_link(link: &[u8]) -> Option<u32> {
-    bracketed(link, b"net:[")
+pub(crate) fn net_link(link: &[u8]) -> Option<NetnsId> {
+    bracketed(link, b"net:[").map(NetnsId::new)
 }
 
 /// The number in `mnt:[4026531840]`.
@@ -186,7 +187,7 @@ mod tests {
             41 22 0:4 mnt:[4026532282] /run/mnt rw - nsfs nsfs rw\n\
             42 22 0:5 net:[4026532283] /x rw - tmpfs tmpfs rw\n\
             43 22 0:4 net:[4026532284] /run/netns/c rw\n";
-        assert_eq!(netns_mounts(mounts), [(4_026_532_281, b"/run/netns/a b".to_vec())]);
+        assert_eq!(netns_mounts(mounts), [(NetnsId::new(4_026_532_281), b"/run/netns/a b".to_vec())]);
     }
 
     #[test]

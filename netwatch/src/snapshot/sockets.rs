@@ -11,7 +11,7 @@ use super::netns::{self, Netns};
 use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
-use crate::model::{Lister, Listing, Proto, SocketRow, Via};
+use crate::model::{Lister, Listing, NetnsId, Proto, SocketRow, Via};
 
 /// Name, family, protocol number, and protocol.
 type Dump = (&'static str, u8, u16, Proto);
@@ -36,11 +36,11 @@ pub struct Sockets {
     /// In the order of the kernel: by namespace, then TCP, TCP over IPv6, UDP, UDP over IPv6.
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was listed.
-    pub port_ranges: Map<u32, (u16, u16)>,
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
     /// Namespaces in which an iterator failed, so that sock_diag was used.
-    pub unlisted: Set<u32>,
+    pub unlisted: Set<NetnsId>,
 }
 
 /// Whether to list MPTCP sockets as well as their subflows.
@@ -83,7 +83,7 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
 }
 
 impl Sockets {
-    fn add(&mut self, netns: u32, look: io::Result<Look>, failure: &mut Option<io::Error>) {
+    fn add(&mut self, netns: NetnsId, look: io::Result<Look>, failure: &mut Option<io::Error>) {
         match look {
             Ok(look) => {
                 self.rows.extend(look.rows);
@@ -101,7 +101,7 @@ impl Sockets {
     }
 }
 
-fn note(netns: u32, text: String) -> Note {
+fn note(netns: NetnsId, text: String) -> Note {
     Note { netns: Some(netns), text }
 }
 
@@ -114,7 +114,7 @@ struct Look {
 }
 
 /// Lists the sockets of the network namespace of the calling thread.
-fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
+fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
     let mut look =
         Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
@@ -147,7 +147,7 @@ fn look(netns: u32, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Loo
 
 impl Look {
     /// Lists by an iterator. Returns whether that worked; if not, nothing was added.
-    fn lists(&mut self, netns: u32, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
+    fn lists(&mut self, netns: NetnsId, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
         let Some(lister) = lister else { return false };
         let bytes = match lister.list(what) {
             Ok(bytes) => bytes,
@@ -172,7 +172,7 @@ impl Look {
     }
 
     /// Lists by sock_diag. Returns the last error.
-    fn dump(&mut self, netns: u32, dumps: &[Dump]) -> Option<io::Error> {
+    fn dump(&mut self, netns: NetnsId, dumps: &[Dump]) -> Option<io::Error> {
         let mut failure = None;
         for &(name, family, protocol, proto) in dumps {
             // One netlink socket each, so that the rest of a failed dump is not read by the next one.

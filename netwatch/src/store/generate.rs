@@ -9,7 +9,7 @@ use super::StoreError;
 use super::entry::Entry;
 use super::writer::{Settings, Writer};
 use crate::model::{
-    BootTime, Cookie, ExeState, Family, Image, Payload, ProcessKey, Proto, SockAddr, Socket, State,
+    BootTime, Cookie, ExeState, Family, Image, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State,
 };
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus, Process};
@@ -86,7 +86,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         socket: Socket {
             cookie: Cookie::new(id.cookie),
             inode: 3 * n,
-            netns: 4_026_531_840,
+            netns: NetnsId::new(4_026_531_840),
             proto: Proto::Tcp,
             family: Family::Ipv4,
             mapped: false,

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::words::{self, Word};
-use crate::model::{BootTime, Cookie, Family, Payload, Proto, SockAddr, Socket, State};
+use crate::model::{BootTime, Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, State};
 use crate::origin::Verdict;
 use crate::process::Actor;
 use crate::tracker::{
@@ -129,7 +129,7 @@ impl Cells {
                 int(endpoint.family.code())
             },
             int(endpoint.mapped),
-            int(endpoint.netns),
+            int(endpoint.netns.number()),
             if own == endpoint.id.cookie { Cell::Null } else { bits(own) },
             bits(endpoint.inode),
             Cell::Ip(endpoint.local.ip),
@@ -232,7 +232,7 @@ impl Cells {
             socket: Socket {
                 cookie: Cookie::new(self.unsigned(SOCKET).unwrap_or(id.cookie)),
                 inode: self.unsigned(INODE)?,
-                netns: self.small(NETNS)?,
+                netns: NetnsId::new(self.small(NETNS)?),
                 proto: self.word(PROTO)?,
                 family: self.word(FAMILY).unwrap_or(Family::of(local.ip)),
                 mapped: is_set(MAPPED)?,

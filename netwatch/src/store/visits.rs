@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::search::segments;
 use super::words::Word as _;
 use super::{Reader, StoreError};
-use crate::model::Proto;
+use crate::model::{NetnsId, Proto};
 
 /// Which port, and since when.
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub struct Visited<'a> {
     /// Transport.
     pub proto: Proto,
     /// Network namespace inode number.
-    pub netns: u32,
+    pub netns: NetnsId,
     /// Its number.
     pub port: u16,
     /// Whether what came to this address came there: another socket may listen on the same port.
@@ -57,7 +57,7 @@ impl Reader {
         )?;
         for segment in segments(self.db())?.iter().rev().filter(|segment| *segment.boot == *visited.boot) {
             let limit = i64::try_from(left.saturating_add(1)).unwrap_or(i64::MAX);
-            let (port, netns) = (i64::from(visited.port), i64::from(visited.netns));
+            let (port, netns) = (i64::from(visited.port), i64::from(visited.netns.number()));
             let values = [segment.id, port, visited.proto.code().into(), netns, visited.since, limit];
             let mut rows = select.query(values)?;
             while let Some(row) = rows.next()? {

@@ -4,25 +4,12 @@
 use super::conn::Conn;
 use super::{ConnectionEvent, EndpointId, EventKind, Outcome, Party, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
-use crate::hash::{Map, Set};
+use crate::hash::Set;
 use crate::listeners::Listening;
-use crate::model::{BootTime, Cookie, Holders, Proto, Socket, SocketRow, State};
+use crate::model::{BootTime, Cookie, Proto, Socket, SocketRow, SocketSnapshot, State};
 use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Inferred};
-
-/// A look at sockets and who holds them.
-#[derive(Clone, Debug, Default)]
-pub struct SocketSnapshot {
-    /// All that were seen.
-    pub sockets: Vec<SocketRow>,
-    /// Who holds them.
-    pub holders: Holders,
-    /// See [`crate::snapshot::Sockets::port_ranges`].
-    pub port_ranges: Map<u32, (u16, u16)>,
-    /// When it began.
-    pub began: BootTime,
-}
 
 /// Why a look was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ mod udp;
 pub use endpoint::{
     ClosedBy, ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis,
 };
-pub use merge::{Occasion, SocketSnapshot};
+pub use merge::Occasion;
 pub use roles::Roles;
 
 use std::num::NonZeroU64;
@@ -32,7 +32,7 @@ use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
 use crate::model::{BootTime, Cookie, Proto, State, Via};
 use crate::pairs::Pairs;
-use crate::process::ProcessTable;
+use crate::process::{Actor, ProcessTable};
 use conn::Conn;
 use late::Late;
 use spare::Spare;
@@ -91,12 +91,14 @@ impl Tracker {
         Self { states, ..Self::default() }
     }
 
-    /// Takes in what happened at `at`, and appends what there is to tell.
+    /// Takes in what happened at `at`, and appends the events that follow from it. `actor` is the process of the record's
+    /// task ([`ProcessTable::acting`]); of a record without a task there is none.
     pub fn apply(
         &mut self,
         at: BootTime,
         event: &SocketEvent,
-        processes: &mut ProcessTable,
+        actor: Option<&Actor>,
+        processes: &ProcessTable,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let socket = &event.socket;
@@ -106,21 +108,30 @@ impl Tracker {
         let Some(key) = self.key_of(event) else { return };
         let socket = &SocketRecord { key, ..*socket };
         self.complete(socket, out);
-        match &event.act {
-            Act::Connect(task) => self.connect(at, socket, task, processes, out),
-            Act::Listen(task) => self.listen(at, socket, &processes.actor(task), out),
-            Act::Accept(task) => self.accept(at, socket, &processes.actor(task), task.via, out),
-            Act::Use(task) => match socket.proto {
-                Proto::Tcp => self.used(at, socket, &processes.actor(task), task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, task, &processes.actor(task), out),
+        match (&event.act, actor) {
+            (Act::Connect(task), Some(actor)) => self.connect(at, socket, task, actor, out),
+            (Act::Listen(_), Some(actor)) => self.listen(at, socket, actor, out),
+            (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
+            (Act::Use(task), Some(actor)) => match socket.proto {
+                Proto::Tcp => self.used(at, socket, actor, task.via, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, task, actor, out),
             },
-            Act::Born(task) => self.udp_born(socket.cookie, processes.actor(task)),
-            Act::Datagram { received, old_socket } => {
+            (Act::Born(_), Some(actor)) => self.udp_born(socket.cookie, actor.clone()),
+            (Act::Fail { task, errno }, Some(actor)) => self.failed(at, socket, task, *errno, actor, out),
+            (Act::Datagram { received, old_socket }, _) => {
                 self.datagram(at, socket, *received, *old_socket, out);
             }
-            Act::Release => self.released(at, socket.cookie, out),
-            Act::Fail { task, errno } => self.failed(at, socket, task, *errno, processes, out),
-            Act::Change(change) => self.change(&Transition { at, socket, change }, processes, out),
+            (Act::Release, _) => self.released(at, socket.cookie, out),
+            (Act::Change(change), _) => self.change(&Transition { at, socket, change }, processes, out),
+            (
+                Act::Connect(_)
+                | Act::Listen(_)
+                | Act::Accept(_)
+                | Act::Use(_)
+                | Act::Born(_)
+                | Act::Fail { .. },
+                None,
+            ) => debug_assert!(false, "a record of a task without its process"),
         }
     }
 

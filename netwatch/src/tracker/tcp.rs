@@ -25,12 +25,12 @@ impl Tracker {
         at: BootTime,
         socket: &SocketRecord,
         task: &Task,
-        processes: &mut ProcessTable,
+        actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
         self.end_unseen(at, socket.key, out);
         let mut conn = self.spare.begin(at, socket, State::SynSent);
-        conn.connected_by(Some(processes.actor(task)));
+        conn.connected_by(Some(actor.clone()));
         conn.endpoint.cause = task.cause;
         conn.endpoint.via = task.via.or(socket.via);
         if socket.remote().port == 0 {
@@ -103,12 +103,12 @@ impl Tracker {
         socket: &SocketRecord,
         task: &Task,
         errno: i32,
-        processes: &mut ProcessTable,
+        actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = self.spare.begin(at, socket, State::Close);
-            conn.connected_by(Some(processes.actor(task)));
+            conn.connected_by(Some(actor.clone()));
             conn.endpoint.cause = task.cause;
             conn
         });

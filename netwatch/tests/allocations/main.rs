@@ -64,7 +64,8 @@ impl Agent {
             match &record.event {
                 Event::Process(event) => self.processes.apply(record.at, event),
                 Event::Socket(event) => {
-                    self.tracker.apply(record.at, event, &mut self.processes, &mut self.events);
+                    let actor = event.act.task().map(|task| self.processes.acting(task));
+                    self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, &mut self.events);
                 }
             }
             for event in self.events.drain(..) {

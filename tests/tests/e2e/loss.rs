@@ -117,6 +117,7 @@ fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
             loop {
                 let line = lines.next(PATIENCE).expect("netwatch is running");
                 let event: Value = serde_json::from_str(&line).unwrap();
+                tests::validate(&event);
                 if wanted(&event) {
                     return event;
                 }

@@ -15,6 +15,7 @@ mod corners;
 mod cost;
 mod disguise;
 mod doctor;
+mod documented;
 mod expect;
 mod fail;
 mod far;

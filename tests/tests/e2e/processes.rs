@@ -55,10 +55,11 @@ fn unnumbered(events: &[Value]) -> Vec<Value> {
     events
 }
 
-/// What events are about, without times and ids: each netwatch has its own probes.
+/// What events are about, without times and ids, which each netwatch has of its own: starts of processes too.
 fn named(events: &[Value]) -> Vec<Vec<Option<&Value>>> {
     let places = || ["/event", "/local", "/remote"].iter().chain(&PLACES);
-    events.iter().map(|event| places().map(|place| event.pointer(place)).collect()).collect()
+    let word = |event, place| Value::pointer(event, place).map(|value| value.get("key").unwrap_or(value));
+    events.iter().map(|event| places().map(|place| word(event, place)).collect()).collect()
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::bus::Receiver;
 use crate::engine::complain;
 use crate::inventory::Inventory;
 use crate::loss::LossReason;
-use crate::model::Proto;
+use crate::model::{NetnsId, Proto};
 use crate::output::audit::Writer;
 use crate::stream::Item;
 use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind};
@@ -32,7 +32,7 @@ pub(super) struct Scope {
     /// Ports and findings that are accepted.
     pub(super) known: Option<Baseline>,
     /// Only this network namespace.
-    pub(super) only: Option<u32>,
+    pub(super) only: Option<NetnsId>,
     /// The least severity that sets the exit status.
     pub(super) fail_on: Severity,
 }
@@ -48,7 +48,7 @@ pub(super) struct Auditor {
     known: Arc<Option<Baseline>>,
     writer: Writer,
     out: BufWriter<Stdout>,
-    only: Option<u32>,
+    only: Option<NetnsId>,
     fail_on: Severity,
     every: Duration,
     /// Start of the last pass.

@@ -11,6 +11,7 @@ use crate::audit::baseline::Baseline;
 use crate::audit::{Report, judge};
 use crate::hash::Map;
 use crate::inventory::{self, Programs};
+use crate::model::NetnsId;
 use crate::tracker::Endpoint;
 
 /// Handle of the thread.
@@ -22,7 +23,7 @@ pub(super) struct Beside {
 enum Job {
     Listens(Box<Endpoint>),
     /// A pass over the host is done: the ephemeral port range of each namespace.
-    Gathered(Map<u32, (u16, u16)>),
+    Gathered(Map<NetnsId, (u16, u16)>),
 }
 
 /// Maximum number of queued sockets. Judging a new one takes some ten milliseconds.
@@ -64,7 +65,7 @@ impl Beside {
     }
 
     /// The whole host was gathered anew.
-    pub(super) fn gathered(&self, ranges: Map<u32, (u16, u16)>) {
+    pub(super) fn gathered(&self, ranges: Map<NetnsId, (u16, u16)>) {
         if let Some(jobs) = &self.jobs {
             // Where it is that far behind, the next time will do.
             let _ = jobs.try_send(Job::Gathered(ranges));

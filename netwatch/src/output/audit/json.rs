@@ -10,7 +10,7 @@ use crate::audit::baseline::Listed;
 use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
 use crate::clock::BootClock;
-use crate::model::{Proto, SockAddr};
+use crate::model::{NetnsId, Proto, SockAddr};
 use crate::output::ProcessView;
 
 /// A port: the keys of the specification in its order, then further ones.
@@ -21,7 +21,7 @@ struct PortLine<'a> {
     ts: Option<String>,
     proto: Proto,
     local: SockAddr,
-    netns: u32,
+    netns: NetnsId,
     process: Option<ProcessView<'a>>,
     service: Option<&'a str>,
     explained: bool,
@@ -82,7 +82,7 @@ struct FindingLine<'a> {
     evidence: &'a str,
     next: &'a str,
     proto: Option<Proto>,
-    netns: Option<u32>,
+    netns: Option<NetnsId>,
     /// The baseline lists it.
     baseline: bool,
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::audit::{Finding, Port, Report};
 use crate::clock::BootClock;
+use crate::model::NetnsId;
 use json::Json;
 use text::Text;
 
@@ -22,7 +23,7 @@ enum Spelling {
 
 impl Writer {
     /// Writes text. Network namespaces other than `own_netns` are named.
-    pub(crate) fn text(colour: bool, own_netns: u32) -> Self {
+    pub(crate) fn text(colour: bool, own_netns: NetnsId) -> Self {
         Self(Spelling::Text(Text { colour, own_netns }))
     }
 

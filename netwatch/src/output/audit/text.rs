@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::audit::facts::{Ownership, Program, Reach, Server};
 use crate::audit::{By, Finding, Port, Report, Severity};
 use crate::escape;
-use crate::model::Proto;
+use crate::model::{NetnsId, Proto};
 
 /// Writes text.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Text {
     /// Use colours.
     pub(super) colour: bool,
     /// The network namespace that is not named in the output.
-    pub(super) own_netns: u32,
+    pub(super) own_netns: NetnsId,
 }
 
 const ADDRESS: usize = 22;
@@ -117,7 +117,7 @@ impl Text {
         writeln!(out, "\n{}", self.styled(text, Style::new().bold()))
     }
 
-    fn elsewhere(self, netns: Option<u32>) -> String {
+    fn elsewhere(self, netns: Option<NetnsId>) -> String {
         netns
             .filter(|netns| *netns != self.own_netns)
             .map_or_else(String::new, |netns| format!(" in network namespace {netns}"))

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Cookie, Family, Holder, ProcessRow, Proto, SockAddr};
+use crate::model::{Cookie, Family, Holder, NetnsId, ProcessRow, Proto, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -25,7 +25,7 @@ struct Line<'a> {
     state: &'static str,
     recv_q: u32,
     send_q: u32,
-    netns: u32,
+    netns: NetnsId,
     inode: u64,
     cookie: u64,
     /// `null` for a listener or unconnected UDP.

@@ -5,16 +5,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use super::super::keys::{self, Key};
 use crate::clock::BootClock;
 use crate::model::{ExeState, ProcessKey};
 use crate::process::{Actor, ExeStatus};
 use crate::signs::{self, Sign};
 use crate::where_it_runs;
 
-/// A process, with the keys of the specification in its order.
-#[derive(Clone, Debug, Serialize)]
+/// A process, with the keys of [`keys::Process`].
+#[derive(Clone, Debug)]
 pub struct ProcessView<'a> {
     /// Thread group id in the pid namespace of netwatch.
     pub pid: u32,
@@ -23,12 +25,10 @@ pub struct ProcessView<'a> {
     /// Unique even if the pid is reused.
     pub key: ProcessKey,
     /// Start time; `null` if not known.
-    #[serde(serialize_with = "rfc3339")]
     pub start: Option<Timestamp>,
     /// Name of the thread-group leader.
     pub comm: &'a str,
     /// Name of the thread that acted, unless it was the leader.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<&'a str>,
     /// See [`crate::model::Image::exe`].
     pub exe: Option<&'a str>,
@@ -53,14 +53,13 @@ pub struct ProcessView<'a> {
     /// Whether it is a kernel thread.
     pub kernel: bool,
     /// Signs of suspicion; absent if there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signs: Vec<Sign>,
     /// Nearest first.
     pub ancestors: Vec<AncestorView<'a>>,
 }
 
-/// An ancestor of a process.
-#[derive(Clone, Debug, Serialize)]
+/// An ancestor of a process, with the keys of [`keys::Ancestor`].
+#[derive(Clone, Debug)]
 pub struct AncestorView<'a> {
     /// Thread group id.
     pub pid: u32,
@@ -110,11 +109,64 @@ impl<'a> ProcessView<'a> {
     }
 }
 
+impl Serialize for ProcessView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use keys::Process as P;
+        let mut object = Fields(serializer.serialize_struct("Process", 19)?);
+        object.put(P::Pid, &self.pid)?;
+        object.put(P::Tid, &self.tid)?;
+        object.put(P::Key, &self.key)?;
+        object.put(P::Start, &self.start.map(NineDigits))?;
+        object.put(P::Comm, self.comm)?;
+        if let Some(thread) = self.thread {
+            object.put(P::Thread, thread)?;
+        }
+        object.put(P::Exe, &self.exe)?;
+        object.put(P::ExeState, &self.exe_state)?;
+        object.put(P::Args, self.args)?;
+        object.put(P::Uid, &self.uid)?;
+        object.put(P::User, &self.user)?;
+        object.put(P::Auid, &self.auid)?;
+        object.put(P::Ppid, &self.ppid)?;
+        object.put(P::Cgroup, self.cgroup)?;
+        object.put(P::Container, &self.container)?;
+        object.put(P::Unit, &self.unit)?;
+        object.put(P::Kernel, &self.kernel)?;
+        if !self.signs.is_empty() {
+            object.put(P::Signs, &self.signs)?;
+        }
+        object.put(P::Ancestors, &self.ancestors)?;
+        object.0.end()
+    }
+}
+
+impl Serialize for AncestorView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use keys::Ancestor as A;
+        let mut object = Fields(serializer.serialize_struct("Ancestor", 4)?);
+        object.put(A::Pid, &self.pid)?;
+        object.put(A::Key, &self.key)?;
+        object.put(A::Comm, self.comm)?;
+        object.put(A::Exe, &self.exe)?;
+        object.0.end()
+    }
+}
+
 /// RFC 3339 with nine digits, as `ts`, so that times sort as strings.
-fn rfc3339<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.collect_str(&format_args!("{time:.9}")),
-        None => serializer.serialize_none(),
+struct NineDigits(Timestamp);
+
+impl Serialize for NineDigits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:.9}", self.0))
+    }
+}
+
+/// A serialiser of an object whose keys are those of one enum.
+struct Fields<S>(S);
+
+impl<S: SerializeStruct> Fields<S> {
+    fn put<T: Serialize + ?Sized>(&mut self, key: impl Key, value: &T) -> Result<(), S::Error> {
+        self.0.serialize_field(key.name(), value)
     }
 }
 

@@ -51,7 +51,7 @@ fn a_double_fork_keeps_the_true_lineage() {
     table.apply(ns(1), &exec(11, "daemon"));
     assert_eq!(lineage(&table, 11), ["10:launcher", "2:sh", "1:init"]);
     // What it was adopted by shows in ppid only.
-    let actor = table.actor(&task(11, "daemon"));
+    let actor = table.acting(&task(11, "daemon"));
     assert_eq!((actor.process.ppid, actor.process.image.exe.as_deref()), (1, Some("daemon")));
     // What the shell becomes later was not what forked.
     table.apply(ns(1), &exec(2, "other"));
@@ -83,14 +83,14 @@ fn a_reused_pid_is_another_process() {
     let mut table = ProcessTable::default();
     table.apply(ns(1), &fork(1, 10));
     table.apply(ns(1), &exec(10, "old"));
-    let before = table.actor(&task(10, "old"));
+    let before = table.acting(&task(10, "old"));
     table.apply(ns(1), &ProcessEvent::Exit(key(10)));
     let mut again = task(10, "new");
     again.key.start = again.key.start.saturating_add(10_000_000);
     table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task: again.clone(), parent: key(1) }));
     assert_eq!(table.find(key(10)).unwrap().image.exe.as_deref(), Some("old"));
     assert_eq!(table.find(again.key).unwrap().image.exe, None);
-    assert_eq!(table.actor(&again).process.key, again.key);
+    assert_eq!(table.acting(&again).process.key, again.key);
     assert_eq!(before.process.image.exe.as_deref(), Some("old"));
     // An exit of the old one that comes late does not end the new one.
     table.apply(ns(1), &ProcessEvent::Exit(key(10)));
@@ -101,7 +101,7 @@ fn a_reused_pid_is_another_process() {
 fn what_only_a_record_spoke_of_wants_a_look() {
     let mut table = ProcessTable::default();
     assert!(table.needs_proc(key(5)));
-    let actor = table.actor(&task(5, "five"));
+    let actor = table.acting(&task(5, "five"));
     assert_eq!((&*actor.process.comm, actor.process.image.exe.as_deref()), ("five", None));
     assert!(table.needs_proc(key(5)));
     table.learn_one(&row(5, 1, "/five"));
@@ -144,10 +144,10 @@ fn what_has_another_name_by_now_may_have_another_image() {
 #[test]
 fn a_new_name_makes_another_value() {
     let mut table = ProcessTable::of(&[row(3, 1, "a")]);
-    let first = table.actor(&task(3, "a"));
-    let second = table.actor(&task(3, "renamed"));
+    let first = table.acting(&task(3, "a"));
+    let second = table.acting(&task(3, "renamed"));
     assert_eq!((&*first.process.comm, &*second.process.comm), ("a", "renamed"));
-    assert!(Arc::ptr_eq(&second.process, &table.actor(&task(3, "renamed")).process));
+    assert!(Arc::ptr_eq(&second.process, &table.acting(&task(3, "renamed")).process));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn cgroups_are_inherited_and_moved() {
     // Born into a group that was made before our eyes.
     let mut born = task(11, "x");
     born.cgroup = CgroupId::new(99);
-    let parent = table.actor(&task(2, "sh")).process.key;
+    let parent = table.acting(&task(2, "sh")).process.key;
     table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task: born, parent }));
     assert_eq!(&*table.find(key(11)).unwrap().cgroup, "/made");
 }

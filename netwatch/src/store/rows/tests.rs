@@ -1,5 +1,6 @@
 //! Rows, and arbitrary events for other tests.
 
+use crate::model::NetnsId;
 use proptest::prelude::*;
 
 use super::*;
@@ -46,7 +47,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
         endpoint.proto = if has[3] { Proto::Tcp } else { Proto::Udp };
         endpoint.family = if has[4] { Family::Ipv4 } else { Family::Ipv6 };
         endpoint.mapped = has[5];
-        endpoint.netns = n[4] as u32;
+        endpoint.netns = NetnsId::new(n[4] as u32);
         endpoint.cookie = Cookie::new(if has[6] { endpoint.id.cookie } else { n[5] });
         endpoint.inode = n[6];
         endpoint.local.port = n[7] as u16;

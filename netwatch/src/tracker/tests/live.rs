@@ -1,6 +1,7 @@
 //! One record after the other.
 
 use super::*;
+use crate::model::NetnsId;
 
 #[test]
 fn one_connection_from_listen_to_close() {
@@ -146,7 +147,7 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
     for (netns, first) in [(1, 10), (2, 20)] {
         let mut client = socket(first, CLIENT, SERVER);
         let mut server = socket(first + 1, SERVER, CLIENT);
-        (client.netns, server.netns) = (netns, netns);
+        (client.netns, server.netns) = (NetnsId::new(netns), NetnsId::new(netns));
         host.one(client, Act::Connect(task(netns)));
         let how = How { born: Born::Connected, owner: owner(netns, host.now), ..HOW };
         let opened = host.change(client, State::SynSent, State::Established, how);
@@ -167,7 +168,7 @@ fn an_end_that_lost_its_peer_is_nobody_else_s() {
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
     for (cookie, netns) in [(20, 1), (30, 2)] {
         let mut again = socket(cookie, CLIENT, SERVER);
-        again.netns = netns;
+        again.netns = NetnsId::new(netns);
         host.one(again, Act::Connect(task(44)));
         let how = How { born: Born::Connected, owner: owner(44, host.now), ..HOW };
         let opened = host.change(again, State::SynSent, State::Established, how);

@@ -5,12 +5,14 @@ mod looks;
 mod udp;
 
 use crate::hash::Set;
+use crate::model::NetnsId;
 
 use super::*;
 use crate::decode::{Born, Owner, ProcessEvent, StateChange, Task};
 use crate::model::tests::{at, example, ns};
 use crate::model::{
     Cookie, Family, Holder, Holders, Payload, ProcessFacts, ProcessKey, ProcessRow, Proto, Socket, SocketRow,
+    SocketSnapshot,
 };
 use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
@@ -34,7 +36,7 @@ pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
     let socket = Socket {
         cookie: Cookie::new(cookie),
         inode: cookie * 100,
-        netns: 1,
+        netns: NetnsId::new(1),
         proto: Proto::Tcp,
         family: Family::Ipv4,
         mapped: false,
@@ -74,7 +76,9 @@ impl Host {
     fn apply(&mut self, socket: SocketRecord, act: Act) -> Vec<ConnectionEvent> {
         self.now = self.now.saturating_add(1_000);
         let mut out = Vec::new();
-        self.tracker.apply(self.now, &SocketEvent { socket, act }, &mut self.processes, &mut out);
+        let actor = act.task().map(|task| self.processes.acting(task));
+        let event = SocketEvent { socket, act };
+        self.tracker.apply(self.now, &event, actor.as_ref(), &self.processes, &mut out);
         out
     }
 
@@ -144,7 +148,7 @@ impl Host {
     ) -> Vec<ConnectionEvent> {
         let rows: Vec<_> = rows.to_vec();
         let mut snapshot = SocketSnapshot { sockets: rows, began: self.now, ..SocketSnapshot::default() };
-        snapshot.port_ranges.insert(1, (32768, 60999));
+        snapshot.port_ranges.insert(NetnsId::new(1), (32768, 60999));
         snapshot.holders =
             Holders::of_each(holders.iter().map(|(inode, pid)| (*inode, Holder { pid: *pid, fd: 3 })));
         for (_, pid) in holders {

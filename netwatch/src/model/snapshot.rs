@@ -1,0 +1,17 @@
+//! Sockets and their holders at one moment.
+
+use super::{BootTime, Holders, NetnsId, SocketRow};
+use crate::hash::Map;
+
+/// Sockets at one moment, and who holds them.
+#[derive(Clone, Debug, Default)]
+pub struct SocketSnapshot {
+    /// All sockets that were seen.
+    pub sockets: Vec<SocketRow>,
+    /// Who holds them.
+    pub holders: Holders,
+    /// `ip_local_port_range` of each network namespace that was seen.
+    pub port_ranges: Map<NetnsId, (u16, u16)>,
+    /// When the snapshot began.
+    pub began: BootTime,
+}

@@ -1,0 +1,125 @@
+//! The keys of an event and of the objects in it, but for the process object.
+
+#[cfg(test)]
+use super::describe::*;
+use super::keys;
+
+keys! {
+    /// A line of the log.
+    Event {
+        V "v", Is::Integer(1, 1), Null::Never,
+            "Version of the format. It changes when a key is renamed or removed, not when one is added.";
+        Seq "seq", Is::Integer(1, u64::MAX), Null::Never,
+            "Number of the line in this run, without gaps.";
+        Ts "ts", TIME, Null::Never,
+            "Time of the event: RFC 3339, UTC, nanoseconds.";
+        Kind "event", Is::Word(KINDS), Null::Never,
+            "Kind of the event.";
+        Coverage "coverage" on &["ready"], Is::Object("coverage"), Null::Never,
+            "Which probes are attached, and what they do not see.";
+        Seeded "seeded" on &["ready"], U64, Null::Never,
+            "Number of sockets that existed before netwatch started.";
+        Count "count" on &["loss"], Is::Integer(1, u64::MAX), Null::Never,
+            "Number of records or events that were lost since the last `loss`.";
+        Reason "reason" on &["loss"], Is::Word(LOSS_REASONS), Null::Never,
+            "Where they were lost: `ring`, the ring buffer was full or the kernel skipped a probe; `undecodable`, a record was malformed; `stdout` or `store`, this subscriber was too slow.";
+        Kinds "kinds" on &["loss"], Is::Counts, Null::Never,
+            "`count` by kind: of kernel record for `ring` and `undecodable`, of event for `stdout` and `store`.";
+        Id "id" on SOCKETS, ID, Null::Never,
+            "The connection endpoint or listener: the same from its first event to its last, unique across runs and boots.";
+        Flow "flow" on SOCKETS, ID, Null::Except(CONNECTIONS),
+            "The connection. Both endpoints on this host have the same. Null for a listener.";
+        Proto "proto" on SOCKETS, Is::Word(PROTOS), Null::Never,
+            "Transport protocol.";
+        Family "family" on SOCKETS, Is::Word(FAMILIES), Null::Never,
+            "Address family on the wire: `ipv4` for an IPv4-mapped IPv6 address.";
+        Mapped "mapped" on SOCKETS, Is::True, Null::Absent,
+            "The socket is an IPv6 socket with IPv4-mapped addresses.";
+        Netns "netns" on SOCKETS, U32, Null::Never,
+            "Network namespace: its inode number.";
+        Cookie "cookie" on SOCKETS, U64, Null::Never,
+            "Socket cookie.";
+        Inode "inode" on SOCKETS, U64, Null::Never,
+            "Socket inode. 0: the socket has no file, as before accept().";
+        Local "local" on SOCKETS, Is::Object("endpoint"), Null::Never,
+            "Address and port on this side. For a UDP wildcard socket, the address of the datagram.";
+        Remote "remote" on SOCKETS, Is::Object("endpoint"), Null::Except(CONNECTIONS),
+            "Address and port on the other side. Null for a listener.";
+        Service "service" on SOCKETS, Is::Text, Null::Maybe,
+            "Name of the responder's port in `/etc/services`.";
+        State "state" on SOCKETS, Is::Word(STATES), Null::Never,
+            "Socket state after the event, as netstat spells it.";
+        Origin "origin" on SOCKETS, Is::Object("origin"), Null::Except(CONNECTIONS),
+            "Who originated the connection. Null for a listener.";
+        Process "process" on SOCKETS, Is::Process, Null::Maybe,
+            "The process at this endpoint: the one that connected or accepted; before accept(), the one that called listen().";
+        ProcessBasis "process_basis" on SOCKETS, Is::Word(PROCESS_BASES), Null::Maybe,
+            "How `process` is known: it called connect(), accept() or listen(), used a connection of another process, or held the socket when netwatch started.";
+        Listener "listener" on SOCKETS, Is::Object("party"), Null::Except(CONNECTIONS),
+            "The listener that the connection came from, with the process that called listen().";
+        Peer "peer" on SOCKETS, Is::Object("party"), Null::Except(CONNECTIONS),
+            "The other endpoint, if it is on this host and known.";
+        Errno "errno" on SOCKETS, ERRNO, Null::Except(&["fail", "close"]),
+            "Error of the attempt or of the socket: `ECONNREFUSED`; a number if it has no name.";
+        HandshakeUs "handshake_us" on SOCKETS, U64, Null::Except(CONNECTIONS),
+            "Microseconds from SYN to ESTABLISHED.";
+        DurationUs "duration_us" on SOCKETS, U64, Null::Except(&["close"]),
+            "Microseconds that the connection was established. Null if its start was not observed.";
+        BytesSent "bytes_sent" on SOCKETS, U64, Null::Except(&["seed", "attempt", "open", "close"]),
+            "Payload bytes sent, each counted once. On `seed`, and on a repaired `open`, those sent before.";
+        BytesReceived "bytes_received" on SOCKETS, U64, Null::Except(&["seed", "attempt", "open", "close"]),
+            "Payload bytes received, likewise.";
+        ClosedBy "closed_by" on SOCKETS, Is::Word(CLOSED_BY), Null::Except(&["close"]),
+            "Who ended the connection: the sender of an RST, else of the first FIN.";
+        Via "via" on SOCKETS, Is::Word(VIAS), Null::Absent,
+            "How the call was made, if not by a plain system call on a plain socket.";
+        Repaired "repaired" on SOCKETS, Is::True, Null::Absent,
+            "The event was lost, and reconstructed from a later snapshot.";
+        Signs "signs" on SOCKETS, Is::Words(SIGNS), Null::Absent,
+            "What is suspicious about a listener. A process has its own.";
+        OneProcess "process" on &["process"], Is::Object("process"), Null::Never,
+            "With `--processes once`: a process, before the first event that has its `key`, and again when it has changed.";
+    }
+}
+
+keys! {
+    /// Who originated a connection, and how that is known.
+    Origin {
+        Side "side", Is::Word(SIDES), Null::Never,
+            "The originating endpoint, relative to the one of the event. `both`: simultaneous open.";
+        Basis "basis", Is::Word(BASES), Null::Never,
+            "The evidence for `side`, in decreasing order of trust.";
+        Confidence "confidence", Is::Word(CONFIDENCES), Null::Never,
+            "How reliable that is.";
+        Endpoint "endpoint", Is::Object("endpoint"), Null::Maybe,
+            "Address and port of the originator. Null if the side is unknown.";
+        Process "process", Is::Process, Null::Maybe,
+            "The originating process, if it is on this host and known. Null if `confidence` is `guessed`.";
+        PortRule "port_rule", Is::Word(PORT_RULES), Null::Never,
+            "What the rule of thumb says, by which the port above 1023 originated. It decides nothing.";
+    }
+}
+
+keys! {
+    /// Another endpoint or listener.
+    Party {
+        Id "id", ID, Null::Never, "Its `id`.";
+        Process "process", Is::Process, Null::Maybe, "Its process.";
+    }
+}
+
+keys! {
+    /// An address and a port.
+    Endpoint {
+        Ip "ip", Is::Address, Null::Never, "IPv4 or IPv6 address. An IPv4-mapped one is written as IPv4.";
+        Port "port", U16, Null::Never, "Port.";
+    }
+}
+
+keys! {
+    /// What the kernel side observes.
+    Coverage {
+        Probes "probes", Is::Names, Null::Never, "Each job, and the probe that does it; null if none does.";
+        Unseen "unseen", Is::Texts, Null::Never, "What is not observed on this kernel.";
+    }
+}
