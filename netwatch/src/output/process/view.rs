@@ -153,7 +153,7 @@ impl Serialize for AncestorView<'_> {
     }
 }
 
-/// As `ts` is written, so that strings sort as times do.
+/// RFC 3339 with nine digits, as `ts`, so that times sort as strings.
 struct NineDigits(Timestamp);
 
 impl Serialize for NineDigits {
@@ -162,7 +162,7 @@ impl Serialize for NineDigits {
     }
 }
 
-/// An object that is being written with the keys of one enum.
+/// A serialiser of an object whose keys are those of one enum.
 struct Fields<S>(S);
 
 impl<S: SerializeStruct> Fields<S> {
