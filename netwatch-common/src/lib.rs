@@ -1,9 +1,9 @@
 //! The wire format between the kernel side of netwatch and its agent: records in the ring buffer, and the read-only
 //! values that the agent passes to the programs when it loads them.
 //!
-//! Types consist of integers and byte arrays, are `repr(C)` with explicit padding, and assert size and alignment, so that
-//! both sides fail to compile if they disagree. Integers, including ports, are in host byte order; addresses are in
-//! network byte order, IPv4 in the first four bytes of 16.
+//! Types consist of integers and byte arrays, are `repr(C)` with explicit padding, and assert size and alignment, so
+//! that both sides fail to compile if they disagree. Integers, including ports, are in host byte order; addresses are
+//! in network byte order, IPv4 in the first four bytes of 16.
 #![no_std]
 
 mod knobs;

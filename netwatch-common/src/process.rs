@@ -85,9 +85,9 @@ pub const EXEC_ARGS_MAX: usize = 4096;
 
 /// A new program image. `path_len` bytes of path and `args_len` bytes of arguments follow the fixed part.
 ///
-/// The path is the sequence of its components from the file to the root, each terminated by a NUL, in the order in which
-/// the kernel walks them (fs/d_path.c, prepend_path(), v6.12). The arguments are those on the new stack, each terminated
-/// by a NUL except a last one that was truncated.
+/// The path is the sequence of its components from the file to the root, each terminated by a NUL, in the order in
+/// which the kernel walks them (fs/d_path.c, prepend_path(), v6.12). The arguments are those on the new stack, each
+/// terminated by a NUL except a last one that was truncated.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exec {

@@ -115,8 +115,8 @@ pub mod change_flags {
     pub const LISTENER: u32 = 16;
     /// On a transition to CLOSE: the FIN of the peer was received (`SOCK_DONE`).
     pub const DONE: u32 = 32;
-    /// The record is about the first subflow of the MPTCP socket with this cookie. It has the addresses, which the MPTCP
-    /// socket lacks at first, and the error, which that gets later.
+    /// The record is about the first subflow of the MPTCP socket with this cookie. It has the addresses, which the
+    /// MPTCP socket lacks at first, and the error, which that gets later.
     pub const SUBFLOW: u32 = 128;
     /// On a transition to CLOSE: this kernel has no byte counters for the socket (MPTCP before 6.5).
     pub const UNCOUNTED: u32 = 256;

@@ -54,8 +54,8 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 
-/// Counters of a flow. The additions are not atomic, so two CPUs that count a datagram of the same flow at the same time
-/// may lose one of the two.
+/// Counters of a flow. The additions are not atomic, so two CPUs that count a datagram of the same flow at the same
+/// time may lose one of the two.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCount {

@@ -1,12 +1,12 @@
 //! The acceptor of a connection.
 //!
 //! The exit of `inet_accept` (`net/ipv4/af_inet.c`) has the new socket with the inode of its file, for system calls,
-//! io_uring, 32-bit socketcall and servers in the kernel. If fexit is not available, `security_sock_graft`, which it calls
-//! at its end, has both as well; a kretprobe does not, and misses calls if more threads than it has slots block in
-//! accept(). In addition the exits of accept(2) and accept4(2) see calls that blocked before netwatch started. There the
-//! socket is found by the returned descriptor; the address in the caller's buffer is not used, since it may be NULL or
-//! overwritten. If only these are available, an accept by io_uring or socketcall(2) is reported at the first use of the
-//! connection.
+//! io_uring, 32-bit socketcall and servers in the kernel. If fexit is not available, `security_sock_graft`, which it
+//! calls at its end, has both as well; a kretprobe does not, and misses calls if more threads than it has slots block
+//! in accept(). In addition the exits of accept(2) and accept4(2) see calls that blocked before netwatch started. There
+//! the socket is found by the returned descriptor; the address in the caller's buffer is not used, since it may be NULL
+//! or overwritten. If only these are available, an accept by io_uring or socketcall(2) is reported at the first use of
+//! the connection.
 
 use core::ffi::c_void;
 

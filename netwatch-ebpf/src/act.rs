@@ -5,8 +5,8 @@ use netwatch_common::{Begin, Header, Sock};
 
 use crate::{cause, emit, task};
 
-/// Sends a [`Begin`] with the kind of the header; `fill` writes the socket. `way`: see [`task::way`]; `result`: of a failed
-/// call. `None` if the ring was full, which is counted.
+/// Sends a [`Begin`] with the kind of the header; `fill` writes the socket. `way`: see [`task::way`]; `result`: of a
+/// failed call. `None` if the ring was full, which is counted.
 ///
 /// # Safety
 /// `fill` writes every byte of its argument, which is memory of the ring.

@@ -1,9 +1,10 @@
 //! Calls of connect() in progress, by thread. The probes on entry and exit are in `connect.rs`; most calls are reported
 //! by state transitions (`state.rs`).
 //!
-//! Runs of kprobes and tracepoints may be skipped (`twice.rs`), mostly at calls for which nothing is reported. So skipped
-//! runs are not counted as losses, but failed attempts without an entry, and calls without an exit. A call that only a
-//! cgroup hook saw may be io_uring's: such calls count as lost at most as often as the entry of connect(2) was skipped.
+//! Runs of kprobes and tracepoints may be skipped (`twice.rs`), mostly at calls for which nothing is reported. So
+//! skipped runs are not counted as losses, but failed attempts without an entry, and calls without an exit. A call that
+//! only a cgroup hook saw may be io_uring's: such calls count as lost at most as often as the entry of connect(2) was
+//! skipped.
 
 use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -74,8 +75,8 @@ pub(crate) fn insert(call: Call) -> bool {
     inserted
 }
 
-/// Called when the current thread cannot be in connect(). If it has an entry, the exit of its last call was skipped, and a
-/// failed attempt is lost; any other is reported by state transitions.
+/// Called when the current thread cannot be in connect(). If it has an entry, the exit of its last call was skipped,
+/// and a failed attempt is lost; any other is reported by state transitions.
 #[inline(always)]
 pub(crate) fn settle() {
     if let Some(call) = take() {
@@ -111,8 +112,8 @@ pub(crate) fn reached_syn_sent(cookie: u64) {
     }
 }
 
-/// Whether the current thread is in connect() on this socket. Then a transition from SYN_SENT to CLOSE is the failure of
-/// that call, which its exit reports.
+/// Whether the current thread is in connect() on this socket. Then a transition from SYN_SENT to CLOSE is the failure
+/// of that call, which its exit reports.
 #[inline(always)]
 pub(crate) fn fails_in_call(cookie: u64) -> bool {
     let Some(call) = call_of(cookie) else { return false };

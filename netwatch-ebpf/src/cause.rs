@@ -1,6 +1,6 @@
 //! The cause of what a thread does: the socket from which it last received or which it accepted, as long as it has not
-//! slept since. A fork or a connect() before the next sleep is attributed to that socket. After a sleep it may have been
-//! woken by something else, such as a timer, and there is no cause. A new thread inherits the cause.
+//! slept since. A fork or a connect() before the next sleep is attributed to that socket. After a sleep it may have
+//! been woken by something else, such as a timer, and there is no cause. A new thread inherits the cause.
 
 use core::ffi::c_void;
 

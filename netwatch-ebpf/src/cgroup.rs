@@ -1,5 +1,5 @@
-//! Creation of cgroups, and moves of processes between cgroups, with paths, so that the cgroup of a process can be named
-//! after its directory is removed. The kernel calls both tracepoints with interrupts off
+//! Creation of cgroups, and moves of processes between cgroups, with paths, so that the cgroup of a process can be
+//! named after its directory is removed. The kernel calls both tracepoints with interrupts off
 //! (kernel/cgroup/cgroup-internal.h, TRACE_CGROUP_PATH(), v6.12), so they do not interrupt each other.
 
 use core::ffi::c_void;

@@ -1,12 +1,12 @@
 //! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it during the call
 //! without an error on the socket, so only the return value of the call shows them.
 //!
-//! A map by thread (`calls.rs`) joins the entry of a call with its exit. Preferred are entry and exit of `tcp_v4_connect`
-//! and `tcp_v6_connect` (fentry and fexit, or kprobe and kretprobe): io_uring calls them too, and they have the kernel's
-//! copy of the address. If functions cannot be probed, the exit of connect(2) has the errno, and `cgroup/connect4` and
-//! `connect6` have the socket and the kernel's copy of the address (net/ipv4/tcp_ipv4.c, tcp_v4_pre_connect(), v6.12).
-//! There the entry of connect(2) creates the entry in the map, since the hooks also run for io_uring, whose calls do not
-//! end in connect(2). Without any of these probes such attempts are not seen.
+//! A map by thread (`calls.rs`) joins the entry of a call with its exit. Preferred are entry and exit of
+//! `tcp_v4_connect` and `tcp_v6_connect` (fentry and fexit, or kprobe and kretprobe): io_uring calls them too, and they
+//! have the kernel's copy of the address. If functions cannot be probed, the exit of connect(2) has the errno, and
+//! `cgroup/connect4` and `connect6` have the socket and the kernel's copy of the address (net/ipv4/tcp_ipv4.c,
+//! tcp_v4_pre_connect(), v6.12). There the entry of connect(2) creates the entry in the map, since the hooks also run
+//! for io_uring, whose calls do not end in connect(2). Without any of these probes such attempts are not seen.
 
 use core::ffi::c_void;
 

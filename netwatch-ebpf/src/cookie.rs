@@ -1,8 +1,8 @@
-//! Generates socket cookies where tracing programs cannot (before 5.12) and only read existing ones: `cgroup/sock_create`
-//! for each socket that a process creates, `cgroup/connect4` and `connect6` for sockets of the kernel that connect, and a
-//! `sock_ops` program for each child of a listener right before it is established (net/ipv4/tcp_input.c,
-//! tcp_init_transfer(), v6.12). Older sockets get one from the snapshot at the start. Without cookies sockets cannot be
-//! distinguished, so rungs that need these programs require them.
+//! Generates socket cookies where tracing programs cannot (before 5.12) and only read existing ones:
+//! `cgroup/sock_create` for each socket that a process creates, `cgroup/connect4` and `connect6` for sockets of the
+//! kernel that connect, and a `sock_ops` program for each child of a listener right before it is established
+//! (net/ipv4/tcp_input.c, tcp_init_transfer(), v6.12). Older sockets get one from the snapshot at the start. Without
+//! cookies sockets cannot be distinguished, so rungs that need these programs require them.
 
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, sock_ops};

@@ -22,8 +22,8 @@ static RECORDS: RingBuf<u8, RING_BYTES> = RingBuf::new();
 /// Counts by kind of record.
 type Counts = [u64; kind::COUNT as usize];
 
-/// Counts by CPU; the agent sets the number of entries. It maps the memory instead of calling bpf(2) for lookups, during
-/// which the kernel skips all kprobes and system call tracepoints on that CPU (include/linux/bpf.h,
+/// Counts by CPU; the agent sets the number of entries. It maps the memory instead of calling bpf(2) for lookups,
+/// during which the kernel skips all kprobes and system call tracepoints on that CPU (include/linux/bpf.h,
 /// bpf_disable_instrumentation(), v6.12), for long if the caller is preempted.
 type ByCpu = Array<Counts, 1, { BPF_F_MMAPABLE as usize }>;
 
@@ -39,9 +39,9 @@ static LOST: ByCpu = Array::new();
 #[btf_map]
 static CAUGHT: ByCpu = Array::new();
 
-/// Time of the last loss, in nanoseconds since boot; each record carries its lower half. The reader only needs the value
-/// to change, and a time changes with a plain store even if two CPUs store at once. A count would need an atomic addition
-/// (`BPF_XADD`, since Linux 3.18).
+/// Time of the last loss, in nanoseconds since boot; each record carries its lower half. The reader only needs the
+/// value to change, and a time changes with a plain store even if two CPUs store at once. A count would need an atomic
+/// addition (`BPF_XADD`, since Linux 3.18).
 static mut LAST_LOSS: u64 = 0;
 
 /// A header for a record of this kind, with the current time.
@@ -75,9 +75,9 @@ pub(crate) fn submit<T: 'static>(mut entry: RingBufEntry<T>) {
     entry.submit(wake(ts));
 }
 
-/// The flags that decide whether the record of this time wakes the reader. A wake-up (an irq_work: kernel/bpf/ringbuf.c,
-/// bpf_ringbuf_commit(), v6.12) costs more than the rest, so they are rate limited. A wake-up has to be forced: by itself
-/// the kernel only wakes a reader that has read everything before this record.
+/// The flags that decide whether the record of this time wakes the reader. A wake-up (an irq_work:
+/// kernel/bpf/ringbuf.c, bpf_ringbuf_commit(), v6.12) costs more than the rest, so they are rate limited. A wake-up has
+/// to be forced: by itself the kernel only wakes a reader that has read everything before this record.
 #[inline(always)]
 fn wake(ts: u64) -> u64 {
     let pause = u64::from(mem::number(offset_of!(Knobs, wake_ns)));

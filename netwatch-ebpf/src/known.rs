@@ -32,8 +32,8 @@ pub(crate) struct Known {
     pub(crate) users: [u64; USERS],
 }
 
-/// Bits of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed, it
-/// has UDP flows, and the call that sent the first datagram of one has not returned.
+/// Bits of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed,
+/// it has UDP flows, and the call that sent the first datagram of one has not returned.
 pub(crate) const BORN: u32 = 1 << 16;
 pub(crate) const FLOWS: u32 = 1 << 17;
 pub(crate) const PENDING: u32 = 1 << 18;

@@ -1,7 +1,7 @@
 //! Iterators that list existing sockets and descriptors. `iter/tcp` and `iter/udp` iterate over the sockets of the
 //! reader's network namespace, `iter/task_file` over the descriptors of every process in its pid namespace
-//! (net/ipv4/tcp_ipv4.c, bpf_iter_tcp_seq_show(); net/ipv4/udp.c; kernel/bpf/task_iter.c, v6.12). A pass takes a tenth of
-//! the time of `/proc` and sock_diag. The values are those of sock_diag (`net/ipv4/inet_diag.c`, `tcp_diag.c`,
+//! (net/ipv4/tcp_ipv4.c, bpf_iter_tcp_seq_show(); net/ipv4/udp.c; kernel/bpf/task_iter.c, v6.12). A pass takes a tenth
+//! of the time of `/proc` and sock_diag. The values are those of sock_diag (`net/ipv4/inet_diag.c`, `tcp_diag.c`,
 //! `udp_diag.c`).
 
 use core::ffi::c_void;
@@ -177,7 +177,8 @@ unsafe fn flags(sk: *const c_void, family: u16, state: u8) -> u8 {
     if only { listed_flags::V6ONLY } else { 0 }
 }
 
-/// If a record does not fit, the kernel runs the program on this object again (kernel/bpf/bpf_iter.c, bpf_seq_read(), v6.12).
+/// If a record does not fit, the kernel runs the program on this object again (kernel/bpf/bpf_iter.c, bpf_seq_read(),
+/// v6.12).
 #[inline(always)]
 unsafe fn write<T>(meta: *const Meta, record: &T) {
     // SAFETY: the typed pointer of the context, and a record on the stack.

@@ -1,6 +1,6 @@
-//! listen() without bind(): the kernel chooses the port after the transition to LISTEN (net/ipv4/inet_connection_sock.c,
-//! inet_csk_listen_start(), v6.12), so the record of the transition has none. The exit of listen(2) sends another one.
-//! Without this probe such a listener is reported with port 0.
+//! listen() without bind(): the kernel chooses the port after the transition to LISTEN
+//! (net/ipv4/inet_connection_sock.c, inet_csk_listen_start(), v6.12), so the record of the transition has none. The
+//! exit of listen(2) sends another one. Without this probe such a listener is reported with port 0.
 
 use core::ffi::c_void;
 
@@ -50,8 +50,8 @@ fn ended() -> Option<()> {
     // Fails only if the entry is gone.
     let _ = UNBOUND.remove(thread);
     let sk = call.sk as *const c_void;
-    // SAFETY: another thread may have closed the socket; the helper can read any address, and the cookie shows whether it
-    // is still the same socket.
+    // SAFETY: another thread may have closed the socket; the helper can read any address, and the cookie shows whether
+    // it is still the same socket.
     unsafe {
         if Untyped::read::<u64>(sk, offset!(sk_cookie)) != call.cookie
             || Untyped::read::<u16>(sk, offset!(sk_num)) == 0

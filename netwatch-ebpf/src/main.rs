@@ -1,8 +1,9 @@
 //! The kernel side of netwatch. Each file is one family of probes: `state` (TCP transitions), `accept`, `listen`,
-//! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`, `cookie`, `listed` (iterators); or a helper: `sock`, `task` and `files` read kernel structures, `mem` reads
-//! memory, `act` writes records about the current task, `cause` tracks the socket that a thread handles, `calls` threads
-//! in connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to the ring.
+//! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec,
+//! exit), `cgroup`, `cookie`, `listed` (iterators); or a helper: `sock`, `task` and `files` read kernel structures,
+//! `mem` reads memory, `act` writes records about the current task, `cause` tracks the socket that a thread handles,
+//! `calls` threads in connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
+//! the ring.
 #![no_std]
 #![no_main]
 

@@ -52,9 +52,9 @@ pub(crate) fn number(offset: usize) -> u32 {
     unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() }
 }
 
-/// The same pointer as a plain number to the verifier, so that a socket that it only accepts for some helpers can be read
-/// by [`Untyped`]. It goes through the stack; the memory of a map would be shared with runs that preempt this one. NULL
-/// if the read fails.
+/// The same pointer as a plain number to the verifier, so that a socket that it only accepts for some helpers can be
+/// read by [`Untyped`]. It goes through the stack; the memory of a map would be shared with runs that preempt this one.
+/// NULL if the read fails.
 #[inline(always)]
 pub(crate) fn plain(pointer: *const c_void) -> *const c_void {
     let mut slot = MaybeUninit::<*const c_void>::uninit();
@@ -74,8 +74,8 @@ pub(crate) trait Memory {
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T;
 }
 
-/// The verifier knows the type of the pointer (BTF): a plain load, which gives zero on a fault. Only for values: for each
-/// load of a pointer the verifier searches all type names of the kernel four times (kernel/bpf/btf.c,
+/// The verifier knows the type of the pointer (BTF): a plain load, which gives zero on a fault. Only for values: for
+/// each load of a pointer the verifier searches all type names of the kernel four times (kernel/bpf/btf.c,
 /// btf_nested_type_is_trusted(), v6.12), which triples the time of a start.
 pub(crate) struct Typed;
 

@@ -109,8 +109,8 @@ fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
 #[repr(C)]
 struct Scratch {
     fixed: Exec,
-    /// The path, directly followed by the arguments. The slack lets the verifier prove that a read of the maximum length
-    /// is in bounds at any start.
+    /// The path, directly followed by the arguments. The slack lets the verifier prove that a read of the maximum
+    /// length is in bounds at any start.
     tail: [u8; EXEC_PATH_MAX + COMPONENT_MAX + EXEC_ARGS_MAX],
 }
 
@@ -197,11 +197,11 @@ fn bounded(value: usize, limit: usize) -> usize {
 }
 
 /// Writes the components of a file's path, from the file to the root, each with its NUL, and the number of bytes to
-/// `written`. Returns whether the root was reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12): up
-/// the dentries, and from the root of a mount to its mount point.
+/// `written`. Returns whether the root was reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12):
+/// up the dentries, and from the root of a mount to its mount point.
 ///
-/// The count is in the memory of a map because the verifier does not track values there, so that it checks the loop body
-/// only once.
+/// The count is in the memory of a map because the verifier does not track values there, so that it checks the loop
+/// body only once.
 #[inline(always)]
 unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
     // SAFETY: every pointer is read by the helper, which gives zero for an invalid address; `out` has space for a whole

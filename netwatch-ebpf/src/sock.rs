@@ -13,8 +13,8 @@ pub(crate) const IPPROTO_TCP: u16 = 6;
 pub(crate) const IPPROTO_UDP: u16 = 17;
 pub(crate) const IPPROTO_MPTCP: u16 = 262;
 
-/// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and the FIN of the peer
-/// was received.
+/// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and the FIN of the
+/// peer was received.
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
@@ -81,7 +81,8 @@ pub(crate) unsafe fn is_subflow<M: Memory>(sk: *const c_void) -> bool {
     unsafe { protocol::<M>(sk) == IPPROTO_TCP && bit::<M>(sk, offset!(tcp_is_mptcp)) }
 }
 
-/// Cookie of the MPTCP socket whose first subflow this is; 0 for a subflow that joined later, or if it has no cookie yet.
+/// Cookie of the MPTCP socket whose first subflow this is; 0 for a subflow that joined later, or if it has no cookie
+/// yet.
 ///
 /// # Safety
 /// `sk` is a subflow: see [`is_subflow`].
@@ -140,8 +141,8 @@ pub(crate) unsafe fn bit<M: Memory>(sk: *const c_void, offset: u32) -> bool {
     byte & 1 << (offset % 8) != 0
 }
 
-/// The cookie of the socket, which is generated if it has none. Where tracing programs cannot generate it, 0 if there is
-/// none: see `cookie.rs`.
+/// The cookie of the socket, which is generated if it has none. Where tracing programs cannot generate it, 0 if there
+/// is none: see `cookie.rs`.
 ///
 /// # Safety
 /// `sk` is a typed `struct sock`.

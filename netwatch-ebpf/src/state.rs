@@ -25,8 +25,8 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     transition.tell().unwrap_or(0)
 }
 
-/// The second program, which does the work if the kernel skipped a run of the first (see `twice.rs`). The first notes in
-/// the state of the socket that it ran.
+/// The second program, which does the work if the kernel skipped a run of the first (see `twice.rs`). The first notes
+/// in the state of the socket that it ran.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
@@ -205,8 +205,8 @@ fn change(transition: Transition) -> Option<i32> {
         unsafe {
             if born {
                 if !knob!(socket_helpers) {
-                    // The map by address has no copy from the listener; an entry is that of a closed socket. Some kernels
-                    // (5.10) leave the cookie of the listener on the child until this transition is over
+                    // The map by address has no copy from the listener; an entry is that of a closed socket. Some
+                    // kernels (5.10) leave the cookie of the listener on the child until this transition is over
                     // (net/ipv4/inet_connection_sock.c, inet_csk_clone_lock(), v5.10); on others it is 0 here.
                     *known = NOTHING;
                     (*known).listener = sock::cookie(sk);
@@ -241,8 +241,8 @@ fn change(transition: Transition) -> Option<i32> {
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
     }
-    // SAFETY: `sk` is the typed argument of the tracepoint, of TCP or MPTCP. A child of an MPTCP listener whose peer uses
-    // plain TCP is no subflow any more when it is established.
+    // SAFETY: `sk` is the typed argument of the tracepoint, of TCP or MPTCP. A child of an MPTCP listener whose peer
+    // uses plain TCP is no subflow any more when it is established.
     if unsafe { transition.is_subflow() } {
         return match (old, new) {
             (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(transition),
@@ -271,8 +271,8 @@ fn change(transition: Transition) -> Option<i32> {
     }
 }
 
-/// The cookie of the socket. Without one it cannot be identified: the record counts as lost, and the snapshot that follows
-/// generates a cookie.
+/// The cookie of the socket. Without one it cannot be identified: the record counts as lost, and the snapshot that
+/// follows generates a cookie.
 #[inline(always)]
 fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
     // SAFETY: the typed argument of the tracepoint.
@@ -314,7 +314,8 @@ unsafe fn tell_change(
 ) -> Option<i32> {
     let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
     let record = entry.as_mut_ptr();
-    // SAFETY: memory of the ring with the size of the record, every byte of which is written; the caller guarantees the rest.
+    // SAFETY: memory of the ring with the size of the record, every byte of which is written; the caller guarantees the
+    // rest.
     unsafe {
         (*record).header = emit::header(kind::CHANGE);
         (*record).sock.cookie = cookie;

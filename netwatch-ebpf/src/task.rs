@@ -169,8 +169,8 @@ pub(crate) unsafe fn cgroup_of(task: *const c_void) -> u64 {
     }
 }
 
-/// Id of a cgroup: `cgroup->kn->id`, as cgroup_id() in include/linux/cgroup.h (v6.12). On 64-bit kernels it is the inode
-/// number of the cgroup's directory (include/linux/kernfs.h, kernfs_ino()). It is a u64 since 5.5.
+/// Id of a cgroup: `cgroup->kn->id`, as cgroup_id() in include/linux/cgroup.h (v6.12). On 64-bit kernels it is the
+/// inode number of the cgroup's directory (include/linux/kernfs.h, kernfs_ino()). It is a u64 since 5.5.
 ///
 /// # Safety
 /// `cgroup` is a `struct cgroup`.

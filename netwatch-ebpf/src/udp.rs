@@ -1,5 +1,5 @@
-//! UDP has no states: a flow begins with the first datagram between a socket and a remote address, and its sender is the
-//! originator. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
+//! UDP has no states: a flow begins with the first datagram between a socket and a remote address, and its sender is
+//! the originator. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
 //! `cgroup/sock_create` and `sock_release` (5.9) see who creates a socket and when it is closed; `using` reports the
 //! processes that send and receive. Without these probes UDP is not seen.
 //!
@@ -205,7 +205,8 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         }
         let known = storage_in_cgroup(sk.cast(), true)?;
         (*known).flags |= BORN;
-        // The creator is not noted as a user, so that its first use is reported and can be distinguished from a child's.
+        // The creator is not noted as a user, so that its first use is reported and can be distinguished from a
+        // child's.
         act::tell(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
     }
 }

@@ -1,8 +1,8 @@
 //! Processes that use a connection. `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3), or the exits of
-//! `inet_sendmsg` and its siblings (`net/ipv4/af_inet.c`), run in the context of the reader or writer, including io_uring
-//! workers. A lookup in the state of the socket shows whether the process is new: it inherited the socket, received it
-//! over a UNIX socket, accepted it by a way that no other probe sees, or sends the first datagram of a UDP flow. Without
-//! these probes such a process is not reported. `splice(2)` from a socket is not seen.
+//! `inet_sendmsg` and its siblings (`net/ipv4/af_inet.c`), run in the context of the reader or writer, including
+//! io_uring workers. A lookup in the state of the socket shows whether the process is new: it inherited the socket,
+//! received it over a UNIX socket, accepted it by a way that no other probe sees, or sends the first datagram of a UDP
+//! flow. Without these probes such a process is not reported. `splice(2)` from a socket is not seen.
 
 use core::ffi::c_void;
 
