@@ -1,8 +1,8 @@
-//! How the object is linked.
+//! Linker options.
 
 fn main() {
-    // By its default the linker has LLVM copy memory in order, for packets, and then no zeroing of memory is written out:
-    // each is a call of a loop that goes byte by byte, which the verifier walks as the processor does.
+    // By default the linker makes LLVM expand memcpy in order, which also turns zeroing of memory into a call of a loop
+    // over bytes. The verifier would have to walk each iteration.
     println!("cargo:rustc-link-arg-bins=--disable-expand-memcpy-in-order");
     println!("cargo:rerun-if-changed=build.rs");
 }

@@ -1,33 +1,33 @@
-//! What the agent tells the programs before it loads them.
+//! Options of the programs, which the agent sets before it loads them.
 
-/// Read-only values, switches but for the last, each 0 or 1: the verifier sees constants and never looks at
-/// what is switched off, so one object file serves kernels that lack a helper, too.
+/// Read-only values. All but the last are switches, 0 or 1. The verifier sees constants and does not check code that is
+/// switched off, so one object file also serves kernels that lack a helper.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Knobs {
-    /// `--states`: every transition is wanted, not only those that begin or end something.
+    /// `--states`: send every state transition, not only those that begin or end a connection.
     pub all_states: u32,
-    /// Programs of the tracing types may keep storage with a socket and ask for its cookie (5.12). Where not,
-    /// what is known lies in a table by the socket's address, and cookies are made by other programs.
+    /// Tracing programs can use socket storage and generate cookies (since 5.12). Otherwise state is kept in a map by
+    /// socket address, and other programs generate the cookies.
     pub socket_helpers: u32,
-    /// `bpf_get_current_task_btf` (5.11): the verifier knows what the current task is.
+    /// `bpf_get_current_task_btf` is available (since 5.11): the verifier knows the type of the current task.
     pub typed_current: u32,
-    /// `bpf_task_pt_regs` (5.15): the system call that a task is in can be told.
+    /// `bpf_task_pt_regs` is available (since 5.15), which gives the system call that a task is in.
     pub registers: u32,
-    /// The reader is woken for a record where it was not woken for so long, nanoseconds; it looks by itself
-    /// meanwhile. 0: for every record.
+    /// Minimum time between two wake-ups of the reader, in nanoseconds; it polls meanwhile. 0: a wake-up for every
+    /// record.
     pub wake_ns: u32,
 }
 
 impl Knobs {
-    /// Name of the global in the object file; the wire version is part of it.
+    /// Name of the global in the object file, which contains the wire version.
     pub const GLOBAL: &'static str = "KNOBS_V1";
 
-    /// All off: what stands in the object file until the agent overrides it.
+    /// All off: the values in the object file, which the agent overrides.
     pub const ZERO: Self =
         Self { all_states: 0, socket_helpers: 0, typed_current: 0, registers: 0, wake_ns: 0 };
 
-    /// The fields in their order.
+    /// The fields in order.
     #[must_use]
     pub const fn to_members(&self) -> [u32; 5] {
         [self.all_states, self.socket_helpers, self.typed_current, self.registers, self.wake_ns]

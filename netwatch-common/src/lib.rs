@@ -1,9 +1,9 @@
-//! The wire contract between netwatch's kernel side and its agent: what a record in the ring buffer
-//! looks like, and the read-only values that the agent hands to the programs when it loads them.
+//! The wire format between the kernel side of netwatch and its agent: records in the ring buffer, and the read-only
+//! values that the agent passes to the programs when it loads them.
 //!
-//! Integers and byte arrays only, `repr(C)`, explicit padding, sizes and alignment asserted where the
-//! type stands, so that both sides fail to compile when they disagree. All integers are in host byte
-//! order, ports included; addresses are in network byte order, IPv4 in the first four bytes of 16.
+//! Types consist of integers and byte arrays, are `repr(C)` with explicit padding, and assert size and alignment, so
+//! that both sides fail to compile if they disagree. Integers, including ports, are in host byte order; addresses are
+//! in network byte order, IPv4 in the first four bytes of 16.
 #![no_std]
 
 mod knobs;
@@ -22,21 +22,21 @@ pub use process::{
 pub use sock::{Begin, Change, Sock, change_flags, sock_flags};
 pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, flow_flags};
 
-/// Version of everything in this crate; the agent refuses an object built for another.
+/// Version of the wire format; the agent rejects an object with another version.
 pub const WIRE_VERSION: u32 = 1;
 
-/// Length of `task_struct.comm`, the NUL included (`include/linux/sched.h`, `TASK_COMM_LEN`).
+/// Length of `task_struct.comm`, including the NUL (`include/linux/sched.h`, `TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
-/// What a record is: the first field of [`Header`], and the index into the table of lost records.
+/// Kinds of records: the first field of [`Header`], and the index into the counts of lost records.
 pub mod kind {
     /// [`Begin`](crate::Begin): a socket goes from CLOSE to SYN_SENT.
     pub const CONNECT: u16 = 1;
     /// [`Begin`](crate::Begin): a socket goes from CLOSE to LISTEN.
     pub const LISTEN: u16 = 2;
-    /// [`Begin`](crate::Begin): a process took a connection off its listener.
+    /// [`Begin`](crate::Begin): a process accepted a connection.
     pub const ACCEPT: u16 = 3;
-    /// [`Begin`](crate::Begin): connect() failed where no state change told why.
+    /// [`Begin`](crate::Begin): connect() failed without a state transition that shows it.
     pub const FAIL: u16 = 4;
     /// [`Change`](crate::Change): any other TCP state transition.
     pub const CHANGE: u16 = 5;
@@ -48,19 +48,18 @@ pub mod kind {
     pub const EXIT: u16 = 8;
     /// [`Cgroup`](crate::Cgroup)
     pub const CGROUP: u16 = 9;
-    /// [`Begin`](crate::Begin): a process reads from or writes to a socket, for the first time as far as the
-    /// kernel side remembers.
+    /// [`Begin`](crate::Begin): a process reads from or writes to a socket and is not one of its last users.
     pub const USE: u16 = 10;
     /// [`Flow`](crate::Flow): the first datagram between a UDP socket and a remote address.
     pub const FLOW: u16 = 11;
-    /// [`Begin`](crate::Begin): a process makes a UDP socket.
+    /// [`Begin`](crate::Begin): a process creates a UDP socket.
     pub const BORN: u16 = 12;
     /// [`Release`](crate::Release)
     pub const RELEASE: u16 = 13;
-    /// One more than the greatest kind: the length of the table of lost records.
+    /// One more than the greatest kind: the number of counts of lost records.
     pub const COUNT: u32 = 14;
 
-    /// The name of a kind in `loss` events, `None` for a number that is none.
+    /// The name of a kind in `loss` events; `None` for an unknown number.
     #[must_use]
     pub const fn name(kind: u16) -> Option<&'static str> {
         Some(match kind {
@@ -82,7 +81,7 @@ pub mod kind {
     }
 }
 
-/// How every record begins.
+/// The start of every record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
@@ -90,10 +89,10 @@ pub struct Header {
     pub kind: u16,
     /// Zero.
     pub pad: [u8; 2],
-    /// Another value whenever a record, of whatever kind, was lost before this one: a reader that sees it
-    /// change knows that something is missing between the two. 0 until then.
+    /// Changes whenever a record of any kind is lost: if two records differ, something is missing between them. 0 until
+    /// the first loss.
     pub loss: u32,
-    /// When it happened, nanoseconds since boot (`bpf_ktime_get_boot_ns`).
+    /// Time in nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub ts: u64,
 }
 

@@ -1,24 +1,24 @@
-//! What the iterators write: sockets as they are, and who has them open.
+//! Output of the iterators: sockets and descriptors.
 
 use crate::Sock;
 
-/// A TCP or UDP socket at one moment, as `sock_diag` would list it.
+/// A TCP or UDP socket, with the values that `sock_diag` reports.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     /// The socket.
     pub sock: Sock,
-    /// Payload, each byte once; 0 of UDP and of what has no socket behind it any more.
+    /// Payload sent, without retransmissions; 0 for UDP, requests and TIME_WAIT.
     pub sent: u64,
-    /// Likewise, the peer's FIN included.
+    /// Payload received, including the FIN of the peer; 0 for the same.
     pub received: u64,
-    /// Bytes not read; of a listener, connections not accepted.
+    /// Bytes not read yet; for a listener, connections not accepted yet.
     pub recv_queue: u32,
-    /// Bytes not acknowledged; of a listener, how many may wait.
+    /// Bytes not acknowledged yet; for a listener, the maximum of its queue.
     pub send_queue: u32,
-    /// Who made it, in the reader's user namespace.
+    /// User id of the creator, in the user namespace of the reader.
     pub uid: u32,
-    /// `include/net/tcp_states.h`
+    /// State, as in `include/net/tcp_states.h`.
     pub state: u8,
     /// [`listed_flags`].
     pub flags: u8,
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Listed>() == 96 && align_of::<Listed>() == 8);
 pub mod listed_flags {
     /// `IPV6_V6ONLY`.
     pub const V6ONLY: u8 = 1;
-    /// The kernel's own, below an MPTCP socket.
+    /// A subflow of an MPTCP socket.
     pub const SUBFLOW: u8 = 2;
 }
 
@@ -40,11 +40,11 @@ pub mod listed_flags {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// The socket's inode.
+    /// Inode number of the socket.
     pub inode: u64,
-    /// Thread group, in the initial pid namespace.
+    /// Thread group id in the initial pid namespace.
     pub tgid: u32,
-    /// Descriptor.
+    /// Number of the descriptor.
     pub fd: u32,
 }
 

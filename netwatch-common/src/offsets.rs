@@ -1,11 +1,10 @@
-//! Where members lie in the running kernel's structures.
+//! Offsets of members in structures of the running kernel.
 
-/// Declares [`Offsets`] together with the path of each member, so that the agent resolves exactly what
-/// the programs read.
+/// Declares [`Offsets`] with the path of each member, so that the agent resolves exactly what the programs read.
 macro_rules! offsets {
     ($($(#[$doc:meta])* $name:ident = $path:literal $(, $optional:ident)?;)*) => {
-        /// Byte offset of each structure member that the programs read, resolved by the agent from the
-        /// running kernel's BTF. `Offsets::MISSING` where this kernel has no such member.
+        /// Offset of each structure member that the programs read, in bytes unless [`Need::Bit`], resolved by the agent
+        /// from the BTF of the running kernel. `Offsets::MISSING` if this kernel has no such member.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct Offsets {
@@ -21,7 +20,7 @@ macro_rules! offsets {
             pub const MEMBERS: &'static [(&'static str, Need)] =
                 &[$(($path, offsets!(@need $($optional)?))),*];
 
-            /// All zero: what stands in the object file until the agent overrides it.
+            /// All zero: the values in the object file, which the agent overrides.
             pub const ZERO: Self = Self { $($name: 0),* };
 
             /// Takes the offsets in the order of [`Self::MEMBERS`]; an offset that is not given is
@@ -46,20 +45,20 @@ macro_rules! offsets {
 /// How the programs need a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// They cannot do without it.
+    /// Required.
     Required,
-    /// They do without it where the kernel has none.
+    /// Optional.
     Optional,
-    /// Likewise; it is a bit-field of one bit or a bool, and its offset counts bits.
+    /// Optional; a bit-field of one bit or a bool, whose offset is in bits.
     Bit,
 }
 
 impl Offsets {
-    /// Stands for a member that the running kernel does not have.
+    /// The offset of a member that the running kernel does not have.
     pub const MISSING: u32 = u32::MAX;
 
-    /// Name of the global in the object file: the wire version is part of it, so that an object for
-    /// another version does not load.
+    /// Name of the global in the object file. It contains the wire version, so that an object with another version does
+    /// not load.
     pub const GLOBAL: &'static str = "OFFSETS_V1";
 }
 
@@ -160,6 +159,6 @@ offsets! {
     fdt_fd = "fdtable.fd";
     fdt_max = "fdtable.max_fds";
 
-    /// Not read: a kernel whose programs have it counts by it that one runs, and leaves it out meanwhile.
+    /// Not read. A kernel with this member counts nested runs of a program in it, and skips them.
     prog_active = "bpf_prog.active", optional;
 }

@@ -1,8 +1,8 @@
-//! Records about UDP, and the table of its flows, which the agent reads.
+//! Records about UDP, and the map of its flows, which the agent reads.
 
 use crate::{Header, Sock};
 
-/// The first datagram of a flow: of a socket and a remote address.
+/// The first datagram of a flow. A flow is a socket and a remote address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -20,29 +20,29 @@ const _: () = assert!(size_of::<Flow>() == 88 && align_of::<Flow>() == 8);
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {
-    /// The datagram came in; else it went out.
+    /// The first datagram was received; otherwise it was sent.
     pub const RECEIVED: u32 = 1;
-    /// The socket was not seen to be made: it may be older than the probes, and so may the flow.
+    /// The creation of the socket was not observed: it may be older than the probes, and so may the flow.
     pub const OLD: u32 = 2;
 }
 
-/// A UDP socket of which something was told is closed.
+/// A UDP socket about which a record was sent is closed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Release {
     /// [`kind::RELEASE`](crate::kind::RELEASE).
     pub header: Header,
-    /// The socket; its addresses are what they happen to be by then.
+    /// The socket, with its current addresses.
     pub sock: Sock,
 }
 
 const _: () = assert!(size_of::<Release>() == 80 && align_of::<Release>() == 8);
 
-/// Key of the table of flows.
+/// Key of the map of flows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowKey {
-    /// The socket's.
+    /// Cookie of the socket.
     pub cookie: u64,
     /// Remote address as on the wire, network byte order, IPv4 in the first four bytes.
     pub remote: [u8; 16],
@@ -54,24 +54,24 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 
-/// What the table has of a flow. Two CPUs that count the same flow at once can lose one of the two counts:
-/// BPF code for any kernel has no atomic addition.
+/// Counters of a flow. The additions are not atomic, so two CPUs that count a datagram of the same flow at the same
+/// time may lose one of the two.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCount {
-    /// Payload that went out, bytes.
+    /// Payload sent, in bytes.
     pub sent: u64,
-    /// Payload that came in.
+    /// Payload received, in bytes.
     pub received: u64,
-    /// When the last datagram passed, nanoseconds since boot.
+    /// Time of the last datagram, in nanoseconds since boot.
     pub last: u64,
-    /// [`flow_flags`] of the first.
+    /// [`flow_flags`] of the first datagram.
     pub flags: u32,
-    /// The flow's record found room in the ring.
+    /// The record of the flow was sent.
     pub told: u32,
 }
 
 const _: () = assert!(size_of::<FlowCount>() == 32 && align_of::<FlowCount>() == 8);
 
-/// Flows that are followed at once, where the agent does not say otherwise.
+/// Default maximum number of flows.
 pub const FLOWS_MAX: usize = 65536;

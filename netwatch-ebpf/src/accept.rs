@@ -1,13 +1,12 @@
-//! Who took a connection off its listener.
+//! The acceptor of a connection.
 //!
-//! The exit of `inet_accept` (`net/ipv4/af_inet.c`) has the new socket with its file's inode, whatever the way
-//! in: system call, io_uring, 32-bit socketcall, the kernel's own servers. Where functions cannot be probed at
-//! their exit, `security_sock_graft`, which it calls at its end, has both as well; a kretprobe has not, and
-//! loses calls when as many threads as it has slots are blocked in accept(). Beside either stand the exits of
-//! accept(2) and accept4(2), which see calls that were blocked before netwatch started. There the descriptor
-//! that the call returns leads to the socket; the address in the caller's buffer is never looked at, it may be
-//! NULL or rewritten. Where these alone can be had, an accept by io_uring or socketcall(2) is told by the
-//! first use of the connection.
+//! The exit of `inet_accept` (`net/ipv4/af_inet.c`) has the new socket with the inode of its file, for system calls,
+//! io_uring, 32-bit socketcall and servers in the kernel. If fexit is not available, `security_sock_graft`, which it
+//! calls at its end, has both as well; a kretprobe does not, and misses calls if more threads than it has slots block
+//! in accept(). In addition the exits of accept(2) and accept4(2) see calls that blocked before netwatch started. There
+//! the socket is found by the returned descriptor; the address in the caller's buffer is not used, since it may be NULL
+//! or overwritten. If only these are available, an accept by io_uring or socketcall(2) is reported at the first use of
+//! the connection.
 
 use core::ffi::c_void;
 
@@ -23,8 +22,8 @@ use crate::mem::{Memory, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task, tcp};
 
-/// What a thread accepted last, so that the exit of its system call does not tell it again. A thread that is
-/// forgotten has it told twice, which the agent sees to.
+/// The last socket that a thread accepted, so that the exit of its system call does not send a second record. If the
+/// entry was evicted it does, and the agent ignores the second.
 #[btf_map]
 static ACCEPTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 
@@ -41,11 +40,11 @@ fn inet_accept_again(ctx: FExitContext) -> i32 {
     if twice::was_left_out(Pair::Accept, taken.cookie, kind::ACCEPT) { taken.tell() } else { 0 }
 }
 
-/// What `inet_accept` took.
+/// The socket that `inet_accept` accepted.
 #[derive(Clone, Copy)]
 struct Taken {
     sk: *const c_void,
-    /// [`Taken::NOTHING`] where it is no socket of ours.
+    /// [`Taken::NOTHING`] if it is not TCP or MPTCP, or is a subflow.
     cookie: u64,
 }
 
@@ -55,9 +54,9 @@ impl Taken {
 
     #[inline(always)]
     fn by(ctx: &FExitContext) -> Self {
-        // Whatever the number of arguments (3 since 6.10, 4 before), the second is the new socket.
+        // The second argument is the new socket (of 3 arguments since 6.10, of 4 before).
         let socket: *const c_void = ctx.arg(1);
-        // SAFETY: a `struct socket`; it has no `struct sock`, and reads give zeros, where the call failed.
+        // SAFETY: a `struct socket`; if the call failed it has no `struct sock`, and reads give zeros.
         let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
         // SAFETY: as above.
         let is_ours = unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow::<Untyped>(sk) };
@@ -107,13 +106,13 @@ fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn note(cookie: u64) {
-    // Without it the accept is told twice.
+    // On failure the accept is reported twice.
     let _ = ACCEPTED.insert(bpf_get_current_pid_tgid(), cookie, 0);
 }
 
 #[inline(always)]
 fn returned(ctx: &TracePointContext) -> Option<()> {
-    // SAFETY: within the tracepoint's record.
+    // SAFETY: within the record of the tracepoint.
     let fd: i64 = unsafe { ctx.read_at(SYSCALL_RESULT) }.ok()?;
     if fd < 0 {
         return None;
@@ -125,7 +124,7 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
     }
     // SAFETY: as above.
     let cookie: u64 = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
-    // SAFETY: a copy of the item.
+    // SAFETY: the entry is copied.
     if cookie != 0 && unsafe { ACCEPTED.get(bpf_get_current_pid_tgid()) } == Some(&cookie) {
         return None;
     }
@@ -135,22 +134,22 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
 
 #[inline(always)]
 fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
-    // SAFETY: `sk` is a `struct sock`, of which all is filled in.
+    // SAFETY: `sk` is a `struct sock`; every byte of the record is written.
     unsafe {
-        // Not every type of program may ask for the cookie; it is there if anyone ever did.
+        // Not every type of program can generate a cookie, so an existing one is read.
         let cookie = Untyped::read(sk, offset!(sk_cookie));
         cause::accepted(cookie);
         let told = act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
             out.cookie = cookie;
-            // The socket may be closed already: its number then stands in `inet_sport` only.
+            // If the socket is closed already, only `inet_sport` has its port.
             sock::fill::<M>(sk, true, out);
-            // Taken before the handshake's end.
+            // Accepted before the end of the handshake.
             if sock::state::<Untyped>(sk) == tcp::SYN_RECV {
                 out.flags |= sock_flags::FASTOPEN;
             }
         });
         if told.is_none() {
-            // The first use will tell it.
+            // The record was lost, so the first use has to be reported.
             cause::got(cookie);
         }
         told

@@ -1,21 +1,21 @@
-//! What the current task does to a socket: one shape of record for all of it.
+//! Sends records about an action of the current task on a socket.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use netwatch_common::{Begin, Header, Sock};
 
 use crate::{cause, emit, task};
 
-/// Tells it under the header's kind, with the socket as `fill` leaves it. `way` is of [`task::way`], `result` that of
-/// a call that failed. `None` where the ring was full, which is counted.
+/// Sends a [`Begin`] with the kind of the header; `fill` writes the socket. `way`: see [`task::way`]; `result`: of a
+/// failed call. `None` if the ring was full, which is counted.
 ///
 /// # Safety
-/// `fill` writes every byte of what it is given, which is the ring's memory.
+/// `fill` writes every byte of its argument, which is memory of the ring.
 #[inline(always)]
 pub(crate) unsafe fn tell(header: Header, way: u32, result: i32, fill: impl FnOnce(&mut Sock)) -> Option<()> {
     let current = task::current();
     let mut entry = emit::reserve::<Begin>(header.kind)?;
     let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written.
+    // SAFETY: memory of the ring with the size of the record; every byte is written.
     unsafe {
         (*record).header = header;
         fill(&mut (*record).sock);

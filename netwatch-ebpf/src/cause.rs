@@ -1,7 +1,6 @@
-//! What a thread is about: the socket from which it received last, or which it accepted, for as long as it has
-//! not gone to sleep since. What it does then, a fork or a connect(), it does because of what came that way. Once
-//! it has slept it may have been woken by anything else, a timer for instance, and nothing is said. Threads that it
-//! makes meanwhile are about the same.
+//! The cause of what a thread does: the socket from which it last received or which it accepted, as long as it has not
+//! slept since. A fork or a connect() before the next sleep is attributed to that socket. After a sleep it may have
+//! been woken by something else, such as a timer, and there is no cause. A new thread inherits the cause.
 
 use core::ffi::c_void;
 
@@ -15,19 +14,19 @@ use crate::task;
 #[derive(Clone, Copy)]
 struct About {
     cookie: u64,
-    /// Start of the thread: numbers are given anew.
+    /// Start of the thread, since thread ids are reused.
     start: u64,
-    /// How often it had gone to sleep by then (`task_struct.nvcsw`: the voluntary switches).
+    /// Number of its sleeps at that time (`task_struct.nvcsw`, voluntary context switches).
     slept: u64,
-    /// It accepted that socket itself, which was told: 1, else 0.
+    /// 1 if it accepted the socket itself and a record was sent, otherwise 0.
     accepted: u64,
 }
 
-/// By thread. One that is forgotten is about nothing, as far as anybody knows.
+/// By thread id. A thread whose entry was evicted has no cause.
 #[btf_map]
 static ABOUT: LruHashMap<u32, About, 16384> = LruHashMap::new();
 
-/// The current thread has just got something from a socket.
+/// The current thread has received from a socket.
 #[inline(always)]
 pub(crate) fn got(cookie: u64) {
     if cookie != 0 {
@@ -35,7 +34,7 @@ pub(crate) fn got(cookie: u64) {
     }
 }
 
-/// The current thread has just accepted a socket, and that is being told.
+/// The current thread has accepted a socket, and a record about that is sent.
 #[inline(always)]
 pub(crate) fn accepted(cookie: u64) {
     if cookie != 0 {
@@ -43,10 +42,10 @@ pub(crate) fn accepted(cookie: u64) {
     }
 }
 
-/// Whether the last that a thread got is a socket that it accepted: not one that was accepted by whoever made it.
+/// Whether the last thing that a thread did was to accept this socket. False for an inherited cause.
 #[inline(always)]
 pub(crate) fn has_accepted(thread: *const c_void, cookie: u64) -> bool {
-    // SAFETY: a task of a tracepoint's, or the current one; a copy of the item.
+    // SAFETY: a task of a tracepoint, or the current one; the entry is copied.
     unsafe {
         match ABOUT.get(task::tid(thread)) {
             Some(about) => about.accepted != 0 && about.cookie == cookie && about.start == start(thread),
@@ -55,7 +54,7 @@ pub(crate) fn has_accepted(thread: *const c_void, cookie: u64) -> bool {
     }
 }
 
-/// A thread that is about something has made another.
+/// A thread with a cause has created another thread.
 #[inline(always)]
 pub(crate) fn inherit(cause: u64, child: *const c_void) {
     if cause != 0 {
@@ -65,21 +64,21 @@ pub(crate) fn inherit(cause: u64, child: *const c_void) {
 
 #[inline(always)]
 fn note(thread: *const c_void, cookie: u64, accepted: u64) {
-    // SAFETY: a task of a tracepoint's, or the current one.
+    // SAFETY: a task of a tracepoint, or the current one.
     let (tid, start, slept) = unsafe { (task::tid(thread), start(thread), slept(thread)) };
     if let Some(about) = ABOUT.get_ptr_mut(tid) {
-        // SAFETY: only this thread's own programs write it; one that is preempted here is of another thread.
+        // SAFETY: only programs in the context of this thread write the entry.
         unsafe { *about = About { cookie, start, slept, accepted } };
         return;
     }
-    // Without it nothing is known of the thread.
+    // On failure the thread has no cause.
     let _ = ABOUT.insert(tid, About { cookie, start, slept, accepted }, 0);
 }
 
-/// What a thread is about: a cookie, or 0.
+/// The cause of a thread: a socket cookie, or 0.
 #[inline(always)]
 pub(crate) fn of(thread: *const c_void) -> u64 {
-    // SAFETY: as above; a copy of the item.
+    // SAFETY: as above; the entry is copied.
     unsafe {
         match ABOUT.get(task::tid(thread)) {
             Some(about) if about.start == start(thread) && about.slept == slept(thread) => about.cookie,
@@ -90,12 +89,12 @@ pub(crate) fn of(thread: *const c_void) -> u64 {
 
 #[inline(always)]
 unsafe fn start(thread: *const c_void) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { Current::read(thread, offset!(task_start)) }
 }
 
 #[inline(always)]
 unsafe fn slept(thread: *const c_void) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { Current::read(thread, offset!(task_slept)) }
 }

@@ -1,6 +1,6 @@
-//! Cgroups that are made, and processes that move into one: the paths, so that the cgroup of a process
-//! can be named after its directory is gone (`kernel/cgroup/cgroup.c`, TRACE_CGROUP_PATH). The kernel calls these
-//! under a spin lock with interrupts off, so neither comes into the middle of the other.
+//! Creation of cgroups, and moves of processes between cgroups, with paths, so that the cgroup of a process can be
+//! named after its directory is removed. The kernel calls both tracepoints with interrupts off
+//! (kernel/cgroup/cgroup-internal.h, TRACE_CGROUP_PATH(), v6.12), so they do not interrupt each other.
 
 use core::ffi::c_void;
 
@@ -37,14 +37,14 @@ fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>) {
     let Some(scratch) = CGROUP_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: the tracepoints' arguments are of these types; this CPU's scratch is its own meanwhile.
+    // SAFETY: the arguments of the tracepoints have these types; no other run uses the scratch of this CPU meanwhile.
     unsafe {
         let fixed = &mut (*scratch).fixed;
         fixed.header = emit::header(kind::CGROUP);
         fixed.id = task::cgroup_id(cgroup);
         let root: *const c_void = Untyped::read(cgroup, offset!(cgroup_root));
-        // The unified hierarchy has no number of its own among the v1 ones; the agent tells it by the
-        // id being one of the v2 tree's, so the number is only passed on.
+        // The id is unique only within a hierarchy, so the record has both. The unified hierarchy is the first that is
+        // registered, and has hierarchy_id 0 (kernel/cgroup/cgroup.c, cgroup_init_root_id(), v6.12).
         fixed.hierarchy = Untyped::read(root, offset!(cgroup_root_hierarchy));
         if let Some(moved) = moved {
             fixed.tgid = task::tgid(moved);
@@ -59,7 +59,7 @@ fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>
             emit::lost(kind::CGROUP);
             return;
         }
-        // The helper counts the NUL, and never returns more than it was given room for.
+        // The helper counts the NUL, and returns at most the size of the buffer.
         let len = (len as usize - 1) & (CGROUP_PATH_MAX - 1);
         (*scratch).fixed.path_len = len as u16;
         (*scratch).fixed.pad = [0; 6];

@@ -1,13 +1,12 @@
-//! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it
-//! within the call without an error on the socket, so the call's own result is the only witness.
+//! Attempts that fail inside connect(): no route, no free port. They never reach SYN_SENT, or leave it during the call
+//! without an error on the socket, so only the return value of the call shows them.
 //!
-//! A map keyed by thread (`calls.rs`) joins the beginning of a call with its end. Best are entry and exit of `tcp_v4_connect`
-//! and `tcp_v6_connect` (fentry and fexit, else kprobe and kretprobe), which io_uring passes as well and which
-//! have the kernel's own copy of the address. Where functions cannot be probed, the exit of connect(2) has the
-//! errno, and `cgroup/connect4` and `connect6` the socket and the kernel's copy of the address
-//! (`net/ipv4/tcp_ipv4.c`, tcp_v4_pre_connect); there it is the entry of connect(2) that makes an item in the
-//! map: io_uring runs the hooks, too, and none of its calls ends there. Without any of these such attempts are not
-//! seen.
+//! A map by thread (`calls.rs`) joins the entry of a call with its exit. Preferred are entry and exit of
+//! `tcp_v4_connect` and `tcp_v6_connect` (fentry and fexit, or kprobe and kretprobe): io_uring calls them too, and they
+//! have the kernel's copy of the address. If functions cannot be probed, the exit of connect(2) has the errno, and
+//! `cgroup/connect4` and `connect6` have the socket and the kernel's copy of the address (net/ipv4/tcp_ipv4.c,
+//! tcp_v4_pre_connect(), v6.12). There the entry of connect(2) creates the entry in the map, since the hooks also run
+//! for io_uring, whose calls do not end in connect(2). Without any of these probes such attempts are not seen.
 
 use core::ffi::c_void;
 
@@ -76,16 +75,16 @@ fn tcp_v6_connect_leave_again(ctx: FExitContext) -> i32 {
     if was_left_out(Pair::Leave6, cookie(ctx.arg(0))) { left(&ctx, sock::AF_INET6) } else { 0 }
 }
 
-/// The call's item is made anew, or is gone already, where this is done once more.
+/// Doing the work twice is harmless: it replaces the entry of the call, or finds it removed.
 #[inline(always)]
 fn was_left_out(pair: Pair, cookie: u64) -> bool {
     twice::was_left_out(pair, cookie, kind::FAIL)
 }
 
-/// `sk` is typed.
+/// `sk` must be typed.
 #[inline(always)]
 fn cookie(sk: *const c_void) -> u64 {
-    // SAFETY: the functions' first argument.
+    // SAFETY: the first argument of the functions is a `struct sock`.
     unsafe { sock::cookie(sk) }
 }
 
@@ -95,7 +94,7 @@ fn entered(ctx: &FEntryContext, family: u16, cookie: u64) -> i32 {
     0
 }
 
-/// Behind the three arguments of each lies what it returns.
+/// Index of the return value, after the three arguments.
 const CONNECT_RESULT: usize = 3;
 
 #[inline(always)]
@@ -106,12 +105,12 @@ fn left(ctx: &FExitContext, family: u16) -> i32 {
     0
 }
 
-/// All of the probes are there: this one is the last.
+/// Whether all probes are attached: set by the one that is attached last.
 static mut COMPLETE: bool = false;
 
 #[kprobe(function = "tcp_v4_connect")]
 fn tcp_v4_connect_entry(ctx: ProbeContext) -> u32 {
-    // SAFETY: one byte, written as it is.
+    // SAFETY: one byte, written by a single access.
     unsafe { (&raw mut COMPLETE).write_volatile(true) };
     let _ = probed(&ctx, sock::AF_INET);
     0
@@ -136,15 +135,15 @@ fn tcp_v6_connect_return(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn probed(ctx: &ProbeContext, family: u16) -> Option<()> {
     let sk: *const c_void = ctx.arg(0)?;
-    // This type of program may not ask for a cookie: the socket has one since it was made (`cookie.rs`).
+    // This type of program cannot generate a cookie; the socket has one since it was created (`cookie.rs`).
     // SAFETY: a `struct sock`.
     let cookie = unsafe { Untyped::read(sk, offset!(sk_cookie)) };
-    // SAFETY: only this thread uses its own entry.
+    // SAFETY: only this thread uses its entry.
     if !call_of(cookie).is_some_and(|call| unsafe { (*call).has_called(family) }) {
         settle();
     }
     begun(sk, ctx.arg(1)?, family, cookie).or_else(|| {
-        // Nothing to be told; its end finds that it has begun.
+        // Nothing to report, but the exit has to find that the call has begun.
         insert(NOTHING_YET);
         None
     })
@@ -153,7 +152,7 @@ fn probed(ctx: &ProbeContext, family: u16) -> Option<()> {
 #[inline(always)]
 fn returned(ctx: &RetProbeContext, family: u16) -> u32 {
     let result = i64::from(ctx.ret::<i32>());
-    // SAFETY: one byte, read as it is.
+    // SAFETY: one byte, read by a single access.
     let complete = unsafe { (&raw const COMPLETE).read_volatile() };
     if complete && under_way().is_none() && is_failure(result) {
         emit::lost(kind::FAIL);
@@ -164,19 +163,19 @@ fn returned(ctx: &RetProbeContext, family: u16) -> u32 {
     0
 }
 
-/// Where port and address lie in a `sockaddr_in` and a `sockaddr_in6` (`include/uapi/linux/in.h`, `in6.h`).
+/// Offsets of port and address in `sockaddr_in` and `sockaddr_in6` (`include/uapi/linux/in.h`, `in6.h`).
 const PORT: u32 = 2;
 const SIN_ADDR: u32 = 4;
 const SIN6_ADDR: u32 = 8;
 
-/// `address` is the kernel's own copy.
+/// `address` is the kernel's copy of the address.
 #[inline(always)]
 fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) -> Option<()> {
-    // SAFETY: a `struct sock` of TCP; the helper reads. A subflow of MPTCP is connected by the kernel.
+    // SAFETY: a `struct sock` of TCP. Subflows are left out, since the kernel connects them.
     if cookie == 0 || unsafe { sock::is_subflow::<Untyped>(sk) } {
         return None;
     }
-    // SAFETY: as above, and an address of at least the family's length where the family is right.
+    // SAFETY: as above; if the family matches, the address has at least its length.
     let sock = unsafe {
         if Untyped::read::<u16>(address, 0) != family {
             return None;
@@ -196,9 +195,9 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             ..sock::EMPTY
         }
     };
-    // A mapped address, handed on: one call.
+    // tcp_v6_connect passes a mapped address on to tcp_v4_connect: the same call.
     if let Some(call) = call_of(cookie)
-        // SAFETY: only this thread uses its own entry.
+        // SAFETY: only this thread uses its entry.
         && unsafe { (*call).has_called(family) && is_mapped(&(*call).sock, &sock) }
     {
         return Some(());
@@ -207,7 +206,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
     Some(())
 }
 
-/// Whether the IPv6 socket's remote end is the IPv4 one's.
+/// Whether the remote addresses of an IPv6 and an IPv4 socket are the same.
 #[inline(always)]
 fn is_mapped(v6: &Sock, v4: &Sock) -> bool {
     let ([_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d], [e, f, g, h, ..]) = (v6.remote, v4.remote);
@@ -216,7 +215,7 @@ fn is_mapped(v6: &Sock, v4: &Sock) -> bool {
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the hook's context; the kernel wrote it.
+    // SAFETY: the context of the hook, which the kernel wrote.
     let address = unsafe { &*ctx.sock_addr };
     enter(&ctx, address, sock::AF_INET, sock::widen(address.user_ip4.to_ne_bytes()));
     1
@@ -224,7 +223,7 @@ fn connect4(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    // SAFETY: the hook's context; the kernel wrote it.
+    // SAFETY: the context of the hook, which the kernel wrote.
     let address = unsafe { &*ctx.sock_addr };
     let [a, b, c, d] = address.user_ip6;
     let mut remote = [0_u8; 16];
@@ -241,7 +240,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
     if address.protocol != u32::from(sock::IPPROTO_TCP) {
         return None;
     }
-    // SAFETY: helpers that take the hook's context, and its socket.
+    // SAFETY: helpers that take the context of the hook, and its socket.
     let (cookie, tcp) = unsafe {
         let sk = address.__bindgen_anon_1.sk;
         if sk.is_null() {
@@ -249,7 +248,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
         }
         (bpf_get_socket_cookie(ctx.sock_addr.cast()), bpf_skc_to_tcp_sock(sk.cast()))
     };
-    // SAFETY: a `struct tcp_sock`. A subflow of MPTCP is connected by the kernel.
+    // SAFETY: a `struct tcp_sock`. Subflows are left out, since the kernel connects them.
     if tcp.is_null() || unsafe { sock::is_subflow::<Typed>(tcp.cast()) } {
         return None;
     }
@@ -257,11 +256,10 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
         insert(Call { unbegun: 1, ..NOTHING_YET });
     }
     let call = under_way()?;
-    // SAFETY: only this thread uses its own entry; a `struct tcp_sock` of which the verifier knows the
-    // type, and a socket comes first in it.
+    // SAFETY: only this thread uses its entry; a typed `struct tcp_sock`, which begins with a `struct sock`.
     unsafe {
         if (*call).unbegun != 0 {
-            // It may be that of another call, which did not come to its end either.
+            // The entry may be that of an earlier call whose exit was not seen.
             (*call).lost();
             ((*call).syn_sent, (*call).gave_up) = (0, 0);
         }
@@ -281,7 +279,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
 }
 
 #[tracepoint(category = "syscalls", name = "sys_enter_connect")]
-#[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only a line needs the context"))]
+#[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only the log needs the context"))]
 fn sys_enter_connect(ctx: TracePointContext) -> u32 {
     settle();
     let followed = insert(NOTHING_YET);
@@ -294,7 +292,7 @@ fn sys_enter_connect(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    // SAFETY: within the tracepoint's record.
+    // SAFETY: within the record of the tracepoint.
     if let Ok(result) = unsafe { ctx.read_at(SYSCALL_RESULT) }
         && let Some(call) = take()
     {
@@ -303,5 +301,5 @@ fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Where the result lies in a system call's exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
+/// Offset of the return value in the record of a system call exit (`kernel/trace/trace.h`, struct syscall_trace_exit).
 pub(crate) const SYSCALL_RESULT: usize = 16;

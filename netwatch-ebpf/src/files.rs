@@ -1,4 +1,4 @@
-//! What the current task has open.
+//! Descriptors of the current task.
 
 use core::ffi::c_void;
 
@@ -11,8 +11,8 @@ const S_IFSOCK: u16 = 0o140_000;
 /// The `struct sock` behind a descriptor of the current task.
 #[inline(always)]
 pub(crate) fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void> {
-    // SAFETY: the current task's table stays while it is inside its own system call; a descriptor
-    // that another thread closes meanwhile gives a file that is checked to be a socket, or zeros.
+    // SAFETY: the table of the current task is valid during its system call. If another thread closes the descriptor
+    // meanwhile, reads give zeros or another file, which is checked to be a socket.
     unsafe {
         let files: *const c_void = Untyped::read(current, offset!(task_files));
         let table: *const c_void = Untyped::read(files, offset!(files_fdt));
@@ -31,7 +31,7 @@ pub(crate) fn socket_of(current: *const c_void, fd: u32) -> Option<*const c_void
     }
 }
 
-/// By the mode of its inode.
+/// Whether the mode of an inode is that of a socket.
 #[inline(always)]
 pub(crate) const fn is_socket(mode: u16) -> bool {
     mode & S_IFMT == S_IFSOCK
@@ -43,7 +43,7 @@ pub(crate) const fn is_socket(mode: u16) -> bool {
 /// `file` is a `struct file` of a socket.
 #[inline(always)]
 pub(crate) unsafe fn socket_of_file(file: *const c_void) -> *const c_void {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let socket: *const c_void = Untyped::read(file, offset!(file_private));
         Untyped::read(socket, offset!(socket_sk))

@@ -1,7 +1,6 @@
-//! What the kernel side keeps with a socket, for as long as that lives: in storage on the socket itself, or,
-//! where programs may not have that (before 5.12), in a table by the socket's address. An address is given
-//! anew once its socket is gone, so there each way out of life takes its item along: the transition to
-//! CLOSE, and for UDP the release.
+//! State that is kept per socket for its lifetime: in socket storage or, before 5.12, where tracing programs cannot use
+//! that, in a map by the address of the socket. Addresses are reused, so there the entry is removed when the socket
+//! closes: at the transition to CLOSE, and for UDP at release.
 
 use core::ffi::c_void;
 
@@ -12,37 +11,37 @@ use aya_ebpf::macros::btf_map;
 
 use crate::mem::{knob, plain};
 
-/// What is known of a socket, for as long as it lives.
+/// The state of a socket.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
-    /// The listener's own cookie; its children inherit it and so know where they came from.
+    /// Cookie of the listener. Its children inherit the value.
     pub(crate) listener: u64,
     pub(crate) began: u64,
     pub(crate) owner_start: u64,
     pub(crate) owner_tgid: u32,
     pub(crate) owner_tid: u32,
     pub(crate) flags: u32,
-    /// Records of use that were sent; see [`crate::using`].
+    /// Number of `USE` records that were sent; see [`crate::using`].
     pub(crate) told: u32,
-    /// The transition that was told last, until the second program at the tracepoint has seen that: see `state.rs`.
+    /// The last transition that the first program handled, until the second program has checked it: see `state.rs`.
     pub(crate) seen: u32,
-    /// Inode number of the socket's network namespace, which no socket leaves; 0 before it was asked for.
+    /// Inode number of the network namespace, which does not change; 0 if not read yet.
     pub(crate) netns: u32,
-    /// Who used it last, the last first: 0 for nobody.
+    /// The last users, the most recent first; 0 for none. See [`crate::using::who`].
     pub(crate) users: [u64; USERS],
 }
 
-/// Bits of [`Known::flags`] beside [`netwatch_common::change_flags`]: the socket was seen to be made, it had
-/// UDP flows, and one of them began with a call that has not ended.
+/// Bits of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed,
+/// it has UDP flows, and the call that sent the first datagram of one has not returned.
 pub(crate) const BORN: u32 = 1 << 16;
 pub(crate) const FLOWS: u32 = 1 << 17;
 pub(crate) const PENDING: u32 = 1 << 18;
 
-/// As many as usually share a connection: who handed it over, and who has it.
+/// Number of users that are remembered; few processes share a connection.
 pub(crate) const USERS: usize = 4;
 
-/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya's `SkStorage` has no room for.
+/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya's `SkStorage` cannot express.
 #[repr(C)]
 struct CloningSkStorage {
     r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
@@ -52,7 +51,7 @@ struct CloningSkStorage {
     map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
 }
 
-// SAFETY: a map definition is never written; its fields are types in disguise.
+// SAFETY: a map definition is never accessed; its fields only encode types.
 unsafe impl Sync for CloningSkStorage {}
 
 #[btf_map]
@@ -64,13 +63,13 @@ static KNOWN: CloningSkStorage = CloningSkStorage {
     map_flags: core::ptr::null(),
 };
 
-/// Sockets that the table by address has room for. The agent makes it of one where it is not used.
+/// Entries of the map by address. The agent sets it to one if the map is not used.
 const SOCKETS_MAX: usize = 65536;
 
 #[btf_map]
 static KNOWN_BY_ADDRESS: HashMap<u64, Known, SOCKETS_MAX> = HashMap::new();
 
-/// Nothing is known.
+/// No state.
 pub(crate) const NOTHING: Known = Known {
     listener: 0,
     began: 0,
@@ -84,23 +83,23 @@ pub(crate) const NOTHING: Known = Known {
     users: [0; USERS],
 };
 
-/// What is kept with a socket, made (all zero) where `create` says so.
+/// The state of a socket; created as zeros if `create`.
 #[inline(always)]
 pub(crate) fn storage(sk: *const c_void, create: bool) -> Option<*mut Known> {
     if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(sk as u64, create) }
 }
 
-/// The same for the socket of a cgroup program, whose address the verifier has to be kept from.
+/// The same for the socket of a cgroup program, whose pointer the verifier does not allow as a map key.
 #[inline(always)]
 pub(crate) fn storage_in_cgroup(sk: *const c_void, create: bool) -> Option<*mut Known> {
     if knob!(socket_helpers) { on_socket(sk, create) } else { by_address(plain(sk) as u64, create) }
 }
 
-/// The socket's life is over.
+/// Removes the state of a socket that closes.
 #[inline(always)]
 pub(crate) fn forget(sk: *const c_void) {
     if !knob!(socket_helpers) {
-        // What is not there need not go.
+        // Fails if there is no entry.
         let _ = KNOWN_BY_ADDRESS.remove(sk as u64);
     }
 }
@@ -109,7 +108,7 @@ pub(crate) fn forget(sk: *const c_void) {
 fn on_socket(sk: *const c_void, create: bool) -> Option<*mut Known> {
     let flags = if create { BPF_SK_STORAGE_GET_F_CREATE } else { 0 };
     let map = (&raw const KNOWN).cast_mut().cast();
-    // SAFETY: the map's definition and the tracepoint's typed argument.
+    // SAFETY: the map, and a socket that the verifier knows.
     let known = unsafe { bpf_sk_storage_get(map, sk.cast_mut(), core::ptr::null_mut(), flags.into()) };
     (!known.is_null()).then_some(known.cast())
 }
@@ -122,7 +121,7 @@ fn by_address(address: u64, create: bool) -> Option<*mut Known> {
     if !create {
         return None;
     }
-    // Full: then there is none to be had either.
+    // If the map is full the lookup fails.
     let _ = KNOWN_BY_ADDRESS.insert(address, NOTHING, 0);
     KNOWN_BY_ADDRESS.get_ptr_mut(address)
 }

@@ -1,7 +1,8 @@
-//! Iterators: what is there, all at once. `iter/tcp` and `iter/udp` pass the sockets of the network namespace of whoever
-//! reads, `iter/task_file` the descriptors of every process in the reader's pid namespace (`kernel/bpf/task_iter.c`;
-//! `net/ipv4/tcp_ipv4.c`, bpf_iter_tcp_seq_show; `net/ipv4/udp.c`). One pass costs a tenth of what reading `/proc` and asking sock_diag does.
-//! The numbers are those that sock_diag tells (`net/ipv4/inet_diag.c`, `tcp_diag.c`, `udp_diag.c`).
+//! Iterators that list existing sockets and descriptors. `iter/tcp` and `iter/udp` iterate over the sockets of the
+//! reader's network namespace, `iter/task_file` over the descriptors of every process in its pid namespace
+//! (net/ipv4/tcp_ipv4.c, bpf_iter_tcp_seq_show(); net/ipv4/udp.c; kernel/bpf/task_iter.c, v6.12). A pass takes a tenth
+//! of the time of `/proc` and sock_diag. The values are those of sock_diag (`net/ipv4/inet_diag.c`, `tcp_diag.c`,
+//! `udp_diag.c`).
 
 use core::ffi::c_void;
 
@@ -49,13 +50,13 @@ const EMPTY: Listed = Listed {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 fn list_tcp(ctx: *const Sockets) -> i32 {
-    // SAFETY: the iterator's context; the pointers in it are typed, and NULL at the end.
+    // SAFETY: the context of the iterator; its pointers are typed, and NULL in the last call.
     unsafe {
         let Some((meta, sk, mut row)) = opened(ctx) else { return 0 };
         row.sock.protocol = sock::IPPROTO_TCP as u8;
         let whole = sock::tcp(sk);
         if whole.is_null() {
-            // A request or TIME_WAIT, which have but the beginning of a socket.
+            // A request socket or TIME_WAIT, which are only a `struct sock_common`.
             sock::ends::<Typed>(sk, &mut row.sock);
             row.sock.netns = sock::netns(sk);
             row.sock.local_port = Typed::read(sk, offset!(sk_num));
@@ -106,7 +107,7 @@ fn list_udp(ctx: *const Sockets) -> i32 {
         let (queued, deficit): (u32, u32) =
             (Typed::read(sk, offset!(sk_rmem_alloc)), Typed::read(sk, offset!(udp_deficit)));
         row.recv_queue = queued.wrapping_sub(deficit);
-        // One stands for the socket itself.
+        // The initial value is one (net/core/sock.c, sk_alloc(), v6.12).
         row.send_queue = Typed::read::<u32>(sk, offset!(sk_wmem_alloc)).wrapping_sub(1);
         write(meta, &row);
     }
@@ -145,13 +146,13 @@ fn list_files(ctx: *const Files) -> i32 {
     0
 }
 
-/// Where a row is written to, its socket, and the row with what every socket has; nothing at the end.
+/// Where to write a row, the socket, and a row with the common values; `None` in the last call.
 ///
 /// # Safety
-/// `ctx` is the iterator's context.
+/// `ctx` is the context of the iterator.
 #[inline(always)]
 unsafe fn opened(ctx: *const Sockets) -> Option<(*const Meta, *const c_void, Listed)> {
-    // SAFETY: the caller's; each is read whole, as the verifier wants it of a context.
+    // SAFETY: guaranteed by the caller; each member is read by one access, as the verifier requires.
     unsafe {
         let meta = (&raw const (*ctx).meta).read_volatile();
         let sk = (&raw const (*ctx).sk).read_volatile();
@@ -166,20 +167,21 @@ unsafe fn opened(ctx: *const Sockets) -> Option<(*const Meta, *const c_void, Lis
     }
 }
 
-/// What sock_diag tells of IPv6 sockets that listen, or are not connected.
+/// IPV6_V6ONLY, which sock_diag reports for listening and unconnected IPv6 sockets.
 #[inline(always)]
 unsafe fn flags(sk: *const c_void, family: u16, state: u8) -> u8 {
-    // SAFETY: the caller's `struct sock`.
+    // SAFETY: the caller passes a `struct sock`.
     let only = family == sock::AF_INET6
         && matches!(i32::from(state), tcp::LISTEN | tcp::CLOSE)
         && unsafe { sock::bit::<Typed>(sk, offset!(sk_ipv6only)) };
     if only { listed_flags::V6ONLY } else { 0 }
 }
 
-/// A record that does not fit is asked for again (`kernel/bpf/bpf_iter.c`, bpf_seq_read).
+/// If a record does not fit, the kernel runs the program on this object again (kernel/bpf/bpf_iter.c, bpf_seq_read(),
+/// v6.12).
 #[inline(always)]
 unsafe fn write<T>(meta: *const Meta, record: &T) {
-    // SAFETY: the context's typed pointer, and a record on the stack.
+    // SAFETY: the typed pointer of the context, and a record on the stack.
     unsafe {
         let seq = (&raw const (*meta).seq).read_volatile();
         bpf_seq_write(seq.cast(), core::ptr::from_ref(record).cast(), size_of::<T>() as u32);

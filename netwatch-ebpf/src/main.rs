@@ -1,8 +1,9 @@
-//! netwatch's kernel side. One file a family of probes: `state` (TCP transitions), `accept`, `listen`, `connect`
-//! (attempts that fail before a SYN leaves), `using` (who reads and writes), `udp`, `process` (fork, exec, exit),
-//! `cgroup`, `cookie`, `listed` (what is there); `sock`, `task` and `files` read the kernel's structures, `cause` is
-//! what a thread is about, `calls` the connect() that it is in, `known` is what is kept with a socket, `twice` keeps a
-//! program from being left out, `emit` fills the ring.
+//! The kernel side of netwatch. Each file is one family of probes: `state` (TCP transitions), `accept`, `listen`,
+//! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec,
+//! exit), `cgroup`, `cookie`, `listed` (iterators); or a helper: `sock`, `task` and `files` read kernel structures,
+//! `mem` reads memory, `act` writes records about the current task, `cause` tracks the socket that a thread handles,
+//! `calls` threads in connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
+//! the ring.
 #![no_std]
 #![no_main]
 
@@ -34,7 +35,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Some helpers are only for programs that declare this licence.
+/// Some helpers require a program with a GPL-compatible licence.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

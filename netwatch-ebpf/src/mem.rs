@@ -1,4 +1,4 @@
-//! Reading kernel memory at offsets that the agent resolved from the kernel's BTF.
+//! Reads kernel memory at offsets that the agent resolved from BTF.
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use netwatch_common::{Knobs, Offsets};
 
-/// Overridden by the agent before the programs are loaded, then frozen: the verifier sees constants.
+/// The agent overrides it before loading and freezes it, so that the verifier sees constants.
 #[unsafe(no_mangle)]
 static OFFSETS_V1: Offsets = Offsets::ZERO;
 
@@ -18,8 +18,7 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// Reads one value of the frozen table. Volatile: the compiler must not fold the zeros that stand in
-/// the object file.
+/// Reads an offset. Volatile, so that the compiler does not use the zeros of the object file.
 #[inline(always)]
 pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u32 {
     let member = member(&raw const OFFSETS_V1);
@@ -27,11 +26,11 @@ pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u3
     unsafe { member.read_volatile() }
 }
 
-/// Likewise.
+/// The agent overrides it as well.
 #[unsafe(no_mangle)]
 static KNOBS_V1: Knobs = Knobs::ZERO;
 
-/// Whether one of [`Knobs`] is on.
+/// Whether a switch of [`Knobs`] is on.
 macro_rules! knob {
     ($name:ident) => {
         $crate::mem::is_on(core::mem::offset_of!(netwatch_common::Knobs, $name))
@@ -39,83 +38,83 @@ macro_rules! knob {
 }
 pub(crate) use knob;
 
-/// Reads one of the frozen switches, as [`read_only`] does.
+/// Reads a switch, as [`read_only`].
 #[inline(always)]
 pub(crate) fn is_on(offset: usize) -> bool {
     number(offset) != 0
 }
 
-/// Reads one of the frozen values, likewise.
+/// Reads a value of [`Knobs`], as [`read_only`].
 #[inline(always)]
 pub(crate) fn number(offset: usize) -> u32 {
     let knobs = &raw const KNOBS_V1;
-    // SAFETY: a member of a static; all are of this type.
+    // SAFETY: a member of a static; all have this type.
     unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() }
 }
 
-/// The same address without what the verifier knows of it: a socket that it allows to be handed to some
-/// helpers only may then be read by [`Untyped`]. The helper reads it from the stack, where it is nobody else's: a
-/// map's memory would be shared with whoever preempts this program. NULL where that is not to be had.
+/// The same pointer as a plain number to the verifier, so that a socket that it only accepts for some helpers can be
+/// read by [`Untyped`]. It goes through the stack; the memory of a map would be shared with runs that preempt this one.
+/// NULL if the read fails.
 #[inline(always)]
 pub(crate) fn plain(pointer: *const c_void) -> *const c_void {
     let mut slot = MaybeUninit::<*const c_void>::uninit();
-    // SAFETY: this program's stack. Volatile: it has to lie there.
+    // SAFETY: the stack of this program. Volatile, so that the value is stored there.
     unsafe {
         slot.as_mut_ptr().write_volatile(pointer);
         Untyped::read(slot.as_ptr().cast(), 0)
     }
 }
 
-/// How a program may read what a pointer points to.
+/// How a program may read through a pointer.
 pub(crate) trait Memory {
-    /// Reads a `T` at `base + offset`; zero where the kernel cannot.
+    /// Reads a `T` at `base + offset`; zero if the address is invalid.
     ///
     /// # Safety
-    /// `offset` is that of a member of type `T` in the structure at `base`.
+    /// `offset` is the offset of a member of type `T` in the structure at `base`.
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T;
 }
 
-/// The verifier knows the pointer's type (BTF): a plain load, which yields zero on a fault. For values: where the
-/// member is itself a pointer, the verifier looks for the names of types through all of the kernel's, four times a load
-/// (`kernel/bpf/btf.c`, btf_nested_type_is_trusted), and a start takes thrice as long.
+/// The verifier knows the type of the pointer (BTF): a plain load, which gives zero on a fault. Only for values: for
+/// each load of a pointer the verifier searches all type names of the kernel four times (kernel/bpf/btf.c,
+/// btf_nested_type_is_trusted(), v6.12), which triples the time of a start.
 pub(crate) struct Typed;
 
 impl Memory for Typed {
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
-        // SAFETY: the caller's; the verifier checks the access against the kernel's BTF.
+        // SAFETY: guaranteed by the caller; the verifier checks the access against the kernel's BTF.
         unsafe { base.byte_add(offset as usize).cast::<T>().read_volatile() }
     }
 }
 
-/// The current task: typed where the kernel has it so.
+/// For the current task: typed if the kernel supports it.
 pub(crate) struct Current;
 
 impl Memory for Current {
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
         if knob!(typed_current) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Typed::read(base, offset) }
         } else {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { Untyped::read(base, offset) }
         }
     }
 }
 
-/// A pointer of which the verifier knows nothing: the helper copies.
+/// A pointer whose type the verifier does not know: read by a helper.
 pub(crate) struct Untyped;
 
 impl Untyped {
-    /// Reads a `T` at `base + offset` to where it belongs, without a copy on the way: zeros where the kernel cannot.
+    /// Reads a `T` at `base + offset` directly to `out`; zeros if the address is invalid.
     ///
     /// # Safety
-    /// As [`Memory::read`]; every pattern of bits is a `T`.
+    /// As [`Memory::read`]; every bit pattern is a valid `T`.
     #[inline(always)]
     pub(crate) unsafe fn read_to<T>(out: &mut T, base: *const c_void, offset: u32) {
         let out = core::ptr::from_mut(out).cast();
-        // SAFETY: the helper writes the size of a `T`.
+        // SAFETY: the helper writes exactly the size of a `T`.
         unsafe { bpf_probe_read_kernel(out, size_of::<T>() as u32, base.byte_add(offset as usize)) };
     }
 }
@@ -124,8 +123,8 @@ impl Memory for Untyped {
     #[inline(always)]
     unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
-        // SAFETY: the helper writes at most the size of `value`, zeros on a fault
-        // (`mm/maccess.c`, copy_from_kernel_nofault, with kernel/trace/bpf_trace.c's memset).
+        // SAFETY: the helper writes the size of `value`; zeros on a fault (kernel/trace/bpf_trace.c,
+        // bpf_probe_read_kernel_common(), v6.12).
         unsafe {
             bpf_probe_read_kernel(
                 value.as_mut_ptr().cast(),
@@ -133,7 +132,7 @@ impl Memory for Untyped {
                 base.byte_add(offset as usize),
             )
         };
-        // SAFETY: zeroed above; every `T` used here is an integer, a pointer or an array of bytes.
+        // SAFETY: zeroed above; every `T` in use is an integer, a pointer or a byte array.
         unsafe { value.assume_init() }
     }
 }

@@ -1,5 +1,5 @@
-//! Fork, exec and exit of processes, with all that names one, read in the kernel: a process that lives
-//! a millisecond is gone before /proc can be asked.
+//! Fork, exec and exit of processes. All attributes of a process are read in the kernel, since a short-lived process is
+//! gone before /proc can be read.
 
 use core::ffi::c_void;
 
@@ -15,10 +15,10 @@ use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
 use crate::{calls, cause, emit, files, sock, task};
 
-/// Longest name of one path component, its NUL included (`NAME_MAX`, include/uapi/linux/limits.h).
+/// Maximum length of a path component, including its NUL (`NAME_MAX` in include/uapi/linux/limits.h).
 const COMPONENT_MAX: usize = 256;
 
-/// Components and mounts that the walk up to the root passes at most.
+/// Maximum number of components and mounts in the walk to the root.
 const MAX_STEPS: u32 = 48;
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -36,10 +36,10 @@ fn sched_process_fork_again(ctx: BtfTracePointContext) -> i32 {
     }
 }
 
-/// Tells one task from another.
+/// An id of a task: its start time.
 #[inline(always)]
 fn start(task: *const c_void) -> u64 {
-    // SAFETY: the tracepoints' arguments are tasks; not of its process, which all threads have alike.
+    // SAFETY: the arguments of the tracepoints are tasks. Not the start of the process, which its threads share.
     unsafe { Typed::read(task, offset!(task_start)) }
 }
 
@@ -47,7 +47,7 @@ fn start(task: *const c_void) -> u64 {
 fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
     let parent: *const c_void = ctx.arg(0);
     let child: *const c_void = ctx.arg(1);
-    // SAFETY: the tracepoint's arguments are tasks.
+    // SAFETY: the argument of the tracepoints are tasks.
     unsafe {
         let cause = cause::of(parent);
         cause::inherit(cause, child);
@@ -86,10 +86,10 @@ fn sched_process_exit_again(ctx: BtfTracePointContext) -> i32 {
 fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
     let dying: *const c_void = ctx.arg(0);
     calls::settle();
-    // SAFETY: the tracepoint's argument is a task, the current one.
+    // SAFETY: the argument of the tracepoint is a task, the current one.
     unsafe {
         let signal: *const c_void = Untyped::read(dying, offset!(task_signal));
-        // Counted down before the tracepoint (`kernel/exit.c`, do_exit): zero is the last thread.
+        // Decremented before the tracepoint (kernel/exit.c, do_exit(), v6.12): zero for the last thread.
         let live: i32 = Untyped::read(signal, offset!(signal_live));
         if live != 0 {
             return None;
@@ -105,16 +105,16 @@ fn try_exit(ctx: &BtfTracePointContext) -> Option<i32> {
     Some(0)
 }
 
-/// Where an exec record is put together: too long for the stack.
+/// Buffer for an exec record, which is too large for the stack.
 #[repr(C)]
 struct Scratch {
     fixed: Exec,
-    /// The path, then right behind it the arguments; the slack lets the verifier see that a read of
-    /// full length stays inside wherever it begins.
+    /// The path, directly followed by the arguments. The slack lets the verifier prove that a read of the maximum
+    /// length is in bounds at any start.
     tail: [u8; EXEC_PATH_MAX + COMPONENT_MAX + EXEC_ARGS_MAX],
 }
 
-/// One for each of the two programs: the second may run in the middle of the first.
+/// One for each of the two programs, since the second may interrupt the first.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 2> = PerCpuArray::new();
 
@@ -132,7 +132,7 @@ fn sched_process_exec_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn try_exec(current: *const c_void, scratch: u32) -> i32 {
     if let Some(scratch) = SCRATCH.get_ptr_mut(scratch) {
-        // SAFETY: the tracepoint's argument is the task, this program's scratch is its own meanwhile.
+        // SAFETY: the argument of the tracepoint is the task; no other run uses this buffer meanwhile.
         unsafe { exec(current, &mut *scratch) };
     }
     0
@@ -140,7 +140,7 @@ fn try_exec(current: *const c_void, scratch: u32) -> i32 {
 
 #[inline(always)]
 unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
-    // SAFETY: `current` is the task that has a new image, and so has an `mm` with an executable.
+    // SAFETY: `current` has a new program image, so it has an `mm` with an executable.
     unsafe {
         let fixed = &mut scratch.fixed;
         fixed.header = emit::header(kind::EXEC);
@@ -174,7 +174,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         }
         let len = bounded(len, EXEC_ARGS_MAX);
         let path_len = bounded(usize::from(fixed.path_len), EXEC_PATH_MAX);
-        // A read that faults leaves zeros (`kernel/trace/bpf_trace.c`, bpf_probe_read_user_common).
+        // Gives zeros on a fault (kernel/trace/bpf_trace.c, bpf_probe_read_user_common(), v6.12).
         bpf_probe_read_user(tail.add(path_len).cast(), len as u32, begin as *const c_void);
         fixed.args_len = len as u16;
         let record = core::ptr::from_mut(scratch).cast();
@@ -182,7 +182,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
     }
 }
 
-/// Cookie of the network socket behind a descriptor, which has one once any other probe saw it; else 0.
+/// Cookie of the IPv4 or IPv6 socket at a descriptor; 0 for anything else, or if it has no cookie yet.
 #[inline(always)]
 unsafe fn inet_cookie(current: *const c_void, fd: u32) -> u64 {
     let Some(sk) = files::socket_of(current, fd) else { return 0 };
@@ -190,22 +190,22 @@ unsafe fn inet_cookie(current: *const c_void, fd: u32) -> u64 {
     unsafe { if sock::is_inet::<Untyped>(sk) { Untyped::read(sk, offset!(sk_cookie)) } else { 0 } }
 }
 
-/// `value` below `limit`, a power of two, in a way that neither the compiler nor the verifier loses.
+/// `value` modulo `limit`, a power of two, in a form that the compiler keeps and the verifier understands.
 #[inline(always)]
 fn bounded(value: usize, limit: usize) -> usize {
     core::hint::black_box(value) & (limit - 1)
 }
 
-/// Writes the components of a file's path, from the file to the root, each with its NUL, and counts the
-/// bytes in `written`. Returns whether the root was reached. The walk is the kernel's own (`fs/d_path.c`,
-/// prepend_path): up the dentries, and at the root of a mount over to where it is mounted.
+/// Writes the components of a file's path, from the file to the root, each with its NUL, and the number of bytes to
+/// `written`. Returns whether the root was reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12):
+/// up the dentries, and from the root of a mount to its mount point.
 ///
-/// The count lies in the map's memory on purpose: the verifier does not follow it there, so every turn
-/// of the loop looks the same to it and is checked once.
+/// The count is in the memory of a map because the verifier does not track values there, so that it checks the loop
+/// body only once.
 #[inline(always)]
 unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
-    // SAFETY: every pointer is read by the helper, which gives zero for what cannot be read; `out` has
-    // room for a whole component behind EXEC_PATH_MAX.
+    // SAFETY: every pointer is read by the helper, which gives zero for an invalid address; `out` has space for a whole
+    // component after EXEC_PATH_MAX.
     unsafe {
         let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
         let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
@@ -230,7 +230,7 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
             }
             written.write_volatile((room + len as usize) as u16);
             if dentry == parent {
-                // A file without a tree: a memfd, a pipe, something unlinked from its mount.
+                // A file outside of any mount tree, like a memfd.
                 return true;
             }
             dentry = parent;

@@ -13,12 +13,12 @@ pub(crate) const IPPROTO_TCP: u16 = 6;
 pub(crate) const IPPROTO_UDP: u16 = 17;
 pub(crate) const IPPROTO_MPTCP: u16 = 262;
 
-/// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and
-/// the peer's FIN was taken in.
+/// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and the FIN of the
+/// peer was received.
 const SOCK_DEAD: u64 = 1;
 const SOCK_DONE: u64 = 1 << 1;
 
-/// Nothing is known yet.
+/// An empty record.
 pub(crate) const EMPTY: Sock = Sock {
     cookie: 0,
     inode: 0,
@@ -33,13 +33,13 @@ pub(crate) const EMPTY: Sock = Sock {
     remote: [0; 16],
 };
 
-/// Whether a socket is one of IPv4 or IPv6.
+/// Whether a socket is IPv4 or IPv6.
 ///
 /// # Safety
 /// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn is_inet<M: Memory>(sk: *const c_void) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     matches!(unsafe { M::read(sk, offset!(sk_family)) }, AF_INET | AF_INET6)
 }
 
@@ -49,47 +49,46 @@ pub(crate) unsafe fn is_inet<M: Memory>(sk: *const c_void) -> bool {
 /// `sk` is a `struct sock_common`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn state<M: Memory>(sk: *const c_void) -> i32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { M::read::<u8>(sk, offset!(sk_state)) }.into()
 }
 
-/// Whether a socket is a connection of its own: TCP, or the application's end of MPTCP. The tracepoints for
-/// TCP states fire for SCTP and DCCP as well. Of a subflow of MPTCP [`is_subflow`] tells.
+/// Whether a socket is TCP or MPTCP, since the tracepoint also fires for SCTP and DCCP. True for subflows; see
+/// [`is_subflow`].
 ///
 /// # Safety
 /// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn is_ours<M: Memory>(sk: *const c_void) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     matches!(unsafe { protocol::<M>(sk) }, IPPROTO_TCP | IPPROTO_MPTCP)
 }
 
-/// The `struct tcp_sock` of a `struct sock` that the verifier knows, to be read as [`Typed`] all over; NULL of
-/// MPTCP's own.
+/// The `struct tcp_sock` of a typed `struct sock`, to be read as [`Typed`]; NULL for an MPTCP socket.
 #[inline(always)]
 pub(crate) fn tcp(sk: *const c_void) -> *const c_void {
-    // SAFETY: the helper asks the socket what it is (`net/core/filter.c`, bpf_skc_to_tcp_sock).
+    // SAFETY: the helper checks the type of the socket (net/core/filter.c, bpf_skc_to_tcp_sock(), v6.12).
     unsafe { bpf_skc_to_tcp_sock(sk.cast_mut()).cast_const().cast() }
 }
 
-/// Whether a TCP socket carries another's data: it is the kernel's own, below an MPTCP socket.
+/// Whether a socket is a subflow of an MPTCP socket.
 ///
 /// # Safety
 /// `sk` is a `struct sock` of TCP or MPTCP.
 #[inline(always)]
 pub(crate) unsafe fn is_subflow<M: Memory>(sk: *const c_void) -> bool {
-    // SAFETY: the caller's; the bit is asked for only where `sk` is a `struct tcp_sock`.
+    // SAFETY: guaranteed by the caller; the bit is only read if `sk` is a `struct tcp_sock`.
     unsafe { protocol::<M>(sk) == IPPROTO_TCP && bit::<M>(sk, offset!(tcp_is_mptcp)) }
 }
 
-/// Cookie of the MPTCP socket that began with this subflow; 0 where it joined later, or where nobody asked
-/// for the cookie yet.
+/// Cookie of the MPTCP socket whose first subflow this is; 0 for a subflow that joined later, or if it has no cookie
+/// yet.
 ///
 /// # Safety
 /// `sk` is a subflow: see [`is_subflow`].
 #[inline(always)]
 pub(crate) unsafe fn owner_of_subflow(sk: *const c_void) -> u64 {
-    // SAFETY: the caller's; `net/mptcp/protocol.h`, mptcp_subflow_ctx.
+    // SAFETY: guaranteed by the caller; see net/mptcp/protocol.h, mptcp_subflow_ctx(), v6.12.
     unsafe {
         if offset!(icsk_ulp_data) == Offsets::MISSING || offset!(subflow_conn) == Offsets::MISSING {
             return 0;
@@ -103,54 +102,54 @@ pub(crate) unsafe fn owner_of_subflow(sk: *const c_void) -> u64 {
     }
 }
 
-/// Whether connect() was called on a socket to send data with its SYN.
+/// Whether a socket connects with TCP Fast Open.
 ///
 /// # Safety
 /// `tcp` is a `struct tcp_sock`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn is_fastopen<M: Memory>(tcp: *const c_void) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let request: u64 = if offset!(tcp_fastopen_req) == Offsets::MISSING {
             0
         } else {
-            // A pointer: not to be loaded as [`Typed`].
+            // A pointer, which is slow to verify as [`Typed`].
             Untyped::read(tcp, offset!(tcp_fastopen_req))
         };
         request != 0 || bit::<M>(tcp, offset!(tcp_fastopen_connect))
     }
 }
 
-/// Whether the kernel made the socket for itself.
+/// Whether the socket belongs to the kernel.
 ///
 /// # Safety
 /// `sk` is a `struct sock`.
 #[inline(always)]
 pub(crate) unsafe fn is_kernels<M: Memory>(sk: *const c_void) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { bit::<M>(sk, offset!(sk_kern)) }
 }
 
-/// A bit-field of one bit, by its offset in bits; false where this kernel has none.
+/// A bit-field of one bit, by its offset in bits; false if this kernel does not have it.
 #[inline(always)]
 pub(crate) unsafe fn bit<M: Memory>(sk: *const c_void, offset: u32) -> bool {
     if offset == Offsets::MISSING {
         return false;
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let byte: u8 = unsafe { M::read(sk, offset / 8) };
     byte & 1 << (offset % 8) != 0
 }
 
-/// The socket's cookie, made where it has none yet; where programs of the tracing types may not make one, 0
-/// then: see `cookie.rs`.
+/// The cookie of the socket, which is generated if it has none. Where tracing programs cannot generate it, 0 if there
+/// is none: see `cookie.rs`.
 ///
 /// # Safety
-/// `sk` is a `struct sock` of which the verifier knows the type.
+/// `sk` is a typed `struct sock`.
 #[inline(always)]
 pub(crate) unsafe fn cookie(sk: *const c_void) -> u64 {
     if knob!(socket_helpers) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { bpf_get_socket_cookie(sk.cast_mut()) }
     } else {
         // SAFETY: as above.
@@ -164,33 +163,33 @@ pub(crate) unsafe fn cookie(sk: *const c_void) -> u64 {
 /// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { M::read(sk, offset!(sk_protocol)) }
 }
 
-/// Fills `out` from `sk`, all but the cookie, which each kind of program gets its own way.
+/// Fills `out` from `sk`, except the cookie, which depends on the type of program.
 ///
-/// The local port is `skc_num`, which is 0 before the socket is bound and again once it was unhashed;
-/// `closing` asks for `inet_sport` instead, which stays (and is stale when the socket is used again).
+/// The local port is `skc_num`, which is 0 before bind and after the socket was unhashed. If it is 0 and `closing`,
+/// `inet_sport` is used, which stays (and is stale if the socket is reused).
 ///
 /// # Safety
 /// `sk` is a `struct sock` of TCP, MPTCP or UDP, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         fill_but_netns::<M>(sk, closing, out);
         out.netns = netns(sk);
     }
 }
 
-/// The same without the network namespace, for who knows that.
+/// The same without the network namespace.
 ///
 /// # Safety
 /// As [`fill`].
 #[inline(never)]
 pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
-    // SAFETY: the caller's; each offset is that of the member of this type.
+    // SAFETY: guaranteed by the caller; each offset is that of the member of this type.
     unsafe {
         ends::<M>(sk, out);
         let protocol = protocol::<M>(sk);
@@ -199,7 +198,7 @@ pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool,
         out.pad = [0; 4];
         let port: u16 = M::read(sk, offset!(sk_num));
         out.local_port = if port == 0 && closing {
-            // Beyond the `struct sock` that the verifier knows.
+            // Outside of `struct sock`, so not accessible as typed.
             u16::from_be(Untyped::read(sk, offset!(inet_sport)))
         } else {
             port
@@ -208,18 +207,18 @@ pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool,
     }
 }
 
-/// Fills what a request and TIME_WAIT have as well: family, addresses and remote port.
+/// Fills what request sockets and TIME_WAIT have as well: family, addresses and remote port.
 ///
 /// # Safety
 /// `sk` is a `struct sock_common`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
-    // SAFETY: the caller's; each offset is that of the member of this type.
+    // SAFETY: guaranteed by the caller; each offset is that of the member of this type.
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
-            // Sixteen bytes at an offset that is a multiple of 4 only: one helper call beats four loads.
+            // 16 bytes with an alignment of 4: one helper call is cheaper than four loads.
             Untyped::read_to(&mut out.local, sk, offset!(sk_v6_rcv_saddr));
             Untyped::read_to(&mut out.remote, sk, offset!(sk_v6_daddr));
         } else {
@@ -242,21 +241,21 @@ pub(crate) const fn widen(v4: [u8; 4]) -> [u8; 16] {
 /// `sk` is a `struct sock`.
 #[inline(always)]
 pub(crate) unsafe fn netns(sk: *const c_void) -> u32 {
-    // SAFETY: the caller's; every socket has one.
+    // SAFETY: guaranteed by the caller; every socket has one.
     unsafe {
         let net: *const c_void = Untyped::read(sk, offset!(sk_net));
         Untyped::read(net, offset!(net_inum))
     }
 }
 
-/// The socket's inode (`struct socket_alloc` puts it behind the `struct socket`), 0 while it has none.
+/// Inode number of the socket (in `struct socket_alloc`, after `struct socket`); 0 if it has none.
 ///
 /// # Safety
 /// `sk` is a `struct sock`.
 #[inline(always)]
 pub(crate) unsafe fn inode(sk: *const c_void) -> u64 {
-    // SAFETY: `sk_socket` is a `struct socket` inside a `struct socket_alloc` (`net/socket.c`,
-    // sock_alloc_inode), or NULL.
+    // SAFETY: `sk_socket` is NULL or a `struct socket` in a `struct socket_alloc` (net/socket.c, sock_alloc_inode(),
+    // v6.12).
     unsafe {
         let socket: *const c_void = Untyped::read(sk, offset!(sk_socket));
         if socket.is_null() {
@@ -266,14 +265,14 @@ pub(crate) unsafe fn inode(sk: *const c_void) -> u64 {
     }
 }
 
-/// Payload bytes (sent, received), each once, without the peer's FIN; and how the socket ended, as
+/// Payload bytes (sent, received) without retransmissions and the FIN of the peer, and how the socket ended, as
 /// [`change_flags`]. `tcp` is [`tcp`]`(sk)`.
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP or MPTCP that the verifier knows.
+/// `sk` is a typed `struct sock` of TCP or MPTCP.
 #[inline(always)]
 pub(crate) unsafe fn ending(sk: *const c_void, tcp: *const c_void) -> (u64, u64, u32) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let flags: u64 = Typed::read(sk, offset!(sk_flags));
         let done = flags & SOCK_DONE != 0;
@@ -285,7 +284,7 @@ pub(crate) unsafe fn ending(sk: *const c_void, tcp: *const c_void) -> (u64, u64,
             how |= change_flags::DEAD;
         }
         if tcp.is_null() {
-            // MPTCP's own counts are of data alone.
+            // The counters of MPTCP have only data.
             if offset!(mptcp_bytes_sent) == Offsets::MISSING
                 || offset!(mptcp_bytes_received) == Offsets::MISSING
             {
@@ -301,13 +300,13 @@ pub(crate) unsafe fn ending(sk: *const c_void, tcp: *const c_void) -> (u64, u64,
     }
 }
 
-/// Whether data came with the SYN, of a child that leaves SYN_RECV: any other child has none by then
-/// (`net/ipv4/tcp_fastopen.c`, tcp_fastopen_add_skb).
+/// Whether a child that leaves SYN_RECV received data with its SYN; other children have none at that time
+/// (net/ipv4/tcp_fastopen.c, tcp_fastopen_add_skb(), v6.12).
 ///
 /// # Safety
-/// `tcp` is what [`tcp`] returned.
+/// `tcp` was returned by [`tcp`].
 #[inline(always)]
 pub(crate) unsafe fn has_data(tcp: *const c_void) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     !tcp.is_null() && unsafe { Typed::read::<u64>(tcp, offset!(tcp_bytes_received)) != 0 }
 }

@@ -1,9 +1,9 @@
-//! `tp_btf/inet_sock_set_state`: every TCP state transition (`net/ipv4/af_inet.c`, inet_sk_set_state
-//! and inet_sk_state_store).
+//! `tp_btf/inet_sock_set_state`: every TCP state transition (net/ipv4/af_inet.c, inet_sk_set_state() and
+//! inet_sk_state_store(), v6.12).
 //!
-//! Only CLOSE→SYN_SENT and CLOSE→LISTEN happen in the context of the process that wants them; at every
-//! other transition the current task is anybody. So these two write down the owner, in storage that
-//! lives as long as the socket and is copied from a listener to each child, and the others read it there.
+//! Only CLOSE→SYN_SENT and CLOSE→LISTEN happen in the context of the process that connects or listens; at all other
+//! transitions the current task is unrelated. So these two write the owner to the state of the socket, which lives as
+//! long as the socket and is copied from a listener to its children, and the others read it.
 
 use core::ffi::c_void;
 
@@ -25,18 +25,17 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     transition.tell().unwrap_or(0)
 }
 
-/// The kernel leaves a program out on a CPU where it is in the middle of a run already
-/// (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2): a softirq that interrupts it, or a task that preempts
-/// it. Then this one, which is called after it, takes its place; that it ran stands in the socket's storage.
+/// The second program, which does the work if the kernel skipped a run of the first (see `twice.rs`). The first notes
+/// in the state of the socket that it ran.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     let Some(transition) = Transition::of(&ctx) else { return 0 };
     if let Some(known) = storage(transition.sk, false) {
-        // SAFETY: this socket's storage.
+        // SAFETY: the state of this socket.
         unsafe {
             if (*known).seen == transition.token() {
                 if transition.is_none() {
-                    // The next may be the same.
+                    // The next transition may be the same.
                     (*known).seen = 0;
                 }
                 return 0;
@@ -52,7 +51,7 @@ fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     transition.tell().unwrap_or(0)
 }
 
-/// A socket of ours changes its state.
+/// A state transition of a TCP or MPTCP socket.
 #[derive(Clone, Copy)]
 struct Transition {
     sk: *const c_void,
@@ -66,50 +65,50 @@ impl Transition {
     #[inline(always)]
     fn of(ctx: &BtfTracePointContext) -> Option<Self> {
         let (sk, old, new) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-        // SAFETY: the tracepoint's first argument is a `struct sock`.
+        // SAFETY: the first argument of the tracepoint is a `struct sock`.
         let ours = unsafe { sock::is_ours::<Typed>(sk) };
         ours.then(|| Self { sk, tcp: sock::tcp(sk), old, new })
     }
 
-    /// The state stays what it was: MPTCP's sockets often come to one that they are in (`net/mptcp/protocol.c`), TCP's
-    /// seldom. There is nothing to tell.
+    /// Whether the state does not change, so that nothing is sent. MPTCP sockets often set a state that they are in
+    /// (`net/mptcp/protocol.c`), TCP sockets rarely.
     #[inline(always)]
     fn is_none(self) -> bool {
         self.old == self.new
     }
 
-    /// Notes that the first program ran, of what it does not tell.
+    /// Notes that the first program ran, for a transition that is not sent.
     #[inline(always)]
     fn note(self) {
-        // A socket that storage is kept with takes it along when it goes.
+        // Socket storage is freed with the socket, an entry in the map is not, so there none is created.
         if let Some(known) = storage(self.sk, knob!(socket_helpers)) {
-            // SAFETY: this socket's storage.
+            // SAFETY: the state of this socket.
             unsafe { (*known).seen = self.token() };
         }
     }
 
-    /// Another one than that of the socket's transition before, which led to where this one begins; never 0.
+    /// An id that differs from that of the previous transition of the socket, which ended in `old`; never 0.
     #[inline(always)]
     fn token(self) -> u32 {
         (self.old as u32) << 8 | self.new as u32
     }
 
-    /// `sk_err`, an int; 0 but at a transition to CLOSE: it is stale when the socket is used again.
+    /// `sk_err` at a transition to CLOSE; otherwise 0, since it is stale when a socket is reused.
     #[inline(always)]
     fn error(self) -> u16 {
         if self.new != tcp::CLOSE {
             return 0;
         }
-        // SAFETY: the tracepoint's typed argument.
+        // SAFETY: the typed argument of the tracepoint.
         let sk_err: u32 = unsafe { Typed::read(self.sk, offset!(sk_err)) };
         sk_err as u16
     }
 
     /// # Safety
-    /// Within the tracepoint.
+    /// Call it only during the tracepoint.
     #[inline(always)]
     unsafe fn is_subflow(self) -> bool {
-        // SAFETY: typed, as the verifier sees it.
+        // SAFETY: the verifier knows the type.
         !self.tcp.is_null() && unsafe { sock::is_subflow::<Typed>(self.tcp) }
     }
 
@@ -128,15 +127,15 @@ impl Transition {
     }
 }
 
-/// Called in the context of the process that connects or listens.
+/// CLOSE→SYN_SENT and CLOSE→LISTEN. The current task connects or listens.
 #[inline(always)]
 fn begin(transition: Transition) -> Option<i32> {
     let sk = transition.sk;
     let listens = transition.new == tcp::LISTEN;
-    // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP.
+    // SAFETY: `sk` is the typed argument of the tracepoint, of TCP or MPTCP.
     if unsafe { transition.is_subflow() } {
         if let Some(known) = storage(sk, true) {
-            // SAFETY: this socket's storage, of which a subflow needs no more.
+            // SAFETY: the state of this socket; a subflow needs nothing else.
             unsafe { (*known).seen = transition.token() };
         }
         return if listens { None } else { subflow(transition) };
@@ -146,11 +145,11 @@ fn begin(transition: Transition) -> Option<i32> {
     let cookie = cookie(sk, kind)?;
     let current = task::current();
     let Some(known) = storage(sk, true) else {
-        // The owner could not be kept: later records will not know it.
+        // The owner cannot be stored, so later records will lack it.
         emit::lost(kind);
         return None;
     };
-    // SAFETY: `known` is this socket's storage, `current` the current task.
+    // SAFETY: `known` is the state of this socket, `current` the current task.
     unsafe {
         let (tgid, start) = (task::tgid(current), task::start(current));
         *known = Known {
@@ -172,7 +171,7 @@ fn begin(transition: Transition) -> Option<i32> {
     } else {
         calls::reached_syn_sent(cookie);
     }
-    // SAFETY: `sk` is the tracepoint's typed argument, of which all is filled in.
+    // SAFETY: `sk` is the typed argument of the tracepoint; every byte of the record is written.
     unsafe {
         act::tell(header, task::way(current), 0, |out| {
             out.cookie = cookie;
@@ -189,26 +188,26 @@ fn begin(transition: Transition) -> Option<i32> {
     Some(0)
 }
 
-/// Called in whatever context the kernel happens to be in.
+/// Any other transition. The current task is unrelated.
 #[inline(always)]
 fn change(transition: Transition) -> Option<i32> {
     let Transition { sk, old, new, .. } = transition;
-    // An MPTCP child is born and established in one transition, from a state that no transition led to
-    // (`net/mptcp/protocol.c`, mptcp_sk_clone_init).
-    // SAFETY: `sk` is the tracepoint's typed argument.
+    // An MPTCP child is created in SYN_RECV without a transition to it (net/mptcp/protocol.c, mptcp_sk_clone_init(),
+    // v6.12), so it begins with the transition to ESTABLISHED.
+    // SAFETY: `sk` is the typed argument of the tracepoint.
     let mptcp = unsafe { sock::protocol::<Typed>(sk) } == sock::IPPROTO_MPTCP;
     let born =
         old == tcp::LISTEN && new != tcp::CLOSE || mptcp && old == tcp::SYN_RECV && new == tcp::ESTABLISHED;
-    // What was there before netwatch, and a child of a listener that was, gets it here.
+    // Creates the state for sockets older than netwatch, and for children of such listeners.
     let known = storage(sk, true);
     if let Some(known) = known {
-        // SAFETY: this socket's storage.
+        // SAFETY: the state of this socket.
         unsafe {
             if born {
                 if !knob!(socket_helpers) {
-                    // Nothing came along from the listener, and what is there is of a socket that is gone.
-                    // Some kernels (5.10) leave the listener's cookie on the copy until this transition is over
-                    // (`net/ipv4/inet_connection_sock.c`, inet_csk_clone_lock); with others it is 0 here.
+                    // The map by address has no copy from the listener; an entry is that of a closed socket. Some
+                    // kernels (5.10) leave the cookie of the listener on the child until this transition is over
+                    // (net/ipv4/inet_connection_sock.c, inet_csk_clone_lock(), v5.10); on others it is 0 here.
                     *known = NOTHING;
                     (*known).listener = sock::cookie(sk);
                 }
@@ -227,24 +226,23 @@ fn change(transition: Transition) -> Option<i32> {
         }
     }
     if old == tcp::LISTEN && new == tcp::SYN_RECV {
-        // The child has no cookie of its own yet, and on some kernels (5.10 to 6.12 at least) a copy of its
-        // listener's until the transition is over (`net/ipv4/inet_connection_sock.c`, inet_csk_clone_lock). It
-        // is how the child begins, and no transition of its own.
-        // Where the child keeps what it gets here (6.18), an accept before the handshake's end (fast open)
-        // finds it.
-        // SAFETY: `sk` is the tracepoint's typed argument.
+        // This is the creation of the child, which is not reported. The child has no cookie of its own yet, and on some
+        // kernels (at least 5.10 to 6.12) a copy of its listener's until the transition is over
+        // (net/ipv4/inet_connection_sock.c, inet_csk_clone_lock(), v6.12). On newer kernels (6.18) it keeps the cookie
+        // generated here, so that an accept before the end of the handshake (TCP Fast Open) finds one.
+        // SAFETY: `sk` is the typed argument of the tracepoint.
         unsafe { sock::cookie(sk) };
         return None;
     }
     let all = knob!(all_states);
     let simultaneous = old == tcp::SYN_SENT && new == tcp::SYN_RECV;
-    // Without storage there is nowhere to keep who sent the first FIN: the transition itself is sent.
+    // Without state there is no place to keep which side sent the first FIN, so the transition itself is sent.
     let forgotten = known.is_none() && (new == tcp::FIN_WAIT1 || new == tcp::CLOSE_WAIT);
     if !(all || forgotten || simultaneous || new == tcp::ESTABLISHED || new == tcp::CLOSE) {
         return None;
     }
-    // SAFETY: `sk` is the tracepoint's typed argument, of TCP or MPTCP. A child of an MPTCP listener whose
-    // peer speaks plain TCP is no subflow any more by the time that it is established.
+    // SAFETY: `sk` is the typed argument of the tracepoint, of TCP or MPTCP. A child of an MPTCP listener whose peer
+    // uses plain TCP is no subflow any more when it is established.
     if unsafe { transition.is_subflow() } {
         return match (old, new) {
             (tcp::SYN_RECV, tcp::ESTABLISHED) | (tcp::SYN_SENT, tcp::CLOSE) => subflow(transition),
@@ -254,10 +252,10 @@ fn change(transition: Transition) -> Option<i32> {
     let cookie = cookie(sk, kind::CHANGE)?;
     let gave_up = old == tcp::SYN_SENT && new == tcp::CLOSE && transition.error() == 0;
     if gave_up && calls::fails_in_call(cookie) {
-        // connect() itself gave up (no free port): its exit knows the errno and tells.
+        // connect() failed (no free port). Its exit has the errno and sends the record.
         return None;
     }
-    // SAFETY: `sk` is the tracepoint's typed argument, `known` its storage.
+    // SAFETY: `sk` is the typed argument of the tracepoint, `known` its state.
     unsafe {
         tell_change(transition, cookie, new == tcp::CLOSE, known, |record| {
             if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(transition.tcp) {
@@ -273,11 +271,11 @@ fn change(transition: Transition) -> Option<i32> {
     }
 }
 
-/// The socket's cookie. Without one there is no telling it from others: where nobody made one yet the record
-/// counts as lost, and the look that follows gives it one.
+/// The cookie of the socket. Without one it cannot be identified: the record counts as lost, and the snapshot that
+/// follows generates a cookie.
 #[inline(always)]
 fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
-    // SAFETY: the tracepoint's typed argument.
+    // SAFETY: the typed argument of the tracepoint.
     let cookie = unsafe { sock::cookie(sk) };
     if cookie == 0 {
         emit::lost(kind);
@@ -286,13 +284,13 @@ fn cookie(sk: *const c_void, kind: u16) -> Option<u64> {
     Some(cookie)
 }
 
-/// The network namespace of a socket, which is asked for once where something is kept with it.
+/// The network namespace of a socket, cached in its state.
 ///
 /// # Safety
-/// `sk` is a `struct sock`, `known` its storage.
+/// `sk` is a `struct sock`, `known` its state.
 #[inline(always)]
 unsafe fn netns(sk: *const c_void, known: Option<*mut Known>) -> u32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let Some(known) = known else { return sock::netns(sk) };
         if (*known).netns == 0 {
@@ -302,10 +300,10 @@ unsafe fn netns(sk: *const c_void, known: Option<*mut Known>) -> u32 {
     }
 }
 
-/// Tells a transition with what is kept with the socket, zeros where nothing is; `amend` adds the rest.
+/// Sends a transition with the state of the socket, or zeros without one; `amend` adds the rest.
 ///
 /// # Safety
-/// The transition's socket is the tracepoint's typed argument, `known` a socket's storage.
+/// The socket of the transition is the typed argument of the tracepoint, `known` the state of a socket.
 #[inline(always)]
 unsafe fn tell_change(
     transition: Transition,
@@ -316,7 +314,8 @@ unsafe fn tell_change(
 ) -> Option<i32> {
     let mut entry = emit::reserve::<Change>(kind::CHANGE)?;
     let record = entry.as_mut_ptr();
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written. The caller's for the rest.
+    // SAFETY: memory of the ring with the size of the record, every byte of which is written; the caller guarantees the
+    // rest.
     unsafe {
         (*record).header = emit::header(kind::CHANGE);
         (*record).sock.cookie = cookie;
@@ -348,7 +347,7 @@ unsafe fn tell_change(
     Some(0)
 }
 
-/// Tells what an MPTCP socket does not know by itself yet: see [`change_flags::SUBFLOW`].
+/// Sends what the MPTCP socket of this subflow does not know yet: see [`change_flags::SUBFLOW`].
 #[inline(always)]
 fn subflow(transition: Transition) -> Option<i32> {
     // SAFETY: a subflow.
@@ -356,7 +355,7 @@ fn subflow(transition: Transition) -> Option<i32> {
     if cookie == 0 {
         return None;
     }
-    // SAFETY: the tracepoint's typed argument.
+    // SAFETY: the typed argument of the tracepoint.
     unsafe {
         tell_change(transition, cookie, false, None, |record| {
             record.sock.flags |= sock_flags::MPTCP;

@@ -10,10 +10,10 @@ use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 /// `include/linux/sched.h`
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Likewise, since 5.12: a worker or poller of io_uring, which is a thread of the application.
+/// `include/linux/sched.h`, since 5.12: an io_uring worker, which is a thread of the application.
 const PF_IO_WORKER: u32 = 0x10;
 
-/// `include/uapi/asm-generic/unistd.h`, the same on every architecture.
+/// `include/uapi/asm-generic/unistd.h`; the same on every architecture.
 const NR_IO_URING_ENTER: u64 = 426;
 
 /// `arch/x86/entry/syscalls/syscall_32.tbl`, and the flag of a 32-bit call
@@ -21,17 +21,17 @@ const NR_IO_URING_ENTER: u64 = 426;
 const NR_SOCKETCALL: u64 = 102;
 const TS_COMPAT: u32 = 2;
 
-/// accept(2) and accept4(2): `arch/x86/entry/syscalls/syscall_64.tbl` and, of the second, `syscall_32.tbl`.
+/// accept(2) and accept4(2) in `arch/x86/entry/syscalls/syscall_64.tbl`, and accept4(2) in `syscall_32.tbl`.
 const NR_ACCEPT: [u64; 3] = [43, 288, 364];
 
-/// How the current task came to be in the kernel, where that is not a plain system call: [`task_flags`].
+/// [`task_flags`] of the way by which the current task entered the kernel; 0 for a plain system call.
 #[inline(always)]
 pub(crate) fn way(current: *const c_void) -> u32 {
     by_call(current, |_| false)
 }
 
-/// The same at the end of an accept: what ends in the middle of some other call was begun by io_uring, which
-/// runs such work whenever the task is in the kernel.
+/// The same at the end of an accept. If the task is in another system call, io_uring did the accept, since it runs such
+/// work whenever the task is in the kernel.
 #[inline(always)]
 pub(crate) fn way_of_accept(current: *const c_void) -> u32 {
     by_call(current, |call| !NR_ACCEPT.contains(&call))
@@ -39,7 +39,7 @@ pub(crate) fn way_of_accept(current: *const c_void) -> u32 {
 
 #[inline(always)]
 fn by_call(current: *const c_void, is_anothers: impl FnOnce(u64) -> bool) -> u32 {
-    // SAFETY: the current task; its registers were saved where the helper says.
+    // SAFETY: the current task; the helper returns its saved registers.
     unsafe {
         let flags: u32 = Current::read(current, offset!(task_flags));
         if flags & PF_KTHREAD != 0 {
@@ -66,7 +66,7 @@ fn by_call(current: *const c_void, is_anothers: impl FnOnce(u64) -> bool) -> u32
     }
 }
 
-/// The current task, to be read as [`Current`].
+/// The current task, which is read as [`Current`].
 #[inline(always)]
 pub(crate) fn current() -> *const c_void {
     if knob!(typed_current) {
@@ -78,14 +78,13 @@ pub(crate) fn current() -> *const c_void {
     }
 }
 
-/// The thread group's leader, and its start, nanoseconds since boot. Most threads that connect and accept are their
-/// process's first.
+/// The thread group leader, and its start in nanoseconds since boot. Most threads that connect and accept are leaders.
 ///
 /// # Safety
 /// As [`start`].
 #[inline(always)]
 unsafe fn leader(task: *const c_void) -> (*const c_void, u64) {
-    // SAFETY: the caller's; every task has a leader.
+    // SAFETY: guaranteed by the caller; every task has a leader.
     unsafe {
         if tgid(task) == tid(task) {
             return (task, Current::read(task, offset!(task_start)));
@@ -95,40 +94,40 @@ unsafe fn leader(task: *const c_void) -> (*const c_void, u64) {
     }
 }
 
-/// Start of the thread group's leader, nanoseconds since boot.
+/// Start of the thread group leader, in nanoseconds since boot.
 ///
 /// # Safety
-/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
+/// `task` is a `struct task_struct` of a tracepoint, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn start(task: *const c_void) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { leader(task) }.1
 }
 
 /// # Safety
-/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
+/// `task` is a `struct task_struct` of a tracepoint, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn tgid(task: *const c_void) -> u32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { Current::read(task, offset!(task_tgid)) }
 }
 
 /// # Safety
-/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
+/// `task` is a `struct task_struct` of a tracepoint, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn tid(task: *const c_void) -> u32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { Current::read(task, offset!(task_pid)) }
 }
 
-/// Fills `out` with who `task` is; `cgroup` is [`cgroup_of`] it.
+/// Fills `out` with the attributes of `task`; `cgroup` is [`cgroup_of`] it.
 ///
 /// # Safety
-/// `task` is a `struct task_struct` of a tracepoint's, or [`current`].
+/// `task` is a `struct task_struct` of a tracepoint, or [`current`].
 #[inline(always)]
 pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
-    // SAFETY: the caller's; each offset is that of the member of this type, and a read through
-    // a pointer that went away yields zero.
+    // SAFETY: guaranteed by the caller; each offset is that of a member of this type, and a read through an invalid
+    // pointer gives zero.
     unsafe {
         let parent: *const c_void = Untyped::read(task, offset!(task_parent));
         let cred: *const c_void = Untyped::read(task, offset!(task_cred));
@@ -148,7 +147,7 @@ pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
         out.start = start;
         Untyped::read_to(&mut out.comm, leader, offset!(task_comm));
         if out.tid == out.tgid {
-            // Nobody asks for the leader's own name twice.
+            // The name of the leader is in `comm`.
             out.thread = [0; COMM_LEN];
         } else {
             Untyped::read_to(&mut out.thread, task, offset!(task_comm));
@@ -156,13 +155,13 @@ pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
     }
 }
 
-/// Id of the task's cgroup in the v2 hierarchy.
+/// Id of the task's cgroup in the v2 hierarchy, as `bpf_get_current_cgroup_id` returns it.
 ///
 /// # Safety
-/// `task` is a `struct task_struct` of a tracepoint's.
+/// `task` is a `struct task_struct` of a tracepoint.
 #[inline(always)]
 pub(crate) unsafe fn cgroup_of(task: *const c_void) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let set: *const c_void = Untyped::read(task, offset!(task_cgroups));
         let cgroup: *const c_void = Untyped::read(set, offset!(css_set_cgroup));
@@ -170,13 +169,14 @@ pub(crate) unsafe fn cgroup_of(task: *const c_void) -> u64 {
     }
 }
 
-/// Id of a cgroup: the inode number of its directory.
+/// Id of a cgroup: `cgroup->kn->id`, as cgroup_id() in include/linux/cgroup.h (v6.12). On 64-bit kernels it is the
+/// inode number of the cgroup's directory (include/linux/kernfs.h, kernfs_ino()). It is a u64 since 5.5.
 ///
 /// # Safety
 /// `cgroup` is a `struct cgroup`.
 #[inline(always)]
 pub(crate) unsafe fn cgroup_id(cgroup: *const c_void) -> u64 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let node: *const c_void = Untyped::read(cgroup, offset!(cgroup_node));
         Untyped::read(node, offset!(kernfs_id))

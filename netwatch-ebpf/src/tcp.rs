@@ -1,4 +1,4 @@
-//! States of a TCP socket (`include/net/tcp_states.h`), as the tracepoint at a transition has them.
+//! TCP states (`include/net/tcp_states.h`).
 
 pub(crate) const ESTABLISHED: i32 = 1;
 pub(crate) const SYN_SENT: i32 = 2;

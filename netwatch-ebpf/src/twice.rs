@@ -1,14 +1,14 @@
-//! Programs that are there twice, because the kernel leaves one out on a CPU where it is in the middle of a run
-//! already: a softirq interrupted it, or a task preempted it (PREEMPT_LAZY is how distributions build kernels by now).
-//! It does so at typed tracepoints (`kernel/trace/bpf_trace.c`, __bpf_trace_run, since 6.2) and at the entry and exit of
-//! functions (`kernel/bpf/trampoline.c`, __bpf_prog_enter_recur, since 5.12). The second is called right after the
-//! first, and does the same where the first was not called for this. It may still do it once more, where two threads
-//! share a slot (below): so this is for what may be told twice. A transition may not, see `state.rs`.
+//! Pairs of programs on one hook. The kernel skips a run of a program on a CPU that is already running it, because a
+//! softirq interrupted the first run or its task was preempted. It does so for typed tracepoints
+//! (kernel/trace/bpf_trace.c, __bpf_trace_run(), since 6.2) and for entry and exit of functions
+//! (kernel/bpf/trampoline.c, __bpf_prog_enter_recur(), since 5.12). The second program runs right after the first, and
+//! does its work if the first was skipped. If two threads share a slot (below) the work may be done twice, so this is
+//! only for records that may be sent twice. State transitions may not: see `state.rs`.
 //!
-//! Hooks of the cgroup tree have no such guard. Kprobes and the tracepoints of system calls are called with preemption
-//! off, so that none stops another; but all of them are left out, and counted, on a CPU where a task was preempted
-//! within bpf(2) (`include/linux/bpf.h`, bpf_disable_instrumentation; `kernel/trace/bpf_trace.c`, trace_call_bpf). A
-//! second would be left out as well.
+//! Cgroup hooks are never skipped. Kprobes and system call tracepoints run with preemption disabled, so they do not
+//! nest; but all of them are skipped, and counted, on a CPU where a task was preempted within bpf(2)
+//! (include/linux/bpf.h, bpf_disable_instrumentation(); kernel/trace/bpf_trace.c, trace_call_bpf(), v6.12). A second
+//! program would be skipped as well.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -16,8 +16,8 @@ use aya_ebpf::macros::btf_map;
 
 use crate::emit;
 
-/// The pairs of programs. A thread is in the middle of one of each at most: what is called from within another's
-/// function, as `tcp_v4_connect` is from `tcp_v6_connect`, has a pair of its own.
+/// The pairs of programs. A thread is in at most one run of each pair: functions that call each other
+/// (`tcp_v6_connect` calls `tcp_v4_connect`) have different pairs.
 #[derive(Clone, Copy)]
 pub(crate) enum Pair {
     Send,
@@ -32,30 +32,30 @@ pub(crate) enum Pair {
     Leave6,
 }
 
-/// Room for all pairs in two cache lines, which no other slot's threads write to.
+/// Entries of a slot: two cache lines, so that slots share none.
 const PAIRS: usize = 16;
 
-/// A thread is told from others by its slot, not by its CPU: between the two programs another may run there, or the
-/// thread go on elsewhere. Those of two threads in one slot are done once more where they are interleaved, which takes
-/// numbers this far apart and one of them stopped between its two programs.
+/// Number of slots. A thread has a slot by its id, not by its CPU: between the two programs another thread may run
+/// there, or this one may migrate. If two threads share a slot and one is preempted between its two programs, a record
+/// may be sent twice.
 const SLOTS: usize = 1024;
 
-/// What the first program of each pair was called for last.
+/// The value for which the first program of each pair ran last.
 #[btf_map]
 static CALLED: Array<[u64; PAIRS], SLOTS> = Array::new();
 
-/// Notes that the first program of a pair is called for `what`. The best is what this thread never comes to again, as
-/// the cookie of a new socket: where the second program is left out, what stands here stands here still when the first
-/// is left out the next time, and that run then counts as lost.
+/// Notes that the first program of a pair runs for `what`. `what` should not occur twice in a thread, like the cookie
+/// of a new socket: if the second program is skipped, the value stays, and would hide a skipped run of the first for
+/// the same value, which then counts as lost.
 #[inline(always)]
 pub(crate) fn first(pair: Pair, what: u64) {
     if let Some(called) = called(pair) {
-        // SAFETY: within the slot; volatile, because whoever comes in between reads it.
+        // SAFETY: within the slot; volatile, because another run may read it in between.
         unsafe { called.write_volatile(what) };
     }
 }
 
-/// Whether it was left out for `what`: then the second takes its place, and it counts as caught.
+/// Whether the first program was skipped for `what`. Then the second has to do its work, and the run counts as caught.
 #[inline(always)]
 pub(crate) fn was_left_out(pair: Pair, what: u64, kind: u16) -> bool {
     let Some(called) = called(pair) else { return false };
@@ -70,11 +70,11 @@ pub(crate) fn was_left_out(pair: Pair, what: u64, kind: u16) -> bool {
     true
 }
 
-/// What stands in the current thread's slot for a pair.
+/// The entry of a pair in the slot of the current thread.
 #[inline(always)]
 fn called(pair: Pair) -> Option<*mut u64> {
     let tid = bpf_get_current_pid_tgid() as u32;
     let slot = CALLED.get_ptr_mut(tid % SLOTS as u32)?;
-    // SAFETY: there is room for every pair.
+    // SAFETY: a slot has an entry for every pair.
     Some(unsafe { slot.cast::<u64>().add(pair as usize) })
 }

@@ -1,9 +1,9 @@
-//! UDP has no states: a flow begins with the first datagram between a socket and a remote address, and
-//! whoever sent that began it. `cgroup_skb` at the root of the cgroup tree sees each packet of each socket
-//! with its cookie, `cgroup/sock_create` and `sock_release` (5.9) who makes a socket and when it is closed;
-//! who sends and receives is told by `using`. Without them UDP is not seen.
+//! UDP has no states: a flow begins with the first datagram between a socket and a remote address, and its sender is
+//! the originator. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
+//! `cgroup/sock_create` and `sock_release` (5.9) see who creates a socket and when it is closed; `using` reports the
+//! processes that send and receive. Without these probes UDP is not seen.
 //!
-//! After its first datagram a flow costs one look-up in its table a packet.
+//! After the first datagram a flow costs one map lookup per packet.
 
 use core::ffi::c_void;
 
@@ -20,7 +20,7 @@ use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
 use crate::{act, emit, sock};
 
-/// Takes memory a flow, not all at the start.
+/// Allocated per flow, not in advance.
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowCount, FLOWS_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
@@ -38,12 +38,12 @@ fn udp_ingress(ctx: SkBuffContext) -> i32 {
 
 const PASS: i32 = 1;
 
-/// Sizes and places in the headers: RFC 791, RFC 8200, RFC 768.
+/// Lengths of headers: RFC 791, RFC 8200, RFC 768.
 const IPV4_MIN: u32 = 20;
 const IPV6_LEN: u32 = 40;
 const UDP_LEN: u32 = 8;
 
-/// Addresses and ports of a datagram, as seen from this end.
+/// Addresses, ports and payload length of a datagram.
 struct Ends {
     family: u16,
     source: [u8; 16],
@@ -53,7 +53,7 @@ struct Ends {
     payload: u32,
 }
 
-/// Reads the headers; `None` where it is no UDP. IPv6 extension headers before UDP are rare, and passed by.
+/// Parses the headers; `None` if the packet is not UDP. Packets with IPv6 extension headers are rare, and ignored.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff) -> Option<Ends> {
     let first: [u8; IPV4_MIN as usize] = load(skb, 0)?;
@@ -67,7 +67,7 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
         _ => return None,
     };
     let [a, b, c, d]: [u8; 4] = load(skb, header)?;
-    // SAFETY: the hook's context.
+    // SAFETY: the context of the hook.
     let len = unsafe { (*skb).len };
     Some(Ends {
         family,
@@ -75,7 +75,7 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
         destination,
         source_port: u16::from_be_bytes([a, b]),
         destination_port: u16::from_be_bytes([c, d]),
-        // A packet that the device cuts up later is whole here, and its own length field is not to be used.
+        // Not the length field of the header: with segmentation offload the packet is larger than one datagram.
         payload: len.saturating_sub(header + UDP_LEN),
     })
 }
@@ -90,16 +90,16 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
 
 #[inline(always)]
 fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
-    // SAFETY: the hook's context; its socket, if it has one.
+    // SAFETY: the context of the hook and its socket, which may be NULL.
     let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {
         return None;
     }
-    // Nearly every packet is TCP's, and a look at its socket is less than one into the packet.
-    // SAFETY: a socket of the hook's context, of which the kernel runs the hook for whole ones only
-    // (`kernel/bpf/cgroup.c`, __cgroup_bpf_run_filter_skb).
+    // Checking the protocol of the socket is cheaper than parsing the packet, and most packets are TCP.
+    // SAFETY: the socket of the context. The kernel runs the hook only for full sockets (kernel/bpf/cgroup.c,
+    // __cgroup_bpf_run_filter_skb(), v6.12).
     let whole = unsafe { bpf_sk_fullsock(sk) };
-    // SAFETY: as the helper returned it.
+    // SAFETY: returned by the helper.
     if whole.is_null() || unsafe { (*whole).protocol } != u32::from(IPPROTO_UDP) {
         return None;
     }
@@ -109,11 +109,11 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     } else {
         ((ends.destination, ends.destination_port), (ends.source, ends.source_port))
     };
-    // SAFETY: helpers that take the hook's context.
+    // SAFETY: helpers that take the context of the hook.
     let (cookie, now) = unsafe { (bpf_get_socket_cookie(skb.cast()), bpf_ktime_get_boot_ns()) };
     let key = FlowKey { cookie, remote: remote.0, port: remote.1, pad: [0; 6] };
     if let Some(count) = FLOWS.get_ptr_mut(&key) {
-        // SAFETY: the table's memory.
+        // SAFETY: memory of the map.
         unsafe {
             (*count).last = now;
             if received == 0 {
@@ -124,7 +124,7 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
             if (*count).told != 0 {
                 return None;
             }
-            // The ring was full: once more, with what the first datagram was.
+            // The ring was full at the first datagram: send its record now.
             (*count).told =
                 u32::from(tell(sk.cast(), cookie, &ends, local, remote, (*count).flags).is_some());
         }
@@ -132,14 +132,14 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     }
     let mut flags = received;
     if let Some(known) = storage_in_cgroup(sk.cast(), true) {
-        // SAFETY: this socket's storage.
+        // SAFETY: the state of this socket.
         unsafe {
             if (*known).flags & BORN == 0 {
                 flags |= flow_flags::OLD;
             }
             (*known).flags |= HAS_FLOWS;
             if received == 0 {
-                // The call that sends it will say who that is.
+                // The sender is reported when its call returns.
                 (*known).flags |= PENDING;
             }
         }
@@ -166,7 +166,7 @@ fn tell(
     let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
     let record = entry.as_mut_ptr();
     let sk = plain(sk);
-    // SAFETY: the ring's memory, sized for the record; every byte of it is written. `sk` is a socket.
+    // SAFETY: memory of the ring with the size of the record; every byte is written. `sk` is a socket.
     unsafe {
         (*record).header = emit::header(kind::FLOW);
         let family: u16 = Untyped::read(sk, offset!(sk_family));
@@ -198,14 +198,15 @@ fn udp_create(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn created(sk: *mut bpf_sock) -> Option<()> {
-    // SAFETY: the hook's context is the socket.
+    // SAFETY: the context of the hook is the socket.
     unsafe {
         if (*sk).protocol != u32::from(IPPROTO_UDP) {
             return None;
         }
         let known = storage_in_cgroup(sk.cast(), true)?;
         (*known).flags |= BORN;
-        // Who makes it is not noted as a user: its own first use is told too, as another one than a child's.
+        // The creator is not noted as a user, so that its first use is reported and can be distinguished from a
+        // child's.
         act::tell(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
     }
 }
@@ -218,12 +219,12 @@ fn udp_release(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn released(sk: *mut bpf_sock) -> Option<()> {
-    // SAFETY: the hook's context is the socket.
+    // SAFETY: the context of the hook is the socket.
     unsafe {
         if (*sk).protocol != u32::from(IPPROTO_UDP) {
             return None;
         }
-        // Without it the socket had no flow, and nobody was told of it.
+        // Without state no record about the socket was sent.
         let known = storage_in_cgroup(sk.cast(), false)?;
         let flags = (*known).flags;
         forget(plain(sk.cast()));
@@ -240,10 +241,10 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
 }
 
 /// # Safety
-/// `sk` is the socket that a hook has for its context.
+/// `sk` is the socket in the context of a hook.
 #[inline(always)]
 unsafe fn fill(sk: *mut bpf_sock, closing: bool, out: &mut Sock) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         out.cookie = bpf_get_socket_cookie(sk.cast());
         sock::fill::<Untyped>(plain(sk.cast()), closing, out);

@@ -1,8 +1,8 @@
-//! Who uses a connection: `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3), else the exits of
-//! `inet_sendmsg` and its kin (`net/ipv4/af_inet.c`), run in the context of
-//! whoever reads or writes, io_uring's threads included. One look into the socket's storage tells whether
-//! that is somebody new: who inherited it, got it over a UNIX socket, or accepted it by a way that no other
-//! probe sees; or who sends the first datagram of a UDP flow. Without these such a process is not told; `splice(2)` out of a socket passes them by.
+//! Processes that use a connection. `tp_btf/sock_send_length` and `sock_recv_length` (since 6.3), or the exits of
+//! `inet_sendmsg` and its siblings (`net/ipv4/af_inet.c`), run in the context of the reader or writer, including
+//! io_uring workers. A lookup in the state of the socket shows whether the process is new: it inherited the socket,
+//! received it over a UNIX socket, accepted it by a way that no other probe sees, or sends the first datagram of a UDP
+//! flow. Without these probes such a process is not reported. `splice(2)` from a socket is not seen.
 
 use core::ffi::c_void;
 
@@ -15,7 +15,7 @@ use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task, tcp};
 
-/// No more records a socket: processes that take turns on it are more than [`crate::known::USERS`].
+/// Maximum number of records per socket, for more alternating processes than [`crate::known::USERS`].
 const MOST_TOLD: u32 = 64;
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -44,16 +44,16 @@ fn sends(sk: *const c_void) -> i32 {
     used(sk).unwrap_or(0)
 }
 
-/// What is known already is not told again.
+/// The second program. A user that is known already is not reported again.
 #[inline(always)]
 fn sends_again(sk: *const c_void) -> i32 {
     if twice::was_left_out(Pair::Send, what(sk), kind::USE) { used(sk).unwrap_or(0) } else { 0 }
 }
 
-/// What tells one socket from others: its address, where nobody asked for its cookie yet, may be another's soon.
+/// An id of the socket: its cookie, or its address, which may be reused, if it has none.
 #[inline(always)]
 fn what(sk: *const c_void) -> u64 {
-    // SAFETY: the probes' typed `struct sock`.
+    // SAFETY: a typed `struct sock` of the probe.
     match unsafe { Typed::read::<u64>(sk, offset!(sk_cookie)) } {
         0 => sk as u64,
         cookie => cookie,
@@ -78,10 +78,10 @@ fn receives_again(sk: *const c_void, length: i32) -> i32 {
     done
 }
 
-/// What the thread does from here on, it does because of this. An end of data (0) or an error is no cause.
+/// Makes this socket the cause of what the thread does next. End of data (0) and errors are no cause.
 #[inline(always)]
 fn received(sk: *const c_void, length: i32) {
-    // SAFETY: the probes' typed `struct sock`.
+    // SAFETY: a typed `struct sock` of the probe.
     unsafe {
         if length > 0 && sock::is_inet::<Typed>(sk) {
             cause::got(sock::cookie(sk));
@@ -89,7 +89,7 @@ fn received(sk: *const c_void, length: i32) {
     }
 }
 
-/// Behind the four arguments of the functions that receive lies what they return.
+/// Index of the return value, after the four arguments of the receiving functions.
 const RECEIVED: usize = 4;
 
 #[fexit(function = "inet_sendmsg")]
@@ -143,15 +143,15 @@ fn inet_sendpage_again(ctx: FExitContext) -> i32 {
     sends_again(socket_of(&ctx))
 }
 
-/// The first argument of each of these is a `struct socket`.
+/// The `struct sock` of the first argument, a `struct socket`.
 #[inline(always)]
 fn socket_of(ctx: &FExitContext) -> *const c_void {
     let socket: *const c_void = ctx.arg(0);
-    // SAFETY: typed, and the function had it until now.
+    // SAFETY: typed, and valid during the function.
     unsafe { Typed::read(socket, offset!(socket_sk)) }
 }
 
-/// Tells one process from another: thread group, and when it started, in steps of a millisecond.
+/// An id of a process: thread group id, and start time in units of about a millisecond.
 #[inline(always)]
 pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
     (tgid as u64) << 32 | start >> 20 & 0xffff_ffff
@@ -159,7 +159,7 @@ pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
 
 #[inline(always)]
 fn used(sk: *const c_void) -> Option<i32> {
-    // SAFETY: the tracepoints' first argument is a `struct sock`.
+    // SAFETY: the first argument of the tracepoints is a `struct sock`.
     unsafe {
         if !sock::is_inet::<Typed>(sk) {
             return None;
@@ -168,13 +168,13 @@ fn used(sk: *const c_void) -> Option<i32> {
         {
             return None;
         }
-        // In the table by address nothing may stay of a connection that is over.
+        // In the map by address no entry may be created for a closed connection.
         let create = knob!(socket_helpers)
             || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
             || sock::state::<Typed>(sk) != tcp::CLOSE;
         let known = storage(sk, create)?;
         let current = task::current();
-        // Whatever a thread sends and receives comes by here: typed, the leader is worth the verifier's time.
+        // A hot path: the typed pointer of the leader is worth the longer verification.
         let leader: *const c_void = Current::read(current, offset!(task_leader));
         let who = who(task::tgid(current), Current::read(leader, offset!(task_start)));
         let [first, second, third, fourth] = (*known).users;
@@ -184,12 +184,12 @@ fn used(sk: *const c_void) -> Option<i32> {
         }
         (*known).flags &= !PENDING;
         if !is_known {
-            // A subflow is used by the kernel, for whoever uses the socket above it.
+            // The kernel uses subflows on behalf of the MPTCP socket.
             if (*known).told >= MOST_TOLD || sock::is_subflow::<Untyped>(sk) {
                 return None;
             }
             (*known).users = [who, first, second, third];
-            // Who has just accepted it was told then. What was accepted by socketcall(2) or io_uring was perhaps not.
+            // The acceptor was reported at accept(), unless that went by socketcall(2) or io_uring and was not seen.
             if cause::has_accepted(current, sock::cookie(sk)) {
                 return None;
             }

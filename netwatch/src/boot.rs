@@ -1,6 +1,6 @@
-//! The id of the running boot: socket cookies are numbered anew by each.
+//! The id of the running boot, since socket cookies are unique only within a boot.
 
-/// The first eight digits of the kernel's boot id; empty where it cannot be read.
+/// The first eight digits of the kernel's boot id; empty if it cannot be read.
 #[must_use]
 pub fn id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

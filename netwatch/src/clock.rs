@@ -1,4 +1,4 @@
-//! The relation of the boot-time clock, by which the kernel side stamps records, to the time of day.
+//! The relation of CLOCK_BOOTTIME, which records use, to the time of day.
 
 use crate::model::BootTime;
 use std::io;
@@ -6,17 +6,17 @@ use std::io;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
-/// Now, by the clock of records: time since boot, suspension included.
+/// The current time by the clock of records: time since boot, including suspend.
 ///
 /// # Errors
-/// Where the kernel has no such clock.
+/// If the clock cannot be read.
 pub fn since_boot() -> io::Result<BootTime> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
     u64::try_from(nanoseconds).map(BootTime::from_nanos).map_err(io::Error::other)
 }
 
-/// When the system booted, by the wall clock as it was read at some moment.
+/// When the system booted, by one reading of the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootClock {
     /// Nanoseconds since the epoch.
@@ -27,7 +27,7 @@ impl BootClock {
     /// Reads the wall clock and the boot-time clock.
     ///
     /// # Errors
-    /// Where the kernel has no such clock.
+    /// If the clock cannot be read.
     pub fn now() -> nix::Result<Self> {
         let nanoseconds = |clock| {
             clock_gettime(clock).map(|t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
@@ -36,8 +36,8 @@ impl BootClock {
         Ok(Self { boot: nanoseconds(ClockId::CLOCK_REALTIME)? - boot })
     }
 
-    /// The same reading, or a new one if the wall clock was set in between. Two readings differ by some microseconds,
-    /// and times of events must not jitter by them.
+    /// The same value, or a new one if the wall clock was set. Two readings differ by microseconds, which must not make
+    /// times of events jitter.
     ///
     /// # Errors
     /// As [`BootClock::now`].
@@ -47,19 +47,19 @@ impl BootClock {
         Ok(if now.boot.abs_diff(self.boot) > SET { now } else { self })
     }
 
-    /// A reading that was written down: when the system booted, nanoseconds since the epoch.
+    /// From a stored value: when the system booted, in nanoseconds since the epoch.
     #[must_use]
     pub fn of_boot(boot: i64) -> Self {
         Self { boot: boot.into() }
     }
 
-    /// When the system booted by this reading, nanoseconds since the epoch; `None` beyond the year 2262.
+    /// When the system booted, in nanoseconds since the epoch; `None` after the year 2262.
     #[must_use]
     pub fn boot(&self) -> Option<i64> {
         self.boot.try_into().ok()
     }
 
-    /// The time of day of `since_boot`; `None` where that is no date.
+    /// The time of day of `since_boot`; `None` if that is not a valid date.
     #[must_use]
     pub fn time(&self, since_boot: BootTime) -> Option<Timestamp> {
         Timestamp::from_nanosecond(self.boot + i128::from(since_boot.nanos())).ok()

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
-/// The greatest there is: `MAX_ERRNO` in include/linux/err.h.
+/// The greatest errno: `MAX_ERRNO` in include/linux/err.h.
 const MOST: i32 = 4095;
 
-/// `ECONNREFUSED`; a number that has no name stays one.
+/// The name, like `ECONNREFUSED`, or the number if it has none.
 #[must_use]
 pub fn name(number: i32) -> Cow<'static, str> {
     match Errno::from_raw(number) {
@@ -18,7 +18,7 @@ pub fn name(number: i32) -> Cow<'static, str> {
     }
 }
 
-/// The number of a name; `None` for what is neither a name nor a number.
+/// The number of a name; `None` if the text is neither a name nor a number.
 #[must_use]
 pub fn number(name: &str) -> Option<i32> {
     static NUMBERS: OnceLock<HashMap<String, i32>> = OnceLock::new();

@@ -1,10 +1,10 @@
-//! Text from outside is untrusted: names, arguments and paths may hold terminal escapes, newlines, or
-//! bytes that are no UTF-8.
+//! Escapes text from outside netwatch: names, arguments and paths may have terminal escapes, newlines, or bytes that
+//! are not UTF-8.
 
 use std::fmt::Write as _;
 
-/// Bytes to a string fit for JSON: what is not UTF-8 becomes `\xNN`. Control characters stay, JSON's own
-/// escapes take care of them.
+/// Converts bytes to a string for JSON: bytes that are not UTF-8 become `\xNN`. Control characters are kept, since JSON
+/// escapes them.
 #[must_use]
 pub fn utf8(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -18,8 +18,8 @@ pub fn utf8(bytes: &[u8]) -> String {
     out
 }
 
-/// A string fit for a terminal: control characters (C0, DEL, C1) and the marks that turn the direction
-/// of text become `\xNN` of each of their bytes.
+/// Escapes a string for a terminal: control characters (C0, DEL, C1) and bidirectional formatting characters become
+/// `\xNN` for each byte.
 #[must_use]
 pub fn terminal(text: &str) -> std::borrow::Cow<'_, str> {
     if !text.chars().any(hostile) {

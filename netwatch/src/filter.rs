@@ -1,4 +1,4 @@
-//! Which events are shown. Pure. A filter never changes what is known: it comes last.
+//! Selects the events to show. Pure. A filter does not affect tracking: it is applied last.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,37 +13,37 @@ use crate::process::Process;
 use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
 use crate::where_it_runs;
 
-/// Conditions that all have to hold; the default has none.
+/// Conditions, combined with AND; the default has none.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of the process on this end.
+    /// Pid of the process on this endpoint.
     pub pid: Option<u32>,
-    /// On its name, or on its executable's path.
+    /// Matched against its name and the path of its executable.
     pub process: Option<GlobMatcher>,
     /// Its effective user.
     pub uid: Option<u32>,
-    /// Any of these, at either end. None: any port.
+    /// Any of these ports, on either side. Empty: any port.
     pub ports: Vec<u16>,
-    /// This end.
+    /// Local address.
     pub local: Option<AddressPattern>,
-    /// The other end.
+    /// Remote address.
     pub remote: Option<AddressPattern>,
-    /// Who began it.
+    /// The originating side.
     pub origin: Option<Side>,
-    /// Any of these. None: any kind.
+    /// Any of these kinds. Empty: any kind.
     pub kinds: Vec<EventKind>,
     /// Transport.
     pub proto: Option<Proto>,
     /// Only this family; IPv4-mapped is IPv4.
     pub family: Option<Family>,
-    /// Container id or the beginning of one, or a name.
+    /// Container id or a prefix of one, or a name.
     pub container: Option<String>,
     /// Network namespace inode number.
     pub netns: Option<NetnsId>,
 }
 
 impl Filter {
-    /// Whether an event is to be shown.
+    /// Whether an event passes.
     #[must_use]
     pub fn shows(&self, event: &ConnectionEvent) -> bool {
         let endpoint = &event.endpoint;
@@ -59,7 +59,7 @@ impl Filter {
             && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
     }
 
-    /// Whether what a process does may be shown, as far as that is for the process to decide.
+    /// Whether events of a process may pass, by the conditions on processes.
     #[must_use]
     pub fn shows_process(&self, process: &Process) -> bool {
         self.pid.is_none_or(|pid| process.key.pid == pid)
@@ -82,7 +82,7 @@ fn is_called(process: &Process, glob: &GlobMatcher) -> bool {
     glob.is_match(&*process.comm) || process.image.exe.as_deref().is_some_and(|exe| glob.is_match(exe))
 }
 
-/// Runtimes show ids cut to twelve digits, so a beginning does; a name has to be whole.
+/// A prefix of an id matches, since runtimes show ids truncated to twelve digits; a name has to match completely.
 fn is_in(process: &Process, id: &str) -> bool {
     const SHORTEST: usize = 12;
     let container = where_it_runs::of_cgroup(&process.cgroup).container;
@@ -99,7 +99,7 @@ pub struct AddressPattern {
 }
 
 impl AddressPattern {
-    /// The address, where it is a single one.
+    /// The address, if the network is a single one.
     #[must_use]
     pub fn address(self) -> Option<IpAddr> {
         (self.network.prefix_len() == self.network.max_prefix_len()).then(|| self.network.addr())
@@ -119,7 +119,7 @@ impl fmt::Display for AddressPattern {
     }
 }
 
-/// What an address pattern looks like.
+/// The form of an address pattern, for error messages.
 const FORM: &str = "not an address, CIDR or CIDR:PORT (an IPv6 address with a port stands in brackets)";
 
 impl FromStr for AddressPattern {
@@ -153,7 +153,7 @@ impl FromStr for AddressPattern {
 fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpNet>() {
         Ok(network) => Some(network),
-        // One address; netwatch knows the mapped ones as IPv4.
+        // A single address; IPv4-mapped ones are converted to IPv4.
         Err(_) => text.parse::<IpAddr>().ok().map(|ip| IpNet::from(unmap(ip).0)),
     }
 }

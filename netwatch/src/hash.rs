@@ -1,10 +1,10 @@
-//! Tables by hash. The standard hasher costs more than the look-up where there are a hundred thousand sockets; this one
-//! is seeded anew in each run as well, so that nobody who chooses ports can choose collisions.
+//! Hash maps and sets with a fast hasher: the standard one costs more than the lookup with a hundred thousand sockets.
+//! The hasher is seeded randomly in each run, so that remote hosts cannot cause collisions.
 
 use foldhash::fast::RandomState;
 
-/// A map.
+/// A hash map.
 pub type Map<K, V> = std::collections::HashMap<K, V, RandomState>;
 
-/// A set.
+/// A hash set.
 pub type Set<K> = std::collections::HashSet<K, RandomState>;

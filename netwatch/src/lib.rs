@@ -1,11 +1,11 @@
-//! netwatch's agent, a room a module. What flows where:
+//! The agent of netwatch. Each top-level module is a room. Data flow:
 //!
 //! ```text
 //! kernel (ring buffer) → decode → tracker → output
 //! snapshot (/proc, sock_diag) ──────┘
 //! ```
 //!
-//! `commands` composes; nobody else knows two neighbours at once. See ARCHITECTURE.md.
+//! Only `commands` composes rooms. See ARCHITECTURE.md.
 
 pub mod agent;
 pub mod audit;

@@ -1,40 +1,40 @@
-//! What listens where, found by the address that a connection came to. Pure.
+//! Listeners by the address that a connection was made to. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::hash::Map;
 use crate::model::{NetnsId, Proto, SockAddr, SocketRow};
 
-/// Where a socket listens.
+/// The address of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listening {
     /// Network namespace inode number.
     pub netns: NetnsId,
-    /// Of the socket.
+    /// Protocol of the socket.
     pub proto: Proto,
-    /// Bound address, mapped form taken off; the unspecified address for a wildcard.
+    /// Bound address, IPv4 if it was IPv4-mapped; the unspecified address for a wildcard.
     pub local: SockAddr,
-    /// `IPV6_V6ONLY` is set: a wildcard IPv6 socket takes no IPv4 connections. Of no meaning for others.
+    /// `IPV6_V6ONLY` is set: an IPv6 wildcard socket does not accept IPv4. Ignored for others.
     pub v6only: bool,
 }
 
 impl Listening {
-    /// A listener's or unconnected datagram socket's row.
+    /// From the row of a listener or unconnected datagram socket.
     #[must_use]
     pub fn of(row: &SocketRow) -> Self {
-        // Unset is the default of the kernel: net.ipv6.bindv6only.
+        // The default of the kernel is unset: net.ipv6.bindv6only.
         let v6only = row.v6only.unwrap_or(false);
         Self { netns: row.netns, proto: row.proto, local: row.local, v6only }
     }
 
-    /// Whether what comes to this address may come to the socket.
+    /// Whether the socket may receive what is sent to this address.
     #[must_use]
     pub fn takes(&self, ip: IpAddr) -> bool {
         self.score(ip) > 0
     }
 
-    /// 0 for no match, else the more specific the greater: as `compute_score` in net/ipv4/inet_hashtables.c
-    /// prefers a socket bound to an address, and one of the packet's own family.
+    /// 0 for no match; otherwise a score, higher for a more specific match: a bound address, then the address family of
+    /// the packet (net/ipv4/inet_hashtables.c, compute_score(), v6.12).
     fn score(&self, ip: IpAddr) -> u8 {
         match (self.local.ip, ip) {
             (bound, ip) if bound == ip => 3,
@@ -46,8 +46,7 @@ impl Listening {
     }
 }
 
-/// All that listens on the host, found by the address that a connection came to. `T` tells one listener
-/// from another: a cookie, an index.
+/// All listeners of the host by address. `T` identifies a listener: a cookie or an index.
 #[derive(Clone, Debug)]
 pub struct Listeners<T> {
     by_port: Map<(NetnsId, Proto, u16), Vec<(Listening, T)>>,
@@ -60,12 +59,12 @@ impl<T> Default for Listeners<T> {
 }
 
 impl<T: PartialEq> Listeners<T> {
-    /// Several may share an address (`SO_REUSEPORT`).
+    /// Several listeners may share an address (`SO_REUSEPORT`).
     pub fn insert(&mut self, at: Listening, id: T) {
         self.by_port.entry((at.netns, at.proto, at.local.port)).or_default().push((at, id));
     }
 
-    /// Forgets what [`Listeners::insert`] was told; tells whether it was known.
+    /// Removes a listener; returns whether it was known.
     pub fn remove(&mut self, at: &Listening, id: &T) -> bool {
         let key = (at.netns, at.proto, at.local.port);
         let Some(same_port) = self.by_port.get_mut(&key) else { return false };
@@ -78,22 +77,21 @@ impl<T: PartialEq> Listeners<T> {
         known
     }
 
-    /// Whether something listens on `local`. A wildcard IPv6 listener owns IPv4 addresses too unless it is
-    /// `v6only`.
+    /// Whether something listens on `local`. An IPv6 wildcard listener also accepts IPv4 unless it is `v6only`.
     #[must_use]
     pub fn owned(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> bool {
         self.best(netns, proto, local).is_some()
     }
 
-    /// The listener that owns `local`, the most specific of them. `None` also where several are alike
-    /// (`SO_REUSEPORT`): each has some of the connections, and which is not to be told from addresses.
+    /// The most specific listener for `local`. `None` also if several match equally (`SO_REUSEPORT`), since addresses
+    /// do not tell which received a connection.
     #[must_use]
     pub fn find(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> Option<&T> {
         let (best, alone) = self.best(netns, proto, local)?;
         alone.then_some(best)
     }
 
-    /// The most specific one, and whether it is the only one of its kind.
+    /// The most specific listener, and whether it is the only one with that score.
     fn best(&self, netns: NetnsId, proto: Proto, local: SockAddr) -> Option<(&T, bool)> {
         let mut best = None;
         let mut highest = 0;
@@ -147,7 +145,7 @@ mod tests {
             Listening { netns: NetnsId::new(1), proto: Proto::Tcp, local: at("0.0.0.0:80"), v6only: false };
         listeners.insert(here, 1);
         listeners.insert(here, 2);
-        // Either may have any connection.
+        // Either may receive any connection.
         assert_eq!(listeners.find(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")), None);
         assert!(listeners.owned(NetnsId::new(1), Proto::Tcp, at("1.2.3.4:80")));
         assert!(listeners.remove(&here, &1));

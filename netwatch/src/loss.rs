@@ -1,25 +1,25 @@
-//! What was missed, as it is told.
+//! Lost records and events, as reported.
 
 use std::collections::BTreeMap;
 
-/// Where something went missing.
+/// Where something was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LossReason {
-    /// The ring buffer was full, or the kernel left out a run of a probe.
+    /// The ring buffer was full, or the kernel skipped a run of a probe.
     Ring,
-    /// The record made no sense.
+    /// The record could not be decoded.
     Undecodable,
-    /// Whoever reads the output was too slow.
+    /// The reader of the output was too slow.
     Stdout,
-    /// The store was too slow, or took nothing for a while.
+    /// The store was too slow, or rejected writes for a while.
     Store,
 }
 
 impl LossReason {
-    /// All.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store];
 
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,17 +31,17 @@ impl LossReason {
     }
 }
 
-/// What was lost since the last time that it was told.
+/// What was lost since the last report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Where.
+    /// Where it was lost.
     pub reason: LossReason,
-    /// How many of each kind: of record (`netwatch_common::kind`), or of event where the output lost it.
+    /// Number by kind: of record (`netwatch_common::kind`), or of event if the output lost it.
     pub kinds: BTreeMap<&'static str, u64>,
 }
 
 impl Loss {
-    /// All kinds together.
+    /// The sum of all kinds.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.kinds.values().sum()

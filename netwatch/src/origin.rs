@@ -1,29 +1,28 @@
-//! Who originated a connection, and how that is known: the words, and the rules that need no live record.
-//! Pure, so that the tracker and one look at the host ([`crate::commands::list`]) answer alike.
+//! The side that originated a connection, the basis of that verdict, and the rules that need no live record. Pure, so
+//! that the tracker and a snapshot ([`crate::commands::list`]) give the same answers.
 //!
-//! What was observed always goes before what is inferred, and port numbers come last: see [`Basis`],
-//! whose order is the order of trust.
+//! Observations take precedence over inferences, and port numbers come last: see [`Basis`], which is ordered by trust.
 
 use serde::Serialize;
 
 use crate::model::{SockAddr, State};
 
-/// The end that began a connection, relative to the end that the record is about.
+/// The side that originated a connection, relative to the endpoint of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// This end.
+    /// The local side.
     Local,
-    /// The other end.
+    /// The remote side.
     Remote,
-    /// Both at once: a simultaneous open, or a socket that connected to itself.
+    /// Both: a simultaneous open, or a socket that connected to itself.
     Both,
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
 impl Side {
-    /// The same fact, seen from the other end.
+    /// The same side as seen from the peer endpoint.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -34,7 +33,7 @@ impl Side {
         }
     }
 
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,28 +45,28 @@ impl Side {
     }
 }
 
-/// What a [`Side`] rests on. The greater is the less to be trusted: a record never moves up this order.
+/// The basis of a [`Side`], in order of decreasing trust. The basis of a record never gets worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
-    /// Begun in a process we saw.
+    /// The connecting process was observed.
     Connect,
-    /// Taken from a listener by a process we saw.
+    /// The accepting process was observed.
     Accept,
-    /// A TCP state transition proves it, no process seen.
+    /// A TCP state transition proves it; no process was observed.
     Handshake,
-    /// The other end is on this host and its origin is known.
+    /// The origin is known from the peer endpoint on this host.
     Peer,
-    /// A listening socket owned the local address and port.
+    /// A listener owned the local address and port.
     Listener,
-    /// Only port numbers speak.
+    /// Only the port numbers indicate it.
     PortRange,
-    /// Nothing speaks.
+    /// No evidence.
     None,
 }
 
 impl Basis {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -82,22 +81,22 @@ impl Basis {
     }
 }
 
-/// How far to trust a [`Verdict`].
+/// Confidence of a [`Verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// Seen to happen, here or at the other end.
+    /// Observed, at this or the peer endpoint.
     Observed,
-    /// Follows from what is there now.
+    /// Inferred from the current state of the host.
     Inferred,
-    /// Port numbers only.
+    /// Guessed from port numbers.
     Guessed,
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
 impl Confidence {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -109,26 +108,26 @@ impl Confidence {
     }
 }
 
-/// The three words that belong together.
+/// A side with its basis and confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verdict {
-    /// Who.
+    /// The originating side.
     pub side: Side,
-    /// Why.
+    /// The basis.
     pub basis: Basis,
-    /// How sure.
+    /// The confidence.
     pub confidence: Confidence,
 }
 
 impl Verdict {
-    /// Nothing is known.
+    /// Unknown.
     pub const UNKNOWN: Self =
         Self { side: Side::Unknown, basis: Basis::None, confidence: Confidence::Unknown };
-    /// A process was seen to begin it.
+    /// The connecting process was observed.
     pub const CONNECT: Self = Self::observed(Side::Local, Basis::Connect);
-    /// A process was seen to take it from a listener.
+    /// The accepting process was observed.
     pub const ACCEPT: Self = Self::observed(Side::Remote, Basis::Accept);
-    /// A listening socket owned the local address and port.
+    /// A listener owned the local address and port.
     pub const LISTENER: Self =
         Self { side: Side::Remote, basis: Basis::Listener, confidence: Confidence::Inferred };
 
@@ -142,15 +141,14 @@ impl Verdict {
         Self::observed(side, Basis::Handshake)
     }
 
-    /// Port numbers say `side`.
+    /// Port numbers indicate `side`.
     #[must_use]
     pub const fn port_range(side: Side) -> Self {
         Self { side, basis: Basis::PortRange, confidence: Confidence::Guessed }
     }
 
-    /// What an end may conclude from `other`, its peer's own verdict: the opposite side, as sure as the
-    /// peer is. `None` where the peer has nothing to teach: it does not know, it guesses from the same
-    /// two port numbers, or it had its own answer from this end.
+    /// What an endpoint may conclude from the verdict of its peer: the opposite side, with the same confidence. `None`
+    /// if the peer does not know, guesses from the same port numbers, or took its verdict from this endpoint.
     #[must_use]
     pub fn from_peer(other: Self) -> Option<Self> {
         match other.basis {
@@ -161,9 +159,9 @@ impl Verdict {
         }
     }
 
-    /// What a state alone proves: only an initiator is ever in `SYN_SENT`, and a socket is in `SYN_RECV`
-    /// because a SYN came (`tcp_rcv_synsent_state_process` in net/ipv4/tcp_input.c is the exception: a
-    /// simultaneous open; such a socket was in `SYN_SENT` before, which one look cannot see).
+    /// What a state alone proves: only an originator is ever in SYN_SENT, and a socket in SYN_RECV received a SYN.
+    /// Exception: in a simultaneous open a socket goes from SYN_SENT to SYN_RECV (net/ipv4/tcp_input.c,
+    /// tcp_rcv_synsent_state_process(), v6.12), which a snapshot cannot tell.
     #[must_use]
     pub const fn from_state(state: State) -> Option<Self> {
         match state {
@@ -174,27 +172,26 @@ impl Verdict {
     }
 }
 
-/// The `origin` object of a connection. `P` is what stands for a process: a view where it is printed.
+/// The `origin` object of a connection. `P` represents a process: a view if it is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin<P> {
-    /// Who began it, relative to this end.
+    /// The originating side, relative to this endpoint.
     pub side: Side,
-    /// What that rests on.
+    /// The basis.
     pub basis: Basis,
     /// How far to trust it.
     pub confidence: Confidence,
-    /// The initiator's address; `None` where the side is unknown.
+    /// The originator's address; `None` if the side is unknown.
     pub endpoint: Option<SockAddr>,
-    /// The initiating process where it is on this host and known. Port numbers alone never name one.
+    /// The originating process, if it is on this host and known. Port numbers alone never name one.
     pub process: Option<P>,
-    /// What the rule of thumb would have said.
+    /// The verdict of the port rule.
     pub port_rule: Side,
 }
 
 impl<P> Origin<P> {
-    /// Puts the object together for a connection between `local` and `remote`. `process` is dropped
-    /// where the verdict is a guess: the holder of a socket is not called its originator on port
-    /// numbers alone.
+    /// The object for a connection between `local` and `remote`. `process` is dropped for a guess: the holder of a
+    /// socket is not named as the originator by port numbers alone.
     #[must_use]
     pub fn new(verdict: Verdict, local: SockAddr, remote: SockAddr, process: Option<P>) -> Self {
         let named = verdict.confidence <= Confidence::Inferred;
@@ -209,7 +206,7 @@ impl<P> Origin<P> {
     }
 }
 
-/// The initiator's address. Of a simultaneous open the local end is named, as this record is about it.
+/// The originator's address. For a simultaneous open the local one.
 #[must_use]
 pub const fn endpoint(side: Side, local: SockAddr, remote: SockAddr) -> Option<SockAddr> {
     match side {
@@ -219,8 +216,8 @@ pub const fn endpoint(side: Side, local: SockAddr, remote: SockAddr) -> Option<S
     }
 }
 
-/// The end that the connection came to: it has the port that a service is known by. `side` is `None` for
-/// a socket that waits for anybody. `None` where nobody knows.
+/// The responder's address, whose port identifies the service. `side` is `None` for a listener. `None` if the side is
+/// unknown.
 #[must_use]
 pub const fn responder(side: Option<Side>, local: SockAddr, remote: Option<SockAddr>) -> Option<SockAddr> {
     match side {
@@ -230,12 +227,11 @@ pub const fn responder(side: Option<Side>, local: SockAddr, remote: Option<SockA
     }
 }
 
-/// Ports below this one need a privilege to bind unless `ip_unprivileged_port_start` says otherwise:
-/// `PROT_SOCK` in include/net/sock.h.
+/// Ports below need a privilege to bind unless `ip_unprivileged_port_start` is changed (`PROT_SOCK` in
+/// include/net/sock.h).
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// The rule of thumb that netstat's readers use: the high port originated. Shown beside the answer, so
-/// that one sees where it is wrong; it decides nothing.
+/// The port rule: the side with the higher port originated. It is only shown for comparison.
 #[must_use]
 pub const fn port_rule(local: u16, remote: u16) -> Side {
     match (local < FIRST_UNPRIVILEGED, remote < FIRST_UNPRIVILEGED) {
@@ -245,9 +241,9 @@ pub const fn port_rule(local: u16, remote: u16) -> Side {
     }
 }
 
-/// The weakest ground: exactly one port lies in `range` (the namespace's `ip_local_port_range`, both ends
-/// included), from which the kernel takes ports for those who connect; or exactly one is below 1024.
-/// `None` where neither holds, and where the two contradict each other.
+/// The weakest basis: exactly one port is in `range` (the namespace's `ip_local_port_range`, inclusive), from which the
+/// kernel chooses ports of connecting sockets; or exactly one is below 1024. `None` if neither holds, or the two
+/// contradict each other.
 #[must_use]
 pub fn by_port_range(local: u16, remote: u16, range: (u16, u16)) -> Option<Side> {
     let ephemeral = |port| (range.0..=range.1).contains(&port);
@@ -286,9 +282,9 @@ mod tests {
         assert_eq!(by_port_range(40000, 40001, RANGE), None);
         assert_eq!(by_port_range(61000, 22, RANGE), Some(Side::Local));
         assert_eq!(by_port_range(22, 61000, RANGE), Some(Side::Remote));
-        // A host that connects from low ports: the grounds contradict each other.
+        // A host that connects from low ports: the two rules contradict each other.
         assert_eq!(by_port_range(900, 3000, (500, 1000)), None);
-        // Everything is ephemeral: only the privilege speaks.
+        // All ports are ephemeral, so only the privileged range is left.
         assert_eq!(by_port_range(2000, 80, (1, 65535)), Some(Side::Local));
     }
 

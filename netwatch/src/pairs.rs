@@ -1,4 +1,4 @@
-//! Which two ends on this host make one connection. Pure.
+//! Joins the two endpoints of a connection. Pure.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 use crate::hash::Map;
 use crate::model::{NetnsId, Proto, SockAddr};
 
-/// Nearly always one.
+/// Nearly always has one element.
 type Same<T> = SmallVec<[(NetnsId, T); 1]>;
 
-/// Connected ends, found by their addresses: protocol, local, remote; with each end its network namespace. `T` tells
-/// one end from another: a cookie, an index.
+/// Connected endpoints by protocol, local and remote address, with their network namespace. `T` identifies an endpoint:
+/// a cookie or an index.
 #[derive(Clone, Debug)]
 pub struct Pairs<T> {
-    /// Half the room of the others, and most are here.
+    /// A separate map for IPv4, whose keys need half the memory and are the most common.
     ipv4: Map<Narrow, Same<T>>,
     others: Map<(Proto, SockAddr, SockAddr), Same<T>>,
 }
@@ -36,7 +36,7 @@ impl<T> Default for Pairs<T> {
 }
 
 impl<T: Copy + PartialEq> Pairs<T> {
-    /// An end of the namespace `netns` that is connected from `local` to `remote`.
+    /// Adds an endpoint in namespace `netns` that is connected from `local` to `remote`.
     pub fn insert(&mut self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr, id: T) {
         let same = match narrow(proto, local, remote) {
             Some(key) => self.ipv4.entry(key).or_default(),
@@ -45,7 +45,7 @@ impl<T: Copy + PartialEq> Pairs<T> {
         same.push((netns, id));
     }
 
-    /// Forgets what [`Pairs::insert`] was told.
+    /// Removes an endpoint.
     pub fn remove(&mut self, proto: Proto, local: SockAddr, remote: SockAddr, id: T) {
         match narrow(proto, local, remote) {
             Some(key) => remove(&mut self.ipv4, &key, id),
@@ -53,7 +53,7 @@ impl<T: Copy + PartialEq> Pairs<T> {
         }
     }
 
-    /// All ends with just these addresses.
+    /// All endpoints with exactly these addresses.
     fn same(&self, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<&Same<T>> {
         match narrow(proto, local, remote) {
             Some(key) => self.ipv4.get(&key),
@@ -61,7 +61,7 @@ impl<T: Copy + PartialEq> Pairs<T> {
         }
     }
 
-    /// The only end with just these addresses in this namespace.
+    /// The endpoint with exactly these addresses in this namespace, if there is only one.
     #[must_use]
     pub fn exact(&self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
         let mut same = self.same(proto, local, remote)?.iter().filter(|(n, _)| *n == netns);
@@ -69,8 +69,8 @@ impl<T: Copy + PartialEq> Pairs<T> {
         same.next().is_none().then_some(first.1)
     }
 
-    /// The other end: in the same namespace, or else the only one anywhere that fits, unless an address
-    /// means something else in each namespace. Where several fit, none does.
+    /// The peer endpoint: in the same namespace, or else the only one that matches in any namespace, unless the address
+    /// is local to each namespace. `None` if several match.
     #[must_use]
     pub fn peer(&self, netns: NetnsId, proto: Proto, local: SockAddr, remote: SockAddr) -> Option<T> {
         let fitting = self.same(proto, remote, local)?;
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(ends.peer(NetnsId::new(3), Proto::Tcp, server, client), None);
         assert_eq!(ends.exact(NetnsId::new(2), Proto::Tcp, server, client), Some('d'));
         ends.remove(Proto::Tcp, server, client, 'b');
-        // What is left over there belongs to the other client there.
+        // The remaining endpoint there belongs to the other client there.
         assert_eq!(ends.peer(NetnsId::new(1), Proto::Tcp, client, server), None);
     }
 

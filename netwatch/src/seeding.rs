@@ -1,5 +1,5 @@
-//! Who originated each connection, as far as one look can tell: the states of both ends, the listeners, and
-//! last of all the port numbers. Pure; `list` prints it, and the tracker begins with it.
+//! Infers the originator of each connection from one snapshot: by the states of both endpoints, listeners, and finally
+//! port numbers. Pure; used by `list` and for the seeds of the tracker.
 
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
@@ -7,21 +7,21 @@ use crate::model::{NetnsId, Proto, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
 use crate::pairs::Pairs;
 
-/// What was found out of one row, by indices into the rows.
+/// The result for one row; other rows are given by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inferred {
-    /// Who, why, how sure.
+    /// Side, basis and confidence.
     pub verdict: Verdict,
-    /// The end that began it, where that end is on this host.
+    /// The originator's endpoint, if it is on this host.
     pub initiator: Option<usize>,
-    /// The other end, where it is on this host.
+    /// The peer endpoint, if it is on this host.
     pub peer: Option<usize>,
-    /// The listener that owns the local address, where that is how the connection came.
+    /// The listener that owns the local address, if the connection was made to it.
     pub listener: Option<usize>,
 }
 
-/// One answer for each row; `None` for what is no connection: a listener, UDP that is not connected.
-/// `port_ranges` are the `ip_local_port_range` of each namespace.
+/// One result per row; `None` for listeners and unconnected UDP. `port_ranges` has the `ip_local_port_range` of each
+/// namespace.
 #[must_use]
 pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<Option<Inferred>> {
     let index = Index::new(rows);
@@ -31,7 +31,7 @@ pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<
             let remote = row.remote?;
             let peer = index.pairs.peer(row.netns, row.proto, row.local, remote);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
-            // That the other end connected is no proof that this one did not.
+            // That the peer connected does not prove that this endpoint did not.
             let there = there.filter(|_| !index.may_be_of_two(row));
             let verdict = settle(here, there).unwrap_or_else(|| {
                 port_ranges
@@ -50,8 +50,8 @@ pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<
         .collect()
 }
 
-/// Joins what each end alone says; the better ground holds. Two listeners contradict each other, and then
-/// nothing is known: ports are no ground where listeners spoke. `None` where nobody says anything.
+/// Joins the inferences of both endpoints; the better basis wins. If both have a listener they contradict each other
+/// and the result is unknown: ports are not used then. `None` if neither has an inference.
 fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
     match (here, there.and_then(Verdict::from_peer)) {
         (Some(Verdict { basis: Basis::Listener, .. }), Some(peer))
@@ -65,7 +65,7 @@ fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
 }
 
 struct Index {
-    /// What takes connections, or datagrams from anybody.
+    /// Listeners and unconnected datagram sockets.
     listeners: Listeners<usize>,
     pairs: Pairs<usize>,
 }
@@ -86,8 +86,8 @@ impl Index {
         self.listeners.find(row.netns, row.proto, row.local).copied()
     }
 
-    /// A socket with an inode in SYN_RECV and no listener is one end of a simultaneous open, or a fast open
-    /// whose listener is gone: one look cannot tell which.
+    /// A socket with an inode in SYN_RECV and without a listener is in a simultaneous open, or a TCP Fast Open
+    /// connection whose listener is gone; a snapshot cannot tell which.
     fn may_be_of_two(&self, row: &SocketRow) -> bool {
         row.proto == Proto::Tcp
             && row.state == State::SynRecv
@@ -95,11 +95,11 @@ impl Index {
             && !self.listeners.owned(row.netns, row.proto, row.local)
     }
 
-    /// What an end knows without its peer.
+    /// What an endpoint implies without its peer.
     fn alone(&self, row: &SocketRow) -> Option<Verdict> {
         if row.remote == Some(row.local) {
             return Some(match row.proto {
-                // Its SYN met itself: only a simultaneous open gets there.
+                // It received its own SYN, which only happens in a simultaneous open.
                 Proto::Tcp => Verdict::handshake(Side::Both),
                 Proto::Udp => {
                     Verdict { side: Side::Both, basis: Basis::Peer, confidence: Confidence::Inferred }
@@ -152,7 +152,7 @@ mod tests {
         row
     }
 
-    /// Side and basis of each row, and the index of the initiator.
+    /// Side and basis of each row, and the index of the originator.
     fn told(rows: &[SocketRow]) -> Vec<String> {
         let found = infer(rows, &Map::from_iter([(NetnsId::new(1), RANGE), (NetnsId::new(2), RANGE)]));
         found
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn two_ends_and_a_listener() {
-        // High ports on both sides, and the client's is the lower: the rule of thumb has no idea.
+        // High ports on both sides, and the client's is the lower: the port rule fails.
         let rows = [
             listen("0.0.0.0:6000"),
             tcp("10.0.0.1:6000", "10.0.0.1:2000"),
@@ -210,7 +210,7 @@ mod tests {
             listen("0.0.0.0:5000"),
             socket(NetnsId::new(1), State::SynSent, "10.0.0.1:40000", "10.0.0.9:80"),
             socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:5000", "10.0.0.9:80"),
-            // Bound to a listener's port (SO_REUSEPORT), and yet the initiator.
+            // Bound to the port of a listener (SO_REUSEPORT), and still the originator.
             socket(NetnsId::new(1), State::SynSent, "10.0.0.1:5000", "10.0.0.9:81"),
         ];
         assert_eq!(

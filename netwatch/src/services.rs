@@ -1,5 +1,4 @@
-//! Names of well-known ports, from `/etc/services`. A name is a hint for a reader: it says what the port
-//! is registered for, not what answers there.
+//! Names of ports, from `/etc/services`: the registered service, which need not be the one that listens.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -15,7 +14,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The host's own, read once. Where there is no such file there are no names.
+    /// The names of this host, read once; empty if the file does not exist.
     #[must_use]
     pub fn host() -> &'static Self {
         static HOST: OnceLock<Services> = OnceLock::new();
@@ -27,14 +26,14 @@ impl Services {
         })
     }
 
-    /// What is wrong with the file, a line each.
+    /// Errors in the file, one line each.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Of several names for a port the first holds, as for getservbyport(3). Lines as in services(5); one
-    /// that makes no sense is skipped.
+    /// The first of several names is used, as by getservbyport(3). Lines are as in services(5); invalid ones are
+    /// skipped.
     #[must_use]
     pub fn parse(file: &[u8]) -> Self {
         let mut names = HashMap::new();
@@ -57,17 +56,17 @@ impl Services {
         Self { names, notes }
     }
 
-    /// `None` where the file has no name for it.
+    /// The name of a port; `None` if the file has none.
     #[must_use]
     pub fn name(&self, proto: Proto, port: u16) -> Option<&str> {
         self.names.get(&(proto, port)).map(String::as_str)
     }
 }
 
-/// What a line has.
+/// A parsed line.
 enum Entry {
     Name((Proto, u16), String),
-    /// Or a port of another protocol.
+    /// A comment, or a port of another protocol.
     Nothing,
     Wrong,
 }

@@ -1,5 +1,5 @@
-//! What flows from a source to its subscribers: batches of items, each with the context that is needed to print or
-//! store them.
+//! The event stream from a source to its subscribers: batches of items, each with the context for printing or storing
+//! them.
 
 use std::sync::Arc;
 
@@ -11,42 +11,42 @@ use crate::loss::Loss;
 use crate::process::{ExeStatus, Process};
 use crate::tracker::ConnectionEvent;
 
-/// Names by user id; `None` where the user database has no such user or cannot be read.
+/// Names by user id; `None` if the user database has no such user or cannot be read.
 pub type UserNames = Map<u32, Option<Arc<str>>>;
 
-/// What the items of a batch have in common.
+/// The context of a batch.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The boot, as in the ids of events.
+    /// Boot id, as in the ids of events.
     pub boot: Arc<str>,
-    /// By which the times of events become times of day.
+    /// Converts times of events to times of day.
     pub clock: BootClock,
-    /// By which starts of processes do. It is the clock of the beginning of a run, however the wall clock is set later:
-    /// a process has one start.
+    /// Converts start times of processes. It is the clock at the start of the run, even if the wall clock is set later,
+    /// so that a process has one start time.
     pub run_clock: BootClock,
     /// Names of the users of all processes in the batch.
     pub users: Arc<UserNames>,
 }
 
 impl Context {
-    /// For a run that begins now.
+    /// The context of a run that starts now.
     ///
     /// # Errors
-    /// Where the clock cannot be read.
+    /// If the clock cannot be read.
     pub fn of_run(boot: &str) -> nix::Result<Self> {
         let clock = BootClock::now()?;
         Ok(Self { boot: boot.into(), clock, run_clock: clock, users: Arc::default() })
     }
 }
 
-/// That a live source runs: the first item of its stream.
+/// A live source is running: the first item of its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// Jobs of the kernel side, each with the probe that does it.
     pub probes: Vec<(&'static str, Option<&'static str>)>,
-    /// What is not seen, in words.
+    /// What is not seen, as sentences.
     pub unseen: Vec<&'static str>,
-    /// How many sockets existed before.
+    /// Number of existing sockets at the start.
     pub seeded: usize,
 }
 
@@ -54,23 +54,23 @@ pub struct Ready {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all items are the large variant")]
 pub enum Item {
-    /// The source runs.
+    /// The source is running.
     Ready(Ready),
-    /// Something happened to an endpoint.
+    /// An event of an endpoint.
     Event(ConnectionEvent),
-    /// A process that was started on a network socket, with the status of its executable.
+    /// A process that was started with a network socket as stdin, stdout or stderr, with the status of its executable.
     Process(Arc<Process>, ExeStatus),
-    /// Something was lost, as was noticed at that time.
+    /// A loss, with the time when it was noticed.
     Loss(Timestamp, Loss),
-    /// The whole table of a live source at this place in the stream, for the subscriber that asked for it.
+    /// The table of endpoints at this place in the stream, for a subscriber that requested it.
     Table(Vec<ConnectionEvent>),
 }
 
-/// Items in their order.
+/// A batch of items in order.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Of all items.
+    /// The context of all items.
     pub context: Context,
-    /// In their order.
+    /// The items in order.
     pub items: Vec<Item>,
 }

@@ -1,22 +1,22 @@
-//! Which container and which systemd unit a process runs in, told from its cgroup path. Pure: the path is
-//! all there is. A runtime that names its groups in some other way is no container here.
+//! The container and the systemd unit of a process, from its cgroup path. Pure. Containers of runtimes that name their
+//! cgroups in another way are not recognised.
 
 use std::borrow::Cow;
 
 /// Where a process runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WhereItRuns<'a> {
-    /// The runtime's id, 64 hexadecimal digits, or the name of an LXC container or nspawn machine.
+    /// Container id of 64 hexadecimal digits, or the name of an LXC container or nspawn machine.
     pub container: Option<Cow<'a, str>>,
-    /// The innermost systemd unit that is no slice, as systemd spells it.
+    /// The innermost systemd unit that is not a slice, unescaped.
     pub unit: Option<&'a str>,
 }
 
-/// Reads a cgroup path.
+/// Parses a cgroup path.
 #[must_use]
 pub fn of_cgroup(path: &str) -> WhereItRuns<'_> {
     let mut found = WhereItRuns::default();
-    // The innermost wins: a container may run in a container.
+    // The innermost, since containers may be nested.
     let mut outer = None;
     for element in path.split('/') {
         if let Some(container) = container(element, outer) {
@@ -30,10 +30,10 @@ pub fn of_cgroup(path: &str) -> WhereItRuns<'_> {
     found
 }
 
-/// Prefixes of the scopes that runtimes ask systemd for.
+/// Prefixes of the scopes that runtimes create through systemd.
 const SCOPES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
 
-/// How they call the group where systemd does not make it, by the group that it is in.
+/// The name of the cgroup without systemd, by its parent.
 const PARENTS: [&str; 4] = ["docker", "libpod_parent", "containerd", "lxc"];
 
 fn container<'a>(element: &'a str, outer: Option<&str>) -> Option<Cow<'a, str>> {
@@ -83,7 +83,7 @@ fn is_unit(element: &str) -> bool {
     UNITS.iter().any(|suffix| element.strip_suffix(suffix).is_some_and(|name| !name.is_empty()))
 }
 
-/// Takes systemd's `\xNN` off a name: see systemd-escape(1). What is no such escape stays.
+/// Unescapes `\xNN` in a unit name, see systemd-escape(1). Invalid escapes are kept.
 fn unescape(name: &str) -> Cow<'_, str> {
     if !name.contains("\\x") {
         return name.into();

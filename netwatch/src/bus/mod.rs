@@ -1,6 +1,6 @@
-//! The bus: hands each batch of the stream to every subscriber. Each has a queue of its own with a bound, and a counter
-//! of its own for what found no room in it: a subscriber that is slow, stuck or gone never holds up the source or
-//! another subscriber, and is told what it missed.
+//! The bus: delivers each batch of the stream to every subscriber. Each has a bounded queue and a counter of what did
+//! not fit, so that a slow or blocked subscriber delays neither the source nor other subscribers, and is notified of
+//! what it missed.
 
 mod queue;
 #[cfg(test)]
@@ -17,24 +17,23 @@ use crate::stream::{Batch, Item};
 use queue::Queue;
 pub use queue::{Gathered, Receiver};
 
-/// Items that are published at once: more are cut into batches of so many, so that one batch is a small part of any
-/// queue.
+/// Maximum number of items in a batch; larger ones are split, so that a batch is a small part of any queue.
 pub const BATCH: usize = 2048;
 
-/// How one subscriber is served.
+/// Options of a subscription.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// What a loss of this subscriber is called.
+    /// The reason in `loss` events of this subscriber.
     pub reason: LossReason,
-    /// Items that wait for it or that it is working on, at most.
+    /// Maximum number of items that are queued or being processed.
     pub most_waiting: usize,
-    /// Which events it is given; `None`: all.
+    /// Events that it receives; `None`: all.
     pub filter: Option<Filter>,
-    /// The other subscribers are told of its losses too.
+    /// Its losses are reported to the other subscribers, too.
     pub is_announced: bool,
 }
 
-/// Hands batches to subscribers.
+/// Delivers batches to subscribers.
 #[derive(Debug, Default)]
 pub struct Bus {
     subscribers: Vec<Subscriber>,
@@ -48,14 +47,14 @@ struct Subscriber {
 }
 
 impl Bus {
-    /// Adds a subscriber. It is served until its receiver is dropped.
+    /// Adds a subscriber, until its receiver is dropped.
     pub fn subscribe(&mut self, subscription: Subscription) -> Receiver {
         let queue = Arc::new(Queue::new(&subscription, self.notify.clone()));
         self.subscribers.push(Subscriber { subscription, queue: queue.clone() });
         Receiver::new(queue)
     }
 
-    /// Hands on what is in `batch`, and leaves it empty.
+    /// Delivers the items of `batch`, and leaves it empty.
     pub fn publish(&mut self, batch: &mut Batch) {
         if batch.items.is_empty() {
             return;
@@ -94,8 +93,8 @@ impl Bus {
         }
     }
 
-    /// Tells each subscriber what it missed, once it has caught up; and the others, where they are to know. To be called
-    /// several times a second where nothing is published; `context` is that of the stream.
+    /// Notifies each subscriber of what it missed once it has caught up, and the others if configured. Call it several
+    /// times a second if nothing is published; `context` is that of the stream.
     pub fn tell_missed(&mut self, context: &crate::stream::Context) {
         let empty = Batch { context: context.clone(), items: Vec::new() };
         self.announce(&empty);
@@ -117,18 +116,18 @@ impl Bus {
         }
     }
 
-    /// Whether a subscriber has dropped its receiver: it wants no more, or it failed.
+    /// Whether a subscriber has dropped its receiver: it is done or it failed.
     #[must_use]
     pub fn has_lost_one(&self) -> bool {
         self.subscribers.iter().any(|subscriber| subscriber.queue.is_abandoned())
     }
 
-    /// Waits until a subscriber has dropped its receiver or asked for the table.
+    /// Waits until a subscriber has dropped its receiver or requested the table.
     pub async fn attention(&self) {
         self.notify.notified().await;
     }
 
-    /// Gives the table to each subscriber that asked for it, at this place in its stream.
+    /// Delivers the table to each subscriber that requested it.
     pub fn answer_requests(&self, table: impl FnOnce() -> Batch) {
         let mut asking =
             self.subscribers.iter().filter(|subscriber| subscriber.queue.wants_table()).peekable();
@@ -139,8 +138,8 @@ impl Bus {
         asking.for_each(|subscriber| subscriber.queue.push_unbounded(table.clone()));
     }
 
-    /// Ends the stream in good order: subscribers are given what waits for them, and what they missed. Without this
-    /// they end with what waits for them as well, but know that the run failed.
+    /// Ends the stream in order: subscribers receive what is queued and what they missed. If the bus is dropped without
+    /// this, they receive what is queued and know that the run failed.
     pub fn close(self, context: &crate::stream::Context) {
         for subscriber in &self.subscribers {
             subscriber.queue.tell_missed(context, true);
@@ -157,7 +156,7 @@ impl Drop for Bus {
     }
 }
 
-/// Whether a filter lets an item pass. It hides no loss.
+/// Whether an item passes a filter. Losses always pass.
 #[must_use]
 pub fn is_shown(item: &Item, filter: &Filter) -> bool {
     match item {
@@ -167,7 +166,7 @@ pub fn is_shown(item: &Item, filter: &Filter) -> bool {
     }
 }
 
-/// What a filter leaves of a batch; `None`: all of it.
+/// The items of a batch that pass a filter; `None`: all.
 fn selected(batch: &Batch, filter: &Filter) -> Option<Batch> {
     let is_shown = |item: &&Item| is_shown(item, filter);
     let shown = batch.items.iter().filter(is_shown).count();

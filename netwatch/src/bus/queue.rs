@@ -11,7 +11,7 @@ use super::Subscription;
 use crate::loss::{Loss, LossReason};
 use crate::stream::{Batch, Context, Item};
 
-/// Between the bus and one receiver.
+/// State shared by the bus and one receiver.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -25,20 +25,20 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     batches: VecDeque<Arc<Batch>>,
-    /// Items in `batches`.
+    /// Number of items in `batches`.
     waiting: usize,
-    /// Items that were taken out and not released yet.
+    /// Number of items that were received and not released yet.
     under_way: usize,
-    /// When the first of the waiting batches came.
+    /// When the first queued batch was added.
     since: Option<Instant>,
-    /// What found no room since it was last told. While this is not empty everything is dropped: what comes after a gap
-    /// must not look as if there were none.
+    /// What was dropped since the last notification. While it is not empty everything is dropped, so that items after a
+    /// gap are not delivered before the notification.
     missed: BTreeMap<&'static str, u64>,
-    /// The receiver waits for so many items.
+    /// Number of items that the receiver waits for.
     wanted: Option<usize>,
     wants_table: bool,
     closed: Option<Closed>,
-    /// The receiver is gone.
+    /// The receiver was dropped.
     abandoned: bool,
 }
 
@@ -56,7 +56,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code panics between two changes that belong together.
+        // No code panics between related changes.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +75,7 @@ impl Queue {
         }
     }
 
-    /// Adds a batch whatever the bound: one that the receiver asked for.
+    /// Adds a batch regardless of the bound: one that the receiver requested.
     pub(super) fn push_unbounded(&self, batch: Arc<Batch>) {
         let mut state = self.lock();
         state.wants_table = false;
@@ -95,8 +95,8 @@ impl Queue {
         }
     }
 
-    /// Puts what was missed into the stream, once half of the queue is free, or at once if it is the last moment. Returns
-    /// it.
+    /// Adds the notification of what was missed, once half of the queue is free, or at once if it is the last chance.
+    /// Returns it.
     pub(super) fn tell_missed(&self, context: &Context, is_last: bool) -> Option<Item> {
         let mut state = self.lock();
         self.release_missed(&mut state, context, is_last)
@@ -134,7 +134,7 @@ impl Queue {
         self.lock().wants_table
     }
 
-    /// Nothing more comes. `at`: when the stream ended, if in good order. The first call counts.
+    /// Ends the stream. `at`: when it ended, if in order. Only the first call counts.
     pub(super) fn close(&self, at: Option<Timestamp>) {
         let mut state = self.lock();
         state.closed.get_or_insert(at.map_or(Closed::ByFailure, Closed::InGoodOrder));
@@ -144,12 +144,12 @@ impl Queue {
     }
 }
 
-/// Counts an item under the kind by which a loss names it.
+/// Counts an item by the kind in `loss` events.
 fn count(item: &Item, missed: &mut BTreeMap<&'static str, u64>) {
     match item {
         Item::Event(event) => *missed.entry(event.kind.name()).or_default() += 1,
         Item::Process(..) => *missed.entry("process").or_default() += 1,
-        // What was missing before is missing still.
+        // Earlier losses stay counted.
         Item::Loss(_, loss) => {
             loss.kinds.iter().for_each(|(kind, count)| *missed.entry(kind).or_default() += count);
         }
@@ -158,14 +158,14 @@ fn count(item: &Item, missed: &mut BTreeMap<&'static str, u64>) {
     }
 }
 
-/// What a receiver is given.
+/// Received batches.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// In their order.
+    /// Batches in order.
     pub batches: Vec<Arc<Batch>>,
-    /// When the stream ended in good order; then these are the last batches.
+    /// When the stream ended in order; then these are the last batches.
     pub ended: Option<Timestamp>,
-    /// The stream is over, in whatever order.
+    /// The stream ended, in order or not.
     pub is_over: bool,
 }
 
@@ -180,8 +180,8 @@ impl Receiver {
         Self { queue }
     }
 
-    /// Waits until `enough` items are there, the first of them has waited for `gathering`, nothing came for `patience`, or
-    /// the stream is over; and takes all that is there. What is taken counts against the bound until it is released.
+    /// Waits until `enough` items are queued, the first was queued for `gathering`, nothing was added for `patience`,
+    /// or the stream ended; then takes all. They count against the bound until released.
     #[must_use]
     pub fn gather(&self, enough: usize, gathering: Duration, patience: Duration) -> Gathered {
         let idle_until = Instant::now() + patience;
@@ -192,7 +192,7 @@ impl Receiver {
             if state.closed.is_some() || (state.waiting >= enough && state.waiting > 0) || now >= until {
                 break;
             }
-            // Whoever adds the first item need not wake the receiver if it gathers for longer.
+            // The first item need not wake the receiver if it gathers for longer.
             state.wanted = Some(if gathering.is_zero() || state.since.is_some() { enough } else { 1 });
             let patience = until.saturating_duration_since(now);
             state = self.queue.wake.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
@@ -207,19 +207,19 @@ impl Receiver {
         Gathered { batches: state.batches.drain(..).collect(), ended, is_over: state.closed.is_some() }
     }
 
-    /// Whether the stream is over: what waits is the rest of it.
+    /// Whether the stream ended; the queue has the rest of it.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.queue.lock().closed.is_some()
     }
 
-    /// Gives back the room of so many items.
+    /// Releases items.
     pub fn release(&self, items: usize) {
         let mut state = self.queue.lock();
         state.under_way = state.under_way.saturating_sub(items);
     }
 
-    /// Asks for the table of the source, which comes as an item of the stream.
+    /// Requests the table of the source, which is delivered as an item.
     pub fn request_table(&self) {
         self.queue.lock().wants_table = true;
         self.queue.notify.notify_one();

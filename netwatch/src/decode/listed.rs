@@ -1,4 +1,4 @@
-//! What the iterators write: sockets and their holders.
+//! Decodes the output of iterators: sockets and descriptors.
 
 use std::mem::offset_of;
 
@@ -7,7 +7,7 @@ use netwatch_common::{Held, Listed, listed_flags};
 use super::{Bytes, DecodeError, sock};
 use crate::model::{Family, Holder, NetnsId, Payload, Proto, Socket, SocketRow, State, is_connected};
 
-/// Rows of `proto` in namespace `netns`, IPv4 sockets first, and how many records made no sense.
+/// Rows of `proto` in namespace `netns`, IPv4 first, and the number of records that could not be decoded.
 pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: NetnsId) -> (Vec<SocketRow>, usize) {
     let mut rows = Vec::with_capacity(bytes.len() / size_of::<Listed>());
     let records = bytes.chunks_exact(size_of::<Listed>());
@@ -25,7 +25,7 @@ pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: NetnsId) -> (Vec<SocketRow
     (rows, damaged)
 }
 
-/// Descriptors, each with the inode of what it holds.
+/// Descriptors, each with the inode number of its socket.
 pub(crate) fn held(bytes: &[u8]) -> impl Iterator<Item = (u64, Holder)> {
     bytes.chunks_exact(size_of::<Held>()).filter_map(|record| {
         let record = Bytes(record);
@@ -47,7 +47,7 @@ fn row(record: Bytes<'_>, proto: Proto, netns: NetnsId) -> Result<SocketRow, Dec
             netns,
             proto,
             family: Family::of(socket.local.ip),
-            // Which kind of call it is was never asked.
+            // Iterators do not report how the socket was created.
             via: None,
             remote: connected.then_some(socket.remote()),
             ..socket.socket
@@ -61,7 +61,7 @@ fn row(record: Bytes<'_>, proto: Proto, netns: NetnsId) -> Result<SocketRow, Dec
         subflow: flags & listed_flags::SUBFLOW != 0,
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),
     };
-    // sock_diag tells it of IPv6 listeners, and of what is not connected.
+    // Reported for listening and unconnected IPv6 sockets, as by sock_diag.
     let tells_v6only = row.is_on_ipv6() && matches!(state, State::Listen | State::Close);
     let v6only = flags & listed_flags::V6ONLY != 0;
     Ok(SocketRow { v6only: tells_v6only.then_some(v6only), ..row })

@@ -1,5 +1,5 @@
-//! Bytes of the ring to events. Total and safe: whatever comes in, an [`Event`] or a [`DecodeError`] goes
-//! out, and the caller counts the errors. One file a family of records, as in `netwatch-common`.
+//! Decodes records of the ring. Total and safe: any bytes give an [`Event`] or a [`DecodeError`], and the caller counts
+//! the errors. One file per family of records, as in `netwatch-common`.
 
 pub(crate) mod listed;
 mod process;
@@ -15,7 +15,7 @@ use thiserror::Error;
 pub use process::{CgroupEvent, ExecEvent, ForkEvent, Name, ProcessEvent, Task};
 pub use sock::{Act, Born, Owner, SocketEvent, SocketRecord, StateChange};
 
-/// What a record says.
+/// Content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// About a socket.
@@ -24,18 +24,18 @@ pub enum Event {
     Process(Box<ProcessEvent>),
 }
 
-/// A record, decoded.
+/// A decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// When it happened.
     pub at: BootTime,
-    /// Where it differs from the record's before, something was lost between the two.
+    /// If it differs from that of the previous record, something was lost between the two.
     pub loss: u32,
     /// What happened.
     pub event: Event,
 }
 
-/// Why bytes are no event.
+/// Why bytes are not a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// The record ends before one of its fields.
@@ -52,7 +52,7 @@ pub enum DecodeError {
 /// Decodes one record.
 ///
 /// # Errors
-/// See [`DecodeError`]; the record says nothing then.
+/// See [`DecodeError`].
 pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let bytes = Bytes(bytes);
     let kind = bytes.u16(offset_of!(Header, kind))?;
@@ -72,7 +72,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     Ok(Record { at: bytes.time(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
 }
 
-/// A record's bytes, read by the offsets of the wire contract.
+/// Bytes of a record, read at the offsets of the wire format.
 #[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -125,7 +125,7 @@ mod tests {
 
     /// The bytes of a record as the kernel side writes them.
     fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
-        // SAFETY: the contract's types are integers and byte arrays without hidden padding.
+        // SAFETY: types of the wire format are integers and byte arrays without hidden padding.
         unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), size_of::<T>()) }
             .to_vec()
     }
@@ -230,7 +230,7 @@ mod tests {
         let ProcessEvent::Exec(exec) = *event else { panic!() };
         assert_eq!(exec.image.exe.as_deref(), Some("/usr/bin/sh"));
         assert_eq!(exec.image.args.iter().map(|a| &**a).collect::<Vec<_>>(), ["sh", "-c", "\\xfe"]);
-        // A length that lies.
+        // A wrong length.
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Short(bytes.len() - 1)));
     }
 

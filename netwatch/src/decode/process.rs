@@ -10,40 +10,40 @@ use super::{Bytes, DecodeError};
 use crate::escape;
 use crate::model::{CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
 
-/// A task as the kernel side read it.
+/// A task, read by the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// Thread group and its start.
     pub key: ProcessKey,
     /// Thread.
     pub tid: u32,
-    /// Thread group of the present parent.
+    /// Thread group id of the current parent.
     pub ppid: u32,
     /// Effective user.
     pub uid: u32,
     /// Login user.
     pub auid: Option<u32>,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kernel: bool,
-    /// How its call came, where the probe asked and it is not a plain system call.
+    /// The way of its call, if the probe reads it and it is not a plain system call.
     pub via: Option<Via>,
-    /// Its cgroup in the unified hierarchy, where it is known.
+    /// Id of its cgroup in the unified hierarchy, if known.
     pub cgroup: Option<CgroupId>,
-    /// What the thread was about, where the record is about something that it did; of a new process, what
-    /// the thread that forked it was about.
+    /// The socket that the thread had last received from or accepted, for a record about its action; for a new process
+    /// that of the forking thread.
     pub cause: Option<Cookie>,
     /// Name of the leader.
     pub comm: Name,
-    /// Name of the thread, where it is not the leader.
+    /// Name of the thread, if it is not the leader.
     pub thread: Option<Name>,
 }
 
-/// The name of a task. In its own bytes: nearly always it is one that is known already, and none that has to be copied.
+/// The name of a task as bytes, which avoids an allocation: most names are known already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name([u8; COMM_LEN]);
 
 impl Name {
-    /// Fit for JSON.
+    /// Escaped for JSON.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         let bytes = self.0.split(|b| *b == 0).next().unwrap_or_default();
@@ -62,7 +62,7 @@ impl From<&str> for Name {
 
 #[cfg(test)]
 impl Task {
-    /// Root's, for a test to change.
+    /// A task of root, for tests.
     pub(crate) fn example(key: ProcessKey, comm: &str) -> Self {
         Self {
             key,
@@ -80,16 +80,16 @@ impl Task {
     }
 }
 
-/// Something happened to a process.
+/// An event about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessEvent {
-    /// There is a new one.
+    /// Fork.
     Fork(ForkEvent),
-    /// It runs another program.
+    /// Exec.
     Exec(ExecEvent),
-    /// Its last thread is gone.
+    /// The last thread exited.
     Exit(ProcessKey),
-    /// A cgroup was made, or a process moved into one.
+    /// A cgroup was created, or a process moved to one.
     Cgroup(CgroupEvent),
 }
 
@@ -98,32 +98,32 @@ pub enum ProcessEvent {
 pub struct ForkEvent {
     /// The child.
     pub task: Task,
-    /// Who called fork(): not always the child's parent (CLONE_PARENT).
+    /// The process that called fork(); not always the parent (CLONE_PARENT).
     pub parent: ProcessKey,
 }
 
-/// A process has a new image.
+/// An exec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecEvent {
-    /// With its new name.
+    /// The process with its new name.
     pub task: Task,
-    /// What it runs now; `file` has the device as the kernel numbers it inside. Without a path where that
-    /// was too long for the record: its root's end would be missing.
+    /// The new image; `file` has the device in the kernel's encoding. No path if it was truncated, since its beginning
+    /// would be missing.
     pub image: Arc<Image>,
-    /// Cookies of the network sockets that are its stdin, stdout and stderr.
+    /// Cookies of the IPv4 or IPv6 sockets that are stdin, stdout and stderr.
     pub stdio: [Option<Cookie>; 3],
 }
 
-/// A cgroup's path.
+/// The path of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupEvent {
-    /// Inode number of its directory.
+    /// Id: the inode number of its directory.
     pub id: Option<CgroupId>,
     /// 0 is the unified hierarchy.
     pub hierarchy: u32,
-    /// From the hierarchy's root.
+    /// Path from the root of the hierarchy.
     pub path: Arc<str>,
-    /// Who moved into it; `None` where it was made.
+    /// The process that moved to it; `None` if it was created.
     pub moved: Option<ProcessKey>,
 }
 
@@ -154,7 +154,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
     })
 }
 
-/// A cookie, or nothing.
+/// A cookie, if there is one.
 pub(super) fn cookie(bytes: Bytes<'_>, at: usize) -> Result<Option<Cookie>, DecodeError> {
     Ok(Cookie::new(bytes.u64(at)?))
 }
@@ -202,12 +202,12 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio }))
 }
 
-/// The record has the components from the file up, each with its NUL.
+/// Reverses the components of a path, each terminated by a NUL, which the record has from the file to the root.
 fn path(components: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(components.len() + 1);
     let whole = components.strip_suffix(b"\0").unwrap_or(components);
     for component in whole.rsplit(|b| *b == 0) {
-        // A file that stands alone (a memfd) has its name for a root.
+        // A file without a mount tree (a memfd) has its name as root.
         if component != b"/" {
             path.push(b'/');
             path.extend_from_slice(component);
@@ -216,7 +216,7 @@ fn path(components: &[u8]) -> Vec<u8> {
     path
 }
 
-/// From the kernel's own numbering (12 bits major, 20 minor: `include/linux/kdev_t.h`) to that of stat(2).
+/// Converts the kernel's device encoding (12 bits major, 20 bits minor: include/linux/kdev_t.h) to that of stat(2).
 fn device(dev: u32) -> u64 {
     libc::makedev(dev >> 20, dev & 0xf_ffff)
 }

@@ -13,26 +13,26 @@ use crate::model::{
 };
 use crate::origin::Side;
 
-/// Something happened to a socket.
+/// An event about a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketEvent {
-    /// To which.
+    /// The socket.
     pub socket: SocketRecord,
-    /// What.
+    /// What happened.
     pub act: Act,
 }
 
-/// A socket as it was then.
+/// A socket at the time of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketRecord {
-    /// What the tables know it by: the cookie, unless others have that too.
+    /// Key in tables: the cookie, unless several sockets share it.
     pub key: u64,
-    /// Which. `remote` is always there: unspecified where there is no other end.
+    /// Its identity. `remote` is always set: unspecified if not connected.
     pub socket: Socket,
 }
 
 impl SocketRecord {
-    /// Where its other end is; unspecified for a listener.
+    /// Remote address; unspecified for a listener.
     #[must_use]
     pub fn remote(&self) -> SockAddr {
         const NOWHERE: SockAddr = SockAddr { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0 };
@@ -57,63 +57,63 @@ impl DerefMut for SocketRecord {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// A task began a connection.
+    /// A task connected.
     Connect(Task),
-    /// A task made it a listener.
+    /// A task called listen().
     Listen(Task),
-    /// A task took it from its listener.
+    /// A task accepted it.
     Accept(Task),
-    /// connect() failed and no transition tells why.
+    /// connect() failed without a transition that shows it.
     Fail {
-        /// The caller.
+        /// The task that called it.
         task: Task,
-        /// As the caller got it, positive.
+        /// Positive errno of the call.
         errno: i32,
     },
-    /// A task reads from it or writes to it: the first time, or not lately.
+    /// A task reads or writes, and is not one of the last users.
     Use(Task),
-    /// A task made it: told of UDP.
+    /// A task created it (UDP).
     Born(Task),
     /// The first datagram between it and a remote address.
     Datagram {
-        /// It came in; else it went out.
+        /// Received; otherwise sent.
         received: bool,
-        /// The socket was not seen to be made.
+        /// The creation of the socket was not observed.
         old_socket: bool,
     },
-    /// It is closed: told of UDP.
+    /// It was closed (UDP).
     Release,
-    /// Its TCP state changed; whose doing that was is not said.
+    /// TCP state transition, by an unknown task.
     Change(StateChange),
 }
 
 /// A TCP state transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateChange {
-    /// Before.
+    /// State before.
     pub old: State,
-    /// After.
+    /// State after.
     pub new: State,
-    /// How the socket came to be, as far as the kernel side saw it.
+    /// How the socket was created, as far as known.
     pub born: Born,
-    /// Cookie of the listener that it came from.
+    /// Cookie of its listener.
     pub listener: Option<Cookie>,
-    /// Who connected it; of a child, who called listen().
+    /// The process that connected; for a child, that called listen().
     pub owner: Option<Owner>,
-    /// Whose FIN came first, as far as the kernel side saw it.
+    /// Which side sent the first FIN, if observed.
     pub first_fin: Option<Side>,
-    /// The peer's FIN had been taken in; told on a transition to CLOSE.
+    /// The FIN of the peer was received; set on a transition to CLOSE.
     pub done: bool,
-    /// No process had the socket any more; told on a transition to CLOSE.
+    /// No process had the socket any more; set on a transition to CLOSE.
     pub dead: bool,
-    /// Told on a transition to CLOSE; `None` where the kernel does not count.
+    /// Payload, on a transition to CLOSE; `None` if the kernel does not count it.
     pub payload: Option<Payload>,
-    /// `sk_err` on a transition to CLOSE; 0: none.
+    /// `sk_err` on a transition to CLOSE; 0 if none.
     pub errno: i32,
 }
 
 impl Act {
-    /// Whose doing it was, where that is said.
+    /// The acting task, if the record has one.
     #[must_use]
     pub fn task(&self) -> Option<&Task> {
         match self {
@@ -128,29 +128,29 @@ impl Act {
     }
 }
 
-/// How a socket came to be.
+/// How a socket was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Born {
     /// connect() was called on it.
     Connected,
-    /// Of a listener.
+    /// By a listener.
     Child,
     /// listen() was called on it.
     Listener,
-    /// Below an MPTCP socket, which is the one that the cookie is of: only the addresses are news.
+    /// A subflow of the MPTCP socket with this cookie; only its addresses are new.
     Subflow,
-    /// Before the probes were there.
+    /// Before the probes were attached.
     Unseen,
 }
 
-/// Who connected a socket, or called listen().
+/// The process that connected a socket or called listen().
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The process.
     pub key: ProcessKey,
     /// The thread.
     pub tid: u32,
-    /// When.
+    /// When it did.
     pub at: BootTime,
 }
 

@@ -1,4 +1,4 @@
-//! The kernel side's table of UDP flows: how much passed, and when something did last.
+//! The kernel side's map of UDP flows: payload and time of the last datagram.
 
 use std::mem::offset_of;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use netwatch_common::{FlowCount, FlowKey};
 
 use crate::model::{BootTime, Cookie, Payload, SockAddr};
 
-/// The table.
+/// The map.
 pub struct FlowTable(HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowCount>()]>);
 
 impl FlowTable {
@@ -16,8 +16,7 @@ impl FlowTable {
         HashMap::try_from(map).map(Self)
     }
 
-    /// Payload so far, and when the last datagram passed. `None` where the flow is
-    /// not followed (any more).
+    /// Payload so far, and time of the last datagram. `None` if the flow is not in the map.
     #[must_use]
     pub fn get(&self, cookie: Cookie, remote: SockAddr) -> Option<(Payload, BootTime)> {
         let count = self.0.get(&key(cookie, remote), 0).ok()?;
@@ -29,10 +28,10 @@ impl FlowTable {
         Some((bytes, BootTime::from_nanos(field(offset_of!(FlowCount, last))?)))
     }
 
-    /// Likewise, and forgets it: the next datagram begins another flow.
+    /// The same, and removes it: the next datagram begins another flow.
     pub fn take(&mut self, cookie: Cookie, remote: SockAddr) -> Option<Payload> {
         let (bytes, _) = self.get(cookie, remote)?;
-        // Gone already is as good.
+        // Fails only if it is gone.
         let _ = self.0.remove(&key(cookie, remote));
         Some(bytes)
     }

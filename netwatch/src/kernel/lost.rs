@@ -1,5 +1,5 @@
-//! What did not come through: records that found no room in the ring, and runs of a program that the
-//! kernel left out because the same program was running on that CPU already.
+//! Counts losses: records that did not fit in the ring, and runs of programs that the kernel skipped because the
+//! program was running on that CPU already.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -19,21 +19,21 @@ pub type Lost = [u64; kind::COUNT as usize];
 /// Reads the counts.
 pub struct LostCounter {
     ring: Counts,
-    /// Runs that were left out and done by another program, by kind.
+    /// Skipped runs that a second program made up for, by kind.
     caught: Counts,
-    /// What is lost as far as [`ENTRY_OF_CONNECT`] was left out, by kind.
+    /// Records that are lost if [`ENTRY_OF_CONNECT`] was skipped as often, by kind.
     unbegun: Counts,
     programs: Vec<Watched>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
 
-/// The program that is called for all sockets, of which few are ours.
+/// The entry program of connect(), which runs for sockets of all families.
 const ENTRY_OF_CONNECT: &str = "sys_enter_connect";
 
-/// A program of which no run may be left out.
+/// A program whose skipped runs count.
 struct Watched {
     name: &'static str,
-    /// What its records are.
+    /// Kind of its records.
     kind: u16,
     fd: ProgramFd,
 }
@@ -44,8 +44,7 @@ impl LostCounter {
         Ok(Self { ring, caught, unbegun, programs: Vec::new(), left_out: Default::default() })
     }
 
-    /// Has an eye on those of the attached programs that are new. What was left out by now is no loss: the host is looked
-    /// at after this, and what it comes to later is there to be seen.
+    /// Starts to count newly attached programs. Runs skipped before this are no loss: the snapshot follows.
     pub(super) fn watch(&mut self, ebpf: &Ebpf, attached: &HashSet<&'static str>) {
         let known = self.programs.len();
         for name in attached {
@@ -77,7 +76,7 @@ impl LostCounter {
         lost
     }
 
-    /// By kind.
+    /// Counts by kind.
     fn counts(&self) -> [LookAt; kind::COUNT as usize] {
         let mut counts = [LookAt::default(); kind::COUNT as usize];
         let (caught, unbegun) = (self.caught.sums(), self.unbegun.sums());
@@ -94,7 +93,7 @@ impl LostCounter {
     }
 }
 
-/// Counts by CPU, in memory that the kernel side writes to: see `netwatch-ebpf/src/emit.rs`.
+/// Counts by CPU, in memory shared with the kernel side: see `netwatch-ebpf/src/emit.rs`.
 struct Counts {
     memory: MmapRaw,
     cpus: usize,
@@ -111,13 +110,14 @@ impl Counts {
         Ok(Self { memory: memory.map_err(|error| failed(&error))?, cpus })
     }
 
-    /// Of all CPUs.
+    /// The sum over all CPUs.
     fn sums(&self) -> Lost {
         let mut sums = Lost::default();
         let first = self.memory.as_ptr().cast::<Lost>();
         for cpu in 0..self.cpus {
             let of_cpu = first.wrapping_add(cpu);
-            // SAFETY: one for each CPU is mapped, from the beginning of a page on; volatile, because others write there.
+            // SAFETY: the mapping has one entry per CPU and is page aligned; volatile, because the kernel side writes
+            // to it.
             let counts = unsafe { of_cpu.read_volatile() };
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
@@ -125,25 +125,25 @@ impl Counts {
     }
 }
 
-/// What the counts of a kind were at a look.
+/// One reading of the counts of a kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct LookAt {
-    /// Runs that were caught, before the next was read,
+    /// Caught runs, read before `missed`.
     caught_before: u64,
-    /// runs that were left out,
+    /// Skipped runs.
     missed: u64,
-    /// and those that were caught, after that: the other way round one that is caught in between would seem lost.
+    /// Caught runs, read after `missed`, so that a run that is caught in between does not seem lost.
     caught: u64,
 }
 
-/// Runs of the programs of a kind that were left out.
+/// Skipped runs of the programs of a kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct LeftOut {
-    /// No losses, because they are older than the look at the host.
+    /// Skipped runs that are not losses, because they are older than the snapshot.
     healed: u64,
-    /// As they were at the look before: whoever is to catch one of these has done so by now.
+    /// Skipped runs at the previous reading; their second programs have run by now.
     before: u64,
-    /// Runs of second programs for which none counts: no first was attached yet, or it was healed.
+    /// Caught runs without a counted skipped run: the first program was not attached yet, or the loss was repaired.
     surplus: u64,
 }
 
@@ -152,10 +152,10 @@ impl LeftOut {
         Self { healed: look.missed, before: look.missed, surplus: look.caught_before }
     }
 
-    /// Those that nobody caught.
+    /// Skipped runs that were not caught.
     fn lost(&mut self, look: LookAt) -> u64 {
         if look.missed == self.healed {
-            // Nothing that counts was left out yet, so what is caught by now does not count either.
+            // No skipped run counts yet, so caught ones do not either.
             *self = Self::begin(look);
             return 0;
         }
@@ -164,10 +164,10 @@ impl LeftOut {
     }
 }
 
-/// The kind under which a left-out run of a program counts; none of the program that takes another's place, and none
-/// of those beside which one of the `attached` tells the same, nor where it is told by what is owed: of listen() by
-/// [`crate::tracker::Tracker::settle`], of connect() by the kernel side itself. A run of `inet_sock_set_state` may have
-/// been any transition.
+/// The kind under which a skipped run of a program counts. `None` for second programs, for programs whose records
+/// another one of `attached` also sends, and where losses are counted otherwise: of listen() by
+/// [`crate::tracker::Tracker::settle`], of connect() by the kernel side. A skipped run of `inet_sock_set_state` may
+/// have been any transition.
 fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     Some(match program {
         "sys_exit_accept" | "sys_exit_accept4"
@@ -192,13 +192,13 @@ fn kind_of(program: &str, attached: &HashSet<&str>) -> Option<u16> {
     })
 }
 
-/// Of the runs of a program that were left out.
+/// The skipped runs of a program that count.
 fn those_that_count(program: &str, missed: u64, unbegun: u64) -> u64 {
     if program == ENTRY_OF_CONNECT { missed.min(unbegun) } else { missed }
 }
 
-/// Runs left out (`kernel/trace/bpf_trace.c`, __bpf_trace_run), from the program's fdinfo; 0 before
-/// 5.12, which does not count them.
+/// Skipped runs, from the program's fdinfo (kernel/trace/bpf_trace.c, __bpf_trace_run(), v6.12); 0 before 5.12, which
+/// does not count them.
 fn recursion_misses(program: &ProgramFd) -> u64 {
     let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
     let Ok(text) = std::fs::read_to_string(path) else { return 0 };
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(kind_of("inet_sock_set_state_again", &alone), None);
     }
 
-    /// A look at which nothing happens in the middle.
+    /// A reading without concurrent changes.
     fn look(missed: u64, caught: u64) -> LookAt {
         LookAt { caught_before: caught, missed, caught }
     }

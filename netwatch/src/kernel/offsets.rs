@@ -1,5 +1,5 @@
-//! Resolves [`Offsets`] from the running kernel's BTF. Rust emits no CO-RE relocations, so the programs
-//! take their offsets as read-only globals instead.
+//! Resolves [`Offsets`] from the BTF of the running kernel. Rust emits no CO-RE relocations, so the programs get
+//! offsets as read-only globals.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,26 +14,26 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::KernelError;
 
-/// Where the kernel describes its own types (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
+/// The BTF of the kernel (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The kernel's types in memory.
+/// The BTF in memory.
 #[derive(Debug)]
 pub(super) struct Vmlinux {
     file: File,
-    /// What the file holds.
+    /// Content of the file.
     pub(super) bytes: Mmap,
 }
 
 impl Vmlinux {
     /// # Errors
-    /// Where there are none, or no memory.
+    /// If there is no BTF, or not enough memory.
     pub(super) fn open() -> io::Result<Self> {
         let mut file = File::open(VMLINUX)?;
         if let Ok(bytes) = map(&file) {
             return Ok(Self { file, bytes });
         }
-        // The kernel's own file can be mapped since 6.16 only (`kernel/bpf/sysfs_btf.c`).
+        // The file can be mapped only since 6.16 (kernel/bpf/sysfs_btf.c).
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut copy = File::from(memfd_create(c"btf", MFdFlags::MFD_CLOEXEC)?);
@@ -41,14 +41,12 @@ impl Vmlinux {
         Ok(Self { bytes: map(&copy)?, file: copy })
     }
 
-    /// Every member that the programs read; `structures` has the ids of structures, where they could be found in one pass.
+    /// Resolves every member; `structures` has the ids of structures, if they were found in one pass.
     ///
     /// # Errors
-    /// [`KernelError::NoBtf`] where these are no types, [`KernelError::Member`] where the kernel lacks a member that the
-    /// programs cannot do without.
+    /// [`KernelError::NoBtf`] if the BTF is invalid, [`KernelError::Member`] if a required member is missing.
     pub(super) fn offsets(&self, structures: Option<&HashMap<&[u8], u32>>) -> Result<Offsets, KernelError> {
-        // Of a hundred thousand types some thirty are wanted, so parsing them all, as the reader's other way does, is most
-        // of the time that a start takes.
+        // Only some thirty of a hundred thousand types are needed; parsing all takes most of the time of a start.
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let btf = Btf::from_file_with_backend(path, Backend::Mmap)
             .map_err(|error| KernelError::NoBtf(error.to_string()))?;
@@ -58,14 +56,14 @@ impl Vmlinux {
 }
 
 fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: neither the kernel's own file nor a copy that nobody else has open changes.
+    // SAFETY: neither the kernel's file nor a private copy changes.
     unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
-/// The kernel's types, with each structure looked up once.
+/// The BTF with a cache of structures.
 struct Types<'a> {
     btf: &'a Btf,
-    /// `None` where the kernel's BTF has something that only its reader knows.
+    /// `None` if the BTF has kinds of types that the pass in `types` does not support.
     ids: Option<&'a HashMap<&'a [u8], u32>>,
     found: RefCell<HashMap<String, Option<Struct>>>,
 }
@@ -98,7 +96,7 @@ fn resolve_with(find: impl Fn(&str, Need) -> Option<u32>) -> Result<Offsets, Ker
     Ok(Offsets::from_members(offsets.into_iter()))
 }
 
-/// Offset of `structure.member.member`: in bytes, or in bits where a bit-field of one bit is needed.
+/// Offset of `structure.member.member`: in bytes, or in bits for [`Need::Bit`].
 fn member(types: &Types<'_>, path: &str, need: Need) -> Option<u32> {
     let btf = types.btf;
     let mut names = path.split('.');
@@ -115,7 +113,7 @@ fn member(types: &Types<'_>, path: &str, need: Need) -> Option<u32> {
                 // A bool is its lowest bit.
                 (Need::Bit, Some(1) | None) => Some(offset),
                 (Need::Required | Need::Optional, None) if offset % 8 == 0 => Some(offset / 8),
-                // A bit-field cannot be read by an offset in bytes, nor anything else by one in bits.
+                // A bit-field has no offset in bytes, and other members need none in bits.
                 _ => None,
             };
         }
@@ -126,12 +124,12 @@ fn member(types: &Types<'_>, path: &str, need: Need) -> Option<u32> {
 /// A member of a structure.
 struct Member {
     bit_offset: u32,
-    /// Its bits, where it is a bit-field.
+    /// Number of bits, if it is a bit-field.
     bit_field: Option<u32>,
     r#type: Type,
 }
 
-/// A member, which may lie in an anonymous structure or union.
+/// Finds a member, also in anonymous structures and unions.
 fn find(btf: &Btf, within: &Struct, name: &str) -> Option<Member> {
     for member in &within.members {
         let r#type = btf.resolve_chained_type(member).ok()?;
@@ -155,7 +153,7 @@ fn find(btf: &Btf, within: &Struct, name: &str) -> Option<Member> {
 
 /// The structure or union behind qualifiers and typedefs.
 fn composite(btf: &Btf, mut r#type: Type) -> Option<Struct> {
-    // A chain of qualifiers is short; the bound is for BTF that runs in a circle.
+    // Chains are short; the bound protects against cyclic BTF.
     for _ in 0..16 {
         r#type = match r#type {
             Type::Struct(found) | Type::Union(found) => return Some(found),
@@ -189,7 +187,7 @@ mod tests {
         assert_eq!(offsets.sk_err, 8);
     }
 
-    /// What must hold on every kernel, whatever the layout; skipped where there is no BTF to read.
+    /// Holds on every kernel; skipped without BTF.
     #[test]
     fn the_running_kernel_resolves() {
         if !std::path::Path::new(VMLINUX).exists() {
@@ -206,7 +204,7 @@ mod tests {
         assert_eq!(offsets.socket_inode % 8, 0);
         assert_eq!(offsets.mm_arg_end, offsets.mm_arg_start + 8);
         assert_ne!(offsets.dentry_name, offsets.dentry_parent);
-        // The reader's own way to find structures finds the same.
+        // The other way to find structures gives the same result.
         assert!(vmlinux.offsets(None).unwrap() == offsets);
     }
 }

@@ -1,17 +1,17 @@
-//! The kernel's BTF in one pass over its hundred thousand types: where structures are, and an extract of what programs are
-//! attached to. The readers of BTF keep every type in memory and look at all of them for each name that is asked for,
-//! which was a third of the time that a look takes.
+//! Reads the BTF of the kernel in one pass over its hundred thousand types: ids of structures, and an extract with the
+//! types that programs are attached to. Generic readers keep every type and search all for each name, which took a
+//! third of the time of a snapshot.
 
 use std::collections::{HashMap, HashSet};
 
-/// `include/uapi/linux/btf.h`, struct btf_header: magic, version and flags, its own length, then where types and strings
-/// begin behind it and how long they are.
+/// Magic of struct btf_header (include/uapi/linux/btf.h): magic, version, flags, header length, then offset and length
+/// of types and strings.
 const MAGIC: u16 = 0xeb9f;
 
-/// struct btf_header, as this writes it.
+/// Length of the struct btf_header that is written.
 const HEADER: usize = 24;
 
-/// struct btf_type: offset of the name, kind and count of what follows it, a size or another type.
+/// Length of struct btf_type: offset of the name, kind and number of items, size or another type.
 const TYPE: usize = 12;
 
 const FORWARD: u32 = 7;
@@ -19,7 +19,7 @@ const TYPEDEF: u32 = 8;
 const FUNCTION: u32 = 12;
 const STRUCT: u32 = 4;
 
-/// Bytes that follow a type of a kind, each of so many items; `None` for a kind that this does not know.
+/// Bytes that follow a type of a kind with `items` items; `None` for an unknown kind.
 fn tail(kind: u32, items: usize) -> Option<usize> {
     Some(match kind {
         // Pointer, forward, typedef, volatile, const, restrict, function, float, type tag.
@@ -36,18 +36,16 @@ fn tail(kind: u32, items: usize) -> Option<usize> {
     })
 }
 
-/// What a pass over the kernel's types found.
+/// Result of the pass.
 #[derive(Debug)]
 pub(super) struct Layouts<'a> {
     /// Ids of structures, the first of each name.
     pub(super) structures: HashMap<&'a [u8], u32>,
-    /// BTF in which every type has the id that it has in the kernel's, and only those that were asked for are there:
-    /// nameless forward declarations stand for all others.
+    /// BTF with the wanted types under the same ids as in the kernel's; all others are anonymous forward declarations.
     pub(super) extract: Vec<u8>,
 }
 
-/// Finds all structures, and the functions and type definitions that `wanted` names. `None` where this cannot read what
-/// `btf` holds.
+/// Finds all structures, and the functions and typedefs in `wanted`. `None` if `btf` cannot be parsed.
 pub(super) fn find<'a>(btf: &'a [u8], wanted: &HashSet<String>) -> Option<Layouts<'a>> {
     let magic = u16::from_ne_bytes(btf.get(..2)?.try_into().ok()?);
     let [header, types, length, strings] = [4, 8, 12, 16].map(|at| word(btf, at));
@@ -61,7 +59,7 @@ pub(super) fn find<'a>(btf: &'a [u8], wanted: &HashSet<String>) -> Option<Layout
     let (mut extract, mut names) = (vec![0; HEADER], vec![0]);
     let (mut rest, mut id) = (types, 0);
     while !rest.is_empty() {
-        // The first is void, and not written.
+        // Id 0 is void, which is not stored.
         id += 1;
         let info = word(rest, 4)?;
         let (kind, items) = (info >> 24 & 0x1f, info as usize & 0xffff);
@@ -154,7 +152,7 @@ mod tests {
         assert!(find(&btf(&[&[1, 31 << 24, 0]], b"\0a\0"), &nothing).is_none());
     }
 
-    /// Skipped where there is no BTF to read.
+    /// Skipped without BTF.
     #[test]
     fn an_extract_of_the_running_kernel_s_types_leads_where_all_of_them_do() {
         let Ok(vmlinux) = std::fs::read(VMLINUX) else {

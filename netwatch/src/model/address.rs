@@ -1,16 +1,16 @@
-//! Addresses, and what they are of.
+//! Addresses, transport protocols and address families.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
-/// One end's address and port.
+/// An address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct SockAddr {
-    /// IPv4-mapped IPv6 addresses stand here as IPv4.
+    /// IP address; an IPv4-mapped IPv6 address is stored as IPv4.
     pub ip: IpAddr,
-    /// Host byte order.
+    /// Port in host byte order.
     pub port: u16,
 }
 
@@ -34,7 +34,7 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// As `/etc/services` and netstat spell it.
+    /// Name in `/etc/services` and netstat's output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Proto {
     }
 }
 
-/// Address family on the wire: an IPv4-mapped IPv6 socket is [`Family::Ipv4`].
+/// Address family of packets: [`Family::Ipv4`] also for an IPv6 socket with mapped addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -55,7 +55,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address whose mapped form was taken off already.
+    /// The family of an address that was passed through [`unmap`].
     #[must_use]
     pub const fn of(ip: IpAddr) -> Self {
         match ip {
@@ -65,7 +65,7 @@ impl Family {
     }
 }
 
-/// Takes the IPv4-mapped form off an address; tells whether it was there.
+/// Converts an IPv4-mapped address to IPv4; returns whether it was one.
 #[must_use]
 pub fn unmap(ip: IpAddr) -> (IpAddr, bool) {
     match ip {

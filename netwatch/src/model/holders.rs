@@ -1,4 +1,4 @@
-//! Which processes have which socket open.
+//! Holders: the processes that have a socket open.
 
 use smallvec::SmallVec;
 
@@ -8,25 +8,25 @@ use crate::hash::{Map, Set};
 /// An open descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Holder {
-    /// Thread group.
+    /// Thread group id.
     pub pid: u32,
-    /// Descriptor.
+    /// Number of the descriptor.
     pub fd: u32,
 }
 
-/// Every open descriptor of a socket, of whatever family.
+/// Open descriptors of all sockets.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
-    /// Nearly every socket has one.
+    /// Most sockets have one holder.
     by_inode: Map<u64, SmallVec<[Holder; 1]>>,
     /// Processes whose descriptors may not be read.
     refused: Set<u32>,
-    /// Those whose descriptors were all read, where `/proc` was asked.
+    /// Processes whose descriptors were all read, if `/proc` was used.
     read: Set<u32>,
 }
 
 impl Holders {
-    /// These, each with the inode of what it holds.
+    /// From descriptors, each with the inode number of its socket.
     #[must_use]
     pub fn of_each(each: impl IntoIterator<Item = (u64, Holder)>) -> Self {
         let mut holders = Self::default();
@@ -39,7 +39,7 @@ impl Holders {
         holders
     }
 
-    /// The same, with the processes that were asked: those whose descriptors were all read, and those that may not be.
+    /// The same, with the processes that were read completely and those that could not be read.
     #[must_use]
     pub fn of_asked(
         each: impl IntoIterator<Item = (u64, Holder)>,
@@ -49,20 +49,20 @@ impl Holders {
         Self { read, refused, ..Self::of_each(each) }
     }
 
-    /// How many processes' descriptors may not be read.
+    /// Number of processes whose descriptors may not be read.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused.len()
     }
 
-    /// By pid, then descriptor; empty where nobody that could be seen holds it.
+    /// Holders sorted by pid, then descriptor; empty if none is visible.
     #[must_use]
     pub fn of(&self, inode: u64) -> &[Holder] {
         self.by_inode.get(&inode).map_or(&[], SmallVec::as_slice)
     }
 
-    /// The owner of a socket: of several holders the oldest, which is the opener, or the nearest to it that still lives.
-    /// Workers that inherited the socket are younger. `process` finds the process of a pid, `key` its key.
+    /// The owner of a socket: the oldest holder, which opened it or is the oldest heir that still runs, since workers
+    /// that inherited it are younger. `process` finds a process by pid, `key` returns its key.
     pub fn owner<P>(
         &self,
         inode: u64,
@@ -73,24 +73,24 @@ impl Holders {
         processes.min_by_key(|process| key(process).age())
     }
 
-    /// All of them, each with the inode of what it holds.
+    /// All descriptors, each with the inode number of its socket.
     pub fn all(&self) -> impl Iterator<Item = (u64, Holder)> {
         self.by_inode.iter().flat_map(|(inode, holders)| holders.iter().map(|holder| (*inode, *holder)))
     }
 
-    /// Whether `/proc` showed all descriptors of a process.
+    /// Whether all descriptors of a process were read from `/proc`.
     #[must_use]
     pub fn could_be_read(&self, pid: u32) -> bool {
         self.read.contains(&pid)
     }
 
-    /// Whether it refused to.
+    /// Whether the descriptors of a process may not be read.
     #[must_use]
     pub fn was_refused(&self, pid: u32) -> bool {
         self.refused.contains(&pid)
     }
 
-    /// Of sockets that several have open, keeps those for which `keep` is true, which gets a holder and the inode.
+    /// For sockets with several holders, keeps those for which `keep` is true; it gets a holder and the inode number.
     pub fn retain_shared(&mut self, keep: impl Fn(Holder, u64) -> bool) {
         for (inode, same) in &mut self.by_inode {
             let first = same.first().map(|holder| holder.pid);

@@ -1,11 +1,11 @@
-//! Numbers that name things. Where the kernel says 0 for "none" or "not known", that is `None` from the decoder on.
+//! Identifiers. 0, by which the kernel means "none" or "not known", is `None` from the decoder on.
 
 use std::fmt;
 use std::num::NonZeroU64;
 
 use serde::Serialize;
 
-/// A number that is never 0, so that an `Option` of it takes no more room.
+/// A number other than 0, so that an `Option` of it has the same size.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -15,7 +15,7 @@ macro_rules! id {
         const _: () = assert!(size_of::<Option<$name>>() == size_of::<u64>());
 
         impl $name {
-            /// As the kernel spells it; `None` of 0.
+            /// From the kernel's number; `None` for 0.
             #[must_use]
             pub const fn new(number: u64) -> Option<Self> {
                 match NonZeroU64::new(number) {
@@ -30,7 +30,7 @@ macro_rules! id {
                 self.0.get()
             }
 
-            /// The number as it is printed: 0 for none.
+            /// The number in output: 0 for none.
             #[must_use]
             pub const fn number(id: Option<Self>) -> u64 {
                 match id {
@@ -49,7 +49,7 @@ macro_rules! id {
 }
 
 id! {
-    /// A socket's cookie: unique for the host's uptime. A socket has none before somebody asks the kernel for it.
+    /// A socket cookie, unique until the next boot. A socket has none until it is first requested from the kernel.
     Cookie
 }
 

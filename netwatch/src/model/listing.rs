@@ -1,23 +1,23 @@
-//! What the kernel's iterators can list: the border between whoever loads them and whoever reads what they write.
+//! The interface between the room that loads BPF iterators and those that read their output.
 
 use std::io;
 
-/// What there is to list.
+/// What to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// TCP sockets of the calling thread's network namespace.
     Tcp,
-    /// UDP sockets there.
+    /// UDP sockets of the calling thread's network namespace.
     Udp,
     /// Descriptors of sockets, of every process.
     Files,
 }
 
-/// Whoever can list them.
+/// Lists by iterators.
 pub trait Lister: Send + Sync {
-    /// The records that the kernel side writes (`netwatch_common::Listed`, `Held`), one behind the other.
+    /// The output of the kernel side: `netwatch_common::Listed` or `Held` records, concatenated.
     ///
     /// # Errors
-    /// Where the kernel does not let us.
+    /// If the kernel refuses.
     fn list(&self, what: Listing) -> io::Result<Vec<u8>>;
 }

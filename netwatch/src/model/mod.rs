@@ -1,4 +1,4 @@
-//! The words that every room uses: addresses, sockets and who holds them, processes. Values, and no I/O.
+//! Basic types of all rooms: addresses, sockets and their holders, processes. Values without I/O.
 
 mod address;
 mod holders;

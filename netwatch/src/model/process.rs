@@ -1,4 +1,4 @@
-//! Who a process is and what it runs.
+//! Identity and attributes of a process.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,22 +8,21 @@ use serde::Serialize;
 
 use super::{BootTime, Cookie};
 
-/// Survives the reuse of a pid.
+/// Identifies a process even if its pid is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
-    /// Thread group.
+    /// Thread group id.
     pub pid: u32,
-    /// Start of its leader, in whole clock ticks (see [`ProcessKey::new`]).
+    /// Start of its leader, truncated to clock ticks (see [`ProcessKey::new`]).
     pub start: BootTime,
 }
 
 impl ProcessKey {
-    /// A clock tick of `/proc`, nanoseconds: `USER_HZ` is 100 on every architecture that Linux still has
-    /// but alpha.
+    /// A clock tick of `/proc` in nanoseconds: `USER_HZ` is 100 on every architecture except alpha.
     const TICK: u64 = 10_000_000;
 
-    /// `start` as the kernel keeps it is cut to the tick, as `/proc/PID/stat` tells it, so that a process
-    /// has one key wherever it was read. Within one tick the kernel does not come back to a pid.
+    /// `start` is truncated to a clock tick, the precision of `/proc/PID/stat`, so that a process has the same key from
+    /// every source. The kernel does not reuse a pid within one tick.
     #[must_use]
     pub const fn new(pid: u32, start: BootTime) -> Self {
         Self { pid, start: BootTime::from_nanos(start.nanos() / Self::TICK * Self::TICK) }
@@ -35,7 +34,7 @@ impl ProcessKey {
         (self.start, self.pid)
     }
 
-    /// From the start that `/proc/PID/stat` tells.
+    /// From the start time in `/proc/PID/stat`.
     #[must_use]
     pub const fn from_ticks(pid: u32, ticks: u64) -> Self {
         Self { pid, start: BootTime::from_nanos(ticks.saturating_mul(Self::TICK)) }
@@ -54,42 +53,40 @@ impl Serialize for ProcessKey {
     }
 }
 
-/// What became of the file that a process runs.
+/// State of the executable file of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExeState {
-    /// It is where it was.
+    /// The file has the same path.
     Ok,
-    /// Its name is gone.
+    /// The file was deleted.
     Deleted,
-    /// It never had a name.
+    /// The file never had a name (memfd_create(2)).
     Memfd,
-    /// Another file has its name now.
+    /// Another file has the path now.
     Replaced,
-    /// Not to be found out.
+    /// Not known.
     Unknown,
 }
 
-/// A program image: what an exec put into a process. Strings from outside are already safe to print in
-/// JSON (see [`crate::escape`]).
+/// A program image, set by exec. Strings are already escaped for JSON (see [`crate::escape`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Absolute path of the executable, as `/proc/PID/exe` shows it but for the mark of deletion;
-    /// `None` for a kernel thread or where it could not be read.
+    /// Absolute path of the executable as in `/proc/PID/exe`, without the suffix for a deleted file; `None` for a
+    /// kernel thread, or if not known.
     pub exe: Option<Arc<str>>,
-    /// What the kernel said of the file at exec; the agent looks again at each event.
+    /// State of the file at exec; the agent checks it again at each event.
     pub exe_state: ExeState,
-    /// Device number as in `stat.st_dev`, and inode; 0 where not known.
+    /// Device number as in `stat.st_dev`, and inode number; 0 if not known.
     pub file: (u64, u64),
-    /// Inode number of the mount namespace in which `exe` means something; 0 where not known.
+    /// Inode number of the mount namespace in which `exe` is valid; 0 if not known.
     pub mntns: u32,
-    /// Arguments as at exec.
+    /// Arguments at exec.
     pub args: Arc<[Arc<str>]>,
 }
 
 impl Image {
-    /// Arguments as they lie in memory, each with a NUL at its end; a last one may lack it, where it was
-    /// cut or somebody wrote over it.
+    /// Arguments as in memory, each terminated by a NUL; the last may lack it if it was truncated or overwritten.
     #[must_use]
     pub fn arguments(bytes: &[u8]) -> Arc<[Arc<str>]> {
         if bytes.is_empty() {
@@ -99,44 +96,44 @@ impl Image {
         whole.split(|b| *b == 0).map(|argument| crate::escape::utf8(argument).into()).collect()
     }
 
-    /// Nothing known.
+    /// An unknown image.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
         Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
     }
 }
 
-/// What there is to know of a process by itself, whether a record or `/proc` said it.
+/// Attributes of a process, from a record or from `/proc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
-    /// Survives the reuse of a pid.
+    /// Identifies a process even if its pid is reused.
     pub key: ProcessKey,
-    /// Present parent; 0 for those that the kernel started.
+    /// Pid of the current parent; 0 for processes that the kernel started.
     pub ppid: u32,
-    /// Name of the thread-group leader, fit for JSON.
+    /// Name of the thread group leader, escaped for JSON.
     pub comm: Arc<str>,
     /// Effective user.
     pub uid: u32,
-    /// Login user, `None` if it never was set.
+    /// Login user; `None` if it was never set.
     pub auid: Option<u32>,
-    /// What it runs.
+    /// Its program image.
     pub image: Arc<Image>,
-    /// Path in the cgroup tree, as netwatch's own cgroup namespace shows it.
+    /// Path in the cgroup tree, in the cgroup namespace of netwatch.
     pub cgroup: Arc<str>,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kernel: bool,
-    /// Cookies of the sockets that were its stdin, stdout and stderr at its last exec, or are now where that was not
-    /// seen; `None`: no socket, or not known.
+    /// Cookies of the sockets that were stdin, stdout and stderr at its last exec, or are now if the exec was not
+    /// observed; `None` if not a socket or not known.
     pub stdio: [Option<Cookie>; 3],
 }
 
-/// A process as `/proc` shows it. The arguments of its image are the present ones: a process may have written over them.
+/// A process as in `/proc`. The arguments of its image are the current ones, which the process may have overwritten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessRow {
-    /// What there is to know of it. The start in its key is what `/proc` tells: clock ticks, so it falls on a multiple of
-    /// 10 ms and may lie up to that much before the true one.
+    /// Its attributes. The start in its key has the precision of `/proc`, so it may be up to 10 ms before the true
+    /// start.
     pub facts: ProcessFacts,
-    /// The first argument's own bytes; empty where there are none.
+    /// The bytes of the first argument; empty if there is none.
     pub argv0: Box<[u8]>,
 }
 

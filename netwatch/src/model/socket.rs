@@ -1,72 +1,73 @@
-//! What a socket is, and sockets as one snapshot has them.
+//! Identity of a socket, and sockets in a snapshot.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::{Cookie, Family, NetnsId, Proto, SockAddr, State, Via};
 
-/// What names a socket, wherever it was seen: in a record, in a snapshot, or as the end of a connection.
+/// Identity of a socket, the same in a record, a snapshot, and the endpoint of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// A connection keeps it from its request through TIME_WAIT. `None` where nobody had asked the kernel for it.
+    /// The same from request socket through TIME_WAIT. `None` if none was requested from the kernel yet.
     pub cookie: Option<Cookie>,
-    /// 0 where no file stands for it: not yet accepted, orphaned, TIME_WAIT.
+    /// Inode number; 0 without a file: not accepted yet, orphaned, TIME_WAIT.
     pub inode: u64,
     /// Network namespace inode number.
     pub netns: NetnsId,
     /// Transport.
     pub proto: Proto,
-    /// On the wire: [`Family::Ipv4`] where `mapped`.
+    /// Family of the packets: [`Family::Ipv4`] if `mapped`.
     pub family: Family,
-    /// An IPv6 socket that speaks IPv4; its addresses are plain IPv4.
+    /// An IPv6 socket that uses IPv4; its addresses are IPv4.
     pub mapped: bool,
-    /// What kind of socket or call it is, where that is not a plain system call on a plain socket.
+    /// How it was created or used, if not by a plain system call on a plain socket.
     pub via: Option<Via>,
-    /// Bound address; port 0: not bound yet.
+    /// Bound address; port 0 if not bound yet.
     pub local: SockAddr,
-    /// The other end's address; `None` for a listener and for UDP that is not connected.
+    /// Remote address; `None` for a listener and unconnected UDP.
     pub remote: Option<SockAddr>,
 }
 
 impl Socket {
-    /// The socket's own family, which netstat shows as a 6 after the protocol; `family` is that of the wire.
+    /// Whether the socket itself is IPv6, which netstat shows as a 6 after the protocol; `family` is that of the
+    /// packets.
     #[must_use]
     pub fn is_on_ipv6(&self) -> bool {
         self.mapped || self.local.ip.is_ipv6()
     }
 }
 
-/// A socket at one moment.
+/// A socket in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketRow {
-    /// Which. The cookie of an MPTCP socket ([`Via::Mptcp`]) may be that of the listener that it came from.
+    /// Its identity. The cookie of an MPTCP socket ([`Via::Mptcp`]) may be that of its listener.
     pub socket: Socket,
-    /// Who made it.
+    /// User id of its creator.
     pub uid: u32,
     /// See [`State`].
     pub state: State,
-    /// Bytes not read; of a listener, connections not accepted.
+    /// Bytes not read yet; for a listener, connections not accepted yet.
     pub recv_q: u32,
-    /// Bytes not acknowledged; of a listener, how many may wait.
+    /// Bytes not acknowledged yet; for a listener, the maximum of its queue.
     pub send_q: u32,
-    /// `IPV6_V6ONLY`; `None` where the kernel did not say: it does for IPv6 listeners and closed sockets.
+    /// `IPV6_V6ONLY`; `None` if not reported: the kernel reports it for listening and closed IPv6 sockets.
     pub v6only: Option<bool>,
-    /// Index of the interface that it is bound to; 0: none, or listed by an iterator.
+    /// Index of the interface that it is bound to; 0 if none, or if listed by an iterator.
     pub device: u32,
-    /// The kernel's own, below an MPTCP socket, which is the connection.
+    /// A subflow of an MPTCP socket, which is the connection.
     pub subflow: bool,
-    /// Payload so far; TCP that is not in TIME_WAIT only.
+    /// Payload so far; only for TCP not in TIME_WAIT.
     pub bytes: Option<Payload>,
 }
 
 impl SocketRow {
-    /// It takes connections, or datagrams from anybody.
+    /// Whether it is a listener or an unconnected datagram socket.
     #[must_use]
     pub fn is_server(&self) -> bool {
         self.remote.is_none()
     }
 
-    /// It is the application's end of an MPTCP connection.
+    /// Whether it is an MPTCP socket of an application.
     #[must_use]
     pub fn is_mptcp(&self) -> bool {
         self.via == Some(Via::Mptcp)
@@ -87,31 +88,31 @@ impl DerefMut for SocketRow {
     }
 }
 
-/// Bytes of a connection's payload, each once.
+/// Payload of a connection in bytes, without retransmissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// Handed to the network at least once.
+    /// Sent.
     pub sent: u64,
     /// Received in order.
     pub received: u64,
 }
 
 impl Payload {
-    /// Of counts in which the peer's FIN counts once it came (`net/ipv4/tcp_input.c`, tcp_fin takes a sequence number).
-    /// Which of these states had it: all that follow it.
+    /// From counters that include the FIN of the peer, which has a sequence number (net/ipv4/tcp_input.c, tcp_fin(),
+    /// v6.12).
     pub(crate) fn without_fin(sent: u64, received: u64, state: State) -> Self {
         let fin = matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         Self { sent, received: received.saturating_sub(fin.into()) }
     }
 }
 
-/// Whether a socket has another end. UDP can be connected to an address without a port (ip4_datagram_connect in
-/// net/ipv4/datagram.c).
+/// Whether a socket is connected. UDP can be connected to an address without a port (net/ipv4/datagram.c,
+/// ip4_datagram_connect(), v6.12).
 pub(crate) fn is_connected(state: State, remote: SockAddr) -> bool {
     state != State::Listen && (remote.port != 0 || !remote.ip.is_unspecified())
 }
 
-/// What a raw or packet socket takes in.
+/// What a raw or packet socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RawKind {
     /// `SOCK_RAW` of `AF_INET` or `AF_INET6`, with the IP protocol.
@@ -135,12 +136,12 @@ impl fmt::Display for RawKind {
 /// A raw or packet socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRow {
-    /// Which of them.
+    /// Raw or packet, with the protocol.
     pub kind: RawKind,
     /// Network namespace inode number.
     pub netns: NetnsId,
-    /// Of its file.
+    /// Inode number of its file.
     pub inode: u64,
-    /// Who made it.
+    /// User id of its creator.
     pub uid: u32,
 }

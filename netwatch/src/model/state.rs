@@ -1,16 +1,16 @@
-//! What a socket is about to do, and by which kind of call it came there.
+//! State of a socket, and how it was created.
 
 use serde::Serialize;
 
-/// A socket's state, numbered as in `include/net/tcp_states.h`. UDP uses two of them: `Established` for
-/// a connected socket, `Close` for any other.
+/// State of a socket, numbered as in `include/net/tcp_states.h`. UDP uses `Established` for a connected socket and
+/// `Close` for any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// 1
     Established,
     /// 2
     SynSent,
-    /// 3, and 12 for a half-open request
+    /// 3, and 12 for a request socket.
     SynRecv,
     /// 4
     FinWait1,
@@ -28,7 +28,7 @@ pub enum State {
     Listen,
     /// 11
     Closing,
-    /// A number that this version does not know.
+    /// Unknown number.
     Unknown(u8),
 }
 
@@ -52,7 +52,7 @@ impl State {
         }
     }
 
-    /// As netstat spells it.
+    /// The name in netstat's output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,24 +72,24 @@ impl State {
     }
 }
 
-/// How a call came where it is not a plain system call on a plain socket.
+/// The way of a call, if not a plain system call on a plain socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Via {
-    /// By io_uring, its threads included.
+    /// By io_uring, including its workers.
     IoUring,
     /// By 32-bit socketcall(2).
     Socketcall,
     /// By a kernel thread.
     Kernel,
-    /// With data in the SYN.
+    /// With data in the SYN (TCP Fast Open).
     Fastopen,
     /// On an MPTCP socket.
     Mptcp,
 }
 
 impl Via {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,6 @@
-//! Moments.
+//! Times since boot.
 
-/// A moment of this boot, by `CLOCK_BOOTTIME`: it goes on while the system is suspended. The length of time between two of
-/// them is a plain number of nanoseconds.
+/// A time by `CLOCK_BOOTTIME`, which includes suspend. The difference of two is a number of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BootTime(u64);
 
@@ -21,19 +20,19 @@ impl BootTime {
         self.0
     }
 
-    /// Nanoseconds since `earlier`; 0 where that is later.
+    /// Nanoseconds since `earlier`; 0 if that is later.
     #[must_use]
     pub const fn saturating_sub(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Nanoseconds since `earlier`; `None` where that is later.
+    /// Nanoseconds since `earlier`; `None` if that is later.
     #[must_use]
     pub const fn checked_sub(self, earlier: Self) -> Option<u64> {
         self.0.checked_sub(earlier.0)
     }
 
-    /// So many nanoseconds later.
+    /// Adds nanoseconds.
     #[must_use]
     pub const fn saturating_add(self, nanoseconds: u64) -> Self {
         Self(self.0.saturating_add(nanoseconds))

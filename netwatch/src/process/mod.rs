@@ -1,5 +1,4 @@
-//! Processes: what one is, the table that keeps them with their true lineage, and the object that is
-//! printed. Pure but for the names of users.
+//! The process value, and the table of processes with their ancestors. Pure.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -10,27 +9,27 @@ pub mod table;
 
 pub use table::ProcessTable;
 
-/// A process as it was at one moment: a later exec or a new name makes another value, so whoever keeps
-/// this one keeps what acted.
+/// A process at one time. A later exec or name change creates another value, so a holder of this one keeps the process
+/// that acted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// What there is to know of it by itself.
+    /// Attributes of the process.
     pub facts: ProcessFacts,
-    /// The cgroup in the unified hierarchy, where it is known.
+    /// Id of the cgroup in the unified hierarchy, if known.
     pub cgroup_id: Option<CgroupId>,
-    /// How it was forked, where netwatch saw that.
+    /// Its fork, if netwatch observed it.
     pub birth: Option<Birth>,
-    /// Who forked it, as that one was then; where netwatch did not see the fork, the parent when the
-    /// process was first looked at.
+    /// The process that forked it, as it was then. If the fork was not observed, the parent when the process was first
+    /// read.
     pub parent: Option<Arc<Self>>,
-    /// Status of its executable when this was recorded; `None` for a process that was not read from the store, and for
-    /// one that was recorded only as an ancestor.
+    /// Status of its executable when it was recorded; `None` if it was not read from the store, or was recorded only as
+    /// an ancestor.
     pub exe_status: Option<ExeStatus>,
-    /// Ancestors above.
+    /// Number of ancestors.
     depth: u32,
 }
 
-/// Status of a process's executable file at one moment.
+/// Status of an executable file at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExeStatus {
     /// Whether the file is still the one that the process runs.
@@ -39,40 +38,39 @@ pub struct ExeStatus {
     pub world_writable: bool,
 }
 
-/// A fork, as the kernel saw it.
+/// A fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Birth {
-    /// When: the start in the key is cut to a clock tick, this is not.
+    /// Time of the fork. Not truncated to a clock tick, unlike the start in the key.
     pub at: BootTime,
-    /// What the thread that forked was about: the socket from which it had received last, or which it had accepted, if it
-    /// had not slept since. What it does next, it does because of that.
+    /// The socket that the forking thread had last received from or accepted, if it had not slept since: the cause of
+    /// the fork.
     pub cause: Option<Cookie>,
 }
 
-/// More ancestors than this are not kept: a program that forks and exits forever makes a line without
-/// end.
+/// Maximum number of ancestors: a program that forks and exits forever would create an endless chain.
 const MOST_ANCESTORS: u32 = 128;
 
 impl Process {
-    /// Nearest first.
+    /// The ancestors, the nearest first.
     pub fn ancestors(&self) -> impl Iterator<Item = &Arc<Self>> {
         std::iter::successors(self.parent.as_ref(), |process| process.parent.as_ref())
     }
 
-    /// As it was, with a parent of its own: for whoever reads a process from where it was written down.
+    /// The same process under this parent, for a process that is read from the store.
     #[must_use]
     pub fn child_of(self, parent: Option<&Arc<Self>>) -> Self {
         self.under(parent)
     }
 
-    /// The status of its executable: as recorded, else as the last exec left it.
+    /// The status of its executable: as recorded, or as of the last exec.
     #[must_use]
     pub fn exe_status(&self) -> ExeStatus {
         let state = self.image.exe_state;
         self.exe_status.unwrap_or(ExeStatus { state, world_writable: false })
     }
 
-    /// Nothing but who it is.
+    /// A process of which only key and name are known.
     #[must_use]
     pub fn bare(key: ProcessKey, comm: Arc<str>) -> Self {
         Self::of(ProcessFacts {
@@ -88,12 +86,12 @@ impl Process {
         })
     }
 
-    /// Nothing but what there is to know of it by itself.
+    /// A process with only its attributes.
     fn of(facts: ProcessFacts) -> Self {
         Self { facts, cgroup_id: None, birth: None, parent: None, exe_status: None, depth: 0 }
     }
 
-    /// Puts `self` under `parent`. A line that grew too long loses its far half.
+    /// Sets the parent. If the chain becomes too long, its older half is dropped.
     fn under(mut self, parent: Option<&Arc<Self>>) -> Self {
         self.parent = parent.cloned();
         self.depth = parent.map_or(0, |parent| parent.depth + 1);
@@ -123,8 +121,8 @@ impl DerefMut for Process {
     }
 }
 
-/// Who did something: a process, and in it a thread. Each end of a connection has several of these, so they are small:
-/// nearly always it is the leader.
+/// A process, and the thread in it that acted. Kept small, since every endpoint has several; the thread is nearly
+/// always the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// The process.
@@ -132,7 +130,7 @@ pub struct Actor {
     thread: Option<Arc<Thread>>,
 }
 
-/// Another thread than the leader.
+/// A thread other than the leader.
 #[derive(Debug, PartialEq, Eq)]
 struct Thread {
     tid: u32,
@@ -140,14 +138,14 @@ struct Thread {
 }
 
 impl Actor {
-    /// A thread of a process, with its name where that is not the leader.
+    /// A thread of a process, with its name if it is not the leader.
     #[must_use]
     pub fn new(process: Arc<Process>, tid: u32, name: Option<Arc<str>>) -> Self {
         let is_leader = tid == process.key.pid && name.is_none();
         Self { process, thread: (!is_leader).then(|| Arc::new(Thread { tid, name })) }
     }
 
-    /// The process as a whole, no thread being known.
+    /// The process, without a known thread.
     #[must_use]
     pub fn leader(process: Arc<Process>) -> Self {
         Self { process, thread: None }
@@ -159,7 +157,7 @@ impl Actor {
         self.thread.as_ref().map_or(self.process.key.pid, |thread| thread.tid)
     }
 
-    /// Its name, where it is not the leader.
+    /// Its name, if it is not the leader.
     #[must_use]
     pub fn thread(&self) -> Option<&Arc<str>> {
         self.thread.as_ref()?.name.as_ref()
@@ -170,7 +168,7 @@ impl Actor {
 pub(crate) mod tests {
     use super::*;
 
-    /// A process of which nothing matters but who it is.
+    /// A process with only a pid, for tests.
     pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
         let key = ProcessKey::from_ticks(pid, u64::from(pid));
         let bare = Process::bare(key, format!("p{pid}").into());

@@ -1,7 +1,7 @@
-//! The table of processes: who is, who was a moment ago, and who forked whom.
+//! The table of running and recently ended processes, and their parents.
 //!
-//! Fork, exec and exit keep it; `/proc` fills it at the start and wherever a record was lost. What a record
-//! says of a process goes before what `/proc` says: the record was read in the kernel at the moment.
+//! Records of fork, exec and exit update it; `/proc` fills it at the start and after losses. Records take precedence
+//! over `/proc`, since the kernel side reads the process at the time of the record.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task
 use crate::hash::{Map, Set};
 use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
 
-/// Processes that are gone and may still be asked for: a connection's last record can come after its
-/// process's.
+/// Maximum number of ended processes that are kept: the last record of a connection may arrive after the exit of its
+/// process.
 const MOST_GONE: usize = 8192;
 
-/// Processes, by pid and start.
+/// Processes by pid and start.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     live: Map<u32, Live>,
     gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
-    /// Paths by the id of the group in the unified hierarchy.
+    /// Paths of cgroups by id in the unified hierarchy.
     cgroups: Map<CgroupId, Arc<str>>,
-    /// Counts the times that records were lost: what was learnt in an earlier one may be out of date.
+    /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
 }
 
 #[derive(Debug)]
 struct Live {
     process: Arc<Process>,
-    /// The table's when this was learnt; one before where only part of it is known.
+    /// The epoch of the table when the entry was read; one less if the entry is incomplete.
     epoch: u32,
-    /// When a record last changed it, where one did.
+    /// Time of the last record that changed it.
     changed: Option<BootTime>,
 }
 
 impl ProcessTable {
-    /// A table of the processes that one look saw. Parents are the present ones.
+    /// A table of the processes of one snapshot, with their current parents.
     #[must_use]
     pub fn of(rows: &[ProcessRow]) -> Self {
         let mut table = Self::default();
@@ -45,10 +45,10 @@ impl ProcessTable {
         table
     }
 
-    /// Takes in what a look saw that began at `began`. A process that the table
-    /// knows keeps its lineage, and is left as it is where a record changed it since.
+    /// Adds the processes of a snapshot that began at `began`. A known process keeps its ancestors, and is not changed
+    /// if a record changed it since.
     pub fn learn(&mut self, rows: &[ProcessRow], began: BootTime) {
-        // A parent is never younger than its child: so it is there when its child comes.
+        // A parent is never younger than its child, so it is added first.
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
@@ -61,8 +61,8 @@ impl ProcessTable {
         }
     }
 
-    /// Takes in a process of which a record said at some time that it was called `comm`, from what `/proc`
-    /// shows by now. Where it has another name by now it may have another image as well: that stays unknown.
+    /// Adds a process that a record named `comm`, from its current state in `/proc`. If its name has changed, its image
+    /// may have changed too and stays unknown.
     pub fn learn_named(&mut self, row: &ProcessRow, comm: &str) {
         if *row.comm == *comm {
             self.learn_one(row);
@@ -73,7 +73,7 @@ impl ProcessTable {
         }
     }
 
-    /// Takes in one process as `/proc` shows it.
+    /// Adds one process from `/proc`.
     pub fn learn_one(&mut self, row: &ProcessRow) {
         let known = self.find(row.key);
         let parent = match known {
@@ -85,7 +85,7 @@ impl ProcessTable {
                 .filter(|parent| parent.key.age() < row.key.age())
                 .cloned(),
         };
-        // Arguments as at exec, where that was seen: a process can write over what /proc shows.
+        // Keep the arguments of the exec record: a process can overwrite those in /proc.
         let image = match known.map(|known| &known.image) {
             Some(image) if image.exe.is_some() && image.file == row.image.file => image.clone(),
             _ => row.image.clone(),
@@ -100,7 +100,7 @@ impl ProcessTable {
         self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
 
-    /// Takes in which sockets processes that were there before have for stdin, stdout and stderr, as a look saw it.
+    /// Sets the sockets that existing processes have as stdin, stdout and stderr, from a snapshot.
     pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
         for row in rows.iter().filter(|row| row.stdio != [None; 3]) {
             if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
@@ -114,7 +114,7 @@ impl ProcessTable {
         }
     }
 
-    /// Takes in what happened to a process at `at`.
+    /// Applies an event about a process.
     pub fn apply(&mut self, at: BootTime, event: &ProcessEvent) {
         match event {
             ProcessEvent::Fork(fork) => self.fork(at, fork),
@@ -124,13 +124,13 @@ impl ProcessTable {
         }
     }
 
-    /// Records were lost: what the table has may be out of date.
+    /// Notes a loss: entries may be out of date.
     pub fn doubt(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// Whether `/proc` should be asked about this process before it is named: it is not known, or not all
-    /// of it, or something was lost since.
+    /// Whether the process should be read from `/proc` before it is named: it is unknown or incomplete, or records were
+    /// lost since.
     #[must_use]
     pub fn needs_proc(&self, key: ProcessKey) -> bool {
         match self.live.get(&key.pid) {
@@ -139,20 +139,20 @@ impl ProcessTable {
         }
     }
 
-    /// A process that is there or was a moment ago.
+    /// A running or recently ended process.
     #[must_use]
     pub fn find(&self, key: ProcessKey) -> Option<&Arc<Process>> {
         let live = self.live.get(&key.pid).map(|live| &live.process).filter(|process| process.key == key);
         live.or_else(|| self.gone.get(&key))
     }
 
-    /// The process of this pid, which has not ended as far as is known.
+    /// The running process with this pid.
     #[must_use]
     pub fn present(&self, pid: u32) -> Option<&Arc<Process>> {
         self.live.get(&pid).map(|live| &live.process)
     }
 
-    /// The process and thread of a task, brought up to date with what its record says.
+    /// The process and thread of a task, updated from its record.
     pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
             Some(known) if is_as(known, task) => known.clone(),
@@ -169,15 +169,15 @@ impl ProcessTable {
         Actor::new(process, task.tid, task.thread.map(|name| name.text().into()))
     }
 
-    /// Who connected a socket or called listen(), by what was kept with it.
+    /// The process that connected a socket or called listen(), from the owner kept with the socket.
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
         let process = self.find(owner.key)?.clone();
         Some(Actor::new(process, owner.tid, None))
     }
 
-    /// Sets the path and identity of a process's executable to what `/proc` says, unless that is about
-    /// another file already: it may have gone on to the next program.
+    /// Sets path and identity of a process's executable from `/proc`, unless `/proc` is about another file already,
+    /// because the process executed another program.
     pub fn confirm_exe(&mut self, key: ProcessKey, exe: Option<Arc<str>>, file: (u64, u64)) {
         let Some(Live { process, .. }) = self.live.get_mut(&key.pid) else { return };
         if process.key != key || exe.is_none() || process.image.file.1 != file.1 {
@@ -189,8 +189,7 @@ impl ProcessTable {
         *process = Arc::new(known);
     }
 
-    /// Forgets those that are not among `rows`, the processes of a look that began when nothing of what
-    /// the table has now was younger than `since`.
+    /// Removes processes that are not in `rows`, a snapshot that began when no entry was younger than `since`.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
         let there: Set<_> = rows.iter().map(|row| row.key).collect();
         let ended: Vec<_> = self
@@ -209,7 +208,7 @@ impl ProcessTable {
         let birth = Some(Birth { at, cause: task.cause });
         let parent = self.find(fork.parent).cloned();
         if let Some(known) = self.live.get(&task.key.pid).filter(|known| known.process.key == task.key) {
-            // Something later told of it already: only how it was born is news.
+            // A later record was applied already; only the fork is new.
             let (epoch, changed) = (known.epoch, known.changed);
             let mut child = Process { birth, ..Process::clone(&known.process) };
             if parent.is_some() {
@@ -227,7 +226,7 @@ impl ProcessTable {
                 child.cgroup = parent.cgroup.clone();
             }
             child = child.under(Some(&parent));
-            // A child has the image of its parent, and is as sure of it.
+            // A child has the image of its parent, which is as complete as the parent's.
             epoch = self.live.get(&parent.key.pid).map_or(self.epoch, |live| live.epoch);
         }
         self.put(child, epoch, Some(at));
@@ -236,7 +235,7 @@ impl ProcessTable {
     fn exec(&mut self, at: BootTime, exec: &ExecEvent) {
         let (mut process, epoch) = match self.find(exec.task.key) {
             Some(known) => (Process::clone(known), self.epoch),
-            // Its fork was lost, and with it its lineage.
+            // Its fork was lost, so its parent is unknown.
             None => (self.stranger(&exec.task), self.unsure()),
         };
         self.bring_up_to_date(&mut process, &exec.task);
@@ -274,8 +273,7 @@ impl ProcessTable {
         if Some(process.key) != event.moved {
             return;
         }
-        // The same choice as for /proc/PID/cgroup: the old hierarchies speak where the unified one has
-        // nothing to say.
+        // As for /proc/PID/cgroup, a v1 hierarchy is used if the unified one has no path.
         let telling = event.path.len() > 1;
         if telling && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
             let mut moved = Process::clone(process);
@@ -288,7 +286,7 @@ impl ProcessTable {
         }
     }
 
-    /// What a record alone says.
+    /// A process from a record alone.
     fn stranger(&self, task: &Task) -> Process {
         let facts = ProcessFacts {
             key: task.key,
@@ -321,7 +319,7 @@ impl ProcessTable {
         }
     }
 
-    /// The epoch of what is known in part only.
+    /// The epoch of an incomplete entry.
     fn unsure(&self) -> u32 {
         self.epoch.wrapping_sub(1)
     }
@@ -332,8 +330,7 @@ impl ProcessTable {
         process
     }
 
-    /// Another value of a process, where the one before was; a process that is gone stays gone, and what
-    /// is known of one is as old as it was.
+    /// Replaces the value of a process. Whether it has ended and its epoch do not change.
     fn put_again(&mut self, process: Process) -> Arc<Process> {
         if let Some(gone) = self.gone.get_mut(&process.key) {
             *gone = Arc::new(process);

@@ -1,4 +1,4 @@
-//! Subscribers that hand the stream on to somewhere else: each has a thread of its own, so that it may wait.
+//! Subscribers that output the stream. Each has a thread of its own, so that it may block.
 
 mod print;
 

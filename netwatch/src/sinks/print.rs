@@ -1,4 +1,4 @@
-//! Prints the stream: to stdout, where a reader may be slow, stuck or gone.
+//! Prints the stream to stdout, whose reader may be slow, blocked or gone.
 
 use std::io::{self, Write};
 use std::thread::JoinHandle;
@@ -10,16 +10,16 @@ use crate::bus::{Bus, Receiver, Subscription};
 use crate::loss::LossReason;
 use crate::output::{Log, LogOptions};
 
-/// Items that wait for a slow reader, at most: some 400 bytes each, several seconds of a busy host.
+/// Maximum number of queued items: some 400 bytes each, several seconds of a busy host.
 const MOST_WAITING: usize = 40_960;
 
 /// How long the end of a run waits for a reader.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the thread sleeps where nothing comes: it has nothing to do by itself.
+/// How long the thread waits for items; it has no periodic work.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Why nothing more can be printed.
+/// Why printing failed.
 #[derive(Debug, Error)]
 pub enum PrintError {
     /// The reader closed the pipe.
@@ -59,17 +59,17 @@ impl Print {
         Ok(Self { thread: thread.spawn(move || print(&receiver, log))? })
     }
 
-    /// Waits until everything is printed, as far as the reader lets it. To be called when the bus is closed.
+    /// Waits until everything is printed, or for a limited time if the reader is slow. Call it when the bus is closed.
     ///
     /// # Errors
-    /// Why the output failed. A reader that closed the pipe is no failure.
+    /// The error of the output. A closed pipe is not an error.
     pub fn finish(self) -> Result<(), PrintError> {
         let deadline = Instant::now() + LAST_PATIENCE;
         while !self.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
         if !self.thread.is_finished() {
-            // It is stuck in a write, and ends with the process.
+            // Blocked in a write; the thread ends with the process.
             return Ok(());
         }
         match self.thread.join() {

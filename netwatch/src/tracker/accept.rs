@@ -1,4 +1,4 @@
-//! TCP: what accept() and the first use of a connection do to the table.
+//! TCP: updates the table at accept() and at the first use of a connection.
 
 use super::{ConnectionEvent, EventKind, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
@@ -15,14 +15,14 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let via = via.or(socket.via);
-        // The probe may not ask for a cookie; where nobody did before, the addresses lead to the end.
+        // The probe cannot generate a cookie; if the socket has none, find the endpoint by its addresses.
         let by_addresses = || self.pairs.exact(socket.netns, socket.proto, socket.local, socket.remote());
         let cookie = if socket.key == 0 { by_addresses().unwrap_or(0) } else { socket.key };
         if !self.conns.contains_key(&cookie) {
             if self.accept_late(at, socket, actor, via, out) {
                 return;
             }
-            // Before the handshake's end (fast open), or its first record was lost.
+            // Accepted before the end of the handshake (TCP Fast Open), or its first record was lost.
             let mut conn = self.spare.begin(at, socket, State::SynRecv);
             conn.key = cookie;
             conn.endpoint.listener = self.listener_of(socket);
@@ -31,7 +31,7 @@ impl Tracker {
         }
         let Some(conn) = self.conns.get_mut(&cookie) else { return };
         if conn.endpoint.process_basis == Some(ProcessBasis::Accept) {
-            // Its first use was quicker to be told.
+            // The record of its first use arrived earlier.
             return;
         }
         conn.accepted_by(actor, socket.inode, via);
@@ -41,14 +41,14 @@ impl Tracker {
         }
         self.teach_peer(cookie);
         if cookie == 0
-            // No later record will find it.
+            // No later record can refer to it.
             && let Some(conn) = self.remove(cookie)
         {
             self.spare.put(conn);
         }
     }
 
-    /// Tells the accept of a connection that is over already; false where there is no such.
+    /// Emits the accept of a connection that is closed already; returns false if there is none.
     fn accept_late(
         &mut self,
         at: BootTime,
@@ -73,7 +73,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let Some(conn) = self.conns.get_mut(&socket.key) else {
-            // Over, but perhaps never accepted as far as any other probe saw.
+            // Closed, and its accept was perhaps not observed by another probe.
             self.accept_late(at, socket, actor, via, out);
             return;
         };

@@ -1,11 +1,11 @@
-//! Who ended a connection, told from the last transition. An RST decides, else the first FIN.
+//! Which side closed a connection, by the last transition: the one that sent an RST, else the first FIN.
 
 use super::ClosedBy;
 use crate::decode::StateChange;
 use crate::model::State;
 use crate::origin::Side;
 
-/// The first FIN, as the state of a connection alone tells it.
+/// Which side sent the first FIN, by the state alone.
 pub(super) fn first_fin(state: State) -> Option<Side> {
     match state {
         State::FinWait1 | State::FinWait2 | State::TimeWait | State::Closing => Some(Side::Local),
@@ -14,21 +14,21 @@ pub(super) fn first_fin(state: State) -> Option<Side> {
     }
 }
 
-/// `change` leads to CLOSE.
+/// `change` is a transition to CLOSE.
 pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>) -> ClosedBy {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT};
     match change.errno {
         // tcp_reset in net/ipv4/tcp_input.c: EPIPE in CLOSE_WAIT.
         ECONNRESET | EPIPE => return ClosedBy::ResetRemote,
-        // tcp_abort in net/ipv4/tcp.c, by an administrator's hand (`ss -K`): it sends an RST.
+        // tcp_abort() in net/ipv4/tcp.c (`ss -K`), which sends an RST.
         ECONNABORTED => return ClosedBy::ResetLocal,
-        // tcp_write_err in net/ipv4/tcp_timer.c: what ICMP said last goes before ETIMEDOUT.
+        // tcp_write_err() in net/ipv4/tcp_timer.c: the last ICMP error takes precedence over ETIMEDOUT.
         ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => return ClosedBy::Timeout,
         _ => {}
     }
     let reset = match change.old {
-        // Nothing but an RST of one's own leads from these to CLOSE without an error: __tcp_close with
-        // unread data, tcp_disconnect (SO_LINGER 0, connect(AF_UNSPEC), a child that nobody accepted).
+        // Without an error only an RST sent by this side leads from these states to CLOSE: __tcp_close() with unread
+        // data, tcp_disconnect() (SO_LINGER 0, connect(AF_UNSPEC), a child that was not accepted).
         State::Established | State::CloseWait | State::SynRecv | State::FinWait1 => true,
         // To TIME_WAIT, which is the way of a FIN, the full socket goes with the peer's FIN (tcp_fin) or as
         // an orphan (tcp_time_wait with FIN_WAIT2); tcp_disconnect comes before either.

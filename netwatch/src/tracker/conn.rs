@@ -1,4 +1,4 @@
-//! An end as the tracker keeps it, and how it learns.
+//! An endpoint in the tracker's table, and how it is updated.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,46 +12,46 @@ use crate::model::{BootTime, Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
-/// An end, and what is needed to tell more of it.
+/// An endpoint with the state of its tracking.
 #[derive(Debug)]
 pub(super) struct Conn {
-    /// Of the table: the cookie, but of a UDP flow, of which a socket can have many.
+    /// Key in the table: the cookie, except for a UDP flow, since a socket may have many.
     pub(super) key: u64,
     pub(super) endpoint: Endpoint,
-    /// It left the handshake behind.
+    /// The handshake is complete.
     pub(super) established: bool,
-    /// When, where that was seen.
+    /// When that was, if observed.
     opened: Option<NonZeroU64>,
-    /// A process took it off its listener, or it never had one.
+    /// Accepted, or not the child of a listener.
     pub(super) taken: bool,
-    /// Whose FIN came first.
+    /// Which side sent the first FIN.
     pub(super) first_fin: Option<Side>,
-    /// Cookie of the other end, while that lives.
+    /// Cookie of the peer endpoint while that exists.
     pub(super) peer: Option<NonZeroU64>,
-    /// Something was told of it: its flow stands.
+    /// An event was emitted, so its flow id is final.
     pub(super) emitted: bool,
-    /// It may have called connect() as well as its peer: that the peer did is no proof of anything.
+    /// It may have called connect() as well as its peer, so the peer's connect() proves nothing.
     pub(super) undecided: bool,
     rare: Option<Box<Rare>>,
 }
 
-/// What few ends have, so that the others need no room for it.
+/// Rare state, allocated only if needed.
 #[derive(Debug, Default)]
 struct Rare {
-    /// Who used it, of those that were told.
+    /// Processes that were reported as users.
     users: Vec<ProcessKey>,
-    /// What is to be told, and of when, once its addresses are known: of an MPTCP socket, which begins without, and of a
-    /// listener, whose port is picked last.
+    /// The pending event and its time, until the addresses are known: for an MPTCP socket, which begins without, and a
+    /// listener whose port is chosen last.
     held: Option<(BootTime, EventKind)>,
-    /// What its subflow failed with: an MPTCP socket gets to know that too late.
+    /// The errno of its subflow, which the MPTCP socket gets too late.
     subflow_errno: i32,
-    /// A listener, as what comes from it knows it.
+    /// For a listener: the value that its children share.
     party: Option<Arc<Party>>,
-    /// What passed so far on a UDP flow.
+    /// Payload of a UDP flow so far.
     bytes: Option<Payload>,
 }
 
-/// A hundred thousand of these are a busy host's: see docs/performance.md.
+/// Size matters: a busy host has a hundred thousand. See docs/performance.md.
 const _: () = assert!(size_of::<Conn>() <= 240);
 
 impl Conn {
@@ -84,14 +84,14 @@ impl Conn {
         }
     }
 
-    /// Lets go of what it shares with others.
+    /// Drops shared values.
     pub(super) fn let_go(&mut self) {
         let endpoint = &mut self.endpoint;
         (endpoint.originator, endpoint.process, endpoint.listener, endpoint.peer) = (None, None, None, None);
         self.rare = None;
     }
 
-    /// The endpoint as it is, for [`super::Tracker::table`].
+    /// The endpoint as an event, for [`super::Tracker::table`].
     pub(super) fn as_event(&self) -> ConnectionEvent {
         ConnectionEvent {
             at: self.endpoint.id.began,
@@ -129,7 +129,7 @@ impl Conn {
         self.rare.get_or_insert_default()
     }
 
-    /// When it left the handshake behind, where that was seen.
+    /// When the handshake completed, if observed.
     pub(super) fn opened(&self) -> Option<BootTime> {
         self.opened.map(|at| BootTime::from_nanos(at.get()))
     }
@@ -138,12 +138,12 @@ impl Conn {
         self.opened = NonZeroU64::new(at.nanos());
     }
 
-    /// How long it has been established, at `at`, where its beginning was seen.
+    /// Nanoseconds in the established state at `at`, if the start was observed.
     pub(super) fn lasted(&self, at: BootTime) -> Option<u64> {
         at.checked_sub(self.opened()?)
     }
 
-    /// It is to be told once its addresses are known.
+    /// Defers the event until the addresses are known.
     pub(super) fn hold(&mut self, at: BootTime, kind: EventKind) {
         self.rare().held = Some((at, kind));
     }
@@ -160,7 +160,7 @@ impl Conn {
         self.rare().subflow_errno = errno;
     }
 
-    /// 0: it did not fail.
+    /// `errno`: 0 if it did not fail.
     pub(super) fn subflow_errno(&self) -> i32 {
         self.rare.as_ref().map_or(0, |rare| rare.subflow_errno)
     }
@@ -169,7 +169,7 @@ impl Conn {
         self.rare().bytes = Some(bytes);
     }
 
-    /// What passed so far, where that was counted.
+    /// Payload so far, if counted.
     pub(super) fn bytes(&self) -> Option<Payload> {
         self.rare.as_ref()?.bytes
     }
@@ -180,8 +180,8 @@ impl Conn {
         self.emit_with(at, EventKind::Fail, Outcome { errno, ..Outcome::default() }, out);
     }
 
-    /// Tells an end that nobody saw. Of an attempt it is not known whether it failed or opened first, so it
-    /// is not said to have failed.
+    /// Emits the missed end of a connection. For an attempt it is not known whether it failed or opened first, so it is
+    /// not reported as failed.
     pub(super) fn end_unseen(&mut self, at: BootTime, out: &mut Vec<ConnectionEvent>) {
         let kind = if self.endpoint.remote.is_none() { EventKind::Unlisten } else { EventKind::Close };
         self.endpoint.state = State::Close;
@@ -201,7 +201,7 @@ impl Conn {
         Party { id: self.endpoint.id, process: self.endpoint.process.clone() }
     }
 
-    /// Of a listener: the same for all that come from it, as long as it is the same process's.
+    /// For a listener: the value that its children share while its process is the same.
     pub(super) fn shared_party(&mut self) -> Arc<Party> {
         let party = self.party();
         let shared = &mut self.rare().party;
@@ -211,14 +211,14 @@ impl Conn {
         }
     }
 
-    /// Of a listener.
+    /// For a listener.
     pub(super) fn listening(&self) -> Listening {
         let Socket { netns, proto, local, .. } = self.endpoint.socket;
-        // Not known of one that was seen to listen, and not needed: its children bring its cookie.
+        // Not known for a listener whose listen() was observed, and not needed: its children have its cookie.
         Listening { netns, proto, local, v6only: false }
     }
 
-    /// Takes a verdict on better ground, or on the same ground where it is surer by now.
+    /// Adopts a verdict with a better basis, or the same basis with a higher confidence.
     pub(super) fn improve(&mut self, verdict: Verdict) {
         let known = self.endpoint.verdict;
         if (verdict.basis, verdict.confidence) < (known.basis, known.confidence) {
@@ -244,7 +244,7 @@ impl Conn {
         self.taken = true;
     }
 
-    /// The datagram that began it was sent by `actor`.
+    /// The first datagram was sent by `actor`.
     pub(super) fn sent_by(&mut self, actor: &Actor, via: Option<Via>) {
         self.endpoint.via = via;
         if self.endpoint.verdict.side == Side::Local {
@@ -255,14 +255,14 @@ impl Conn {
         }
     }
 
-    /// Whether this is the first that was heard of `actor` using it; from then on it is the process here.
+    /// Makes `actor` the process of this endpoint. Returns whether this is its first use.
     pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
         let key = actor.process.key;
         let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key == key);
         if has(&self.endpoint.process) || self.rare.as_ref().is_some_and(|rare| rare.users.contains(&key)) {
             return false;
         }
-        // Whoever had it so far may use it again, and that is no news.
+        // The previous process may use it again, which is not an event.
         let before = self.endpoint.process.as_ref().map(|actor| actor.process.key);
         self.rare().users.extend(before);
         self.endpoint.process = Some(actor.clone());
@@ -270,8 +270,8 @@ impl Conn {
         true
     }
 
-    /// Whether the two can be of one connection, which their addresses say. One that has had its other end
-    /// is nobody else's; and what was there before a connection was begun is of an older one.
+    /// Whether two endpoints with matching addresses can be of one connection. An endpoint that had a peer has no
+    /// other, and one that existed before a connection began is of an older one.
     pub(super) fn may_belong_to(&self, other: &Self) -> bool {
         let free = |one: &Self, other: &Self| {
             one.endpoint.peer.is_none() || one.peer.map(NonZeroU64::get) == Some(other.key)
@@ -285,7 +285,7 @@ impl Conn {
         free(self, other) && free(other, self) && !younger(self, other) && !younger(other, self)
     }
 
-    /// Both ends carry one flow: that of the one of which something was told already.
+    /// Sets the same flow id on both endpoints: that of the one that was emitted first.
     pub(super) fn share_flow(&mut self, peer: &mut Self) {
         if self.emitted && !peer.emitted {
             peer.endpoint.flow = self.endpoint.flow;
@@ -294,14 +294,14 @@ impl Conn {
         }
     }
 
-    /// A transition shows that both ends called connect().
+    /// A transition showed that both sides called connect().
     pub(super) fn begun_by_both(&mut self) {
         self.improve(Verdict::handshake(Side::Both));
         self.endpoint.verdict.side = Side::Both;
     }
 
-    /// What the other end knows and this one does not. One that is still in its handshake does not know yet
-    /// whether it began the connection alone.
+    /// Adopts what the peer knows. During the handshake it is not known yet whether the peer originated the connection
+    /// alone.
     pub(super) fn learn_from(&mut self, peer: &Self) {
         self.endpoint.peer = Some(peer.party());
         if self.undecided && peer.endpoint.verdict.side != Side::Both {
@@ -314,9 +314,9 @@ impl Conn {
         self.name_originator(Some(peer));
     }
 
-    /// Names the process that began it: once, since that does not change.
+    /// Sets the originating process, once, since it does not change.
     pub(super) fn name_originator(&mut self, peer: Option<&Self>) {
-        /// Who began it from its own end: not one who accepted there, or only listened.
+        /// Only the process that connected, not one that accepted or listened.
         fn own(conn: &Conn) -> Option<&Actor> {
             conn.endpoint.originator.as_ref().or_else(|| {
                 let began =

@@ -1,4 +1,4 @@
-//! One end of a connection, and what is told of it.
+//! An endpoint, and the events about it.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -12,11 +12,11 @@ use crate::model::{BootTime, Cookie, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus};
 
-/// Names an end, or (as a flow) a connection: unique on this host across runs, since no cookie is given
-/// twice before the next boot, and a socket that is used again gets another time.
+/// Id of an endpoint or (as a flow) of a connection. Unique within a boot, since cookies are not reused and a reused
+/// socket has another start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointId {
-    /// The socket's, unless others have that too.
+    /// Cookie of the socket, or another key if several share it.
     pub cookie: u64,
     /// When it began or was first seen.
     pub began: BootTime,
@@ -28,42 +28,42 @@ impl fmt::Display for EndpointId {
     }
 }
 
-/// How the process on an end is known.
+/// How the process of an endpoint is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcessBasis {
     /// It connected.
     Connect,
-    /// It took the connection off the listener.
+    /// It accepted the connection.
     Accept,
-    /// It called listen(), on the listener that the connection came to.
+    /// It called listen() on the listener.
     Listener,
-    /// It uses the connection, and others had it before.
+    /// It uses the connection, which another process had before.
     Handover,
-    /// It had the socket open when netwatch looked.
+    /// It had the socket open in a snapshot.
     Seed,
 }
 
-/// Who ended a connection.
+/// How a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClosedBy {
-    /// This end sent the first FIN.
+    /// The local side sent the first FIN.
     Local,
-    /// The other end did.
+    /// The remote side did.
     Remote,
-    /// This end sent an RST.
+    /// The local side sent an RST.
     ResetLocal,
-    /// The other end did.
+    /// The remote side did.
     ResetRemote,
-    /// The other end did not answer any more.
+    /// The remote side did not answer any more.
     Timeout,
     /// Not known.
     Unknown,
 }
 
 impl ClosedBy {
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,85 +77,85 @@ impl ClosedBy {
     }
 }
 
-/// Another end, and the process on it.
+/// A peer endpoint and its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
-    /// Which.
+    /// Its id.
     pub id: EndpointId,
-    /// Its process, where one is known.
+    /// Its process, if known.
     pub process: Option<Actor>,
 }
 
-/// One end of a connection as it is known at some moment; or a listener, which has no `remote`.
+/// An endpoint at one time: one side of a connection, or a listener, which has no `remote`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Stable for as long as the connection lasts.
+    /// Id, stable for the lifetime of the connection.
     pub id: EndpointId,
-    /// The same at both ends on this host.
+    /// Flow id, the same on both endpoints on this host.
     pub flow: EndpointId,
-    /// Its socket. `via` is how it was connected or accepted, where that is not by a plain system call.
+    /// Its socket. `via`: how it was connected or accepted, if not by a plain system call.
     pub socket: Socket,
     /// TCP state.
     pub state: State,
-    /// Who began it, why, how sure.
+    /// The originating side, with basis and confidence.
     pub verdict: Verdict,
-    /// The process that began it, where it is on this host and known.
+    /// The originating process, if it is on this host and known.
     pub originator: Option<Actor>,
-    /// The socket from which the thread that began it had received last, or which it had accepted, where it began here:
-    /// see [`crate::process::Birth::cause`].
+    /// The socket that the connecting thread had last received from or accepted, for a connection originated here: see
+    /// [`crate::process::Birth::cause`].
     pub cause: Option<Cookie>,
-    /// The process on this end.
+    /// The process of this endpoint.
     pub process: Option<Actor>,
-    /// How that is known.
+    /// How the process is known.
     pub process_basis: Option<ProcessBasis>,
-    /// Where it came from, with who called listen() there: one for all that came from there.
+    /// Its listener, with the process that called listen(); shared by all children.
     pub listener: Option<Arc<Party>>,
-    /// The other end, where it is on this host.
+    /// The peer endpoint, if it is on this host.
     pub peer: Option<Party>,
-    /// From SYN to the established state, nanoseconds, at the end that connected.
+    /// Duration of the handshake in nanoseconds, on the connecting side.
     pub handshake: Option<NonZeroU64>,
 }
 
-/// What is known of an end once it is over, and how much it had carried when it was first seen.
+/// Result of a closed endpoint; for a seed, the payload so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Why it failed or broke.
+    /// Why it failed or broke: positive errno.
     pub errno: Option<i32>,
-    /// Established, nanoseconds.
+    /// Time in the established state, in nanoseconds.
     pub duration: Option<u64>,
-    /// Payload.
+    /// Payload in bytes.
     pub bytes: Option<Payload>,
-    /// Who ended it.
+    /// How it was closed.
     pub closed_by: Option<ClosedBy>,
 }
 
-/// What is told of an end: the `event` of the contract.
+/// Kinds of events: the `event` of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// It was there before netwatch.
+    /// The endpoint existed before netwatch started.
     Seed,
-    /// It listens.
+    /// A listener was created.
     Listen,
-    /// It listens no more.
+    /// A listener was closed.
     Unlisten,
-    /// A connection is begun.
+    /// A connection attempt began.
     Attempt,
-    /// It is established.
+    /// The connection was established.
     Open,
-    /// A process took it off its listener.
+    /// A process accepted the connection.
     Accept,
-    /// Another process uses it than the one that connected or accepted it.
+    /// Another process than the connector or acceptor uses it.
     Handover,
-    /// It never opened.
+    /// The attempt failed.
     Fail,
-    /// It is over.
+    /// The connection was closed.
     Close,
-    /// Another transition.
+    /// Any other state transition.
     State,
 }
 
 impl EventKind {
-    /// All, in the order of the contract.
+    /// All kinds, in the order of the specification.
     pub const ALL: [Self; 10] = [
         Self::Seed,
         Self::Listen,
@@ -169,7 +169,7 @@ impl EventKind {
         Self::State,
     ];
 
-    /// As it is spelled outside.
+    /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -193,7 +193,7 @@ impl Serialize for EventKind {
     }
 }
 
-/// What the stages of `enrich` add to an event. Empty until then.
+/// Facts that `enrich` adds to an event; empty until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Status of each process's executable at the time of the event.
@@ -202,25 +202,25 @@ pub struct HostFacts {
     pub service: Option<&'static str>,
 }
 
-/// Something happened to an end.
+/// An event of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionEvent {
-    /// When.
+    /// Time.
     pub at: BootTime,
-    /// What.
+    /// Kind.
     pub kind: EventKind,
-    /// The end, with that in it.
+    /// The endpoint after the event.
     pub endpoint: Endpoint,
-    /// How it ended, where it did.
+    /// The result, if it closed.
     pub outcome: Outcome,
-    /// It was not seen when it happened, because records were lost, but found out later.
+    /// The event was missed because records were lost, and found by a snapshot later.
     pub repaired: bool,
-    /// What the host says of its processes and ports.
+    /// Facts about its processes and ports.
     pub facts: HostFacts,
 }
 
 impl Endpoint {
-    /// The processes that it names.
+    /// The processes in the event.
     #[must_use]
     pub fn actors(&self) -> Roles<Option<&Actor>> {
         Roles {
@@ -231,7 +231,7 @@ impl Endpoint {
         }
     }
 
-    /// The side that began it; `None` for a listener, which nobody began.
+    /// The originating side; `None` for a listener.
     #[must_use]
     pub fn side(&self) -> Option<Side> {
         self.remote.map(|_| self.verdict.side)

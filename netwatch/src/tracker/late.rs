@@ -1,5 +1,4 @@
-//! Connections that were over before anybody accepted them: accept() still hands them out, and then the
-//! record is told under the id that it had.
+//! Connections that closed before they were accepted: accept() still returns them, and the event has their id.
 
 use std::collections::VecDeque;
 
@@ -7,8 +6,8 @@ use super::conn::Conn;
 use crate::decode::SocketRecord;
 use crate::hash::Map;
 
-/// As many as wait in the queues of a few busy listeners (`net.core.somaxconn` is 4096); of more, the
-/// oldest is forgotten, and its accept is told under an id of its own.
+/// Maximum number: the queues of a few busy listeners (`net.core.somaxconn` is 4096). The oldest is evicted; its accept
+/// then gets a new id.
 const MOST: usize = 16384;
 
 #[derive(Debug, Default)]
@@ -28,7 +27,7 @@ impl Late {
         self.by_key.insert(conn.key, conn);
     }
 
-    /// The one with this key; where the cookie makes none, the only one with these addresses.
+    /// The connection with this key; without a cookie, the only one with these addresses.
     pub(super) fn take(&mut self, socket: &SocketRecord) -> Option<Box<Conn>> {
         if socket.cookie.is_some_and(|cookie| socket.key == cookie.get()) {
             return self.by_key.remove(&socket.key);

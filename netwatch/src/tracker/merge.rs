@@ -1,5 +1,5 @@
-//! What one look at the host adds to the table: all of it at the start, and after a loss whatever was
-//! missed. Live records win: an end that had one since the look began is left as it is.
+//! Merges a snapshot into the table: everything at the start, and what was missed after a loss. Records take
+//! precedence: an endpoint with a record since the snapshot began is not changed.
 
 use super::conn::Conn;
 use super::{ConnectionEvent, EndpointId, EventKind, Outcome, Party, ProcessBasis, Tracker};
@@ -11,26 +11,26 @@ use crate::origin::Basis;
 use crate::process::{Actor, ProcessTable};
 use crate::seeding::{self, Inferred};
 
-/// Why a look was taken.
+/// Why a snapshot was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occasion {
-    /// netwatch begins: what is there came before it.
+    /// The start: what exists is older than netwatch.
     Start,
-    /// Records were lost: what is there and not known came to be unseen, and what is known and not there
-    /// ended unseen.
+    /// Records were lost: endpoints that exist and are unknown began unobserved, and those that are known and do not
+    /// exist ended unobserved.
     Loss,
 }
 
 impl Tracker {
-    /// From now on keeps in mind what has records, for the [`Tracker::merge`] that follows.
+    /// Starts to note endpoints that have records, for the following [`Tracker::merge`].
     pub fn begin_snapshot(&mut self) {
         self.touched = Some(Set::default());
     }
 
-    /// Takes in a look. Every record from before its end has to be applied by then, but at the start, where
-    /// `begun` names the cookies of what begins in the records that are still to be applied.
+    /// Merges a snapshot. All records from before its end must be applied, except at the start, where `begun` has the
+    /// cookies of endpoints that begin in records still to be applied. `at`: the time of the events.
     ///
-    /// `at` is the time of what is told.
+    /// `at` is the time of the events.
     pub fn merge(
         &mut self,
         at: BootTime,
@@ -53,7 +53,7 @@ impl Tracker {
         let found = seeding::infer(&snapshot.sockets, &snapshot.port_ranges);
         let mut added = Vec::new();
         for (row, found) in snapshot.sockets.iter().zip(found) {
-            // By nothing else can it be told from others.
+            // Nothing else distinguishes it.
             let Some(cookie) = row.cookie else { continue };
             if row.proto == Proto::Udp && !begun.contains(&cookie) {
                 if let Some(key) = self.add_udp(at, row, found, occasion, snapshot, processes) {
@@ -66,7 +66,7 @@ impl Tracker {
             }
             let key = self.key_of_row(cookie, row, snapshot);
             match self.conns.get_mut(&key) {
-                // Its way to the established state was missed.
+                // Its transition to ESTABLISHED was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
                     let Some(mut conn) = self.take(key) else { continue };
                     conn.endpoint.local = row.local;
@@ -84,7 +84,7 @@ impl Tracker {
                 Some(conn) => {
                     conn.endpoint.inode = row.inode;
                     if !conn.taken && row.inode != 0 {
-                        // Somebody accepted it; who that was is not known, only who has it now.
+                        // It was accepted by an unknown process; only its current holder is known.
                         conn.held_by(row, snapshot, processes);
                         conn.taken = true;
                     }
@@ -140,7 +140,7 @@ impl Tracker {
                     .cookie
                     .is_some_and(|cookie| there.contains(&cookie) || touched.contains(&cookie))
             })
-            // Whether the look had a chance to see it.
+            // Whether it existed when the snapshot was taken.
             .filter(|conn| snapshot.port_ranges.contains_key(&conn.endpoint.netns))
             .map(|conn| conn.key)
             .collect();
@@ -149,7 +149,7 @@ impl Tracker {
         }
     }
 
-    /// A UDP socket; its key where it is connected, and so a flow by itself.
+    /// A UDP socket; returns the key of its flow if it is connected.
     fn add_udp(
         &mut self,
         at: BootTime,
@@ -165,7 +165,7 @@ impl Tracker {
         conn.endpoint.remote = Some(row.remote?);
         conn.endpoint.verdict = found?.verdict;
         conn.established = true;
-        // After a loss the table of flows in the kernel is the better witness.
+        // After a loss the kernel's map of flows is more reliable.
         (occasion == Occasion::Start).then(|| self.udp_insert(conn))
     }
 
@@ -193,7 +193,7 @@ impl Tracker {
             conn.endpoint.verdict = found.verdict;
         }
         conn.established = has_opened(row);
-        // One that came from a listener is known by its state.
+        // Accepted connections are recognised by their state.
         conn.undecided = row.state == State::SynRecv && conn.endpoint.verdict.basis > Basis::Listener;
         conn.held_by(row, snapshot, processes);
         if row.remote.is_none() {
@@ -201,7 +201,7 @@ impl Tracker {
             self.conns.insert(key, conn);
             return;
         }
-        // What no file stands for is still in the queue of its listener.
+        // A socket without a file is still in the queue of its listener.
         conn.taken = row.inode != 0 || found.is_none_or(|found| found.listener.is_none());
         if let Some(listener) = found.and_then(|found| snapshot.sockets.get(found.listener?)) {
             conn.endpoint.listener = Some(
@@ -215,7 +215,7 @@ impl Tracker {
         self.insert(conn);
     }
 
-    /// Completes what [`Tracker::add`] could only note, now that every row has its end.
+    /// Second pass: resolves references between rows.
     fn name_listener(&mut self, cookie: u64) {
         let Some(noted) = self.conns.get(&cookie).and_then(|conn| conn.endpoint.listener.as_ref()) else {
             return;
@@ -239,8 +239,8 @@ impl Conn {
     }
 }
 
-/// Whether records of it are still to come. TIME_WAIT, FIN_WAIT2 without a file (which TIME_WAIT's small
-/// socket stands for: tcp_time_wait in net/ipv4/tcp_minisocks.c) and half-open requests make none.
+/// Whether records about it are still expected. TIME_WAIT, FIN_WAIT2 without a file (replaced by a TIME_WAIT socket:
+/// net/ipv4/tcp_minisocks.c, tcp_time_wait(), v6.12) and request sockets produce none.
 fn lives(row: &SocketRow) -> bool {
     row.proto == Proto::Tcp
         && !row.subflow

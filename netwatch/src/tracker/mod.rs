@@ -1,10 +1,9 @@
-//! Every connection end on the host, from its first record to its last. Pure: `(time, event) → what is
-//! told`; no clock, no I/O, no aya.
+//! The table of endpoints on the host, from first to last record. Pure: `(time, event) → events`; no clock, no I/O, no
+//! aya.
 //!
-//! The key is the socket cookie; addresses are attributes. Who originated a connection is decided when it
-//! is first seen and only ever gets better grounds ([`crate::origin::Basis`]). While records are known to
-//! be missing ([`Tracker::doubt`]) no two ends are joined by their addresses: one of them might be of a
-//! connection that is gone. [`Tracker::merge`] ends that.
+//! The key is the socket cookie; addresses are attributes. The originator is determined when an endpoint is first seen,
+//! and only changes to a better basis ([`crate::origin::Basis`]). While records are missing ([`Tracker::doubt`])
+//! endpoints are not joined by their addresses, since one may be of a closed connection. [`Tracker::merge`] ends that.
 
 mod accept;
 mod closing;
@@ -40,59 +39,59 @@ use tcp::Transition;
 pub use udp::IDLE;
 use udp::Udp;
 
-/// What a call tells when it ends is not waited for any longer, nanoseconds: it has ended long since.
+/// How long to wait for what is known when a call returns, in nanoseconds.
 const PATIENCE: u64 = 20_000_000;
 
-/// How long a call may be on its way before its end counts as unseen, nanoseconds: its thread may have been stopped.
+/// After this time without an exit a call counts as lost, in nanoseconds; its thread may have been preempted.
 const LOST: u64 = 500_000_000;
 
-/// Tells the keys of sockets whose cookie is not theirs alone from cookies, which count up from 1.
+/// Flag in keys of sockets that share a cookie; cookies count up from 1.
 const ALIAS: u64 = 1 << 62;
 
 /// A listener without a port.
 #[derive(Debug)]
 struct Unbound {
     key: u64,
-    /// The record that has its port counts as lost.
+    /// The record with its port counts as lost.
     lost: bool,
 }
 
-/// The table of connections.
+/// The tracker.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    /// Each in memory of its own: many are moved at once where the table grows.
+    /// Boxed, since growing the map moves its entries.
     conns: Map<u64, Box<Conn>>,
     spare: Spare,
-    /// Established ends.
+    /// Established endpoints.
     pairs: Pairs<u64>,
     listeners: Listeners<u64>,
     late: Late,
     udp: Udp,
-    /// Listeners that wait for their port.
+    /// Listeners whose port is not known yet.
     unbound: Vec<Unbound>,
     /// See [`Tracker::expect_no_ports`].
     no_ports: bool,
     /// See [`Tracker::key_of`].
     last_alias: u64,
-    /// When netwatch began to look.
+    /// When netwatch started.
     began: BootTime,
-    /// Attempts and every transition are told.
+    /// Emit attempts and all transitions.
     states: bool,
     /// Records are missing.
     doubtful: bool,
-    /// What had a record since [`Tracker::begin_snapshot`].
+    /// Endpoints with a record since [`Tracker::begin_snapshot`].
     touched: Option<Set<Cookie>>,
 }
 
 impl Tracker {
-    /// An empty table. `states`: attempts, and transitions that are no event of their own, are told too.
+    /// An empty table. `states`: also emit attempts and all transitions.
     #[must_use]
     pub fn new(states: bool) -> Self {
         Self { states, ..Self::default() }
     }
 
-    /// Takes in what happened at `at`, and appends the events that follow from it. `actor` is the process of the record's
-    /// task ([`ProcessTable::acting`]); of a record without a task there is none.
+    /// Applies an event at `at`, and appends the events that follow to `out`. `actor`: the process of the record's task
+    /// ([`ProcessTable::acting`]), if it has one.
     pub fn apply(
         &mut self,
         at: BootTime,
@@ -135,26 +134,25 @@ impl Tracker {
         }
     }
 
-    /// Records were lost: what the table has may be out of date until the next [`Tracker::merge`].
+    /// Notes a loss: the table may be out of date until the next [`Tracker::merge`].
     pub fn doubt(&mut self) {
         self.doubtful = true;
     }
 
-    /// Every endpoint that was emitted and is there now, listeners included: an event each, of the time when it began.
+    /// Every existing endpoint that was emitted, including listeners, as an event with the time when it began.
     #[must_use]
     pub fn table(&self) -> Vec<ConnectionEvent> {
         self.conns.values().filter(|conn| conn.emitted).map(|conn| conn.as_event()).collect()
     }
 
-    /// Whether there are no ends, listeners included.
+    /// Whether there are no endpoints, including listeners.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
 
-    /// What the tables know a socket by. A child of an MPTCP listener has the cookie of that, if anybody had
-    /// asked for it (`net/core/sock.c`, sk_clone_lock copies it, and `net/mptcp/protocol.c` lets it be): so
-    /// its addresses have to tell it from the others. `None` where it has none yet.
+    /// The key of a socket. A child of an MPTCP listener has a copy of its listener's cookie, if that has one
+    /// (net/core/sock.c, sk_clone_lock(), v6.12), so its key is made of its addresses. `None` if it has none yet.
     fn key_of(&mut self, event: &SocketEvent) -> Option<u64> {
         let socket = &event.socket;
         let own = Cookie::number(socket.cookie);
@@ -182,7 +180,7 @@ impl Tracker {
         ALIAS | self.last_alias
     }
 
-    /// Gives an end that began without addresses those of `socket`, and tells what was held back so far.
+    /// Sets the addresses of an endpoint that began without, and emits its pending event.
     fn complete(&mut self, socket: &SocketRecord, out: &mut Vec<ConnectionEvent>) {
         let is_held =
             |conn: &Conn| conn.is_held() && conn.endpoint.remote.is_some() && socket.remote().port != 0;
@@ -207,14 +205,13 @@ impl Tracker {
         }
     }
 
-    /// No probe sees where listen(2) ends: nothing tells the port of a listener that nobody bound.
+    /// No probe sees the exit of listen(2), so the port of a listener without bind() stays unknown.
     pub fn expect_no_ports(&mut self) {
         self.no_ports = true;
     }
 
-    /// Tells what has waited long enough for something to become known. To be called several times a
-    /// second; `now` is [`BootTime::END`] where nothing is waited for any more. Returns of how many
-    /// listeners the port should have come and did not: the next [`Tracker::merge`] tells it, and them.
+    /// Emits events that were held back long enough. Call it several times a second; `now` is [`BootTime::END`] to emit
+    /// all. Returns the number of listeners whose port is missing; the next [`Tracker::merge`] emits them.
     pub fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let mut lost = 0;
         let mut late = Vec::new();
@@ -235,7 +232,7 @@ impl Tracker {
         lost
     }
 
-    /// Whatever had this socket before is over, and the record of that was lost.
+    /// The previous connection of this socket is closed, and the record of that was lost.
     fn end_unseen(&mut self, at: BootTime, cookie: u64, out: &mut Vec<ConnectionEvent>) {
         if let Some(mut conn) = self.remove(cookie) {
             conn.end_unseen(at, out);
@@ -243,7 +240,7 @@ impl Tracker {
         }
     }
 
-    /// Lets an end know what the other one has come to know.
+    /// Updates an endpoint from its peer.
     fn learn_from_peer(&mut self, cookie: u64) {
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         if let Some(peer) = conn.peer.and_then(|peer| self.conns.get(&peer.get())) {
@@ -252,14 +249,14 @@ impl Tracker {
         self.conns.insert(cookie, conn);
     }
 
-    /// Lets the other end know what this one has come to know.
+    /// Updates the peer from this endpoint.
     fn teach_peer(&mut self, cookie: u64) {
         if let Some(peer) = self.conns.get(&cookie).and_then(|conn| conn.peer) {
             self.learn_from_peer(peer.get());
         }
     }
 
-    /// Takes an end out of every index, to be changed and put back.
+    /// Removes an endpoint from every index, to change it and insert it again.
     fn take(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.conns.remove(&cookie)?;
         match conn.endpoint.remote {
@@ -269,7 +266,7 @@ impl Tracker {
         Some(conn)
     }
 
-    /// Takes an end out for good; its peer keeps what it knows of it.
+    /// Removes an endpoint; its peer keeps what it knows about it.
     fn remove(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.take(cookie)?;
         if let Some(peer) = conn.peer
@@ -281,7 +278,7 @@ impl Tracker {
         Some(conn)
     }
 
-    /// Puts an established end where its peer will find it.
+    /// Indexes an established endpoint by its addresses.
     fn insert(&mut self, conn: Box<Conn>) {
         let endpoint = &conn.endpoint;
         if let Some(remote) = endpoint.remote {
@@ -290,7 +287,7 @@ impl Tracker {
         self.conns.insert(conn.key, conn);
     }
 
-    /// Finds the other end of an end that nothing was told of yet, and lets each learn from the other.
+    /// Finds the peer of an endpoint that was not emitted yet, and updates both.
     fn join(&mut self, cookie: u64) {
         if self.doubtful {
             return;

@@ -1,10 +1,10 @@
-//! Memory of ends that are over, for those that begin: on a busy host as many do as end, thousands a second.
+//! Recycles the memory of closed endpoints: a busy host opens and closes thousands per second.
 
 use super::conn::Conn;
 use crate::decode::SocketRecord;
 use crate::model::{BootTime, State};
 
-/// As many as end in the time that a batch of records is of. What is more goes back to the system.
+/// Maximum number that is kept: those closed during a batch of records.
 const MOST: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl Spare {
         }
     }
 
-    /// Takes the memory of an end of which all is told.
+    /// Returns the memory of a closed endpoint.
     pub(super) fn put(&mut self, mut conn: Box<Conn>) {
         if self.0.len() < MOST {
             conn.let_go();

@@ -1,4 +1,4 @@
-//! TCP: what connect(), listen(), accept(), use and each transition do to the table.
+//! TCP: updates the table at connect(), listen(), accept(), use and each transition.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{BootTime, Cookie, SockAddr, State, Via};
 use crate::origin::{Basis, Side, Verdict};
 use crate::process::{Actor, ProcessTable};
 
-/// A TCP state transition of a socket at some time.
+/// A TCP state transition of a socket.
 pub(super) struct Transition<'a> {
     pub(super) at: BootTime,
     pub(super) socket: &'a SocketRecord,
@@ -34,7 +34,7 @@ impl Tracker {
         conn.endpoint.cause = task.cause;
         conn.endpoint.via = task.via.or(socket.via);
         if socket.remote().port == 0 {
-            // No connection goes to port 0: an MPTCP socket, whose subflow will tell the addresses.
+            // Remote port 0: an MPTCP socket, whose subflow will report the addresses.
             conn.hold(at, EventKind::Attempt);
             self.conns.insert(socket.key, conn);
             return;
@@ -42,7 +42,7 @@ impl Tracker {
         if socket.local.port == 0 {
             self.conns.insert(socket.key, conn);
         } else {
-            // Bound already, so its other end may be known: one that connects to it at the same time.
+            // Bound already, so its peer may be known: one that connects to it at the same time.
             self.insert(conn);
             self.join(socket.key);
         }
@@ -73,14 +73,14 @@ impl Tracker {
         conn.hold(at, EventKind::Listen);
         self.conns.insert(socket.key, conn);
         if socket.local.port == 0 {
-            // The kernel has not picked one yet; it will have when the call ends.
+            // The kernel chooses the port before the call returns.
             self.unbound.push(Unbound { key: socket.key, lost: false });
         } else {
             self.hold_no_longer(socket.key, None, out);
         }
     }
 
-    /// Tells a listener, at `local` where that is news.
+    /// Emits a listener, with the address `local` if that is new.
     pub(super) fn hold_no_longer(
         &mut self,
         key: u64,
@@ -128,7 +128,7 @@ impl Tracker {
             _ if change.born == Born::Subflow => self.subflow(transition, processes, out),
             (State::Listen, State::Close) => self.unlisten(transition, processes, out),
             (_, State::Close) => self.close(transition, processes, out),
-            // An MPTCP child is born established.
+            // An MPTCP child is created in ESTABLISHED.
             (State::SynSent | State::SynRecv | State::Listen, State::Established) => {
                 self.open(transition, processes, out);
             }
@@ -148,7 +148,7 @@ impl Tracker {
         }
     }
 
-    /// The first subflow of an MPTCP socket went ahead of it.
+    /// The first subflow of an MPTCP socket changed its state.
     pub(super) fn subflow(
         &mut self,
         transition: &Transition<'_>,
@@ -158,7 +158,7 @@ impl Tracker {
         let &Transition { at, socket, change } = transition;
         match (self.conns.get_mut(&socket.key), change.new) {
             (Some(conn), State::Close) => conn.subflow_failed(change.errno),
-            // A child that is known by its listener's cookie.
+            // A child with the cookie of its listener.
             (None, State::Established) if socket.key != Cookie::number(socket.cookie) => {
                 let listener = socket.cookie;
                 let change = StateChange { born: Born::Child, listener, owner: None, ..*change };
@@ -207,7 +207,7 @@ impl Tracker {
             match change.born {
                 Born::Connected => {
                     conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
-                    // Its own SYN_SENT was left before, by way of SYN_RECV.
+                    // It left SYN_SENT before, through SYN_RECV.
                     if change.old == State::SynRecv {
                         conn.begun_by_both();
                     }
@@ -217,13 +217,13 @@ impl Tracker {
                     conn.endpoint.flow = conn.endpoint.id;
                     conn.endpoint.verdict = Verdict::handshake(Side::Remote);
                 }
-                // From before the probes: only an initiator is ever in SYN_SENT.
+                // Older than the probes: only an originator is ever in SYN_SENT.
                 _ if change.old == State::SynSent => conn.endpoint.verdict = Verdict::handshake(Side::Local),
                 _ => {}
             }
             conn
         });
-        // Without data from its SYN it is no fast open: its own SYN crossed the other's.
+        // Without data in the SYN it is not TCP Fast Open but a simultaneous open.
         if std::mem::take(&mut conn.undecided) && socket.via != Some(Via::Fastopen) {
             conn.begun_by_both();
         }
@@ -257,7 +257,7 @@ impl Tracker {
         }
     }
 
-    /// The listener that owns the local address of a socket, unless records are missing that may be about it.
+    /// The listener that owns the local address of a socket. `None` while records that may concern it are missing.
     pub(super) fn listener_of(&mut self, socket: &SocketRecord) -> Option<Arc<Party>> {
         if self.doubtful {
             return None;
@@ -341,7 +341,7 @@ impl Tracker {
         }
         if !conn.established && change.old == State::SynRecv {
             match change.born {
-                // Half open to the end, and inbound: that is no connection.
+                // An inbound handshake that did not complete is not a connection.
                 Born::Child => {}
                 _ => conn.fail(at, change.errno, out),
             }

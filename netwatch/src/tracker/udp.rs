@@ -1,7 +1,7 @@
 //! UDP: a flow is a socket and a remote address, and begins with the first datagram between the two.
 //!
-//! Who sends it is known when the call that does so returns, a moment after the datagram and after its
-//! arrival at an end on this host: so what is to be told waits for that, briefly ([`Tracker::settle`]).
+//! The sender is known when its call returns, shortly after the datagram and its arrival at an endpoint on this host,
+//! so events are held back briefly ([`Tracker::settle`]).
 
 use std::num::NonZeroU64;
 
@@ -13,23 +13,23 @@ use crate::model::{BootTime, Cookie, Payload, SockAddr, State};
 use crate::origin::{Side, Verdict};
 use crate::process::Actor;
 
-/// A flow without a datagram for so long is over, nanoseconds.
+/// Default time without a datagram after which a flow ends, in nanoseconds.
 pub const IDLE: u64 = 120_000_000_000;
 
-/// Tells keys of flows from cookies, which count up from 1: one cookie can have many flows.
+/// Flag in keys of flows, since a cookie can have many; cookies count up from 1.
 const FLOW: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 pub(super) struct Udp {
     sockets: Map<Cookie, UdpSocket>,
-    /// What is to be told and waits for a sender: the flow, and the flow whose sender it is.
+    /// Events held back until the sender is known: the flow, and the flow whose sender is needed.
     waiting: Vec<(u64, u64)>,
     last_key: u64,
 }
 
 #[derive(Debug, Default)]
 struct UdpSocket {
-    /// Who made it, or used it last.
+    /// The creator or last user.
     owner: Option<Actor>,
     flows: Map<SockAddr, u64>,
 }
@@ -40,12 +40,12 @@ impl Tracker {
         self.udp.sockets.entry(cookie).or_default().owner = Some(actor);
     }
 
-    /// A seeded socket, or one that a look found.
+    /// A socket from a snapshot.
     pub(super) fn udp_found(&mut self, cookie: Cookie, owner: Option<Actor>) {
         self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: Map::default() });
     }
 
-    /// Puts a flow where its socket and its peer will find it; returns its key.
+    /// Indexes a flow by its socket and its addresses; returns its key.
     pub(super) fn udp_insert(&mut self, mut conn: Box<Conn>) -> u64 {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
@@ -75,7 +75,7 @@ impl Tracker {
         conn.opened_at(at);
         conn.endpoint.process = known.owner.clone();
         conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
-        // A socket from before the probes may have had a datagram of this flow before them too.
+        // A socket older than the probes may have had an earlier datagram of this flow.
         let may_be_older = old_socket && at < self.began.saturating_add(IDLE);
         if !may_be_older {
             conn.endpoint.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
@@ -103,13 +103,13 @@ impl Tracker {
         actor: &Actor,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        // Whoever sent a datagram on it has one.
+        // A process that sent a datagram has a flow.
         let Some(cookie) = cookie else { return };
         let socket = self.udp.sockets.entry(cookie).or_default();
         let same = |owner: &Actor| owner.process.key == actor.process.key;
         let is_other = !socket.owner.as_ref().is_some_and(same);
         socket.owner = Some(actor.clone());
-        // Of a socket with many flows it is not known which of them this is about.
+        // With many flows it is not known which one this concerns.
         let only = if socket.flows.len() == 1 { socket.flows.values().next().copied() } else { None };
         let sent: Vec<u64> = self
             .udp
@@ -169,14 +169,14 @@ impl Tracker {
         sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
     }
 
-    /// What passed on a flow so far.
+    /// Payload of a flow so far.
     pub fn count(&mut self, key: u64, bytes: Payload) {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.count(bytes);
         }
     }
 
-    /// The socket is closed, and every flow of it is over.
+    /// The socket was closed, which ends its flows.
     pub(super) fn released(&mut self, at: BootTime, cookie: Option<Cookie>, out: &mut Vec<ConnectionEvent>) {
         let Some(cookie) = cookie else { return };
         for (key, _) in self.flows_of(cookie) {
@@ -185,7 +185,7 @@ impl Tracker {
         self.udp.sockets.remove(&cookie);
     }
 
-    /// Ends a flow on which nothing passes any more.
+    /// Ends an idle flow.
     pub fn idle(&mut self, at: BootTime, key: u64, out: &mut Vec<ConnectionEvent>) {
         self.end_flow(at, key, ClosedBy::Timeout, out);
     }
