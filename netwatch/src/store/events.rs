@@ -23,7 +23,7 @@ impl Reader {
     /// the filter. Batches are in order, or the newest first; items in a batch are always in order.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn events(
         &self,
         narrow: Narrow,
@@ -40,7 +40,7 @@ impl Events<'_> {
     /// The next batch, which has one clock; `None` at the end.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
         // One consistent state of the store per page, so that referenced rows exist.
         let transaction = self.reader.db().unchecked_transaction()?;

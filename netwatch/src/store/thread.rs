@@ -77,7 +77,7 @@ impl Recorder {
     /// Opens the store, or creates it, and subscribes to `bus`.
     ///
     /// # Errors
-    /// Where the store cannot be opened for writing.
+    /// If the store cannot be opened for writing.
     pub fn start(path: &Path, settings: Settings, bus: &mut Bus) -> Result<Self, StoreError> {
         let wal_pages = settings.retention.wal_pages();
         let clock = settings.clock;
