@@ -18,7 +18,7 @@ use queue::Queue;
 pub use queue::{Gathered, Receiver};
 
 /// Maximum number of items in a batch; larger ones are split, so that a batch is a small part of any queue.
-const BATCH: usize = 2048;
+pub const BATCH: usize = 2048;
 
 /// Options of a subscription.
 #[derive(Clone, Debug)]
@@ -56,19 +56,29 @@ impl Bus {
 
     /// Delivers the items of `batch`, and leaves it empty.
     pub fn publish(&mut self, batch: &mut Batch) {
-        while batch.items.len() > BATCH {
-            let rest = batch.items.split_off(BATCH);
-            self.publish_one(Batch {
-                context: batch.context.clone(),
-                items: std::mem::take(&mut batch.items),
-            });
-            batch.items = rest;
+        if batch.items.is_empty() {
+            return;
         }
-        if !batch.items.is_empty() {
-            let items = Vec::with_capacity(batch.items.len());
-            let items = std::mem::replace(&mut batch.items, items);
+        let room = Vec::with_capacity(batch.items.len().min(BATCH));
+        let items = std::mem::replace(&mut batch.items, room);
+        if items.len() <= BATCH {
+            self.publish_one(Batch { context: batch.context.clone(), items });
+            return;
+        }
+        let mut rest = items.into_iter();
+        loop {
+            let items: Vec<_> = rest.by_ref().take(BATCH).collect();
+            if items.is_empty() {
+                break;
+            }
             self.publish_one(Batch { context: batch.context.clone(), items });
         }
+    }
+
+    /// Whether every subscriber has room for a batch of [`BATCH`] items.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.subscribers.iter().all(|subscriber| subscriber.queue.has_room(BATCH))
     }
 
     fn publish_one(&mut self, batch: Batch) {

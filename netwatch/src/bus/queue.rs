@@ -120,6 +120,12 @@ impl Queue {
         Some(item)
     }
 
+    /// Whether so many items could wait, or nobody waits for them.
+    pub(super) fn has_room(&self, items: usize) -> bool {
+        let state = self.lock();
+        state.abandoned || state.waiting + state.under_way + items <= self.most_waiting
+    }
+
     pub(super) fn is_abandoned(&self) -> bool {
         self.lock().abandoned
     }

@@ -170,3 +170,16 @@ fn many_items_come_in_small_batches_and_whoever_gathers_waits_for_enough() {
     assert_eq!(receiver.gather(2, SOON, PATIENCE).batches.len(), 1);
     assert!(began.elapsed() < PATIENCE);
 }
+
+#[test]
+fn there_is_room_where_every_live_subscriber_has_some() {
+    let mut bus = Bus::default();
+    drop(bus.subscribe(subscription(LossReason::Stdout, 0)));
+    let slow = bus.subscribe(subscription(LossReason::Store, BATCH + 1));
+    bus.publish(&mut ports(1..2));
+    assert!(bus.has_room());
+    bus.publish(&mut ports(1..2));
+    assert!(!bus.has_room());
+    assert_eq!(taken(&slow).len(), 2);
+    assert!(bus.has_room());
+}

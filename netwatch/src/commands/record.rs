@@ -93,12 +93,11 @@ impl Supervisor for RecordSupervisor {
         notify_service_manager(&[NotifyState::Ready]);
     }
 
-    fn tick(&mut self) -> Result<()> {
+    fn tick(&mut self) {
         self.report_status();
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed();
         }
-        Ok(())
     }
 
     fn finish(self) -> Result<()> {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{Agent, SelfTest, Started};
@@ -29,6 +29,12 @@ use schedule::{Polls, Ticks};
 
 /// Maximum number of records that are read before the loop checks signals and ticks.
 const BATCH: usize = 2048;
+
+/// How long the start waits for subscribers to take in what existed before.
+const SEED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two checks whether they have.
+const SEED_PAUSE: Duration = Duration::from_millis(1);
 
 /// A live run.
 pub struct Pipeline<'a> {
@@ -52,12 +58,7 @@ pub trait Supervisor {
     fn ready(&mut self) {}
 
     /// Called at each tick: 20 times a second, or twice on an idle host.
-    ///
-    /// # Errors
-    /// Ends the run in order; the error is returned.
-    fn tick(&mut self) -> Result<()> {
-        Ok(())
-    }
+    fn tick(&mut self) {}
 
     /// Called when the bus is closed; waits for the subscribers.
     ///
@@ -82,14 +83,41 @@ async fn drive<S: Supervisor>(
 ) -> Result<()> {
     let Pipeline { kernel, seeds, duration, filter, stages, context } = pipeline;
     // From here on a signal ends the run in order.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let end = duration.map(|duration| Instant::now() + duration);
-
+    let mut stop = Stop {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+        end: duration.map(|duration| Instant::now() + duration),
+    };
     let mut bus = Bus::default();
     let mut supervisor = compose(&mut bus)?;
-    let (mut agent, started) = Agent::start(kernel)?;
     let mut flow = Flow { stages, filter, bus, batch: Batch { context, items: Vec::new() } };
+    let followed = follow(kernel, seeds, &mut stop, &mut flow, &mut supervisor).await;
+    // Subscribers end when the bus is closed, whatever happened, and are given the time to.
+    if followed.is_ok() {
+        flow.bus.close(&flow.batch.context);
+    } else {
+        drop(flow);
+    }
+    let finished = supervisor.finish();
+    followed.and(finished)
+}
+
+/// What ends a run from outside.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    end: Option<Instant>,
+}
+
+/// Hands on what the agent emits until the run ends.
+async fn follow(
+    kernel: &Options,
+    seeds: bool,
+    stop: &mut Stop,
+    flow: &mut Flow,
+    supervisor: &mut impl Supervisor,
+) -> Result<()> {
+    let (mut agent, started) = Agent::start(kernel)?;
     flow.begin(&agent, started, seeds)?;
     supervisor.ready();
 
@@ -100,15 +128,14 @@ async fn drive<S: Supervisor>(
     let mut ticks = Ticks::begin();
     let mut polls = Polls::default();
     let mut events = Vec::new();
-    let mut failure = None;
     while !flow.bus.has_lost_one() {
         let mut is_tick = false;
         tokio::select! {
             // Signals first, so that a flood of records does not delay them.
             biased;
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            () = until(end) => break,
+            _ = stop.interrupt.recv() => break,
+            _ = stop.terminate.recv() => break,
+            () = until(stop.end) => break,
             () = flow.bus.attention() => {}
             () = sleep_until(ticks.due) => is_tick = true,
             () = polls.next() => {}
@@ -130,10 +157,7 @@ async fn drive<S: Supervisor>(
         flow.answer_requests(&agent);
         if is_tick {
             flow.tick(&mut agent, &mut events)?;
-            if let Err(error) = supervisor.tick() {
-                failure = Some(error);
-                break;
-            }
+            supervisor.tick();
             ticks.done(agent.is_healing());
         }
     }
@@ -141,10 +165,7 @@ async fn drive<S: Supervisor>(
     let losses = agent.finish(&mut events)?;
     flow.publish(&mut events);
     flow.lost(losses);
-    let Flow { bus, batch, .. } = flow;
-    bus.close(&batch.context);
-    let finished = supervisor.finish();
-    failure.map_or(finished, Err)
+    Ok(())
 }
 
 /// The path from the agent to the bus.
@@ -170,10 +191,27 @@ impl Flow {
             seeded: started.seeds.len(),
         }));
         if seeds {
-            self.publish(&mut started.seeds);
+            self.publish_seeds(started.seeds);
         }
         self.publish(&mut started.events);
         Ok(())
+    }
+
+    /// Publishes what existed before, which may be more than a queue holds: this waits for subscribers, but not for long,
+    /// since the ring fills up meanwhile.
+    fn publish_seeds(&mut self, seeds: Vec<ConnectionEvent>) {
+        let deadline = Instant::now() + SEED_PATIENCE;
+        let mut seeds = seeds.into_iter();
+        loop {
+            let mut events: Vec<_> = seeds.by_ref().take(bus::BATCH).collect();
+            if events.is_empty() {
+                return;
+            }
+            self.publish(&mut events);
+            while !self.bus.has_room() && Instant::now() < deadline {
+                std::thread::sleep(SEED_PAUSE);
+            }
+        }
     }
 
     /// Publishes what is in the batch, then `events`.

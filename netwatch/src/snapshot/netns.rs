@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
-
 use crate::model::NetnsId;
 
 /// A network namespace.

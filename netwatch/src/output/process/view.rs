@@ -1,5 +1,5 @@
-//! The process object of the JSON output, the same in every command. It borrows, so that printing copies neither
-//! arguments nor ancestors.
+//! The process object as it is printed: one shape for `list`, the events and everything after them.
+//! Borrowed, so that printing an event copies no arguments and no tree.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,31 +18,31 @@ use crate::where_it_runs;
 /// A process, with the keys of [`keys::Process`].
 #[derive(Clone, Debug)]
 pub struct ProcessView<'a> {
-    /// Thread group id in the pid namespace of netwatch.
+    /// Thread group, as netwatch's own pid namespace numbers it.
     pub pid: u32,
-    /// The thread that acted; the leader if no thread is known.
+    /// The thread that acted; the group's leader where no thread is known.
     pub tid: u32,
-    /// Unique even if the pid is reused.
+    /// Survives the reuse of a pid.
     pub key: ProcessKey,
-    /// Start time; `null` if not known.
+    /// When it started; `null` where not known.
     pub start: Option<Timestamp>,
     /// Name of the thread-group leader.
     pub comm: &'a str,
-    /// Name of the thread that acted, unless it was the leader.
+    /// Name of the thread that acted, where it was another.
     pub thread: Option<&'a str>,
     /// See [`crate::model::Image::exe`].
     pub exe: Option<&'a str>,
     /// At the time of the event.
     pub exe_state: ExeState,
-    /// Arguments at exec.
+    /// As at exec.
     pub args: &'a [Arc<str>],
     /// Effective user.
     pub uid: u32,
-    /// Name of the user, if there is one.
+    /// Its name, where it has one.
     pub user: Option<Arc<str>>,
     /// Login user.
     pub auid: Option<u32>,
-    /// Current parent.
+    /// Present parent.
     pub ppid: u32,
     /// Path in the cgroup tree.
     pub cgroup: &'a str,
@@ -50,9 +50,9 @@ pub struct ProcessView<'a> {
     pub container: Option<Cow<'a, str>>,
     /// systemd unit.
     pub unit: Option<Cow<'a, str>>,
-    /// Whether it is a kernel thread.
+    /// It is a kernel thread.
     pub kernel: bool,
-    /// Signs of suspicion; absent if there are none.
+    /// What speaks against it; absent where nothing does.
     pub signs: Vec<Sign>,
     /// Nearest first.
     pub ancestors: Vec<AncestorView<'a>>,
@@ -61,9 +61,9 @@ pub struct ProcessView<'a> {
 /// An ancestor of a process, with the keys of [`keys::Ancestor`].
 #[derive(Clone, Debug)]
 pub struct AncestorView<'a> {
-    /// Thread group id.
+    /// Thread group.
     pub pid: u32,
-    /// Unique even if the pid is reused.
+    /// Survives the reuse of a pid.
     pub key: ProcessKey,
     /// Name of the leader.
     pub comm: &'a str,
@@ -72,7 +72,8 @@ pub struct AncestorView<'a> {
 }
 
 impl<'a> ProcessView<'a> {
-    /// `status`: of the executable at the time of the event; `user`: name of the user; `clock`: converts the start time.
+    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and the
+    /// clock by which its start becomes a time of day.
     #[must_use]
     pub fn new(actor: &'a Actor, status: ExeStatus, user: Option<Arc<str>>, clock: BootClock) -> Self {
         let process = &actor.process;

@@ -43,6 +43,24 @@ fn one_connection_from_listen_to_close() {
 }
 
 #[test]
+fn the_table_has_every_endpoint_as_it_is_now() {
+    let mut host = Host::default();
+    let (client, _) = host.connected();
+    let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
+    let mut table = host.tracker.table();
+    table.sort_by_key(|event| event.endpoint.cookie);
+    let endpoints: Vec<_> = table.iter().map(|event| event.endpoint.clone()).collect();
+    let [listener, connected, taken] = &endpoints[..] else { panic!("{table:#?}") };
+    assert_eq!((listener.remote, listener.process.as_ref().unwrap().process.key), (None, key(11)));
+    assert_eq!((connected.id, connected.state), (client.endpoint.id, State::Established));
+    // The client has come to know who accepted it.
+    assert_eq!(connected.peer.as_ref().unwrap().process.as_ref().unwrap().process.key, key(33));
+    assert_eq!(*taken, accepted.endpoint);
+    host.close(2, (CLIENT, SERVER), State::Established, HOW);
+    assert_eq!(host.tracker.table().len(), 2);
+}
+
+#[test]
 fn a_client_that_was_gone_first_is_accepted_under_its_id() {
     let mut host = Host::default();
     let (client, server) = host.connected();

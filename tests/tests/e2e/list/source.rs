@@ -16,8 +16,7 @@ const COOKIES_IN_ITERATORS: (u32, u32) = (5, 12);
 #[test]
 fn a_stranger_cannot_have_the_iterators() {
     let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
-    let run =
-        |source: &str| Command::new(&copy).args(["list", "--source", source]).uid(65534).output().unwrap();
+    let run = |source: &str| tests::output(Command::new(&copy).args(["list", "--source", source]).uid(65534));
     let refused = run("iter");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!((refused.status.code(), said.lines().count()), (Some(1), 1), "{said}");
