@@ -1,7 +1,7 @@
-//! Which programs offer a service. Names of services as `/etc/services` has them, of programs as their files are
-//! called in Debian and Fedora.
+//! Which programs offer a service. Names of services are those in `/etc/services`, names of programs those of the
+//! executables in Debian and Fedora.
 
-/// Services, with their programs. One of a service that is not here is neither right nor wrong.
+/// Services and their programs. Services that are not listed are not judged.
 const SERVICES: &[(&[&str], &[&str])] = &[
     (&["ssh"], &["sshd", "sshd-session", "dropbear", "tinysshd"]),
     (&["telnet"], &["telnetd", "in.telnetd"]),
@@ -71,7 +71,7 @@ const SERVICES: &[(&[&str], &[&str])] = &[
     (&["zabbix-trapper"], &["zabbix_server", "zabbix_proxy"]),
 ];
 
-/// Programs that listen for others, and hand on what comes.
+/// Programs that listen on behalf of others.
 const FRONTS: &[&str] = &[
     "systemd",
     "inetd",
@@ -94,7 +94,7 @@ const FRONTS: &[&str] = &[
     "passt.avx2",
 ];
 
-/// RPC programs (`/etc/rpc`) and what offers them, beside the kernel.
+/// RPC programs (`/etc/rpc`) and the programs that offer them, except the kernel.
 const RPC: &[(u32, &[&str])] = &[
     (100_000, &["rpcbind", "portmap"]),
     (100_004, &["ypserv"]),
@@ -109,13 +109,13 @@ const RPC: &[(u32, &[&str])] = &[
 /// NFS, its locks, and its access lists: `include/uapi/linux/nfs.h`, `include/linux/lockd/lockd.h`, `nfsacl.h`.
 const KERNEL_RPC: [u32; 3] = [100_003, 100_021, 100_227];
 
-/// Whether a program offers a service; `None` where nothing is known of the service.
+/// Whether a program offers a service; `None` if the service is not listed.
 pub(super) fn offers(service: &str, program: &str) -> Option<bool> {
     let (_, programs) = SERVICES.iter().find(|(services, _)| services.contains(&service))?;
     Some(programs.iter().any(|name| is(program, name)))
 }
 
-/// Whether a program listens for others.
+/// Whether a program listens on behalf of others.
 pub(super) fn is_front(program: &str) -> bool {
     FRONTS.iter().any(|name| is(program, name))
 }
@@ -134,7 +134,7 @@ fn is(program: &str, name: &str) -> bool {
     program.strip_prefix(name).is_some_and(is_version)
 }
 
-/// Nothing, or `-15`, `8.2`.
+/// Whether the rest is empty or a version, like `-15` or `8.2`.
 fn is_version(rest: &str) -> bool {
     rest.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-'))
 }

@@ -26,37 +26,37 @@ pub trait Past {
     /// The newest `most` connections that a selector matches, the newest first, and whether there are more.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn select(&self, selector: &Selector, most: usize) -> Result<(Vec<Life>, bool), Self::Error>;
 
     /// One endpoint.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn end(&self, boot: &Arc<str>, id: EndpointId) -> Result<Option<Life>, Self::Error>;
 
     /// The endpoints of the socket with this cookie; several if it was connected again or has several flows.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn of_socket(&self, boot: &Arc<str>, cookie: Cookie) -> Result<Vec<Life>, Self::Error>;
 
     /// The endpoints that a process had before `at`; the newest ones if there are very many.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn of_process(&self, boot: &Arc<str>, key: ProcessKey, at: BootTime) -> Result<Vec<Life>, Self::Error>;
 
     /// When recording began in this boot; `None` if nothing was recorded.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn began(&self, boot: &Arc<str>) -> Result<Option<BootTime>, Self::Error>;
 
     /// Gaps between two times.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     fn gaps(&self, boot: &Arc<str>, from: BootTime, to: BootTime) -> Result<Vec<Gap>, Self::Error>;
 }
 

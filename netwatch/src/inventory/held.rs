@@ -1,4 +1,4 @@
-//! Who has which network socket open.
+//! Programs by the network sockets that they have open.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use crate::hash::Map;
 use crate::model::{Holder, Proto, RawRow, SockAddr, SocketRow};
 use crate::process::{Process, ProcessTable};
 
-/// Descriptors of sockets, and the programs of those who have them.
+/// Descriptors of sockets, and the programs that have them.
 pub(super) struct Held {
     by_inode: BTreeMap<u64, Vec<Holder>>,
     by_pid: Map<u32, Arc<Program>>,
-    /// By pid.
+    /// Programs by pid.
     pub(super) programs: Vec<Arc<Program>>,
 }
 
-/// Up to here a descriptor is stdin, stdout or stderr.
+/// The greatest of the descriptors stdin, stdout and stderr.
 const LAST_STANDARD: u32 = 2;
 
 impl Held {
-    /// Of these sockets, by whichever view shows a holder.
+    /// Reads the holders of these sockets, from any view that shows one.
     pub(super) fn of(
         inodes: impl IntoIterator<Item = u64>,
         views: &Views,
@@ -48,7 +48,7 @@ impl Held {
         }
     }
 
-    /// Who has a socket open, its owner first: see [`crate::model::Holders::owner`].
+    /// Programs that have a socket open, its owner first: see [`crate::model::Holders::owner`].
     pub(super) fn holders(&self, inode: u64) -> Vec<Arc<Program>> {
         let mut pids: Vec<u32> =
             self.by_inode.get(&inode).into_iter().flatten().map(|held| held.pid).collect();
@@ -58,7 +58,7 @@ impl Held {
         programs
     }
 
-    /// Whose something is that views disagree about.
+    /// The program that an entry belongs to.
     pub(super) fn owner(&self, what: &What) -> Option<Arc<Program>> {
         match what {
             What::Socket { inode, .. } => self.holders(*inode).into_iter().next(),
@@ -66,7 +66,7 @@ impl Held {
         }
     }
 
-    /// Those that are stdin, stdout or stderr of somebody.
+    /// Sockets that are stdin, stdout or stderr of a process.
     pub(super) fn stdio(&self, rows: &[&SocketRow], raw: &[RawRow]) -> Vec<Stdio> {
         let rows: Map<u64, &SocketRow> = rows.iter().map(|row| (row.inode, *row)).collect();
         let mut found: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();

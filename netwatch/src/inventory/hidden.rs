@@ -1,10 +1,10 @@
-//! What a test makes a view hide, so that the audit is seen to notice: `--hide`, which no help shows. Without the test
-//! equipment nothing can be hidden.
+//! `--hide`: entries that tests hide from a view, to check that the audit detects it. Without the feature
+//! `test-equipment` the type has no values.
 
 use crate::audit::views::View;
 use crate::model::SocketRow;
 
-/// Something that a view is made to hide.
+/// An entry that is hidden from a view.
 #[cfg(not(any(test, feature = "test-equipment")))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {}
@@ -24,13 +24,13 @@ impl Hidden {
     }
 }
 
-/// Something that a view is made to hide.
+/// An entry that is hidden from a view.
 #[cfg(any(test, feature = "test-equipment"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hidden {
     view: View,
     what: HiddenWhat,
-    /// The first time only.
+    /// Only in the first comparison.
     once: bool,
 }
 
@@ -43,10 +43,11 @@ enum HiddenWhat {
 
 #[cfg(any(test, feature = "test-equipment"))]
 impl Hidden {
-    /// Reads `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; with `once:` before it, for the first time only.
+    /// Parses `VIEW=PORT`, where VIEW is net, diag or iter, or `proc=PID`; the prefix `once:` hides it only in the
+    /// first comparison.
     ///
     /// # Errors
-    /// Where it is none of these.
+    /// If the text has another form.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const FORM: &str = "[once:]net=PORT, diag=PORT, iter=PORT or proc=PID";
         let (once, text) = text.strip_prefix("once:").map_or((false, text), |text| (true, text));
@@ -62,7 +63,7 @@ impl Hidden {
         Ok(Self { view, what, once })
     }
 
-    /// The first time only.
+    /// Only in the first comparison.
     pub(super) fn is_once(self) -> bool {
         self.once
     }

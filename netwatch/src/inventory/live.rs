@@ -1,4 +1,4 @@
-//! What an event alone tells of a socket that begins to listen: it may be gone before the host is gathered again.
+//! Facts about a new listener from its event, since it may be gone before the next pass.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::NetnsId;
 use crate::services::Services;
 use crate::tracker::Endpoint;
 
-/// Facts of a listener and its program, nothing else. The portmapper is not asked.
+/// Facts about a listener and its program. The portmapper is not queried.
 pub(crate) fn of_listener(
     endpoint: &Endpoint,
     programs: &mut Programs,

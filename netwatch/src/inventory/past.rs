@@ -1,4 +1,4 @@
-//! What the store knows of what listens now.
+//! The recorded history of listeners.
 
 use std::path::Path;
 
@@ -12,41 +12,41 @@ use crate::origin::Side;
 use crate::store::{Query, Reader, StoredConnection, Visited};
 use crate::tracker::EventKind;
 
-/// The store, asked of this boot only: cookies begin anew with each.
+/// The store, for the current boot only, since cookies are unique only within a boot.
 pub(super) struct Past {
     reader: Reader,
     boot: String,
 }
 
-/// Connections to a port that are counted, the newest.
+/// Maximum number of connections to a port that are counted, the newest.
 const MOST_VISITS: usize = 10_000;
 
-/// Addresses that are named, those with the most connections.
+/// Maximum number of addresses that are listed, those with the most connections.
 const MOST_FROM: usize = 8;
 
 impl Past {
-    /// `None` where no store is named and the usual one is not there.
+    /// `None` if no store is given and the standard one does not exist.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub(super) fn open(named: Option<&Path>, boot: &str) -> Result<Option<Self>> {
         let Some(reader) = Reader::named_or_usual(named)? else { return Ok(None) };
-        // Many small questions, of one state.
+        // Many small queries on one consistent state.
         reader.stand_still()?;
         Ok(Some(Self { reader, boot: boot.to_owned() }))
     }
 
-    /// What was recorded of a listener; `None`: nothing.
+    /// The history of a listener; `None` if it has none.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub(super) fn of(&self, row: &SocketRow) -> Result<Option<History>> {
         let recorded = self
             .ends(row)?
             .into_iter()
             .find(|recorded| recorded.events.last().is_some_and(|last| last.endpoint.remote.is_none()));
         let first = recorded.as_ref().and_then(|recorded| recorded.events.first());
-        // A datagram socket is bound without a record: of that there are flows alone.
+        // No record reports bind() of a datagram socket; there are only flows.
         if first.is_none() && row.proto == Proto::Tcp {
             return Ok(None);
         }
@@ -82,13 +82,13 @@ impl Past {
         }))
     }
 
-    /// Whether it was recorded who began a connection.
+    /// Whether the originator of a connection was recorded.
     pub(super) fn knows_originator(&self, row: &SocketRow) -> bool {
         let of = |recorded: &StoredConnection| {
             let end = recorded.events.last().map(|last| &last.endpoint);
             end.is_some_and(|end| end.remote == row.remote && end.side() != Some(Side::Unknown))
         };
-        // Where the store cannot be read, that is told elsewhere.
+        // Errors of the store are reported elsewhere.
         self.ends(row).is_ok_and(|ends| ends.iter().any(of))
     }
 

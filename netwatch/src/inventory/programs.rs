@@ -1,4 +1,4 @@
-//! Finds out about programs: what became of the file, which package has it, what an interpreter runs, which unit it is.
+//! Facts about programs: state of the executable, package, script, unit.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::signs;
 use crate::snapshot::processes;
 use crate::where_it_runs;
 
-/// Who owns files, of each mount namespace: asked once for all, and for what comes later again.
+/// Owners of files by mount namespace.
 #[derive(Default)]
 pub(crate) struct Programs {
     owners: HashMap<u32, Owners>,
@@ -27,18 +27,18 @@ pub(crate) struct Programs {
 struct Owners {
     by_path: HashMap<String, Owner>,
     asked: HashSet<String>,
-    /// There is a database that could be read.
+    /// A database could be read.
     is_known: bool,
 }
 
-/// Before anybody was asked who owns the files.
+/// A program before its owner is looked up.
 struct Draft {
     process: Arc<Process>,
     script: Option<Draw>,
     unit: Option<Unit>,
 }
 
-/// What an interpreter's command line says.
+/// What an interpreter runs by its command line.
 enum Draw {
     File(String),
     Text,
@@ -47,7 +47,7 @@ enum Draw {
 }
 
 impl Programs {
-    /// The programs of these processes, in their order.
+    /// The programs of these processes, in order.
     pub(crate) fn of(&mut self, processes: impl IntoIterator<Item = Arc<Process>>) -> Vec<Arc<Program>> {
         let drafts: Vec<Draft> = processes
             .into_iter()
@@ -57,7 +57,7 @@ impl Programs {
         drafts.into_iter().map(|draft| Arc::new(self.program(draft))).collect()
     }
 
-    /// What could not be read, each told once.
+    /// Notes about what could not be read, without duplicates.
     pub(super) fn notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
@@ -121,7 +121,7 @@ impl Programs {
         let exe_owned = process.image.exe.as_deref().map_or(Ownership::Unknown, owned);
         let unit_of = unit.as_ref().map(|unit| self.owned_here(&unit.file));
         let place = where_it_runs::of_cgroup(&process.cgroup);
-        // A runtime gives a container files of its own.
+        // A container has its own files.
         let is_container = mntns != processes::own_mntns() && !units::is_a_users(&process);
         let within = place.unit.map(str::to_owned);
         let container = place.container.filter(|_| is_container).map(Into::into);
@@ -143,12 +143,12 @@ impl Programs {
         program
     }
 
-    /// Who owns a file of netwatch's own mounts.
+    /// The owner of a file in netwatch's mount namespace.
     fn owned_here(&self, path: &str) -> Option<Owner> {
         self.owners.get(&processes::own_mntns())?.by_path.get(path).cloned()
     }
 
-    /// Forgets who owns what: numbers of namespaces are given again, and packages come and go.
+    /// Clears owners: namespace numbers are reused, and packages change.
     pub(crate) fn forget(&mut self) {
         self.owners.clear();
         self.users = Users::default();
@@ -156,17 +156,17 @@ impl Programs {
     }
 }
 
-/// Whether a process is in netwatch's own user namespace; not where that cannot be told.
+/// Whether a process is in the user namespace of netwatch; false if not known.
 fn shares_users(pid: u32) -> bool {
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
     let own = namespace("self");
     own.is_some() && own == namespace(&pid.to_string())
 }
 
-/// The unit that the service manager itself is in.
+/// The unit of the service manager itself.
 const MANAGER: &str = "init.scope";
 
-/// Whether a unit is what runs a program: it names it, or a package of the same software brought both.
+/// Whether a unit runs a program: the unit file names it, or both are of packages of the same software.
 fn is_of(program: &Program, unit: &Unit, owner: Option<&Option<Owner>>) -> bool {
     let script = match &program.script {
         Some(Script::File(path, _)) => Some(path.as_str()),
@@ -178,8 +178,8 @@ fn is_of(program: &Program, unit: &Unit, owner: Option<&Option<Owner>>) -> bool 
         || one.is_some_and(|(unit, program)| units::are_of_one(&unit.name, &program.name))
 }
 
-/// Families of interpreters, by the beginnings of their names: options that take no value, and those that are followed by
-/// text to run. After any other option it is not known which word is the script.
+/// Families of interpreters by prefix of the name: options without a value, and options that are followed by commands.
+/// After any other option the script cannot be determined.
 const FAMILIES: [(&[&str], &str, &[&str]); 4] = [
     (&["sh", "bash", "dash", "ash", "ksh", "mksh", "zsh", "rbash"], "aefhlimnruvxp", &["-c"]),
     (&["python"], "bBdEiIOPqsSuvx", &["-c"]),
@@ -187,11 +187,11 @@ const FAMILIES: [(&[&str], &str, &[&str]); 4] = [
     (&["ruby"], "wsSTU", &["-e"]),
 ];
 
-/// What a program interprets, by its arguments: the first that is no option, unless there is text. `None` where it is no
-/// interpreter.
+/// What a program interprets: the first argument that is not an option, unless commands are given. `None` if it is not
+/// an interpreter.
 fn script(process: &Process) -> Option<Draw> {
     let name = process.image.exe.as_deref().map(|exe| exe.rsplit('/').next().unwrap_or(exe));
-    // It does not do what it reads, as a shell does; but what it does nobody knows by its own file.
+    // Not a shell, but its executable does not determine what it does either.
     if name == Some("java") {
         return Some(Draw::Unknown);
     }
@@ -221,7 +221,7 @@ fn script(process: &Process) -> Option<Draw> {
     Some(Draw::Text)
 }
 
-/// As a package would have it. Of another mount namespace nothing is followed: it may lead anywhere.
+/// The path as in a package. Links in another mount namespace are not followed, since they may lead anywhere.
 fn resolved(process: &Process, path: &str) -> String {
     let whole = if path.starts_with('/') {
         PathBuf::from(path)
@@ -262,7 +262,7 @@ mod tests {
             ("/usr/bin/perl", &["-e", "x", "/etc/passwd"], "text"),
             ("/usr/bin/perl", &["-T", "-w", "/no/such/x"], "/no/such/x"),
             ("/bin/bash", &[], "text"),
-            // The value of an option may have the name of a package's script.
+            // The value of an option may be the name of a packaged script.
             ("/bin/bash", &["--rcfile", "/usr/bin/ldd", "/no/such/x"], "unknown"),
             ("/usr/bin/python3", &["-W", "/usr/bin/ldd", "/no/such/x"], "unknown"),
             ("/usr/bin/perl", &["-I", "/usr/bin/shasum", "/no/such/x"], "unknown"),

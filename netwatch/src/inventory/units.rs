@@ -1,23 +1,23 @@
-//! Which unit of the system's service manager a process is of, and what that unit starts. A cgroup's name alone proves
-//! nothing: users name theirs as they like, and whatever a service starts stays in its cgroup.
+//! The system unit of a process, and the programs that the unit starts. The name of a cgroup alone is not evidence:
+//! users can choose it, and all children of a service stay in its cgroup.
 
 use std::path::{Path, PathBuf};
 
 use crate::process::Process;
 use crate::where_it_runs;
 
-/// A service or socket that somebody installed.
+/// An installed service or socket unit.
 pub(super) struct Unit {
-    /// As systemd spells it.
+    /// Name of the unit.
     pub(super) name: String,
-    /// Its file, without symbolic links.
+    /// Path of its file with symbolic links resolved.
     pub(super) file: String,
-    /// Paths on its `ExecStart=` lines, without symbolic links: the program, and what it may interpret.
+    /// Paths in its `ExecStart=` lines with symbolic links resolved: the program and its arguments.
     pub(super) starts: Vec<String>,
 }
 
-/// Where unit files are that somebody installed, those first that go before others (systemd.unit(5)). Not
-/// `/run/systemd/transient`, where `systemd-run` makes them.
+/// Directories of installed unit files, in order of precedence (systemd.unit(5)). Not `/run/systemd/transient`, which
+/// has those of `systemd-run`.
 const FOLDERS: [&str; 7] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -30,20 +30,20 @@ const FOLDERS: [&str; 7] = [
 
 const TRANSIENT: &str = "/run/systemd/transient";
 
-/// Larger files are no units.
+/// Maximum bytes of a unit file.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Name of the cgroup's unit, whoever made it.
+/// Name of the unit by the cgroup.
 pub(super) fn named(process: &Process) -> Option<&str> {
     where_it_runs::of_cgroup(&process.cgroup).unit
 }
 
-/// Whether the process is in the part of the tree that is a user's to arrange.
+/// Whether the process is in a part of the cgroup tree that a user controls.
 pub(super) fn is_a_users(process: &Process) -> bool {
     process.cgroup.split('/').any(|element| element.starts_with("user@"))
 }
 
-/// The unit that a process is of, where that is installed, and the system's.
+/// The installed system unit of a process.
 pub(super) fn installed(process: &Process) -> Option<Unit> {
     let name = named(process).filter(|_| !is_a_users(process))?;
     let (stem, kind) = name.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "service" | "socket"))?;
@@ -64,13 +64,13 @@ pub(super) fn installed(process: &Process) -> Option<Unit> {
     })
 }
 
-/// Paths on `ExecStart=` lines, as they are written.
+/// Paths in `ExecStart=` lines as written.
 fn starts(text: &str) -> impl Iterator<Item = String> + use<> {
     let whole = text.replace("\\\n", " ");
     let lines: Vec<String> =
         whole.lines().filter_map(|line| line.trim().strip_prefix("ExecStart=")).map(str::to_owned).collect();
     lines.into_iter().flat_map(|line| {
-        // systemd.service(5), "COMMAND LINES": marks may stand before the path.
+        // systemd.service(5), "COMMAND LINES": special prefixes may precede the path.
         let words =
             line.split_whitespace().map(|word| word.trim_start_matches(['-', '@', ':', '+', '!', '|', '"']));
         let paths = words.map(|word| word.trim_end_matches(['"', ';'])).filter(|word| word.starts_with('/'));
@@ -86,8 +86,8 @@ fn spelled(path: &Path) -> String {
     crate::escape::utf8(path.as_os_str().as_encoded_bytes())
 }
 
-/// Whether two packages are of one piece of software, as far as their names tell: `apache2` and `apache2-bin`,
-/// `postgresql-common` and `postgresql-15`.
+/// Whether two packages are of the same software, by their names: `apache2` and `apache2-bin`, `postgresql-common` and
+/// `postgresql-15`.
 pub(super) fn are_of_one(one: &str, other: &str) -> bool {
     let stem = |name: &str| {
         name.split('-').next().unwrap_or(name).trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()

@@ -1,4 +1,4 @@
-//! The views of the host that an audit compares, each as it is.
+//! Takes and compares the views of the host.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::hash::Map;
 use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
 
-/// The host by every view, one after the other.
+/// All views of the host, taken one after another.
 pub(super) struct Views {
     pub(super) diag: Sockets,
     pub(super) iter: Option<Sockets>,
     pub(super) files: NetFiles,
-    /// By `/proc`, of sockets of every family.
+    /// Descriptors by `/proc`, of sockets of all families.
     pub(super) by_proc: Holders,
-    /// By the iterators, of network sockets.
+    /// Descriptors by iterators, of network sockets.
     pub(super) by_iter: Option<Holders>,
-    /// Why not, where it was tried.
+    /// Why the iterators failed.
     pub(super) unlisted: Option<String>,
     pub(super) pids: HashSet<u32>,
     /// See [`hides_processes`].
@@ -31,11 +31,11 @@ pub(super) struct Views {
     pub(super) rows: Vec<SocketRow>,
 }
 
-/// Time enough for whatever was between two states.
+/// Time between two comparisons, in which transient differences disappear.
 const BETWEEN: Duration = Duration::from_millis(60);
 
 impl Views {
-    /// `first`: not a second time, to see whether differences stand.
+    /// `first`: the first comparison, not the second one.
     pub(super) fn take(lister: Option<&Arc<dyn Lister>>, hidden: &[Hidden], first: bool) -> Result<Self> {
         let lister = lister.map(|lister| &**lister);
         let mut views = Self {
@@ -66,7 +66,7 @@ impl Views {
         Ok(views)
     }
 
-    /// Sockets as the best view has them, and those that only others show.
+    /// Sockets of the best view, and those that only others show.
     fn joined(&self) -> Vec<SocketRow> {
         let mut rows = self.best().rows.clone();
         let bound = self.diag.rows.iter().filter(|row| row.device != 0);
@@ -80,7 +80,7 @@ impl Views {
         rows
     }
 
-    /// Of the views that have cookies the better.
+    /// The better of the views that have cookies.
     fn best(&self) -> &Sockets {
         self.iter.as_ref().unwrap_or(&self.diag)
     }
@@ -89,7 +89,7 @@ impl Views {
         &self.files.raw
     }
 
-    /// Descriptors, by whoever shows them.
+    /// Descriptors from all views.
     pub(super) fn holders(&self, inode: u64) -> Vec<Holder> {
         let by_iter = self.by_iter.as_ref().map(|holders| holders.of(inode)).unwrap_or_default();
         let mut all: Vec<_> = by_iter.iter().chain(self.by_proc.of(inode)).copied().collect();
@@ -102,18 +102,18 @@ impl Views {
         &self.best().port_ranges
     }
 
-    /// Everybody's descriptors could be seen.
+    /// The descriptors of all processes could be read.
     pub(super) fn holders_seen(&self) -> bool {
         self.by_proc.refused() == 0
     }
 
-    /// What could not be seen. It is never a disagreement.
+    /// Notes about what could not be read, which is never a disagreement.
     pub(super) fn notes(&self) -> impl Iterator<Item = &Note> {
         let iter = self.iter.iter().flat_map(|iter| &iter.notes);
         self.diag.notes.iter().chain(iter).chain(&self.files.notes)
     }
 
-    /// Namespaces that every view saw whole.
+    /// Namespaces that every view listed completely.
     pub(super) fn whole(&self) -> HashSet<NetnsId> {
         let noted: HashSet<NetnsId> = self.notes().filter_map(|note| note.netns).collect();
         let is_whole = |netns: &NetnsId| {
@@ -127,14 +127,14 @@ impl Views {
         self.files.whole.iter().copied().filter(is_whole).collect()
     }
 
-    /// Views of sockets that there are.
+    /// Available views of sockets.
     pub(super) fn of_sockets(&self) -> Vec<View> {
         let mut views = View::OF_SOCKETS.to_vec();
         views.retain(|view| *view != View::Iterators || self.iter.is_some());
         views
     }
 
-    /// Sockets, of those namespaces that every view saw whole.
+    /// Sockets of the namespaces that every view listed completely.
     fn sockets_shown(&self, is_meant: &dyn Fn(NetnsId) -> bool) -> Shown {
         let whole = self.whole();
         let seen = |netns: NetnsId| is_meant(netns) && whole.contains(&netns);
@@ -150,7 +150,7 @@ impl Views {
         shown
     }
 
-    /// Processes that have network sockets open, and which.
+    /// Processes that have network sockets open, and their descriptors.
     fn processes_shown(&self, is_meant: &dyn Fn(u64) -> bool) -> Shown {
         let mut shown = Shown::default();
         let Some(by_iter) = &self.by_iter else { return shown };
@@ -169,7 +169,7 @@ impl Views {
         for (inode, pid) in held {
             let has = |holders: &Holders| holders.of(inode).iter().any(|holder| holder.pid == pid);
             let is_refused = by_proc.was_refused(pid);
-            // Its folder may be listed, and something mounted on it.
+            // Its directory may be listed while something is mounted over it.
             let is_there = self.pids.contains(&pid) && (is_refused || by_proc.could_be_read(pid));
             if has(by_iter) {
                 shown.add(View::Iterators, [What::Process { pid }]);
@@ -192,10 +192,10 @@ impl Views {
     }
 }
 
-/// Inodes of the sockets that any view shows now.
+/// Inode numbers of the sockets that any view currently shows.
 ///
 /// # Errors
-/// Where sockets cannot be listed at all.
+/// If sockets cannot be listed.
 pub(super) fn inodes_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
     let mut rows = sockets(Scope::AllNetns, Mptcp::Whole, None)?.rows;
     if let Some(lister) = lister {
@@ -205,7 +205,7 @@ pub(super) fn inodes_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64
     Ok(rows.iter().map(|row| row.inode).collect())
 }
 
-/// What differs between the views, and stands when they are taken again. That is done only where something differs.
+/// Differences between the views that persist when the views are taken again, which is done only if there are any.
 pub(super) fn compare(
     first: &Views,
     lister: Option<&Arc<dyn Lister>>,
@@ -236,8 +236,8 @@ pub(super) fn compare(
 /// `include/uapi/linux/capability.h`
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
-/// `/proc` is mounted so that it hides processes from those who may not read them, and netwatch may not: that is no lie
-/// (`fs/proc/base.c`, has_pid_permissions).
+/// Whether `/proc` is mounted with hidepid and netwatch lacks the privilege to see all processes; missing processes are
+/// then no disagreement (fs/proc/base.c, has_pid_permissions(), v6.12).
 fn hides_processes() -> bool {
     let status = Process::myself().and_then(|process| process.status());
     if status.is_ok_and(|status| status.capeff & CAP_SYS_PTRACE != 0) {
@@ -255,7 +255,7 @@ fn hides_processes() -> bool {
     mounts.lines().any(hides)
 }
 
-/// Sockets that a file stands for: the others come and go by themselves.
+/// Sockets with a file; others are transient.
 fn of_row(row: &SocketRow) -> Option<What> {
     let local = (row.local.ip, row.local.port);
     let what = What::Socket { netns: row.netns, proto: row.proto, inode: row.inode, local };

@@ -46,7 +46,7 @@ impl Print {
     /// Subscribes to `bus` and prints to `out`. The subscription ends when the limit of the options is reached.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn start(options: &LogOptions, bus: &mut Bus, out: impl Write + Send + 'static) -> io::Result<Self> {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Stdout,

@@ -1,4 +1,4 @@
-//! An answer of sock_diag, as a row.
+//! Converts an answer of sock_diag to a row.
 
 use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::inet::InetResponse;
@@ -8,7 +8,7 @@ use crate::model::{
     Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap,
 };
 
-/// Of a socket of `proto` in namespace `netns`.
+/// The row of a socket of `proto` in namespace `netns`.
 pub(super) fn row(netns: NetnsId, proto: Proto, response: &InetResponse) -> SocketRow {
     let header = &response.header;
     let id = &header.socket_id;

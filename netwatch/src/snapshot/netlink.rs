@@ -1,4 +1,4 @@
-//! One dump of `sock_diag`: the request out, every answer in, whole or not at all.
+//! One `sock_diag` dump: sends the request and reads all answers.
 
 use std::io;
 
@@ -10,31 +10,30 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The kernel fills up to 32 KiB a message where the reader has the room (`netlink_dump` in
-/// net/netlink/af_netlink.c), and the fewer messages, the fewer sockets move between hash buckets
-/// meanwhile and come twice or never.
+/// The kernel fills up to 32 KiB per message if the buffer is large enough (net/netlink/af_netlink.c, netlink_dump(),
+/// v6.12). With fewer messages fewer sockets move between hash buckets meanwhile, and are listed twice or missed.
 const BUFFER: usize = 64 * 1024;
 
-/// A dump that the kernel marks as interrupted is begun anew this often; then it is taken as it is.
+/// Number of retries of a dump that the kernel marks as interrupted; then it is used as it is.
 const ATTEMPTS: usize = 5;
 
 /// ESTABLISHED (1) to NEW_SYN_RECV (12). Not 13, BOUND_INACTIVE, which is no connection and which netstat
 /// does not show either: include/net/tcp_states.h.
 const STATES: u32 = 0x1ffe;
 
-/// What was got.
+/// Result of a dump.
 pub(super) struct Dump {
     pub(super) responses: Vec<InetResponse>,
-    /// Answers that could not be understood.
+    /// Number of answers that could not be decoded.
     pub(super) damaged: usize,
-    /// The kernel said each time that the table changed under it in a way that matters.
+    /// The kernel marked every try as interrupted.
     pub(super) interrupted: bool,
 }
 
 /// `include/uapi/linux/inet_diag.h`; a number of 32 bits.
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 
-/// Appends the attribute to a whole message, and puts the message's length right.
+/// Appends an attribute to a message and updates its length.
 fn append_protocol(message: &mut Vec<u8>, protocol: u16) {
     const LENGTH: u16 = 8;
     message.extend(LENGTH.to_ne_bytes());
@@ -46,7 +45,7 @@ fn append_protocol(message: &mut Vec<u8>, protocol: u16) {
     }
 }
 
-/// A socket to the `sock_diag` of the namespace it was opened in.
+/// A netlink socket for `sock_diag` in the network namespace in which it was opened.
 pub(super) struct SockDiag {
     socket: Socket,
     sequence: u32,
@@ -62,7 +61,7 @@ impl SockDiag {
 
     /// All sockets of an address family and protocol (`AF_*`, `IPPROTO_*`).
     pub(super) fn dump(&mut self, family: u8, protocol: u16, extensions: ExtensionFlags) -> io::Result<Dump> {
-        // A number that does not fit into the request goes behind it.
+        // A protocol number that does not fit in the request is sent as an attribute.
         let (protocol, wide) = match u8::try_from(protocol) {
             Ok(narrow) => (narrow, None),
             Err(_) => (u8::MAX, Some(protocol)),
@@ -72,7 +71,7 @@ impl SockDiag {
             protocol,
             extensions,
             states: StateFlags::from_bits_retain(STATES),
-            // Ignored by a dump but for its size.
+            // Ignored in a dump.
             socket_id: SocketId::new_v4(),
         };
         let mut attempt = 1;
@@ -113,17 +112,17 @@ impl SockDiag {
         }
     }
 
-    /// One datagram, of several messages; true after the last one of the dump.
+    /// Parses one datagram of several messages; returns true after the last message of the dump.
     fn take(&self, datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
         let mut rest = datagram;
         while !rest.is_empty() {
-            // A length that does not fit ends the datagram.
+            // An invalid length ends the datagram.
             let Ok(header) = NetlinkBuffer::new_checked(rest) else {
                 dump.damaged += 1;
                 break;
             };
             let (length, flags) = (header.length() as usize, header.flags());
-            // What is left of a dump that failed before.
+            // The rest of an earlier dump that failed.
             if header.sequence_number() == self.sequence {
                 dump.interrupted |= flags & NLM_F_DUMP_INTR != 0;
                 match NetlinkMessage::<SockDiagMessage>::deserialize(rest).map(|message| message.payload) {

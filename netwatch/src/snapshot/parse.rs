@@ -1,21 +1,21 @@
-//! What `/proc` says, taken apart. Pure and total: a line that is not as expected is no answer, not a
-//! panic, since a process chooses its own name and whoever mounts chooses a path.
+//! Parsers for files in `/proc`. Pure and total: an unexpected line gives no value instead of a panic, since processes
+//! choose their names and users choose mount points.
 
 use crate::model::NetnsId;
 /// `PF_KTHREAD` of include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// From `/proc/PID/stat`.
+/// Values of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) ppid: u32,
-    /// Since boot, in clock ticks.
+    /// Start time since boot in clock ticks.
     pub(crate) start_ticks: u64,
     pub(crate) kernel: bool,
 }
 
-/// The name in parentheses may hold anything, parentheses and newlines too: fields count from the last
-/// one. Fields as in proc_pid_stat(5).
+/// The name in parentheses may contain anything, including parentheses and newlines, so fields are counted from the
+/// last one. Fields as in proc_pid_stat(5).
 pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     let name_end = bytes.iter().rposition(|b| *b == b')')?;
     let tail = std::str::from_utf8(bytes.get(name_end + 1..)?).ok()?;
@@ -40,8 +40,8 @@ pub(crate) fn login_uid(bytes: &[u8]) -> Option<u32> {
     Some(uid).filter(|uid| *uid != u32::MAX)
 }
 
-/// The most telling path of `/proc/PID/cgroup`: the unified tree's; where that is the root (all is under
-/// the old hierarchies) systemd's own, else the longest. A removed group's mark is taken off.
+/// The path of `/proc/PID/cgroup` in the unified hierarchy; if that is the root (v1 only), that of systemd's hierarchy,
+/// else the longest. The suffix of a removed cgroup is dropped.
 pub(crate) fn cgroup(bytes: &[u8]) -> &[u8] {
     let mut unified: &[u8] = b"/";
     let mut systemd: &[u8] = b"/";
@@ -99,7 +99,7 @@ fn bracketed<T: std::str::FromStr>(link: &[u8], prefix: &[u8]) -> Option<T> {
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
-/// Space, tab, newline and backslash stand as `\NNN` in a mount point (`mangle` in fs/proc_namespace.c).
+/// Unescapes `\NNN` for space, tab, newline and backslash in a mount point (fs/proc_namespace.c, mangle(), v6.12).
 fn unescape_octal(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -118,7 +118,7 @@ fn unescape_octal(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `ip_local_port_range`: two numbers, both ends included.
+/// `ip_local_port_range`: two numbers, inclusive.
 pub(crate) fn port_range(text: &str) -> Option<(u16, u16)> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
@@ -222,7 +222,7 @@ mod tests {
             packets(&bytes);
         }
 
-        /// Near the real form, so that the deeper branches are reached.
+        /// Similar to the real form, to reach deeper branches.
         #[test]
         fn nothing_panics_near_the_form(text in r"[0-9]{0,3} ?[(][a)( ]{0,5}[)]( [-0-9S]{0,22}){0,25}") {
             stat(text.as_bytes());

@@ -1,4 +1,4 @@
-//! What is written at once: rows of every table, counted and hashed as they go in, and the batch that covers them.
+//! A batch: rows of all tables, counted and hashed as they are inserted, and the row of the batch.
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -14,7 +14,7 @@ pub(super) struct Ids {
     pub(super) batch: i64,
 }
 
-/// A batch in the making, in a transaction that is open.
+/// A batch in an open transaction.
 pub(super) struct Batch<'c> {
     db: &'c Connection,
     inserts: Vec<CachedStatement<'c>>,
@@ -31,28 +31,28 @@ impl<'c> Batch<'c> {
         Ok(Self { db, inserts, contents: Contents::new(), before: ids, ids, segment })
     }
 
-    /// The one that rows are written into.
+    /// The current segment.
     pub(super) fn segment(&self) -> i64 {
         self.segment
     }
 
-    /// From now on rows go into this one.
+    /// Sets the segment of the following rows.
     pub(super) fn begin_segment(&mut self, segment: i64) {
         self.segment = segment;
     }
 
-    /// The id that the next row of a table gets.
+    /// Id of the next row of a table.
     pub(super) fn next_id(&self, table: Table) -> i64 {
         self.ids.tables.get(table as usize).map_or(1, |id| id + 1)
     }
 
-    /// Rows of a table so far.
+    /// Number of rows of a table so far.
     pub(super) fn rows(&self, table: Table) -> i64 {
         let at = |ids: &Ids| ids.tables.get(table as usize).copied().unwrap_or(0);
         at(&self.ids) - at(&self.before)
     }
 
-    /// Writes a row; its id is [`Batch::next_id`].
+    /// Inserts a row; its id is [`Batch::next_id`].
     pub(super) fn insert(&mut self, table: Table, values: &[ValueRef<'_>]) -> Result<(), StoreError> {
         if let Some(statement) = self.inserts.get_mut(table as usize) {
             for (index, value) in values.iter().enumerate() {
@@ -67,7 +67,7 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    /// Writes the batch itself, at `ts`, nanoseconds since the epoch. Returns what the next one needs.
+    /// Inserts the row of the batch at `ts`, in nanoseconds since the epoch. Returns the state for the next one.
     pub(super) fn seal(self, ts: i64, previous: &Link) -> Result<(Ids, Link), StoreError> {
         let ids = Ids { batch: self.ids.batch + 1, ..self.ids };
         let mut columns = vec![ids.batch, self.segment, ts];
@@ -85,7 +85,7 @@ impl<'c> Batch<'c> {
     }
 }
 
-/// The columns of a batch that its hash is over, in their order.
+/// The columns of a batch that are hashed, in order.
 pub(super) fn batch_columns() -> Vec<String> {
     let ranges = Table::ALL.iter().flat_map(|table| {
         let name = table.name();
@@ -100,7 +100,7 @@ fn insert_batch() -> String {
     format!("INSERT INTO batch ({}, hash) VALUES ({marks})", columns.join(","))
 }
 
-/// Since the epoch; the store ends in the year 2262.
+/// Nanoseconds since the epoch; valid until the year 2262.
 pub(super) fn nanoseconds(time: Timestamp) -> i64 {
     time.as_nanosecond().try_into().unwrap_or(i64::MAX)
 }

@@ -1,8 +1,8 @@
-//! The chain: what a row is hashed as, and what a batch is. Pure.
+//! The hash chain: how rows and batches are hashed. Pure.
 //!
-//! The hash of a batch is BLAKE3 over the hash before it, the batch's own columns but the hash, and one hash for each
-//! table, over the batch's rows of that, in the order of their ids. A value goes in with its type and its length, so
-//! that no two rows of values look alike.
+//! The hash of a batch is BLAKE3 over the previous hash, the columns of the batch without the hash, and for each table
+//! one hash over the rows of the batch in order of id. Values are hashed with type and length, so that different rows
+//! have different input.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use rusqlite::types::ValueRef;
 
 use super::rows::COLUMNS;
 
-/// A table with rows of its own.
+/// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Segment,
@@ -24,7 +24,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    /// In the order of a batch's columns.
+    /// In the order of the columns of a batch.
     pub(super) const ALL: [Self; 7] = [
         Self::Segment,
         Self::Image,
@@ -118,14 +118,14 @@ impl Table {
 pub struct Link(pub(super) blake3::Hash);
 
 impl Link {
-    /// Before the first batch.
+    /// The link before the first batch.
     pub(super) const NONE: Self = Self(blake3::Hash::from_bytes([0; blake3::OUT_LEN]));
 
     pub(super) fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// `None` for what is no hash.
+    /// `None` if the bytes are not a hash.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         blake3::Hash::from_slice(bytes).ok().map(Self)
     }
@@ -147,7 +147,7 @@ impl FromStr for Link {
     }
 }
 
-/// Hashes what is in a batch, table by table.
+/// Hashes the content of a batch, table by table.
 pub(super) struct Contents {
     tables: [blake3::Hasher; Table::COUNT],
     row: Vec<u8>,
@@ -158,7 +158,7 @@ impl Contents {
         Self { tables: std::array::from_fn(|_| blake3::Hasher::new()), row: Vec::new() }
     }
 
-    /// Takes in the next row of a table.
+    /// Adds the next row of a table.
     pub(super) fn row<'a>(&mut self, table: Table, values: impl Iterator<Item = ValueRef<'a>>) {
         self.row.clear();
         values.for_each(|value| spell(value, &mut self.row));
@@ -169,7 +169,7 @@ impl Contents {
         }
     }
 
-    /// The link of the batch with these contents and these columns of its own, behind `previous`.
+    /// The link of a batch with this content and these columns, after `previous`.
     pub(super) fn link(&self, previous: &Link, columns: &[i64]) -> Link {
         let mut hasher = blake3::Hasher::new();
         hasher.update(previous.bytes());

@@ -1,4 +1,4 @@
-//! What the writer is given, in its order.
+//! Entries for the writer, in order.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use crate::process::{ExeStatus, Process};
 use crate::stream::Item;
 use crate::tracker::ConnectionEvent;
 
-/// Something to be written.
+/// An entry.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one")]
 pub(crate) enum Entry {
-    /// Something happened to an endpoint.
+    /// An event of an endpoint.
     Event(ConnectionEvent),
-    /// A process that is of interest by itself.
+    /// A process without an event.
     Process(Arc<Process>, ExeStatus),
-    /// Something was lost, as was noticed then.
+    /// A loss, with the time when it was noticed.
     Loss(Timestamp, Loss),
-    /// From now on times of day are by this clock.
+    /// A new clock for the following entries.
     Clock(BootClock),
-    /// Recording ends in good order.
+    /// The run ends in order.
     Stopped(Timestamp),
 }
 
 impl Entry {
-    /// `None` of what is not recorded.
+    /// `None` for items that are not recorded.
     pub(super) fn of(item: Item) -> Option<Self> {
         match item {
             Item::Event(event) => Some(Self::Event(event)),

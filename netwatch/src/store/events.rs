@@ -1,5 +1,4 @@
-//! Recorded events in their order, page by page, so that neither memory nor the store's log grows with a reader who takes
-//! his time.
+//! Recorded events in order, page by page, so that a slow reader makes neither memory nor the log of the store grow.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use super::search::{Narrow, Search};
 use crate::model::BootTime;
 use crate::stream::{Batch, Context, Item};
 
-/// What is left of a search.
+/// The state of a search.
 pub struct Events<'r> {
     reader: &'r Reader,
     search: Search,
@@ -20,11 +19,11 @@ pub struct Events<'r> {
 }
 
 impl Reader {
-    /// Events and losses between two times, nanoseconds since the epoch, that `narrow` may mean: the caller filters them.
-    /// Batches come in their order, or the newest first; items in a batch are always in theirs.
+    /// Events and losses between two times in nanoseconds since the epoch that `narrow` may select; the caller applies
+    /// the filter. Batches are in order, or the newest first; items in a batch are always in order.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn events(
         &self,
         narrow: Narrow,
@@ -38,12 +37,12 @@ impl Reader {
 }
 
 impl Events<'_> {
-    /// The next batch, which is of one clock; `None` where there are no more.
+    /// The next batch, which has one clock; `None` at the end.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
-        // One state of the store for each page, so that rows that it refers to are there.
+        // One consistent state of the store per page, so that referenced rows exist.
         let transaction = self.reader.db().unchecked_transaction()?;
         let batch = self.read()?;
         transaction.finish()?;
@@ -67,7 +66,7 @@ impl Events<'_> {
                 items.push((missing.at, missing.time, Item::Loss(missing.time, missing.loss)));
             }
         }
-        // By the time since boot, which is never set back; where that is the same, as they were written.
+        // Sorted by time since boot, which never goes back; equal times in the order of writing.
         items.sort_by_key(|(at, ..)| *at);
         let is_meant = |time: &Timestamp| {
             let time = time.as_nanosecond();

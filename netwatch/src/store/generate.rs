@@ -33,7 +33,7 @@ const BATCH: u64 = 4096;
 /// Writes `connections`, both ends of each on this host, into the store at `path`.
 ///
 /// # Errors
-/// Where it cannot be written.
+/// If it cannot be written.
 pub fn generate(path: &Path, settings: Settings, connections: u64) -> Result<(), StoreError> {
     let mut writer = Writer::open(path, settings)?;
     let init = Arc::new(Process::bare(ProcessKey::from_ticks(1, 1), "init".into()));

@@ -1,4 +1,4 @@
-//! Which events make one row, and the row: what was told of one end within a batch.
+//! Groups the events of an endpoint within a batch to one row.
 
 use std::fmt::Write as _;
 
@@ -16,23 +16,22 @@ use crate::model::BootTime;
 use crate::signs;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind, Roles};
 
-/// Rows of connections that go into one batch.
+/// Maximum number of connection rows in a batch.
 const MOST_ROWS: usize = 8192;
 
-/// Which events make one row: those of one end.
+/// The events of each endpoint.
 #[derive(Default)]
 pub(super) struct Grouping {
-    /// First and last event of an end, by their places among the items.
+    /// First and last event of an endpoint, by index of the item.
     ends: Map<EndpointId, (usize, usize)>,
-    /// For each item the next of the same end.
+    /// For each item the next one of the same endpoint.
     next: Vec<Option<usize>>,
-    /// First events, in their order.
+    /// First events in order.
     firsts: Vec<usize>,
 }
 
 impl Grouping {
-    /// Takes the first items, as many as go into one batch. Returns the clock by which they are told, which was `clock` so
-    /// far, and how many they are.
+    /// Takes as many items as fit in a batch. Returns their clock, which was `clock` so far, and their number.
     pub(super) fn take(&mut self, items: &[Entry], clock: BootClock) -> (BootClock, usize) {
         let Self { ends, next, firsts } = self;
         ends.clear();
@@ -42,7 +41,7 @@ impl Grouping {
         for (place, item) in items.iter().enumerate() {
             match item {
                 Entry::Clock(new) if *new == clock => {}
-                // By another clock: another segment.
+                // Another clock requires another segment.
                 Entry::Clock(_) if !firsts.is_empty() || place > 0 => return (clock, place),
                 Entry::Clock(new) => clock = *new,
                 Entry::Event(event) => match ends.get_mut(&event.endpoint.id) {
@@ -65,18 +64,18 @@ impl Grouping {
         (clock, items.len())
     }
 
-    /// Places of the first events of the ends among those items.
+    /// Indices of the first event of each endpoint.
     pub(super) fn firsts(&self) -> &[usize] {
         &self.firsts
     }
 
-    /// How many items were taken.
+    /// Number of items taken.
     pub(super) fn taken(&self) -> usize {
         self.next.len()
     }
 }
 
-/// Room for texts, used again for each row.
+/// Buffers, reused for each row.
 #[derive(Default)]
 pub(super) struct Scratch {
     events: String,
@@ -95,7 +94,7 @@ pub(super) struct RowWriter<'a> {
 }
 
 impl RowWriter<'_> {
-    /// One row: of the end whose first event is the item at `first`, with all that follow.
+    /// Writes the row of the endpoint whose first event is the item at `first`.
     pub(super) fn connection(
         &mut self,
         items: &[Entry],
@@ -122,7 +121,7 @@ impl RowWriter<'_> {
         self.insert(last.endpoint.id, ts, &cells, &signs, odd.as_deref(), batch)
     }
 
-    /// What events before the last had otherwise than predicted, by their place in the row.
+    /// Values of earlier events that differ from the prediction, by index in the row.
     fn odd(
         &mut self,
         events: Chain<'_>,
@@ -183,7 +182,7 @@ impl RowWriter<'_> {
             ValueRef::Integer(ts),
             ValueRef::Text(events.as_bytes()),
         ];
-        // Texts first: what a value borrows must not change any more.
+        // Texts first, since values borrow from them.
         for cell in cells.0 {
             match cell {
                 Cell::Ip(ip) if local.is_empty() => _ = write!(local, "{ip}"),
@@ -226,7 +225,7 @@ fn json(cell: Cell) -> serde_json::Value {
     }
 }
 
-/// The events of one end among items.
+/// Iterates over the events of one endpoint.
 #[derive(Clone)]
 struct Chain<'a> {
     items: &'a [Entry],

@@ -1,4 +1,4 @@
-//! The history that the walk back reads, out of a store.
+//! The history for `forensics`, read from a store.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use crate::forensics::{Gap, Life, Past, Selector};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::tracker::EndpointId;
 
-/// What was recorded, for a walk.
+/// Recorded history.
 pub struct History {
     reader: Reader,
     runs: Vec<Run>,
 }
 
-/// Ends of one process that are looked at, the newest before the moment in question: a server may have had a million.
+/// Maximum number of endpoints of a process, the newest before the time: a server may have had a million.
 const MOST_OF_PROCESS: usize = 256;
 
 impl History {
-    /// Reads from a store.
+    /// Uses a store.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub fn new(reader: Reader) -> Result<Self, StoreError> {
-        // Many small questions, of one state.
+        // Many small queries on one consistent state.
         reader.stand_still()?;
         let runs = reader.runs()?;
         Ok(Self { reader, runs })
@@ -41,7 +41,7 @@ impl History {
     }
 }
 
-/// The moment of a time of day, nanoseconds since the epoch.
+/// The time since boot of a time of day in nanoseconds since the epoch.
 fn since_boot(clock: &BootClock, epoch: i64) -> BootTime {
     let since_boot = epoch.saturating_sub(clock.boot().unwrap_or(0));
     BootTime::from_nanos(since_boot.try_into().unwrap_or(0))
@@ -79,7 +79,7 @@ impl Past for History {
         loop {
             let found = self.reader.connections(&Query { limit: Some(limit), ..query(selector) })?;
             let all = found.len() < limit;
-            // Listeners, and what has the address of the one end and the port of the other, are none of it.
+            // Excludes listeners, and matches of the address on one side and the port on the other.
             let mut lives: Vec<Life> =
                 found.into_iter().filter_map(life).filter(|life| selector.means(life)).collect();
             if all || lives.len() > most {
@@ -125,7 +125,7 @@ impl Past for History {
         let mut gaps: Vec<Gap> = losses
             .map(|missing| Gap { from: missing.at, to: missing.at, records: missing.loss.count() })
             .collect();
-        // Nobody recorded between two runs.
+        // A gap between two runs.
         let runs: Vec<&Run> = self.of_boot(boot).collect();
         for pair in runs.windows(2) {
             if let [before, after] = pair {

@@ -1,4 +1,4 @@
-//! One writer at a time: a lock on the database file itself, so that whatever name leads there, it is the same lock.
+//! Allows one writer: a lock on the database file itself, so that it is the same for every path to the file.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
@@ -10,8 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
 
-/// Takes the lock, for as long as `file` is open. SQLite's own locks on it are of another kind, and go when a
-/// descriptor of the file is closed: so this one must outlive the connection.
+/// Takes the lock (flock(2)), held while `file` is open. SQLite uses POSIX locks, which are dropped when any descriptor
+/// of the file is closed, so this one must outlive the connection.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
     match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
@@ -23,7 +23,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Who has the lock, as `comm[pid]`. `None` where it cannot be told: in another pid namespace, say.
+/// The process that has the lock, as `comm[pid]`. `None` if unknown, for example in another pid namespace.
 fn holder(file: &File) -> Option<String> {
     let file = file.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;

@@ -1,5 +1,5 @@
-//! Processes and their programs as rows, each state of one once in a segment. First by where it lies in memory, which
-//! for most events is enough; then by what it says.
+//! Stores each value of a process and its image once per segment. Looked up by address in memory, which is enough for
+//! most events, then by content.
 
 use std::sync::Arc;
 
@@ -13,34 +13,34 @@ use crate::model::{CgroupId, Cookie, Image};
 use crate::process::{Actor, ExeStatus, Process};
 use crate::signs;
 
-/// Rows of what was written in this segment.
+/// Rows that were written in this segment.
 #[derive(Default)]
 pub(super) struct Interner {
-    /// By address; what is kept in there keeps the address from being used again.
+    /// By address; the entry keeps the value alive, so that the address is not reused.
     actors: Map<(usize, u32, Option<ExeStatus>), (Actor, i64)>,
     images: Map<usize, (Arc<Image>, i64)>,
     by_content: Map<Digest, i64>,
 }
 
-/// Enough of a hash that two rows are the same where it is.
+/// A hash that is long enough to identify a row.
 type Digest = [u8; 16];
 
-/// More processes are not held in memory; of these, rows are found by what they say.
+/// Maximum number of processes kept by address; others are found by content.
 const MOST_HELD: usize = 8192;
 
-/// More rows are not remembered: the next that are the same are written once more, which costs room and no more.
+/// Maximum number of rows kept by content; beyond it duplicates are written, which only costs space.
 const MOST_REMEMBERED: usize = 1 << 17;
 
 impl Interner {
-    /// Forgets all: a new segment, or rows that were never committed.
+    /// Clears everything: for a new segment, or if rows were not committed.
     pub(super) fn clear(&mut self) {
         self.actors.clear();
         self.images.clear();
         self.by_content.clear();
     }
 
-    /// The row of `actor`, whose executable had this status; written where it is new. `ts`: now, nanoseconds since
-    /// the epoch.
+    /// The row of `actor` with this status of its executable; written if it is new. `ts`: the current time in
+    /// nanoseconds since the epoch.
     pub(super) fn actor(
         &mut self,
         actor: &Actor,
@@ -51,7 +51,7 @@ impl Interner {
         if let Some(row) = self.known(actor, status) {
             return Ok(row);
         }
-        // From the farthest that is not known to the nearest.
+        // Ancestors first.
         let mut above = None;
         let mut unknown = Vec::new();
         for parent in actor.process.ancestors() {
@@ -118,7 +118,7 @@ impl Interner {
         Ok(row)
     }
 
-    /// The row that says what `fill` puts behind the id and the segment, written where there is none.
+    /// The row with the values that `fill` adds after id and segment; written if it is new.
     fn row(
         &mut self,
         table: Table,
@@ -146,11 +146,11 @@ impl Interner {
     }
 }
 
-/// A value on its way into a row.
+/// A value of a row.
 enum Owned {
     Null,
     Int(i64),
-    /// When it was written, which is not what the row says.
+    /// The time of writing, which is not part of the content.
     Time(i64),
     Word(&'static str),
     Text(String),
@@ -179,7 +179,7 @@ fn cookie(cookie: Option<u64>) -> Owned {
     number(cookie.map(u64::cast_signed))
 }
 
-/// In the order of the table, from `ts` on.
+/// In the order of the table, from `ts`.
 fn process_values(
     actor: &Actor,
     status: Option<ExeStatus>,

@@ -1,4 +1,4 @@
-//! Opening and making a store, and bringing an older one up to date.
+//! Opens, creates and upgrades stores.
 
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -12,30 +12,29 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{APPLICATION_ID, StoreError, VERSION, holder};
 
-/// Tables of each version: an older store gets those after its own. A statement that was ever released is never changed.
+/// Statements of each version; an older store gets those of later versions. A released statement is never changed.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
 
-/// What reads easily; made anew each time, since it holds nothing.
+/// Views for readers; recreated at each start, since they hold no data.
 const VIEWS: &str = include_str!("views.sql");
 
-/// Of a database, bytes, unless it is told otherwise.
+/// Page size in bytes.
 pub(super) const PAGE: u64 = 4096;
 
-/// Memory for pages, KiB: what is written to of a segment and its indexes.
+/// Page cache in KiB: holds the pages of a segment and its indexes that are written to.
 const CACHE: i32 = 8 << 10;
 
-/// Somebody who has opened it with sqlite3 may hold it for a moment.
+/// How long to wait for a lock, for example of the sqlite3 shell.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A store that is open for writing.
 pub(super) struct Opened {
     pub(super) db: Connection,
-    /// Holds the lock. Behind the connection, since it must be closed later: see [`holder::lock`].
+    /// The lock. Declared after the connection, since it must be dropped later: see [`holder::lock`].
     pub(super) _lock: File,
 }
 
-/// Opens the store at `path` for writing, and makes it where there is none. `wal_pages`: after so many the log is
-/// written back.
+/// Opens or creates the store at `path` for writing. `wal_pages`: size of the log at which it is checkpointed.
 pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -63,7 +62,7 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -CACHE)?;
     db.pragma_update(None, "wal_autocheckpoint", wal_pages)?;
-    // It is written over from its beginning, without asking the file system for room each time.
+    // The log is overwritten from its beginning, without allocating space each time.
     db.pragma_update(
         None,
         "journal_size_limit",
@@ -74,30 +73,30 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     Ok(Opened { db, _lock: lock })
 }
 
-/// Leaves it to somebody else to sync what is written, and to write the log back.
+/// Disables syncs and checkpoints of this connection.
 pub(super) fn leave_syncing(db: &Connection) -> Result<(), StoreError> {
     db.pragma_update(None, "synchronous", "OFF")?;
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(())
 }
 
-/// Takes it back.
+/// Enables them again.
 pub(super) fn sync_again(db: &Connection) -> Result<(), StoreError> {
     db.pragma_update(None, "synchronous", "FULL")?;
     Ok(())
 }
 
-/// Opens the store at `path` for whoever syncs what another connection of this process writes.
+/// Opens the store at `path` for syncing what another connection of this process writes.
 pub(super) fn for_syncing(path: &Path) -> Result<Connection, StoreError> {
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // The log before the database is written to, and the database before the log is begun anew.
+    // Syncs the log before writing to the database, and the database before restarting the log.
     db.pragma_update(None, "synchronous", "FULL")?;
-    // It has no use for pages that it only copies.
+    // It only copies pages, so it needs no cache.
     db.pragma_update(None, "cache_size", -64)?;
     Ok(db)
 }
 
-/// Opens the store at `path` for reading, beside whoever writes to it.
+/// Opens the store at `path` for reading, also while another process writes.
 pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     match std::fs::metadata(path) {
         Ok(file) if file.is_file() => {}
@@ -107,12 +106,12 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
         }
         Err(source) => return Err(StoreError::Open { path: path.to_owned(), source }),
     }
-    // Not by opening it: with any descriptor of a file the locks go that its process has on it.
+    // stat(), not open(): closing any descriptor of a file drops the POSIX locks that the process has on it.
     rustix::fs::access(path, rustix::fs::Access::READ_OK)
         .map_err(|error| StoreError::Open { path: path.to_owned(), source: error.into() })?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let db = if is_locked_out(&db) && !wal(path).exists() { as_it_lies(path)? } else { db };
-    // A recorder that is being started has made the file, and perhaps nothing more.
+    // A recorder that is starting may have created an empty file.
     if is_empty(&db).map_err(|error| foreign(path, error))? {
         return Err(StoreError::Missing(path.to_owned()));
     }
@@ -122,21 +121,21 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Whether it cannot be read for want of the files beside it that readers and writers share: they cannot be made on a
-/// read-only file system, or in another's folder.
+/// Whether it cannot be read because the shared memory and log files are missing and cannot be created, on a read-only
+/// file system or in another user's directory.
 fn is_locked_out(db: &Connection) -> bool {
     let code = is_empty(db).err().and_then(|error| error.sqlite_error_code());
     code == Some(rusqlite::ErrorCode::CannotOpen)
 }
 
-/// What was written last and is not in the database itself yet.
+/// The log, with what is not in the database file yet.
 pub(super) fn wal(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-/// Without those files: it was closed in good order, and whoever could write to it now would have made them.
+/// Opens it without those files (immutable): it was closed in order, and a writer would have created them.
 fn as_it_lies(path: &Path) -> Result<Connection, StoreError> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -156,7 +155,7 @@ fn as_it_lies(path: &Path) -> Result<Connection, StoreError> {
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(PATIENCE)?;
-    // Else SQLite plans anew whenever another value is bound, which takes longer than most of what is asked here.
+    // Otherwise SQLite plans again for each bound value, which takes longer than most queries.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(db)
 }
@@ -165,7 +164,7 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)).map(|count| count == 0)
 }
 
-/// What is no database at all is no store.
+/// Maps "not a database" to [`StoreError::Foreign`].
 fn foreign(path: &Path, error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
@@ -186,14 +185,14 @@ fn check(path: &Path, db: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the tables that are missing, all or none.
+/// Creates missing tables in one transaction.
 fn migrate(db: &Connection) -> Result<(), StoreError> {
     let version: i32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let missing = MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(0));
     let steps: String = missing.copied().collect();
     db.execute_batch(&format!("BEGIN IMMEDIATE; {steps} {VIEWS} PRAGMA user_version = {VERSION}; COMMIT;"))
         .map_err(|error| {
-            // Where it cannot be undone nothing was begun.
+            // Fails only if no transaction was started.
             let _ = db.execute_batch("ROLLBACK");
             error.into()
         })

@@ -1,4 +1,4 @@
-//! Reading: what was recorded, as the values that it was made of. Beside a recorder that writes.
+//! Reads recorded endpoints, processes and losses, also while a recorder writes.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -18,94 +18,95 @@ use crate::model::{BootTime, Cookie, ProcessKey, SockAddr};
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 
-/// Which ends are asked for: all conditions have to hold, for one event of the end at least. By default all.
+/// Selects endpoints by conditions that at least one event of the endpoint has to meet, combined with AND. The default
+/// selects all.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Of this boot.
+    /// Boot id.
     pub boot: Option<String>,
-    /// Of the socket with this cookie.
+    /// Cookie of the socket.
     pub cookie: Option<u64>,
-    /// Begun then.
+    /// Start time.
     pub began: Option<BootTime>,
-    /// At either end.
+    /// On either side.
     pub port: Option<u16>,
-    /// At either end.
+    /// On either side.
     pub ip: Option<IpAddr>,
-    /// That this process had, or began.
+    /// A process that had or originated it.
     pub process: Option<ProcessKey>,
-    /// The same by the pid alone.
+    /// The pid of such a process.
     pub pid: Option<u32>,
-    /// That a process with this executable had, or began.
+    /// The executable of such a process.
     pub exe: Option<String>,
-    /// That a process of this name had, or began.
+    /// The name of such a process.
     pub comm: Option<String>,
-    /// Of which something was told since then, nanoseconds since the epoch.
+    /// Events at or after this time, in nanoseconds since the epoch.
     pub since: Option<i64>,
-    /// And before this.
+    /// Events before this time.
     pub until: Option<i64>,
-    /// The newest come first.
+    /// Return the newest first.
     pub newest_first: bool,
-    /// No more than these.
+    /// Maximum number.
     pub limit: Option<usize>,
 }
 
-/// An end, with all that was recorded of it. Has one event at least.
+/// An endpoint with all its recorded events; at least one.
 #[derive(Clone, Debug)]
 pub struct StoredConnection {
-    /// The boot that its times and ids are of.
+    /// Boot of its times and ids.
     pub boot: Arc<str>,
-    /// Turns its times into times of day.
+    /// Converts its times to times of day.
     pub clock: BootClock,
     /// The segment of its first row.
     pub segment: i64,
-    /// Of all rows, oldest first.
+    /// Events of all rows, oldest first.
     pub events: Vec<ConnectionEvent>,
 }
 
-/// What was lost.
+/// A loss.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// In which boot.
+    /// Boot id.
     pub boot: Arc<str>,
-    /// When that was noticed.
+    /// When it was noticed.
     pub at: BootTime,
     /// The same as a time of day.
     pub time: Timestamp,
-    /// What.
+    /// The loss.
     pub loss: Loss,
 }
 
-/// A stretch of time in which everything was recorded that was not lost.
+/// A run: a period in which everything was recorded except losses.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// In which boot.
+    /// Boot id.
     pub boot: Arc<str>,
-    /// Turns times since boot into times of day.
+    /// Converts times since boot to times of day.
     pub clock: BootClock,
-    /// When it began, nanoseconds since the epoch.
+    /// Start, in nanoseconds since the epoch.
     pub began: i64,
-    /// When something was written last, likewise.
+    /// Time of the last write, in nanoseconds since the epoch.
     pub last: i64,
-    /// It was ended in good order; else it may be going on, or was cut off.
+    /// It ended in order; otherwise it may be running, or was interrupted.
     pub stopped: bool,
 }
 
-/// A store that is read.
+/// A store that is open for reading.
 pub struct Reader {
     db: Connection,
     processes: Processes,
 }
 
 impl Reader {
-    /// Opens it.
+    /// Opens a store.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be read.
+    /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { db: open::for_reading(path)?, processes: Processes::default() })
     }
 
-    /// Opens the one that is named, which has to be there; else the usual one, where that is there.
+    /// Opens the given store, which must exist, or else the standard one if it exists.
     ///
     /// # Errors
     /// As [`Reader::open`].
@@ -114,11 +115,11 @@ impl Reader {
         named.or_else(|| usual.exists().then_some(usual)).map(Self::open).transpose()
     }
 
-    /// From here on it reads the store as it is now, whatever is written meanwhile; not for whoever reads for long, since
-    /// the recorder's log grows as long.
+    /// Makes all following reads use the current state of the store. Not for long reads, since the log of the recorder
+    /// grows meanwhile.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn stand_still(&self) -> Result<(), StoreError> {
         Ok(self.db.execute_batch("BEGIN")?)
     }
@@ -127,10 +128,10 @@ impl Reader {
         &self.db
     }
 
-    /// The ends that are asked for, in the order in which they were last told of.
+    /// The selected endpoints, in the order of their last event.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn connections(&self, query: &Query) -> Result<Vec<StoredConnection>, StoreError> {
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut found: Vec<StoredConnection> = Vec::new();
@@ -171,10 +172,10 @@ impl Reader {
         Ok(found)
     }
 
-    /// One end.
+    /// One endpoint.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn end(&self, boot: &str, id: EndpointId) -> Result<Option<StoredConnection>, StoreError> {
         let mut recorded: Option<StoredConnection> = None;
         for (row, segment) in self.by_id(id.cookie)? {
@@ -193,12 +194,12 @@ impl Reader {
         Ok(recorded)
     }
 
-    /// Rows of ends with this number in their id, in their order.
+    /// Rows of endpoints with this cookie in their id, in order.
     fn by_id(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         self.rows("cookie = ?", cookie)
     }
 
-    /// The same, and those of sockets with this cookie whose ids have another number.
+    /// The same, and rows of sockets with this cookie whose id has another key.
     fn by_cookie(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         let mut rows = self.by_id(cookie)?;
         rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie)?);
@@ -218,17 +219,17 @@ impl Reader {
                 Some(known) => Some(known.clone()),
                 None => segment(row.segment, &self.db)?,
             };
-            // A segment that retention took away is not there any more, though some of its rows may be.
+            // A segment that retention deleted is gone, although some of its rows may still exist.
             found.extend(segment.map(|segment| (row, segment)));
         }
         Ok(found)
     }
 
-    /// States of a process within a boot, newest first: those in which it did something on the network, and that in
-    /// which it was started on a socket.
+    /// Recorded values of a process within a boot, newest first: those in network events, and that with which it was
+    /// started on a socket.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn processes(&self, boot: &str, key: ProcessKey) -> Result<Vec<Actor>, StoreError> {
         let mut states = Vec::new();
         for segment in segments(&self.db)?.iter().rev().filter(|segment| *segment.boot == *boot) {
@@ -243,10 +244,10 @@ impl Reader {
         Ok(states)
     }
 
-    /// What was lost between two times of day, nanoseconds since the epoch, in the order in which that was noticed.
+    /// Losses between two times, in nanoseconds since the epoch, in the order in which they were noticed.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn losses(&self, from: i64, to: i64) -> Result<Vec<Missing>, StoreError> {
         let mut losses = Vec::new();
         for segment in segments(&self.db)? {
@@ -275,7 +276,7 @@ impl Reader {
             let reason = LossReason::ALL.into_iter().find(|known| known.name() == reason);
             let reason = reason.unwrap_or(LossReason::Undecodable);
             let kind = kind_of(&kind);
-            // Several kinds of one loss are rows with one time.
+            // The kinds of one loss are rows with the same time.
             let same = losses.last_mut().filter(|(of, missing)| {
                 *of == ts && missing.loss.reason == reason && !missing.loss.kinds.contains_key(kind)
             });
@@ -294,10 +295,10 @@ impl Reader {
         Ok(losses.into_iter().map(|(_, missing)| missing).collect())
     }
 
-    /// When something was recorded, oldest first.
+    /// All runs, oldest first.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn runs(&self) -> Result<Vec<Run>, StoreError> {
         let mut runs: Vec<(i64, Run)> = Vec::new();
         let mut written = self.db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
@@ -332,7 +333,7 @@ impl Reader {
     }
 }
 
-/// Kinds in `loss`: of records, or of events.
+/// Kinds in a `loss`: of records or of events.
 fn kind_of(name: &str) -> &'static str {
     let records = (0..u16::MAX).map_while(|kind| {
         (u32::from(kind) < netwatch_common::kind::COUNT).then(|| netwatch_common::kind::name(kind))
@@ -343,7 +344,7 @@ fn kind_of(name: &str) -> &'static str {
 }
 
 impl Query {
-    /// The index that is likely to find the fewest.
+    /// The index that is likely to select the fewest rows.
     fn narrow(&self) -> Narrow {
         if let Some(key) = self.process {
             return Narrow::Process(key);

@@ -1,6 +1,5 @@
-//! How much is kept: whole segments go, the oldest first. That they went is noted in the chain, so that it can be told
-//! from somebody's having deleted them; then their rows are deleted little by little, so that recording goes on
-//! meanwhile.
+//! Retention: deletes whole segments, the oldest first. The deletion is noted in the chain, to distinguish it from
+//! tampering; then the rows are deleted in small steps, so that recording continues.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,12 @@ use super::batch::{Batch, nanoseconds};
 use super::chain::Table;
 use super::open::PAGE;
 
-/// How much is kept.
+/// Limits of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// What is older may go.
+    /// Maximum age.
     pub age: Duration,
-    /// Room on disk, bytes, that the store takes up at the most.
+    /// Maximum size on disk in bytes.
     pub size: u64,
 }
 
@@ -29,28 +28,28 @@ impl Default for Retention {
     }
 }
 
-/// The store is cut into as many parts at least, so that what goes is a small one.
+/// Minimum number of segments of a full store, so that each deletion is a small part.
 const PARTS: u64 = 16;
 
-/// A row of a connection with all its indexes, bytes: a little more than is usual.
+/// Bytes of a connection row with its indexes, estimated slightly high.
 const ROW: u64 = 400;
 
-/// Rows of a segment: its indexes stay in memory while they grow.
+/// Maximum rows of a segment, so that its indexes fit in memory while they grow.
 const MOST_ROWS: i64 = 32_768;
 const FEWEST_ROWS: i64 = 256;
 
-/// Time of a segment.
+/// Maximum duration of a segment.
 const LONGEST: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Pages of the log that is written back from time to time: the more, the less often a page is written twice.
+/// Size of the log in pages at which it is checkpointed; a larger log writes fewer pages twice.
 const MOST_WAL_PAGES: u64 = 4096;
 const FEWEST_WAL_PAGES: u64 = 64;
 
-/// It is looked this often whether something is too old.
+/// Interval between checks of the age limit.
 const LOOKS: Duration = Duration::from_secs(1);
 
-/// Rows that are deleted at once while nothing else is written.
+/// Rows that are deleted per step while nothing else is written.
 const SLICE: i64 = 2048;
 
 impl Retention {
@@ -69,24 +68,24 @@ impl Retention {
         i64::try_from(pages).unwrap_or(i64::MAX)
     }
 
-    /// Pages of the database above which something has to go: the log needs room as well, and what is deleted little
-    /// by little while new rows come.
+    /// Size of the database in pages above which segments are deleted; leaves space for the log, and for new rows
+    /// during the deletion.
     fn most_pages(&self) -> u64 {
         let pages = self.size / PAGE;
         (pages - pages / PARTS).saturating_sub(4 * self.wal_pages().cast_unsigned())
     }
 }
 
-/// Does it.
+/// Applies the limits.
 pub(super) struct Retain {
     retention: Retention,
     pending: Option<Pending>,
     looked: Option<Instant>,
-    /// What is pending may not be what is in the store.
+    /// The pending state may differ from the store.
     stale: bool,
 }
 
-/// Rows that are to be deleted still: up to these ids.
+/// Rows still to be deleted: up to these ids.
 #[derive(Clone, Copy)]
 struct Pending {
     batch: i64,
@@ -98,7 +97,7 @@ impl Retain {
         Self { retention: *retention, pending: None, looked: None, stale: false }
     }
 
-    /// Goes on where an earlier run stopped.
+    /// Continues the deletions of an earlier run.
     pub(super) fn resume(&mut self, db: &Connection) -> Result<(), StoreError> {
         let last = "SELECT through_batch FROM pruned ORDER BY id DESC LIMIT 1";
         let last: Option<i64> = db.query_row(last, [], |row| row.get(0)).optional()?;
@@ -107,17 +106,17 @@ impl Retain {
         Ok(())
     }
 
-    /// What was done last was undone.
+    /// The last transaction was rolled back.
     pub(super) fn undo(&mut self) {
         self.stale = true;
     }
 
-    /// Whether there are rows to delete still.
+    /// Whether rows are still to be deleted.
     pub(super) fn has_slices(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// The last of the segments that have to go, if any. `current` is the one that is written to.
+    /// The last segment that exceeds the limits, if any. `current` is being written to.
     pub(super) fn due(&mut self, db: &Connection, current: Option<i64>) -> Result<Option<i64>, StoreError> {
         if self.stale {
             self.resume(db)?;
@@ -141,8 +140,8 @@ impl Retain {
         Ok(oldest.filter(|oldest| current.is_none_or(|current| *oldest < current)))
     }
 
-    /// A segment is as old as the next one's beginning; the last one as its last batch. By their order, not by what
-    /// their times say: a clock may have been set back.
+    /// A segment ends at the start of the next one, and the last one at its last batch. Ordered by id, not by time: the
+    /// clock may have been set back.
     fn aged(&self, db: &Connection) -> Result<Option<i64>, StoreError> {
         let age = i64::try_from(self.retention.age.as_nanos()).unwrap_or(i64::MAX);
         let since = nanoseconds(Timestamp::now()).saturating_sub(age);
@@ -161,7 +160,8 @@ impl Retain {
         Ok(if last.is_some_and(|last| last < since) { before } else { aged })
     }
 
-    /// Notes that everything up to segment `through` goes, and takes the segments away, so that nobody looks into them.
+    /// Notes the deletion of everything up to segment `through`, and deletes the rows of the segments, so that readers
+    /// skip them.
     pub(super) fn prune(
         &mut self,
         db: &Connection,
@@ -191,12 +191,12 @@ impl Retain {
         Ok(())
     }
 
-    /// Deletes some of the rows that are to go: more than `written`, so that it comes to an end.
+    /// Deletes some rows: more than were `written`, so that the deletion ends.
     pub(super) fn slice(&mut self, db: &Connection, written: i64) -> Result<(), StoreError> {
         let Some(Pending { batch, tables }) = self.pending else { return Ok(()) };
         let mut most = SLICE.max(written * 2);
         for (table, through) in Table::ALL.iter().zip(tables) {
-            // They went at once.
+            // They were deleted already.
             if *table != Table::Segment {
                 most -= delete(db, table.name(), through, most)?;
             }
@@ -204,7 +204,7 @@ impl Retain {
                 return Ok(());
             }
         }
-        // Last, and the last of them last: it says that there is something to do.
+        // This table last, and its last row last, since it marks pending deletions.
         if delete(db, "batch", batch, most)? < most {
             self.pending = None;
         }
@@ -219,7 +219,7 @@ fn delete(db: &Connection, table: &str, through: i64, most: i64) -> Result<i64, 
     Ok(i64::try_from(deleted).unwrap_or(most))
 }
 
-/// The rows up to this batch; `None` where they are gone.
+/// The last rows up to this batch; `None` if it is gone.
 fn pending(db: &Connection, batch: i64) -> Result<Option<Pending>, StoreError> {
     let columns: Vec<_> = Table::ALL.iter().map(|table| format!("{}_to", table.name())).collect();
     let query = format!("SELECT {} FROM batch WHERE id = ?", columns.join(","));

@@ -1,7 +1,7 @@
-//! An end as the columns of a row, and back. Pure. Processes stand there as ids of rows.
+//! Converts an endpoint to the columns of a row and back. Pure. Processes are ids of rows.
 //!
-//! A row has the end as it was last, and for each earlier event of the row what it had otherwise than
-//! [`predicted`], which is nearly always nothing.
+//! A row has the endpoint of its last event, and for each earlier event the values that differ from [`predicted`],
+//! which is nearly always none.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -25,7 +25,7 @@ pub(super) enum Cell {
     Errno(i32),
 }
 
-/// Columns that an event can have otherwise than another of the same end, in the order of the table.
+/// Columns that may differ between events of the same endpoint, in the order of the table.
 pub(super) const COLUMNS: [&str; 34] = [
     "flow_cookie",
     "flow_began",
@@ -93,7 +93,7 @@ const RECEIVED: usize = 31;
 const CLOSED_BY: usize = 32;
 const REPAIRED: usize = 33;
 
-/// An event's columns.
+/// The columns of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cells(pub(super) [Cell; COLUMNS.len()]);
 
@@ -101,7 +101,7 @@ fn int(value: impl Into<i64>) -> Cell {
     Cell::Int(value.into())
 }
 
-/// Unsigned numbers keep their bits.
+/// Unsigned numbers are stored with the same bits.
 fn bits(value: u64) -> Cell {
     Cell::Int(value.cast_signed())
 }
@@ -214,7 +214,7 @@ impl Cells {
         }
     }
 
-    /// The event; `None` where the columns make no sense.
+    /// The event; `None` if the columns are invalid.
     pub(super) fn event(
         &self,
         id: EndpointId,
@@ -274,8 +274,8 @@ impl Cells {
     }
 }
 
-/// What an event most likely had, told from the last one of the row and from what came in between: `later`, the last
-/// included. Changing this makes another version of the store.
+/// Predicts the values of an event from the last one of the row and the kinds of the events after it: `later`,
+/// including the last. A change requires a new version of the store.
 pub(super) fn predicted(kind: EventKind, later: &[EventKind], last: &Cells) -> Cells {
     let mut cells = *last;
     let over = [EventKind::Close, EventKind::Fail, EventKind::Unlisten]
@@ -293,7 +293,7 @@ pub(super) fn predicted(kind: EventKind, later: &[EventKind], last: &Cells) -> C
         }
     }
     if later.contains(&EventKind::Accept) {
-        // Until it is accepted it has no file, and the listener's owner stands for it.
+        // Before accept() it has no file, and its process is the owner of the listener.
         cells.set(INODE, int(0));
         cells.set(PROCESS, last.cell(LISTENER_PROCESS));
         let basis = last.number(LISTENER_PROCESS).map(|_| ProcessBasis::Listener);
@@ -305,7 +305,7 @@ pub(super) fn predicted(kind: EventKind, later: &[EventKind], last: &Cells) -> C
     }
     let connected = last.word(BASIS) == Some(Verdict::CONNECT.basis);
     if kind == EventKind::Open && connected && last.word::<Proto>(PROTO) == Some(Proto::Tcp) {
-        // The end that connects is open before the other end is.
+        // The connecting endpoint is open before its peer.
         for column in [PEER, PEER + 1, PEER_PROCESS] {
             cells.set(column, Cell::Null);
         }

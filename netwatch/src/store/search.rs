@@ -1,4 +1,4 @@
-//! Finding rows: segment by segment, by the index that fits best, in pages of whole batches.
+//! Finds rows: segment by segment, by the best index, in pages of whole batches.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -13,46 +13,46 @@ use super::rebuild::StoredRow;
 use crate::clock::BootClock;
 use crate::model::ProcessKey;
 
-/// A stretch of recording.
+/// A segment of recording.
 #[derive(Clone, Debug)]
 pub struct Segment {
     /// Its number.
     pub id: i64,
     /// The boot, as in the ids of events.
     pub boot: Arc<str>,
-    /// Turns times since boot into times of day.
+    /// Converts times since boot to times of day.
     pub clock: BootClock,
-    /// The same for the starts of processes.
+    /// The same for start times of processes.
     pub run_clock: BootClock,
     /// The first segment of the run.
     pub run: i64,
-    /// When it began, nanoseconds since the epoch.
+    /// Start, in nanoseconds since the epoch.
     pub started: i64,
 }
 
-/// What an index can find: of these one at the most.
+/// The condition that an index is used for.
 #[derive(Clone, Debug, Default)]
 pub enum Narrow {
-    /// Everything is looked at.
+    /// None: all rows are read.
     #[default]
     All,
-    /// At either end, one of these.
+    /// One of these ports, on either side.
     Ports(Vec<u16>),
-    /// At this end.
+    /// This local address.
     LocalIp(IpAddr),
-    /// At the other end.
+    /// This remote address.
     RemoteIp(IpAddr),
-    /// At either end.
+    /// On either side.
     Ip(IpAddr),
-    /// Of the process on this end.
+    /// This pid of the process of the endpoint.
     Pid(u32),
-    /// Of this process.
+    /// This process.
     Process(ProcessKey),
-    /// Of a process that runs this.
+    /// A process with this executable.
     Exe(String),
-    /// Of a process that is called so.
+    /// A process with this name.
     Comm(String),
-    /// Of processes whose name or executable's path this takes.
+    /// Processes whose name or path of the executable matches.
     Named(globset::GlobMatcher),
 }
 
@@ -64,10 +64,10 @@ pub(super) struct Page {
     pub(super) losses: (i64, i64),
 }
 
-/// Rows that are read at once.
+/// Maximum number of rows per page.
 const PAGE: i64 = 4096;
 
-/// A search that goes on page by page.
+/// A paged search.
 pub(super) struct Search {
     narrow: Narrow,
     newest_first: bool,
@@ -75,29 +75,29 @@ pub(super) struct Search {
     within: Option<Within>,
 }
 
-/// A segment that is being searched.
+/// The current segment.
 struct Within {
     segment: Arc<Segment>,
     /// Rows of connections and losses of its batches.
     batches: VecDeque<[i64; 4]>,
-    /// Rows that the index found; `None`: all.
+    /// Rows that the index selected; `None`: all.
     found: Option<VecDeque<i64>>,
 }
 
-/// All segments, in their order.
+/// All segments in order.
 pub(super) fn segments(db: &Connection) -> Result<Vec<Arc<Segment>>, StoreError> {
     let mut select = db.prepare_cached(&format!("SELECT {SEGMENT} FROM segment ORDER BY id"))?;
     let segments = select.query_map([], Segment::read)?;
     Ok(segments.map(|segment| segment.map(Arc::new)).collect::<Result<_, _>>()?)
 }
 
-/// One of them, if it is there.
+/// One segment, if it exists.
 pub(super) fn segment(id: i64, db: &Connection) -> Result<Option<Arc<Segment>>, StoreError> {
     let mut select = db.prepare_cached(&format!("SELECT {SEGMENT} FROM segment WHERE id = ?"))?;
     Ok(select.query_row([id], Segment::read).optional()?.map(Arc::new))
 }
 
-/// Columns that [`Segment::read`] wants.
+/// Columns for [`Segment::read`].
 const SEGMENT: &str = "id, boot, clock, run_clock, run, started";
 
 impl Segment {
@@ -113,10 +113,10 @@ impl Segment {
     }
 }
 
-/// How much an event may be older than what was written before it, nanoseconds: some wait for something to become known.
+/// How much older than earlier written events an event may be, in nanoseconds, because some are held back.
 const SLACK: i64 = 60_000_000_000;
 
-/// The time of what was written first in a segment, nanoseconds since the epoch.
+/// Time of the first event of a segment, in nanoseconds since the epoch.
 fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
     let select = "SELECT c.ts FROM batch b JOIN connection c ON c.id = b.connection_from \
                   WHERE b.segment = ? AND b.connection_to >= b.connection_from ORDER BY b.id LIMIT 1";
@@ -125,14 +125,14 @@ fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
     Ok(first.map_or(segment.started, |first| first.min(segment.started)))
 }
 
-/// When a segment's last batch was written, nanoseconds since the epoch.
+/// Time of the last batch of a segment, in nanoseconds since the epoch.
 fn ended(segment: &Segment, db: &Connection) -> Result<Option<i64>, StoreError> {
     let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
     Ok(select.query_row([segment.id], |row| row.get(0))?)
 }
 
 impl Search {
-    /// Of all segments that have something of between the two times, nanoseconds since the epoch.
+    /// Segments that overlap the time range, in nanoseconds since the epoch.
     pub(super) fn new(
         narrow: Narrow,
         boot: Option<&str>,
@@ -159,7 +159,7 @@ impl Search {
         Ok(Self { narrow, newest_first, segments: kept, within: None })
     }
 
-    /// The next rows; `None` where there are no more. What retention dropped meanwhile is left out.
+    /// The next rows; `None` at the end. Rows that retention deleted meanwhile are skipped.
     pub(super) fn page(&mut self, db: &Connection) -> Result<Option<Page>, StoreError> {
         loop {
             if let Some(within) = &mut self.within {
@@ -235,8 +235,8 @@ impl Within {
 }
 
 impl Narrow {
-    /// Ids of the rows of a segment that may fit, in their order; `None`: all. A row whose earlier events had something
-    /// otherwise than the last may always fit.
+    /// Ids of the rows of a segment that may match, in order; `None`: all. A row whose earlier events differ from the
+    /// last one always may.
     fn rows(&self, segment: &Segment, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
         let port = |port: &u16| Value::Integer((*port).into());
         let ip = |ip: &IpAddr| Value::Text(ip.to_string());
@@ -252,7 +252,7 @@ impl Narrow {
         };
         let mut ids = Vec::new();
         for column in columns {
-            // Words that the partial indexes ask for.
+            // Conditions that the partial indexes require.
             let partial = match *column {
                 "remote_port" | "remote_ip" | "process" => format!("AND {column} IS NOT NULL"),
                 "listener_process" => "AND listener_process <> process".to_owned(),
@@ -277,7 +277,7 @@ impl Narrow {
         Ok(Some(ids))
     }
 
-    /// Rows of the processes of a segment that are meant.
+    /// Rows of the matching processes of a segment.
     pub(super) fn processes(&self, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
         let integer = Value::Integer;
         let (condition, values) = match self {

@@ -1,6 +1,6 @@
-//! Syncs on a thread of its own. A file system that is busy with others' files can keep whoever syncs waiting for ten
-//! seconds, and nobody who records can wait so long: so the writer leaves its log in the page cache, which a kill does not
-//! touch, and this brings it to the disk several times a second, and from time to time into the database.
+//! Syncs in a thread of its own. An fsync() on a busy file system may block for ten seconds, which is too long for the
+//! recorder. So the writer leaves its log in the page cache, which survives a kill, and this thread syncs it several
+//! times a second and checkpoints it to the database now and then.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,18 @@ use rusqlite::Connection;
 
 use super::{StoreError, open};
 
-/// A power cut costs no more than this, a batch's time, and what the disk itself takes.
+/// Interval between syncs: a power failure loses this time, plus that of a batch and of the disk.
 const OFTEN: Duration = Duration::from_millis(200);
 
-/// Where the log has grown to so many times what it is written back at, the writer waits for that once.
+/// If the log exceeds its checkpoint size by this factor, the writer waits for a checkpoint.
 const MOST_BEHIND: u64 = 3;
 
 #[derive(Default)]
 struct State {
-    /// Something was written since the last sync.
+    /// Data was written since the last sync.
     written: bool,
     closed: bool,
-    /// Why the last one failed.
+    /// Error of the last sync.
     failure: Option<String>,
 }
 
@@ -31,11 +31,11 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
-    /// Held while something is written, and while nothing may be.
+    /// Held during writes, and while writes must not happen.
     turn: Mutex<()>,
 }
 
-/// Nothing in there is ever half done.
+/// The state is always consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -47,7 +47,7 @@ pub(super) struct Syncer {
 }
 
 impl Syncer {
-    /// For the store at `path`, whose log is written back when it has so many pages.
+    /// Starts it for the store at `path`. `wal_pages`: size of the log at which it is checkpointed.
     pub(super) fn start(path: &Path, wal_pages: i64) -> Result<Self, StoreError> {
         let db = open::for_syncing(path)?;
         let shared = Arc::new(Shared::default());
@@ -63,7 +63,7 @@ impl Syncer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Writes by `work`, while the log is not being taken back.
+    /// Runs `work`, which writes, while the log is not being restarted.
     pub(super) fn writing<T>(&self, work: impl FnOnce() -> T) -> T {
         let turn = lock(&self.shared.turn);
         let done = work();
@@ -73,7 +73,7 @@ impl Syncer {
         done
     }
 
-    /// Why what was written is not on the disk yet, where that failed.
+    /// The error of the last sync, if it failed.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.shared.state).failure.clone()
     }
@@ -95,7 +95,7 @@ struct Sync {
     shared: Arc<Shared>,
     wal: PathBuf,
     file: Option<File>,
-    /// Bytes of the log at which it is written back.
+    /// Size of the log in bytes at which it is checkpointed.
     most: u64,
     db: Connection,
 }
@@ -124,7 +124,7 @@ impl Sync {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         let failed = |source| StoreError::Open { path: self.wal.clone(), source };
-        // The file stays the same as long as somebody has the store open.
+        // The log file is not replaced while a connection is open.
         let file = match self.file.take() {
             Some(file) => file,
             None => File::open(&self.wal).map_err(failed)?,
@@ -135,7 +135,7 @@ impl Sync {
         if length >= self.most {
             self.write_back()?;
             if length >= self.most * MOST_BEHIND {
-                // What came meanwhile keeps the log from being begun anew: there is little of it, and now no more comes.
+                // Writes since the checkpoint prevent a restart of the log. They are few, and writes are blocked now.
                 let _turn = lock(&self.shared.turn);
                 self.write_back()?;
             }

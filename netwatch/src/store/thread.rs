@@ -1,4 +1,4 @@
-//! The recorder: a subscriber of the bus with a thread of its own, which writes what waits for it in batches.
+//! The recorder: a subscriber with a thread of its own, which writes in batches.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,20 +14,20 @@ use crate::clock::BootClock;
 use crate::loss::LossReason;
 use crate::stream::Batch;
 
-/// Items that wait or are being written, at most: some 400 bytes each, so that all stay well under the memory that a
-/// recorder may use, and a second of the highest rate.
+/// Maximum number of items queued or being written: some 400 bytes each, which is within the memory limit of a recorder
+/// and a second of the highest rate.
 const MOST_WAITING: usize = 40_960;
 
 /// How long items are gathered before a batch is written.
 const GATHERING: Duration = Duration::from_millis(500);
 
-/// With so many items a batch is written at once.
+/// Number of items at which a batch is written at once.
 const ENOUGH: usize = 16_384;
 
-/// Room for entries that is kept from one batch to the next.
+/// Capacity of the buffer that is kept between batches.
 const KEPT: usize = ENOUGH + 4096;
 
-/// Between two tries where the disk takes nothing.
+/// Time between retries if the disk rejects writes.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// How often retention is checked.
@@ -36,18 +36,18 @@ const IDLE: Duration = Duration::from_secs(5);
 /// The same while it has rows to delete.
 const BUSY: Duration = Duration::from_millis(20);
 
-/// Tries at the end of the run where the disk takes nothing.
+/// Number of retries at the end of the run.
 const LAST_TRIES: u32 = 4;
 
-/// How the writer fares.
+/// Status of the writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Status {
-    /// Everything is written.
+    /// Writes succeed.
     #[default]
     Well,
-    /// The store takes nothing at present, for this reason; it is tried again.
+    /// Writes fail for this reason and are retried.
     Stuck(String),
-    /// Nothing will be written any more: [`Recorder::finish`] says why.
+    /// The writer ended: see [`Recorder::finish`].
     Ended,
 }
 
@@ -62,12 +62,12 @@ struct Shared(Mutex<Progress>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        // No code panics between two changes that belong together.
+        // No code panics between related changes.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes what it is given by the bus. It ends when the bus is closed.
+/// Writes the stream. Ends when the bus is closed.
 pub struct Recorder {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -77,12 +77,12 @@ impl Recorder {
     /// Opens the store, or creates it, and subscribes to `bus`.
     ///
     /// # Errors
-    /// Where the store cannot be opened for writing.
+    /// If the store cannot be opened for writing.
     pub fn start(path: &Path, settings: Settings, bus: &mut Bus) -> Result<Self, StoreError> {
         let wal_pages = settings.retention.wal_pages();
         let clock = settings.clock;
         let mut writer = Writer::open(path, settings)?;
-        // So that a store that cannot be written fails the start.
+        // A store that cannot be written must fail the start.
         writer.commit(&[])?;
         let syncer = Syncer::start(path, wal_pages)?;
         writer.leave_syncing()?;
@@ -98,7 +98,7 @@ impl Recorder {
         let thread = thread
             .spawn(move || {
                 Writing { shared: &work, receiver, clock }.write_all(&mut writer, &syncer);
-                // Before the writer, which moves the rest into the database and closes it: see `holder`.
+                // Before the writer, which checkpoints and closes the database: see `holder`.
                 drop(syncer);
                 writer.close();
             })
@@ -106,16 +106,16 @@ impl Recorder {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// How the writer fares.
+    /// Status of the writer.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.lock().status.clone()
     }
 
-    /// Waits until everything is written and the store is closed. To be called when the bus is closed.
+    /// Waits until everything is written and the store is closed. Call it when the bus is closed.
     ///
     /// # Errors
-    /// What ended the writer, now or before.
+    /// The error that ended the writer.
     pub fn finish(mut self) -> Result<(), StoreError> {
         self.join();
         self.shared.lock().failure.take().map_or(Ok(()), Err)
@@ -134,12 +134,12 @@ impl Recorder {
 struct Writing<'a> {
     shared: &'a Shared,
     receiver: Receiver,
-    /// By which the entries so far were told.
+    /// The clock of the entries so far.
     clock: BootClock,
 }
 
 impl Writing<'_> {
-    /// Until the bus is closed and everything is written, or nothing can be written any more.
+    /// Writes until the bus is closed and everything is written, or until a permanent error.
     fn write_all(mut self, writer: &mut Writer, syncer: &Syncer) {
         let mut entries = Vec::new();
         loop {
@@ -165,7 +165,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Appends what is recorded of a batch: moved where no other subscriber has it, else copied.
+    /// Appends the recorded items of a batch; moved if no other subscriber has it, else copied.
     fn take(&mut self, batch: Arc<Batch>, entries: &mut Vec<Entry>) {
         let batch = Arc::unwrap_or_clone(batch);
         if batch.context.clock != self.clock {
@@ -175,7 +175,7 @@ impl Writing<'_> {
         entries.extend(batch.items.into_iter().filter_map(Entry::of));
     }
 
-    /// Writes all entries, which were made of so many items; with none, does what there is to do for retention.
+    /// Writes all entries, which were made of `items` items; without entries, continues retention.
     fn write(
         &self,
         entries: &[Entry],

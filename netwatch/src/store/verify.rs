@@ -58,7 +58,7 @@ impl ReadBatch {
 /// Verifies the chain. `anchor`: a link that must be in it.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreError> {
     let db = reader.db();
     // One consistent state of the store, even if a recorder writes meanwhile.
@@ -71,7 +71,7 @@ pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreErr
 /// The newest link, its batch, and when that was written, in nanoseconds since the epoch.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub fn newest(reader: &Reader) -> Result<Option<(Link, i64, i64)>, StoreError> {
     let select = "SELECT hash, id, ts FROM batch ORDER BY id DESC LIMIT 1";
     let newest =

@@ -1,4 +1,4 @@
-//! Who came to a port.
+//! Counts connections to a port.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -8,43 +8,43 @@ use super::words::Word as _;
 use super::{Reader, StoreError};
 use crate::model::{NetnsId, Proto};
 
-/// Which port, and since when.
+/// A port and a start time.
 #[derive(Clone, Copy)]
 pub struct Visited<'a> {
-    /// In this boot.
+    /// Boot id.
     pub boot: &'a str,
     /// Transport.
     pub proto: Proto,
     /// Network namespace inode number.
     pub netns: NetnsId,
-    /// Its number.
+    /// Port.
     pub port: u16,
-    /// Whether what came to this address came there: another socket may listen on the same port.
+    /// Whether connections to this address were made to this listener; another may have the same port.
     pub takes: &'a dyn Fn(IpAddr) -> bool,
-    /// Nanoseconds since the epoch.
+    /// Start time in nanoseconds since the epoch.
     pub since: i64,
-    /// Rows that are looked at, the newest: a server may have had millions.
+    /// Maximum number of rows, the newest: a server may have had millions.
     pub most: usize,
 }
 
-/// Connections that others began to a port.
+/// Inbound connections to a port.
 #[derive(Clone, Debug, Default)]
 pub struct Visits {
-    /// How many.
+    /// Number of connections.
     pub count: u64,
-    /// There were more than were looked at.
+    /// There were more.
     pub more: bool,
-    /// From where, in no order.
+    /// Number by remote address, unsorted.
     pub from: Vec<(IpAddr, u64)>,
-    /// All of them came from this host.
+    /// All came from this host.
     pub only_local: bool,
 }
 
 impl Reader {
-    /// Who came to a port.
+    /// Counts connections to a port.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub fn visits(&self, visited: &Visited<'_>) -> Result<Visits, StoreError> {
         let mut visits = Visits { only_local: true, ..Visits::default() };
         let mut left = visited.most;
@@ -67,7 +67,7 @@ impl Reader {
                 }
                 left -= 1;
                 let end: (i64, i64) = (row.get(0)?, row.get(1)?);
-                // An end has a row for each batch that told of it.
+                // An endpoint has a row in each batch with events about it.
                 if !seen.insert(end) {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Writes what was told, in batches: one transaction, one sync, one link of the chain each.
+//! Writes batches: each is one transaction, one sync and one link of the chain.
 
 use std::path::Path;
 
@@ -16,20 +16,20 @@ use super::{StoreError, open};
 use crate::clock::BootClock;
 use crate::process::Actor;
 
-/// What a writer has to know beside what it is told.
+/// Settings of a writer.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How much is kept.
+    /// Retention limits.
     pub retention: Retention,
-    /// The boot, as in the ids of events.
+    /// Boot id.
     pub boot: String,
-    /// What is recorded of all there is, in words; `None`: everything.
+    /// The filter as command line options; `None`: everything is recorded.
     pub filter: Option<String>,
-    /// When the system booted, by the clock when the run began.
+    /// When the system booted, by the clock at the start of the run.
     pub clock: BootClock,
 }
 
-/// Has the store, and the only one to write to it.
+/// The only writer of the store.
 pub(crate) struct Writer {
     opened: open::Opened,
     settings: Settings,
@@ -53,10 +53,10 @@ struct Segment {
 }
 
 impl Writer {
-    /// Opens the store at `path`, or makes it.
+    /// Opens or creates the store at `path`.
     ///
     /// # Errors
-    /// Where somebody else writes to it, or it is none.
+    /// If another process writes to it, or it is not a store.
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
         let opened = open::for_writing(path, settings.retention.wal_pages())?;
         let mut writer = Self {
@@ -76,7 +76,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Where the chain ends and the ids go on.
+    /// The end of the chain, and the next ids.
     fn resume(&mut self) -> Result<(), StoreError> {
         let db = &self.opened.db;
         let last = db
@@ -91,7 +91,7 @@ impl Writer {
         }
         for (table, id) in Table::ALL.iter().zip(&mut self.ids.tables) {
             let name = table.name();
-            // What retention has dropped is counted too, and what somebody may have put behind the last batch.
+            // Includes what retention deleted, and rows that were inserted after the last batch.
             let covered = format!("SELECT coalesce(max({name}_to), 0) FROM batch WHERE id = ?");
             let covered: i64 = db.query_row(&covered, [self.ids.batch], |row| row.get(0))?;
             let there = format!("SELECT coalesce(max(id), 0) FROM {name}");
@@ -101,11 +101,11 @@ impl Writer {
         self.retain.resume(db)
     }
 
-    /// Writes the first of `items` in one transaction, and returns how many those are: as many as go into one batch.
-    /// With none it does what there is to do for retention. Where it fails nothing was written, and all may be tried again.
+    /// Writes as many of `items` as fit in a batch in one transaction, and returns their number. Without items it
+    /// continues retention. On an error nothing was written, and it can be retried.
     ///
     /// # Errors
-    /// What SQLite met.
+    /// The error of SQLite.
     pub(crate) fn commit(&mut self, items: &[Entry]) -> Result<usize, StoreError> {
         let (clock, taken) = self.grouping.take(items, self.clock);
         let prune = self.retain.due(&self.opened.db, self.segment.map(|segment| segment.id))?;
@@ -125,7 +125,7 @@ impl Writer {
                 Ok(taken)
             }
             Err(error) => {
-                // Rows that it remembers may not be there.
+                // Cached rows may not exist.
                 self.interner.clear();
                 self.retain.undo();
                 Err(error)
@@ -133,20 +133,20 @@ impl Writer {
         }
     }
 
-    /// Leaves syncing to a thread of its own: see [`super::sync`].
+    /// Leaves syncing to another thread: see [`super::sync`].
     pub(super) fn leave_syncing(&self) -> Result<(), StoreError> {
         open::leave_syncing(&self.opened.db)
     }
 
-    /// Brings everything into the database itself.
+    /// Checkpoints the log and closes the database.
     pub(super) fn close(self) {
-        // Where it cannot, the log is left, and whoever opens the store next reads that.
+        // On failure the log stays, and the next process to open the store reads it.
         if let Err(error) = open::sync_again(&self.opened.db) {
             log::warn!("{error}");
         }
     }
 
-    /// Whether retention has rows to delete still.
+    /// Whether retention still has rows to delete.
     pub(super) fn has_more_to_drop(&self) -> bool {
         self.retain.has_slices()
     }

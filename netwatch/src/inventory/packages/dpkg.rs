@@ -1,6 +1,6 @@
-//! dpkg's database: `info/PACKAGE.list` or `info/PACKAGE:ARCH.list` has the files of each package, `diversions` those
-//! that lie under another name than their package lists, `status` what is installed. deb-old(5) and dpkg(1) name them,
-//! dpkg-divert(1) says what diversions do.
+//! The database of dpkg: `info/PACKAGE.list` or `info/PACKAGE:ARCH.list` lists the files of a package, `diversions`
+//! those that are stored under another name, `status` the installed packages. See deb-old(5), dpkg(1) and
+//! dpkg-divert(1).
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,13 +9,13 @@ use super::{Answer, Wanted, text};
 use crate::audit::facts::Owner;
 use crate::escape;
 
-/// Bytes of one list. The longest of Debian are those of kernel sources and icons, below 10 MiB.
+/// Maximum bytes of a list. The longest ones in Debian (kernel sources, icons) are below 10 MiB.
 const MOST_LIST: u64 = 32 << 20;
 
-/// Bytes of all lists: 10 KiB a package.
+/// Maximum bytes of all lists; a package has 10 KiB.
 const MOST_LISTS: usize = 256 << 20;
 
-/// Names in `info`: some five a package.
+/// Maximum number of names in `info`; a package has about five.
 const MOST_NAMES: usize = 1 << 17;
 
 /// Number of unreadable lists that are named; the others are counted.
@@ -122,7 +122,7 @@ impl Claims {
             let Some(package) = list.strip_suffix(".list") else { continue };
             match info.read(list, MOST_LIST, &mut buffer) {
                 Ok(()) => {}
-                // Removed since the folder was read.
+                // Removed after the directory was read.
                 Err(error) if error.is_missing() => continue,
                 Err(error) => {
                     all.unread.push((text(list.as_bytes()), error));
@@ -136,7 +136,7 @@ impl Claims {
             left = rest;
             for line in buffer.split(|b| *b == b'\n') {
                 let name = line.rsplit(|b| *b == b'/').next().unwrap_or_default();
-                // Most lines end here. One that is no UTF-8 is compared in its escaped form.
+                // Most lines end here. A line that is not UTF-8 is compared in escaped form.
                 if str::from_utf8(name).is_ok_and(|name| !last.contains(name)) {
                     continue;
                 }
@@ -152,24 +152,24 @@ impl Claims {
     }
 }
 
-/// The name alone of `name` or `name:arch`.
+/// The name without the architecture.
 fn plain(package: &str) -> &str {
     package.split(':').next().unwrap_or_default()
 }
 
-/// Files that lie elsewhere than their package says, so that another can have the name.
+/// Diverted files: stored under another name, so that another package can use the name.
 #[derive(Default)]
 struct Diversions(HashMap<String, Diversion>);
 
 struct Diversion {
-    /// Where the file of any other package went.
+    /// Path to which the files of other packages are diverted.
     to: String,
-    /// The package that has the name now; none where an administrator diverted it.
+    /// The package that keeps the name; none if an administrator diverted it.
     by: Option<String>,
 }
 
 impl Diversions {
-    /// Three lines each: from, to, and the package or `:`. A rest of fewer is left out.
+    /// Parses entries of three lines: from, to, and the package or `:`. An incomplete entry is ignored.
     fn parse(file: &[u8]) -> Self {
         let lines: Vec<&[u8]> = file.split(|b| *b == b'\n').collect();
         let entry = |triple: &[&[u8]]| match triple {
@@ -182,8 +182,8 @@ impl Diversions {
         Self(lines.chunks(3).filter_map(entry).collect())
     }
 
-    /// Where a file lies that `package` lists as `listed`. The names are compared letter by letter, as dpkg does,
-    /// which knows nothing of a merged `/usr`.
+    /// The path of a file that `package` lists as `listed`. Paths are compared literally, as dpkg does, which does not
+    /// resolve a merged `/usr`.
     fn actual<'a>(&'a self, listed: &'a str, package: &str) -> Option<&'a str> {
         match self.0.get(listed) {
             Some(diversion) if diversion.by.as_deref() != Some(package) => Some(&diversion.to),
@@ -191,14 +191,14 @@ impl Diversions {
         }
     }
 
-    /// The last components by which lists have what was diverted to something wanted.
+    /// The last components of listed paths that were diverted to wanted paths.
     fn names<'a>(&'a self, wanted: &Wanted<'_>) -> impl Iterator<Item = &'a str> {
         let diverted = self.0.iter().filter(|(_, diversion)| !wanted.asked(&diversion.to).is_empty());
         diverted.filter_map(|(from, _)| from.rsplit('/').next())
     }
 }
 
-/// The versions of what is installed, by `name` and by `name:arch`.
+/// Versions of installed packages, by `name` and by `name:arch`.
 fn states(file: &[u8]) -> HashMap<String, Option<String>> {
     let mut states = HashMap::new();
     let mut stanza = Stanza::default();
@@ -213,7 +213,7 @@ fn states(file: &[u8]) -> HashMap<String, Option<String>> {
     states
 }
 
-/// What one package's part of `status` says, of the format in deb822(5).
+/// Parses the paragraph of a package in `status`, in the format of deb822(5).
 #[derive(Default)]
 struct Stanza<'a> {
     package: &'a [u8],
@@ -237,7 +237,7 @@ impl<'a> Stanza<'a> {
     }
 
     fn end(self, states: &mut HashMap<String, Option<String>>) {
-        // `want flag state`, dpkg(1). In the other states there are no files, or nobody knows which.
+        // `want flag state`, dpkg(1). In other states there are no files, or it is not known which.
         let state = self.status.rsplit(|b| *b == b' ').next().unwrap_or_default();
         let unpacked: [&[u8]; 5] =
             [b"installed", b"unpacked", b"half-configured", b"triggers-awaited", b"triggers-pending"];

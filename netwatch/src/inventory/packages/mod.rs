@@ -1,9 +1,9 @@
-//! Which package owns an executable, by the databases of dpkg and rpm, read as they lie: neither program is run, so it
-//! works for a container's files too, and nothing is written.
+//! Which package owns an executable, by the databases of dpkg and rpm. The files are read directly: no package manager
+//! is run, so it works for containers too and nothing is written.
 //!
-//! A container is hostile: its database may be a symbolic link to a file of the host, a FIFO, gigabytes, or bytes that
-//! make no sense. `folder` opens what is there without leaving the root, all parsers are total, and what cannot be
-//! read becomes a note. Not guarded against is a file system that does not answer (FUSE, NFS): reading it waits.
+//! A container is not trusted: its database may be a symbolic link to a file of the host, a FIFO, gigabytes, or
+//! invalid. `folder` opens files without leaving the root, all parsers are total, and read errors become notes. A file
+//! system that blocks (FUSE, NFS) blocks the read.
 
 mod dpkg;
 mod folder;
@@ -18,10 +18,10 @@ use crate::audit::facts::Owner;
 use crate::escape;
 use folder::Folder;
 
-/// What the databases of one root say.
+/// Result of a lookup in one root.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answer {
-    /// By the path as it was asked for. A path that is not here belongs to no package, or to none that could be read.
+    /// Owners by requested path. A path that is missing belongs to no package, or to none that could be read.
     pub(super) owners: HashMap<String, Owner>,
     /// There is a database that could be read. Otherwise it is not known whether a path belongs to a package.
     pub(super) is_known: bool,

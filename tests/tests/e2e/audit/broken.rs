@@ -29,7 +29,7 @@ fn a_damaged_file_of_services() {
         let mut server = actor();
         server.say("listen 127.0.0.1:22 8");
         let audit = with_mounted("/etc/services", b"ssh 22/tcp\n\xff\xfe\x00 nonsense\nhttp eighty/tcp\n");
-        audit.notes_with("line 2 of /etc/services and 1 others make no sense");
+        audit.notes_with("line 2 of /etc/services and 1 others are invalid");
         assert_eq!(audit.port("127.0.0.1:22")["service"], "ssh");
     });
 }

@@ -137,7 +137,7 @@ fn another_program_on_a_service_s_port() {
         assert_eq!((&finding["severity"], &finding["local"]["port"]), (&"high".into(), &22.into()));
         let port = audit.port("127.0.0.1:22");
         assert_eq!((&port["service"], &port["explained"]), (&"ssh".into(), &false.into()));
-        assert!(reasons(port).contains("ssh's"), "{}", reasons(port));
+        assert!(reasons(port).contains("the port is for ssh"), "{}", reasons(port));
     });
 }
 

@@ -41,7 +41,7 @@ fn a_socket_that_a_view_hides() {
         let views = [
             ("net", "not by /proc/net"),
             ("diag", "not by sock_diag"),
-            ("iter", "not by the kernel's iterators"),
+            ("iter", "not by the BPF iterators"),
         ];
         for (view, told) in views {
             if view == "iter" && !iterators_can_be_had() {

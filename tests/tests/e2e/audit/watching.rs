@@ -95,7 +95,7 @@ fn the_live_table_is_a_view_too() {
         assert_eq!((&told["severity"], &told["local"]), (&"critical".into(), &endpoint("127.0.0.1:4444")));
         let evidence = told["evidence"].as_str().unwrap();
         assert!(
-            evidence.contains("is shown by the live table, not by /proc/net and sock_diag"),
+            evidence.contains("is shown by the live event stream, not by /proc/net and sock_diag"),
             "{evidence}"
         );
         assert_eq!(watching.finish(), Some(3));
