@@ -11,6 +11,7 @@ const SKIP: &str = "SKIP ";
 
 /// How libtest begins the list of tests that failed, and how it indents each.
 const FAILURES: &str = "failures:";
+const SUCCESSES: &str = "successes:";
 const INDENT: &str = "    ";
 
 /// Tests that passed, failed or were skipped so far.
@@ -27,6 +28,8 @@ pub(crate) struct Summary {
     output: Option<PathBuf>,
     /// Names since libtest last began a list of failures.
     listed: Vec<String>,
+    /// The lines that are being read are such a list; with `--show-output` there is one of successes too.
+    lists_failures: bool,
 }
 
 impl Summary {
@@ -44,12 +47,18 @@ impl Summary {
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
             let listed = std::mem::take(&mut self.listed);
+            self.lists_failures = false;
             self.name(listed);
         } else if line == FAILURES {
             // It comes twice: before the output of the tests, and before their names.
             self.listed.clear();
+            self.lists_failures = true;
+        } else if line == SUCCESSES {
+            self.lists_failures = false;
         } else if let Some(name) = line.strip_prefix(INDENT).filter(|name| !name.contains(' ')) {
-            self.listed.push(name.to_owned());
+            if self.lists_failures {
+                self.listed.push(name.to_owned());
+            }
         } else if let Some((name, reason)) = skipped(line) {
             self.skipped.entry(name.to_owned()).or_insert_with(|| reason.to_owned());
         }
@@ -151,6 +160,27 @@ mod tests {
         let mut summary = Summary::default();
         lines.iter().for_each(|line| summary.line(line));
         summary.to_string()
+    }
+
+    #[test]
+    fn names_of_tests_that_passed_are_not_listed() {
+        let mut summary = Summary::default();
+        for line in
+            ["successes:", "    a::passes", "", "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"]
+        {
+            summary.line(line);
+        }
+        assert_eq!(summary.names().count(), 0);
+        for line in [
+            "successes:",
+            "    a::passes",
+            "failures:",
+            "    a::fails",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured",
+        ] {
+            summary.line(line);
+        }
+        assert_eq!(summary.names().collect::<Vec<_>>(), ["a::fails"]);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl<P: Past> Walk<'_, P> {
                 });
             };
             self.chain.push(Step {
-                why: "originated the connection".into(),
+                why: "began the connection".into(),
                 at: began,
                 what: What::Process(actor.clone()),
             });

@@ -75,7 +75,7 @@ pub(super) fn find<P: Past>(
             .into_iter()
             .rfind(|life| life.end().remote.is_some() && life.began() <= at && is_new(life));
         if let Some(life) = newest {
-            return Ok(tied(life, format!("is {fd} of {}", name(process)), Confidence::Observed));
+            return Ok(tied(life, format!("is the {fd} of {}", name(process)), Confidence::Observed));
         }
     }
     if let Some(birth) = process.birth {

@@ -40,7 +40,15 @@ fn all_but_loss(processes: &str) -> BTreeSet<String> {
     let mut other = actor();
     other.say("listen 127.0.0.1:6001 16");
     watch.at("listen", end(6001, 0));
-    drop((client, server, other));
+    // Closed by FIN at both endpoints: the states in between are emitted.
+    let mut last = actor();
+    last.say("connect 127.0.0.1:2002 127.0.0.1:6001");
+    other.say("accept");
+    last.say("close");
+    other.say("eof");
+    other.say("close");
+    watch.at("state", end(2002, 6001));
+    drop((client, server, other, last));
     watch.at("unlisten", end(6001, 0));
     watch.at("close", end(2000, 6000));
     watch.at("close", end(6000, 2000));

@@ -80,7 +80,7 @@ fn without_a_store_it_says_so() {
     let output = netwatch(&["log", "--store", "/nowhere/netwatch.db"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
-    assert!(stderr.contains("there is no store at /nowhere/netwatch.db"), "{stderr}");
+    assert!(stderr.contains("no store at /nowhere/netwatch.db"), "{stderr}");
 }
 
 #[test]

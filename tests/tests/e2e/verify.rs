@@ -32,7 +32,7 @@ fn what_was_written_holds() {
     in_fresh_netns(|| {
         let (store, anchor) = recorded();
         let (status, text) = store.verify(&[]);
-        assert!(status == Some(0) && text.contains("hold") && text.lines().count() == 1, "{text}");
+        assert!(status == Some(0) && text.contains("verified") && text.lines().count() == 1, "{text}");
         let (status, text) = store.verify(&["--anchor", &anchor]);
         assert!(status == Some(0) && text.contains("the anchor is batch "), "{text}");
         let (status, text) = store.verify(&["--json", "--anchor", &anchor]);

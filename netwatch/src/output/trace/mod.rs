@@ -60,8 +60,8 @@ fn verdict(trace: &Trace) -> String {
     let place = origin.process.as_ref().map(|actor| crate::where_it_runs::of_cgroup(&actor.process.cgroup));
     match origin.kind {
         OriginKind::Remote => match origin.endpoint {
-            Some((ip, port)) => format!("originated at {}", crate::model::SockAddr { ip, port }),
-            None => "originated on another host".into(),
+            Some((ip, port)) => format!("came from {}", crate::model::SockAddr { ip, port }),
+            None => "came from another host".into(),
         },
         OriginKind::Login => {
             let user = origin.process.as_ref().and_then(|actor| actor.process.auid);

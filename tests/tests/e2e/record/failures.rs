@@ -82,7 +82,7 @@ fn a_full_disk_is_told_and_recording_goes_on_when_there_is_room() {
         };
         more(2000);
         let said = recorder.says("full");
-        assert!(said.contains("tried again"), "{said}");
+        assert!(said.contains("retrying"), "{said}");
         assert!(fails(&store) >= 1);
         std::fs::remove_file(&ballast).unwrap();
         drop(file);
