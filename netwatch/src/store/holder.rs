@@ -1,6 +1,6 @@
 //! One writer at a time: a lock on the database file itself, so that whatever name leads there, it is the same lock.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,6 +9,7 @@ use libc::{major, minor};
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
+use crate::{bounded, limits};
 
 /// Takes the lock, for as long as `file` is open. SQLite's own locks on it are of another kind, and go when a
 /// descriptor of the file is closed: so this one must outlive the connection.
@@ -26,9 +27,11 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
 /// Who has the lock, as `comm[pid]`. `None` where it cannot be told: in another pid namespace, say.
 fn holder(file: &File) -> Option<String> {
     let file = file.metadata().ok()?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let pid = locks.lines().find_map(|line| pid_of(line, file.dev(), file.ino()))?;
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let pid = bounded::find_line("/proc/locks", limits::LOCKS_READ, |line| {
+        pid_of(std::str::from_utf8(line).ok()?, file.dev(), file.ino())
+    });
+    let pid = pid.ok()??;
+    let comm = bounded::read(format!("/proc/{pid}/comm"), limits::PROC_FILE).ok()?.bytes;
     let comm = crate::escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm));
     Some(format!("{}[{pid}]", crate::escape::terminal(&comm)))
 }
@@ -65,7 +68,7 @@ mod tests {
         let (first, second) = (File::create(&folder).unwrap(), File::open(&folder).unwrap());
         lock(&first, &folder).unwrap();
         let told = lock(&second, &folder).unwrap_err().to_string();
-        fs::remove_file(&folder).unwrap();
+        std::fs::remove_file(&folder).unwrap();
         assert!(told.contains(&format!("[{}]", std::process::id())), "{told}");
     }
 }
