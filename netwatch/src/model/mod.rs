@@ -1,6 +1,7 @@
 //! The words that every room uses: addresses, sockets and who holds them, processes. Values, and no I/O.
 
 mod address;
+mod arguments;
 mod holders;
 mod ids;
 mod listing;
@@ -11,6 +12,7 @@ mod state;
 mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
+pub use arguments::{Arguments, Cut};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};

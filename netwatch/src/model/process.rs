@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{BootTime, Cookie};
+use super::{Arguments, BootTime, Cookie};
 
 /// Survives the reuse of a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,25 +84,20 @@ pub struct Image {
     /// Inode number of the mount namespace in which `exe` means something; 0 where not known.
     pub mntns: u32,
     /// Arguments as at exec.
-    pub args: Arc<[Arc<str>]>,
+    pub args: Arguments,
 }
 
 impl Image {
-    /// Arguments as they lie in memory, each with a NUL at its end; a last one may lack it, where it was
-    /// cut or somebody wrote over it.
-    #[must_use]
-    pub fn arguments(bytes: &[u8]) -> Arc<[Arc<str>]> {
-        if bytes.is_empty() {
-            return Arc::new([]);
-        }
-        let whole = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-        whole.split(|b| *b == 0).map(|argument| crate::escape::utf8(argument).into()).collect()
-    }
-
     /// Nothing known.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
-        Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
+        Arc::new(Self {
+            exe: None,
+            exe_state: ExeState::Unknown,
+            file: (0, 0),
+            mntns: 0,
+            args: Arguments::default(),
+        })
     }
 }
 
