@@ -8,6 +8,12 @@ use std::fmt::Write as _;
 #[must_use]
 pub fn utf8(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
+    push_utf8(bytes, &mut out);
+    out
+}
+
+/// As [`utf8`], to the end of a string.
+pub fn push_utf8(bytes: &[u8], out: &mut String) {
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
         for byte in chunk.invalid() {
@@ -15,7 +21,6 @@ pub fn utf8(bytes: &[u8]) -> String {
             let _ = write!(out, "\\x{byte:02x}");
         }
     }
-    out
 }
 
 /// Escapes a string for a terminal: control characters (C0, DEL, C1) and bidirectional formatting characters become

@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod audit;
 pub mod boot;
+pub mod bounded;
 pub mod bus;
 pub mod cli;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod forensics;
 pub mod hash;
 mod inventory;
 pub mod kernel;
+pub mod limits;
 pub mod listeners;
 pub mod loss;
 pub mod model;

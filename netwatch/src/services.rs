@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::escape;
 use crate::model::Proto;
+use crate::{bounded, escape, limits};
 
 /// Port names.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,8 @@ impl Services {
     #[must_use]
     pub fn host() -> &'static Self {
         static HOST: OnceLock<Services> = OnceLock::new();
-        HOST.get_or_init(|| match std::fs::read("/etc/services") {
-            Ok(file) => Self::parse(&file),
+        HOST.get_or_init(|| match bounded::read("/etc/services", limits::NAMES_FILE) {
+            Ok(file) => Self::parse_beginning(&file),
             Err(error) => {
                 Self { notes: vec![format!("cannot read /etc/services: {error}")], ..Self::default() }
             }
@@ -30,6 +30,18 @@ impl Services {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Parses a file that may have been read in part: then the last line, which may be cut, is left out.
+    fn parse_beginning(file: &bounded::Beginning) -> Self {
+        if !file.more {
+            return Self::parse(&file.bytes);
+        }
+        let whole = file.bytes.iter().rposition(|b| *b == b'\n').unwrap_or(0);
+        let mut services = Self::parse(file.bytes.get(..whole).unwrap_or_default());
+        let most = limits::NAMES_FILE >> 20;
+        services.notes.push(format!("/etc/services is larger than {most} MiB, and the rest was not read"));
+        services
     }
 
     /// The first of several names is used, as by getservbyport(3). Lines are as in services(5); invalid ones are
@@ -105,6 +117,17 @@ mod tests {
         assert_eq!(services.name(Proto::Tcp, 82), Some("last"));
         assert_eq!(services.names.len(), 4);
         assert_eq!(services.notes(), ["line 6 of /etc/services and 4 others are invalid"]);
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_read_in_part() {
+        let bytes = b"ssh 22/tcp\nfirst 80/tcp".to_vec();
+        let services = Services::parse_beginning(&bounded::Beginning { bytes: bytes.clone(), more: true });
+        assert_eq!((services.name(Proto::Tcp, 22), services.name(Proto::Tcp, 80)), (Some("ssh"), None));
+        assert_eq!(services.notes(), ["/etc/services is larger than 4 MiB, and the rest was not read"]);
+        let services = Services::parse_beginning(&bounded::Beginning { bytes, more: false });
+        assert_eq!(services.name(Proto::Tcp, 80), Some("first"));
+        assert!(services.notes().is_empty());
     }
 
     proptest! {

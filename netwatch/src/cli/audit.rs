@@ -14,6 +14,7 @@ use crate::audit::baseline::Baseline;
 use crate::commands::audit::Hidden;
 use crate::commands::audit::{AuditOptions, Watch};
 use crate::commands::list::Namespaces;
+use crate::{bounded, limits};
 
 #[derive(Args)]
 pub(super) struct AuditArgs {
@@ -79,7 +80,18 @@ impl AuditArgs {
 }
 
 fn read(path: &Path) -> Result<Baseline> {
-    let text = std::fs::read_to_string(path)
+    let text = bounded::text(path, limits::BASELINE_FILE)
         .with_context(|| format!("cannot read the baseline {}", path.display()))?;
     Baseline::read(&text).map_err(|what| anyhow!("{}:{what}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_baseline_over_the_limit_is_an_error() {
+        let error = format!("{:#}", read(Path::new("/dev/zero")).unwrap_err());
+        assert_eq!(error, "cannot read the baseline /dev/zero: larger than 16 MiB");
+    }
 }

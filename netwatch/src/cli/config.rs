@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::record::RecordArgs;
 use super::{Cli, Sub};
+use crate::{bounded, limits};
 
 /// Read if it exists and `--config` is not given.
 const DEFAULT: &str = "/etc/netwatch/netwatch.toml";
@@ -22,7 +23,7 @@ pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<Rec
         Some(path) => (path.clone(), true),
         None => (PathBuf::from(DEFAULT), false),
     };
-    let text = match std::fs::read_to_string(&path) {
+    let text = match bounded::text(&path, limits::CONFIG_FILE) {
         Ok(text) => text,
         Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => return Ok(record),
         Err(error) => return Err(wrong(&format!("{}: cannot be read: {error}", path.display()))),
@@ -212,6 +213,18 @@ mod tests {
             assert!(error.starts_with(&format!("netwatch: {expected}")), "{file}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_an_error() {
+        let of_length = |length: usize| record(&format!("#{}", "x".repeat(length - 1)), "").map(|_| ());
+        assert_eq!(of_length(limits::CONFIG_FILE), Ok(()));
+        let error = of_length(limits::CONFIG_FILE + 1).unwrap_err();
+        assert!(error.starts_with("netwatch: FILE: cannot be read: larger than 1 MiB"), "{error}");
+        let Err(error) = parse(["netwatch", "record", "--config", "/dev/zero"].map(OsString::from)) else {
+            panic!("it was read")
+        };
+        assert!(super::super::one_line(&error).contains("/dev/zero: cannot be read: larger than 1 MiB"));
     }
 
     proptest! {

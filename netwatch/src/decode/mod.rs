@@ -229,7 +229,8 @@ mod tests {
         let Event::Process(event) = decode(&bytes).unwrap().event else { panic!() };
         let ProcessEvent::Exec(exec) = *event else { panic!() };
         assert_eq!(exec.image.exe.as_deref(), Some("/usr/bin/sh"));
-        assert_eq!(exec.image.args.iter().map(|a| &**a).collect::<Vec<_>>(), ["sh", "-c", "\\xfe"]);
+        assert_eq!(exec.image.args.iter().collect::<Vec<_>>(), ["sh", "-c", "\\xfe"]);
+        assert_eq!(exec.image.args.cut(), None);
         // A wrong length.
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Short(bytes.len() - 1)));
     }

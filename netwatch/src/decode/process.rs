@@ -8,7 +8,7 @@ use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_fla
 
 use super::{Bytes, DecodeError};
 use crate::escape;
-use crate::model::{CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
+use crate::model::{Arguments, CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
 
 /// A task, read by the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +192,12 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         exe_state,
         file: (device(bytes.u32(offset_of!(Exec, dev))?), bytes.u64(offset_of!(Exec, ino))?),
         mntns: bytes.u32(offset_of!(Exec, mntns))?,
-        args: Image::arguments(args),
+        // The record does not say how long they were.
+        args: if flags & exec_flags::ARGS_CUT == 0 {
+            Arguments::of(args)
+        } else {
+            Arguments::of_ends(args, b"", None)
+        },
     };
     let task = task(bytes, offset_of!(Exec, task))?;
     let mut stdio = [None; 3];

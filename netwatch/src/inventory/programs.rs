@@ -204,7 +204,7 @@ fn script(process: &Process) -> Option<Draw> {
     };
     let family = FAMILIES.iter().find(|(names, ..)| names.iter().any(&is_of));
     let (plain, text) = family.map_or(("", &[][..]), |(_, plain, text)| (*plain, *text));
-    let mut arguments = process.image.args.iter().skip(1).map(|argument| &**argument);
+    let mut arguments = process.image.args.iter().skip(1);
     while let Some(argument) = arguments.next() {
         if text.contains(&argument) {
             return Some(Draw::Text);

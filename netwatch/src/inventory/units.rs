@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::process::Process;
-use crate::where_it_runs;
+use crate::{bounded, where_it_runs};
 
 /// An installed service or socket unit.
 pub(super) struct Unit {
@@ -31,7 +31,7 @@ const FOLDERS: [&str; 7] = [
 const TRANSIENT: &str = "/run/systemd/transient";
 
 /// Maximum bytes of a unit file.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 /// Name of the unit by the cgroup.
 pub(super) fn named(process: &Process) -> Option<&str> {
@@ -55,8 +55,7 @@ pub(super) fn installed(process: &Process) -> Option<Unit> {
     let paths =
         FOLDERS.iter().flat_map(|folder| names.iter().flatten().map(|name| Path::new(folder).join(name)));
     let file = paths.filter_map(|path| std::fs::canonicalize(path).ok()).find(|path| path.is_file())?;
-    let is_small = std::fs::metadata(&file).is_ok_and(|found| found.len() <= MOST_BYTES);
-    let text = if is_small { std::fs::read_to_string(&file).unwrap_or_default() } else { String::new() };
+    let text = bounded::text(&file, MOST_BYTES).unwrap_or_default();
     Some(Unit {
         name: name.to_owned(),
         file: spelled(&file),

@@ -12,6 +12,7 @@ use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
 use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
+use crate::{bounded, limits};
 
 /// All views of the host, taken one after another.
 pub(super) struct Views {
@@ -243,7 +244,9 @@ fn hides_processes() -> bool {
     if status.is_ok_and(|status| status.capeff & CAP_SYS_PTRACE != 0) {
         return false;
     }
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = bounded::read("/proc/self/mounts", limits::MOUNTS_FILE).map(|file| file.bytes);
+    let mounts = mounts.unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
     let hides = |line: &str| {
         let mut fields = line.split(' ').skip(1);
         fields.next() == Some("/proc")

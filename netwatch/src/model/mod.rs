@@ -1,6 +1,7 @@
 //! Basic types of all rooms: addresses, sockets and their holders, processes. Values without I/O.
 
 mod address;
+mod arguments;
 mod holders;
 mod ids;
 mod listing;
@@ -11,6 +12,7 @@ mod state;
 mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
+pub use arguments::{Arguments, Cut};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};

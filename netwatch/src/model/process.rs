@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{BootTime, Cookie};
+use super::{Arguments, BootTime, Cookie};
 
 /// Identifies a process even if its pid is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,25 +81,21 @@ pub struct Image {
     pub file: (u64, u64),
     /// Inode number of the mount namespace in which `exe` is valid; 0 if not known.
     pub mntns: u32,
-    /// Arguments at exec.
-    pub args: Arc<[Arc<str>]>,
+    /// Arguments as at exec.
+    pub args: Arguments,
 }
 
 impl Image {
-    /// Arguments as in memory, each terminated by a NUL; the last may lack it if it was truncated or overwritten.
-    #[must_use]
-    pub fn arguments(bytes: &[u8]) -> Arc<[Arc<str>]> {
-        if bytes.is_empty() {
-            return Arc::new([]);
-        }
-        let whole = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-        whole.split(|b| *b == 0).map(|argument| crate::escape::utf8(argument).into()).collect()
-    }
-
-    /// An unknown image.
+    /// Nothing known.
     #[must_use]
     pub fn unknown() -> Arc<Self> {
-        Arc::new(Self { exe: None, exe_state: ExeState::Unknown, file: (0, 0), mntns: 0, args: Arc::new([]) })
+        Arc::new(Self {
+            exe: None,
+            exe_state: ExeState::Unknown,
+            file: (0, 0),
+            mntns: 0,
+            args: Arguments::default(),
+        })
     }
 }
 

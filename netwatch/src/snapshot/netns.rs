@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
 use crate::model::NetnsId;
+use crate::{bounded, limits};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,8 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
         }
     }
     // If mountinfo cannot be read, only namespaces without a process are missed.
-    for (inum, point) in parse::netns_mounts(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()) {
+    let mounts = bounded::read("/proc/self/mountinfo", limits::MOUNTS_FILE).map(|file| file.bytes);
+    for (inum, point) in parse::netns_mounts(&mounts.unwrap_or_default()) {
         found.entry(inum).or_insert_with(|| std::ffi::OsString::from_vec(point).into());
     }
     found.remove(&own);
@@ -107,5 +109,5 @@ fn inum(metadata: &std::fs::Metadata) -> Option<NetnsId> {
 /// The ephemeral port range of the calling thread's namespace, inclusive; `/proc/sys/net` shows that of the reader.
 #[must_use]
 pub fn port_range() -> Option<(u16, u16)> {
-    parse::port_range(&std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
+    parse::port_range(&bounded::text("/proc/sys/net/ipv4/ip_local_port_range", limits::PROC_FILE).ok()?)
 }

@@ -28,6 +28,16 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
+/// Length of the arguments in memory: `arg_start` and `arg_end` of `/proc/PID/stat`, which are 0 to whoever may not trace
+/// the process (`do_task_stat` in fs/proc/array.c).
+pub(crate) fn args_length(stat: &[u8]) -> Option<u64> {
+    let name_end = stat.iter().rposition(|b| *b == b')')?;
+    let tail = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    let mut fields = tail.split_ascii_whitespace().skip(48 - 3).map(str::parse::<u64>);
+    let (start, end) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    end.checked_sub(start).filter(|length| *length > 0)
+}
+
 /// The effective user: the second number of the `Uid:` line of `/proc/PID/status`.
 pub(crate) fn effective_uid(status: &[u8]) -> Option<u32> {
     let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
@@ -159,6 +169,10 @@ mod tests {
         let own = stat(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
         assert_eq!(own.ppid, nix::unistd::getppid().as_raw().cast_unsigned());
         assert!(own.start_ticks > 0 && !own.kernel);
+        let arguments = std::fs::read("/proc/self/cmdline").unwrap();
+        let length = args_length(&std::fs::read("/proc/self/stat").unwrap());
+        assert_eq!(length, Some(arguments.len() as u64));
+        assert_eq!(args_length(b"12 (a) S 1"), None);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Reads processes from `/proc`.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
-use crate::escape;
-use crate::model::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::bounded::{self, Ends};
+use crate::model::{Arguments, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::{escape, limits};
 
 /// Reads all processes, sorted by pid. Those that end meanwhile, or are hidden by `hidepid`, are left out.
 ///
@@ -24,10 +25,12 @@ pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
 #[must_use]
 pub fn one(pid: u32) -> Option<ProcessRow> {
     let base = PathBuf::from(format!("/proc/{pid}"));
-    let stat = parse::stat(&fs::read(base.join("stat")).ok()?)?;
-    let bytes = |name: &str| fs::read(base.join(name)).unwrap_or_default();
+    let bytes = |name: &str| bounded::read(base.join(name), limits::PROC_FILE).map(|file| file.bytes);
+    let line = bytes("stat").ok()?;
+    let stat = parse::stat(&line)?;
+    let bytes = |name: &str| bytes(name).unwrap_or_default();
     let comm = bytes("comm");
-    let cmdline = bytes("cmdline");
+    let cmdline = cmdline(&base, &line);
     let (exe, exe_state, file) = if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid) };
     let facts = ProcessFacts {
         key: ProcessKey::from_ticks(pid, stat.start_ticks),
@@ -35,12 +38,27 @@ pub fn one(pid: u32) -> Option<ProcessRow> {
         comm: escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
         uid: parse::effective_uid(&bytes("status"))?,
         auid: parse::login_uid(&bytes("loginuid")),
-        image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: Image::arguments(&cmdline) }),
+        image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: in_words(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
         stdio: [None; 3],
     };
-    Some(ProcessRow { facts, argv0: cmdline.split(|b| *b == 0).next().unwrap_or_default().into() })
+    Some(ProcessRow { facts, argv0: cmdline.bytes.split(|b| *b == 0).next().unwrap_or_default().into() })
+}
+
+/// The arguments as they lie in memory, or their ends; `stat` is what the file of that name says.
+fn cmdline(base: &Path, stat: &[u8]) -> Ends {
+    let read = || {
+        let file = File::open(base.join("cmdline"))?;
+        bounded::ends(&file, limits::ARGS_BYTES, limits::ARGS_SEARCHED, || parse::args_length(stat))
+    };
+    read().unwrap_or(Ends { bytes: Vec::new(), gap: None })
+}
+
+fn in_words(cmdline: &Ends) -> Arguments {
+    let Some(gap) = cmdline.gap else { return Arguments::of(&cmdline.bytes) };
+    let (head, tail) = cmdline.bytes.split_at_checked(gap.at).unwrap_or((&cmdline.bytes, &[]));
+    Arguments::of_ends(head, tail, gap.length)
 }
 
 /// Ids of all thread groups, in the order in which the kernel lists them.
@@ -180,7 +198,7 @@ mod tests {
         assert_eq!(&*row.comm, &path.file_name().unwrap().to_str().unwrap()[..15]);
         assert_eq!(row.image.exe.as_deref(), path.to_str());
         assert_eq!(row.image.exe_state, ExeState::Ok);
-        assert_eq!(row.image.args.iter().map(|a| &**a).collect::<Vec<_>>(), [path.to_str().unwrap(), "600"]);
+        assert_eq!(row.image.args.iter().collect::<Vec<_>>(), [path.to_str().unwrap(), "600"]);
         assert_eq!(row.image.file, identity(&fs::metadata(&path).unwrap()));
         assert_eq!(&*row.argv0, path.as_os_str().as_bytes());
         assert_eq!(row.uid, nix::unistd::geteuid().as_raw());
@@ -225,14 +243,5 @@ mod tests {
     fn nobody_is_nobody() {
         assert_eq!(one(0), None);
         assert_eq!(exe(0), (None, ExeState::Unknown, (0, 0)));
-    }
-
-    #[test]
-    fn arguments_keep_empty_ones() {
-        let read = |bytes: &[u8]| Image::arguments(bytes).iter().map(|a| a.to_string()).collect::<Vec<_>>();
-        assert_eq!(read(b"a\0\0b\0"), ["a", "", "b"]);
-        assert_eq!(read(b"title without an end"), ["title without an end"]);
-        assert_eq!(read(b"\xff\0"), ["\\xff"]);
-        assert!(read(b"").is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Allows one writer: a lock on the database file itself, so that it is the same for every path to the file.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,6 +9,7 @@ use libc::{major, minor};
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
+use crate::{bounded, limits};
 
 /// Takes the lock (flock(2)), held while `file` is open. SQLite uses POSIX locks, which are dropped when any descriptor
 /// of the file is closed, so this one must outlive the connection.
@@ -26,9 +27,11 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
 /// The process that has the lock, as `comm[pid]`. `None` if unknown, for example in another pid namespace.
 fn holder(file: &File) -> Option<String> {
     let file = file.metadata().ok()?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let pid = locks.lines().find_map(|line| pid_of(line, file.dev(), file.ino()))?;
-    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let pid = bounded::find_line("/proc/locks", limits::LOCKS_READ, |line| {
+        pid_of(std::str::from_utf8(line).ok()?, file.dev(), file.ino())
+    });
+    let pid = pid.ok()??;
+    let comm = bounded::read(format!("/proc/{pid}/comm"), limits::PROC_FILE).ok()?.bytes;
     let comm = crate::escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm));
     Some(format!("{}[{pid}]", crate::escape::terminal(&comm)))
 }
@@ -65,7 +68,7 @@ mod tests {
         let (first, second) = (File::create(&folder).unwrap(), File::open(&folder).unwrap());
         lock(&first, &folder).unwrap();
         let told = lock(&second, &folder).unwrap_err().to_string();
-        fs::remove_file(&folder).unwrap();
+        std::fs::remove_file(&folder).unwrap();
         assert!(told.contains(&format!("[{}]", std::process::id())), "{told}");
     }
 }

@@ -99,6 +99,7 @@ impl Interner {
         if let Some((_, row)) = self.images.get(&key) {
             return Ok(*row);
         }
+        // No more than the limits on arguments allow; that some are missing is not recorded.
         let args = serde_json::to_string(&image.args).map_err(StoreError::Json)?;
         let (dev, ino) = image.file;
         let row = self.row(Table::Image, batch, |values| {

@@ -12,7 +12,7 @@ use super::rows::{COLUMNS, Cell, Cells, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
+use crate::model::{Arguments, BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
 use crate::process::{Actor, Birth, ExeStatus, Process};
 use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
@@ -228,14 +228,14 @@ impl Processes {
                 exe_state: words::exe_state(&state).unwrap_or(ExeState::Unknown),
                 file: (bits(4)?, bits(5)?),
                 mntns: row.get(6)?,
-                args: Arc::new([]),
+                args: Arguments::default(),
             };
             Ok((image, args))
         });
         let (image, args) = read.optional()?.ok_or_else(|| damaged(format!("there is no image {row}")))?;
         let args: Vec<String> =
             serde_json::from_str(&args).map_err(|error| damaged(format!("image {row}: args: {error}")))?;
-        let image = Arc::new(Image { args: args.into_iter().map(Into::into).collect(), ..image });
+        let image = Arc::new(Image { args: args.iter().collect(), ..image });
         let mut images = self.images.borrow_mut();
         if images.len() >= MOST_HELD {
             images.clear();

@@ -22,6 +22,7 @@ mod far;
 mod fastopen;
 mod filter;
 mod handover;
+mod limits;
 mod list;
 mod log;
 mod loss;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::escape;
+use crate::{bounded, escape, limits};
 
 /// Program names.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,11 @@ impl RpcNames {
     #[must_use]
     pub(in crate::inventory) fn host() -> &'static Self {
         static HOST: OnceLock<RpcNames> = OnceLock::new();
-        HOST.get_or_init(|| Self::parse(&std::fs::read("/etc/rpc").unwrap_or_default()))
+        HOST.get_or_init(|| {
+            bounded::read("/etc/rpc", limits::NAMES_FILE)
+                .map(|file| Self::parse(&file.bytes))
+                .unwrap_or_default()
+        })
     }
 
     /// Of several names for a number the first holds, as for getrpcbynumber(3). Lines as in rpc(5): name, number,

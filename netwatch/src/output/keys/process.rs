@@ -19,6 +19,10 @@ keys! {
         ExeState "exe_state", Is::Word(EXE_STATES), Null::Never,
             "The file of the executable at the time of the event.";
         Args "args", Is::Texts, Null::Never, "Arguments at the time of exec.";
+        ArgsTruncated "args_truncated", Is::True, Null::Absent,
+            "Arguments are missing in the middle or at the end, because there are too many bytes or too many of them.";
+        ArgsBytes "args_bytes", U64, Null::Absent,
+            "Length of all arguments in bytes, with the NUL after each, if some are missing and it is known.";
         Uid "uid", U32, Null::Never, "Effective user id.";
         User "user", Is::Text, Null::Maybe, "Name of that user.";
         Auid "auid", U32, Null::Maybe, "Login user id. Null if it was never set.";

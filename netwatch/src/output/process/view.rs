@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::super::keys::{self, Key};
 use crate::clock::BootClock;
-use crate::model::{ExeState, ProcessKey};
+use crate::model::{Arguments, ExeState, ProcessKey};
 use crate::process::{Actor, ExeStatus};
 use crate::signs::{self, Sign};
 use crate::where_it_runs;
@@ -34,8 +34,8 @@ pub struct ProcessView<'a> {
     pub exe: Option<&'a str>,
     /// At the time of the event.
     pub exe_state: ExeState,
-    /// As at exec.
-    pub args: &'a [Arc<str>],
+    /// As at exec, with what is missing.
+    pub args: &'a Arguments,
     /// Effective user.
     pub uid: u32,
     /// Its name, where it has one.
@@ -113,7 +113,7 @@ impl<'a> ProcessView<'a> {
 impl Serialize for ProcessView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use keys::Process as P;
-        let mut object = Fields(serializer.serialize_struct("Process", 19)?);
+        let mut object = Fields(serializer.serialize_struct("Process", 21)?);
         object.put(P::Pid, &self.pid)?;
         object.put(P::Tid, &self.tid)?;
         object.put(P::Key, &self.key)?;
@@ -125,6 +125,12 @@ impl Serialize for ProcessView<'_> {
         object.put(P::Exe, &self.exe)?;
         object.put(P::ExeState, &self.exe_state)?;
         object.put(P::Args, self.args)?;
+        if let Some(cut) = self.args.cut() {
+            object.put(P::ArgsTruncated, &true)?;
+            if let Some(bytes) = cut.bytes {
+                object.put(P::ArgsBytes, &bytes)?;
+            }
+        }
         object.put(P::Uid, &self.uid)?;
         object.put(P::User, &self.user)?;
         object.put(P::Auid, &self.auid)?;
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn keys_are_the_contract_s() {
-        let args: Vec<Arc<str>> = vec!["sleep".into(), "1".into()];
+        let args: Arguments = ["sleep", "1"].into_iter().collect();
         let view = ProcessView {
             pid: 4242,
             tid: 4242,
@@ -214,5 +220,13 @@ mod tests {
                 r#""kernel":false,"ancestors":[{"pid":1,"key":"1@0","comm":"init","exe":null}]}"#
             )
         );
+        for (length, expected) in [
+            (Some(9000), r#""args":["sh","…","end"],"args_truncated":true,"args_bytes":9000,"uid""#),
+            (None, r#""args":["sh","…","end"],"args_truncated":true,"uid""#),
+        ] {
+            let args = Arguments::of_ends("sh\0…".as_bytes(), b"end\0", length);
+            let line = serde_json::to_string(&ProcessView { args: &args, ..view.clone() }).unwrap();
+            assert!(line.contains(expected), "{line}");
+        }
     }
 }

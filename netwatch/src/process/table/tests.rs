@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::tests::ns;
-use crate::model::{CgroupId, Cookie, ExeState};
+use crate::model::{Arguments, CgroupId, Cookie, ExeState};
 
 fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
@@ -24,7 +24,7 @@ fn image(exe: &str) -> Arc<Image> {
         exe_state: ExeState::Ok,
         file: (1, 1),
         mntns: 0,
-        args: [].into(),
+        args: Arguments::default(),
     })
 }
 

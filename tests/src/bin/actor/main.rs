@@ -7,6 +7,7 @@
 mod disguise;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
+mod mass;
 mod pass;
 mod rewrite;
 mod scene;
@@ -90,6 +91,7 @@ impl Actor {
         let subjects: &[Subject] = &[
             staff::obey,
             pass::obey,
+            mass::obey,
             uring::obey,
             rewrite::obey,
             scene::obey,

@@ -1,0 +1,45 @@
+//! Limits on what netwatch reads from the host. Whoever attacks the host chooses the size of most of it, often at no cost
+//! of his own, and netwatch runs as root: what is read has a limit, and what is over it is left out and said to be.
+//!
+//! Links in `/proc` need no limit here: the kernel writes their text into one page (`do_proc_readlink` in fs/proc/base.c).
+
+/// A file of `/proc/PID` other than `cmdline`, bytes. The longest is `cgroup`: a path of at most 4096 bytes (`PATH_MAX`,
+/// `proc_cgroup_show` in kernel/cgroup/cgroup.c) for each of at most 16 hierarchies. In `status` the user comes before
+/// the list of groups, which may be longer. Test: `bounded::tests::no_more_than_the_limit_is_read`.
+pub const PROC_FILE: usize = 64 << 10;
+
+/// What is kept of the arguments of a process, bytes before escapes: one half from the beginning, one from the end. The
+/// kernel allows 128 KiB for an argument and 6 MiB for all (`MAX_ARG_STRLEN`, `bprm_stack_limits` in fs/exec.c), and
+/// `prctl(PR_SET_MM_MAP)`, which needs no privilege, makes them any length. Tests: `limits::arguments_of_any_length` and
+/// `limits::many_arguments` of the end-to-end tests.
+pub const ARGS_BYTES: usize = 64 << 10;
+
+/// How many arguments are kept, one half from the beginning and one from the end. Programs that are given more get them
+/// from a shell's `*`, and each costs a reader of the event a word, however short it is. Tests:
+/// `model::arguments::tests::many_are_cut` and `limits::many_arguments` of the end-to-end tests.
+pub const ARGS_COUNT: usize = 4096;
+
+/// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
+/// to whoever may not trace the process. What execve(2) allows. Test:
+/// `bounded::tests::an_end_that_is_too_far_is_not_searched`.
+pub const ARGS_SEARCHED: u64 = 6 << 20;
+
+/// The configuration file, bytes; a file with every option takes some thousand. Test:
+/// `cli::config::tests::a_file_over_the_limit_is_an_error`.
+pub const CONFIG_FILE: usize = 1 << 20;
+
+/// A baseline of `audit`, bytes: some 300 for each port or finding, so 50,000 of them. Parsed it takes several times as
+/// much memory. Test: `cli::audit::tests::a_baseline_over_the_limit_is_an_error`.
+pub const BASELINE_FILE: usize = 16 << 20;
+
+/// `/etc/services` and `/etc/rpc`, bytes. With all names that IANA registered it is less than one MiB. Test:
+/// `services::tests::a_file_over_the_limit_is_read_in_part`.
+pub const NAMES_FILE: usize = 4 << 20;
+
+/// A list of mounts, bytes: a mount namespace has at most 100,000 (`fs.mount-max`), and a line has some 200. Test:
+/// `bounded::tests::no_more_than_the_limit_is_read`.
+pub const MOUNTS_FILE: usize = 32 << 20;
+
+/// How much of `/proc/locks` is read to name the holder of a lock, bytes, a line at a time. Any process can take any
+/// number of locks. Test: `bounded::tests::lines_end_at_the_limit`.
+pub const LOCKS_READ: usize = 64 << 20;
