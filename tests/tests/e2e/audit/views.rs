@@ -38,11 +38,8 @@ fn a_socket_that_a_view_hides() {
         let mut server = actor();
         server.say("listen 127.0.0.1:4444 8");
         server.say("udp bind 127.0.0.1:4445");
-        let views = [
-            ("net", "not by /proc/net"),
-            ("diag", "not by sock_diag"),
-            ("iter", "not by the BPF iterators"),
-        ];
+        let views =
+            [("net", "not by /proc/net"), ("diag", "not by sock_diag"), ("iter", "not by the BPF iterators")];
         for (view, told) in views {
             if view == "iter" && !iterators_can_be_had() {
                 tests::skip("audit::views::a_socket_that_a_view_hides (iter)", "the kernel has no iterators");
