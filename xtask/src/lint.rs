@@ -1,11 +1,12 @@
-//! `cargo xtask lint`: holds the sources against ARCHITECTURE.md.
+//! `cargo xtask lint`: compares the sources with ARCHITECTURE.md and checks the paths in the documents.
 //!
-//! Which room imports which is read from the sources and compared with the table of rooms; what the compiler accepts
-//! and the table does not allow is an error, and so is what the table allows and no file uses.
+//! The imports between rooms are read from the sources and compared with the table of rooms. An import that the table
+//! does not allow is an error, and so is a permission that no file uses.
 
 mod circles;
 mod imports;
 mod modules;
+mod paths;
 mod rules;
 mod size;
 mod table;
@@ -22,7 +23,7 @@ use anyhow::{Context as _, Result};
 use crate::cargo;
 use table::Table;
 
-/// Where the table of rooms is.
+/// The document with the table of rooms.
 const DOCUMENT: &str = "ARCHITECTURE.md";
 
 /// The crate that has rooms.
@@ -31,7 +32,7 @@ const CRATE: &str = "netwatch";
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// A place where the sources and the table differ, or where a file is too long.
+/// A violation of a rule, in the sources or in a document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Violation {
     file: String,
@@ -46,20 +47,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a run found.
-pub(crate) struct Told {
+/// The result of a run.
+pub(crate) struct Report {
     violations: Vec<Violation>,
     files: usize,
 }
 
-impl Told {
+impl Report {
     pub(crate) fn is_clean(&self) -> bool {
         self.violations.is_empty()
     }
 }
 
-/// Each violation on a line, then how many there are.
-impl fmt::Display for Told {
+/// Prints each violation on a line, then the total.
+impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for violation in &self.violations {
             writeln!(out, "{violation}")?;
@@ -69,17 +70,17 @@ impl fmt::Display for Told {
 }
 
 pub(crate) fn run(_: &Args) -> Result<ExitCode> {
-    let told = check()?;
-    print!("{told}");
-    Ok(if told.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let report = check()?;
+    print!("{report}");
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-pub(crate) fn check() -> Result<Told> {
+pub(crate) fn check() -> Result<Report> {
     let (violations, files) = violations(&cargo::workspace()?)?;
-    Ok(Told { violations, files })
+    Ok(Report { violations, files })
 }
 
-/// All violations in a workspace, in the order of files and lines, and the number of files that were read.
+/// All violations in a workspace, sorted by file and line, and the number of source files.
 fn violations(workspace: &Path) -> Result<(Vec<Violation>, usize)> {
     let document = workspace.join(DOCUMENT);
     let document =
@@ -88,7 +89,9 @@ fn violations(workspace: &Path) -> Result<(Vec<Violation>, usize)> {
     let tree = modules::Tree::load(workspace, CRATE)?;
     let imports = imports::all(&tree, CRATE);
     let (long, files) = size::check(workspace, &table)?;
-    let mut violations = [table.violations.clone(), rules::check(&tree, &imports, &table), long].concat();
+    let mut violations =
+        [table.violations.clone(), rules::check(&tree, &imports, &table), long, paths::check(workspace)?]
+            .concat();
     violations.sort();
     violations.dedup();
     Ok((violations, files))

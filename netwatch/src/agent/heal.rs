@@ -1,5 +1,5 @@
-//! Losses, and the look at the host that repairs the tables after them. The look runs on a thread of its
-//! own: records keep coming meanwhile.
+//! Counts losses and takes the snapshot that repairs the tables after them. A separate thread takes it, since records
+//! continue to arrive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::loss::{Loss, LossReason};
 use crate::model::Lister;
 use crate::snapshot::{HostSnapshot, Mptcp};
 
-/// The counts are read this often: that takes some forty system calls.
+/// Interval of reading the counts, which takes about forty system calls.
 const READS: Duration = Duration::from_millis(250);
-/// or, while nothing happens of which anything could be lost, so often: it is most of what a quiet host pays.
+/// Interval while no records arrive: reading the counts is most of the cost on an idle host.
 const QUIET_READS: Duration = Duration::from_secs(2);
 
-/// A flood that loses records would only lose more under a look: so it waits for this long a pause,
+/// The snapshot starts when no record was lost for this time, since under load it would cause more losses.
 const QUIET: Duration = Duration::from_millis(300);
-/// but no longer than this.
+/// The snapshot starts at the latest after this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Healer {
     counter: LostCounter,
     reported: Lost,
-    /// Listeners whose port was lost since it was last told.
+    /// Number of listeners whose port was lost since the last report.
     listens: u64,
     /// When the counts were last read.
-    looked: Instant,
-    /// Records that had come by then.
+    read: Instant,
+    /// Number of records that had arrived by then.
     taken: u64,
-    /// The first and the last loss that no look has healed.
+    /// Times of the first and the last loss since the last repair.
     unhealed: Option<(Instant, Instant)>,
-    /// What the looks are taken with; `None`: sock_diag and `/proc`.
+    /// Source of snapshots. `None`: sock_diag and `/proc`.
     lister: Option<Arc<dyn Lister>>,
     snapshot: Option<JoinHandle<Result<HostSnapshot, AgentError>>>,
 }
@@ -46,7 +46,7 @@ impl Healer {
             counter,
             reported: [0; kind::COUNT as usize],
             listens: 0,
-            looked: Instant::now(),
+            read: Instant::now(),
             taken: 0,
             unhealed: None,
             lister,
@@ -54,26 +54,25 @@ impl Healer {
         }
     }
 
-    /// What was lost since it was last told, if the counts are due.
-    /// `taken`: records that came so far.
+    /// Losses since the last report, if the counts are due. `taken`: number of records that arrived so far.
     pub(super) fn losses_if_due(&mut self, undecodable: &mut u64, taken: u64) -> Vec<Loss> {
         let pause = if taken == self.taken { QUIET_READS } else { READS };
-        if self.looked.elapsed() < pause {
+        if self.read.elapsed() < pause {
             return Vec::new();
         }
         self.taken = taken;
         self.losses(undecodable)
     }
 
-    /// The same where there is no later: what was left out a moment ago is due too.
+    /// Last read of a run: reads twice, so that the most recent skipped runs are counted too.
     pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         let _ = self.counter.read(&self.reported);
         self.losses(undecodable)
     }
 
-    /// What was lost since it was last told; `undecodable` is taken and set to 0.
+    /// Losses since the last report. Resets `undecodable` to 0.
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
-        self.looked = Instant::now();
+        self.read = Instant::now();
         let lost = self.counter.read(&self.reported);
         let mut kinds: BTreeMap<_, _> = (0..)
             .zip(lost.iter().zip(&self.reported))
@@ -102,17 +101,17 @@ impl Healer {
         losses
     }
 
-    /// The ports of so many listeners were lost.
+    /// Adds the number of listeners whose port was lost.
     pub(super) fn lost_ports(&mut self, listens: u64) {
         self.listens += listens;
     }
 
-    /// Whether a look is due, or under way.
+    /// Whether a snapshot is due or in progress.
     pub(super) fn is_at_work(&self) -> bool {
         self.unhealed.is_some() || self.snapshot.is_some() || self.listens > 0
     }
 
-    /// Starts a look where one is due; tells whether it did.
+    /// Starts a snapshot if one is due. Returns whether it did.
     pub(super) fn start_snapshot(&mut self) -> bool {
         let due =
             self.unhealed.is_some_and(|(first, last)| last.elapsed() >= QUIET || first.elapsed() >= PATIENCE);
@@ -121,8 +120,8 @@ impl Healer {
         }
         let lister = self.lister.clone();
         let take = move || Ok(HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio());
-        let Ok(snapshot) = std::thread::Builder::new().name("netwatch-look".into()).spawn(take) else {
-            // No thread now: the next tick tries again.
+        let Ok(snapshot) = std::thread::Builder::new().name("netwatch-snap".into()).spawn(take) else {
+            // The next tick tries again.
             return false;
         };
         self.unhealed = None;
@@ -130,11 +129,11 @@ impl Healer {
         true
     }
 
-    /// The look that was started, once it is there.
+    /// The snapshot that was started, once it is finished.
     pub(super) fn finished(&mut self) -> Option<Result<HostSnapshot, AgentError>> {
         let snapshot = self.snapshot.take_if(|snapshot| snapshot.is_finished())?;
         let snapshot =
-            snapshot.join().unwrap_or_else(|_| Err(std::io::Error::other("the look panicked").into()));
+            snapshot.join().unwrap_or_else(|_| Err(std::io::Error::other("the snapshot panicked").into()));
         if snapshot.is_err() {
             let at = Instant::now();
             self.unhealed = Some((at, at));

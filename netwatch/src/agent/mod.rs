@@ -1,8 +1,7 @@
-//! The agent: the kernel side's records and looks at the host, brought together in the tables of
-//! processes and connections.
+//! The agent: keeps the tables of processes and connections, from records of the kernel side and snapshots of the host.
 //!
-//! Order matters at the start: attach, then look, then merge, then the records that came meanwhile. The
-//! other order loses what begins in between, or takes it for older than it is.
+//! The order of the start matters: attach, take a snapshot, merge it, apply the records that arrived meanwhile. If the
+//! snapshot came first, endpoints that begin before the probes are attached would be missed.
 
 mod heal;
 mod self_test;
@@ -30,34 +29,34 @@ use tables::Tables;
 
 pub use self_test::SelfTest;
 
-/// Why the agent cannot start, or not go on.
+/// Why the agent cannot start or continue.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// The kernel side.
+    /// The kernel side failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The look at the host.
+    /// No snapshot can be taken.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A system call of the agent's own.
+    /// A system call of the agent failed.
     #[error("cannot read the clock or the ring")]
     Io(#[from] io::Error),
 }
 
-/// What there is to tell once it runs.
+/// The result of a start.
 #[derive(Debug)]
 pub struct Started {
-    /// What was there before: one for each socket.
+    /// Sockets that existed before, one event each.
     pub seeds: Vec<ConnectionEvent>,
-    /// What began or ended while the look was taken.
+    /// Events from while the snapshot was taken.
     pub events: Vec<ConnectionEvent>,
-    /// Whether a connection of netwatch's own came through.
+    /// Result of the self-test.
     pub self_test: SelfTest,
-    /// What could not be seen.
+    /// Notes about what could not be read.
     pub notes: Vec<Note>,
 }
 
-/// Runs until it is dropped, which detaches the probes.
+/// The running agent. Dropping it detaches the probes.
 pub struct Agent {
     kernel: Kernel,
     records: Records,
@@ -65,14 +64,14 @@ pub struct Agent {
     healer: Healer,
 }
 
-/// How long to wait for the records of the self-test.
+/// Time limit for the records of the self-test.
 const SELF_TEST_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Agent {
-    /// Loads, attaches, looks, merges.
+    /// Loads and attaches the kernel side, takes a snapshot and merges it.
     ///
     /// # Errors
-    /// Where the kernel side cannot run or the host cannot be looked at.
+    /// If the kernel side cannot run or no snapshot can be taken.
     pub fn start(options: &Options) -> Result<(Self, Started), AgentError> {
         let mut kernel = Kernel::load(options)?;
         kernel.attach(Phase::Processes)?;
@@ -96,8 +95,8 @@ impl Agent {
         let mut tables =
             Tables::new(Tracker::new(options.all_states), processes, kernel.take_flows()?, options.udp_idle);
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
-        // Holders are named as they were when the look saw them hold; the early records' processes as they
-        // were when the probes came, and from there on as the records say.
+        // Holders are named as they were in the snapshot. Processes of early records are named as they were when the
+        // probes were attached, and from then on as records say.
         tables.tracker.merge(
             clock::since_boot()?,
             &sockets,
@@ -117,7 +116,7 @@ impl Agent {
         Ok((Self { kernel, records, tables, healer }, started))
     }
 
-    /// What is attached.
+    /// The probes that are attached.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {
         self.kernel.coverage()
@@ -126,19 +125,18 @@ impl Agent {
     /// A descriptor that becomes readable when there are records.
     ///
     /// # Errors
-    /// Where no descriptor is to be had.
+    /// If the descriptor cannot be duplicated.
     pub fn readiness(&self) -> io::Result<OwnedFd> {
         self.records.ring.as_fd().try_clone_to_owned()
     }
 
-    /// How many records were taken in so far.
+    /// Number of records that were read so far.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.records.taken
     }
 
-    /// Takes in `most` records at the most, and appends what there is to tell. False when there are no
-    /// more.
+    /// Applies at most `most` records and appends the resulting events to `out`. Returns false if the ring is empty.
     pub fn take(&mut self, most: usize, out: &mut Vec<ConnectionEvent>) -> bool {
         for _ in 0..most {
             let Some(record) = self.records.next() else { return false };
@@ -153,39 +151,39 @@ impl Agent {
         self.tables.started_on_sockets()
     }
 
-    /// Every endpoint that is there now, as an event each.
+    /// All current endpoints, one event each.
     #[must_use]
     pub fn table(&self) -> Vec<ConnectionEvent> {
         self.tables.tracker.table()
     }
 
-    /// The last of it: what is to be told when nothing more will be taken in, and what was lost.
+    /// Ends the run: applies the remaining records, emits the events that were held back, and returns the last losses.
     ///
     /// # Errors
-    /// Where the clock cannot be read.
+    /// If the clock cannot be read.
     pub fn finish(mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
         let now = clock::since_boot()?;
         for record in self.records.until(now) {
             self.tables.apply(&record, out);
         }
-        // Nothing is waited for any more.
+        // No further records arrive, so nothing is held back.
         self.tables.tracker.settle(BootTime::END, out);
-        // By this a test holds the kernel side to what it may send (tests/tests/e2e/cost.rs).
+        // tests/tests/e2e/cost.rs reads this line to check the limit on records.
         log::debug!("{} records, {} bytes", self.records.taken, self.records.bytes);
         Ok(self.healer.last_losses(&mut self.records.undecodable))
     }
 
-    /// Whether a loss is yet to be made up for, which takes several ticks.
+    /// Whether a repair after a loss is due or in progress. It takes several ticks.
     #[must_use]
     pub fn is_healing(&self) -> bool {
         self.healer.is_at_work()
     }
 
-    /// To be called several times a second while something happens, or [`Agent::is_healing`]: returns what was lost since the last call, and heals. What
-    /// healing finds is appended to `out`, to be told after the losses.
+    /// Returns the losses since the last call and repairs the tables. Events of a repair are appended to `out`, to be
+    /// emitted after the losses. To be called several times a second while records arrive or [`Agent::is_healing`].
     ///
     /// # Errors
-    /// Where a look at the host failed; it is tried again.
+    /// If a snapshot failed; it is tried again.
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
@@ -200,7 +198,7 @@ impl Agent {
         }
         if let Some(snapshot) = self.healer.finished() {
             let snapshot = snapshot?;
-            // What happened before the end of the look has to be known when it is compared.
+            // All records from before the end of the snapshot must be applied before the comparison.
             for record in self.records.until(clock::since_boot()?) {
                 self.tables.apply(&record, out);
             }
@@ -210,11 +208,11 @@ impl Agent {
     }
 }
 
-/// A snapshot of the host with nothing attached, taken in by a tracker: what is open now, as seeds; what could not be seen;
+/// Takes a snapshot without attaching probes. Returns the open sockets as seeds, notes about what could not be read,
 /// and when the snapshot began.
 ///
 /// # Errors
-/// Where no snapshot can be taken.
+/// If no snapshot can be taken.
 pub fn snapshot() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
     let HostSnapshot { sockets, processes, notes } =
         HostSnapshot::take(iterators().ok().as_deref(), Mptcp::Whole)?.with_stdio();
@@ -231,16 +229,16 @@ pub fn snapshot() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentEr
     Ok((seeds, notes, sockets.began))
 }
 
-/// The kernel's iterators, loaded by themselves.
+/// Loads the kernel's iterators without the probes.
 ///
 /// # Errors
-/// Why they cannot be had, or not be used.
+/// If they cannot be loaded, or number processes otherwise than `/proc`.
 pub fn iterators() -> Result<Arc<dyn Lister>, KernelError> {
     let iterators = Iterators::alone().inspect_err(|error| log::info!("{error}"))?;
     lister(Some(iterators)).ok_or(KernelError::ForeignPids)
 }
 
-/// The iterators number processes as the initial namespace does: of no use where `/proc` does not.
+/// The iterators use pids of the initial namespace, so they are not used if `/proc` has others.
 fn lister(iterators: Option<Iterators>) -> Option<Arc<dyn Lister>> {
     let iterators = iterators.filter(|_| foreign_pids().is_none())?;
     Some(Arc::new(iterators))
@@ -249,7 +247,7 @@ fn lister(iterators: Option<Iterators>) -> Option<Arc<dyn Lister>> {
 /// Inode number of the initial pid namespace: include/linux/proc_ns.h.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The kernel side numbers processes as the initial namespace does, `/proc` as its own mount's.
+/// A note if netwatch is not in the initial pid namespace: the kernel side uses its pids, `/proc` those of its mount.
 fn foreign_pids() -> Option<Note> {
     let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let text = "netwatch runs in a pid namespace of its own: processes that begin from now on are named by \
@@ -257,14 +255,14 @@ fn foreign_pids() -> Option<Note> {
     (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
 }
 
-/// The ring, decoded.
+/// Decoded records of the ring.
 struct Records {
     ring: RingBuf<MapData>,
-    /// Since the start.
+    /// Number of records since the start.
     taken: u64,
-    /// Those of these, without what the ring itself adds.
+    /// Their length, without the headers that the ring adds.
     bytes: u64,
-    /// Records that made no sense, since last told.
+    /// Number of records that could not be decoded since the last report.
     undecodable: u64,
 }
 
@@ -285,7 +283,7 @@ impl Records {
         }
     }
 
-    /// All that happened before `end`: under a flood the ring is never empty.
+    /// Records from before `end`. Without a limit this might not end, since under load the ring is never empty.
     fn until(&mut self, end: BootTime) -> Vec<Record> {
         let mut records = Vec::new();
         while let Some(record) = self.next() {
@@ -299,7 +297,7 @@ impl Records {
     }
 }
 
-/// Cookies of the sockets whose first record among `records` is their beginning.
+/// Cookies of sockets that begin in `records`.
 fn begun(records: &[Record]) -> Set<Cookie> {
     let mut seen = Set::default();
     let mut begun = Set::default();
@@ -318,9 +316,9 @@ fn begun(records: &[Record]) -> Set<Cookie> {
 fn begins(event: &SocketEvent) -> bool {
     match &event.act {
         Act::Connect(_) | Act::Listen(_) | Act::Fail { .. } | Act::Born(_) => true,
-        // With the cookie of its listener, perhaps, which began long before.
+        // It may have the cookie of its listener, which is older.
         Act::Change(_) if event.socket.via == Some(Via::Mptcp) => false,
-        // A child of a listener; the first of these comes only where every transition is asked for.
+        // A child of a listener. The first of these is sent only if all transitions were requested.
         Act::Change(change) => matches!(
             (change.old, change.new),
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)

@@ -1,4 +1,4 @@
-//! Connections and processes, kept by records, with what records alone do not say looked up in `/proc`.
+//! The tables of connections and processes. Records update them; what records lack is read from `/proc`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,30 +11,30 @@ use crate::process::{Process, ProcessTable};
 use crate::snapshot::{HostSnapshot, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 
-/// Flows are looked through for idle ones this often, or more often where that is not enough.
+/// Longest interval of checks for idle flows.
 const IDLE_CHECKS: Duration = Duration::from_secs(10);
 
-/// How many such looks there are within the time after which a flow is idle.
+/// Minimum number of checks within the time after which a flow is idle.
 const CHECKS_WHILE_IDLE: u32 = 4;
 
-/// Connections and processes, kept by records.
+/// The tables of connections and processes.
 pub(super) struct Tables {
     pub(super) tracker: Tracker,
     flows: FlowTable,
     pub(super) processes: ProcessTable,
     /// See [`Record::loss`].
     loss: u32,
-    /// Something was lost since the look in progress began.
+    /// A record was lost since the snapshot in progress began.
     doubted: bool,
-    /// After so long without a datagram a flow is over.
+    /// A flow without a datagram for this time is closed.
     idle: Duration,
-    /// When flows were last looked through for idle ones.
+    /// When the flows were last checked.
     idle_checked: Instant,
-    /// See [`super::Agent::started_on_sockets`]; no more than [`MOST_STARTED`].
+    /// See [`super::Agent::started_on_sockets`]; at most [`MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
 
-/// Of a caller who does not ask for them.
+/// Limit of `started_on_sockets`, in case the caller never takes them.
 const MOST_STARTED: usize = 4096;
 
 impl Tables {
@@ -51,7 +51,7 @@ impl Tables {
         }
     }
 
-    /// Those since the last call.
+    /// See [`super::Agent::started_on_sockets`].
     pub(super) fn started_on_sockets(&mut self) -> Vec<Arc<Process>> {
         std::mem::take(&mut self.started_on_sockets)
     }
@@ -80,12 +80,12 @@ impl Tables {
 
     fn process(&mut self, at: BootTime, event: &ProcessEvent) {
         if let ProcessEvent::Fork(fork) = event {
-            // A child is born with the name of who forked it.
+            // A child has the name of its parent.
             self.complete_from_proc(fork.parent, &fork.task.comm);
         }
         self.processes.apply(at, event);
         match event {
-            // /proc has the path as readers see it, and the numbers that stat(2) would give.
+            // /proc has the path as other readers of /proc see it, and the numbers that stat(2) returns.
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
@@ -93,7 +93,7 @@ impl Tables {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }
             }
-            // Of several hierarchies /proc tells all.
+            // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
                 if let Some(row) =
                     cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
@@ -105,8 +105,7 @@ impl Tables {
         }
     }
 
-    /// Completes a process from `/proc` where records alone do not name it. `comm` is what it was called
-    /// then.
+    /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
             && let Some(row) = processes::one(key.pid)
@@ -116,7 +115,7 @@ impl Tables {
         }
     }
 
-    /// The socket is closed: takes what passed on each of its flows out of the kernel's table.
+    /// Moves the counts of all flows of a closed socket from the kernel's table to the tracker.
     fn count_flows(&mut self, cookie: Cookie) {
         for (key, remote) in self.tracker.flows_of(cookie) {
             if let Some(bytes) = self.flows.take(cookie, remote) {
@@ -125,8 +124,8 @@ impl Tables {
         }
     }
 
-    /// Tells what waits for nothing any more, and ends UDP flows on which nothing passes any more. Returns of how many
-    /// listeners the port was lost.
+    /// Emits events that need no further record, and closes idle UDP flows. Returns the number of listeners whose port
+    /// was lost.
     pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let lost = self.tracker.settle(now, out);
         if self.idle_checked.elapsed() < IDLE_CHECKS.min(self.idle / CHECKS_WHILE_IDLE) {
@@ -135,7 +134,7 @@ impl Tables {
         self.idle_checked = Instant::now();
         let flows: Vec<_> = self.tracker.flows().collect();
         for (key, cookie, remote) in flows {
-            // Of a connected socket that was there before there may be no count yet.
+            // A connected socket from before the start may have no count yet.
             let Some((_, last)) = self.flows.get(cookie, remote) else { continue };
             if Duration::from_nanos(now.saturating_sub(last)) > self.idle {
                 if let Some(bytes) = self.flows.take(cookie, remote) {
@@ -163,7 +162,7 @@ impl Tables {
         self.processes.keep_only(&snapshot.processes, snapshot.sockets.began);
         self.tracker.merge(at, &snapshot.sockets, Occasion::Loss, &Set::default(), &self.processes, out);
         if self.doubted {
-            // Another look is due already.
+            // Another snapshot is due.
             self.tracker.doubt();
         }
     }

@@ -1,6 +1,6 @@
 //! Programs by the network sockets that they have open.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::programs::Programs;
@@ -8,12 +8,12 @@ use super::views::Views;
 use crate::audit::facts::{Program, Stdio};
 use crate::audit::views::What;
 use crate::hash::Map;
-use crate::model::{Holder, Proto, RawRow, SockAddr, SocketRow};
+use crate::model::{Holders, Proto, RawRow, SockAddr, SocketRow};
 use crate::process::{Process, ProcessTable};
 
 /// Descriptors of sockets, and the programs that have them.
 pub(super) struct Held {
-    by_inode: BTreeMap<u64, Vec<Holder>>,
+    sockets: Holders,
     by_pid: Map<u32, Arc<Program>>,
     /// Programs by pid.
     pub(super) programs: Vec<Arc<Program>>,
@@ -30,12 +30,11 @@ impl Held {
         table: &ProcessTable,
         programs: &mut Programs,
     ) -> Self {
-        let by_inode: BTreeMap<u64, Vec<Holder>> = inodes
-            .into_iter()
-            .filter(|inode| *inode != 0)
-            .map(|inode| (inode, views.holders(inode)))
-            .collect();
-        let pids: HashSet<u32> = by_inode.values().flatten().map(|holder| holder.pid).collect();
+        let inodes: BTreeSet<u64> = inodes.into_iter().filter(|inode| *inode != 0).collect();
+        let sockets = Holders::of_each(
+            inodes.iter().flat_map(|inode| views.holders(*inode).into_iter().map(|holder| (*inode, holder))),
+        );
+        let pids: HashSet<u32> = sockets.all().map(|(_, holder)| holder.pid).collect();
         let mut holding: Vec<Arc<Process>> =
             pids.iter().filter_map(|pid| table.present(*pid).cloned()).collect();
         holding.sort_by_key(|process| process.key.pid);
@@ -43,25 +42,30 @@ impl Held {
         let pid = |program: &Arc<Program>| program.actor.process.key.pid;
         Self {
             by_pid: programs.iter().map(|program| (pid(program), program.clone())).collect(),
-            by_inode,
+            sockets,
             programs,
         }
     }
 
-    /// Programs that have a socket open, its owner first: see [`crate::model::Holders::owner`].
+    /// Programs that have a socket open, by age: the first is its owner.
     pub(super) fn holders(&self, inode: u64) -> Vec<Arc<Program>> {
-        let mut pids: Vec<u32> =
-            self.by_inode.get(&inode).into_iter().flatten().map(|held| held.pid).collect();
+        let mut pids: Vec<u32> = self.sockets.of(inode).iter().map(|holder| holder.pid).collect();
         pids.dedup();
         let mut programs: Vec<_> = pids.iter().filter_map(|pid| self.by_pid.get(pid)).cloned().collect();
         programs.sort_by_key(|program| program.actor.process.key.age());
         programs
     }
 
+    /// The program that owns a socket: see [`Holders::owner`].
+    pub(super) fn owner(&self, inode: u64) -> Option<Arc<Program>> {
+        let key = |program: &&Arc<Program>| program.actor.process.key;
+        self.sockets.owner(inode, |pid| self.by_pid.get(&pid), key).cloned()
+    }
+
     /// The program that an entry belongs to.
-    pub(super) fn owner(&self, what: &What) -> Option<Arc<Program>> {
+    pub(super) fn program(&self, what: &What) -> Option<Arc<Program>> {
         match what {
-            What::Socket { inode, .. } => self.holders(*inode).into_iter().next(),
+            What::Socket { inode, .. } => self.owner(*inode),
             What::Process { pid } | What::Descriptor { pid, .. } => self.by_pid.get(pid).cloned(),
         }
     }
@@ -69,13 +73,11 @@ impl Held {
     /// Sockets that are stdin, stdout or stderr of a process.
     pub(super) fn stdio(&self, rows: &[&SocketRow], raw: &[RawRow]) -> Vec<Stdio> {
         let rows: Map<u64, &SocketRow> = rows.iter().map(|row| (row.inode, *row)).collect();
-        let mut found: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();
-        for (inode, holders) in &self.by_inode {
-            for holder in holders.iter().filter(|holder| holder.fd <= LAST_STANDARD) {
-                found.entry((holder.pid, *inode)).or_default().push(holder.fd);
-            }
+        let mut standard: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();
+        for (inode, holder) in self.sockets.all().filter(|(_, holder)| holder.fd <= LAST_STANDARD) {
+            standard.entry((holder.pid, inode)).or_default().push(holder.fd);
         }
-        let told = |((pid, inode), fds): ((u32, u64), Vec<u32>)| {
+        let stdio = |((pid, inode), fds): ((u32, u64), Vec<u32>)| {
             let (row, raw) = (rows.get(&inode), raw.iter().find(|raw| raw.inode == inode));
             let what = match (row, raw) {
                 (Some(row), _) => in_words(row.proto, row.local, row.remote),
@@ -91,7 +93,7 @@ impl Held {
                 netns: row.map(|row| row.netns).or(raw.map(|raw| raw.netns)),
             })
         };
-        found.into_iter().filter_map(told).collect()
+        standard.into_iter().filter_map(stdio).collect()
     }
 }
 

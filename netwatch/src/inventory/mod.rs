@@ -111,7 +111,7 @@ impl Inventory {
             servers.retain(|server| !server.holders.is_empty() || there.contains(&server.inode));
         }
         for disagreement in &mut disagreements {
-            disagreement.program = held.owner(&disagreement.what);
+            disagreement.program = held.program(&disagreement.what);
         }
         let is_known = |row: &SocketRow| past.past.as_ref().is_some_and(|past| past.knows_originator(row));
         let facts = Facts {
@@ -228,7 +228,7 @@ fn unknown(views: &Views, held: &Held, is_selected: &dyn Fn(&SocketRow) -> bool)
         if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_selected(row) {
             continue;
         }
-        let program = held.holders(row.inode).into_iter().next();
+        let program = held.owner(row.inode);
         let key = |program: Option<&Arc<Program>>| program.map(|program| program.actor.process.key);
         let same = |other: &&mut Unknown| {
             key(other.program.as_ref()) == key(program.as_ref()) && other.proto == row.proto

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{APPLICATION_ID, StoreError, VERSION, holder};
+use super::{APPLICATION_ID, StoreError, VERSION, lock};
 
 /// Statements of each version; an older store gets those of later versions. A released statement is never changed.
 const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A store that is open for writing.
 pub(super) struct Opened {
     pub(super) db: Connection,
-    /// The lock. Declared after the connection, since it must be dropped later: see [`holder::lock`].
+    /// The lock. Declared after the connection, since it must be dropped later: see [`lock::take`].
     pub(super) _lock: File,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     if !lock.metadata().map_err(failed(path))?.is_file() {
         return Err(StoreError::Foreign(path.to_owned()));
     }
-    holder::lock(&lock, path)?;
+    lock::take(&lock, path)?;
 
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let is_new = is_empty(&db).map_err(|error| foreign(path, error))?;

@@ -29,8 +29,6 @@ impl Tracker {
 
     /// Merges a snapshot. All records from before its end must be applied, except at the start, where `begun` has the
     /// cookies of endpoints that begin in records still to be applied. `at`: the time of the events.
-    ///
-    /// `at` is the time of the events.
     pub fn merge(
         &mut self,
         at: BootTime,

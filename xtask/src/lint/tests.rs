@@ -201,9 +201,18 @@ fn a_file_that_is_too_long_is_a_violation_in_tests_too() {
     let excepted = document(["-"; 3], "Known exceptions:\n- `netwatch/src/a/tests.rs`: a table.");
     assert_eq!(said(&excepted, &files), [""; 0]);
     assert_eq!(
-        said(&excepted, &[]),
+        said(&excepted, &[("a/tests.rs", "")]),
         ["ARCHITECTURE.md:10: netwatch/src/a/tests.rs has no more than 400 lines: remove the exception"]
     );
+}
+
+#[test]
+fn a_path_in_a_document_must_exist() {
+    let rest = "See `netwatch/src/a.rs`, `b.rs`,\n`a/`, `a/d.rs` and `e/`.";
+    let missing = |path| {
+        format!("ARCHITECTURE.md:10: {path} exists neither in the root of the workspace nor in netwatch/src")
+    };
+    assert_eq!(said(&document(["-"; 3], rest), &[("a/tests.rs", "")]), [missing("a/d.rs"), missing("e/")]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{bounded, limits};
 
 /// Takes the lock (flock(2)), held while `file` is open. SQLite uses POSIX locks, which are dropped when any descriptor
 /// of the file is closed, so this one must outlive the connection.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
+pub(super) fn take(file: &File, path: &Path) -> Result<(), StoreError> {
     match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_the_lock_is_found() {
+    fn the_line_of_the_lock_is_parsed() {
         let line = "1: FLOCK  ADVISORY  WRITE 708 fd:01:1234 0 EOF";
         let dev = libc::makedev(0xfd, 1);
         assert_eq!(pid_of(line, dev, 1234), Some(708));
@@ -63,12 +63,12 @@ mod tests {
     }
 
     #[test]
-    fn a_second_is_told_who_holds_it() {
-        let folder = std::env::temp_dir().join(format!("netwatch-lock-{}", std::process::id()));
-        let (first, second) = (File::create(&folder).unwrap(), File::open(&folder).unwrap());
-        lock(&first, &folder).unwrap();
-        let told = lock(&second, &folder).unwrap_err().to_string();
-        std::fs::remove_file(&folder).unwrap();
-        assert!(told.contains(&format!("[{}]", std::process::id())), "{told}");
+    fn a_second_writer_gets_the_name_of_the_first() {
+        let path = std::env::temp_dir().join(format!("netwatch-lock-{}", std::process::id()));
+        let (first, second) = (File::create(&path).unwrap(), File::open(&path).unwrap());
+        take(&first, &path).unwrap();
+        let error = take(&second, &path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(error.contains(&format!("[{}]", std::process::id())), "{error}");
     }
 }
