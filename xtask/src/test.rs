@@ -90,13 +90,13 @@ fn check(summary: &mut Summary, output: &Output, subcommand: &str, args: &[&str]
 
 fn rooms(summary: &mut Summary, output: &Output) -> Result<()> {
     step("cargo xtask lint");
-    let told = lint::check()?;
-    print!("{told}");
-    if told.is_clean() {
+    let report = lint::check()?;
+    print!("{report}");
+    if report.is_clean() {
         return Ok(());
     }
     let (mut file, path) = output.create("lint")?;
-    write!(file, "{told}").context("cannot keep the output")?;
+    write!(file, "{report}").context("cannot keep the output")?;
     summary.output_in(&path);
     summary.failed("cargo xtask lint");
     Ok(())

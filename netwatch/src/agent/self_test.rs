@@ -1,6 +1,6 @@
-//! A connection of netwatch's own on loopback, and one of each other thing that a job watches for: where their records do not come, no others would; and where
-//! they say something else than what netwatch knows of its own sockets and itself, the kernel's structures are
-//! not what the offsets say, and nothing that is read there can be trusted.
+//! The self-test: netwatch makes a connection on loopback and performs every other action that a job observes. If a
+//! record does not arrive, its probe does not work. If a record differs from what netwatch knows about its own sockets
+//! and process, the offsets are wrong and no record can be trusted.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -19,20 +19,20 @@ use crate::kernel::Coverage;
 use crate::model::{Cookie, NetnsId, ProcessRow, SockAddr, State, unmap};
 use crate::snapshot::{netns, processes};
 
-/// What became of it.
+/// Result of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelfTest {
-    /// Every record that the attached probes should make came.
+    /// Names of the records, all of which arrived.
     Passed(Vec<&'static str>),
-    /// These did not.
+    /// Names of the records that did not arrive.
     Missing(Vec<&'static str>),
-    /// They came, and say of netwatch itself what is not so.
+    /// Records arrived, but with wrong values.
     Misread(Vec<String>),
-    /// The connection itself could not be made; so nothing is known of the probes.
+    /// The test connection could not be made, so the probes are not tested.
     NotDone(String),
 }
 
-/// The sockets of the connection, all closed already.
+/// The sockets of the test, already closed.
 pub(super) struct Test {
     sockets: Result<Sockets, io::Error>,
 }
@@ -41,24 +41,24 @@ struct Sockets {
     listener: Own,
     client: Own,
     server: Own,
-    /// Cookie of one that the kernel picks a port for when it listens.
+    /// Cookie of a socket that listens without bind(), so that the kernel selects its port.
     unbound: Option<Cookie>,
-    /// Of one whose connect() fails before a SYN leaves.
+    /// Cookie of a socket whose connect() fails before a SYN is sent.
     failed: Option<Cookie>,
-    /// Of one that sends itself a datagram.
+    /// Cookie of a socket that sends itself a datagram.
     datagram: Option<Cookie>,
-    /// A process that was started, and ended; unknown by the kernel's number in a namespace of pids of its own.
+    /// Pid of a child process that has ended. `None` outside the initial pid namespace, where its pid there is unknown.
     child: Option<u32>,
 }
 
-/// What netwatch knows of a socket of its own.
+/// The known properties of a socket of the test.
 #[derive(Debug, PartialEq, Eq)]
 struct Own {
     cookie: Option<Cookie>,
     inode: u64,
     netns: NetnsId,
     local: SockAddr,
-    /// None has a listener.
+    /// `None` for a listener.
     remote: Option<SockAddr>,
 }
 
@@ -75,10 +75,10 @@ impl Own {
     }
 }
 
-/// An hour, on loopback.
+/// Time limit of each call; loopback needs far less.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Makes and closes it.
+/// Performs the test.
 pub(super) fn perform() -> Test {
     Test { sockets: connect() }
 }
@@ -89,11 +89,11 @@ fn connect() -> io::Result<Sockets> {
     let mut client = client_of(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     client.write_all(b"x")?;
-    // Who has just accepted a connection uses it, and that is not told: unless it got something else meanwhile.
+    // The first use of a connection after accept() sends no record, unless the process used another socket in between.
     let datagram = send_to_self()?;
     server.set_read_timeout(Some(PATIENCE))?;
     server.read_exact(&mut [0])?;
-    // An RST: a TIME_WAIT would stand in the host's table for a minute.
+    // Close with an RST: a TIME_WAIT socket would remain in the host's table for a minute.
     sockopt::set_socket_linger(&client, Some(Duration::ZERO))?;
     Ok(Sockets {
         listener: Own::of(&listener, listener.local_addr()?, None)?,
@@ -106,7 +106,7 @@ fn connect() -> io::Result<Sockets> {
     })
 }
 
-/// Where its end has another address than the server's: one that is read in place of the other is noticed.
+/// Address of the client. It differs from that of the server, so that swapped addresses are detected.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 fn client_of(server: SocketAddr) -> io::Result<TcpStream> {
@@ -114,7 +114,7 @@ fn client_of(server: SocketAddr) -> io::Result<TcpStream> {
         return TcpStream::connect_timeout(&server, PATIENCE);
     }
     let client = tcp()?;
-    // Where loopback was taken down, a SYN may find a way to nowhere.
+    // If loopback is down, the SYN may be routed elsewhere and get no answer.
     sockopt::set_socket_timeout(&client, sockopt::Timeout::Send, Some(PATIENCE))?;
     rustix::net::bind(&client, &SocketAddr::from((CLIENT, 0)))?;
     rustix::net::connect(&client, &server)?;
@@ -131,14 +131,14 @@ fn listen_unbound() -> io::Result<Option<Cookie>> {
     Ok(Cookie::new(sockopt::socket_cookie(&socket)?))
 }
 
-/// To a broadcast address no connection leads (`net/ipv4/tcp_ipv4.c`, tcp_v4_connect).
+/// TCP cannot connect to a broadcast address (`net/ipv4/tcp_ipv4.c`, tcp_v4_connect).
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
 fn connect_nowhere() -> io::Result<Option<Cookie>> {
     let socket = tcp()?;
     match rustix::net::connect(&socket, &SocketAddr::from((NOWHERE, 1))) {
         Err(_) => Ok(Cookie::new(sockopt::socket_cookie(&socket)?)),
-        Ok(()) => Err(io::Error::other(format!("somebody is at {NOWHERE}"))),
+        Ok(()) => Err(io::Error::other(format!("connect() to the broadcast address {NOWHERE} succeeded"))),
     }
 }
 
@@ -159,20 +159,20 @@ fn run_self(stdin: &TcpStream) -> io::Result<u32> {
     Ok(child.id())
 }
 
-/// Told what was done, whether an event is the one that is meant.
+/// Whether an event is the expected one.
 type Recognise = fn(&Sockets, &Event) -> bool;
 
-/// An act on a socket of netwatch's own.
+/// Whether an event is an act on the socket with this cookie.
 fn on(event: &Event, cookie: Option<Cookie>, is: impl Fn(&Act) -> bool) -> bool {
     matches!(event, Event::Socket(event) if event.socket.cookie == cookie && is(&event.act))
 }
 
-/// Of the process that was started.
+/// Whether an event is about the child process; true if its pid is unknown.
 fn of_child(own: &Sockets, event: &Event, pid: impl Fn(&ProcessEvent) -> Option<u32>) -> bool {
     own.child.is_none() || matches!(event, Event::Process(event) if pid(event) == own.child)
 }
 
-/// Each record that has to come: its name, the job whose probes make it, and what it looks like.
+/// Expected records: name, the job whose probes send it, and a test that recognises it.
 const EXPECTED: [(&str, &str, Recognise); 14] = [
     ("fork", "process", |own, event| {
         of_child(own, event, |event| match event {
@@ -217,12 +217,12 @@ fn becomes(act: &Act, state: State) -> bool {
 }
 
 impl Test {
-    /// Whether records are still to come.
+    /// Whether expected records are still missing.
     pub(super) fn is_unfinished(&self, records: &[Record], coverage: &Coverage) -> bool {
         self.sockets.as_ref().is_ok_and(|own| !split(own, records, coverage).1.is_empty())
     }
 
-    /// Takes its own records out of `records`, and judges by them.
+    /// Removes the records of the test from `records` and returns the result.
     pub(super) fn finish(self, records: &mut Vec<Record>, coverage: &Coverage) -> SelfTest {
         let result = match self.sockets {
             Ok(own) => judge(&own, records, coverage),
@@ -237,7 +237,7 @@ impl Test {
     }
 }
 
-/// Sockets of this process, which makes no connection but that of the test, and children of its listener.
+/// Cookies of sockets of this process, which has no others yet, and of children of its listener.
 fn own_cookies(records: &[Record]) -> HashSet<Option<Cookie>> {
     let mut own = HashSet::new();
     for record in records {
@@ -263,9 +263,9 @@ fn judge(own: &Sockets, records: &[Record], coverage: &Coverage) -> SelfTest {
     }
 }
 
-/// What the records say of netwatch's own sockets, and of itself, that is not so.
+/// Wrong values in records about netwatch's own sockets and process.
 fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
-    // In a namespace of pids of its own netwatch, too, has two numbers, and knows but one.
+    // Outside the initial pid namespace, netwatch does not know its own pid there either.
     let process = own.child.and_then(|_| processes::one(std::process::id()));
     let mut wrong = Vec::new();
     let exe = std::fs::read_link(SELF).ok();
@@ -291,7 +291,7 @@ fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
     wrong
 }
 
-/// A copy of netwatch, started as such.
+/// Compares records of the child process, which runs netwatch's own executable.
 fn compare_child(own: &Sockets, exe: Option<&Path>, event: &ProcessEvent, wrong: &mut Vec<String>) {
     let child = own.child;
     match event {
@@ -304,7 +304,7 @@ fn compare_child(own: &Sockets, exe: Option<&Path>, event: &ProcessEvent, wrong:
             compare("socket on stdout", &stdout, &0, wrong);
             let args = exec.image.args.join(" ");
             compare("arguments", &args, &format!("{SELF} --version"), wrong);
-            // A path with other bytes than letters is told with escapes, one that is too long not at all.
+            // A path that is not UTF-8 is escaped in the record; one that is too long is omitted.
             if let Some(exe) = exe.and_then(Path::to_str).filter(|exe| exe.len() < EXEC_PATH_MAX / 2) {
                 compare("executable", &exec.image.exe.as_deref().unwrap_or("unknown"), &exe, wrong);
             }
@@ -321,26 +321,26 @@ fn compare<T: PartialEq + Display>(what: &str, read: &T, known: &T, wrong: &mut 
 
 fn compare_socket(known: &Own, read: &SocketRecord, act: &Act, wrong: &mut Vec<String>) {
     compare("network namespace", &read.netns, &known.netns, wrong);
-    // A child has no file before it is accepted, no socket has one when its last transition comes.
+    // A child has no file before accept(), and no socket has one at its last transition.
     if read.inode != 0 {
         compare("inode", &read.inode, &known.inode, wrong);
     }
     if let Some(remote) = &known.remote {
         compare("remote address", &read.remote(), remote, wrong);
     }
-    // Not bound yet.
+    // At connect() the socket may not be bound yet.
     if !matches!(act, Act::Connect(_)) || read.local.port != 0 {
         compare("local address", &read.local, &known.local, wrong);
     }
 }
 
-/// The initial namespace of time: include/linux/proc_ns.h. In another, `/proc` tells shifted times.
+/// The initial time namespace: include/linux/proc_ns.h. In another one, times in `/proc` have an offset.
 const INITIAL_TIME_NAMESPACE: &str = "time:[4026531834]";
 
 fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     compare("pid", &read.key.pid, &known.key.pid, wrong);
     let time = std::fs::read_link("/proc/self/ns/time");
-    // Before 5.6 there are no others.
+    // Before 5.6 there are no time namespaces.
     if time.map_or(true, |time| time.as_os_str() == INITIAL_TIME_NAMESPACE) {
         compare("start of the process", &read.key.start.nanos(), &known.key.start.nanos(), wrong);
     }
@@ -352,7 +352,7 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     compare("name", &&*read.comm.text(), &&*known.comm, wrong);
 }
 
-/// Which came, and which did not, of those whose probes are attached.
+/// Names of the expected records that arrived and of those that did not. Only attached probes count.
 fn split(own: &Sockets, records: &[Record], coverage: &Coverage) -> (Vec<&'static str>, Vec<&'static str>) {
     let came = |test: Recognise| records.iter().any(|record| test(own, &record.event));
     let (came, missing): (Vec<_>, Vec<_>) =

@@ -1,9 +1,8 @@
-//! `netwatch list`: netstat's table, row for row and cell for cell, and beside it who originated each
-//! connection. One snapshot of the host: no privilege is needed for one's own processes, and nothing is
-//! attached to the kernel.
+//! `netwatch list`: the rows and columns of netstat, plus the originator of each connection. It takes one snapshot and
+//! attaches no probes; for the caller's own processes it needs no privilege.
 //!
-//! The snapshot is always as wide as it may be, whatever is shown: the other end of a connection may be in
-//! another network namespace.
+//! The snapshot includes all network namespaces that can be entered, whatever is shown, since the peer of a connection
+//! may be in another one.
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -24,24 +23,24 @@ use crate::snapshot::{HostSnapshot, Mptcp, holders, netns};
 
 mod resolve;
 
-/// netstat's letters. None at all stands for `-natup`.
+/// Options of netstat. Without any of them, `-natup`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Letters {
-    /// `-t`: TCP. Neither this nor `udp`: both.
+    /// `-t`: TCP. If neither this nor `udp` is set, both.
     pub tcp: bool,
     /// `-u`: UDP.
     pub udp: bool,
-    /// `-l`: only listeners, and UDP that is not connected.
+    /// `-l`: only listeners and unconnected UDP sockets.
     pub listening: bool,
-    /// `-a`: those and the others. Neither this nor `listening`: only the others.
+    /// `-a`: all sockets. If neither this nor `listening` is set, all except those of `-l`.
     pub all: bool,
-    /// `-n`: numbers in place of names, as always.
+    /// `-n`: numbers instead of names, which is the default.
     pub numeric: bool,
-    /// `-p`: a column for the process.
+    /// `-p`: adds a column with the process.
     pub programs: bool,
-    /// `-4`: IPv4 sockets. Neither this nor `ipv6`: both.
+    /// `-4`: IPv4 sockets. If neither this nor `ipv6` is set, both.
     pub ipv4: bool,
-    /// `-6`: IPv6 sockets, those that speak IPv4 included.
+    /// `-6`: IPv6 sockets, including those with IPv4 addresses.
     pub ipv6: bool,
 }
 
@@ -54,7 +53,7 @@ impl Letters {
         }
     }
 
-    /// netstat's choice: `tcp_do_one` and `udp_do_one` in net-tools' netstat.c.
+    /// Selects rows as netstat does: `tcp_do_one` and `udp_do_one` in net-tools' netstat.c.
     fn show(self, row: &SocketRow) -> bool {
         let proto = match row.proto {
             Proto::Tcp => self.tcp || !self.udp,
@@ -65,38 +64,38 @@ impl Letters {
     }
 }
 
-/// Which network namespaces' sockets are shown.
+/// The network namespaces whose sockets are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Namespaces {
-    /// The caller's, as netstat does.
+    /// The network namespace of the caller, as in netstat.
     #[default]
     Own,
-    /// All that may be entered.
+    /// All that can be entered.
     All,
-    /// The one of this inode number.
+    /// The one with this inode number.
     Inum(NetnsId),
 }
 
-/// What to show, and how.
+/// Options of `list`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListOptions {
-    /// Which rows and columns.
+    /// Rows and columns.
     pub letters: Letters,
-    /// Ask for the names of hosts and services. Text only.
+    /// Print names of hosts and services. Text only.
     pub resolve: bool,
-    /// One object a line in place of the table.
+    /// Print one JSON object per line instead of the table.
     pub json: bool,
-    /// Whose sockets.
+    /// Network namespaces.
     pub namespaces: Namespaces,
-    /// By what.
+    /// Source of the snapshot.
     pub source: Source,
 }
 
-/// By what the snapshot is taken. Both give the same rows; but the iterators see descriptors that `/proc` may not show,
-/// and sockets of namespaces that nothing names, if a process has them open.
+/// The source of the snapshot. Both give the same rows, but only the iterators see descriptors that `/proc` may not
+/// show, and sockets in namespaces that no process or mount refers to, if a process has them open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// The iterators, where they can be had.
+    /// The iterators if available, else `/proc`.
     #[default]
     Best,
     /// The kernel's iterators.
@@ -105,11 +104,11 @@ pub enum Source {
     Proc,
 }
 
-/// Takes a snapshot and prints it. What could not be seen is reported on stderr.
+/// Takes a snapshot and prints it. Prints notes about what could not be read to stderr.
 ///
 /// # Errors
-/// Where nothing can be seen, where `Namespaces::Inum` names a namespace that is not there, and where `out`
-/// fails: the `io::Error` is in the chain, so that a closed pipe can be recognized.
+/// If no snapshot can be taken, if the namespace of `Namespaces::Inum` does not exist, or if writing to `out` fails.
+/// The `io::Error` is in the chain, so that a closed pipe can be recognised.
 pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
     let snapshot = Joined::take(options.source)?;
@@ -123,7 +122,7 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     };
     let letters = options.letters.or_default();
     for note in snapshot.host.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
-        // There is nowhere to report that stderr is closed.
+        // An error of stderr cannot be reported.
         let _ = writeln!(io::stderr(), "netwatch: {note}");
     }
     if (letters.programs || options.json)
@@ -135,7 +134,7 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
         .rows()
         .filter(|row| shown_netns.is_none_or(|netns| row.socket.netns == netns) && letters.show(row.socket))
         .collect();
-    // netstat's order; a stable sort, so the kernel's within.
+    // The order of netstat. The sort is stable, so the order of the kernel is kept within each group.
     rows.sort_by_key(|row| {
         (row.socket.netns != own, row.socket.netns, row.socket.proto, row.socket.is_on_ipv6())
     });
@@ -160,13 +159,13 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Names of all addresses that the rows have.
+/// Names of all addresses in the rows.
 fn hosts(rows: &[Row<'_>]) -> HashMap<IpAddr, String> {
-    let ends = rows.iter().flat_map(|row| std::iter::once(row.socket.local).chain(row.socket.remote));
-    resolve::hosts(ends.map(|end| end.ip))
+    let addresses = rows.iter().flat_map(|row| std::iter::once(row.socket.local).chain(row.socket.remote));
+    resolve::hosts(addresses.map(|address| address.ip))
 }
 
-/// netstat's words, on the same occasions: `prg_cache_load` in net-tools' netstat.c.
+/// The warnings of netstat, under the same conditions: `prg_cache_load` in net-tools' netstat.c.
 fn warning(holders: &Holders) -> Option<String> {
     match (holders.refused(), holders::any_socket(holders)) {
         (0, _) => None,
@@ -182,7 +181,7 @@ fn warning(holders: &Holders) -> Option<String> {
     }
 }
 
-/// A snapshot, with the origins that it can tell.
+/// A snapshot, with the origins that can be inferred from it.
 struct Joined {
     host: HostSnapshot,
     origins: Vec<Option<seeding::Inferred>>,
@@ -223,7 +222,7 @@ impl Joined {
                 .and_then(|origin| self.host.sockets.sockets.get(origin.initiator?))
                 .and_then(|initiator| self.owner(initiator)),
             holders: self.host.sockets.holders.of(socket.inode),
-            // netstat names the first that it meets in /proc, which lists pids in order.
+            // netstat names the first holder in the order of /proc, by pid.
             first: self
                 .host
                 .sockets
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_netwatch_opened_to_look_is_nobody_s_socket() {
+    fn sockets_that_netwatch_opened_for_the_snapshot_are_not_counted() {
         let (socket, _other) = UnixStream::pair().unwrap();
         let (fd, inode) = (socket.as_raw_fd(), fstat(&socket).unwrap().st_ino);
         let own = Holder { pid: std::process::id(), fd: fd.try_into().unwrap() };
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_choose_as_netstat_s_do() {
+    fn letters_select_rows_as_in_netstat() {
         let none = Letters::default();
         let (tcp, udp) = (row(Proto::Tcp, false, false), row(Proto::Udp, false, false));
         let (listener, mapped) = (row(Proto::Tcp, false, true), row(Proto::Tcp, true, false));

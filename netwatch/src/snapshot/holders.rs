@@ -1,4 +1,4 @@
-//! Which processes have which socket open, by the links in `/proc/PID/fd`.
+//! Holders of sockets: by an iterator, or by the links in `/proc/PID/fd`.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use crate::decode::listed;
 use crate::hash::Set;
 use crate::model::{Holder, Holders, Lister, Listing, ProcessRow};
 
-/// Whether anybody holds a socket, but for those that this process had open for the snapshot itself and has closed
+/// Whether any socket has a holder, apart from sockets that this process had open for the snapshot and has closed
 /// since.
 #[must_use]
 pub fn any_socket(holders: &Holders) -> bool {
@@ -22,7 +22,7 @@ pub fn any_socket(holders: &Holders) -> bool {
     holders.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
 }
 
-/// What is missing, for a reader.
+/// A note about processes whose descriptors could not be read.
 #[must_use]
 pub fn note(holders: &Holders) -> Option<Note> {
     let text = match holders.refused() {
@@ -33,18 +33,18 @@ pub fn note(holders: &Holders) -> Option<Note> {
     Some(Note { netns: None, text })
 }
 
-/// Network sockets' by the kernel's iterators alone.
+/// Holders of network sockets, by the kernel's iterator.
 ///
 /// # Errors
-/// Where the kernel does not let us.
+/// If the iterator cannot be read.
 pub fn listed_by(lister: &dyn Lister) -> io::Result<Holders> {
     Ok(Holders::of_each(listed::held(&lister.list(Listing::Files)?)))
 }
 
-/// All of them: by the kernel's iterators, else by `/proc`. A process that ends meanwhile is left out.
+/// Holders of all sockets: by the kernel's iterator, else by `/proc`. A process that ends meanwhile is left out.
 ///
 /// # Errors
-/// Where neither can be read.
+/// If neither can be read.
 pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
     match lister.map(listed_by) {
         Some(Ok(holders)) => Ok(holders),
@@ -56,65 +56,66 @@ pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
     }
 }
 
-/// The same, and all processes. Each is named as what it was while it had the socket, or later where it has it still.
+/// Holders of all sockets, and all processes. The name of each holder is from a time when it had the socket open.
 ///
 /// # Errors
-/// Where either cannot be read.
+/// If either cannot be read.
 pub fn named(lister: Option<&dyn Lister>) -> Result<(Holders, Vec<ProcessRow>), SnapshotError> {
     let mut holders = all(lister)?;
     let processes = processes::all()?;
-    drop_let_go(&mut holders);
+    remove_former(&mut holders);
     Ok((holders, processes))
 }
 
-/// Drops those of a shared socket that have it no more. Between its fork and its exec a child has all that its parent
-/// has, and whoever reads its name a moment later calls it by what it became.
-fn drop_let_go(holders: &mut Holders) {
-    holders.retain_shared(has_still);
+/// Removes holders of a shared socket that have closed it since. Between fork and exec a child has its parent's
+/// sockets; a later read of its name would give that of the new program.
+fn remove_former(holders: &mut Holders) {
+    holders.retain_shared(has_open);
 }
 
 fn by_proc() -> Result<Holders, SnapshotError> {
     let pids = processes::pids()?;
-    let mut found = Vec::new();
-    let (mut whole, mut refused) = (Set::default(), Set::default());
+    let mut held = Vec::new();
+    let (mut complete, mut refused) = (Set::default(), Set::default());
     for pid in pids {
-        match read(pid, &mut found) {
-            Ok(()) => _ = whole.insert(pid),
+        match read(pid, &mut held) {
+            Ok(()) => _ = complete.insert(pid),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => _ = refused.insert(pid),
-            // It ended meanwhile.
+            // The process has ended.
             Err(_) => {}
         }
     }
-    Ok(Holders::of_asked(found, whole, refused))
+    Ok(Holders::of_asked(held, complete, refused))
 }
 
-/// Sockets that a process's threads have open, each with descriptors of its own perhaps.
+/// Inode numbers of the sockets that the threads of a process have open. A thread may have a descriptor table of its
+/// own.
 ///
 /// # Errors
-/// Where they cannot be read: it ended, say.
+/// If they cannot be read, for example because the process has ended.
 pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
-    let mut found = Vec::new();
+    let mut held = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        descriptors(pid, task?.path().join("fd"), &mut found)?;
+        descriptors(pid, task?.path().join("fd"), &mut held)?;
     }
-    Ok(found.into_iter().map(|(inode, _)| inode).collect())
+    Ok(held.into_iter().map(|(inode, _)| inode).collect())
 }
 
-/// Whether a descriptor is this socket. Of a process that is gone, or not to be read, what was seen stands.
-fn has_still(Holder { pid, fd }: Holder, inode: u64) -> bool {
+/// Whether a descriptor still refers to this socket. True if the process has ended or may not be read.
+fn has_open(Holder { pid, fd }: Holder, inode: u64) -> bool {
     let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
     if link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode)) {
         return true;
     }
-    // The first thread may be gone, and the others still have theirs.
+    // The first thread may have ended while others still have the socket open.
     of_threads(pid).map_or(true, |sockets| sockets.contains(&inode))
 }
 
-fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
-    if !descriptors(pid, format!("/proc/{pid}/fd"), found)? {
-        // None at all: a kernel thread's, or the first thread is gone, and the others still have theirs.
+fn read(pid: u32, held: &mut Vec<(u64, Holder)>) -> io::Result<()> {
+    if !descriptors(pid, format!("/proc/{pid}/fd"), held)? {
+        // No descriptors: a kernel thread, or the first thread has ended and the others still have theirs.
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            if descriptors(pid, task?.path().join("fd"), found)? {
+            if descriptors(pid, task?.path().join("fd"), held)? {
                 break;
             }
         }
@@ -122,13 +123,13 @@ fn read(pid: u32, found: &mut Vec<(u64, Holder)>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there are any, of a socket or not.
-fn descriptors(pid: u32, directory: impl AsRef<Path>, found: &mut Vec<(u64, Holder)>) -> io::Result<bool> {
+/// Appends the descriptors of sockets in a directory. Returns whether it has any descriptor.
+fn descriptors(pid: u32, directory: impl AsRef<Path>, held: &mut Vec<(u64, Holder)>) -> io::Result<bool> {
     let mut any = false;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         any = true;
-        // One may be allowed to list them and not to read them.
+        // Listing the directory may be permitted while reading the links is not.
         let link = match fs::read_link(entry.path()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Err(_) => continue,
@@ -136,7 +137,7 @@ fn descriptors(pid: u32, directory: impl AsRef<Path>, found: &mut Vec<(u64, Hold
         };
         let Some(inode) = parse::socket_link(link.as_os_str().as_bytes()) else { continue };
         let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        found.push((inode, Holder { pid, fd }));
+        held.push((inode, Holder { pid, fd }));
     }
     Ok(any)
 }
@@ -150,25 +151,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_let_go_of_a_shared_socket_is_no_holder() {
+    fn a_process_that_closed_a_shared_socket_is_no_holder() {
         let shared = TcpListener::bind("127.0.0.1:0").unwrap();
         let fd = u32::try_from(shared.as_raw_fd()).unwrap();
         let own = Holder { pid: std::process::id(), fd };
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let others = Holder { pid: child.id(), fd };
-        let mut found = Vec::new();
-        read(own.pid, &mut found).unwrap();
-        let inode = found.iter().find(|(_, holder)| *holder == own).unwrap().0;
+        let mut held = Vec::new();
+        read(own.pid, &mut held).unwrap();
+        let inode = held.iter().find(|(_, holder)| *holder == own).unwrap().0;
 
         let mut holders = Holders::of_each([(inode, own), (inode, others)]);
-        drop_let_go(&mut holders);
+        remove_former(&mut holders);
         assert_eq!(holders.of(inode), [own]);
 
         child.stdin.take();
         child.wait().unwrap();
-        // Nobody can tell any more what it had.
+        // Its descriptors can no longer be read.
         let mut holders = Holders::of_each([(inode, own), (inode, others)]);
-        drop_let_go(&mut holders);
+        remove_former(&mut holders);
         assert_eq!(holders.of(inode).len(), 2);
     }
 }

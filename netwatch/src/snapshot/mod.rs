@@ -1,9 +1,11 @@
-//! One look at the host: which sockets there are, who holds them, which processes run. By `sock_diag` and
-//! `/proc`, so it works without a privilege and on any kernel, as far as the caller may see.
+//! Snapshots of the host: sockets, the processes that have them open, and all processes. They are taken by BPF
+//! iterators if available, else by `sock_diag` and `/proc`, which work on every kernel and show what the caller is
+//! permitted to read.
 //!
-//! It is a look, no history: what begins or ends meanwhile may be missing. A part that cannot be read is
-//! a note, never a failure of the rest. What stays unseen: sockets of a network namespace that no process
-//! and no mount names, and descriptors of a thread that does not share its group's table.
+//! A snapshot is not atomic: sockets and processes that begin or end while it is taken may be missing. A part that
+//! cannot be read gives a note and does not fail the rest. Without iterators, two kinds of entries are not visible:
+//! sockets of a network namespace that no process and no mount refers to, and descriptors of a thread with a table of
+//! its own.
 
 use std::fmt;
 use std::io;
@@ -24,21 +26,21 @@ pub use host::HostSnapshot;
 pub use net_files::{NetFiles, net_files};
 pub use sockets::{Mptcp, Sockets, sockets};
 
-/// How far to look.
+/// Which network namespaces a snapshot includes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The network namespace of the calling thread; needs no privilege.
     OwnNetns,
-    /// All that can be found and entered (`CAP_SYS_ADMIN`); the others are noted.
+    /// All that can be entered (`CAP_SYS_ADMIN`). For each other one there is a note.
     AllNetns,
 }
 
-/// Something that could not be seen; displays as one line.
+/// A part of the host that could not be read; displays as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The network namespace that it is about, if it is about one.
+    /// The network namespace, if it is about one.
     pub netns: Option<NetnsId>,
-    /// In words.
+    /// A sentence for the user.
     pub text: String,
 }
 
@@ -51,21 +53,21 @@ impl fmt::Display for Note {
     }
 }
 
-/// Why there is nothing to show at all.
+/// Why no snapshot could be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// `/proc` is not to be read: not mounted, perhaps.
+    /// `/proc` cannot be read, for example because it is not mounted.
     #[error("cannot read {path}")]
     Proc {
-        /// Which part of it.
+        /// The path.
         path: &'static str,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// No netlink socket, or not even one kind of socket could be listed.
+    /// The netlink socket cannot be opened, or no kind of socket could be listed.
     #[error("cannot ask the kernel for its sockets (sock_diag)")]
     SockDiag(#[source] io::Error),
-    /// The clock.
+    /// The clock cannot be read.
     #[error("cannot read the clock")]
     Clock(#[source] io::Error),
     /// The thread that enters namespaces could not be started.

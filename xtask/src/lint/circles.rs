@@ -1,13 +1,13 @@
-//! Circles among the children of one module: of rooms, and of files in a room.
+//! Cyclic imports between the children of one module: between rooms, or between the files of a room.
 //!
-//! An import counts between the two siblings that lie above its ends, or are them. Where one end is an ancestor of the
-//! other there are no such siblings: a parent and its children may know each other.
+//! An import between two modules counts as one between their ancestors that are siblings. If one module is an ancestor
+//! of the other it does not count: a parent and its children may import each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::imports::Import;
 
-/// Siblings, each of which imports the next, and the last the first; with the import of each.
+/// Siblings, each of which imports the next, and the last imports the first; with the import of each.
 pub(super) type Circle<'a> = Vec<(String, &'a Import)>;
 
 /// The siblings that an import is between.
@@ -24,7 +24,7 @@ pub(super) fn siblings(import: &Import) -> Option<(String, String)> {
     }
 }
 
-/// For each import that lies on circles the shortest of them, each circle once.
+/// The shortest circle of each import that is part of one. Each circle is returned once.
 pub(super) fn all<'a>(imports: impl Iterator<Item = &'a Import>) -> Vec<Circle<'a>> {
     let mut edges: BTreeMap<String, BTreeMap<String, &Import>> = BTreeMap::new();
     for import in imports {
@@ -44,7 +44,7 @@ pub(super) fn all<'a>(imports: impl Iterator<Item = &'a Import>) -> Vec<Circle<'
     circles.into_values().collect()
 }
 
-/// The modules on the shortest way, both ends included.
+/// The modules on the shortest path, both ends included.
 fn shortest(
     edges: &BTreeMap<String, BTreeMap<String, &Import>>,
     from: &str,

@@ -1,4 +1,4 @@
-//! Which module uses what of which other: by `use`, by a path in an expression or a type, or in the tokens of a macro.
+//! Imports between modules: by `use`, by a path in an expression or a type, or in the tokens of a macro.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,25 +8,25 @@ use syn::{ImplItem, Item, ItemMod, ItemUse, Macro, UseTree, Visibility};
 
 use super::modules::{Tree, is_test, room};
 
-/// A module uses something of another.
+/// An import of a module, or of something in it, by another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Import {
     pub(super) from: String,
     pub(super) to: String,
-    /// From the root of the workspace.
+    /// Relative to the root of the workspace.
     pub(super) file: String,
     pub(super) line: usize,
 }
 
-/// Names that a module has by `use`, each with its path from the root of the crate.
+/// Names in a module by `use`, each with its path from the root of the crate.
 type Names = HashMap<String, HashMap<String, Vec<String>>>;
 
-/// Re-exports that lead from one to the next; more are a circle among them.
+/// Maximum length of a chain of re-exports; a longer one is a cycle.
 const MOST_STEPS: usize = 16;
 
-/// All of a crate, one a pair of modules: the first in the file. What a module uses of itself is left out.
+/// All imports of a crate, one per pair of modules: the first in the file. Imports of the module itself are left out.
 pub(super) fn all(tree: &Tree, name: &str) -> Vec<Import> {
-    let found: Vec<_> = tree
+    let collected: Vec<_> = tree
         .modules
         .iter()
         .map(|(module, source)| {
@@ -36,8 +36,8 @@ pub(super) fn all(tree: &Tree, name: &str) -> Vec<Import> {
         })
         .collect();
     let mut names = Names::new();
-    for (module, _, collector) in &found {
-        // A name may lead to one that stands further below.
+    for (module, _, collector) in &collected {
+        // A name may refer to one that is declared further down.
         for _ in 0..2 {
             for used in &collector.uses {
                 if let Some(path) = resolve(tree, &names, name, module, used) {
@@ -47,7 +47,7 @@ pub(super) fn all(tree: &Tree, name: &str) -> Vec<Import> {
         }
     }
     let mut imports = Vec::new();
-    for (module, source, collector) in found {
+    for (module, source, collector) in collected {
         let mut first = BTreeMap::new();
         for used in collector.uses.iter().chain(&collector.paths) {
             let Some(path) = resolve(tree, &names, name, module, used) else { continue };
@@ -71,18 +71,18 @@ fn segments(module: &str) -> Vec<String> {
     module.split("::").filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
 }
 
-/// A path as it stands in a file.
+/// A path as written in a file.
 #[derive(Debug)]
 struct Used {
-    /// The module it stands in, inline ones included.
+    /// The module that contains it; inline modules count.
     scope: Vec<String>,
     path: Vec<String>,
-    /// What it is called there, of a `use`.
+    /// The name that a `use` gives it.
     name: String,
     line: usize,
 }
 
-/// The path from the root of the crate; nothing where it leads to another crate or to something local.
+/// The path from the root of the crate. `None` if it refers to another crate or to a local item.
 fn resolve(tree: &Tree, names: &Names, crate_name: &str, module: &str, used: &Used) -> Option<Vec<String>> {
     let (first, mut rest) = used.path.split_first()?;
     let mut base = used.scope.clone();
@@ -111,8 +111,8 @@ fn resolve(tree: &Tree, names: &Names, crate_name: &str, module: &str, used: &Us
     Some(base)
 }
 
-/// The modules that a path leads to: the one that it names and, where that has the name from elsewhere in its own room
-/// (`pub use`), the one where it comes from.
+/// The modules that a path refers to: the one that it names and, if that one re-exports the name from its own room
+/// (`pub use`), the one that declares it.
 fn follow(tree: &Tree, names: &Names, mut path: Vec<String>) -> Vec<String> {
     let mut modules: Vec<String> = Vec::new();
     for _ in 0..MOST_STEPS {
@@ -239,13 +239,13 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        // A leading `::` is another crate's.
+        // A leading `::` refers to another crate.
         if item.leading_colon.is_none() {
             self.use_tree(&item.tree, &[]);
         }
     }
 
-    /// `pub(in crate::a)` imports nothing.
+    /// `pub(in crate::a)` is not an import.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

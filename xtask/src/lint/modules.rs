@@ -1,4 +1,4 @@
-//! The modules of a crate, as its `mod` declarations make them. Tests are left out.
+//! The modules of a crate, by its `mod` declarations. Tests are left out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use syn::{Attribute, File, Item, Meta};
 
 /// A file that is a module.
 pub(super) struct Source {
-    /// From the root of the workspace.
+    /// Relative to the root of the workspace.
     pub(super) file: String,
     pub(super) syntax: File,
 }
@@ -78,7 +78,7 @@ pub(super) fn room(module: &str) -> &str {
     module.split("::").next().unwrap_or(module)
 }
 
-/// Whether an item is there for tests only: `#[cfg(test)]`, or an `all` that has it.
+/// Whether an item is compiled for tests only: `#[cfg(test)]`, or an `all` that contains it.
 pub(super) fn is_test(attributes: &[Attribute]) -> bool {
     let tests_only = |attribute: &Attribute| {
         let Meta::List(list) = &attribute.meta else { return false };

@@ -1,4 +1,4 @@
-//! The rules: which room may import which, no circles, and nothing in the table that is not needed.
+//! The rules: imports between rooms must be allowed, there are no circles, and the table has no unused entries.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::{DOCUMENT, Violation};
 pub(super) fn check(tree: &Tree, imports: &[Import], table: &Table) -> Vec<Violation> {
     let mut exceptions: Vec<&Exception> = table.exceptions.iter().collect();
     let mut violations = Vec::new();
-    // One after the other: of two that break the same circle only one is needed.
+    // One at a time: if two exceptions break the same circle, only one of them is needed.
     for exception in &table.exceptions {
         let Of::Import(from, to) = &exception.of else { continue };
         let others: Vec<_> =
@@ -37,7 +37,7 @@ fn wrong(line: usize, text: String) -> Violation {
     Violation { file: DOCUMENT.to_owned(), line, text }
 }
 
-/// What is wrong in the sources.
+/// Violations in the sources.
 fn sources(imports: &[Import], table: &Table, exceptions: &[&Exception]) -> Vec<Violation> {
     let is_excepted = |import: &&Import| {
         exceptions.iter().any(|exception| match &exception.of {
@@ -64,7 +64,7 @@ fn sources(imports: &[Import], table: &Table, exceptions: &[&Exception]) -> Vec<
     forbidden.chain(circles).collect()
 }
 
-/// What the table calls the place that a module is in.
+/// The name in the table of the room of a module.
 fn named<'a>(module: &'a str, table: &'a Table) -> &'a str {
     table.row_of(module).map_or(room(module), |row| &row.room)
 }
@@ -73,7 +73,7 @@ fn is_leaf(module: &str, table: &Table) -> bool {
     table.leaves.iter().any(|leaf| leaf.room == room(module))
 }
 
-/// Inside a room the table has no say.
+/// Whether the table allows an import. Imports within a room are always allowed.
 fn is_allowed(import: &Import, table: &Table) -> bool {
     if import.from.is_empty() || room(&import.from) == room(&import.to) || is_leaf(&import.to, table) {
         return true;
@@ -81,12 +81,12 @@ fn is_allowed(import: &Import, table: &Table) -> bool {
     let to = named(&import.to, table);
     match table.row_of(&import.from) {
         Some(row) => row.may.as_ref().is_none_or(|may| may.iter().any(|allowed| allowed == to)),
-        // A leaf room, or one that the table lacks, which is told once.
+        // A leaf room, or one without a row, which is reported once by `unknown`.
         None => !is_leaf(&import.from, table),
     }
 }
 
-/// What the table allows and no file needs.
+/// Permissions that no file uses.
 fn unused(imports: &[Import], table: &Table) -> Vec<Violation> {
     let uses = |from: &str, to: &str| {
         let is_use = |import: &&Import| named(&import.from, table) == from && named(&import.to, table) == to;
@@ -117,7 +117,7 @@ fn unused(imports: &[Import], table: &Table) -> Vec<Violation> {
     violations
 }
 
-/// Rooms that the table lacks, and rooms that it has and the sources lack.
+/// Rooms without a row, and rows without a room.
 fn unknown(tree: &Tree, table: &Table) -> Vec<Violation> {
     let mut violations = Vec::new();
     let rooms: BTreeSet<_> = tree.modules.keys().map(|module| room(module)).collect();

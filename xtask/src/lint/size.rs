@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use super::table::{Of, Table};
 use super::{DOCUMENT, Violation};
 
-/// What a reader can keep in mind.
+/// Maximum number of lines of a file.
 const MOST_LINES: usize = 400;
 
-/// Folders of the workspace that have sources.
+/// Folders of the workspace with sources.
 const PACKAGES: [&str; 5] = ["netwatch", "netwatch-common", "netwatch-ebpf", "tests", "xtask"];
 
-/// Files that are too long, exceptions that are not needed any more, and how many files there are.
+/// Files that are too long, exceptions that are no longer needed, and the number of files.
 pub(super) fn check(workspace: &Path, table: &Table) -> Result<(Vec<Violation>, usize)> {
     let mut files = Vec::new();
     for package in PACKAGES {
@@ -47,7 +47,7 @@ pub(super) fn check(workspace: &Path, table: &Table) -> Result<(Vec<Violation>, 
     Ok((violations, files.len()))
 }
 
-/// Rust files in a folder, from the root of the workspace.
+/// Rust files in a folder, relative to the root of the workspace.
 fn list(workspace: &Path, folder: &str, files: &mut Vec<String>) -> Result<()> {
     let entries = fs::read_dir(workspace.join(folder)).with_context(|| format!("cannot read {folder}"))?;
     for entry in entries {

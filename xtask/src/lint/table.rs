@@ -5,30 +5,30 @@ use super::{DOCUMENT, Violation};
 /// Titles of the table's columns.
 const COLUMNS: [&str; 3] = ["room", "what it owns", "may import"];
 
-/// How the paragraph of the leaf rooms begins, and that before the list of exceptions.
+/// First words of the paragraph with the leaf rooms, and of the one before the list of exceptions.
 const LEAVES: &str = "Leaf rooms";
 const EXCEPTIONS: &str = "Known exceptions";
 
-/// The third column of a room that composes all others.
+/// The third column of a room that may import every room.
 const EVERYTHING: &str = "everything";
 
-/// What the document says.
+/// The rules in the document.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) rows: Vec<Row>,
     /// Rooms that every room may import; they import only each other.
     pub(super) leaves: Vec<Leaf>,
     pub(super) exceptions: Vec<Exception>,
-    /// What of it cannot be read.
+    /// Parts that cannot be parsed.
     pub(super) violations: Vec<Violation>,
 }
 
 #[derive(Debug)]
 pub(super) struct Row {
-    /// A room, or a module in one, whose row then stands instead of the room's.
+    /// A room, or a module in one. The row of a module replaces that of its room.
     pub(super) room: String,
     pub(super) line: usize,
-    /// `None`: everything.
+    /// `None`: every room.
     pub(super) may: Option<Vec<String>>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Leaf {
     pub(super) line: usize,
 }
 
-/// What is known to break a rule.
+/// A known violation of a rule.
 #[derive(Debug)]
 pub(super) struct Exception {
     pub(super) line: usize,
@@ -47,7 +47,7 @@ pub(super) struct Exception {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Of {
-    /// The second module, or what lies in it, is imported by the first.
+    /// The first module imports the second, or a module in it.
     Import(String, String),
     /// A file that is too long.
     Long(String),
@@ -66,7 +66,7 @@ impl Table {
                 }
                 _ if line.starts_with(LEAVES) => Part::Leaves,
                 _ if line.starts_with(EXCEPTIONS) => Part::Exceptions,
-                // A blank line is between that paragraph and its list.
+                // There is a blank line between that paragraph and its list.
                 (Part::Exceptions, _) if line.is_empty() => Part::Exceptions,
                 (Part::Exceptions, _) if line.starts_with("- ") => {
                     table.exception(line, number);
@@ -90,7 +90,7 @@ impl Table {
         table
     }
 
-    /// The row that holds for a module: its own, or that of what it lies in.
+    /// The row that applies to a module: its own, or that of the nearest ancestor that has one.
     pub(super) fn row_of(&self, module: &str) -> Option<&Row> {
         let rows = self.rows.iter().filter(|row| super::modules::is_within(module, &row.room));
         rows.max_by_key(|row| row.room.len())
@@ -163,12 +163,12 @@ fn cells(line: &str) -> Option<Vec<&str>> {
     Some(inside.split('|').map(str::trim).collect())
 }
 
-/// What stands in backticks.
+/// The texts in backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether there is nothing but commas between the backticks.
+/// Whether there are only commas between the texts in backticks.
 fn is_list(text: &str) -> bool {
     text.split('`').step_by(2).all(|between| matches!(between.trim(), "" | ","))
 }

@@ -1,4 +1,4 @@
-//! Small workspaces, and what the lint says of them.
+//! Tests of the lint with small workspaces.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn document(may: [&str; 3], rest: &str) -> String {
     format!("# Rooms\n\n| room | what it owns | may import |\n| --- | --- | --- |\n{rows}\n{rest}\n")
 }
 
-/// What is said of a workspace with these files, each a path in `netwatch/src` and its text.
+/// Violations in a workspace with these files, each a path in `netwatch/src` and its text.
 fn said(document: &str, files: &[(&str, &str)]) -> Vec<String> {
     let workspace = tempfile::tempdir().unwrap();
     fs::write(workspace.path().join(DOCUMENT), document).unwrap();
@@ -24,7 +24,7 @@ fn said(document: &str, files: &[(&str, &str)]) -> Vec<String> {
     violations.iter().map(Violation::to_string).collect()
 }
 
-/// `a` may import `b`, and that is all.
+/// `a` may import `b`; nothing else is allowed.
 fn a_b() -> String {
     document(["`b`", "-", "-"], "")
 }
@@ -126,7 +126,7 @@ fn a_circle_between_siblings_is_a_violation() {
                    a::d → a::e (netwatch/src/a/d.rs:1) (see ARCHITECTURE.md)"];
     let plain = [("a.rs", "mod d;\nmod e;"), ("a/d.rs", "use super::e::X;"), ("a/e.rs", "use super::d;")];
     assert_eq!(said(&document(["-"; 3], ""), &plain), circle);
-    // By what the parent passes on, and by what lies below a sibling.
+    // By a re-export of the parent, and by a module in a sibling.
     let hidden = [
         ("a.rs", "mod d;\nmod e;\npub use e::X;"),
         ("a/d.rs", "mod f;\nuse super::X;"),
@@ -172,7 +172,7 @@ fn leaf_rooms_are_open_to_all_and_import_only_each_other() {
 #[test]
 fn an_exception_is_an_error_once_it_is_not_needed() {
     let circle = [("a.rs", A_B), ("b.rs", "use crate::a;")];
-    let rule = "Known exceptions:\n\n- `b` → `a`: somebody is at it.";
+    let rule = "Known exceptions:\n\n- `b` → `a`: it will be removed.";
     let with = document(["`b`", "-", "-"], rule);
     assert_eq!(said(&with, &circle), [""; 0]);
     let unneeded = "ARCHITECTURE.md:11: b → a breaks no rule any more: remove the exception";
@@ -193,11 +193,11 @@ fn of_two_exceptions_for_one_circle_one_is_not_needed() {
 
 #[test]
 fn a_file_that_is_too_long_is_a_violation_in_tests_too() {
-    let (long, longest) = ("\n".repeat(401), "\n".repeat(400));
-    let files = [("a.rs", "#[cfg(test)]\nmod tests;"), ("a/tests.rs", &*long), ("b.rs", &longest)];
+    let (too_long, longest) = ("\n".repeat(401), "\n".repeat(400));
+    let files = [("a.rs", "#[cfg(test)]\nmod tests;"), ("a/tests.rs", &*too_long), ("b.rs", &longest)];
     let table = document(["-"; 3], "");
-    let told = "netwatch/src/a/tests.rs:401: the file has 401 lines, and 400 is the most: split it";
-    assert_eq!(said(&table, &files), [told]);
+    let long = "netwatch/src/a/tests.rs:401: the file has 401 lines, and 400 is the most: split it";
+    assert_eq!(said(&table, &files), [long]);
     let excepted = document(["-"; 3], "Known exceptions:\n- `netwatch/src/a/tests.rs`: a table.");
     assert_eq!(said(&excepted, &files), [""; 0]);
     assert_eq!(

@@ -1,23 +1,23 @@
-//! Where this machine gets its packages from. The kernels of other suites come from there too.
+//! The package sources of this machine. Kernels of other suites are downloaded from them too.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Suites of Debian that are not called by their codename.
+/// Suites of Debian whose name is not a codename.
 const GENERAL: [&str; 4] = ["stable", "testing", "unstable", "sid"];
 
-/// One place that packages come from.
+/// A package source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) uri: String,
     pub(super) suites: Vec<String>,
-    /// The keyring that its signatures are held against, where the machine names one.
+    /// Path of the keyring for its signatures, if the configuration has one.
     pub(crate) keyring: Option<String>,
 }
 
-/// Debian's archive and its security archive, as far as this machine knows them.
+/// Debian's archive and its security archive, if they are configured on this machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mirror {
     archive: Option<Source>,
@@ -49,7 +49,7 @@ impl Mirror {
         Ok(Self::among(&sources, codename))
     }
 
-    /// By the suites: other vendors' sources are among the machine's, too.
+    /// Selects the sources by their suites, since sources of other vendors may be configured too.
     fn among(sources: &[Source], codename: Option<&str>) -> Self {
         let is_debian_s = |suite: &str| GENERAL.contains(&suite) || Some(suite) == codename;
         let first = |fits: &dyn Fn(&str) -> bool| {
@@ -61,13 +61,13 @@ impl Mirror {
         }
     }
 
-    /// What leads to the packages of a suite.
+    /// The source of the packages of a suite.
     pub(super) fn of(&self, suite: &str) -> Option<&Source> {
         if suite.ends_with("-security") { self.security.as_ref() } else { self.archive.as_ref() }
     }
 }
 
-/// What this machine runs, and where more of it comes from.
+/// The suite of this machine, and its source.
 pub(super) fn own_suite() -> Result<(String, Source)> {
     let mirror = Mirror::of_this_machine()?;
     let release = release();
@@ -84,7 +84,7 @@ fn codename(release: &str) -> Option<&str> {
     release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))
 }
 
-/// Reads `deb [options] uri suite component…`, a line each.
+/// Parses lines of the form `deb [options] uri suite component…`.
 fn one_line(text: &str) -> Vec<Source> {
     text.lines().filter_map(|line| of_line(line.trim())).collect()
 }
@@ -102,7 +102,7 @@ fn of_line(line: &str) -> Option<Source> {
     Some(Source { uri: uri.to_owned(), suites: vec![suite.to_owned()], keyring: keyring.and_then(path) })
 }
 
-/// Reads the paragraphs of deb822, keyed lines with an empty line between.
+/// Parses paragraphs in the deb822 format: lines with keys, separated by empty lines.
 fn stanzas(text: &str) -> Vec<Source> {
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     lines.split(|line| line.trim().is_empty()).filter_map(of_stanza).collect()
@@ -124,7 +124,7 @@ fn of_stanza(lines: &[&str]) -> Option<Source> {
     Some(Source { uri, suites, keyring: value("Signed-By").and_then(path) })
 }
 
-/// A keyring's path; a key may stand there itself, or several names, and then the machine's own keys must do.
+/// Path of a keyring. If `Signed-By` has an inline key or several files, the machine's default keys are used.
 fn path(keyring: &str) -> Option<String> {
     (Path::new(keyring).is_absolute() && !keyring.contains([' ', ','])).then(|| keyring.to_owned())
 }
@@ -179,7 +179,7 @@ deb http://three.invalid/debian bookworm contrib";
     }
 
     #[test]
-    fn a_key_that_stands_there_itself_is_no_path() {
+    fn an_inline_key_is_no_path() {
         let text = "Types: deb
 URIs: http://mirror.invalid/debian
 Suites: sid
@@ -190,7 +190,7 @@ Signed-By:
     }
 
     #[test]
-    fn a_suite_leads_to_its_archive_and_not_to_another_vendor_s() {
+    fn a_suite_gives_its_archive_and_not_that_of_another_vendor() {
         let sources = [
             source("http://vendor.invalid", &["tool-bookworm"], None),
             source("http://vendor.invalid", &["nodistro"], None),

@@ -1,10 +1,10 @@
-//! A package's header, as the database keeps it: that of a package file (lib/header.c of rpm) without its magic. Two
-//! big-endian numbers, of index entries and of data bytes; the entries, each a tag, a type, an offset into the data and a
-//! count; the data. Total: what does not fit is as if it were not there.
+//! The header of a package in the database. It has the format of a package file (lib/header.c of rpm) without the
+//! magic: the number of index entries and the number of data bytes, both big-endian; the entries, each with a tag, a
+//! type, an offset into the data and a count; the data. Any bytes are accepted: entries that do not fit are ignored.
 
 use std::collections::HashSet;
 
-/// Tags, of rpm's rpmtag.h.
+/// Tags, from rpm's rpmtag.h.
 mod tag {
     pub(super) const NAME: u32 = 1000;
     pub(super) const VERSION: u32 = 1001;
@@ -16,27 +16,27 @@ mod tag {
     pub(super) const DIRNAMES: u32 = 1118;
 }
 
-/// Types, of the same file.
+/// Types, from the same file.
 const CHAR: u32 = 1;
 const INT32: u32 = 4;
 const STRING: u32 = 6;
 const STRING_ARRAY: u32 = 8;
 
-/// States of a file in rpm's rpmfiles.h: another package's file took its place, it was left out at installing,
-/// and it gave way to the file of another architecture.
+/// States of files that are not installed, from rpm's rpmfiles.h: replaced by another package, not installed, and wrong
+/// colour (another architecture).
 const NOT_THERE: [u8; 3] = [1, 2, 4];
 
-/// Bytes of an index entry.
+/// Size of an index entry, in bytes.
 const ENTRY: usize = 16;
 
-/// A header whose two parts have the lengths that it says.
+/// A header of which both parts are complete.
 pub(super) struct Header<'a> {
     index: &'a [u8],
     data: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    /// `None` where the lengths do not fit.
+    /// `None` if the lengths do not fit.
     pub(super) fn parse(blob: &'a [u8]) -> Option<Self> {
         let (entries, rest) = number(blob)?;
         let (bytes, rest) = number(rest)?;
@@ -45,24 +45,24 @@ impl<'a> Header<'a> {
         Some(Self { index, data })
     }
 
-    /// The package's name.
+    /// Name of the package.
     pub(super) fn name(&self) -> Option<&'a [u8]> {
         self.text(tag::NAME)
     }
 
-    /// Epoch, where there is one, version and release.
+    /// Epoch, version and release.
     pub(super) fn version(&self) -> (Option<u32>, Option<&'a [u8]>, Option<&'a [u8]>) {
         let epoch = self.numbers(tag::EPOCH).next();
         (epoch, self.text(tag::VERSION), self.text(tag::RELEASE))
     }
 
-    /// Folder and name of each file that is there, and whose name is one of `names`. The folder ends in a slash.
+    /// Folder and name of each installed file whose name is one of `names`. The folder ends with a slash.
     pub(super) fn files<'n>(
         &self,
         names: &'n HashSet<&[u8]>,
     ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, 'n> {
         let folders: Vec<&[u8]> = self.texts(tag::DIRNAMES).collect();
-        // Without states, as some tools write headers, every file is there.
+        // Some tools write headers without states; then every file is installed.
         let states = self
             .values(CHAR, tag::FILESTATES)
             .map_or(&[][..], |(data, count)| data.get(..count).unwrap_or(data));
@@ -74,12 +74,12 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// The data of the first entry with that tag and type, to the data's end, and its count.
+    /// Data of the first entry with this tag and type, up to the end of all data, and its count.
     fn values(&self, kind: u32, tag: u32) -> Option<(&'a [u8], usize)> {
         for entry in self.index.chunks_exact(ENTRY) {
-            let (found, rest) = number(entry)?;
+            let (first, rest) = number(entry)?;
             let (type_, rest) = number(rest)?;
-            if (found, type_) == (tag, kind) {
+            if (first, type_) == (tag, kind) {
                 let (offset, rest) = number(rest)?;
                 let (count, _) = number(rest)?;
                 let data = self.data.get(usize::try_from(offset).ok()?..)?;
@@ -105,13 +105,13 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The first big-endian number, and what is behind it.
+/// The first big-endian number, and the bytes after it.
 fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (first, rest) = bytes.split_first_chunk()?;
     Some((u32::from_be_bytes(*first), rest))
 }
 
-/// Each ends in a NUL; what has none behind it is cut off.
+/// Strings that end with a NUL. An incomplete one at the end is ignored.
 fn strings(data: &[u8], count: usize) -> impl Iterator<Item = &[u8]> {
     data.split_inclusive(|b| *b == 0).take(count).map_while(|text| text.strip_suffix(&[0]))
 }
@@ -121,7 +121,7 @@ fn strings(data: &[u8], count: usize) -> impl Iterator<Item = &[u8]> {
 pub(in crate::inventory::packages) mod made {
     use super::{CHAR, INT32, STRING, STRING_ARRAY, tag};
 
-    /// What stands in one: folder, name and state of each file.
+    /// Content of a header. `files`: folder, name and state of each file.
     pub(in crate::inventory::packages) struct Made<'a> {
         pub(in crate::inventory::packages) name: &'a str,
         pub(in crate::inventory::packages) epoch: Option<u32>,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_are_there_are_told() {
+    fn only_installed_files_are_returned() {
         let files = [
             ("/usr/bin/", "x", 0),
             ("/bin/", "x", 1),
@@ -185,9 +185,9 @@ mod tests {
         let header = Header::parse(&blob).unwrap();
         assert_eq!(header.name(), Some(&b"tiny"[..]));
         assert_eq!(header.version(), (Some(7), Some(&b"1.2"[..]), Some(&b"3"[..])));
-        let told = [("/usr/bin/".into(), "x".into()), ("/opt/".into(), "y".into())];
-        assert_eq!(all(&header, &[b"x", b"y"]), told);
-        assert_eq!(all(&header, &[b"y"]), told[1..]);
+        let installed = [("/usr/bin/".into(), "x".into()), ("/opt/".into(), "y".into())];
+        assert_eq!(all(&header, &[b"x", b"y"]), installed);
+        assert_eq!(all(&header, &[b"y"]), installed[1..]);
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             }
         }
 
-        /// A header that is nearly right gets further than noise does.
+        /// A damaged header reaches code that random bytes do not reach.
         #[test]
         fn damage_does_not_panic(at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
             let files = [("/usr/bin/", "x", 0), ("/bin/", "x", 1)];

@@ -1,9 +1,10 @@
-//! rpm's database since 4.16, which is one of SQLite: `Packages` has a header each package, `Basenames` says which
-//! packages have a file of a name (lib/backend/sqlite.c of rpm 4.18). The older Berkeley DB and SUSE's ndb are not read.
+//! rpm's database since 4.16, an SQLite database: `Packages` has the header of each package, `Basenames` the packages
+//! that have a file with a given name (lib/backend/sqlite.c of rpm 4.18). The older Berkeley DB and SUSE's ndb are not
+//! supported.
 //!
-//! The file is read into memory and given to SQLite there. Opened by name it would be whatever lies under that name by
-//! then, and a link in `/proc/self/fd` is no way around: SQLite replaces links by what they say before it opens
-//! anything. In memory nobody can change or shorten it meanwhile either, and nothing is written beside it.
+//! The file is read into memory, and SQLite opens the copy. If SQLite opened it by name, the file could have been
+//! replaced since it was checked; a link in `/proc/self/fd` does not help, since SQLite resolves links before it opens
+//! a file. A copy in memory cannot be changed or truncated meanwhile, and SQLite writes no files next to the database.
 
 mod header;
 #[cfg(test)]
@@ -24,34 +25,35 @@ use crate::audit::facts::Owner;
 use crate::escape;
 use header::Header;
 
-/// Where it lies, by what rpm and the distributions have as `_dbpath`.
+/// Folders of the database: `_dbpath` of rpm and of distributions.
 const PLACES: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 
-/// The file of the format that is read.
+/// The file of the supported format.
 const SQLITE: &str = "rpmdb.sqlite";
 
-/// Files of the formats that are not.
+/// Files of formats that are not supported.
 const OTHERS: [(&str, &str); 2] = [("Packages", "Berkeley DB"), ("Packages.db", "ndb")];
 
-/// Bytes of the database of this host: some 100 KiB a package, so 10,000 of them.
+/// Maximum size of the host's database, in bytes: about 10,000 packages of 100 KiB.
 const MOST_HOST: u64 = 1 << 30;
 
-/// Bytes of a container's: it is whoever is in there who decides how much memory this takes.
+/// Maximum size of a container's database, in bytes. Its content is not trusted, so it must not use much memory.
 const MOST_FOREIGN: u64 = 192 << 20;
 
-/// Bytes of a header. rpm's own limit is 256 MiB (lib/header.c), the largest of Fedora are of some MiB.
+/// Maximum size of a header, in bytes. The limit of rpm is 256 MiB (lib/header.c); the largest in Fedora have a few
+/// MiB.
 const MOST_HEADER: i32 = 64 << 20;
 
-/// Packages that may have a file of one name: `README` is in thousands, an executable's name in a few.
+/// Maximum number of packages that have a file with the same name. `README` is in thousands, an executable in a few.
 const MOST_PACKAGES: u32 = 4096;
 
-/// For all questions. What is looked up has an index and takes a millisecond; a made-up database may have none.
+/// Time limit of all queries. With an index they take a millisecond; a forged database may have none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether there is such a database; what it says of `wanted` goes to `found`.
-pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Answer) -> bool {
+/// Returns whether there is an rpm database; adds the owners of `wanted` to `answer`.
+pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, answer: &mut Answer) -> bool {
     let unreadable = |why: &dyn std::fmt::Display| {
-        // SQLite puts names from the database into what it says.
+        // SQLite's messages can contain names from the database.
         let why = why.to_string();
         format!("cannot read the rpm database in {shown}: {}", escape::terminal(&why))
     };
@@ -61,25 +63,25 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
             Ok(file) => file,
             Err(error) if error.is_missing() => continue,
             Err(error) => {
-                found.notes.push(unreadable(&error));
+                answer.notes.push(unreadable(&error));
                 return true;
             }
         };
-        // The newest transactions are only in the log until rpm ends.
+        // The newest transactions are only in the write-ahead log until rpm ends.
         if root.file(&format!("{path}-wal")).is_ok_and(|wal| wal.metadata().is_ok_and(|wal| wal.len() > 0)) {
-            found.notes.push(format!(
+            answer.notes.push(format!(
                 "the rpm database in {shown} is being written to: the newest changes are not seen"
             ));
         }
         let most = if shown == "/" { MOST_HOST } else { MOST_FOREIGN };
-        match load(file, most).and_then(|mut db| look_up(&mut db, PATIENCE, wanted, found)) {
-            Ok(0) => found.is_known = true,
+        match load(file, most).and_then(|mut db| look_up(&mut db, PATIENCE, wanted, answer)) {
+            Ok(0) => answer.is_known = true,
             Ok(damaged) => {
-                found.is_known = true;
+                answer.is_known = true;
                 let what = format!("{damaged} packages with invalid headers");
-                found.notes.push(format!("the rpm database in {shown} has {what}"));
+                answer.notes.push(format!("the rpm database in {shown} has {what}"));
             }
-            Err(error) => found.notes.push(unreadable(&error)),
+            Err(error) => answer.notes.push(unreadable(&error)),
         }
         return true;
     }
@@ -88,7 +90,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
             Err(error) if error.is_missing() => {}
             _ => {
                 let note = format!("the rpm database in {shown} has an unsupported format ({format})");
-                found.notes.push(note);
+                answer.notes.push(note);
                 return true;
             }
         }
@@ -120,7 +122,7 @@ impl From<rusqlite::Error> for Failed {
     }
 }
 
-/// Bytes of the header of a database file, fileformat2.html section 1.3 of SQLite's documentation.
+/// Size of the header of a database file, in bytes: fileformat2.html, section 1.3, in SQLite's documentation.
 const HEADER: usize = 100;
 
 fn load(mut file: File, most: u64) -> Result<Connection, Failed> {
@@ -133,7 +135,7 @@ fn load(mut file: File, most: u64) -> Result<Connection, Failed> {
     if !header.starts_with(b"SQLite format 3\0") {
         return Err(Failed::Foreign);
     }
-    // "File format write version" and "read version": 2 is a log beside the file, which there is none of in memory.
+    // "File format write version" and "read version": 2 means write-ahead log, which a database in memory cannot have.
     if let Some(versions) = header.get_mut(18..20) {
         versions.fill(1);
     }
@@ -148,19 +150,19 @@ fn load(mut file: File, most: u64) -> Result<Connection, Failed> {
     Ok(db)
 }
 
-/// Tells how many headers make no sense. `patience` is for all of it.
+/// Adds owners to `answer`; returns the number of invalid headers. `patience` is the time limit.
 fn look_up(
     db: &mut Connection,
     patience: Duration,
     wanted: &Wanted<'_>,
-    found: &mut Answer,
+    answer: &mut Answer,
 ) -> Result<usize, Failed> {
     let end = Instant::now().checked_add(patience);
     let is_late = move || end.is_none_or(|end| Instant::now() > end);
-    // As often as can be: a few steps can take long, and a lookup has few.
+    // Checked after each step, since a lookup has few steps and each can take long.
     db.progress_handler(1, Some(is_late))?;
     for table in ["Packages", "Basenames"] {
-        // A view or a virtual table (which has no page) can be any program.
+        // A view or a virtual table (which has no root page) could run arbitrary queries or code.
         let is_table = "SELECT 1 FROM sqlite_schema WHERE name = ?1 AND type = 'table' AND rootpage > 0";
         db.query_row(is_table, [table], |_| Ok(())).optional()?.ok_or(Failed::Table(table))?;
     }
@@ -176,7 +178,7 @@ fn look_up(
     let mut package = db.prepare("SELECT blob FROM Packages WHERE hnum = ?1")?;
     let mut damaged = 0_usize;
     for number in packages {
-        // SQLite asks in loops only, and many packages can be one and the same pages.
+        // SQLite calls the handler only in loops, and many rows can refer to the same pages.
         if is_late() {
             return Err(Failed::Slow);
         }
@@ -186,19 +188,19 @@ fn look_up(
             None => None,
         };
         match blob.and_then(Header::parse) {
-            Some(header) => own(&header, &names, wanted, found),
+            Some(header) => own(&header, &names, wanted, answer),
             None => damaged = damaged.saturating_add(1),
         }
     }
     Ok(damaged)
 }
 
-fn own(header: &Header<'_>, names: &HashSet<&[u8]>, wanted: &Wanted<'_>, found: &mut Answer) {
+fn own(header: &Header<'_>, names: &HashSet<&[u8]>, wanted: &Wanted<'_>, answer: &mut Answer) {
     let Some(name) = header.name() else { return };
     let owner = Owner { name: text(name), version: version(header), manager: "rpm" };
     for (folder, name) in header.files(names) {
         let path = format!("{}{}", escape::utf8(folder), escape::utf8(name));
-        wanted.own(found, &path, &owner);
+        wanted.own(answer, &path, &owner);
     }
 }
 
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_ends() {
+    fn queries_have_a_time_limit() {
         let mut db = Connection::open_in_memory().unwrap();
         db.execute_batch(
             "CREATE TABLE Packages (hnum, blob); CREATE TABLE Basenames (key, hnum);
