@@ -219,7 +219,7 @@ fn boot(
 
 /// Says how a rung went, as soon as it is known.
 fn tell(row: &Row, verbose: bool) {
-    step(&row.told());
+    step(&row.line());
     if row.failed > 0 {
         row.output.iter().for_each(|line| eprintln!("    {line}"));
     }

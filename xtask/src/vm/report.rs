@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(why, "there is no /netwatch-tests/e2e");
         assert!(report.is_over);
         assert_eq!(
-            report.give_up(["best"].into_iter(), &why)[0].told(),
+            report.give_up(["best"].into_iter(), &why)[0].line(),
             "6.1.0-50-cloud-amd64, best: 0 passed, 1 failed, 0 skipped (not begun: there is no /netwatch-tests/e2e)"
         );
     }

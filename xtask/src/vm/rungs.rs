@@ -23,9 +23,9 @@ const WHO_CONNECTS_AND_ACCEPTS: &[&str] = &[
     "mptcp::",
 ];
 
-/// Beginnings of the names of tests of what no kernel has a part in: the host tests it. In an emulator they take most of the
-/// time, each starting several netwatches. Of an audit that is how it judges; what it looks at each kernel shows in its
-/// own way (`audit::views`, `audit::executables`).
+/// Beginnings of the names of tests of what no kernel has a part in: the host tests it. In an emulator they take most
+/// of the time, each starting several netwatches. Of an audit that is how it judges; what it looks at each kernel shows
+/// in its own way (`audit::views`, `audit::executables`).
 pub(super) const SAME_EVERYWHERE: &[&str] = &[
     "audit::baseline::",
     "audit::broken::",
