@@ -38,7 +38,7 @@ impl Peer {
     }
 }
 
-/// It looks for its tracepoint there, and a host need not have it mounted: in a mount namespace that ends with it.
+/// It reads its tracepoint there, but a host may not have it mounted: mounts it in a temporary mount namespace.
 const WITH_TRACEFS: &str =
     "test -d /sys/kernel/tracing/events || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\"";
 

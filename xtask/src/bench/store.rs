@@ -45,7 +45,7 @@ impl Recorder {
         if !line.contains("recording to") {
             bail!("netwatch ended before it recorded: {line}");
         }
-        // What else it has to say is for whoever looks at the figures.
+        // Its other messages are printed for the user.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
         Ok(recorder)
     }
