@@ -51,7 +51,7 @@ pub(crate) struct Args {
     listen: Option<usize>,
 }
 
-/// What a measurement is told.
+/// Input of a measurement.
 struct Bench {
     netwatch: PathBuf,
     length: Duration,
@@ -60,7 +60,7 @@ struct Bench {
     verbose: bool,
 }
 
-/// A measurement: its name, and what does it.
+/// A measurement: its name and its function.
 type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
 const ALL: [Measurement; 13] = [

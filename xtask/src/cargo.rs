@@ -1,4 +1,4 @@
-//! The cargo that started this, and what it builds.
+//! Calls of cargo.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::exec::answer;
 
-/// The root of the workspace, asked for when it runs: a checkout may have been moved since it was built.
+/// The root of the workspace, determined at run time, since a checkout may have been moved since the build.
 ///
-/// Cargo names the package of what it runs; whoever starts the program itself is in the workspace.
+/// Cargo sets the folder of the package. If the program was not started by cargo, the working directory is used.
 pub(crate) fn workspace() -> Result<PathBuf> {
     let start = match env::var_os("CARGO_MANIFEST_DIR") {
         Some(package) => PathBuf::from(package),
@@ -28,7 +28,7 @@ fn root_above(start: &Path) -> Option<&Path> {
     start.ancestors().find(|folder| folder.join("xtask/Cargo.toml").is_file())
 }
 
-/// Where cargo keeps what it installs.
+/// Cargo's home directory.
 pub(crate) fn home() -> PathBuf {
     env::var_os("CARGO_HOME")
         .map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from)
@@ -42,7 +42,7 @@ pub(crate) fn cargo(args: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Where cargo builds, by what it says: the environment and its configuration move it.
+/// The target directory, as reported by cargo: the environment and the configuration can change it.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = answer(&mut cargo(&["metadata", "--no-deps", "--format-version=1", "--offline"])?);
     let metadata = metadata.context("cargo metadata failed")?;
@@ -53,7 +53,8 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 
 /// Builds, with diagnostics on stderr, and returns the path of the executable of the target `name`.
 ///
-/// Cargo is asked where it put it: `CARGO_TARGET_DIR` and profiles move it, tests have a hash in the name.
+/// The path is read from cargo's messages: it depends on `CARGO_TARGET_DIR` and the profile, and tests have a hash in
+/// it.
 pub(crate) fn build(args: &[&str], name: &str) -> Result<PathBuf> {
     let output = cargo(args)?
         .arg("--message-format=json-render-diagnostics")

@@ -41,24 +41,24 @@ chroot "$1" rpmbuild -bb --quiet --define '_topdir /var/cache/netwatch/build' --
     --define '_build_name_fmt sample.rpm' --define 'debug_package %{nil}' /var/cache/netwatch/sample.spec
 rm -r "$1/var/cache/netwatch/build""#;
 
-/// Where in the root it is written what it was built of: another recipe makes another root.
+/// File in the root with the recipe that it was built from. If the recipe changes, the root is built again.
 const RECIPE: &str = "var/cache/netwatch/recipe";
 
-/// Where the root is: of an earlier run, or built now, which takes a minute or two.
+/// The path of the root. Builds it if it is missing, which takes a minute or two.
 pub(crate) fn root(verbose: bool) -> Result<PathBuf> {
     let (suite, source) = vm::own_suite()?;
     let cache = vm::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    // Two runs are not to build it at once. The lock goes with its file's closing.
+    // Prevents two runs from building it at once. The lock is released when the file is closed.
     let lock = cache.join(format!("debian-{suite}.lock"));
     let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
     lock.lock().context("cannot lock the cache")?;
     let root = cache.join(format!("debian-{suite}"));
     let recipe = format!("{PACKAGES}\n{SAMPLE}\n");
-    if fs::read_to_string(root.join(RECIPE)).is_ok_and(|found| found == recipe) {
+    if fs::read_to_string(root.join(RECIPE)).is_ok_and(|built| built == recipe) {
         return Ok(root);
     }
-    // Beside its last place, so that a rename brings it there whole or not at all.
+    // In the same folder, so that the final rename is atomic.
     let half = cache.join(format!("debian-{suite}.half"));
     remove(&half, verbose)?;
     let built = build(&suite, &source, &half, &recipe, verbose);
@@ -81,9 +81,9 @@ fn build(suite: &str, source: &Source, into: &Path, recipe: &str, verbose: bool)
     let note = format!("cat > \"$1/{RECIPE}\" <<'RECIPE'\n{recipe}RECIPE\n");
     let mut command = as_root(BUILDER, &[])?;
     command.args(["--mode=root", "--variant=minbase"]).arg(format!("--include={PACKAGES}"));
-    // It is thrown away where it was not finished, so nothing has to wait for the disk.
+    // No fsync is needed, since an incomplete root is discarded.
     command.arg("--dpkgopt=force-unsafe-io");
-    // Without a network it should soon be known.
+    // Fail soon if there is no network.
     for option in ["Acquire::Languages \"none\"", "Acquire::Retries \"1\"", "Acquire::http::Timeout \"20\""] {
         command.arg(format!("--aptopt={option}"));
     }

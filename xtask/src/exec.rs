@@ -1,4 +1,4 @@
-//! Starting other programs: quietly, loudly, as root.
+//! Starts other programs: with or without their output, or as root.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 
-/// Says on stderr what is being done, and why.
+/// Prints the current step to stderr.
 pub(crate) fn step(line: &str) {
     eprintln!("xtask: {line}");
 }
 
-/// Runs a tool whose output matters only when it fails, or to somebody who asked for it.
+/// Runs a tool. Its output is printed only if the tool fails or `--verbose` was given.
 pub(crate) fn quietly(command: &mut Command, verbose: bool) -> Result<()> {
     if verbose {
         return loudly(command);
@@ -42,7 +42,7 @@ pub(crate) fn loudly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a tool prints on stdout, where it can be started and succeeds; its complaints are dropped.
+/// The stdout of a tool, if it can be started and succeeds. Its stderr is discarded.
 pub(crate) fn answer(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -53,7 +53,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     answer(command).is_some()
 }
 
-/// Finds a program in `PATH`, or where root's programs and cargo's are: neither need be in a user's.
+/// The path of a program in `PATH`, or in the folders of root's programs and of cargo's, which may not be in `PATH`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let elsewhere = [crate::cargo::home().join("bin"), "/usr/sbin".into(), "/sbin".into()];
     which::which(program)
@@ -61,9 +61,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .or_else(|| elsewhere.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file()))
 }
 
-/// A command that runs as root, through sudo where this process does not.
+/// A command that runs as root, by sudo unless this process is root.
 ///
-/// The variables go through `env`, because sudo drops those of its caller.
+/// The variables are set by `env`, since sudo drops those of its caller.
 pub(crate) fn as_root(program: impl AsRef<OsStr>, variables: &[(&str, &OsStr)]) -> Result<Command> {
     let mut command = if geteuid().is_root() {
         Command::new("env")
@@ -108,7 +108,7 @@ pub(crate) fn ensure_root() -> Result<()> {
     loudly(Command::new(sudo).arg("--validate")).context("netwatch has to run as root")
 }
 
-/// The command line as a person would type it.
+/// The command line as text for a shell.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! The full output of what a test run starts, a file each: what scrolled away can be read afterwards.
+//! Saves the full output of each program of a test run in a file.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +18,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Begins anew: what an earlier run left is removed.
+    /// Removes the files of earlier runs.
     pub(crate) fn new() -> Result<Self> {
         Self::at(cargo::target_directory()?.join(FOLDER))
     }

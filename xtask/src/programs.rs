@@ -1,4 +1,4 @@
-//! The programs under test, and a folder that they are tested in.
+//! The programs under test, and the folder in which they are tested.
 //!
 //! A checkout may be anywhere: below a directory that only its owner may enter, at a path with spaces, on a file system
 //! that root may not read. So the tests run copies, in a folder of their own with a short path that everybody may
@@ -15,17 +15,17 @@ use tempfile::TempDir;
 use crate::cargo;
 use crate::exec::succeeds;
 
-/// What an end-to-end test needs.
+/// Programs of the end-to-end tests.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) netwatch: PathBuf,
     pub(crate) tests: PathBuf,
-    /// What the tests start.
+    /// The program that the tests start to make connections.
     pub(crate) actor: PathBuf,
 }
 
 impl Programs {
-    /// Builds them as whoever calls, so that nothing in the target directory ends up root's.
+    /// Builds them as the caller, so that no file in the target directory belongs to root.
     pub(crate) fn build() -> Result<Self> {
         let tests = ["test", "--no-run", "-p", "tests", "--test", "e2e"];
         Ok(Self {
@@ -38,18 +38,18 @@ impl Programs {
         })
     }
 
-    /// Where they are in `folder`.
+    /// Their paths in `folder`.
     pub(crate) fn placed(folder: &Path) -> Self {
         let [netwatch, tests, actor] = ["netwatch", "e2e", "actor"].map(|name| folder.join(name));
         Self { netwatch, tests, actor }
     }
 
-    /// Each of them, and where `to` has it.
+    /// Each of them, with its path in `to`.
     pub(crate) fn pairs<'a>(&'a self, to: &'a Self) -> [(&'a Path, &'a Path); 3] {
         [(&self.netwatch, &to.netwatch), (&self.tests, &to.tests), (&self.actor, &to.actor)]
     }
 
-    /// Copies them to a temporary folder, which goes with its guard.
+    /// Copies them to a temporary folder, which is removed when the guard is dropped.
     pub(crate) fn staged(&self) -> Result<(TempDir, Self)> {
         let folder = tempfile::Builder::new().prefix("netwatch-tests-").tempdir();
         let folder = folder.context("cannot make a temporary folder for the programs under test")?;
@@ -65,7 +65,7 @@ impl Programs {
         Ok((folder, staged))
     }
 
-    /// Tries to start what can be started without doing anything.
+    /// Checks that the programs can be started.
     pub(crate) fn start(&self) -> Result<()> {
         for (program, option) in [(&self.netwatch, "--version"), (&self.tests, "--list")] {
             if !succeeds(Command::new(program).arg(option)) {
@@ -88,7 +88,7 @@ mod tests {
         let programs = Programs::placed(folder);
         for program in [&programs.netwatch, &programs.tests, &programs.actor] {
             fs::write(program, script).unwrap();
-            // As a strict umask leaves them.
+            // As with a strict umask.
             fs::set_permissions(program, fs::Permissions::from_mode(0o700)).unwrap();
         }
         programs
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_start_is_told_before_any_test() {
+    fn a_program_that_does_not_start_is_reported_before_any_test() {
         let place = tempfile::tempdir().unwrap();
         let error = programs(place.path(), "#!/bin/sh\nexit 1\n").staged().unwrap_err().to_string();
         assert!(error.contains("netwatch does not start: set TMPDIR"), "{error}");

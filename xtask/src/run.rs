@@ -28,6 +28,6 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     } else {
         command.args(&args.netwatch);
     }
-    // Replaced, not waited for: signals and the exit status are the program's.
+    // exec, so that signals and the exit status are those of netwatch.
     Err(command.exec()).context("cannot start netwatch")
 }

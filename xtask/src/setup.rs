@@ -17,7 +17,7 @@ use crate::exec::step;
 use crate::vm;
 use toolchain::Toolchain;
 
-/// What to do by hand where none of the ways is open.
+/// Instructions if none of the three ways works.
 const BY_HAND: &str = "cannot install what building for the BPF target needs; install by hand \
 either rustup (https://rustup.rs), then `rustup toolchain install nightly --profile minimal --component rust-src` \
 and bpf-linker (`cargo binstall bpf-linker`), or, on Debian with its security suite, as root \

@@ -1,10 +1,10 @@
-//! Adds up what libtest says of each test program.
+//! Sums up the results that libtest prints for each test program.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// How libtest begins the line that counts.
+/// Prefix of libtest's line with the counts.
 const RESULT: &str = "test result: ";
 /// How an end-to-end test says that this machine cannot run it: `SKIP name: reason`. libtest then calls it passed.
 const SKIP: &str = "SKIP ";
@@ -22,9 +22,9 @@ pub(crate) struct Summary {
     ignored: usize,
     /// The reason by name, because a test may give more than one.
     skipped: BTreeMap<String, String>,
-    /// What failed, by the file that has the full output.
+    /// Failures, by the file that has the full output.
     failures: BTreeMap<Option<PathBuf>, Vec<String>>,
-    /// Where the output goes that is being read.
+    /// File of the output that is being read.
     output: Option<PathBuf>,
     /// Names since libtest last began a list of failures.
     listed: Vec<String>,
@@ -39,7 +39,7 @@ impl Summary {
         self.listed.clear();
     }
 
-    /// Counts what one line of output says.
+    /// Counts the results in a line of output.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some(counts) = line.strip_prefix(RESULT) {
@@ -64,7 +64,7 @@ impl Summary {
         }
     }
 
-    /// Counts a failure that libtest knows nothing of.
+    /// Counts a failure outside libtest.
     pub(crate) fn failed(&mut self, what: &str) {
         self.failed += 1;
         self.name([what.to_owned()]);
@@ -78,13 +78,13 @@ impl Summary {
         }
     }
 
-    /// Names of what failed.
+    /// Names of failures.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.failures.values().flatten().map(String::as_str)
     }
 
-    /// What failed, and where its full output is; nothing where nothing failed.
-    pub(crate) fn told(&self) -> String {
+    /// The failures and the files with their full output; empty if there are none.
+    pub(crate) fn failure_list(&self) -> String {
         let mut text = String::new();
         for (file, names) in &self.failures {
             let place = file.as_ref().map(|file| format!(", full output in {}", file.display()));
@@ -97,7 +97,7 @@ impl Summary {
         text
     }
 
-    /// Counts something left out that libtest knows nothing of.
+    /// Counts a skip outside libtest.
     pub(crate) fn skipped(&mut self) {
         self.ignored += 1;
     }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn what_failed_is_named_with_the_file_that_has_its_output() {
         let mut summary = Summary::default();
-        assert_eq!(summary.told(), "");
+        assert_eq!(summary.failure_list(), "");
         summary.output_in(Path::new("/t/unit.log"));
         let lines = [
             "failures:",
@@ -246,7 +246,7 @@ mod tests {
         summary.output_in(Path::new("/t/clippy.log"));
         summary.failed("cargo clippy");
         assert_eq!(
-            summary.told(),
+            summary.failure_list(),
             "failed, full output in /t/clippy.log:\n    cargo clippy\n\
              failed, full output in /t/unit.log:\n    store::one\n    two\n"
         );

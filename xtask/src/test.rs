@@ -64,13 +64,13 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         step(&format!("{error:#}"));
         summary.failed(&format!("other kernels: {error:#}"));
     }
-    print!("{}", summary.told());
+    print!("{}", summary.failure_list());
     println!("{summary}");
     Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs a cargo subcommand that is a rustup component. Counted only where it fails or is not there:
-/// it is a check, not a test.
+/// Runs a cargo subcommand that is a rustup component. It is a check, not a test, so it is counted only if it fails or
+/// is not installed.
 fn check(summary: &mut Summary, output: &Output, subcommand: &str, args: &[&str]) {
     if !cargo(&[subcommand, "--version"]).is_ok_and(|mut version| succeeds(&mut version)) {
         step(&format!("SKIPPED: cargo {subcommand} is not installed, so it checks nothing in this run"));
@@ -110,7 +110,7 @@ fn unit(summary: &mut Summary, output: &Output, libtest: &[String]) -> Result<()
     Ok(())
 }
 
-/// Runs as root what was built as whoever calls.
+/// Builds the end-to-end tests as the caller and runs them as root.
 fn e2e(
     summary: &mut Summary,
     output: &Output,
@@ -120,7 +120,7 @@ fn e2e(
 ) -> Result<()> {
     step("building netwatch and its end-to-end tests");
     let (folder, programs) = Programs::build()?.staged()?;
-    // A path, or why there is none: the tests that need it say so.
+    // A path, or why there is none, which the tests that need it print.
     let debian = debian::root(verbose);
     let (name, value) = match &debian {
         Ok(root) => ("NETWATCH_DEBIAN", root.as_os_str().to_owned()),
@@ -133,7 +133,7 @@ fn e2e(
         (name, &value),
     ];
     let mut command = as_root(&programs.tests, &variables)?;
-    // Uncaptured, so that a test that hangs or skips is seen to.
+    // Uncaptured, so that the output shows which test hangs or is skipped.
     command.current_dir(folder.path()).args(filter).args(["--nocapture"]).args(libtest);
     stream::run(&mut command, summary, "end-to-end tests", output, "e2e");
     Ok(())

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the end-to-end tests on other kernels, in QEMU.
 //!
-//! The same test binary and the same netwatch as on the host, on Debian's kernels, on every rung of probes that a
-//! kernel offers. Nothing of it is built for the guests: they get the host's programs with their libraries.
+//! They run with the same test binary and the same netwatch as on the host, on kernels of Debian, on every rung of
+//! probes that a kernel supports. Nothing is built for the guests: they get programs of the host with their libraries.
 
 mod cached;
 mod emulator;
@@ -49,8 +49,8 @@ pub(crate) struct Args {
     /// Only the tests that differ most from kernel to kernel, and on the best rung
     #[arg(long)]
     short: bool,
-    /// In the guests also the tests of what no kernel has a part in, which the host runs: the record and its search, the
-    /// command line, how things are spelled
+    /// In the guests also the tests of what no kernel has a part in, which the host runs: the record and its search,
+    /// the command line, how things are spelled
     #[arg(long)]
     everything: bool,
     /// How to print the results
@@ -68,10 +68,10 @@ enum Format {
     Json,
 }
 
-/// A guest for each core: the emulator keeps one busy.
+/// Runs one guest per core, since the emulator uses one core.
 const GUESTS_AT_ONCE: usize = 2;
 
-/// Where what was fetched is kept.
+/// The cache of downloads.
 pub(crate) fn cache() -> Result<PathBuf> {
     fetch::cache()
 }
@@ -81,7 +81,7 @@ pub(crate) fn own_suite() -> Result<(String, Source)> {
     mirror::own_suite()
 }
 
-/// Installs what other kernels are booted with; an error where this machine cannot.
+/// Installs the programs that boot other kernels; an error if this machine cannot run them.
 pub(crate) fn ensure(verbose: bool) -> Result<()> {
     setup::ensure_for_guests(verbose)?;
     emulator::ensure(&fetch::cache()?, verbose)
@@ -106,8 +106,8 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// A short form of the matrix as a part of a test run: the whole takes twice as long. What did not run counts as
-/// skipped, a row each.
+/// Runs a part of the matrix as part of a test run; the whole takes twice as long. Rows that did not run count as
+/// skipped.
 pub(crate) fn add_to(summary: &mut Summary, output: &Output, verbose: bool) -> Result<()> {
     if let Err(error) = ensure(verbose) {
         step(&format!("SKIPPED: no other kernel is tested: {error:#}"));
@@ -133,12 +133,12 @@ fn count(summary: &mut Summary, output: &Output, rows: &[Row]) {
     }
 }
 
-/// What could not be had fails nothing, as long as there is something that ran.
+/// A kernel that is not available is no failure, unless none ran.
 fn is_success(rows: &[Row]) -> bool {
     rows.iter().any(|row| !row.is_empty()) && rows.iter().all(|row| row.failed == 0)
 }
 
-/// All rows, in the order of kernels and rungs.
+/// All rows, sorted by kernel and rung.
 fn matrix(args: &Args, output: &Output, verbose: bool) -> Result<Vec<Row>> {
     let asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|one| one == name);
     let ladder = if args.short { SHORT } else { RUNGS };
@@ -149,7 +149,7 @@ fn matrix(args: &Args, output: &Output, verbose: bool) -> Result<Vec<Row>> {
     for kernel in KERNELS.iter().filter(|kernel| asked(&args.kernels, kernel.name)) {
         let mirror = mirror.as_ref().map_err(|error| anyhow!("{error:#}"));
         match mirror.and_then(|mirror| fetch::obtain(kernel, mirror, &cache, verbose)) {
-            Ok(found) => queue.push_back(found),
+            Ok(kernel) => queue.push_back(kernel),
             Err(error) => {
                 step(&format!("SKIPPED: kernel {} could not be had: {error:#}", kernel.name));
                 rows.extend(rungs.iter().map(|rung| skipped(kernel, rung, &error)));
@@ -187,7 +187,7 @@ fn skipped(kernel: &Kernel, rung: &Rung, why: &anyhow::Error) -> Row {
     Row { kernel: kernel.name.to_owned(), rung: rung.name.to_owned(), reason: Some(reason), ..Row::default() }
 }
 
-/// Runs one guest to its end. Whatever goes wrong around it is a failure in its rows.
+/// Runs one guest to its end. An error of the guest itself is a failure in its rows.
 fn boot(
     kernel: &Cached,
     base: &Base,
@@ -217,9 +217,9 @@ fn boot(
     rows
 }
 
-/// Says how a rung went, as soon as it is known.
+/// Prints the result of a rung.
 fn tell(row: &Row, verbose: bool) {
-    step(&row.told());
+    step(&row.line());
     if row.failed > 0 {
         row.output.iter().for_each(|line| eprintln!("    {line}"));
     }

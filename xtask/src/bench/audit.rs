@@ -17,8 +17,8 @@ const LISTENERS: usize = 1_000;
 /// Of so many the middle: there is no peer to take turns with.
 const ROUNDS: usize = 5;
 
-/// The status of an audit that found something, as it does here: nobody's package has what listens.
-const FOUND: i32 = 3;
+/// Exit status of an audit with findings. There are some here, since the listening program belongs to no package.
+const FINDINGS: i32 = 3;
 
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     apart(|| {
@@ -47,7 +47,7 @@ fn milliseconds(netwatch: &Path, store: &Path) -> Result<f64> {
     let output = command.output().context("cannot start netwatch")?;
     let took = begun.elapsed();
     let status = output.status;
-    if !matches!(status.code(), Some(0 | FOUND)) {
+    if !matches!(status.code(), Some(0 | FINDINGS)) {
         bail!("netwatch audit failed ({status})");
     }
     // It begins with their number.

@@ -12,20 +12,20 @@ const TICKS: f64 = 100.0;
 /// Processor time so far, of all its threads.
 pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
-    // Its name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain any character.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
     // utime and stime are the 14th and 15th of proc_pid_stat(5), the name being the second.
     Ok(Duration::from_secs_f64((ticks(11) + ticks(12)) / TICKS))
 }
 
-/// Resident memory by now, and at its most, MiB.
+/// Current and maximum resident memory, in MiB.
 pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
     Ok((mebibytes(&status, "VmRSS:").unwrap_or(0.0), mebibytes(&status, "VmHWM:").unwrap_or(0.0)))
 }
 
-/// What a line that begins with `key` has, in KiB.
+/// Value of the line that begins with `key`, in KiB.
 fn mebibytes(text: &str, key: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
@@ -37,7 +37,7 @@ pub(crate) fn pages(pid: u32) -> Result<f64> {
     mebibytes(&rollup, "Pss:").context("there is no Pss")
 }
 
-/// The kernel counts what programs take while this lives.
+/// While this value exists, the kernel measures the run time of BPF programs.
 pub(crate) struct Counting {
     before: String,
 }
@@ -54,7 +54,7 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        // It costs.
+        // Measuring has a cost.
         let _ = fs::write(STATS, &self.before);
     }
 }
@@ -68,7 +68,7 @@ pub(crate) fn programs(pid: u32) -> Result<(u64, u64)> {
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let value =
             |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
-        // A link tells its program's id, and has no times.
+        // A link has the id of its program, but no times.
         if let (Some(id), Some(time)) = (value("prog_id:"), value("run_time_ns:")) {
             seen.insert(id, (time, value("run_cnt:").unwrap_or(0)));
         }

@@ -13,10 +13,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 
 use crate::exec::quietly;
 
-/// Descriptors that a process has beside its sockets.
+/// Descriptors of a process other than its connections.
 const OTHERS: u64 = 64;
 
-/// Of one process; the port range has more.
+/// Connections of one process; the port range is larger.
 const MOST_EACH: usize = 8000;
 
 /// Listeners of one process: a host has many services, and not each a process for every port.
@@ -29,7 +29,7 @@ const VISITS: usize = 10;
 pub(crate) struct Crowd(Vec<Child>);
 
 impl Crowd {
-    /// So many, in the calling thread's network namespace.
+    /// Starts processes with this number of connections, in the network namespace of the calling thread.
     pub(crate) fn of(connections: usize, verbose: bool) -> Result<Self> {
         quietly(Command::new("ip").args(["link", "set", "lo", "up"]), verbose)?;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -79,7 +79,7 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // It ends when its stdin does; what is left is killed.
+            // It ends when its stdin is closed; otherwise it is killed.
             drop(child.stdin.take());
             let _ = child.kill();
             let _ = child.wait();
@@ -87,7 +87,7 @@ impl Drop for Crowd {
     }
 }
 
-/// What a member of the crowd does.
+/// The main function of a process with connections.
 pub(crate) fn hold(connections: usize) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -105,7 +105,7 @@ pub(crate) fn hold(connections: usize) -> Result<()> {
     stay()
 }
 
-/// What a member of a crowd of listeners does.
+/// The main function of a process with listeners.
 pub(crate) fn listen(listeners: usize) -> Result<()> {
     let own = own_address();
     let listeners: Vec<_> =
@@ -113,7 +113,7 @@ pub(crate) fn listen(listeners: usize) -> Result<()> {
     for listener in listeners.iter().flat_map(|listener| std::iter::repeat_n(listener, VISITS)) {
         let client = TcpStream::connect(listener.local_addr()?)?;
         let server = listener.accept()?;
-        // Nothing of it stays: what is measured is a look at listeners.
+        // An RST, so that no TIME_WAIT remains: the bench measures a snapshot of listeners.
         set_socket_linger(&client, Some(Duration::ZERO))?;
         drop((client, server));
     }
@@ -126,7 +126,7 @@ fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254))
 }
 
-/// Says that all is there, and keeps it until nobody wants it any more.
+/// Reports that all sockets are open, and keeps them open until stdin is closed.
 fn stay() -> Result<()> {
     println!("up");
     std::io::stdout().flush()?;
@@ -134,7 +134,7 @@ fn stay() -> Result<()> {
     Ok(())
 }
 
-/// Does `work` in a network namespace of its own.
+/// Runs `work` in a new network namespace.
 pub(crate) fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

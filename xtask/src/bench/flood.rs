@@ -1,5 +1,5 @@
-//! As many connections on loopback as can be had: what the kernel side takes of each, how many fewer there are, and
-//! whether anything is lost.
+//! Connections on loopback at the highest rate: the cost of the kernel side per connection, the decrease of the rate,
+//! and the number of lost records.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::log::Log;
 use super::peers::peer;
 use super::table::{Goal, Table, median};
 
-/// Runs in which nothing may be lost.
+/// Number of floods in which no record may be lost.
 const RUNS: u32 = 10;
 
 /// tcplife, which does what netwatch does not do half of.
@@ -38,7 +38,7 @@ impl Peer {
     }
 }
 
-/// It looks for its tracepoint there, and a host need not have it mounted: in a mount namespace that ends with it.
+/// It reads its tracepoint there, but a host may not have it mounted: mounts it in a temporary mount namespace.
 const WITH_TRACEFS: &str =
     "test -d /sys/kernel/tracing/events || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\"";
 
@@ -82,7 +82,7 @@ fn nanoseconds(pid: u32, length: Duration) -> Result<f64> {
     Ok((after - before) as f64 / load.connections.max(1) as f64)
 }
 
-/// How much of the rate is left.
+/// The rate with netwatch, relative to the rate without it.
 pub(super) fn rate(bench: &Bench, table: &mut Table) -> Result<()> {
     let (mut alone, mut watched, mut printed, mut peered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds {

@@ -1,4 +1,4 @@
-//! How the cost grows with the rate of connections, up to the highest that can be had.
+//! The cost by the rate of connections, up to the highest rate.
 
 use anyhow::Result;
 

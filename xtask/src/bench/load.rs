@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::net::sockopt::set_socket_linger;
 
-/// What a load did.
+/// Result of a load.
 pub(crate) struct Load {
     pub(crate) connections: u64,
     length: Duration,
 }
 
-/// Threads, each with a listener of its own.
+/// Number of threads, each with its own listener.
 const PAIRS: usize = 2;
 
 impl Load {

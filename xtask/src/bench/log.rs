@@ -1,4 +1,4 @@
-//! `netwatch watch --json`, read as it comes.
+//! Reads the output of `netwatch watch --json` while it runs.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -20,7 +20,7 @@ pub(crate) struct Log {
     reader: JoinHandle<std::io::Result<Seen>>,
 }
 
-/// What was read.
+/// Result of reading the log.
 #[derive(Default)]
 pub(crate) struct Seen {
     /// Lines after `ready`.
@@ -29,11 +29,11 @@ pub(crate) struct Seen {
     lost: BTreeMap<String, u64>,
 }
 
-/// One line in so many is taken apart for its latency: parsing all would be what is measured.
+/// The latency is read from one line of this number, since parsing all of them would affect the measurement.
 const SAMPLE: u64 = 16;
 
 impl Log {
-    /// Returns once the log says that it is ready.
+    /// Starts netwatch and waits for `ready`.
     pub(crate) fn start(netwatch: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = as_root(netwatch, &[])?;
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -56,7 +56,7 @@ impl Log {
         std::thread::sleep(Duration::from_secs(1));
     }
 
-    /// Ends it and reads to the end.
+    /// Stops netwatch and reads the rest of the log.
     pub(crate) fn finish(mut self) -> Result<Seen> {
         self.caught_up();
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;

@@ -1,4 +1,4 @@
-//! One look at many sockets, with their owners.
+//! One snapshot of many sockets, with their owners.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use super::table::{Goal, Table, median};
 /// Sockets, both ends of each connection counted.
 const SIZES: [usize; 3] = [1_000, 10_000, 96_000];
 
-/// How much faster than whom.
+/// Goals: how much faster than which peer.
 const GOALS: [(&str, &[&str], f64); 2] = [("netstat", &["-natp"], 20.0), ("ss", &["-tanp"], 30.0)];
 
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {

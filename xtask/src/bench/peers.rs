@@ -1,4 +1,4 @@
-//! The tools that netwatch is held against, from Debian's packages.
+//! The tools that netwatch is compared with, from Debian's packages.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(crate) fn install(verbose: bool) {
     }
 }
 
-/// Where a peer is.
+/// Path of a peer.
 pub(crate) fn peer(program: &str) -> Option<PathBuf> {
     find(program)
 }

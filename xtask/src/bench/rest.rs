@@ -1,4 +1,4 @@
-//! Memory, start, latency, and what it costs a host on which nothing happens.
+//! Memory, start time, latency, and the cost on an idle host.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SEEDED: usize = 96_000;
 /// Connections a second at which latency is measured.
 const CALM: u64 = 1000;
 
-/// How long nothing happens.
+/// Time without connections.
 const QUIET: Duration = Duration::from_secs(20);
 
 const WATCH: [&str; 3] = ["watch", "--json", "--no-seed"];

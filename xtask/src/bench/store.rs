@@ -45,7 +45,7 @@ impl Recorder {
         if !line.contains("recording to") {
             bail!("netwatch ended before it recorded: {line}");
         }
-        // What else it has to say is for whoever looks at the figures.
+        // Its other messages are printed for the user.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
         Ok(recorder)
     }
@@ -91,10 +91,10 @@ pub(super) fn record(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What the store says was lost.
+/// Number of lost records, by the store.
 fn lost(bench: &Bench, store: &Path) -> Result<u64> {
     let mut command = Command::new(&bench.netwatch);
-    // No filter hides a loss, and this one everything else.
+    // No filter excludes losses; this one excludes everything else.
     command.args(["log", "--json", "--event", "attempt", "--store"]).arg(store).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let mut text = String::new();

@@ -19,7 +19,7 @@ struct Row {
     goal: Option<Goal>,
 }
 
-/// What a figure is held against.
+/// The value that a figure is compared with.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     AtMost(f64),
@@ -43,7 +43,7 @@ impl Goal {
 }
 
 impl Table {
-    /// A figure that stands for itself.
+    /// A figure without a goal.
     pub(crate) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
         self.add(what.into(), value, unit, None);
     }
@@ -101,7 +101,7 @@ impl Table {
     }
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
@@ -110,7 +110,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// The middle of what was measured.
+/// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

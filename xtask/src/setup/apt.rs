@@ -11,8 +11,8 @@ use crate::exec::{as_root, find, quietly, step, succeeds};
 /// How long, in seconds, to wait for another apt (a machine that just booted updates itself).
 const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=120";
 
-/// Whether these packages can be had. Looks again after `apt-get update` where Debian itself does not
-/// know them: its lists may never have been fetched. Elsewhere an update would not make them appear.
+/// Whether these packages are available. On Debian it checks again after `apt-get update`, since the lists may never
+/// have been downloaded. On other systems an update would not help.
 pub(super) fn offers(packages: &[&str], verbose: bool) -> Result<bool> {
     if find("apt-get").is_none() {
         return Ok(false);
@@ -47,7 +47,7 @@ fn knows(packages: &[&str]) -> bool {
     succeeds(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(packages))
 }
 
-/// `--no-remove` because rustc-web and rustc exclude each other: whoever uses the one is not to lose it.
+/// `--no-remove` because rustc-web and rustc exclude each other: apt must not remove the one that is installed.
 fn apt_get(verb: &str) -> Result<Command> {
     let mut command = as_root("apt-get", &[("DEBIAN_FRONTEND", OsStr::new("noninteractive"))])
         .context("run this as root, or install sudo")?;

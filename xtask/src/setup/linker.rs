@@ -23,7 +23,7 @@ pub extern \"C\" fn sample(words: &mut [u64; 4], limit: Option<&u32>) -> u64 {
 }
 ";
 
-/// Installs a bpf-linker unless the one that is there can do the job.
+/// Installs bpf-linker unless the installed one works.
 pub(super) fn ensure(toolchain: Toolchain, verbose: bool) -> Result<()> {
     if reads_bitcode_of(toolchain)? {
         return Ok(());
@@ -70,20 +70,21 @@ fn compile(llvm: u32, verbose: bool) -> Result<()> {
     quietly(&mut command, verbose)
 }
 
-/// Where the libraries of that LLVM lie: in a directory of its own, or wherever llvm-config says.
+/// Folder of the libraries of that LLVM: its own directory, or the one that llvm-config prints.
 fn prefix(llvm: u32) -> Option<PathBuf> {
     let own =
         ["/usr/lib/llvm-", "/usr/lib/llvm", "/usr/lib64/llvm"].map(|path| format!("{path}{llvm}").into());
-    let told = [format!("llvm-config-{llvm}"), "llvm-config".to_owned()].into_iter().filter_map(|config| {
-        let version = answer(Command::new(&config).arg("--version"))?;
-        version.starts_with(&format!("{llvm}.")).then(|| answer(Command::new(config).arg("--prefix")))?
-    });
+    let configured =
+        [format!("llvm-config-{llvm}"), "llvm-config".to_owned()].into_iter().filter_map(|config| {
+            let version = answer(Command::new(&config).arg("--version"))?;
+            version.starts_with(&format!("{llvm}.")).then(|| answer(Command::new(config).arg("--prefix")))?
+        });
     let has_library =
         |prefix: &PathBuf| ["lib64", "lib"].iter().any(|lib| prefix.join(lib).join("libLLVM.so").exists());
-    own.into_iter().chain(told.map(PathBuf::from)).find(has_library)
+    own.into_iter().chain(configured.map(PathBuf::from)).find(has_library)
 }
 
-/// Tries it: bpf-linker does not say which LLVM it has, and an older one refuses newer bitcode.
+/// Links a test program, since bpf-linker does not report its LLVM, and an older one rejects newer bitcode.
 fn reads_bitcode_of(toolchain: Toolchain) -> Result<bool> {
     let Some(linker) = find("bpf-linker") else { return Ok(false) };
     let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;

@@ -1,4 +1,4 @@
-//! Shows a program's output as it comes, keeps it in a file, and counts the results of tests in it.
+//! Prints the output of a program, saves it in a file, and counts the test results in it.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
@@ -12,11 +12,11 @@ use crate::exec::step;
 use crate::output::Output;
 use crate::summary::Summary;
 
-/// Large enough for a burst of test lines, and nothing waits for it to fill.
+/// Size of the buffer: enough for a burst of test lines. Reads return before it is full.
 const CHUNK: usize = 8192;
 
-/// Runs tests into the summary; whatever goes wrong around them is a failure in it too. `what` they are called there,
-/// and the file is called `name`.
+/// Runs tests and adds the results to the summary; an error of the program is a failure too. `what`: their name in the
+/// summary; `name`: the name of the file.
 pub(super) fn run(command: &mut Command, summary: &mut Summary, what: &str, output: &Output, name: &str) {
     run_into(&mut io::stdout(), command, summary, what, output, name);
 }
@@ -49,7 +49,7 @@ fn run_into(
     });
     match shown {
         Ok(true) => {}
-        // A program that crashed, or did not compile, has printed no result that says so.
+        // A program that crashed or did not compile has printed no result.
         Ok(false) if summary.failures() == failures => {
             summary.failed(&format!("{what}: ended without a result"));
         }
@@ -71,13 +71,13 @@ pub(super) fn check(command: &mut Command, output: &Output, name: &str) -> Resul
     Ok(())
 }
 
-/// Hands what a program prints to `each`, and what it complains about to stderr; both go to the file, without colours.
+/// Passes the stdout of a program to `each` and its stderr to stderr; both are saved in the file, without colours.
 /// Returns whether it succeeded.
 ///
 /// In chunks rather than lines, so that the name of a running test is seen before its result.
 fn tee(command: &mut Command, file: File, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
     if io::stderr().is_terminal() {
-        // Cargo would not know, because its stderr is a pipe.
+        // Cargo cannot detect a terminal, since its stderr is a pipe.
         command.env("CARGO_TERM_COLOR", "always");
     }
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -1,4 +1,4 @@
-//! Kernels in the cache, one directory a release: `vmlinuz`, and `lib/modules/RELEASE` as modprobe wants it.
+//! Kernels in the cache, one directory per release: `vmlinuz`, and `lib/modules/RELEASE` as modprobe expects it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const IMAGE: &str = "vmlinuz";
 /// A kernel that can be booted.
 #[derive(Debug)]
 pub(super) struct Cached {
-    /// As `uname -r` has it.
+    /// As in `uname -r`.
     pub(super) release: String,
     directory: PathBuf,
 }
@@ -24,19 +24,19 @@ impl Cached {
         self.directory.join(IMAGE)
     }
 
-    /// Where its modules are, in `kernel/`, and the lists of them.
+    /// Folder of its modules (`kernel/`) and their lists.
     pub(super) fn modules(&self) -> PathBuf {
         self.directory.join("lib/modules").join(&self.release)
     }
 }
 
-/// The release, if it is there.
+/// The release, if it is in the cache.
 pub(super) fn open(kept: &Path, release: &str) -> Option<Cached> {
-    let found = Cached { release: release.to_owned(), directory: kept.join(release) };
-    found.image().is_file().then_some(found)
+    let cached = Cached { release: release.to_owned(), directory: kept.join(release) };
+    cached.image().is_file().then_some(cached)
 }
 
-/// The newest that is there.
+/// The newest release in the cache.
 pub(super) fn newest(kept: &Path) -> Option<Cached> {
     let names = fs::read_dir(kept).ok()?.flatten();
     names
@@ -44,11 +44,11 @@ pub(super) fn newest(kept: &Path) -> Option<Cached> {
         .max_by(|one, other| version::compare(&one.release, &other.release))
 }
 
-/// Removes what the newer one replaces.
-pub(super) fn keep_only(kept: &Path, found: &Cached) -> Result<()> {
+/// Removes all other releases.
+pub(super) fn keep_only(kept: &Path, cached: &Cached) -> Result<()> {
     for entry in fs::read_dir(kept).context("cannot read the cache")?.flatten() {
         if open(kept, &entry.file_name().to_string_lossy())
-            .is_some_and(|other| other.release != found.release)
+            .is_some_and(|other| other.release != cached.release)
         {
             fs::remove_dir_all(entry.path()).context("cannot remove an old kernel from the cache")?;
         }
@@ -56,7 +56,7 @@ pub(super) fn keep_only(kept: &Path, found: &Cached) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks the packages in `scratch` and moves what is needed of them to its place.
+/// Unpacks the packages in `scratch` and moves the required files into the cache.
 pub(super) fn unpack(scratch: &Path, kept: &Path, release: &str, verbose: bool) -> Result<Cached> {
     let root = scratch.join("root");
     fetch::unpack(scratch, &root, verbose)?;
@@ -69,7 +69,7 @@ pub(super) fn unpack(scratch: &Path, kept: &Path, release: &str, verbose: bool) 
     let images = [new.modules().join(IMAGE), root.join(format!("boot/{IMAGE}-{release}"))];
     let image = images.iter().find(|image| image.is_file()).context("there is no image in its package")?;
     fs::rename(image, new.image()).context("cannot move the image")?;
-    // What depends on what is worked out where a kernel is installed, not in the package.
+    // The dependencies of modules are not in the package; depmod computes them at installation.
     let depmod = find("depmod").unwrap_or_else(|| "depmod".into());
     quietly(Command::new(depmod).arg("-b").arg(&new.directory).arg(release), verbose)?;
     fs::rename(&new.directory, kept.join(release)).context("cannot move the kernel to its place")?;
@@ -86,17 +86,17 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_found_and_replaces_the_older() {
+    fn the_newest_is_returned_and_replaces_the_older() {
         let kept = tempfile::tempdir().unwrap();
         let kept = kept.path();
         assert!(newest(kept).is_none());
         keep(kept, "6.1.0-9-cloud-amd64");
         keep(kept, "6.1.0-50-cloud-amd64");
-        // Left over from a run that was ended.
+        // Left behind by an interrupted run.
         fs::create_dir(kept.join("6.1.0-99-cloud-amd64")).unwrap();
-        let found = newest(kept).unwrap();
-        assert_eq!(found.release, "6.1.0-50-cloud-amd64");
-        keep_only(kept, &found).unwrap();
-        assert!(open(kept, "6.1.0-9-cloud-amd64").is_none() && open(kept, &found.release).is_some());
+        let cached = newest(kept).unwrap();
+        assert_eq!(cached.release, "6.1.0-50-cloud-amd64");
+        keep_only(kept, &cached).unwrap();
+        assert!(open(kept, "6.1.0-9-cloud-amd64").is_none() && open(kept, &cached.release).is_some());
     }
 }

@@ -1,9 +1,9 @@
 //! The emulator that boots other kernels: the host's own where it is new enough, or Debian's, unpacked in the cache.
 //!
-//! QEMU 10 does the same work in three quarters of the time that 7.2 takes, Debian 12's. And Debian's cannot be installed
-//! on a host that has another QEMU's tools (a backport's `qemu-utils` breaks it), and nobody is to lose those for a test.
-//! So it is unpacked with all that it needs, the C library included, and started by that one's loader: nothing of the
-//! host's has to fit.
+//! QEMU 10 does the same work in three quarters of the time that 7.2 takes, Debian 12's. And Debian's cannot be
+//! installed on a host that has another QEMU's tools (a backport's `qemu-utils` breaks it), and nobody is to lose those
+//! for a test. So it is unpacked with all that it needs, the C library included, and started by that one's loader:
+//! nothing of the host's has to fit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const SUITE: &str = "trixie";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 
-/// Where it looks for firmware.
+/// Folder of its firmware.
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
 /// Finds it, or unpacks or installs it; `cache` is for what is unpacked.
@@ -67,13 +67,13 @@ fn bound_to_this() -> Command {
 fn is_fast(program: Option<PathBuf>) -> bool {
     program
         .and_then(|program| answer(Command::new(program).arg("--version")))
-        .and_then(|told| major(&told))
+        .and_then(|version| major(&version))
         .is_some_and(|major| major >= FAST)
 }
 
 /// Of `QEMU emulator version 10.0.2 (…)`.
-fn major(told: &str) -> Option<u32> {
-    let version = told.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
+fn major(output: &str) -> Option<u32> {
+    let version = output.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
     version.split('.').next()?.parse().ok()
 }
 
@@ -87,7 +87,7 @@ fn unpacked(cache: &Path) -> Option<Command> {
     let libraries = place.join(LIBRARIES);
     let mut command = bound_to_this();
     command.arg(place.join(LOADER)).arg("--library-path").arg(&libraries).arg(program);
-    // Parts of it are loaded when they are needed.
+    // Some of its modules are loaded on demand.
     command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
     for folder in FIRMWARE {
         command.arg("-L").arg(place.join(folder));
@@ -104,12 +104,12 @@ fn unpack(cache: &Path, verbose: bool) -> Result<()> {
     let mirror = Mirror::of_this_machine()?;
     let suite = Suite::open(SUITE, &mirror, cache, verbose)?;
     step(&format!("unpacking the emulator of {SUITE} in {}", cache.display()));
-    // Beside its last place, so that a rename brings it there whole or not at all.
+    // In the same folder, so that the final rename is atomic.
     let half = tempfile::tempdir_in(cache).context("cannot make a temporary directory in the cache")?;
     let archives = half.path().join("archives");
-    // apt wants this one to be there.
+    // apt requires this folder to exist.
     fs::create_dir_all(archives.join("partial")).context("cannot make a folder for the emulator")?;
-    // It takes nothing for installed, so all that is needed comes with it.
+    // To this apt nothing is installed, so it downloads all dependencies.
     let mut download = suite.apt("apt-get");
     download.arg("-o").arg(format!("Dir::Cache::Archives={}", archives.display()));
     download.args(["install", "--yes", "--no-install-recommends", "--download-only", PACKAGE]);

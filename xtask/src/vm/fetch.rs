@@ -1,4 +1,5 @@
-//! Gets kernels, and what boots them, into the cache: an apt of its own, which leaves the host's alone and needs no root.
+//! Downloads kernels and the emulator into the cache, by an apt with its own configuration, which needs no root and
+//! does not change the host's.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,21 +14,21 @@ use super::kernels::{Candidate, Kernel, newest_first};
 use super::mirror::{Mirror, Source};
 use crate::exec::{find, quietly, step};
 
-/// How apt says that it has no key for a signature: with gpgv, and with sqv in newer releases.
+/// Messages of apt if it has no key for a signature: with gpgv, and with sqv in newer releases.
 const NO_KEY: [&str; 2] = ["NO_PUBKEY", "Missing key"];
 
-/// Where kernels are kept: not in the target directory, so that a clean clone finds them.
+/// The cache of kernels. It is not in the target directory, so that other clones can use it.
 pub(super) fn cache() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("NETWATCH_VM_CACHE").unwrap_or_else(|| {
         let home = || set("HOME").unwrap_or_default().join(".cache");
         set("XDG_CACHE_HOME").unwrap_or_else(home).join("netwatch-vm")
     });
-    // Programs are started elsewhere with paths in there.
+    // It must be absolute, since programs with another working directory use it.
     std::path::absolute(cache).context("the cache has no path")
 }
 
-/// A kernel that can be booted: the newest that can be had, or else one from an earlier run.
+/// A kernel that can be booted: the newest that can be downloaded, else one from an earlier run.
 pub(super) fn obtain(kernel: &Kernel, mirror: &Mirror, cache: &Path, verbose: bool) -> Result<Cached> {
     let mut candidates = Vec::new();
     let mut why = Vec::new();
@@ -61,14 +62,14 @@ pub(super) fn obtain(kernel: &Kernel, mirror: &Mirror, cache: &Path, verbose: bo
     }
 }
 
-/// The release from the cache, or else downloaded into it.
+/// The release in the cache; downloads it if it is missing.
 fn take(candidate: &Candidate, mirror: &Mirror, cache: &Path, kept: &Path, verbose: bool) -> Result<Cached> {
     if let Some(found) = cached::open(kept, &candidate.release) {
         return Ok(found);
     }
     step(&format!("downloading {}", candidate.packages.join(" ")));
     fs::create_dir_all(kept).with_context(|| format!("cannot make {}", kept.display()))?;
-    // Beside its last place, so that a rename brings it there whole or not at all.
+    // In the same folder, so that the final rename is atomic.
     let scratch = tempfile::tempdir_in(kept).context("cannot make a temporary directory in the cache")?;
     let suite = Suite::at(candidate.suite, mirror, cache)?;
     let mut download = suite.apt("apt-get");
@@ -88,7 +89,7 @@ pub(super) fn unpack(packages: &Path, into: &Path, verbose: bool) -> Result<()> 
     Ok(())
 }
 
-/// The packages of one suite, by an apt that has only this one.
+/// The packages of one suite, by an apt that has only this source.
 pub(super) struct Suite<'a> {
     name: &'static str,
     source: &'a Source,
@@ -102,7 +103,7 @@ impl<'a> Suite<'a> {
         Ok(Self { name, source, directory: cache.join("apt").join(name) })
     }
 
-    /// With its list of packages fetched anew.
+    /// Downloads the list of packages.
     pub(super) fn open(name: &'static str, mirror: &'a Mirror, cache: &Path, verbose: bool) -> Result<Self> {
         let suite = Self::at(name, mirror, cache)?;
         for part in ["lists/partial", "cache/archives/partial"] {
@@ -158,21 +159,21 @@ impl<'a> Suite<'a> {
         option("Dir::State::Lists", &self.directory.join("lists"));
         option("Dir::State::Status", &"/dev/null");
         option("Dir::Cache", &self.directory.join("cache"));
-        // Nothing is installed, so nothing else of a suite is of use.
+        // Only the list of packages is needed, since nothing is installed.
         option("Acquire::Languages", &"none");
         option("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", &"false");
-        // The cache is the caller's, and apt's own user cannot write there.
+        // The cache belongs to the caller, and the user _apt cannot write there.
         option("APT::Sandbox::User", &"root");
-        // A list that could not be fetched is else a warning.
+        // By default, a list that cannot be downloaded is only a warning.
         option("APT::Update::Error-Mode", &"any");
-        // Without a network it should soon be known.
+        // Fail soon if there is no network.
         option("Acquire::Retries", &"1");
         option("Acquire::http::Timeout", &"20");
         command
     }
 }
 
-/// Runs apt, or what runs it, with what it complains of as the error: whether it matters is for the caller to say.
+/// Runs apt, or a program that runs it. Its errors and warnings are returned as the error; the caller decides.
 pub(crate) fn said(command: &mut Command, verbose: bool) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().context("cannot start apt")?;
     if verbose {
@@ -184,16 +185,16 @@ pub(crate) fn said(command: &mut Command, verbose: bool) -> Result<()> {
     bail!(complaints(&String::from_utf8_lossy(&output.stderr)))
 }
 
-/// apt's errors and warnings in one line, without what it says of its progress.
+/// Errors and warnings of apt in one line, without progress messages.
 fn complaints(stderr: &str) -> String {
     let lines: Vec<_> =
         stderr.lines().filter(|line| line.starts_with("E: ") || line.starts_with("W: ")).collect();
     if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") }
 }
 
-/// Whether all that apt complains of is that it does not know the key: no signature, or a wrong one, is worse.
+/// Whether the only error of apt is an unknown key. A missing or wrong signature is another error.
 fn lacks_key(complaint: &str) -> bool {
-    NO_KEY.iter().any(|told| complaint.contains(told))
+    NO_KEY.iter().any(|message| complaint.contains(message))
 }
 
 #[cfg(test)]
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_key_is_told_from_a_missing_network_or_signature() {
+    fn a_missing_key_is_distinguished_from_a_missing_network_or_signature() {
         let key = complaints(
             "Reading package lists...\nW: GPG error: http://mirror.invalid sid InRelease: The following signatures \
              couldn't be verified because the public key is not available: NO_PUBKEY 0123456789ABCDEF\n\

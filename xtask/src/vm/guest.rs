@@ -1,4 +1,4 @@
-//! A guest: QEMU's emulator with a kernel and an initramfs, and what comes over its second serial port.
+//! A guest: QEMU with a kernel and an initramfs. It reports over its second serial port.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -15,13 +15,13 @@ use super::table::Row;
 use super::{emulator, fetch};
 use crate::exec::step;
 
-/// A guest says hello within seconds, on a busy machine within a minute.
+/// Time limit for the first report of a guest: seconds as a rule, up to a minute on a busy machine.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// A guest that takes longer for all its rungs hangs.
+/// Time limit for all rungs of a guest.
 const DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-/// The first serial port is the console's, which is read when a guest dies; the second is the report's.
+/// The first serial port has the console, which is shown if a guest fails; the second has the report.
 const MACHINE: &[&str] = &[
     "-nodefaults",
     "-no-user-config",
@@ -30,13 +30,13 @@ const MACHINE: &[&str] = &[
     "-no-reboot",
     "-machine",
     "q35",
-    // With several threads of the emulator a kernel panicked now and then, with one never.
+    // With several threads of the emulator a kernel panicked occasionally, with one it never did.
     "-accel",
     "tcg,thread=single",
     // `max` took 30 s of processor time where this takes 28; rdrand because the kernel waits for randomness otherwise.
     "-cpu",
     "Nehalem,+rdrand",
-    // As fast as one, and what goes wrong between two is to be seen.
+    // As fast as one, and tests run on two CPUs.
     "-smp",
     "2",
     // /tmp and all files are memory, and each netwatch has a ring of 16 MiB: at 1024 one was killed for want of it.
@@ -51,25 +51,25 @@ const CONSOLE: &str = "console=ttyS0 panic=-1 oops=panic reboot=t quiet tsc=reli
 mitigations=off nokaslr init_on_alloc=0 randomize_kstack_offset=off apparmor=0 audit=0 \
 clearcpuid=112 rcupdate.rcu_expedited=1";
 
-/// Lines of the console that are shown when a guest is lost.
+/// Number of console lines that are shown if a guest fails.
 const TAIL: usize = 20;
 
 /// Boots a kernel and reads its report; a guest that never reported is tried once more.
 ///
-/// All that comes from it is written to `output`.
+/// Everything that it sends is written to `output`.
 pub(super) fn run(
     image: &Path,
     initramfs: &Path,
     rungs: &[&Rung],
     output: &mut File,
-    told: &dyn Fn(&Row),
+    on_row: &dyn Fn(&Row),
 ) -> Result<Report> {
-    let report = attempt(image, initramfs, rungs, output, told)?;
+    let report = attempt(image, initramfs, rungs, output, on_row)?;
     if report.release.is_some() {
         return Ok(report);
     }
     step("a guest never reported; trying once more");
-    attempt(image, initramfs, rungs, output, told)
+    attempt(image, initramfs, rungs, output, on_row)
 }
 
 fn attempt(
@@ -77,7 +77,7 @@ fn attempt(
     initramfs: &Path,
     rungs: &[&Rung],
     output: &mut File,
-    told: &dyn Fn(&Row),
+    on_row: &dyn Fn(&Row),
 ) -> Result<Report> {
     let guest = Guest::start(image, initramfs)?;
     let mut report = Report::default();
@@ -87,7 +87,7 @@ fn attempt(
             Ok((at, line)) => {
                 output.write_all(line.as_bytes()).context("cannot keep a guest's output")?;
                 if let Some(row) = report.line(&line, at) {
-                    told(row);
+                    on_row(row);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -97,7 +97,7 @@ fn attempt(
         }
         if report.is_over {
             if let Some(why) = report.broken.clone() {
-                report.give_up(rungs.iter().map(|rung| rung.name), &why).iter().for_each(told);
+                report.give_up(rungs.iter().map(|rung| rung.name), &why).iter().for_each(on_row);
             }
             return Ok(report);
         }
@@ -105,13 +105,13 @@ fn attempt(
     show_tail(&guest.console, output)?;
     if report.release.is_some() {
         for row in report.give_up(rungs.iter().map(|rung| rung.name), &why) {
-            told(row);
+            on_row(row);
         }
     }
     Ok(report)
 }
 
-/// Ends with its guard.
+/// A running guest, killed when dropped.
 struct Guest {
     child: Child,
     begun: Instant,
@@ -141,7 +141,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Gone already, where it panicked.
+        // If it panicked, it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -158,7 +158,7 @@ fn read(output: impl Read, mut each: impl FnMut(String) -> bool) {
     }
 }
 
-/// Shows the end of what the kernel said, and keeps all of it.
+/// Prints the end of the console output and saves all of it.
 fn show_tail(console: &Path, output: &mut File) -> Result<()> {
     let text = fs::read(console).unwrap_or_default();
     output.write_all(&text).context("cannot keep a guest's output")?;

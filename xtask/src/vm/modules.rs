@@ -1,4 +1,4 @@
-//! The modules that the tests need, with what these need in turn.
+//! The modules that the tests need, with their dependencies.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,10 +14,10 @@ use crate::exec::{find, quietly};
 const WANTED: &[&str] =
     &["veth", "tun", "sch_tbf", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "mptcp_diag", "nfsv4"];
 
-/// Lists that depmod reads beside the modules themselves.
+/// Lists that depmod reads in addition to the modules.
 const LISTS: [&str; 3] = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
 
-/// Copies them to where modprobe looks in `root`, so that the kernel loads them on demand as on any host.
+/// Copies them to the folder of modprobe in `root`, so that the kernel loads them on demand.
 pub(super) fn install(kernel: &Cached, root: &Path, verbose: bool) -> Result<()> {
     let (from, to) = (kernel.modules(), root.join("lib/modules").join(&kernel.release));
     let dependencies = fs::read_to_string(from.join("modules.dep")).context("cannot read modules.dep")?;
@@ -34,7 +34,7 @@ pub(super) fn install(kernel: &Cached, root: &Path, verbose: bool) -> Result<()>
     quietly(Command::new(depmod).arg("-b").arg(root).arg(&kernel.release), verbose)
 }
 
-/// Of `path: path…` a line, which modules.dep has for each module with all that it needs.
+/// Parses modules.dep, which has a line `path: path…` with all dependencies of each module.
 fn needed<'a>(dependencies: &'a str, wanted: &[&str]) -> BTreeSet<&'a str> {
     let lines = dependencies.lines().filter_map(|line| line.split_once(':'));
     lines
@@ -43,7 +43,7 @@ fn needed<'a>(dependencies: &'a str, wanted: &[&str]) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// `tcp_diag` of `kernel/net/ipv4/tcp-diag.ko.xz`: a file's name may have either sign.
+/// `tcp_diag` of `kernel/net/ipv4/tcp-diag.ko.xz`: a file name may have a hyphen or an underscore.
 fn name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")

@@ -1,4 +1,4 @@
-//! What a guest reports: markers of `init.sh`, and libtest's output between them.
+//! The report of a guest: markers of `init.sh`, and the output of libtest between them.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use super::rungs::BEST;
 use super::table::Row;
 use crate::summary::Summary;
 
-/// How a line of `init.sh` begins.
+/// Prefix of lines of `init.sh`.
 const MARKER: &str = "@netwatch ";
 
-/// A report as far as it has come.
+/// A report, as far as it was received.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The kernel's own word for what it is; nothing before it has booted.
+    /// Release of the kernel; `None` until it has booted.
     pub(super) release: Option<String>,
     /// The guest said that it is done.
     pub(super) is_over: bool,
     /// Why it cannot run the tests.
     pub(super) broken: Option<String>,
-    /// Rungs that are done with.
+    /// Finished rungs.
     pub(super) rows: Vec<Row>,
     running: Option<Running>,
 }
 
-/// A rung that is not done with.
+/// A rung that is running.
 #[derive(Debug)]
 struct Running {
     rung: String,
@@ -92,7 +92,7 @@ impl Report {
         }
     }
 
-    /// The guest is gone: what it did not report on has failed.
+    /// The guest has ended: rungs without a report have failed.
     pub(super) fn give_up<'a>(&mut self, rungs: impl Iterator<Item = &'a str>, why: &str) -> &[Row] {
         let done = self.rows.len();
         if let Some(running) = self.running.take() {
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(why, "there is no /netwatch-tests/e2e");
         assert!(report.is_over);
         assert_eq!(
-            report.give_up(["best"].into_iter(), &why)[0].told(),
+            report.give_up(["best"].into_iter(), &why)[0].line(),
             "6.1.0-50-cloud-amd64, best: 0 passed, 1 failed, 0 skipped (not begun: there is no /netwatch-tests/e2e)"
         );
     }

@@ -1,5 +1,5 @@
-//! What a guest has for a file system: the host's own programs with their libraries, where a guest looks for them, and
-//! the programs under test in a folder of their own. Where these are on the host may be below what a guest mounts over.
+//! The root file system of a guest: programs of the host with their libraries, in the standard folders, and the
+//! programs under test in a separate folder, since the guest may mount over their path on the host.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,19 +16,19 @@ use super::rungs::{Rung, SAME_EVERYWHERE};
 use crate::exec::{answer, find, quietly, succeeds};
 use crate::programs::Programs;
 
-/// What `init.sh` starts, what the tests start, and what they look at.
+/// Programs and files that `init.sh` and the tests use.
 const PROGRAMS: &[&str] = &[
     "sh", "bash", "cat", "true", "sleep", "mkdir", "mount", "umount", "modprobe", "ip", "tc", "ss",
     "netstat", "unshare", "setpriv",
 ];
 
-/// Where `init.sh` looks for those, and where they are put that the host has elsewhere.
+/// The `PATH` of `init.sh`. Programs that the host has elsewhere are copied to /usr/bin.
 const PATH: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
-/// Where the programs under test are, and where the tests are started.
+/// Folder of the programs under test, and working directory of the tests.
 const PLACE: &str = "/netwatch-tests";
 
-/// What `init.sh` mounts over: nothing that is needed may lie below.
+/// Mount points of `init.sh`: files below them are hidden in the guest.
 const MOUNTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Names that tests hold against those of netwatch. Not the accounts of this machine: nobody is enough.
@@ -40,13 +40,13 @@ const GROUP: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 /// Directories that are symbolic links to those in /usr on most systems.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// What the test program is given, unless whoever calls gives it the same option. Two at once, because a test
+/// Default options of the test program; options of the caller replace them. Two at once, because a test
 /// waits now and then, and three are no faster; their output at the end, because that of several would be mixed up.
 const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=2"];
 
 const INIT: &str = include_str!("init.sh");
 
-/// The part that all guests have alike, as a cpio archive.
+/// The part that is the same in all guests, as a cpio archive.
 pub(super) struct Base {
     scratch: tempfile::TempDir,
 }
@@ -71,7 +71,7 @@ impl Base {
             (Programs::placed(Path::new(PLACE)), Programs::placed(&inside(&root, Path::new(PLACE))));
         for (from, to) in programs.pairs(&here) {
             copy(from, to, true)?;
-            // Of the copy: a library that is found from where the program is must be found from there.
+            // ldd runs on the copy, since libraries may be resolved relative to the program.
             files.extend(libraries(to)?);
         }
         here.start()?;
@@ -112,7 +112,7 @@ impl Base {
         fs::write(root.join("plan"), plan(rungs, asked)).context("cannot write a file")?;
         let own = self.scratch.path().join(format!("{}.cpio", kernel.release));
         archive(&root, &own, verbose)?;
-        // The kernel unpacks one archive after the other.
+        // The kernel unpacks several archives in sequence.
         let whole = self.scratch.path().join(format!("{}.initramfs", kernel.release));
         let mut to = File::create(&whole).context("cannot make the initramfs")?;
         for part in [self.scratch.path().join("base.cpio"), own] {
@@ -123,16 +123,16 @@ impl Base {
     }
 }
 
-/// What of the tests is asked for.
+/// Selection of tests.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// Arguments for the test program.
     pub(super) libtest: &'a [String],
-    /// Those too that no kernel has a part in.
+    /// Include tests that do not depend on the kernel.
     pub(super) everything: bool,
 }
 
-/// Calls of `rung` in `init.sh`. Whoever asks for certain tests gets these on every rung.
+/// Calls of `rung` in `init.sh`. If the caller selects tests, they run on every rung.
 fn plan(rungs: &[&Rung], Asked { libtest, everything }: &Asked<'_>) -> String {
     let asked = libtest.iter().any(|argument| !argument.starts_with('-'));
     let own = LIBTEST.iter().filter(|own| {
@@ -152,12 +152,12 @@ fn plan(rungs: &[&Rung], Asked { libtest, everything }: &Asked<'_>) -> String {
     rungs.iter().map(call).collect()
 }
 
-/// One word to a shell.
+/// Quotes a word for a shell.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Links where the host has links, so that a path leads to the same file here and there.
+/// Copies symbolic links of the host, so that a path refers to the same file in the guest.
 fn skeleton(root: &Path) -> Result<()> {
     for name in MERGED {
         let here = Path::new("/").join(name);
@@ -175,7 +175,7 @@ fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Without symbols where these are not needed: an initramfs is unpacked into memory, at an emulator's pace.
+/// Removes symbols that are not needed: the emulated kernel unpacks the initramfs into memory, which is slow.
 fn copy(from: &Path, to: &Path, strip: bool) -> Result<()> {
     fs::create_dir_all(to.parent().unwrap_or(to)).context("cannot make a directory")?;
     if strip && succeeds(Command::new("strip").arg("-o").arg(to).arg(from)) {
@@ -184,21 +184,21 @@ fn copy(from: &Path, to: &Path, strip: bool) -> Result<()> {
     fs::copy(from, to).map(|_| ()).with_context(|| format!("cannot copy {}", from.display()))
 }
 
-/// Where a guest has one of the host's programs: at the host's path, or in /usr/bin where it would not look there.
+/// Path of a program of the host in the guest: the same, or /usr/bin if it is not in `PATH` there.
 fn in_path(program: &Path) -> PathBuf {
-    let is_found = program.parent().is_some_and(|folder| PATH.iter().any(|own| folder == Path::new(own)));
+    let is_in_path = program.parent().is_some_and(|folder| PATH.iter().any(|own| folder == Path::new(own)));
     match program.file_name() {
-        Some(name) if !is_found => Path::new("/usr/bin").join(name),
+        Some(name) if !is_in_path => Path::new("/usr/bin").join(name),
         _ => program.to_owned(),
     }
 }
 
-/// What a guest mounts over a path, if anything.
+/// The mount point of the guest that hides a path, if any.
 fn hidden_by(path: &Path) -> Option<&'static str> {
     MOUNTS.into_iter().find(|mount| path.starts_with(mount))
 }
 
-/// The shared libraries of a program, the loader among them; none where it has none.
+/// The shared libraries of a program, including the loader.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let ldd = answer(Command::new("ldd").arg(program)).unwrap_or_default();
     if let Some(library) = missing(&ldd) {
@@ -207,17 +207,17 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths(&ldd))
 }
 
-/// A library that ldd does not find.
+/// A library that ldd cannot resolve.
 fn missing(ldd: &str) -> Option<&str> {
     ldd.lines().find_map(|line| Some(line.trim().strip_suffix("=> not found")?.trim_end()))
 }
 
-/// The absolute paths in what ldd says.
+/// The absolute paths in the output of ldd.
 fn paths(ldd: &str) -> Vec<PathBuf> {
     ldd.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// All that is in `root`, as root's, whoever made it; readable for everybody, whatever the umask was.
+/// All files in `root`, owned by root and readable for all users, whatever their owner and the umask are on the host.
 fn archive(root: &Path, to: &Path, verbose: bool) -> Result<()> {
     let script = "chmod -R go+rX . && \
         find . -print0 | cpio --null --create --format=newc --owner=0:0 --quiet > \"$0\"";
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(missing("\tlibc.so.6 => /lib/libc.so.6 (0x00007f01)\n\tnot a dynamic executable\n"), None);
     }
 
-    /// A checkout below /tmp was found nowhere in a guest, which has a /tmp of its own.
+    /// A guest mounts its own /tmp, so a checkout below /tmp would be hidden there.
     #[test]
     fn nothing_that_a_guest_needs_is_below_its_mounts() {
         let mounted = INIT.lines().filter(|line| line.starts_with("mount -t"));

@@ -1,12 +1,12 @@
-//! Which probes the suite is run with.
+//! The rungs of probes with which the tests are run.
 
 /// A way to run the suite.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rung {
     pub(super) name: &'static str,
-    /// What netwatch is forced to, `JOB=RUNG` each; empty for what it picks itself.
+    /// Forced rungs, each as `JOB=RUNG`; empty if netwatch selects them.
     pub(super) probes: &'static str,
-    /// Beginnings of the names of the tests to run; empty for all.
+    /// Prefixes of the names of the tests to run; empty for all.
     pub(super) tests: &'static [&'static str],
 }
 
@@ -23,9 +23,9 @@ const WHO_CONNECTS_AND_ACCEPTS: &[&str] = &[
     "mptcp::",
 ];
 
-/// Beginnings of the names of tests of what no kernel has a part in: the host tests it. In an emulator they take most of the
-/// time, each starting several netwatches. Of an audit that is how it judges; what it looks at each kernel shows in its
-/// own way (`audit::views`, `audit::executables`).
+/// Prefixes of the names of tests that do not depend on the kernel; they run on the host only. In an emulator they
+/// would take most of the time, since each starts several netwatches. The judgement of an audit does not depend on the
+/// kernel; the views that it compares do (`audit::views`, `audit::executables`).
 pub(super) const SAME_EVERYWHERE: &[&str] = &[
     "audit::baseline::",
     "audit::broken::",
@@ -77,5 +77,5 @@ pub(super) const SHORT: &[Rung] = &[Rung {
     ],
 }];
 
-/// The one that every kernel has to offer.
+/// The rung that every kernel must support.
 pub(super) const BEST: &str = "best";

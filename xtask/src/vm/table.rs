@@ -1,25 +1,25 @@
-//! The results, for people and for programs.
+//! The table of results, as text and as JSON.
 
 use serde_json::json;
 
 /// One kernel on one rung.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
-    /// As `uname -r` has it; what was asked for, where it could not be had.
+    /// As in `uname -r`; the requested name if the kernel is not available.
     pub(super) kernel: String,
     pub(super) rung: String,
     pub(super) passed: usize,
     pub(super) failed: usize,
     pub(super) skipped: usize,
-    /// Nothing where no test ran, or not to its end.
+    /// `None` if no test ran or the run was interrupted.
     pub(super) seconds: Option<u64>,
-    /// Why the counts are not the whole story.
+    /// Why the counts are incomplete.
     pub(super) reason: Option<String>,
     /// Tests that skipped themselves, with their reasons.
     pub(super) skips: Vec<String>,
     /// Tests that failed.
     pub(super) names: Vec<String>,
-    /// What the failed tests have said.
+    /// Output of the failed tests.
     pub(super) output: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl Row {
         self.passed + self.failed + self.skipped == 0
     }
 
-    /// What failed, with the kernel and the rung: tests, or the rung as a whole.
+    /// Failed tests, or the rung as a whole, with the kernel and the rung.
     pub(super) fn failures(&self) -> Vec<String> {
         let Self { kernel, rung, .. } = self;
         let whole = self.reason.clone().filter(|_| self.failed > self.names.len());
@@ -37,7 +37,7 @@ impl Row {
     }
 
     /// One line of the log.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let Self { kernel, rung, passed, failed, skipped, .. } = self;
         let counts = if self.is_empty() {
             String::new()
@@ -52,7 +52,7 @@ impl Row {
 
 const HEAD: [&str; 6] = ["kernel", "rung", "passed", "failed", "skipped", "seconds"];
 
-/// A line a row, in columns, with the reason behind them.
+/// One line per row, in columns, followed by the reason.
 pub(super) fn text(rows: &[Row]) -> String {
     let cells = |row: &Row| {
         let count = |count: usize| if row.is_empty() { "-".to_owned() } else { count.to_string() };
@@ -73,7 +73,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     for (cells, reason) in &lines {
         let mut line = String::new();
         for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            // Names to the left, numbers to the right.
+            // Names are left-aligned, numbers right-aligned.
             let cell = if index < 2 { format!("{cell:width$}") } else { format!("{cell:>width$}") };
             line += &cell;
             line += "  ";
@@ -85,7 +85,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     text
 }
 
-/// An object a row.
+/// One JSON object per row.
 pub(super) fn json(rows: &[Row]) -> String {
     let object = |row: &Row| {
         let object = json!({
@@ -153,9 +153,9 @@ kernel                      rung    passed  failed  skipped  seconds
     }
 
     #[test]
-    fn a_row_is_told_in_one_line() {
+    fn a_row_is_printed_in_one_line() {
         let [ran, not] = rows();
-        assert_eq!(ran.told(), "6.12.117+deb13-cloud-amd64, best: 160 passed, 2 failed, 1 skipped in 95 s");
-        assert_eq!(not.told(), "5.10, kprobe: (skipped: could not be had)");
+        assert_eq!(ran.line(), "6.12.117+deb13-cloud-amd64, best: 160 passed, 2 failed, 1 skipped in 95 s");
+        assert_eq!(not.line(), "5.10, kprobe: (skipped: could not be had)");
     }
 }
