@@ -84,7 +84,8 @@ impl Verdict {
             return format!("ALTERED: batch {}{when}: {}{pruned}", broken.batch, broken.why);
         }
         let range = self.range.map_or_else(String::new, |(from, to)| format!(" ({from} to {to})"));
-        let held = format!("verified {} batches{range} with {} rows", self.batches, self.rows);
+        let batches = if self.batches == 1 { "batch" } else { "batches" };
+        let held = format!("verified {} {batches}{range} with {} rows", self.batches, self.rows);
         match &self.anchor {
             Some(AnchorView { batch: None, .. }) => format!(
                 "ALTERED: the anchor is not in the chain, although the chain is consistent ({held}{pruned}): the store \
