@@ -68,7 +68,7 @@ pub struct FlowCount {
     /// [`flow_flags`] of the first datagram.
     pub flags: u32,
     /// The record of the flow was sent.
-    pub told: u32,
+    pub reported: u32,
 }
 
 const _: () = assert!(size_of::<FlowCount>() == 32 && align_of::<FlowCount>() == 8);

@@ -31,13 +31,13 @@ static ACCEPTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
 fn inet_accept(ctx: FExitContext) -> i32 {
     let taken = Taken::by(&ctx);
     twice::first(Pair::Accept, taken.cookie);
-    taken.tell()
+    taken.report()
 }
 
 #[fexit(function = "inet_accept")]
 fn inet_accept_again(ctx: FExitContext) -> i32 {
     let taken = Taken::by(&ctx);
-    if twice::was_left_out(Pair::Accept, taken.cookie, kind::ACCEPT) { taken.tell() } else { 0 }
+    if twice::was_left_out(Pair::Accept, taken.cookie, kind::ACCEPT) { taken.report() } else { 0 }
 }
 
 /// The socket that `inet_accept` accepted.
@@ -66,10 +66,10 @@ impl Taken {
     }
 
     #[inline(always)]
-    fn tell(self) -> i32 {
+    fn report(self) -> i32 {
         if self.cookie != Self::NOTHING {
             note(self.cookie);
-            tell::<Typed>(self.sk, task::way_of_accept(task::current()));
+            report::<Typed>(self.sk, task::way_of_accept(task::current()));
         }
         0
     }
@@ -85,7 +85,7 @@ fn security_sock_graft(ctx: ProbeContext) -> u32 {
                 && !sock::is_subflow::<Untyped>(sk)
             {
                 note(Untyped::read(sk, offset!(sk_cookie)));
-                tell::<Untyped>(sk, task::way_of_accept(task::current()));
+                report::<Untyped>(sk, task::way_of_accept(task::current()));
             }
         }
     }
@@ -128,18 +128,18 @@ fn returned(ctx: &TracePointContext) -> Option<()> {
     if cookie != 0 && unsafe { ACCEPTED.get(bpf_get_current_pid_tgid()) } == Some(&cookie) {
         return None;
     }
-    tell::<Untyped>(sk, 0);
+    report::<Untyped>(sk, 0);
     None
 }
 
 #[inline(always)]
-fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
+fn report<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
     // SAFETY: `sk` is a `struct sock`; every byte of the record is written.
     unsafe {
         // Not every type of program can generate a cookie, so an existing one is read.
         let cookie = Untyped::read(sk, offset!(sk_cookie));
         cause::accepted(cookie);
-        let told = act::tell(emit::header(kind::ACCEPT), way, 0, |out| {
+        let reported = act::report(emit::header(kind::ACCEPT), way, 0, |out| {
             out.cookie = cookie;
             // If the socket is closed already, only `inet_sport` has its port.
             sock::fill::<M>(sk, true, out);
@@ -148,10 +148,10 @@ fn tell<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
                 out.flags |= sock_flags::FASTOPEN;
             }
         });
-        if told.is_none() {
+        if reported.is_none() {
             // The record was lost, so the first use has to be reported.
             cause::got(cookie);
         }
-        told
+        reported
     }
 }

@@ -11,7 +11,12 @@ use crate::{cause, emit, task};
 /// # Safety
 /// `fill` writes every byte of its argument, which is memory of the ring.
 #[inline(always)]
-pub(crate) unsafe fn tell(header: Header, way: u32, result: i32, fill: impl FnOnce(&mut Sock)) -> Option<()> {
+pub(crate) unsafe fn report(
+    header: Header,
+    way: u32,
+    result: i32,
+    fill: impl FnOnce(&mut Sock),
+) -> Option<()> {
     let current = task::current();
     let mut entry = emit::reserve::<Begin>(header.kind)?;
     let record = entry.as_mut_ptr();

@@ -24,18 +24,18 @@ static CGROUP_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
 fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    tell(ctx.arg(0), ctx.arg(1), None);
+    report(ctx.arg(0), ctx.arg(1), None);
     0
 }
 
 #[btf_tracepoint(function = "cgroup_attach_task")]
 fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
-    tell(ctx.arg(0), ctx.arg(1), Some(ctx.arg(2)));
+    report(ctx.arg(0), ctx.arg(1), Some(ctx.arg(2)));
     0
 }
 
 #[inline(always)]
-fn tell(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>) {
+fn report(cgroup: *const c_void, path: *const c_void, moved: Option<*const c_void>) {
     let Some(scratch) = CGROUP_SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: the arguments of the tracepoints have these types; no other run uses the scratch of this CPU meanwhile.
     unsafe {

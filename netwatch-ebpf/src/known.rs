@@ -23,7 +23,7 @@ pub(crate) struct Known {
     pub(crate) owner_tid: u32,
     pub(crate) flags: u32,
     /// Number of `USE` records that were sent; see [`crate::using`].
-    pub(crate) told: u32,
+    pub(crate) reported: u32,
     /// The last transition that the first program handled, until the second program has checked it: see `state.rs`.
     pub(crate) seen: u32,
     /// Inode number of the network namespace, which does not change; 0 if not read yet.
@@ -77,7 +77,7 @@ pub(crate) const NOTHING: Known = Known {
     owner_tgid: 0,
     owner_tid: 0,
     flags: 0,
-    told: 0,
+    reported: 0,
     seen: 0,
     netns: 0,
     users: [0; USERS],

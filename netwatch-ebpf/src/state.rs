@@ -22,7 +22,7 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         transition.note();
         return 0;
     }
-    transition.tell().unwrap_or(0)
+    transition.report().unwrap_or(0)
 }
 
 /// The second program, which does the work if the kernel skipped a run of the first (see `twice.rs`). The first notes
@@ -48,7 +48,7 @@ fn inet_sock_set_state_again(ctx: BtfTracePointContext) -> i32 {
     }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "a TCP transition inside another on this CPU");
-    transition.tell().unwrap_or(0)
+    transition.report().unwrap_or(0)
 }
 
 /// A state transition of a TCP or MPTCP socket.
@@ -113,15 +113,15 @@ impl Transition {
     }
 
     #[inline(always)]
-    fn tell(self) -> Option<i32> {
+    fn report(self) -> Option<i32> {
         match (self.old, self.new) {
             (tcp::CLOSE, tcp::SYN_SENT | tcp::LISTEN) => begin(self),
             _ => {
-                let told = change(self);
+                let reported = change(self);
                 if self.new == tcp::CLOSE {
                     forget(self.sk);
                 }
-                told
+                reported
             }
         }
     }
@@ -159,7 +159,7 @@ fn begin(transition: Transition) -> Option<i32> {
             owner_tgid: tgid,
             owner_tid: task::tid(current),
             flags: if listens { change_flags::LISTENER } else { change_flags::CONNECTED },
-            told: 0,
+            reported: 0,
             seen: transition.token(),
             netns: sock::netns(sk),
             users: [0; USERS],
@@ -173,7 +173,7 @@ fn begin(transition: Transition) -> Option<i32> {
     }
     // SAFETY: `sk` is the typed argument of the tracepoint; every byte of the record is written.
     unsafe {
-        act::tell(header, task::way(current), 0, |out| {
+        act::report(header, task::way(current), 0, |out| {
             out.cookie = cookie;
             sock::fill_but_netns::<Typed>(sk, false, out);
             out.netns = (*known).netns;
@@ -212,7 +212,7 @@ fn change(transition: Transition) -> Option<i32> {
                     (*known).listener = sock::cookie(sk);
                 }
                 (*known).flags = change_flags::CHILD;
-                (*known).told = 0;
+                (*known).reported = 0;
                 (*known).users = [0; USERS];
             }
             (*known).seen = transition.token();

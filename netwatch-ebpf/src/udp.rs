@@ -121,12 +121,12 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
             } else {
                 (*count).received += u64::from(ends.payload);
             }
-            if (*count).told != 0 {
+            if (*count).reported != 0 {
                 return None;
             }
             // The ring was full at the first datagram: send its record now.
-            (*count).told =
-                u32::from(tell(sk.cast(), cookie, &ends, local, remote, (*count).flags).is_some());
+            (*count).reported =
+                u32::from(report(sk.cast(), cookie, &ends, local, remote, (*count).flags).is_some());
         }
         return None;
     }
@@ -144,10 +144,10 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
             }
         }
     }
-    let told = tell(sk.cast(), cookie, &ends, local, remote, flags).is_some();
+    let reported = report(sk.cast(), cookie, &ends, local, remote, flags).is_some();
     let payload = u64::from(ends.payload);
     let (sent, received) = if received == 0 { (payload, 0) } else { (0, payload) };
-    let count = FlowCount { sent, received, last: now, flags, told: u32::from(told) };
+    let count = FlowCount { sent, received, last: now, flags, reported: u32::from(reported) };
     if FLOWS.insert(&key, &count, 0).is_err() {
         emit::lost(kind::FLOW);
     }
@@ -155,7 +155,7 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
 }
 
 #[inline(always)]
-fn tell(
+fn report(
     sk: *const c_void,
     cookie: u64,
     ends: &Ends,
@@ -207,7 +207,7 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         (*known).flags |= BORN;
         // The creator is not noted as a user, so that its first use is reported and can be distinguished from a
         // child's.
-        act::tell(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
+        act::report(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
     }
 }
 

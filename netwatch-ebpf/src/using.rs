@@ -16,7 +16,7 @@ use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task, tcp};
 
 /// Maximum number of records per socket, for more alternating processes than [`crate::known::USERS`].
-const MOST_TOLD: u32 = 64;
+const MOST_REPORTED: u32 = 64;
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
@@ -185,7 +185,7 @@ fn used(sk: *const c_void) -> Option<i32> {
         (*known).flags &= !PENDING;
         if !is_known {
             // The kernel uses subflows on behalf of the MPTCP socket.
-            if (*known).told >= MOST_TOLD || sock::is_subflow::<Untyped>(sk) {
+            if (*known).reported >= MOST_REPORTED || sock::is_subflow::<Untyped>(sk) {
                 return None;
             }
             (*known).users = [who, first, second, third];
@@ -193,9 +193,9 @@ fn used(sk: *const c_void) -> Option<i32> {
             if cause::has_accepted(current, sock::cookie(sk)) {
                 return None;
             }
-            (*known).told += 1;
+            (*known).reported += 1;
         }
-        act::tell(emit::header(kind::USE), task::way(current), 0, |out| {
+        act::report(emit::header(kind::USE), task::way(current), 0, |out| {
             out.cookie = sock::cookie(sk);
             sock::fill::<Typed>(sk, true, out);
         })?;

@@ -75,7 +75,7 @@ mod tests {
         let clock = BootClock::now().unwrap();
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
         let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;
-        let told = clock.time(BootTime::from_nanos(since_boot)).unwrap();
-        assert!(Timestamp::now().duration_since(told).as_secs().abs() < 3);
+        let reported = clock.time(BootTime::from_nanos(since_boot)).unwrap();
+        assert!(Timestamp::now().duration_since(reported).as_secs().abs() < 3);
     }
 }

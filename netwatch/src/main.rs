@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        // Nobody can be told that stderr is closed.
+        // If stderr is closed there is no other place to report it.
         let _ = writeln!(io::stderr(), "netwatch: {error:#}");
         ExitCode::FAILURE
     })

@@ -153,7 +153,7 @@ mod tests {
     }
 
     /// Side and basis of each row, and the index of the originator.
-    fn told(rows: &[SocketRow]) -> Vec<String> {
+    fn reported(rows: &[SocketRow]) -> Vec<String> {
         let found = infer(rows, &Map::from_iter([(NetnsId::new(1), RANGE), (NetnsId::new(2), RANGE)]));
         found
             .into_iter()
@@ -178,7 +178,7 @@ mod tests {
             tcp("10.0.0.1:6000", "10.0.0.1:2000"),
             tcp("10.0.0.1:2000", "10.0.0.1:6000"),
         ];
-        assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+        assert_eq!(reported(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
         let found = infer(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
@@ -187,10 +187,10 @@ mod tests {
     #[test]
     fn a_peer_that_is_elsewhere_is_not_named() {
         let rows = [listen("[::]:6000"), tcp("10.0.0.1:6000", "10.0.0.9:2000")];
-        assert_eq!(told(&rows), ["-", "remote listener inferred"]);
+        assert_eq!(reported(&rows), ["-", "remote listener inferred"]);
         let mut v6only = rows;
         v6only[0].v6only = Some(true);
-        assert_eq!(told(&v6only), ["-", "unknown none unknown"]);
+        assert_eq!(reported(&v6only), ["-", "unknown none unknown"]);
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             tcp("10.0.0.1:5000", "10.0.0.1:40000"),
             tcp("10.0.0.1:40000", "10.0.0.1:5000"),
         ];
-        assert_eq!(told(&rows)[2..], ["unknown none unknown", "unknown none unknown"]);
+        assert_eq!(reported(&rows)[2..], ["unknown none unknown", "unknown none unknown"]);
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
             socket(NetnsId::new(1), State::SynSent, "10.0.0.1:5000", "10.0.0.9:81"),
         ];
         assert_eq!(
-            told(&rows)[1..],
+            reported(&rows)[1..],
             ["local handshake observed 1", "remote handshake observed", "local handshake observed 3"]
         );
     }
@@ -226,27 +226,27 @@ mod tests {
             tcp("10.0.0.1:5000", "10.0.0.1:40000"),
             socket(NetnsId::new(1), State::SynSent, "10.0.0.1:40000", "10.0.0.1:5000"),
         ];
-        assert_eq!(told(&rows)[1..], ["remote peer observed 2", "local handshake observed 2"]);
+        assert_eq!(reported(&rows)[1..], ["remote peer observed 2", "local handshake observed 2"]);
     }
 
     #[test]
     fn half_a_simultaneous_open_is_not_called_accepted() {
         let mut rows = [socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001")];
-        assert_eq!(told(&rows), ["unknown none unknown"]);
+        assert_eq!(reported(&rows), ["unknown none unknown"]);
         rows[0].inode = 0;
-        assert_eq!(told(&rows), ["remote handshake observed"]);
+        assert_eq!(reported(&rows), ["remote handshake observed"]);
         // Nor is it where the other half is seen too.
         let rows = [
             socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001"),
             socket(NetnsId::new(1), State::SynSent, "10.0.0.9:40001", "10.0.0.1:40000"),
         ];
-        assert_eq!(told(&rows), ["unknown none unknown", "local handshake observed 1"]);
+        assert_eq!(reported(&rows), ["unknown none unknown", "local handshake observed 1"]);
     }
 
     #[test]
     fn a_socket_that_met_itself() {
-        assert_eq!(told(&[tcp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both handshake observed 0"]);
-        assert_eq!(told(&[udp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both peer inferred 0"]);
+        assert_eq!(reported(&[tcp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both handshake observed 0"]);
+        assert_eq!(reported(&[udp("127.0.0.1:4000", "127.0.0.1:4000")]), ["both peer inferred 0"]);
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
             tcp("10.0.0.1:2000", "10.0.0.9:80"),
         ];
         assert_eq!(
-            told(&rows),
+            reported(&rows),
             [
                 "local port-range guessed 0",
                 "remote port-range guessed",
@@ -285,17 +285,17 @@ mod tests {
         let client = tcp("10.0.0.1:2000", "10.0.0.2:6000");
         let mut rows = vec![client.clone()];
         rows.extend(server(NetnsId::new(2)));
-        assert_eq!(told(&rows), ["local peer inferred 0", "-", "remote listener inferred 0"]);
+        assert_eq!(reported(&rows), ["local peer inferred 0", "-", "remote listener inferred 0"]);
         // Two that fit: which of them is not known.
         rows.extend(server(NetnsId::new(3)));
-        assert_eq!(told(&rows)[0], "unknown none unknown");
+        assert_eq!(reported(&rows)[0], "unknown none unknown");
         // Loopback does not lead out of a namespace.
         let rows = [
             tcp("127.0.0.1:2000", "127.0.0.1:6000"),
             socket(NetnsId::new(2), State::Listen, "127.0.0.1:6000", ""),
             socket(NetnsId::new(2), State::Established, "127.0.0.1:6000", "127.0.0.1:2000"),
         ];
-        assert_eq!(told(&rows), ["unknown none unknown", "-", "remote listener inferred"]);
+        assert_eq!(reported(&rows), ["unknown none unknown", "-", "remote listener inferred"]);
     }
 
     #[test]
@@ -306,12 +306,12 @@ mod tests {
             udp("10.0.0.1:5000", "10.0.0.1:2000"),
             udp("10.0.0.1:2000", "10.0.0.1:5000"),
         ];
-        assert_eq!(told(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
+        assert_eq!(reported(&rows), ["-", "remote listener inferred 2", "local peer inferred 2"]);
         let found = infer(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
         // TCP's listeners are no concern of UDP.
         let rows = [listen("0.0.0.0:5000"), udp("10.0.0.1:5000", "10.0.0.1:2000")];
-        assert_eq!(told(&rows)[1], "unknown none unknown");
+        assert_eq!(reported(&rows)[1], "unknown none unknown");
     }
 }

@@ -210,20 +210,20 @@ fn what_overlaps_is_shared() {
 
 #[test]
 fn only_local_peers_where_others_could_come() {
-    let told = |local: &str, connections, rpc: &[u32], more| {
+    let reported = |local: &str, connections, rpc: &[u32], more| {
         let history = super::facts::History { connections, only_local: true, more, ..Default::default() };
         let rpc = rpc.iter().map(|program| (*program, None)).collect();
         let report = report([Server { history: Some(history), rpc, ..server(local, None, None) }]);
         report.findings.into_iter().map(|finding| finding.evidence).collect::<Vec<_>>().join("; ")
     };
-    assert!(told("0.0.0.0:80", 1, &[], false).contains("its only recorded connection"));
-    assert!(told("[::]:2049", 3, &[100_003], false).contains("all of its 3 recorded connections"));
-    assert_eq!(told("0.0.0.0:80", 0, &[], false), "");
-    assert_eq!(told("127.0.0.1:80", 3, &[], false), "");
+    assert!(reported("0.0.0.0:80", 1, &[], false).contains("its only recorded connection"));
+    assert!(reported("[::]:2049", 3, &[100_003], false).contains("all of its 3 recorded connections"));
+    assert_eq!(reported("0.0.0.0:80", 0, &[], false), "");
+    assert_eq!(reported("127.0.0.1:80", 3, &[], false), "");
     // Of those that were not counted nothing is known.
-    assert_eq!(told("0.0.0.0:80", 3, &[], true), "");
+    assert_eq!(reported("0.0.0.0:80", 3, &[], true), "");
     // netwatch itself asks it.
-    assert_eq!(told("0.0.0.0:111", 3, &[100_000], false), "");
+    assert_eq!(reported("0.0.0.0:111", 3, &[100_000], false), "");
 }
 
 #[test]

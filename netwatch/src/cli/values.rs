@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
 
 use crate::commands::list::Namespaces;
@@ -51,7 +52,7 @@ pub(super) struct LinesArgs {
 impl LinesArgs {
     pub(super) fn log(&self, filter: Filter, limit: Option<u64>) -> LogOptions {
         let (format, colour) = (self.format.format(), self.format.colour());
-        LogOptions { format, processes: self.processes, colour, filter, limit }
+        LogOptions { format, processes: self.processes, colour, filter, limit, zone: TimeZone::system() }
     }
 }
 

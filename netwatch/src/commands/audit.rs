@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::ZonedDateTime;
+use jiff::tz::TimeZone;
 
 use super::list::Namespaces;
 use super::verify::FOUND;
@@ -78,8 +79,11 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let scope = Scope { netns: only, hidden, store: options.store.take(), boot: boot::id() };
     let lister = agent::iterators().map_err(|error| format!("{:#}", anyhow::Error::from(error)));
     let mut inventory = Inventory::new(scope, lister)?;
-    let mut writer =
-        if options.json { Writer::json(BootClock::now()?) } else { Writer::text(options.colour, own) };
+    let mut writer = if options.json {
+        Writer::json(BootClock::now()?)
+    } else {
+        Writer::text(options.colour, own, TimeZone::system())
+    };
     if let Some(watch) = options.watch.take() {
         let scope = auditor::Scope { known, only, fail_on: options.fail_on };
         return watch::run(watch, inventory, writer, scope);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use jiff::tz::TimeZone;
 
 use crate::agent;
 use crate::boot;
@@ -51,7 +52,13 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::new(out);
     traces.iter_mut().for_each(|trace| trace.complete(&mut completion));
     let users = completion.users.names();
-    let traces = Traces { selector: &options.selector, traces: &traces, more, users: &users };
+    let traces = Traces {
+        selector: &options.selector,
+        traces: &traces,
+        more,
+        users: &users,
+        zone: &TimeZone::system(),
+    };
     write(traces, options.format, options.colour, &mut out)?;
     Ok(out.flush()?)
 }

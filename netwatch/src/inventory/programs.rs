@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::model::Image;
 
-    fn told(exe: &str, arguments: &[&str]) -> String {
+    fn reported(exe: &str, arguments: &[&str]) -> String {
         let mut process = Process::clone(&crate::process::tests::process(1, None));
         let args = [exe].iter().chain(arguments).map(|argument| Arc::from(*argument)).collect();
         process.image = Arc::new(Image { exe: Some(exe.into()), args, ..Image::clone(&Image::unknown()) });
@@ -271,7 +271,7 @@ mod tests {
             ("/usr/lib/jvm/bin/java", &["-jar", "/no/such/x"], "unknown"),
             ("/usr/sbin/nginx", &["-g", "x"], "none"),
         ] {
-            assert_eq!(told(exe, arguments), expected, "{exe} {arguments:?}");
+            assert_eq!(reported(exe, arguments), expected, "{exe} {arguments:?}");
         }
     }
 }

@@ -61,11 +61,11 @@ mod tests {
     #[test]
     fn keys_lie_as_the_kernel_side_has_them() {
         let cookie = |number| Cookie::new(number).unwrap();
-        let told = key(cookie(0x0102_0304_0506_0708), at("10.0.0.1:53"));
-        assert_eq!(told[..8], 0x0102_0304_0506_0708_u64.to_ne_bytes());
-        assert_eq!(told[8..24], [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(told[24..26], 53_u16.to_ne_bytes());
-        assert_eq!(told[26..], [0; 6]);
+        let reported = key(cookie(0x0102_0304_0506_0708), at("10.0.0.1:53"));
+        assert_eq!(reported[..8], 0x0102_0304_0506_0708_u64.to_ne_bytes());
+        assert_eq!(reported[8..24], [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reported[24..26], 53_u16.to_ne_bytes());
+        assert_eq!(reported[26..], [0; 6]);
         assert_eq!(key(cookie(1), at("[::1]:1"))[23], 1);
     }
 }

@@ -35,7 +35,7 @@ impl<W: Write> Log<W> {
     fn with(options: &LogOptions, dated: bool, out: W) -> Self {
         let render: Box<dyn Render> = match options.format {
             Format::Json => Box::new(Json::new(options.processes)),
-            Format::Text => Box::new(Text::new(options.colour, dated)),
+            Format::Text => Box::new(Text::new(options.colour, dated, options.zone.clone())),
         };
         Self { render, out, buffer: Vec::new(), seq: 0, printed: 0, limit: options.limit }
     }

@@ -20,6 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::filter::Filter;
 use crate::process::{ExeStatus, Process};
@@ -51,7 +52,7 @@ pub enum ProcessForm {
 }
 
 /// How events are printed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LogOptions {
     /// Text or JSON.
     pub format: Format,
@@ -63,6 +64,21 @@ pub struct LogOptions {
     pub filter: Filter,
     /// Maximum number of events; `ready` is not counted.
     pub limit: Option<u64>,
+    /// Time zone of times in text.
+    pub zone: TimeZone,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            format: Format::default(),
+            processes: ProcessForm::default(),
+            colour: false,
+            filter: Filter::default(),
+            limit: None,
+            zone: TimeZone::UTC,
+        }
+    }
 }
 
 /// Renders items as lines. `seq` is the number of the last line; it is incremented for each.

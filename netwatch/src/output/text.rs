@@ -31,8 +31,8 @@ pub(super) struct Text {
 
 impl Text {
     /// `dated`: each line begins with the date.
-    pub(super) fn new(colour: bool, dated: bool) -> Self {
-        Self { colour, dated, zone: TimeZone::system() }
+    pub(super) fn new(colour: bool, dated: bool, zone: TimeZone) -> Self {
+        Self { colour, dated, zone }
     }
 }
 

@@ -66,14 +66,15 @@ impl StoredRow {
         })
     }
 
-    /// What was told, with the times of day, nanoseconds since the epoch.
-    pub(super) fn told(&self) -> Result<Vec<(EventKind, i64)>, StoreError> {
-        let told = self.events.split(' ').map(|event| {
+    /// The kinds of its events with their times of day, nanoseconds since the epoch.
+    pub(super) fn reported(&self) -> Result<Vec<(EventKind, i64)>, StoreError> {
+        let reported = self.events.split(' ').map(|event| {
             let (kind, since) = event.split_once('+')?;
             let kind = EventKind::ALL.into_iter().find(|known| known.name() == kind)?;
             Some((kind, self.ts.checked_add(since.parse().ok()?)?))
         });
-        told.collect::<Option<_>>()
+        reported
+            .collect::<Option<_>>()
             .ok_or_else(|| damaged(format!("connection {}: no events: {}", self.id, self.events)))
     }
 
@@ -84,16 +85,16 @@ impl StoredRow {
         processes: &Processes,
         db: &Connection,
     ) -> Result<Vec<ConnectionEvent>, StoreError> {
-        let told = self.told()?;
-        let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
+        let reported = self.reported()?;
+        let kinds: Vec<_> = reported.iter().map(|(kind, _)| *kind).collect();
         let odd: serde_json::Map<String, serde_json::Value> = match &self.odd {
             Some(odd) => serde_json::from_str(odd)
                 .map_err(|error| damaged(format!("connection {}: odd: {error}", self.id)))?,
             None => serde_json::Map::new(),
         };
         let boot = i128::from(clock.boot().unwrap_or(0));
-        let mut events = Vec::with_capacity(told.len());
-        for (place, (kind, ts)) in told.iter().enumerate() {
+        let mut events = Vec::with_capacity(reported.len());
+        for (place, (kind, ts)) in reported.iter().enumerate() {
             let later = kinds.get(place + 1..).unwrap_or_default();
             let mut cells = if later.is_empty() { self.cells } else { predicted(*kind, later, &self.cells) };
             if let Some(odd) = odd.get(&place.to_string()) {

@@ -329,8 +329,11 @@ fn other_files_are_refused_and_left_alone() {
 fn a_second_writer_is_refused() {
     let place = Place::new();
     let _first = place.writer(settings());
-    let told = Writer::open(&place.path(), settings()).map(|_| ()).unwrap_err().to_string();
-    assert!(told.contains("is recording to") && told.contains(&std::process::id().to_string()), "{told}");
+    let reported = Writer::open(&place.path(), settings()).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        reported.contains("is recording to") && reported.contains(&std::process::id().to_string()),
+        "{reported}"
+    );
 }
 
 #[test]

@@ -314,7 +314,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let &Transition { at, socket, change } = transition;
-        // Where neither its beginning was seen nor a look had it, it is told all the same.
+        // If neither its beginning was observed nor a snapshot had it, it is emitted all the same.
         let known = self.remove(socket.key);
         let mut conn = known.unwrap_or_else(|| self.spare.begin(at, socket, change.old));
         // What the kernel side kept with the socket knows more than a look did.

@@ -75,7 +75,7 @@ impl Root {
     }
 
     /// Who owns each, as `name version`, and `-` for none; and the notes without the path of this root.
-    fn told(&self, wanted: &[&str]) -> (Vec<String>, Vec<String>) {
+    fn reported(&self, wanted: &[&str]) -> (Vec<String>, Vec<String>) {
         let found = self.owners(wanted);
         let owner = |path: &&str| match found.owners.get(*path) {
             Some(owner) => format!("{} {}", owner.name, owner.version.as_deref().unwrap_or("?")),
@@ -103,17 +103,17 @@ fn dpkg_knows_its_files_by_every_name() {
     let root = Root::new().merged().dpkg(&lists, STATUS);
     let wanted =
         ["/usr/bin/sshd", "/usr/sbin/sshd", "/usr/bin/agent", "/bin/agent", "/usr/bin/ldd", "/usr/lib/ld.so"];
-    let (owners, notes) = root.told(&wanted);
+    let (owners, notes) = root.reported(&wanted);
     // The link of /lib is not one of a merged /usr.
     assert_eq!(owners, ["ssh 1:9-1", "ssh 1:9-1", "ssh 1:9-1", "ssh 1:9-1", "libc 2.36", "-"]);
     assert_eq!(notes, [""; 0]);
     let wanted = ["/usr/bin/gone", "/usr/bin/unknown", "/usr/bin/none", "/usr/bin", "/tmp/sshd", "", "sshd"];
-    let (owners, notes) = root.told(&wanted);
+    let (owners, notes) = root.reported(&wanted);
     assert_eq!(owners, ["-", "-", "-", "ssh 1:9-1", "-", "-", "-"]);
     assert_eq!(notes, [""; 0]);
 
     let root = Root::new().dpkg(&lists, STATUS);
-    let (owners, _) = root.told(&["/usr/bin/agent", "/bin/agent"]);
+    let (owners, _) = root.reported(&["/usr/bin/agent", "/bin/agent"]);
     assert_eq!(owners, ["-", "ssh 1:9-1"], "two folders are two");
 }
 
@@ -122,7 +122,7 @@ fn what_was_diverted_belongs_to_who_had_it() {
     let lists = [("ssh", "/bin/x\n/usr/bin/y\n"), ("wrap", "/bin/x\n")];
     let diversions = "/bin/x\n/bin/x.real\nwrap\n/usr/bin/y\n/usr/bin/y.was\n:\n";
     let root = Root::new().merged().dpkg(&lists, STATUS).with("var/lib/dpkg/diversions", diversions);
-    let (owners, notes) = root.told(&["/usr/bin/x", "/usr/bin/x.real", "/usr/bin/y", "/usr/bin/y.was"]);
+    let (owners, notes) = root.reported(&["/usr/bin/x", "/usr/bin/x.real", "/usr/bin/y", "/usr/bin/y.was"]);
     assert_eq!(owners, ["wrap 4", "ssh 1:9-1", "-", "ssh 1:9-1"]);
     assert_eq!(notes, [""; 0]);
 }
@@ -145,7 +145,7 @@ fn damage_of_dpkg_is_told_and_the_rest_is_read() {
         fs::create_dir(root.path(&format!("var/lib/dpkg/info/no{n}.list"))).unwrap();
     }
 
-    let (owners, notes) = root.told(&["/usr/bin/sshd", "/usr/bin/x", "/usr/bin/outside"]);
+    let (owners, notes) = root.reported(&["/usr/bin/sshd", "/usr/bin/x", "/usr/bin/outside"]);
     assert_eq!(owners, ["ssh ?", "-", "-"]);
     assert_eq!(notes.len(), 10);
     assert_eq!(notes[0], "cannot read the list big.list of dpkg in ROOT: larger than 32 MiB");
@@ -158,8 +158,8 @@ fn damage_of_dpkg_is_told_and_the_rest_is_read() {
 #[test]
 fn no_database_is_told() {
     let root = Root::new();
-    assert_eq!(root.told(&["/x"]).1, ["no dpkg or rpm database in ROOT"]);
-    assert_eq!(root.told(&[]).1, [""; 0]);
+    assert_eq!(root.reported(&["/x"]).1, ["no dpkg or rpm database in ROOT"]);
+    assert_eq!(root.reported(&[]).1, [""; 0]);
     let note = owners(Path::new("/nonexistent"), &HashSet::from(["/x".into()])).notes;
     let expected =
         "cannot read the package databases in /nonexistent: No such file or directory (os error 2)";
@@ -179,7 +179,7 @@ fn rpm_knows_its_files_by_every_name() {
     for place in ["var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite"] {
         let root = Root::new().merged().rpm(place, &packages);
         let wanted = ["/usr/bin/sshd", "/usr/lib/sshd", "/usr/bin/x", "/opt/y", "/tmp/sshd", "/none"];
-        let (owners, notes) = root.told(&wanted);
+        let (owners, notes) = root.reported(&wanted);
         assert_eq!(owners, ["epoch 7:1.2-3", "other 1.2-3", "epoch 7:1.2-3", "epoch 7:1.2-3", "-", "-"]);
         assert_eq!(notes, [""; 0]);
         // Nothing is made beside it.
@@ -194,27 +194,27 @@ fn damage_of_rpm_is_told() {
     let place = "var/lib/rpm/rpmdb.sqlite";
     let good = Root::new().rpm(place, &[tiny("good", &[("/bin/", "x", 0)])]);
     let content = fs::read(good.path(place)).unwrap();
-    let told = |root: Root| root.told(&["/bin/x"]);
+    let reported = |root: Root| root.reported(&["/bin/x"]);
     let note =
         |why: &str| (vec!["-".to_owned()], vec![format!("cannot read the rpm database in ROOT: {why}")]);
 
-    assert_eq!(told(Root::new().with(place, "")), note("not an SQLite database"));
-    assert_eq!(told(Root::new().with(place, [7; 4096])), note("not an SQLite database"));
+    assert_eq!(reported(Root::new().with(place, "")), note("not an SQLite database"));
+    assert_eq!(reported(Root::new().with(place, [7; 4096])), note("not an SQLite database"));
     for (name, format) in [("Packages", "Berkeley DB"), ("Packages.db", "ndb")] {
-        let (owners, notes) = told(Root::new().with(&format!("var/lib/rpm/{name}"), "x"));
+        let (owners, notes) = reported(Root::new().with(&format!("var/lib/rpm/{name}"), "x"));
         let format = format!("the rpm database in ROOT has an unsupported format ({format})");
         assert_eq!((owners, notes), (vec!["-".to_owned()], vec![format]));
     }
     let big = Root::new().with(place, &content);
     fs::File::options().write(true).open(big.path(place)).unwrap().set_len(1 << 40).unwrap();
-    assert_eq!(told(big), note("larger than 192 MiB"));
+    assert_eq!(reported(big), note("larger than 192 MiB"));
 
-    let (_, notes) = told(Root::new().with(place, &content[..5000]));
+    let (_, notes) = reported(Root::new().with(place, &content[..5000]));
     assert!(
         notes[0].starts_with("cannot read the rpm database in ROOT: the database is damaged"),
         "{notes:?}"
     );
-    let (owners, notes) = told(Root::new().with(place, &content).with(&format!("{place}-wal"), "x"));
+    let (owners, notes) = reported(Root::new().with(place, &content).with(&format!("{place}-wal"), "x"));
     assert_eq!(owners, ["good 1.2-3"]);
     assert_eq!(notes, ["the rpm database in ROOT is being written to: the newest changes are not seen"]);
 }
@@ -225,7 +225,7 @@ fn a_database_that_is_a_program_is_not_run() {
     let make = |sql: &str| {
         let root = Root::new();
         rusqlite::Connection::open(root.path(place)).unwrap().execute_batch(sql).unwrap();
-        root.told(&["/bin/x"])
+        root.reported(&["/bin/x"])
     };
     let endless =
         "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i FROM n) SELECT i AS hnum, i AS key FROM n";
@@ -254,7 +254,7 @@ fn both_databases_are_asked() {
     let root = Root::new()
         .dpkg(&[("ssh", "/usr/bin/x\n")], STATUS)
         .rpm("var/lib/rpm/rpmdb.sqlite", &[tiny("tiny", &[("/usr/bin/", "x", 0), ("/usr/bin/", "y", 0)])]);
-    assert_eq!(root.told(&["/usr/bin/x", "/usr/bin/y"]).0, ["ssh 1:9-1", "tiny 1.2-3"]);
+    assert_eq!(root.reported(&["/usr/bin/x", "/usr/bin/y"]).0, ["ssh 1:9-1", "tiny 1.2-3"]);
 }
 
 #[test]

@@ -60,19 +60,19 @@ fn fragment(last: bool, content: &[u8]) -> Vec<u8> {
 }
 
 /// What is said of a portmapper that answers with these bytes and closes.
-fn told(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Result<Vec<Mapping>, String> {
+fn reported(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Result<Vec<Mapping>, String> {
     let (address, server) = portmapper(move |mut stream, xid| {
         // It may have heard enough before it heard all.
         let _ = stream.write_all(&answer(xid));
     });
-    let told = dump_from(address, LONG).map_err(|error| error.to_string());
+    let reported = dump_from(address, LONG).map_err(|error| error.to_string());
     server.join().unwrap();
-    told
+    reported
 }
 
 /// The same of one message in one fragment.
 fn told_of(message: impl FnOnce(u32) -> Vec<u32> + Send + 'static) -> Result<Vec<Mapping>, String> {
-    told(|xid| fragment(true, &bytes(&message(xid))))
+    reported(|xid| fragment(true, &bytes(&message(xid))))
 }
 
 fn nonsense(why: &str) -> Result<Vec<Mapping>, String> {
@@ -85,7 +85,7 @@ fn refused(why: &str) -> Result<Vec<Mapping>, String> {
 
 #[test]
 fn a_good_answer() {
-    assert_eq!(told(|xid| fragment(true, &good(xid))), Ok(vec![NFS]));
+    assert_eq!(reported(|xid| fragment(true, &good(xid))), Ok(vec![NFS]));
     assert_eq!(told_of(|xid| [accepted(xid), vec![0]].concat()), Ok(vec![]));
     // A verifier of five bytes, and what lies beside the list does not matter.
     let list = vec![1, 1, 1, 6, 65536, 1, 2, 1, 132, 80, 1, 3, 1, 17, 53, 0];
@@ -101,7 +101,7 @@ fn fragments_are_put_together() {
         sent.extend(fragment(true, &[]));
         sent
     };
-    assert_eq!(told(each), Ok(vec![NFS]));
+    assert_eq!(reported(each), Ok(vec![NFS]));
 }
 
 #[test]
@@ -112,20 +112,20 @@ fn an_end_is_put_to_the_endless() {
     assert_eq!(told_of(most).map(|mappings| mappings.len()), Ok(4096));
 
     let too_long = nonsense("longer than 1 MiB");
-    assert_eq!(told(|_| fragment(false, &[0; 1000]).repeat(1100)), too_long);
-    assert_eq!(told(|_| fragment(false, &[]).repeat(300_000)), too_long);
+    assert_eq!(reported(|_| fragment(false, &[0; 1000]).repeat(1100)), too_long);
+    assert_eq!(reported(|_| fragment(false, &[]).repeat(300_000)), too_long);
     // 4 GiB, and 2 GiB as a last fragment.
-    assert_eq!(told(|_| vec![0xff; 8]), too_long);
-    assert_eq!(told(|_| vec![0x7f, 0xff, 0xff, 0xff]), too_long);
+    assert_eq!(reported(|_| vec![0xff; 8]), too_long);
+    assert_eq!(reported(|_| vec![0x7f, 0xff, 0xff, 0xff]), too_long);
 }
 
 #[test]
 fn what_is_cut_off_is_told() {
     let cut = nonsense("truncated");
-    assert_eq!(told(|_| vec![]), cut);
-    assert_eq!(told(|_| vec![0x80, 0]), cut);
-    assert_eq!(told(|xid| fragment(true, &good(xid))[..40].to_vec()), cut);
-    assert_eq!(told(|xid| fragment(false, &good(xid))), cut);
+    assert_eq!(reported(|_| vec![]), cut);
+    assert_eq!(reported(|_| vec![0x80, 0]), cut);
+    assert_eq!(reported(|xid| fragment(true, &good(xid))[..40].to_vec()), cut);
+    assert_eq!(reported(|xid| fragment(false, &good(xid))), cut);
     let short = nonsense("too short");
     assert_eq!(told_of(|_| vec![]), short);
     assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0]), short);
@@ -134,7 +134,7 @@ fn what_is_cut_off_is_told() {
 
 #[test]
 fn what_makes_no_sense_is_told() {
-    assert_eq!(told(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("longer than 1 MiB"));
+    assert_eq!(reported(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("longer than 1 MiB"));
     assert_eq!(told_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]), nonsense("reply to another call"));
     assert_eq!(told_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("not a reply"));
     assert_eq!(told_of(|xid| vec![xid, 1, 2]), nonsense("unknown reply_stat"));

@@ -6,6 +6,7 @@ mod text;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::audit::{Finding, Port, Report};
 use crate::clock::BootClock;
@@ -23,8 +24,8 @@ enum Spelling {
 
 impl Writer {
     /// Writes text. Network namespaces other than `own_netns` are named.
-    pub(crate) fn text(colour: bool, own_netns: NetnsId) -> Self {
-        Self(Spelling::Text(Text { colour, own_netns }))
+    pub(crate) fn text(colour: bool, own_netns: NetnsId, zone: TimeZone) -> Self {
+        Self(Spelling::Text(Text { colour, own_netns, zone }))
     }
 
     /// Writes one JSON object per line.

@@ -13,18 +13,20 @@ use crate::escape;
 use crate::model::{NetnsId, Proto};
 
 /// Writes text.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Text {
     /// Use colours.
     pub(super) colour: bool,
     /// The network namespace that is not named in the output.
     pub(super) own_netns: NetnsId,
+    /// Time zone of the times.
+    pub(super) zone: TimeZone,
 }
 
 const ADDRESS: usize = 22;
 
 impl Text {
-    pub(super) fn report(self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn report(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let (explained, unexplained): (Vec<&Port>, Vec<&Port>) =
             report.ports.iter().partition(|port| port.is_explained());
         let (listed, findings): (Vec<&Finding>, Vec<&Finding>) =
@@ -61,11 +63,11 @@ impl Text {
     }
 
     /// Writes the time before a port or finding.
-    pub(super) fn time(self, time: Timestamp, out: &mut dyn Write) -> io::Result<()> {
-        write!(out, "{} ", time.to_zoned_datetime(TimeZone::system()).strftime("%T.%3f"))
+    pub(super) fn time(&self, time: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{} ", time.to_zoned_datetime(self.zone.clone()).strftime("%T.%3f"))
     }
 
-    pub(super) fn finding(self, finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn finding(&self, finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
         let style = match finding.severity {
             Severity::Critical | Severity::High => AnsiColor::Red.on_default().bold(),
             Severity::Medium => AnsiColor::Yellow.on_default().bold(),
@@ -83,7 +85,7 @@ impl Text {
         writeln!(out, "         next: {}", escape::terminal(&finding.next))
     }
 
-    pub(super) fn port(self, port: &Port, out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn port(&self, port: &Port, out: &mut dyn Write) -> io::Result<()> {
         let server = &port.server;
         let local = server.local.to_string();
         let service = server
@@ -107,23 +109,23 @@ impl Text {
         if let Some(program) = server.program() {
             writeln!(out, "    {}", described(program))?;
         }
-        for line in history(server) {
+        for line in history(server, &self.zone) {
             writeln!(out, "    {line}")?;
         }
         Ok(())
     }
 
-    fn heading(self, text: &str, out: &mut dyn Write) -> io::Result<()> {
+    fn heading(&self, text: &str, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\n{}", self.styled(text, Style::new().bold()))
     }
 
-    fn elsewhere(self, netns: Option<NetnsId>) -> String {
+    fn elsewhere(&self, netns: Option<NetnsId>) -> String {
         netns
             .filter(|netns| *netns != self.own_netns)
             .map_or_else(String::new, |netns| format!(" in network namespace {netns}"))
     }
 
-    fn styled(self, text: &str, style: Style) -> String {
+    fn styled(&self, text: &str, style: Style) -> String {
         if self.colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 }
@@ -167,11 +169,11 @@ fn described(program: &Program) -> String {
     escape::terminal(&parts.join(", ")).into_owned()
 }
 
-fn history(server: &Server) -> Vec<String> {
+fn history(server: &Server, zone: &TimeZone) -> Vec<String> {
     let Some(history) = &server.history else { return Vec::new() };
     let mut first = match history.since {
         Some(since) => {
-            format!("listening since {}", since.to_zoned_datetime(TimeZone::system()).strftime("%F %T"))
+            format!("listening since {}", since.to_zoned_datetime(zone.clone()).strftime("%F %T"))
         }
         None => "listening since before recording began".into(),
     };

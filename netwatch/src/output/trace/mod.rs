@@ -7,6 +7,8 @@ mod story;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use crate::forensics::{OriginKind, Selector, Trace};
 use crate::stream::UserNames;
 
@@ -23,6 +25,8 @@ pub struct Traces<'a> {
     pub more: bool,
     /// Names of the users of all processes in the traces.
     pub users: &'a Arc<UserNames>,
+    /// Time zone of times in text.
+    pub zone: &'a TimeZone,
 }
 
 /// Output format.
@@ -43,7 +47,7 @@ pub enum TraceFormat {
 /// If `out` fails, or a value cannot be serialised.
 pub fn write(found: Traces<'_>, format: TraceFormat, colour: bool, out: &mut impl Write) -> io::Result<()> {
     match format {
-        TraceFormat::Text => Story { colour }.write(found, out),
+        TraceFormat::Text => Story { colour, zone: found.zone }.write(found, out),
         TraceFormat::Json => json::write(found, out),
         TraceFormat::Dot => dot::write(found, out),
     }

@@ -19,15 +19,17 @@ use crate::tracker::ProcessBasis;
 
 /// Writes traces as text.
 #[derive(Clone, Copy, Debug)]
-pub struct Story {
+pub struct Story<'a> {
     /// Use colours.
     pub colour: bool,
+    /// Time zone of the times.
+    pub zone: &'a TimeZone,
 }
 
 /// Maximum length of a command line; JSON has all of it.
 const MOST_ARGUMENTS: usize = 60;
 
-impl Story {
+impl Story<'_> {
     pub(super) fn write(self, found: Traces<'_>, out: &mut impl Write) -> io::Result<()> {
         let Traces { selector, traces, more, .. } = found;
         let selector = selector.to_string();
@@ -91,7 +93,7 @@ impl Story {
 
     fn line(self, of: &Life, at: BootTime, depth: usize, text: &str, out: &mut impl Write) -> io::Result<()> {
         let time = match of.clock.time(at) {
-            Some(time) => time.to_zoned_datetime(TimeZone::system()).strftime("%F %T.%3f").to_string(),
+            Some(time) => time.to_zoned_datetime(self.zone.clone()).strftime("%F %T.%3f").to_string(),
             None => "-".into(),
         };
         let branch = if depth == 0 { String::new() } else { format!("{:1$}└ ", "", 2 * (depth - 1)) };
