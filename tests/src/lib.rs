@@ -36,7 +36,7 @@ pub use log::Log;
 pub use mptcp::mptcp_socket;
 pub use netns::{Netns, Wire, counter, in_fresh_netns, ip, loses, netns, sysctl, tool};
 pub use presence::Presence;
-pub use program::{Running, binary, netwatch, output, stranger_s_copy};
+pub use program::{Running, binary, copy_program, netwatch, output, stranger_s_copy};
 pub use schema::{documented_kinds, validate};
 pub use store::{Recorder, Store};
 pub use wait::{PATIENCE, skip, until};

@@ -62,8 +62,21 @@ pub fn stranger_s_copy(program: &std::path::Path, name: impl AsRef<std::path::Pa
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), everybody).expect("its permissions");
     let copy = directory.path().join(name);
-    std::fs::copy(program, &copy).expect("a copy");
+    copy_program(program, &copy);
     (directory, copy)
+}
+
+/// Copies a program by a process of its own. This one never has the copy open for writing: if it had, a fork in another
+/// thread could keep it so for a moment, and exec would fail with ETXTBSY.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_program(program: &std::path::Path, to: &std::path::Path) {
+    let mut copy = Command::new("sh");
+    let copied = output(copy.args(["-c", "cat \"$0\" >\"$1\""]).args([program, to]));
+    assert!(copied.status.success(), "{copied:?}");
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(to, everybody).expect("its permissions");
 }
 
 /// A process that ends with the test.

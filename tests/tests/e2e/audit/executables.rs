@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use tests::{Actor, in_fresh_netns, stranger_s_copy};
+use tests::{Actor, copy_program, in_fresh_netns, stranger_s_copy};
 
 use super::Audit;
 
@@ -77,7 +77,7 @@ fn a_file_where_everybody_may_write() {
     in_fresh_netns(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("actor");
-        std::fs::copy(Actor::program(), &path).unwrap();
+        copy_program(Actor::program().as_ref(), &path);
         // As /tmp is.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
         let mut server = Actor::start(&path);
