@@ -95,11 +95,11 @@ impl Bus {
 
     /// Notifies each subscriber of what it missed once it has caught up, and the others if configured. Call it several
     /// times a second if nothing is published; `context` is that of the stream.
-    pub fn tell_missed(&mut self, context: &crate::stream::Context) {
+    pub fn report_missed(&mut self, context: &crate::stream::Context) {
         let empty = Batch { context: context.clone(), items: Vec::new() };
         self.announce(&empty);
         for subscriber in &self.subscribers {
-            subscriber.queue.tell_missed(context, false);
+            subscriber.queue.report_missed(context, false);
         }
     }
 
@@ -108,7 +108,7 @@ impl Bus {
             if !subscription.is_announced {
                 continue;
             }
-            let Some(loss) = queue.tell_missed(&batch.context, false) else { continue };
+            let Some(loss) = queue.report_missed(&batch.context, false) else { continue };
             for (_, other) in self.subscribers.iter().enumerate().filter(|(other, _)| *other != place) {
                 let items = vec![loss.clone()];
                 other.queue.push(Arc::new(Batch { context: batch.context.clone(), items }));
@@ -142,7 +142,7 @@ impl Bus {
     /// this, they receive what is queued and know that the run failed.
     pub fn close(self, context: &crate::stream::Context) {
         for subscriber in &self.subscribers {
-            subscriber.queue.tell_missed(context, true);
+            subscriber.queue.report_missed(context, true);
             subscriber.queue.close(Some(Timestamp::now()));
         }
     }

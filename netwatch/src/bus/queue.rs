@@ -69,7 +69,7 @@ impl Queue {
         self.release_missed(&mut state, &batch.context, false);
         let held = state.waiting + state.under_way;
         if state.missed.is_empty() && held + batch.items.len() <= self.most_waiting {
-            self.add(state, batch);
+            self.add(&mut state, batch);
         } else {
             batch.items.iter().for_each(|item| count(item, &mut state.missed));
         }
@@ -80,24 +80,23 @@ impl Queue {
         let mut state = self.lock();
         state.wants_table = false;
         if !state.abandoned {
-            self.add(state, batch);
+            self.add(&mut state, batch);
         }
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, batch: Arc<Batch>) {
+    fn add(&self, state: &mut State, batch: Arc<Batch>) {
         state.waiting += batch.items.len();
         state.since.get_or_insert_with(Instant::now);
         state.batches.push_back(batch);
         if state.wanted.is_some_and(|wanted| state.waiting >= wanted) {
             state.wanted = None;
-            drop(state);
             self.wake.notify_one();
         }
     }
 
     /// Adds the notification of what was missed, once half of the queue is free, or at once if it is the last chance.
     /// Returns it.
-    pub(super) fn tell_missed(&self, context: &Context, is_last: bool) -> Option<Item> {
+    pub(super) fn report_missed(&self, context: &Context, is_last: bool) -> Option<Item> {
         let mut state = self.lock();
         self.release_missed(&mut state, context, is_last)
     }
@@ -109,14 +108,8 @@ impl Queue {
         }
         let loss = Loss { reason: self.reason, kinds: std::mem::take(&mut state.missed) };
         let item = Item::Loss(Timestamp::now(), loss);
-        state.waiting += 1;
-        state.since.get_or_insert_with(Instant::now);
         let items = vec![item.clone()];
-        state.batches.push_back(Arc::new(Batch { context: context.clone(), items }));
-        if state.wanted.is_some_and(|wanted| state.waiting >= wanted) {
-            state.wanted = None;
-            self.wake.notify_one();
-        }
+        self.add(state, Arc::new(Batch { context: context.clone(), items }));
         Some(item)
     }
 

@@ -95,7 +95,7 @@ fn what_was_missed_is_told_in_its_place_once_half_of_the_queue_is_free() {
         Process::bare(crate::model::ProcessKey::from_ticks(1, 1), "x".into()).into(),
         crate::process::tests::process(1, None).exe_status(),
     )]));
-    bus.tell_missed(&context());
+    bus.report_missed(&context());
     assert_eq!(taken(&slow), [""; 0]);
     slow.release(3);
     bus.publish(&mut ports(7..8));
@@ -112,7 +112,7 @@ fn losses_that_are_missed_are_added_up_and_others_are_told_where_they_are_to_be(
     bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost(5)), Item::Event(opened(2))]));
     assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2"]);
     assert_eq!(taken(&slow), ["1"]);
-    bus.tell_missed(&context());
+    bus.report_missed(&context());
     assert_eq!(taken(&slow), ["store {\"open\": 6}"]);
     assert_eq!(taken(&other), ["store {\"open\": 6}"]);
 }

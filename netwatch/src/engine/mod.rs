@@ -249,7 +249,7 @@ impl Flow {
         self.publish(events);
         let context = &mut self.batch.context;
         context.clock = context.clock.corrected()?;
-        self.bus.tell_missed(context);
+        self.bus.report_missed(context);
         Ok(())
     }
 
