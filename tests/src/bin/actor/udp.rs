@@ -1,4 +1,4 @@
-//! UDP, by each of the calls there are. Commands are about the socket that was made last and not closed yet.
+//! UDP, by each of its calls. Commands refer to the socket that was made last and not closed yet.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -14,10 +14,10 @@ use nix::sys::socket::{
 
 use crate::Actor;
 
-/// As long as a datagram can be.
+/// The longest possible datagram.
 const LONGEST: usize = 65_536;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     let ["udp", command @ ..] = words else { return None };
     Some(match command {
@@ -49,7 +49,7 @@ fn on_socket(socket: &UdpSocket, command: &[&str]) -> Option<Result<String>> {
     Some(match command {
         ["local"] => local(socket),
         ["connect", remote] => socket.connect(remote).map(|()| String::new()).map_err(Into::into),
-        // The network card, or what stands for it, cuts it up.
+        // Segmentation offload: the network card, or the kernel in its place, divides it.
         ["segment", bytes] => segment(socket, bytes),
         ["send", how, bytes] => sends(socket, how, bytes, None),
         ["send", how, bytes, remote] => sends(socket, how, bytes, Some(remote)),
@@ -90,13 +90,13 @@ fn sends(socket: &UdpSocket, how: &str, bytes: &str, remote: Option<&str>) -> Re
     Ok(String::new())
 }
 
-/// Answers with the length, and whom it is from where that was asked for.
+/// Answers with the length, and with the sender if that was asked for.
 fn receive(fd: RawFd, how: &str) -> Result<String> {
     let mut buffer = vec![0; LONGEST];
     let flags = MsgFlags::empty();
     let from = |address: Option<SockaddrStorage>| address.context("from nobody");
     let (bytes, from) = match how {
-        // SAFETY: the buffer is as long as it is said to be.
+        // SAFETY: the buffer has the given length.
         "read" => (unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) }, None),
         "recv" => (recv(fd, &mut buffer, flags)?.try_into()?, None),
         "recvfrom" => {
@@ -108,7 +108,7 @@ fn receive(fd: RawFd, how: &str) -> Result<String> {
             let message = recvmsg::<SockaddrStorage>(fd, &mut pieces, None, flags)?;
             (message.bytes.try_into()?, Some(from(message.address)?))
         }
-        // Without an address: nobody asks whom it is from.
+        // Without room for an address: the sender is not asked for.
         "recvmsg-anonymous" => {
             let mut pieces = [IoSliceMut::new(&mut buffer)];
             let message = recvmsg::<()>(fd, &mut pieces, None, flags)?;
