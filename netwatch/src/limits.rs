@@ -10,18 +10,18 @@ pub const PROC_FILE: usize = 64 << 10;
 
 /// What is kept of the arguments of a process, bytes before escapes: one half from the beginning, one from the end. The
 /// kernel allows 128 KiB for an argument and 6 MiB for all (`MAX_ARG_STRLEN`, `bprm_stack_limits` in fs/exec.c), and
-/// `prctl(PR_SET_MM_MAP)`, which needs no privilege, makes them any length. Tests: `limits::arguments_of_any_length` and
-/// `limits::many_arguments` of the end-to-end tests.
+/// `prctl(PR_SET_MM_MAP)`, which needs no privilege, makes them any length. Tests: `limits::long_arguments_are_truncated` and
+/// `limits::many_arguments_are_truncated` of the end-to-end tests.
 pub const ARGS_BYTES: usize = 64 << 10;
 
 /// How many arguments are kept, one half from the beginning and one from the end. Programs that are given more get them
 /// from a shell's `*`, and each costs a reader of the event a word, however short it is. Tests:
-/// `model::arguments::tests::many_are_cut` and `limits::many_arguments` of the end-to-end tests.
+/// `model::arguments::tests::many_arguments_are_cut` and `limits::many_arguments_are_truncated` of the end-to-end tests.
 pub const ARGS_COUNT: usize = 4096;
 
 /// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
 /// to whoever may not trace the process. What execve(2) allows. Test:
-/// `bounded::tests::an_end_that_is_too_far_is_not_searched`.
+/// `bounded::tests::line_end_beyond_the_limit_is_not_searched`.
 pub const ARGS_SEARCHED: u64 = 6 << 20;
 
 /// The configuration file, bytes; a file with every option takes some thousand. Test:

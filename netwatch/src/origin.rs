@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_teach_what_they_know_themselves() {
+    fn peer_passes_on_only_its_own_evidence() {
         let learnt = Verdict::from_peer(Verdict::LISTENER).unwrap();
         assert_eq!(learnt.side, Side::Local);
         assert_eq!((learnt.basis, learnt.confidence), (Basis::Peer, Confidence::Inferred));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn spelling_is_the_contract_s() {
+    fn spelling_matches_the_contract() {
         for basis in [
             Basis::Connect,
             Basis::Accept,

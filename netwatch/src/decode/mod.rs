@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_the_kernel_s_own_is_told_whoever_asked_for_it() {
+    fn kernel_socket_is_marked_whichever_process_requested_it() {
         let mut begin = Begin { header: header(kind::CONNECT), sock: sock(), ..Begin::default() };
         begin.sock.flags = netwatch_common::sock_flags::KERNEL;
         let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };

@@ -51,7 +51,7 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    pub(super) fn look() -> Self {
+    pub(super) fn probe() -> Self {
         let has = |helper| {
             // If this cannot be determined, do without; the coverage reports what is not seen.
             is_helper_supported(ProgramType::RawTracePoint, helper)

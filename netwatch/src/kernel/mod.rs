@@ -179,7 +179,7 @@ impl Kernel {
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
-        let helpers = Helpers::look();
+        let helpers = Helpers::probe();
         let mut unseen = Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS));
         let counts = offsets.mptcp_bytes_sent != Offsets::MISSING;
         if !counts && offsets.subflow_conn != Offsets::MISSING {
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_verifier_log_the_verdict_stays() {
+    fn verdict_of_a_verifier_log_is_kept() {
         let log = "the syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (79) r1\nR1 invalid mem access\nprocessed 9 insns (limit 1000000)\n";
         assert_eq!(one_line(log), "the syscall returned EACCES: R1 invalid mem access");
         assert_eq!(one_line("no such file"), "no such file");

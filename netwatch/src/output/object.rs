@@ -112,7 +112,7 @@ mod tests {
     use keys::Event;
 
     #[test]
-    fn it_is_what_serde_json_makes_of_it() {
+    fn object_equals_that_of_serde_json() {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         for number in [0_u64, 9, 10, 4_026_531_840, u64::MAX] {

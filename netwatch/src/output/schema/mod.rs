@@ -47,12 +47,12 @@ fn check(name: &str, generated: &str) {
 }
 
 #[test]
-fn the_schema_is_what_the_keys_say() {
+fn schema_matches_the_keys() {
     check("events.schema.json", &format!("{:#}\n", json::schema()));
 }
 
 #[test]
-fn the_page_is_what_the_keys_say() {
+fn page_matches_the_keys() {
     let page = std::fs::read_to_string(path("events.md")).unwrap();
     check("events.md", &page::with_tables(&page));
 }
