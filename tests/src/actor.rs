@@ -172,7 +172,13 @@ impl Actor {
         self.object_of(self.pid)
     }
 
-    /// The same for a child that runs the same program.
+    /// Whether a `key` of a process, as in events, is that of the process.
+    #[must_use]
+    pub fn has_key(&self, key: &Value) -> bool {
+        key.as_str().and_then(|key| key.split_once('@')).is_some_and(|(pid, _)| pid == self.pid.to_string())
+    }
+
+    /// As [`Actor::object`], for a child that runs the same program.
     fn object_of(&self, pid: u32) -> Value {
         let exe = self.path.canonicalize().expect("the program is there");
         json!({

@@ -8,13 +8,15 @@ use crate::event::kind;
 use crate::schema;
 
 /// The bases in order of trust, with the confidences that each may have.
-const BASES: [(&str, &[&str]); 7] = [
+const BASES: [(&str, &[&str]); 9] = [
     ("connect", &["observed"]),
     ("accept", &["observed"]),
     ("handshake", &["observed"]),
     ("peer", &["observed", "inferred"]),
     ("listener", &["inferred"]),
     ("port-range", &["guessed"]),
+    ("idle", &["unknown"]),
+    ("repair", &["unknown"]),
     ("none", &["unknown"]),
 ];
 
@@ -144,7 +146,7 @@ fn origin(event: &Value) -> usize {
         _ => panic!("what side is this: {event:#}"),
     };
     assert_eq!(origin["endpoint"], endpoint, "{event:#}");
-    assert_eq!(origin["side"] == "unknown", origin["basis"] == "none", "{event:#}");
+    assert_eq!(origin["side"] == "unknown", origin["confidence"] == "unknown", "{event:#}");
     let sure = ["observed", "inferred"].iter().any(|word| origin["confidence"] == *word);
     assert!(sure || origin["process"].is_null(), "a guess names a process: {event:#}");
     let low = |side: &str| crate::event::port(event, side) < 1024;

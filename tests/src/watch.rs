@@ -205,6 +205,18 @@ impl Watch {
         }
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it is not the test's own.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        match &self.source {
+            Source::Own(own) => own.running.pid(),
+            Source::Shared(_) => panic!("other tests look at it as well"),
+        }
+    }
+
     /// The first line.
     #[must_use]
     pub fn ready(&self) -> &Value {

@@ -37,7 +37,7 @@ fn taken(receiver: &Receiver) -> Vec<String> {
     let gathered = receiver.gather(1, Duration::ZERO, SOON);
     let words = gathered.batches.iter().flat_map(|batch| &batch.items).map(|item| match item {
         Item::Event(event) => event.endpoint.local.port.to_string(),
-        Item::Loss(_, Loss { reason, kinds }) => format!("{} {kinds:?}", reason.name()),
+        Item::Loss(_, Loss { reason, kinds, .. }) => format!("{} {kinds:?}", reason.name()),
         Item::Ready(_) => "ready".into(),
         Item::Process(process, _) => process.comm.to_string(),
         Item::Table(events) => format!("table of {}", events.len()),
@@ -107,7 +107,7 @@ fn missed_losses_are_added_up_and_others_stay_in_order() {
     let mut bus = Bus::default();
     let other = bus.subscribe(subscription(LossReason::Stdout, 100));
     let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Store, 1) });
-    let lost = |count| Loss { reason: LossReason::Ring, kinds: [("open", count)].into() };
+    let lost = |count| Loss::new(LossReason::Ring, [("open", count)].into());
     bus.publish(&mut ports(1..2));
     bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost(5)), Item::Event(opened(2))]));
     assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2"]);
@@ -126,7 +126,7 @@ fn filter_hides_no_losses_and_hidden_events_take_no_room() {
     let none = bus.subscribe(Subscription { filter: Some(udp), ..subscription(LossReason::Stdout, 3) });
     bus.publish(&mut batch([Item::Ready(Ready { probes: Vec::new(), unseen: Vec::new(), seeded: 0 })]));
     bus.publish(&mut ports(1..3000));
-    let lost = Loss { reason: LossReason::Ring, kinds: [("open", 1)].into() };
+    let lost = Loss::new(LossReason::Ring, [("open", 1)].into());
     bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost)]));
     assert_eq!(taken(&narrow), ["ready", "3", "ring {\"open\": 1}"]);
     assert_eq!(taken(&none), ["ready", "ring {\"open\": 1}"]);

@@ -23,6 +23,8 @@ pub struct LostCounter {
     caught: Counts,
     /// Records that are lost if [`ENTRY_OF_CONNECT`] was skipped as often, by kind.
     unbegun: Counts,
+    /// What a limit kept from being followed, by kind of record.
+    not_followed: Counts,
     programs: Vec<Watched>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
@@ -39,9 +41,26 @@ struct Watched {
 }
 
 impl LostCounter {
-    pub(super) fn new(ring: &Map, caught: &Map, unbegun: &Map) -> Result<Self, KernelError> {
-        let (ring, caught, unbegun) = (Counts::of(ring)?, Counts::of(caught)?, Counts::of(unbegun)?);
-        Ok(Self { ring, caught, unbegun, programs: Vec::new(), left_out: Default::default() })
+    pub(super) fn new(
+        ring: &Map,
+        caught: &Map,
+        unbegun: &Map,
+        not_followed: &Map,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            ring: Counts::of(ring)?,
+            caught: Counts::of(caught)?,
+            unbegun: Counts::of(unbegun)?,
+            not_followed: Counts::of(not_followed)?,
+            programs: Vec::new(),
+            left_out: Default::default(),
+        })
+    }
+
+    /// What a limit kept from being followed so far, by kind of record: datagrams for `FLOW`, uses for `USE`.
+    #[must_use]
+    pub fn not_followed(&self) -> Lost {
+        self.not_followed.sums()
     }
 
     /// Starts to count newly attached programs. Runs skipped before this are no loss: the snapshot follows.

@@ -287,7 +287,7 @@ impl Reader {
                     let boot = i128::from(segment.clock.boot().unwrap_or(0));
                     let at = BootTime::from_nanos((i128::from(ts) - boot).try_into().unwrap_or(0));
                     let time = Timestamp::from_nanosecond(ts.into()).unwrap_or_default();
-                    let loss = Loss { reason, kinds };
+                    let loss = Loss::new(reason, kinds);
                     losses.push((ts, Missing { boot: segment.boot.clone(), at, time, loss }));
                 }
             }

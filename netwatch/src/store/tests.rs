@@ -230,7 +230,7 @@ fn losses_and_runs_are_read() {
     let place = Place::new();
     let mut writer = place.writer(settings());
     let at = jiff::Timestamp::from_nanosecond(i128::from(BOOT) + 55).unwrap();
-    let loss = Loss { reason: LossReason::Ring, kinds: [("change", 3), ("connect", 4)].into() };
+    let loss = Loss::new(LossReason::Ring, [("change", 3), ("connect", 4)].into());
     write(&mut writer, &[Entry::Loss(at, loss.clone())]);
     write(&mut writer, &stories(1..2));
     let reader = place.reader();

@@ -311,3 +311,35 @@ fn child_that_connects_is_the_originator() {
         CONN.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
+
+/// More processes than are remembered take turns: each is one handover, and the uses beyond the budget of the socket are
+/// counted.
+#[test]
+fn uses_beyond_the_budget_are_counted() {
+    const CHILDREN: u64 = 6;
+    const ROUNDS: u64 = 40;
+    /// Records that a socket has in advance: `MOST_REPORTED` of the kernel side.
+    const BUDGET: u64 = 64;
+    in_fresh_netns(|| {
+        // Other logs would report a loss as well, which their tests do not expect.
+        let mut pair =
+            Pair { watch: Watch::alone(&["--ring", "16777216"]), client: actor(), server: actor() };
+        if pair.watch.ready()["coverage"]["probes"]["use"].is_null() {
+            tests::skip("handover::uses_beyond_the_budget_are_counted", "no probe observes uses");
+            return;
+        }
+        pair.connect(CONN);
+        pair.server.say("accept");
+        pair.client.say(&format!("turns {CHILDREN} {ROUNDS}"));
+        pair.server.say(&format!("recv {}", CHILDREN * ROUNDS));
+        let lost = pair.watch.expect("a loss", |event| tests::kind(event) == "loss");
+        assert_has(&lost, json!({"reason": "limit"}));
+        let count = lost["kinds"]["handovers_not_followed"].as_u64().unwrap();
+        assert!((1..=CHILDREN * ROUNDS - BUDGET).contains(&count), "{lost:#}");
+        let handovers = |event: &Value| tests::kind(event) == "handover";
+        let handovers = pair.watch.expect_times("a handover to each", CHILDREN as usize, handovers);
+        let pids: std::collections::HashSet<_> =
+            handovers.iter().map(|handover| handover["process"]["pid"].to_string()).collect();
+        assert_eq!(pids.len() as u64, CHILDREN);
+    });
+}

@@ -6,6 +6,7 @@ use tests::{Actor, Endpoint, Watch, assert_has, endpoint, in_fresh_netns, netns,
 use crate::expect::{assert_via, used_by};
 use crate::{actor, address, port_of};
 
+mod floods;
 mod flows;
 
 /// Who sends first, to whom, and by which calls.

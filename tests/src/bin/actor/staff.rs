@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, dup2_stdin, dup2_stdout, fork, gettid, pipe};
 
 use crate::{Actor, BUSY, LIFETIME_S, disguise};
@@ -31,6 +31,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["worker", command @ ..] => command_worker(actor, &command.join(" ")),
         ["thread", name, command @ ..] => in_thread(actor, name, &command.join(" ")),
         ["spawn", what, program, arguments @ ..] => spawn(actor, what, program, arguments),
+        ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
         ["busy"] => busy(),
         _ => return None,
@@ -135,6 +136,42 @@ fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Re
 fn become_program(actor: &Actor, program: &str) -> Result<String> {
     let socket = || actor.stream()?.as_fd().try_clone_to_owned().map_err(anyhow::Error::from);
     Err(Command::new(program).stdin(Stdio::from(socket()?)).stdout(Stdio::from(socket()?)).exec().into())
+}
+
+/// Children write to the connection in turn, a byte each time.
+fn take_turns(actor: &Actor, children: &str, rounds: &str) -> Result<String> {
+    let (children, rounds): (usize, usize) = (children.parse()?, rounds.parse()?);
+    // Each reads from its pipe before its turn, and then writes to the next one's.
+    let pipes = (0..children).map(|_| pipe()).collect::<Result<Vec<_>, _>>()?;
+    let stream = actor.stream()?;
+    let work = |turn: &OwnedFd, next: &OwnedFd| -> Result<()> {
+        for _ in 0..rounds {
+            nix::unistd::read(turn, &mut [0])?;
+            nix::unistd::write(stream, b"x")?;
+            nix::unistd::write(next, b"x")?;
+        }
+        Ok(())
+    };
+    let mut pids = Vec::new();
+    for ((turn, _), (_, next)) in pipes.iter().zip(pipes.iter().cycle().skip(1)) {
+        // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                alarm::set(LIFETIME_S);
+                std::process::exit(i32::from(work(turn, next).is_err()))
+            }
+            ForkResult::Parent { child } => pids.push(child),
+        }
+    }
+    let (_, first) = pipes.first().context("no children")?;
+    nix::unistd::write(first, b"x")?;
+    for pid in pids {
+        match waitpid(pid, None)? {
+            WaitStatus::Exited(_, 0) => {}
+            status => bail!("{status:?}"),
+        }
+    }
+    Ok(String::new())
 }
 
 fn busy() -> Result<String> {
