@@ -257,6 +257,7 @@ fn has_opened(row: &SocketRow) -> bool {
 fn record(row: &SocketRow) -> SocketRecord {
     SocketRecord {
         key: Cookie::number(row.cookie),
+        restored: false,
         socket: Socket { remote: Some(row.remote.unwrap_or(row.local)), ..row.socket },
     }
 }
