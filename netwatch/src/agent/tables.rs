@@ -113,6 +113,12 @@ impl Tables {
             ProcessEvent::Exec(exec) => {
                 let (exe, _, file) = processes::exe(exec.task.key.pid);
                 self.processes.confirm_exe(exec.task.key, exe, file);
+                // A record has a part of long arguments.
+                if self.processes.lacks_args(exec.task.key)
+                    && let Some(row) = processes::one(exec.task.key.pid)
+                {
+                    self.processes.complete_args(&row);
+                }
                 if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }

@@ -193,6 +193,26 @@ impl ProcessTable {
         *process = Arc::new(known);
     }
 
+    /// Whether the arguments of a running process are known in part.
+    #[must_use]
+    pub fn lacks_args(&self, key: ProcessKey) -> bool {
+        self.present(key.pid).is_some_and(|process| process.key == key && process.image.args.cut().is_some())
+    }
+
+    /// Completes arguments of which the record of the exec had only the beginning, from `/proc`, unless the process
+    /// executed another program or has overwritten them.
+    pub fn complete_args(&mut self, row: &ProcessRow) {
+        let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid) else { return };
+        let (known, read) = (&process.image, &row.image);
+        if process.key != row.key || known.file != read.file || !read.args.complete(&known.args) {
+            return;
+        }
+        let image = Image { args: read.args.clone(), ..Image::clone(known) };
+        let mut complete = Process::clone(process);
+        complete.image = Arc::new(image);
+        *process = Arc::new(complete);
+    }
+
     /// Removes processes that are not in `rows`, a snapshot that began when no entry was younger than `since`.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
         let there: Set<_> = rows.iter().map(|row| row.key).collect();

@@ -235,7 +235,7 @@ fn endpoints_of_a_network_namespace_that_is_gone_end_after_two_snapshots() {
     host.apply(elsewhere, Act::Connect(task(22)));
     let here = row(9, State::Listen, "0.0.0.0:80", None);
     // The snapshot may have missed the namespace.
-    host.snapshot(Occasion::Loss, &[here.clone()], &[]);
+    host.snapshot(Occasion::Loss, std::slice::from_ref(&here), &[]);
     assert_eq!(host.tracker.table().len(), 2);
     let ended = host.snapshot(Occasion::Loss, &[here], &[]);
     assert_eq!(ended.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Close]);

@@ -36,6 +36,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
         ["busy"] => busy(),
+        ["wait"] => std::io::stdin().read_line(&mut String::new()).map(|_| String::new()).map_err(Into::into),
         _ => return None,
     })
 }
