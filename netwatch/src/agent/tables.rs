@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
@@ -87,7 +88,7 @@ impl Tables {
         match event {
             // /proc has the path as other readers of /proc see it, and the numbers that stat(2) returns.
             ProcessEvent::Exec(exec) => {
-                let (exe, _, file) = processes::exe(exec.task.key.pid);
+                let (exe, _, file) = processes::exe(exec.task.key.pid, Patience::Live);
                 self.processes.confirm_exe(exec.task.key, exe, file);
                 if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
@@ -95,8 +96,9 @@ impl Tables {
             }
             // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) =
-                    cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
+                if let Some(row) = cgroup
+                    .moved
+                    .and_then(|key| processes::one(key.pid, Patience::Live).filter(|r| r.key == key))
                 {
                     self.processes.learn_one(&row);
                 }
@@ -108,7 +110,7 @@ impl Tables {
     /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
-            && let Some(row) = processes::one(key.pid)
+            && let Some(row) = processes::one(key.pid, Patience::Live)
             && row.key == key
         {
             self.processes.learn_named(&row, &comm.text());
