@@ -24,10 +24,10 @@ fn main() -> Result<()> {
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     let toolchain = if has_bpf_core(LINKED) {
         // aya-build adds `-Z build-std` where RUSTC_BOOTSTRAP is unset on a nightly, is `1`, or names
-        // the package. The linked toolchain has a prebuilt core; only aya-ebpf's one feature gate
-        // wants unlocking.
+        // the package. The linked toolchain has a prebuilt core; only the one feature gate
+        // of aya-ebpf and of the kernel side (inline assembly) wants unlocking.
         // SAFETY: the build script has a single thread.
-        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,netwatch_ebpf") };
         Toolchain::Custom(LINKED)
     } else if nightly_has_rust_src() {
         Toolchain::Nightly

@@ -21,7 +21,7 @@ pub struct Knobs {
 
 impl Knobs {
     /// Name of the global in the object file, which contains the wire version.
-    pub const GLOBAL: &'static str = "KNOBS_V1";
+    pub const GLOBAL: &'static str = "KNOBS_V2";
 
     /// All off: the values in the object file, which the agent overrides.
     pub const ZERO: Self =
@@ -34,5 +34,5 @@ impl Knobs {
     }
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 1, "Knobs::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 2, "Knobs::GLOBAL names the version");
 const _: () = assert!(size_of::<Knobs>() == 20 && align_of::<Knobs>() == 4);

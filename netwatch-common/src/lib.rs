@@ -19,11 +19,11 @@ pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,
 };
-pub use sock::{Begin, Change, Sock, change_flags, sock_flags};
-pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, flow_flags};
+pub use sock::{Begin, Change, Sock, begin_flags, change_flags, sock_flags};
+pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, flow_flags};
 
 /// Version of the wire format; the agent rejects an object with another version.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Length of `task_struct.comm`, including the NUL (`include/linux/sched.h`, `TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -59,6 +59,20 @@ pub mod kind {
     /// One more than the greatest kind: the number of counts of lost records.
     pub const COUNT: u32 = 14;
 
+    /// Whether records of a kind say which UDP sockets and flows exist. Anyone who may send datagrams can cause a flood
+    /// of them, so their loss casts no doubt on what is known about TCP.
+    #[must_use]
+    pub const fn is_udp(kind: u16) -> bool {
+        matches!(kind, FLOW | BORN | RELEASE)
+    }
+
+    /// Whether records of a kind say which TCP endpoints and processes exist. A `USE` record only says who else uses an
+    /// endpoint.
+    #[must_use]
+    pub const fn is_tcp_or_process(kind: u16) -> bool {
+        !is_udp(kind) && kind != USE
+    }
+
     /// The name of a kind in `loss` events; `None` for an unknown number.
     #[must_use]
     pub const fn name(kind: u16) -> Option<&'static str> {
@@ -87,10 +101,10 @@ pub mod kind {
 pub struct Header {
     /// One of [`kind`].
     pub kind: u16,
-    /// Zero.
-    pub pad: [u8; 2],
-    /// Changes whenever a record of any kind is lost: if two records differ, something is missing between them. 0 until
-    /// the first loss.
+    /// The same as `loss` for [`kind::is_udp`].
+    pub udp_loss: u16,
+    /// Changes whenever a record is lost whose kind is [`kind::is_tcp_or_process`]: if two records differ, something is
+    /// missing between them. 0 until the first loss.
     pub loss: u32,
     /// Time in nanoseconds since boot (`bpf_ktime_get_boot_ns`).
     pub ts: u64,

@@ -59,10 +59,10 @@ impl Offsets {
 
     /// Name of the global in the object file. It contains the wire version, so that an object with another version does
     /// not load.
-    pub const GLOBAL: &'static str = "OFFSETS_V1";
+    pub const GLOBAL: &'static str = "OFFSETS_V2";
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 1, "Offsets::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 2, "Offsets::GLOBAL names the version");
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
 
 offsets! {

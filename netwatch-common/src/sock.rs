@@ -58,14 +58,21 @@ pub struct Begin {
     pub task: Task,
     /// Negative errno that the call returned, for [`kind::FAIL`]; otherwise 0.
     pub result: i32,
-    /// Zero.
-    pub pad: u32,
+    /// [`begin_flags`].
+    pub flags: u32,
     /// The socket that the thread handled, as [`Fork::cause`](crate::Fork::cause).
     pub cause: u64,
 }
 
 const _: () = assert!(size_of::<Begin>() == 168 && align_of::<Begin>() == 8);
 const _: () = assert!(kind::COUNT == 14);
+
+/// Bits of [`Begin::flags`].
+pub mod begin_flags {
+    /// For [`kind::USE`](crate::kind::USE): this call sent the first datagram of a UDP flow, which a
+    /// [`Flow`](crate::Flow) record of the same socket and thread reported.
+    pub const FIRST_DATAGRAM: u32 = 1;
+}
 
 /// A state transition. The current task is unrelated to the socket.
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use crate::{Header, Sock};
 
-/// The first datagram of a flow. A flow is a socket and a remote address.
+/// The first datagram of a flow. A flow is a socket, a local and a remote address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -10,13 +10,18 @@ pub struct Flow {
     pub header: Header,
     /// The socket, with the addresses of the datagram.
     pub sock: Sock,
+    /// Thread group of the task in whose context the datagram left the socket; 0 if it was received. This is the sender
+    /// unless the datagram was delayed, for example by NFQUEUE: a `USE` record of the same thread confirms it.
+    pub tgid: u32,
+    /// Thread of that task.
+    pub tid: u32,
     /// [`flow_flags`].
     pub flags: u32,
     /// Zero.
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 88 && align_of::<Flow>() == 8);
+const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {
@@ -38,13 +43,16 @@ pub struct Release {
 
 const _: () = assert!(size_of::<Release>() == 80 && align_of::<Release>() == 8);
 
-/// Key of the map of flows.
+/// Key of the map of flows. Addresses are as on the wire, in network byte order, IPv4 in the first four bytes. The local
+/// address is part of the key because a socket that is bound to no address may use several; its port does not change.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowKey {
     /// Cookie of the socket.
     pub cookie: u64,
-    /// Remote address as on the wire, network byte order, IPv4 in the first four bytes.
+    /// Local address.
+    pub local: [u8; 16],
+    /// Remote address.
     pub remote: [u8; 16],
     /// Remote port, host byte order.
     pub port: u16,
@@ -52,10 +60,9 @@ pub struct FlowKey {
     pub pad: [u8; 6],
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
+const _: () = assert!(size_of::<FlowKey>() == 48 && align_of::<FlowKey>() == 8);
 
-/// Counters of a flow. The additions are not atomic, so two CPUs that count a datagram of the same flow at the same
-/// time may lose one of the two.
+/// Counters of a flow, which are added to atomically.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCount {
@@ -75,3 +82,9 @@ const _: () = assert!(size_of::<FlowCount>() == 32 && align_of::<FlowCount>() ==
 
 /// Default maximum number of flows.
 pub const FLOWS_MAX: usize = 65536;
+
+/// Maximum number of flows of one socket, so that one socket cannot take the places of all others.
+pub const SOCKET_FLOWS_MAX: u32 = 16384;
+
+/// Number of sockets whose flows without a place are counted each by itself; the least recently counted are forgotten.
+pub const NOT_FOLLOWED_MAX: usize = 1024;

@@ -139,7 +139,7 @@ fn report<M: Memory>(sk: *const c_void, way: u32) -> Option<()> {
         // Not every type of program can generate a cookie, so an existing one is read.
         let cookie = Untyped::read(sk, offset!(sk_cookie));
         cause::accepted(cookie);
-        let reported = act::report(emit::header(kind::ACCEPT), way, 0, |out| {
+        let reported = act::report(emit::header(kind::ACCEPT), way, 0, 0, |out| {
             out.cookie = cookie;
             // If the socket is closed already, only `inet_sport` has its port.
             sock::fill::<M>(sk, true, out);

@@ -6,7 +6,7 @@ use netwatch_common::{Begin, Header, Sock};
 use crate::{cause, emit, task};
 
 /// Sends a [`Begin`] with the kind of the header; `fill` writes the socket. `way`: see [`task::way`]; `result`: of a
-/// failed call. `None` if the ring was full, which is counted.
+/// failed call; `flags`: see [`netwatch_common::begin_flags`]. `None` if the ring was full, which is counted.
 ///
 /// # Safety
 /// `fill` writes every byte of its argument, which is memory of the ring.
@@ -15,6 +15,7 @@ pub(crate) unsafe fn report(
     header: Header,
     way: u32,
     result: i32,
+    flags: u32,
     fill: impl FnOnce(&mut Sock),
 ) -> Option<()> {
     let current = task::current();
@@ -27,7 +28,7 @@ pub(crate) unsafe fn report(
         task::fill(current, bpf_get_current_cgroup_id(), &mut (*record).task);
         (*record).task.flags |= way;
         (*record).result = result;
-        (*record).pad = 0;
+        (*record).flags = flags;
         (*record).cause = cause::of(current);
     }
     emit::submit(entry);

@@ -164,5 +164,5 @@ pub(crate) fn ended(call: Call, result: i64) -> Option<()> {
     }
     let way = task::way(task::current());
     // SAFETY: every byte of the socket is written.
-    unsafe { act::report(emit::header(kind::FAIL), way, result as i32, |out| *out = call.sock) }
+    unsafe { act::report(emit::header(kind::FAIL), way, result as i32, 0, |out| *out = call.sock) }
 }

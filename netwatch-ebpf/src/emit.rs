@@ -1,5 +1,6 @@
 //! Writes records to the ring buffer, and counts those that do not fit.
 
+use core::arch::asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
 
@@ -39,19 +40,26 @@ static LOST: ByCpu = Array::new();
 #[btf_map]
 static CAUGHT: ByCpu = Array::new();
 
-/// Time of the last loss, in nanoseconds since boot; each record carries its lower half. The reader only needs the
-/// value to change, and a time changes with a plain store even if two CPUs store at once. A count would need an atomic
-/// addition (`BPF_XADD`, since Linux 3.18).
+/// What a limit keeps from being followed.
+#[btf_map]
+static NOT_FOLLOWED: ByCpu = Array::new();
+
+/// Times of the last losses, in nanoseconds since boot: of the kinds `is_tcp_or_process`, and of the kinds
+/// `is_udp`. Each record carries a part of both. The reader only needs the values to change, and a time changes
+/// with a plain store even if two CPUs store at once.
 static mut LAST_LOSS: u64 = 0;
+static mut LAST_UDP_LOSS: u64 = 0;
 
 /// A header for a record of this kind, with the current time.
 #[inline(always)]
 pub(crate) fn header(kind: u16) -> Header {
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_boot_ns() };
-    // SAFETY: an aligned word, read by a single access.
-    let loss = unsafe { (&raw const LAST_LOSS).read_volatile() };
-    Header { kind, pad: [0; 2], loss: loss as u32, ts }
+    // SAFETY: aligned words, each read by a single access.
+    let (loss, udp_loss) =
+        unsafe { ((&raw const LAST_LOSS).read_volatile(), (&raw const LAST_UDP_LOSS).read_volatile()) };
+    // Two losses of UDP within 16 microseconds may be one change.
+    Header { kind, udp_loss: (udp_loss >> 14) as u16, loss: loss as u32, ts }
 }
 
 /// Reserves space for one `T` in the ring; if it is full the loss is counted under `kind`.
@@ -124,6 +132,25 @@ pub(crate) fn unbegun(kind: u16) {
     count(&UNBEGUN, kind);
 }
 
+/// Counts what a limit keeps from being followed.
+#[inline(always)]
+pub(crate) fn not_followed(kind: u16) {
+    count(&NOT_FOLLOWED, kind);
+}
+
+/// Adds to a counter that a program which interrupts this one, or another CPU, may add to as well: `BPF_XADD`, which
+/// every kernel has, unlike atomic operations that return the old value (5.12).
+///
+/// # Safety
+/// `counter` points to an aligned word that lives as long as the program.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {value}", counter = in(reg) counter, value = in(reg) value);
+    }
+}
+
 #[inline(always)]
 fn count(counts: &ByCpu, of: u16) {
     // SAFETY: a helper without arguments.
@@ -131,14 +158,21 @@ fn count(counts: &ByCpu, of: u16) {
     let Some(counts) = counts.get_ptr_mut(cpu) else { return };
     if u32::from(of) < kind::COUNT {
         // SAFETY: the entry of this CPU in the map; `of` is within its bounds.
-        unsafe { *counts.cast::<u64>().add(usize::from(of)) += 1 };
+        unsafe { add(counts.cast::<u64>().add(usize::from(of)), 1) };
     }
 }
 
 /// Counts one lost record.
 #[inline(always)]
 pub(crate) fn lost(kind: u16) {
-    // SAFETY: a helper without arguments, and an aligned word.
-    unsafe { (&raw mut LAST_LOSS).write_volatile(bpf_ktime_get_boot_ns()) };
+    // SAFETY: a helper without arguments, and aligned words.
+    unsafe {
+        let now = bpf_ktime_get_boot_ns();
+        if kind::is_udp(kind) {
+            (&raw mut LAST_UDP_LOSS).write_volatile(now);
+        } else if kind::is_tcp_or_process(kind) {
+            (&raw mut LAST_LOSS).write_volatile(now);
+        }
+    }
     count(&LOST, kind);
 }

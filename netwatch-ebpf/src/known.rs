@@ -28,15 +28,22 @@ pub(crate) struct Known {
     pub(crate) seen: u32,
     /// Inode number of the network namespace, which does not change; 0 if not read yet.
     pub(crate) netns: u32,
+    /// When `reported` was last reduced; see [`crate::using`].
+    pub(crate) refilled: u32,
+    /// Zero.
+    pub(crate) pad: u32,
+    /// Number of UDP flows for which the map had a place so far.
+    pub(crate) flows: u64,
+    /// Number of calls in which the first datagram of a UDP flow was sent and that have not returned.
+    pub(crate) pending: u64,
     /// The last users, the most recent first; 0 for none. See [`crate::using::who`].
     pub(crate) users: [u64; USERS],
 }
 
-/// Bits of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed,
-/// it has UDP flows, and the call that sent the first datagram of one has not returned.
+/// A bit of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed.
+/// Flags are not changed atomically: at transitions the kernel holds the lock of the socket, and this one is set before
+/// anything else uses the socket.
 pub(crate) const BORN: u32 = 1 << 16;
-pub(crate) const FLOWS: u32 = 1 << 17;
-pub(crate) const PENDING: u32 = 1 << 18;
 
 /// Number of users that are remembered; few processes share a connection.
 pub(crate) const USERS: usize = 4;
@@ -80,6 +87,10 @@ pub(crate) const NOTHING: Known = Known {
     reported: 0,
     seen: 0,
     netns: 0,
+    refilled: 0,
+    pad: 0,
+    flows: 0,
+    pending: 0,
     users: [0; USERS],
 };
 

@@ -58,7 +58,7 @@ fn ended() -> Option<()> {
         {
             return None;
         }
-        act::report(emit::header(kind::LISTEN), 0, 0, |out| {
+        act::report(emit::header(kind::LISTEN), 0, 0, 0, |out| {
             out.cookie = call.cookie;
             sock::fill::<Untyped>(sk, false, out);
         })

@@ -6,6 +6,8 @@
 //! the ring.
 #![no_std]
 #![no_main]
+// For `emit::add`: core has no atomic addition for the BPF target.
+#![feature(asm_experimental_arch)]
 
 mod accept;
 mod act;

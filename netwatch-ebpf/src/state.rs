@@ -163,6 +163,7 @@ fn begin(transition: Transition) -> Option<i32> {
             seen: transition.token(),
             netns: sock::netns(sk),
             users: [0; USERS],
+            ..NOTHING
         };
         (*known).users[0] = using::who(tgid, start);
     }
@@ -173,7 +174,7 @@ fn begin(transition: Transition) -> Option<i32> {
     }
     // SAFETY: `sk` is the typed argument of the tracepoint; every byte of the record is written.
     unsafe {
-        act::report(header, task::way(current), 0, |out| {
+        act::report(header, task::way(current), 0, 0, |out| {
             out.cookie = cookie;
             sock::fill_but_netns::<Typed>(sk, false, out);
             out.netns = (*known).netns;

@@ -1,28 +1,44 @@
-//! UDP has no states: a flow begins with the first datagram between a socket and a remote address, and its sender is
+//! UDP has no states: a flow begins with the first datagram between two addresses on a socket, and its sender is
 //! the originator. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
 //! `cgroup/sock_create` and `sock_release` (5.9) see who creates a socket and when it is closed; `using` reports the
 //! processes that send and receive. Without these probes UDP is not seen.
 //!
-//! After the first datagram a flow costs one map lookup per packet.
+//! After the first datagram a flow costs one map lookup per packet. Anyone may send datagrams to any number of
+//! addresses, so a flow is reported only once it has a place in the map, each socket has a limited number of places, and
+//! flows without a place are counted.
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, bpf_sock};
-use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock};
+use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
-use netwatch_common::{FLOWS_MAX, Flow, FlowCount, FlowKey, Release, Sock, flow_flags, kind};
+use netwatch_common::{
+    FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, Sock, flow_flags, kind,
+};
 
-use crate::known::{BORN, FLOWS as HAS_FLOWS, PENDING, forget, storage_in_cgroup};
+use crate::known::{BORN, Known, forget, storage_in_cgroup};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
-use crate::{act, emit, sock};
+use crate::{act, emit, sock, task};
 
 /// Allocated per flow, not in advance.
 #[btf_map]
 static FLOWS: HashMap<FlowKey, FlowCount, FLOWS_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Number of flows of a socket that the agent has removed from [`FLOWS`], by cookie. Only the agent writes it.
+#[btf_map]
+static REMOVED_FLOWS: HashMap<u64, u64, FLOWS_MAX, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Number of datagrams of flows that have no place, by the cookie of their socket. The agent reads and removes them.
+#[btf_map]
+static NOT_FOLLOWED_BY: LruHashMap<u64, u64, NOT_FOLLOWED_MAX> = LruHashMap::new();
+
+/// The socket on which a thread sent the first datagram of a flow, by thread id, until its call returns.
+#[btf_map]
+static SENDING: LruHashMap<u32, u64, 16384> = LruHashMap::new();
 
 #[cgroup_skb(egress)]
 fn udp_egress(ctx: SkBuffContext) -> i32 {
@@ -53,7 +69,7 @@ struct Ends {
     payload: u32,
 }
 
-/// Parses the headers; `None` if the packet is not UDP. Packets with IPv6 extension headers are rare, and ignored.
+/// Parses the headers; `None` if the packet is not UDP.
 #[inline(always)]
 fn parse(skb: *mut __sk_buff) -> Option<Ends> {
     let first: [u8; IPV4_MIN as usize] = load(skb, 0)?;
@@ -63,7 +79,7 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
             let destination = sock::widen([first[16], first[17], first[18], first[19]]);
             (AF_INET, u32::from(first[0] & 0xf) * 4, source, destination)
         }
-        6 if u16::from(first[6]) == IPPROTO_UDP => (AF_INET6, IPV6_LEN, load(skb, 8)?, load(skb, 24)?),
+        6 => (AF_INET6, ipv6_header(skb, first[6])?, load(skb, 8)?, load(skb, 24)?),
         _ => return None,
     };
     let [a, b, c, d]: [u8; 4] = load(skb, header)?;
@@ -78,6 +94,39 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
         // Not the length field of the header: with segmentation offload the packet is larger than one datagram.
         payload: len.saturating_sub(header + UDP_LEN),
     })
+}
+
+/// Extension headers of IPv6 that may come before UDP: hop-by-hop options, routing, fragment, destination options
+/// (RFC 8200, section 4), and authentication (RFC 4302).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// Each may occur once, except destination options, which may occur twice.
+const MOST_EXTENSIONS: usize = 6;
+
+/// Length of the IPv6 header with its extension headers; `None` if no UDP follows.
+#[inline(always)]
+fn ipv6_header(skb: *mut __sk_buff, first: u8) -> Option<u32> {
+    let (mut next, mut at) = (first, IPV6_LEN);
+    for _ in 0..MOST_EXTENSIONS {
+        if u16::from(next) == IPPROTO_UDP {
+            return Some(at);
+        }
+        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+            return None;
+        }
+        let [following, len]: [u8; 2] = load(skb, at)?;
+        at += match next {
+            FRAGMENT => 8,
+            AUTHENTICATION => (u32::from(len) + 2) * 4,
+            _ => (u32::from(len) + 1) * 8,
+        };
+        next = following;
+    }
+    (u16::from(next) == IPPROTO_UDP).then_some(at)
 }
 
 #[inline(always)]
@@ -111,47 +160,123 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     };
     // SAFETY: helpers that take the context of the hook.
     let (cookie, now) = unsafe { (bpf_get_socket_cookie(skb.cast()), bpf_ktime_get_boot_ns()) };
-    let key = FlowKey { cookie, remote: remote.0, port: remote.1, pad: [0; 6] };
+    let key = FlowKey { cookie, local: local.0, remote: remote.0, port: remote.1, pad: [0; 6] };
+    let payload = u64::from(ends.payload);
     if let Some(count) = FLOWS.get_ptr_mut(&key) {
         // SAFETY: memory of the map.
         unsafe {
             (*count).last = now;
-            if received == 0 {
-                (*count).sent += u64::from(ends.payload);
-            } else {
-                (*count).received += u64::from(ends.payload);
+            let bytes = if received == 0 { &raw mut (*count).sent } else { &raw mut (*count).received };
+            emit::add(bytes, payload);
+            if (*count).reported == 0 {
+                // The ring was full at the first datagram: send its record now.
+                (*count).reported = 1;
+                let flags = (*count).flags;
+                if report(sk.cast(), cookie, &ends, local, remote, flags, (0, 0)).is_none() {
+                    (*count).reported = 0;
+                }
             }
-            if (*count).reported != 0 {
-                return None;
-            }
-            // The ring was full at the first datagram: send its record now.
-            (*count).reported =
-                u32::from(report(sk.cast(), cookie, &ends, local, remote, (*count).flags).is_some());
         }
         return None;
     }
+    let Some(known) = storage_in_cgroup(sk.cast(), true) else {
+        not_followed(cookie);
+        return None;
+    };
     let mut flags = received;
-    if let Some(known) = storage_in_cgroup(sk.cast(), true) {
-        // SAFETY: the state of this socket.
-        unsafe {
-            if (*known).flags & BORN == 0 {
-                flags |= flow_flags::OLD;
-            }
-            (*known).flags |= HAS_FLOWS;
-            if received == 0 {
-                // The sender is reported when its call returns.
-                (*known).flags |= PENDING;
-            }
+    // SAFETY: the state of this socket.
+    unsafe {
+        if !has_place(cookie, known) {
+            not_followed(cookie);
+            return None;
+        }
+        if (*known).flags & BORN == 0 {
+            flags |= flow_flags::OLD;
         }
     }
-    let reported = report(sk.cast(), cookie, &ends, local, remote, flags).is_some();
-    let payload = u64::from(ends.payload);
     let (sent, received) = if received == 0 { (payload, 0) } else { (0, payload) };
-    let count = FlowCount { sent, received, last: now, flags, reported: u32::from(reported) };
-    if FLOWS.insert(&key, &count, 0).is_err() {
-        emit::lost(kind::FLOW);
+    let count = FlowCount { sent, received, last: now, flags, reported: 1 };
+    if FLOWS.insert(&key, &count, BPF_NOEXIST.into()).is_err() {
+        // Full, unless another CPU has just inserted the same flow, which is then reported already.
+        if let Some(count) = FLOWS.get_ptr_mut(&key) {
+            // SAFETY: memory of the map.
+            unsafe {
+                emit::add(&raw mut (*count).sent, sent);
+                emit::add(&raw mut (*count).received, received);
+            }
+        } else {
+            not_followed(cookie);
+        }
+        return None;
+    }
+    // SAFETY: the state of this socket.
+    unsafe { emit::add(&raw mut (*known).flows, 1) };
+    let sender = if flags & flow_flags::RECEIVED == 0 { sending(cookie, known) } else { (0, 0) };
+    if report(sk.cast(), cookie, &ends, local, remote, flags, sender).is_none()
+        && let Some(count) = FLOWS.get_ptr_mut(&key)
+    {
+        // SAFETY: memory of the map.
+        unsafe { (*count).reported = 0 };
     }
     None
+}
+
+/// Whether a socket may have another flow.
+///
+/// # Safety
+/// `known` is the state of the socket.
+#[inline(always)]
+unsafe fn has_place(cookie: u64, known: *const Known) -> bool {
+    // SAFETY: guaranteed by the caller; the count is copied.
+    unsafe {
+        let removed = REMOVED_FLOWS.get(cookie).copied().unwrap_or(0);
+        (*known).flows.wrapping_sub(removed) < u64::from(SOCKET_FLOWS_MAX)
+    }
+}
+
+/// Counts a datagram of a flow that has no place.
+#[inline(always)]
+fn not_followed(cookie: u64) {
+    emit::not_followed(kind::FLOW);
+    if let Some(count) = NOT_FOLLOWED_BY.get_ptr_mut(cookie) {
+        // SAFETY: memory of the map.
+        unsafe { emit::add(count, 1) };
+    } else {
+        // If another CPU does the same, one of two is not counted for the socket.
+        let _ = NOT_FOLLOWED_BY.insert(cookie, 1, 0);
+    }
+}
+
+/// Notes that the current thread sends the first datagram of a flow; returns its thread group and thread. Its call has
+/// not returned, unless the datagram was delayed: then this is another thread, which [`has_sent`] shows.
+#[inline(always)]
+fn sending(cookie: u64, known: *mut Known) -> (u32, u32) {
+    let current = task::current();
+    // SAFETY: the current task, and the state of this socket.
+    let (tgid, tid) = unsafe { (task::tgid(current), task::tid(current)) };
+    if SENDING.insert(tid, cookie, 0).is_ok() {
+        // SAFETY: as above.
+        unsafe { emit::add(&raw mut (*known).pending, 1) };
+    }
+    (tgid, tid)
+}
+
+/// Whether the call of the current thread on this socket, which returns now, sent the first datagram of a flow.
+///
+/// # Safety
+/// `known` is the state of the socket.
+#[inline(always)]
+pub(crate) unsafe fn has_sent(tid: u32, cookie: u64, known: *mut Known) -> bool {
+    // SAFETY: guaranteed by the caller; the cookie is copied.
+    unsafe {
+        if (*known).pending == 0 || SENDING.get(tid).copied() != Some(cookie) {
+            return false;
+        }
+        // Fails only if it is gone.
+        let _ = SENDING.remove(tid);
+        emit::add(&raw mut (*known).pending, u64::MAX);
+    }
+    true
 }
 
 #[inline(always)]
@@ -162,6 +287,7 @@ fn report(
     local: ([u8; 16], u16),
     remote: ([u8; 16], u16),
     flags: u32,
+    (tgid, tid): (u32, u32),
 ) -> Option<()> {
     let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
     let record = entry.as_mut_ptr();
@@ -183,6 +309,8 @@ fn report(
             local: local.0,
             remote: remote.0,
         };
+        (*record).tgid = tgid;
+        (*record).tid = tid;
         (*record).flags = flags;
         (*record).pad = 0;
     }
@@ -207,7 +335,7 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         (*known).flags |= BORN;
         // The creator is not noted as a user, so that its first use is reported and can be distinguished from a
         // child's.
-        act::report(emit::header(kind::BORN), 0, 0, |out| fill(sk, false, out))
+        act::report(emit::header(kind::BORN), 0, 0, 0, |out| fill(sk, false, out))
     }
 }
 
@@ -226,9 +354,9 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         }
         // Without state no record about the socket was sent.
         let known = storage_in_cgroup(sk.cast(), false)?;
-        let flags = (*known).flags;
+        let Known { flags, flows, users: [user, ..], .. } = *known;
         forget(plain(sk.cast()));
-        if flags & (HAS_FLOWS | BORN) == 0 {
+        if flags & BORN == 0 && flows == 0 && user == 0 {
             return None;
         }
         let mut entry = emit::reserve::<Release>(kind::RELEASE)?;

@@ -6,17 +6,20 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
-use netwatch_common::kind;
+use netwatch_common::{begin_flags, kind};
 
-use crate::known::{PENDING, storage};
+use crate::known::{Known, storage};
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{act, cause, emit, sock, task, tcp};
+use crate::{act, cause, emit, sock, task, tcp, udp};
 
-/// Maximum number of records per socket, for more alternating processes than [`crate::known::USERS`].
+/// Number of records that a socket has in advance, for more alternating processes than [`crate::known::USERS`], and how
+/// many it gets back a second. Uses beyond that are counted.
 const MOST_REPORTED: u32 = 64;
+const REFILL: u32 = 16;
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
@@ -179,26 +182,59 @@ fn used(sk: *const c_void) -> Option<i32> {
         let who = who(task::tgid(current), Current::read(leader, offset!(task_start)));
         let [first, second, third, fourth] = (*known).users;
         let is_known = who == first || who == second || who == third || who == fourth;
-        if is_known && (*known).flags & PENDING == 0 {
+        if is_known && (*known).pending == 0 {
             return None;
         }
-        (*known).flags &= !PENDING;
+        let cookie = sock::cookie(sk);
+        let has_sent = udp::has_sent(task::tid(current), cookie, known);
+        if is_known && !has_sent {
+            return None;
+        }
         if !is_known {
             // The kernel uses subflows on behalf of the MPTCP socket.
-            if (*known).reported >= MOST_REPORTED || sock::is_subflow::<Untyped>(sk) {
+            if sock::is_subflow::<Untyped>(sk) {
+                return None;
+            }
+            // No limit hides who sends the first datagram of a flow; the number of flows has a limit of its own.
+            if !has_sent && !may_report(known) {
+                emit::not_followed(kind::USE);
                 return None;
             }
             (*known).users = [who, first, second, third];
             // The acceptor was reported at accept(), unless that went by socketcall(2) or io_uring and was not seen.
-            if cause::has_accepted(current, sock::cookie(sk)) {
+            if cause::has_accepted(current, cookie) {
                 return None;
             }
-            (*known).reported += 1;
         }
-        act::report(emit::header(kind::USE), task::way(current), 0, |out| {
-            out.cookie = sock::cookie(sk);
+        let flags = if has_sent { begin_flags::FIRST_DATAGRAM } else { 0 };
+        act::report(emit::header(kind::USE), task::way(current), 0, flags, |out| {
+            out.cookie = cookie;
             sock::fill::<Typed>(sk, true, out);
         })?;
     }
     Some(0)
+}
+
+/// Takes one record from the budget of a socket. Two CPUs that do so at once may take one for two.
+///
+/// # Safety
+/// `known` is the state of a socket.
+#[inline(always)]
+unsafe fn may_report(known: *mut Known) -> bool {
+    // SAFETY: guaranteed by the caller; a helper without arguments.
+    unsafe {
+        let reported = (*known).reported;
+        if reported < MOST_REPORTED {
+            (*known).reported = reported + 1;
+            return true;
+        }
+        // About a second.
+        let now = (bpf_ktime_get_boot_ns() >> 30) as u32;
+        if (*known).refilled == now {
+            return false;
+        }
+        (*known).refilled = now;
+        (*known).reported = MOST_REPORTED - REFILL + 1;
+    }
+    true
 }

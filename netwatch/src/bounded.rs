@@ -194,16 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_too_far_is_not_searched() {
+    fn line_end_beyond_the_limit_is_not_searched() {
         let read = ends(&file(&[b'x'; 1000]), 10, 500, || None).unwrap();
         assert_eq!(read, Ends { bytes: vec![b'x'; 10], gap: Some(Gap { at: 5, length: None }) });
     }
 
     #[test]
-    fn a_length_that_lies_costs_the_end_only() {
+    fn wrong_length_costs_only_the_end() {
         let read = ends(&file(&[b'x'; 1000]), 10, 5000, || Some(u64::MAX)).unwrap();
         assert_eq!(read.bytes, b"xxxxx");
-        // Too short to be true: the end is searched.
+        // Shorter than the file: the end is searched.
         let read = ends(&file(&[b'x'; 1000]), 10, 5000, || Some(3)).unwrap();
         assert_eq!(read.gap, Some(Gap { at: 5, length: Some(1000) }));
     }

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boot_clock_tells_the_time() {
+    fn boot_clock_converts_to_the_time_of_day() {
         let clock = BootClock::now().unwrap();
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
         let since_boot = u64::try_from(now.tv_sec()).unwrap() * 1_000_000_000;

@@ -15,18 +15,18 @@ pub const PROC_FILE: usize = 64 << 10;
 
 /// What is kept of the arguments of a process, bytes before escapes: one half from the beginning, one from the end. The
 /// kernel allows 128 KiB for an argument and 6 MiB for all (`MAX_ARG_STRLEN`, `bprm_stack_limits` in fs/exec.c), and
-/// `prctl(PR_SET_MM_MAP)`, which needs no privilege, makes them any length. Tests: `limits::arguments_of_any_length` and
-/// `limits::many_arguments` of the end-to-end tests.
+/// `prctl(PR_SET_MM_MAP)`, which needs no privilege, makes them any length. Tests: `limits::long_arguments_are_truncated` and
+/// `limits::many_arguments_are_truncated` of the end-to-end tests.
 pub const ARGS_BYTES: usize = 64 << 10;
 
 /// How many arguments are kept, one half from the beginning and one from the end. Programs that are given more get them
 /// from a shell's `*`, and each costs a reader of the event a word, however short it is. Tests:
-/// `model::arguments::tests::many_are_cut` and `limits::many_arguments` of the end-to-end tests.
+/// `model::arguments::tests::many_arguments_are_cut` and `limits::many_arguments_are_truncated` of the end-to-end tests.
 pub const ARGS_COUNT: usize = 4096;
 
 /// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
 /// to whoever may not trace the process. What execve(2) allows. Test:
-/// `bounded::tests::an_end_that_is_too_far_is_not_searched`.
+/// `bounded::tests::line_end_beyond_the_limit_is_not_searched`.
 pub const ARGS_SEARCHED: u64 = 6 << 20;
 
 /// The configuration file, bytes; a file with every option takes some thousand. Test:
@@ -51,36 +51,36 @@ pub const LOCKS_READ: usize = 64 << 20;
 
 /// How long the event stream waits for an answer about one file system, directory or name service
 /// ([`crate::blocking::Subject`]). Path lookups and name services of the host itself take microseconds; a ring of the
-/// default size holds the records of several seconds. Test: `blocked::a_file_system_that_hangs` of the end-to-end tests.
+/// default size holds the records of several seconds. Test: `blocked::hanging_file_system_holds_up_nothing` of the end-to-end tests.
 pub const LIVE_WAIT: Duration = Duration::from_millis(50);
 
 /// How long the event stream waits for all of them together, before [`WAIT_SHARE`] limits it. Test:
-/// `blocking::accounts::tests::many_slow_subjects_do_not_hold_up_more`.
+/// `blocking::accounts::tests::many_slow_subjects_take_a_tenth_of_the_time`.
 pub const LIVE_WAITS: Duration = Duration::from_millis(250);
 
 /// A time that was waited is forgiven after this many times as long, so a file system that answers slowly for ever takes
-/// no more than this part of the time. Test: `blocking::accounts::tests::a_slow_subject_holds_up_a_tenth_of_the_time`.
+/// no more than this part of the time. Test: `blocking::accounts::tests::slow_subject_takes_a_tenth_of_the_time`.
 pub const WAIT_SHARE: u32 = 10;
 
-/// How long a command or a snapshot waits for one of them. Test: `blocked::commands_end` of the end-to-end tests.
+/// How long a command or a snapshot waits for one of them. Test: `blocked::commands_end_on_a_hanging_file_system` of the end-to-end tests.
 pub const COMMAND_WAIT: Duration = Duration::from_secs(1);
 
 /// How long `audit` reads the package databases of one root directory, or a unit file: some 100 MB. Test:
-/// `blocking::tests::a_read_is_abandoned_at_the_deadline`.
+/// `blocking::tests::read_is_abandoned_at_the_deadline`.
 pub const READ_WAIT: Duration = Duration::from_secs(10);
 
 /// Questions without an answer, each of which occupies a thread of the helper. When there are more, nothing is asked until
-/// one returns. Test: `blocking::client::tests::no_more_than_the_limit_is_stuck`.
+/// one returns. Test: `blocking::client::tests::stuck_questions_are_limited`.
 pub const MOST_STUCK: usize = 8;
 
 /// When the name of a user is asked for again if there was no answer. Test:
-/// `enrich::users::tests::a_late_name_is_used`.
+/// `enrich::users::tests::late_name_is_used`.
 pub const NAME_RETRY: Duration = Duration::from_secs(1);
 
 /// Lines for stderr that wait for its reader. When there are more, the newest are dropped and counted. Test:
-/// `stderr::tests::what_a_blocked_reader_misses_is_counted`.
+/// `stderr::tests::lines_for_a_blocked_reader_are_counted`.
 pub const STDERR_LINES: usize = 1024;
 
-/// How long the end of netwatch waits until stderr has taken its last lines. Test: `blocked::a_stderr_that_nobody_reads`
+/// How long the end of netwatch waits until stderr has taken its last lines. Test: `blocked::blocked_stderr_holds_up_nothing`
 /// of the end-to-end tests.
 pub const STDERR_WAIT: Duration = Duration::from_secs(2);

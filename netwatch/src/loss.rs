@@ -1,6 +1,9 @@
 //! Lost records and events, as reported.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Cookie, ProcessKey};
 
 /// Where something was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,11 +16,13 @@ pub enum LossReason {
     Stdout,
     /// The store was too slow, or rejected writes for a while.
     Store,
+    /// A limit kept something from being followed. Nothing else is affected.
+    Limit,
 }
 
 impl LossReason {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store];
+    pub const ALL: [Self; 5] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store, Self::Limit];
 
     /// Name in the output.
     #[must_use]
@@ -27,6 +32,7 @@ impl LossReason {
             Self::Undecodable => "undecodable",
             Self::Stdout => "stdout",
             Self::Store => "store",
+            Self::Limit => "limit",
         }
     }
 }
@@ -38,9 +44,30 @@ pub struct Loss {
     pub reason: LossReason,
     /// Number by kind: of record (`netwatch_common::kind`), or of event if the output lost it.
     pub kinds: BTreeMap<&'static str, u64>,
+    /// For [`LossReason::Limit`]: the sockets most concerned.
+    pub sockets: Vec<LossOfSocket>,
+}
+
+/// The part of a loss that concerns one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LossOfSocket {
+    /// The socket.
+    pub cookie: Cookie,
+    /// The process that created it or used it last.
+    pub process: Option<ProcessKey>,
+    /// The name of that process, escaped for JSON.
+    pub comm: Option<Arc<str>>,
+    /// Number of datagrams of flows that are not followed.
+    pub count: u64,
 }
 
 impl Loss {
+    /// A loss that concerns no socket in particular.
+    #[must_use]
+    pub const fn new(reason: LossReason, kinds: BTreeMap<&'static str, u64>) -> Self {
+        Self { reason, kinds, sockets: Vec::new() }
+    }
+
     /// The sum of all kinds.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -61,6 +61,10 @@ pub enum Basis {
     Listener,
     /// Only the port numbers indicate it.
     PortRange,
+    /// The first datagram after a UDP flow was idle for so long that it counts as ended: either side may have sent it.
+    Idle,
+    /// The kernel was made to restore a connection (`TCP_REPAIR`): nobody was observed to originate it.
+    Repair,
     /// No evidence.
     None,
 }
@@ -76,6 +80,8 @@ impl Basis {
             Self::Peer => "peer",
             Self::Listener => "listener",
             Self::PortRange => "port-range",
+            Self::Idle => "idle",
+            Self::Repair => "repair",
             Self::None => "none",
         }
     }
@@ -123,6 +129,10 @@ impl Verdict {
     /// Unknown.
     pub const UNKNOWN: Self =
         Self { side: Side::Unknown, basis: Basis::None, confidence: Confidence::Unknown };
+    /// The first datagram after an idle flow.
+    pub const IDLE: Self = Self { basis: Basis::Idle, ..Self::UNKNOWN };
+    /// A connection that was restored by `TCP_REPAIR`.
+    pub const REPAIR: Self = Self { basis: Basis::Repair, ..Self::UNKNOWN };
     /// The connecting process was observed.
     pub const CONNECT: Self = Self::observed(Side::Local, Basis::Connect);
     /// The accepting process was observed.
@@ -155,7 +165,7 @@ impl Verdict {
             Basis::Connect | Basis::Accept | Basis::Handshake | Basis::Listener => {
                 Some(Self { side: other.side.opposite(), basis: Basis::Peer, confidence: other.confidence })
             }
-            Basis::Peer | Basis::PortRange | Basis::None => None,
+            Basis::Peer | Basis::PortRange | Basis::Idle | Basis::Repair | Basis::None => None,
         }
     }
 
@@ -289,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_teach_what_they_know_themselves() {
+    fn peer_passes_on_only_its_own_evidence() {
         let learnt = Verdict::from_peer(Verdict::LISTENER).unwrap();
         assert_eq!(learnt.side, Side::Local);
         assert_eq!((learnt.basis, learnt.confidence), (Basis::Peer, Confidence::Inferred));
@@ -310,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn spelling_is_the_contract_s() {
+    fn spelling_matches_the_contract() {
         for basis in [
             Basis::Connect,
             Basis::Accept,
@@ -318,6 +328,8 @@ mod tests {
             Basis::Peer,
             Basis::Listener,
             Basis::PortRange,
+            Basis::Idle,
+            Basis::Repair,
             Basis::None,
         ] {
             assert_eq!(serde_json::to_string(&basis).unwrap(), format!("\"{}\"", basis.name()));

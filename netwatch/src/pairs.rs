@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wire_between_namespaces_is_crossed_where_only_one_fits() {
+    fn endpoints_in_two_namespaces_are_joined_if_the_match_is_unique() {
         let (client, server) = (at("10.0.0.1:2000"), at("10.0.0.2:6000"));
         let mut ends = Pairs::default();
         ends.insert(NetnsId::new(1), Proto::Tcp, client, server, 'a');

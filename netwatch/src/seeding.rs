@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ends_and_a_listener() {
+    fn two_endpoints_and_a_listener() {
         // High ports on both sides, and the client's is the lower: the port rule fails.
         let rows = [
             listen("0.0.0.0:6000"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_end_s_state_beats_a_listener() {
+    fn state_of_the_peer_beats_a_listener() {
         let rows = [
             listen("0.0.0.0:5000"),
             tcp("10.0.0.1:5000", "10.0.0.1:40000"),
@@ -230,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn half_a_simultaneous_open_is_not_called_accepted() {
+    fn endpoint_of_a_simultaneous_connect_is_not_accepted() {
         let mut rows = [socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001")];
         assert_eq!(reported(&rows), ["unknown none unknown"]);
         rows[0].inode = 0;
         assert_eq!(reported(&rows), ["remote handshake observed"]);
-        // Nor is it where the other half is seen too.
+        // Nor if the other endpoint is known too.
         let rows = [
             socket(NetnsId::new(1), State::SynRecv, "10.0.0.1:40000", "10.0.0.9:40001"),
             socket(NetnsId::new(1), State::SynSent, "10.0.0.9:40001", "10.0.0.1:40000"),
@@ -286,7 +286,7 @@ mod tests {
         let mut rows = vec![client.clone()];
         rows.extend(server(NetnsId::new(2)));
         assert_eq!(reported(&rows), ["local peer inferred 0", "-", "remote listener inferred 0"]);
-        // Two that fit: which of them is not known.
+        // Two match: it is unknown which is the peer.
         rows.extend(server(NetnsId::new(3)));
         assert_eq!(reported(&rows)[0], "unknown none unknown");
         // Loopback does not lead out of a namespace.
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn udp_has_servers_too() {
-        // A server that connects a socket to each client, beside its own.
+        // A server that connects a socket to each client, besides its own.
         let rows = [
             udp("0.0.0.0:5000", ""),
             udp("10.0.0.1:5000", "10.0.0.1:2000"),
@@ -310,7 +310,7 @@ mod tests {
         let found = infer(&rows, &Map::default());
         let others = |i: usize| found[i].map(|found| (found.peer, found.listener));
         assert_eq!([others(1), others(2)], [Some((Some(2), Some(0))), Some((Some(1), None))]);
-        // TCP's listeners are no concern of UDP.
+        // TCP listeners do not concern UDP.
         let rows = [listen("0.0.0.0:5000"), udp("10.0.0.1:5000", "10.0.0.1:2000")];
         assert_eq!(reported(&rows)[1], "unknown none unknown");
     }

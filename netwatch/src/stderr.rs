@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_blocked_reader_misses_is_counted() {
+    fn lines_for_a_blocked_reader_are_counted() {
         let ((permit, permits), (written, lines)) = (channel(), channel());
         let stderr = Lines::start(Blocked { permits, written });
         stderr.push("first".into());

@@ -118,7 +118,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn table() {
+    fn cgroup_paths_have_their_container_and_unit() {
         let docker = format!("docker-{ID}.scope");
         let cri = format!("cri-containerd-{ID}.scope");
         let crio = format!("crio-{ID}.scope");

@@ -1,4 +1,4 @@
-//! A process that does to sockets what a test tells it (`src/bin/actor.rs`), step by step.
+//! A process that executes the commands of a test on sockets, one by one (`src/bin/actor.rs`).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Where the program is: `NETWATCH_ACTOR`, or where cargo put it, above the tests. Asked for when it runs, because
-    /// the tests may have been moved since they were built.
+    /// The path of the program: `NETWATCH_ACTOR`, or where cargo put it, in the folder above the tests. It is
+    /// determined at run time, because the tests may have been moved since they were built.
     ///
     /// # Panics
-    /// Where that is no UTF-8: commands and events have it as text.
+    /// If the path is not UTF-8: commands and events contain it as text.
     #[must_use]
     pub fn program() -> &'static str {
         static PROGRAM: OnceLock<String> = OnceLock::new();
@@ -42,16 +42,16 @@ impl Actor {
     /// Starts the program at `path`, which is [`Actor::program`] or a copy of it.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     #[must_use]
     pub fn start(path: impl AsRef<Path>) -> Self {
         Self::start_as(path.as_ref(), &mut Command::new(path.as_ref()))
     }
 
-    /// Starts it by a command of one's own, which runs the program at `path` in the end.
+    /// Starts it by another command, which in the end runs the program at `path`.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     #[must_use]
     pub fn start_as(path: &Path, command: &mut Command) -> Self {
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -59,44 +59,44 @@ impl Actor {
         let answers = Lines::of(running.stdout());
         let pid = running.pid();
         let mut actor = Self { running, path: path.to_owned(), pid, commands, answers };
-        // It is past its exec, and whoever looks at it sees the actor.
+        // An answer proves that the exec is complete: from now on `/proc` shows the actor.
         actor.pid = actor.say("pid").parse().expect("a pid");
         actor
     }
 
-    /// The process that does what is told; another one after `fork`.
+    /// The process that executes the commands; another one after `fork`.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The process that was started first: what runs the actor, or an actor before it forked.
+    /// The process that was started first: the command that runs the actor, or the actor before it forked.
     #[must_use]
     pub fn started(&self) -> u32 {
         self.running.pid()
     }
 
-    /// Tells it something that must succeed; returns what it has to say to it.
+    /// Executes a command that must succeed, and returns its answer.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     pub fn say(&mut self, command: &str) -> String {
-        self.tell(command).unwrap_or_else(|errno| panic!("{command}: {errno}"))
+        self.try_say(command).unwrap_or_else(|errno| panic!("{command}: {errno}"))
     }
 
-    /// Tells it something.
+    /// Executes a command that may fail.
     ///
     /// # Errors
     /// The name of the errno.
-    pub fn tell(&mut self, command: &str) -> Result<String, String> {
+    pub fn try_say(&mut self, command: &str) -> Result<String, String> {
         self.begin(command);
         self.answer()
     }
 
-    /// Tells it something and does not wait for it: [`Actor::answer`] does.
+    /// Sends a command without waiting for its answer, which [`Actor::answer`] returns.
     ///
     /// # Panics
-    /// When it is gone.
+    /// If the actor has exited.
     pub fn begin(&mut self, command: &str) {
         writeln!(self.commands, "{command}").expect("the actor is there");
     }
@@ -107,7 +107,7 @@ impl Actor {
     /// The name of the errno.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none comes.
     pub fn answer(&mut self) -> Result<String, String> {
         let line = self.answers.next(PATIENCE).expect("the actor is there");
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -118,27 +118,27 @@ impl Actor {
         }
     }
 
-    /// Goes on in a child process, which has inherited the sockets. The parent waits for it to end.
-    /// Returns the parent's pid.
+    /// Continues in a child process, which has inherited the sockets. The parent waits for it to exit. Returns the
+    /// parent's pid.
     ///
     /// # Panics
-    /// When it cannot fork.
+    /// If it cannot fork.
     pub fn fork(&mut self) -> u32 {
         self.fork_by("fork")
     }
 
-    /// As [`Actor::fork`], but the parent ends at once.
+    /// As [`Actor::fork`], but the parent exits at once.
     ///
     /// # Panics
-    /// When it cannot fork.
+    /// If it cannot fork.
     pub fn fork_and_leave(&mut self) -> u32 {
         self.fork_by("fork leave")
     }
 
-    /// As [`Actor::fork`], with a pid of one's own choice for the child, which nobody must have.
+    /// As [`Actor::fork`], with a chosen pid for the child, which must be free.
     ///
     /// # Panics
-    /// When it cannot fork.
+    /// If it cannot fork.
     pub fn fork_as(&mut self, pid: u32) -> u32 {
         self.fork_by(&format!("fork as {pid}"))
     }
@@ -148,31 +148,37 @@ impl Actor {
         std::mem::replace(&mut self.pid, child)
     }
 
-    /// Starts a child that has inherited the sockets, and obeys what is said after `worker`. Returns what
-    /// netwatch has to say of it.
+    /// Starts a child that has inherited the sockets and executes the commands that follow `worker`. Returns the
+    /// process object that netwatch must report for it.
     ///
     /// # Panics
-    /// When it cannot fork.
+    /// If it cannot fork.
     pub fn hire(&mut self) -> Value {
         let pid = self.say("hire").parse().expect("a pid");
         self.object_of(pid)
     }
 
-    /// Kills the process that was started (not one it forked), and waits until it is gone.
+    /// Kills the process that was started (not one that it forked), and waits until it has exited.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// What netwatch has to say of it, as far as that is the same in every test.
+    /// The process object that netwatch must report, as far as it is the same in every test.
     ///
     /// # Panics
-    /// When the program is gone.
+    /// If the program file does not exist any more.
     #[must_use]
     pub fn object(&self) -> Value {
         self.object_of(self.pid)
     }
 
-    /// The same of a child of it that runs the same program.
+    /// Whether a `key` of a process, as in events, is that of the process.
+    #[must_use]
+    pub fn has_key(&self, key: &Value) -> bool {
+        key.as_str().and_then(|key| key.split_once('@')).is_some_and(|(pid, _)| pid == self.pid.to_string())
+    }
+
+    /// As [`Actor::object`], for a child that runs the same program.
     fn object_of(&self, pid: u32) -> Value {
         let exe = self.path.canonicalize().expect("the program is there");
         json!({
@@ -188,16 +194,16 @@ impl Actor {
         })
     }
 
-    /// Waits for the process that was started to end by itself.
+    /// Waits for the process that was started to exit by itself.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     pub fn ended(&mut self) {
         self.running.ended("the actor ends");
     }
 }
 
-/// `target/debug/actor`, of tests in `target/debug/deps`.
+/// `target/debug/actor`, for tests in `target/debug/deps`.
 fn above_the_tests() -> PathBuf {
     let tests = std::env::current_exe().expect("/proc is mounted");
     let folder = tests.ancestors().nth(2).expect("cargo puts tests two folders deep");

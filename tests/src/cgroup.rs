@@ -1,21 +1,21 @@
-//! Control groups, which go with their guard once nobody is in there any more.
+//! Control groups, removed with their guard as soon as no process is in them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A tree of groups.
+/// A hierarchy of control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tree {
     /// cgroup v2.
     Unified,
-    /// The one of v1 that systemd has to itself.
+    /// The named v1 hierarchy of systemd.
     Systemd,
 }
 
 impl Tree {
-    /// Where it is mounted, if it is.
+    /// Its mount point, if it is mounted.
     #[must_use]
     pub fn root(self) -> Option<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -30,7 +30,7 @@ impl Tree {
     }
 }
 
-/// A group below one of the test's own.
+/// A group below one that belongs to the test.
 #[derive(Debug)]
 pub struct Cgroup {
     root: PathBuf,
@@ -38,10 +38,10 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, with those above it.
+    /// Creates it, with its parents.
     ///
     /// # Panics
-    /// When there is no such tree, or no such group to be had.
+    /// If there is no such hierarchy, or the group cannot be created.
     #[must_use]
     pub fn new(tree: Tree, path: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -52,7 +52,7 @@ impl Cgroup {
         group
     }
 
-    /// As processes have it: from the tree's root on.
+    /// The path as in `/proc/PID/cgroup`: from the root of the hierarchy.
     ///
     /// # Panics
     /// Never: it was made of text.
@@ -61,16 +61,16 @@ impl Cgroup {
         format!("/{}", self.path.to_str().expect("it was made of text"))
     }
 
-    /// The file that takes the pids of those that are to be in there.
+    /// The file that takes the pids of the processes to move there.
     #[must_use]
     pub fn procs(&self) -> PathBuf {
         self.directory().join("cgroup.procs")
     }
 
-    /// Puts a process there.
+    /// Moves a process there.
     ///
     /// # Panics
-    /// When there is no such process.
+    /// If there is no such process.
     pub fn takes(&self, pid: u32) {
         fs::write(self.procs(), pid.to_string()).expect("a process to put there");
     }
@@ -82,7 +82,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        /// A process that was killed leaves its group in its own time.
+        /// A killed process leaves its group some time after it was reaped.
         const PATIENCE: Duration = Duration::from_secs(5);
         const PAUSE: Duration = Duration::from_millis(2);
         let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! What holds for every event of every run, whatever a test is about: the schema, and what it cannot say.
+//! Checks that apply to every event of every run: the schema, and what a schema cannot express.
 
 use std::collections::HashMap;
 
@@ -7,18 +7,20 @@ use serde_json::Value;
 use crate::event::kind;
 use crate::schema;
 
-/// The order of trust, and how sure each is.
-const BASES: [(&str, &[&str]); 7] = [
+/// The bases in order of trust, with the confidences that each may have.
+const BASES: [(&str, &[&str]); 9] = [
     ("connect", &["observed"]),
     ("accept", &["observed"]),
     ("handshake", &["observed"]),
     ("peer", &["observed", "inferred"]),
     ("listener", &["inferred"]),
     ("port-range", &["guessed"]),
+    ("idle", &["unknown"]),
+    ("repair", &["unknown"]),
     ("none", &["unknown"]),
 ];
 
-/// What was seen of a connection end so far.
+/// What was seen of an endpoint so far.
 #[derive(Debug)]
 struct Seen {
     cookie: Value,
@@ -27,12 +29,12 @@ struct Seen {
     over: bool,
 }
 
-/// What can be told of a line before it is parsed.
+/// The keys at the beginning of a line, read before it is parsed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head<'a> {
     pub(crate) seq: u64,
     pub(crate) kind: &'a str,
-    /// `None` where it is about no socket.
+    /// `None` if the event is not about a socket.
     pub(crate) netns: Option<u64>,
 }
 
@@ -41,7 +43,7 @@ impl<'a> Head<'a> {
         let (seq, rest) = line.strip_prefix(r#"{"v":1,"seq":"#)?.split_once(r#","ts":""#)?;
         let (_, rest) = rest.split_once(r#"","event":""#)?;
         let (kind, rest) = rest.split_once('"')?;
-        // In a string, where somebody may write anything, a quote has a backslash before it.
+        // In a string, which may have any content, a quote has a backslash before it.
         let netns = rest.split_once(r#","netns":"#).and_then(|(_, rest)| {
             let end = rest.find(|letter: char| !letter.is_ascii_digit())?;
             rest.get(..end)?.parse().ok()
@@ -54,20 +56,20 @@ impl<'a> Head<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     seq: Option<u64>,
-    ends: HashMap<String, Seen>,
+    endpoints: HashMap<String, Seen>,
 }
 
 impl Checks {
     /// Parses the line.
     ///
     /// # Panics
-    /// When the line is not what the contract says.
+    /// If the line violates the contract.
     pub(crate) fn line(&mut self, line: &str) -> Value {
         self.head(line);
         self.rest(line)
     }
 
-    /// Reads how the line begins, which holds for it whoever looks at the rest: [`Checks::rest`] does.
+    /// Reads the beginning of a line, which is checked even if the rest is not: see [`Checks::rest`].
     ///
     /// # Panics
     /// As [`Checks::line`].
@@ -82,7 +84,7 @@ impl Checks {
         head
     }
 
-    /// Parses a line of which [`Checks::head`] was read.
+    /// Parses a line whose [`Checks::head`] was read.
     ///
     /// # Panics
     /// As [`Checks::line`].
@@ -111,14 +113,14 @@ impl Checks {
             origin(event)
         };
         let id = event["id"].as_str().unwrap_or_else(|| panic!("no id: {event:#}"));
-        let seen = self.ends.entry(id.to_owned()).or_insert_with(|| Seen {
+        let seen = self.endpoints.entry(id.to_owned()).or_insert_with(|| Seen {
             cookie: event["cookie"].clone(),
             flow: event["flow"].clone(),
             trust,
             over: false,
         });
         assert_eq!(seen.cookie, event["cookie"], "one id: {event:#}");
-        // That two ends belong together may come out only when the table is repaired.
+        // It may become known only in a repair that two endpoints belong together.
         let flow = seen.flow == event["flow"] || event["repaired"] == true;
         assert!(flow, "one id, and a flow other than {}: {event:#}", seen.flow);
         assert!(seen.trust >= trust, "trusted less than before: {event:#}");
@@ -129,7 +131,7 @@ impl Checks {
     }
 }
 
-/// Checks that the words of an origin belong together; returns its place in the order of trust.
+/// Checks that the values of an origin are consistent; returns its position in the order of trust.
 fn origin(event: &Value) -> usize {
     let origin = &event["origin"];
     let trust = BASES.iter().position(|(basis, _)| origin["basis"] == *basis);
@@ -144,10 +146,10 @@ fn origin(event: &Value) -> usize {
         _ => panic!("what side is this: {event:#}"),
     };
     assert_eq!(origin["endpoint"], endpoint, "{event:#}");
-    assert_eq!(origin["side"] == "unknown", origin["basis"] == "none", "{event:#}");
+    assert_eq!(origin["side"] == "unknown", origin["confidence"] == "unknown", "{event:#}");
     let sure = ["observed", "inferred"].iter().any(|word| origin["confidence"] == *word);
     assert!(sure || origin["process"].is_null(), "a guess names a process: {event:#}");
-    let low = |end: &str| crate::event::port(event, end) < 1024;
+    let low = |side: &str| crate::event::port(event, side) < 1024;
     let rule = match (low("local"), low("remote")) {
         (false, true) => "local",
         (true, false) => "remote",

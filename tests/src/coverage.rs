@@ -1,5 +1,5 @@
-//! What netwatch cannot tell on the kernel at hand. A test that needs it is skipped where that kernel is old
-//! enough to lack it (docs/kernels.md), and fails where it is not.
+//! What netwatch cannot observe on the running kernel. A test that needs it is skipped if the kernel is older than the
+//! feature (docs/kernels.md), and fails otherwise.
 
 use std::process::Output;
 use std::sync::OnceLock;
@@ -13,16 +13,16 @@ use crate::watch::forced;
 /// `bpf_task_pt_regs`.
 const REGISTERS: (u32, u32) = (5, 15);
 
-/// Counts of an MPTCP socket's own.
+/// Byte counts of the MPTCP socket itself.
 const MPTCP_COUNTS: (u32, u32) = (6, 5);
 
-/// Whether it cannot tell a call by io_uring or socketcall(2) from others; says so for `test`. Where that is so,
-/// io_uring's workers may be the kernel's own threads, too (before 5.12).
+/// Whether netwatch cannot distinguish calls by io_uring or socketcall(2) from others; prints a skip line for `test`.
+/// On such kernels io_uring's workers may also be kernel threads (before 5.12).
 ///
 /// # Panics
-/// Where the kernel is new enough to tell.
+/// If it cannot although the kernel is new enough.
 #[must_use]
-pub fn cannot_tell_via(test: &str) -> bool {
+pub fn cannot_detect_via(test: &str) -> bool {
     let lacks = lacks("`via`", REGISTERS);
     if lacks {
         skip(test, "before 5.15 netwatch cannot tell which system call a task is in");
@@ -30,10 +30,10 @@ pub fn cannot_tell_via(test: &str) -> bool {
     lacks
 }
 
-/// What the end of an MPTCP connection has to say of its bytes: nothing where the kernel does not count them.
+/// The byte counts that the `close` of an MPTCP connection must have: null if the kernel does not count them.
 ///
 /// # Panics
-/// Where the kernel is new enough to count.
+/// If they are missing although the kernel is new enough.
 #[must_use]
 pub fn mptcp_bytes(sent: u64, received: u64) -> Value {
     if lacks("MPTCP connection carried", MPTCP_COUNTS) {
@@ -43,7 +43,7 @@ pub fn mptcp_bytes(sent: u64, received: u64) -> Value {
     }
 }
 
-/// Whether netwatch says that it lacks something, which kernels have since `since`.
+/// Whether netwatch reports that it lacks something that kernels have since `since`.
 fn lacks(words: &str, since: (u32, u32)) -> bool {
     let lacks = unseen().iter().any(|unseen| unseen.contains(words));
     let kernel = kernel();
@@ -51,10 +51,10 @@ fn lacks(words: &str, since: (u32, u32)) -> bool {
     lacks
 }
 
-/// Runs `netwatch doctor`, by the rungs that the tests run with.
+/// Runs `netwatch doctor` with the rungs that the tests run with.
 ///
 /// # Panics
-/// When it cannot be started, or goes on.
+/// If it cannot be started, or does not exit.
 #[must_use]
 pub fn doctor(arguments: &[&str]) -> Output {
     let forced = forced();
@@ -62,21 +62,21 @@ pub fn doctor(arguments: &[&str]) -> Output {
     netwatch(&[&["doctor"], arguments, &forced].concat())
 }
 
-/// What it says in JSON, which is the same for all tests.
+/// Its output in JSON, which is the same for all tests.
 ///
 /// # Panics
-/// When it cannot be started, or goes on.
+/// If it cannot be started, or does not exit.
 #[must_use]
 pub fn doctor_says() -> &'static Output {
     static SAID: OnceLock<Output> = OnceLock::new();
     SAID.get_or_init(|| doctor(&["--json"]))
 }
 
-/// As `doctor` has it for the rungs that the tests run with.
+/// `unseen` of `doctor` for the rungs that the tests run with.
 fn unseen() -> &'static [String] {
     static UNSEEN: OnceLock<Vec<String>> = OnceLock::new();
     UNSEEN.get_or_init(|| {
-        // Whoever started the tests may have asked it already.
+        // `cargo xtask` may have run it already.
         let said = std::env::var_os("NETWATCH_TEST_DOCTOR");
         let said = said.map(|path| std::fs::read(path).expect("what doctor said"));
         let doctor = said.as_deref().unwrap_or_else(|| &doctor_says().stdout);
@@ -86,16 +86,16 @@ fn unseen() -> &'static [String] {
     })
 }
 
-/// Whether the tests run in an emulator, which `cargo xtask vm` says.
+/// Whether the tests run in an emulator, as set by `cargo xtask vm`.
 #[must_use]
 pub fn is_emulated() -> bool {
     std::env::var_os("NETWATCH_TEST_EMULATED").is_some()
 }
 
-/// Major and minor of the kernel's version.
+/// Major and minor version of the kernel.
 ///
 /// # Panics
-/// Where it has none.
+/// If it has none.
 #[must_use]
 pub fn kernel() -> (u32, u32) {
     let uname = nix::sys::utsname::uname().expect("uname");

@@ -1,5 +1,5 @@
-//! A plain Debian for a test to start servers in: a mount namespace whose root is a view of the one that
-//! `cargo xtask test` built, where whatever is written goes to memory and with the test. Pids are the host's.
+//! A plain Debian to start servers in: a mount namespace whose root is an overlay on the Debian that `cargo xtask test`
+//! built. Writes go to memory and are discarded with the test. Pids are those of the host.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,15 +15,15 @@ use crate::wait::{skip, until};
 
 const OWN: &str = "/proc/thread-self/ns/mnt";
 
-/// One that is the test's alone. What runs in there ends with it.
+/// A namespace for one test. Processes in it are killed with it.
 #[derive(Debug)]
 pub struct Debian(File);
 
 impl Debian {
-    /// With nothing started yet; `None` where there is none to be had, which is said in `test`'s name.
+    /// With no process in it; `None` if no Debian was built, which is reported as a skip of `test`.
     ///
     /// # Panics
-    /// When it cannot be made of the one that is there.
+    /// If the overlay cannot be mounted.
     #[must_use]
     pub fn of_this_run(test: &str) -> Option<Self> {
         let Some(root) = std::env::var_os("NETWATCH_DEBIAN").map(PathBuf::from) else {
@@ -31,25 +31,25 @@ impl Debian {
             skip(test, why.as_deref().unwrap_or("no Debian was built for the tests of this run"));
             return None;
         };
-        // A mount namespace can be left by a thread, but for its own threads only: it is one that ends here.
+        // Only a thread can leave the mount namespace, and only for itself: this one exits here.
         let place = tempfile::tempdir().expect("a folder");
         let path = place.path().to_owned();
         let made = std::thread::spawn(move || {
             view(&root, &path).unwrap_or_else(|error| panic!("no view of {}: {error}", root.display()));
             File::open(OWN).expect("/proc is mounted")
         });
-        // The folder goes here, where nothing is mounted on it, and it is empty.
+        // The folder is removed here: in this namespace nothing is mounted on it, and it is empty.
         Some(Self(made.join().expect("a mount namespace")))
     }
 
-    /// Runs `work` on a thread in there, in the calling thread's network namespace.
+    /// Runs `work` on a thread in that mount namespace, in the calling thread's network namespace.
     ///
     /// # Panics
     /// As `work` does.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                // setns(2): not while the root and the working folder are shared with other threads.
+                // setns(2) refuses while root and working directory are shared with other threads.
                 unshare(CloneFlags::CLONE_FS).expect("a root of the thread's own");
                 setns(&self.0, CloneFlags::CLONE_NEWNS).expect("a namespace to enter");
                 work()
@@ -63,7 +63,7 @@ impl Debian {
         self.0.metadata().map_or(0, |found| found.ino())
     }
 
-    /// Processes that run in there. Dead ones have no namespace any more.
+    /// Processes that run in it. Zombies have no namespace.
     fn pids(&self) -> Vec<i32> {
         let inum = self.inum();
         let is_inside = |pid: &i32| {
@@ -75,17 +75,18 @@ impl Debian {
 }
 
 impl Drop for Debian {
-    /// Servers have children that outlive them, and nobody else is in there: threads of the test's are not listed.
+    /// Servers have children that outlive them. All processes in the namespace belong to the test; its own threads are
+    /// not listed.
     fn drop(&mut self) {
         let ended = || {
             let pids = self.pids();
             for pid in &pids {
-                // One that has ended meanwhile.
+                // It may have exited meanwhile.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             pids.is_empty()
         };
-        // A second panic would hide the first, and end all tests.
+        // A second panic would hide the first, and abort all tests.
         if std::thread::panicking() {
             ended();
         } else {
@@ -94,12 +95,13 @@ impl Drop for Debian {
     }
 }
 
-/// Makes the calling thread's mount namespace one whose root is a view of `root`, by way of the folder `place`.
+/// Makes the calling thread's mount namespace one whose root is an overlay on `root`, mounted on the folder `place`
+/// first.
 fn view(root: &Path, place: &Path) -> io::Result<()> {
     const NONE: Option<&str> = None;
     let lower = root.to_str().ok_or_else(|| io::Error::other("its path is no UTF-8"))?;
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // Nothing of what follows is to be seen outside.
+    // The following mounts must not propagate to other namespaces.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))?;
     let [upper, work, view] = ["upper", "work", "view"].map(|name| place.join(name));

@@ -1,22 +1,22 @@
-//! What tests ask of an event.
+//! Helpers for the events that tests read.
 
 use serde_json::Value;
 
 use crate::netns::netns;
 
-/// One end of a connection, told from all others on the host: by its namespace and ports.
+/// An endpoint, identified on the host by its namespace and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct Endpoint {
     /// Inode number of the namespace.
     pub netns: u64,
-    /// Port here.
+    /// The local port.
     pub local: u16,
-    /// Port there; 0 for a listener.
+    /// The remote port; 0 for a listener.
     pub remote: u16,
 }
 
-impl End {
-    /// The event is about this end.
+impl Endpoint {
+    /// Whether the event is about this endpoint.
     #[must_use]
     pub fn of(&self, event: &Value) -> bool {
         event["netns"] == self.netns
@@ -25,22 +25,22 @@ impl End {
     }
 }
 
-/// An end in the calling thread's namespace; a listener's where `remote` is 0.
+/// An endpoint in the calling thread's namespace; a listener if `remote` is 0.
 #[must_use]
-pub fn end(local: u16, remote: u16) -> End {
-    End { netns: netns(), local, remote }
+pub fn endpoint(local: u16, remote: u16) -> Endpoint {
+    Endpoint { netns: netns(), local, remote }
 }
 
-/// What `event` is.
+/// The kind of `event`.
 #[must_use]
 pub fn kind(event: &Value) -> &str {
     event["event"].as_str().unwrap_or_default()
 }
 
-/// The port of `local` or `remote`; 0 where there is none.
+/// The port of `local` or `remote`; 0 if there is none.
 #[must_use]
-pub fn port(event: &Value, end: &str) -> u16 {
-    event[end]["port"].as_u64().and_then(|port| port.try_into().ok()).unwrap_or_default()
+pub fn port(event: &Value, side: &str) -> u16 {
+    event[side]["port"].as_u64().and_then(|port| port.try_into().ok()).unwrap_or_default()
 }
 
 /// The first name of a port of `proto` in `/etc/services`, or null: not every host has the file.
@@ -52,10 +52,10 @@ pub fn service(port: u16, proto: &str) -> Value {
     lines.find_map(|mut words| words.next().filter(|_| words.next() == Some(&key))).into()
 }
 
-/// Asserts that all of `expected` stands in `found`: objects may have more keys, everything else is equal.
+/// Asserts that `found` contains `expected`: objects may have more keys, everything else must be equal.
 ///
 /// # Panics
-/// When something differs, with all of `found`.
+/// If something differs, with the whole of `found`.
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "expectations are written where they are used, by json!")]
 pub fn assert_has(found: &Value, expected: Value) {

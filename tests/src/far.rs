@@ -1,5 +1,5 @@
-//! A host that is not this one: a small TCP behind a TUN device, none of whose sockets this kernel knows. What comes
-//! from there comes from far away, for all that netwatch can tell.
+//! Another host: a small TCP stack behind a TUN device, whose sockets this kernel does not know. For netwatch its
+//! connections come from a remote host.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -13,22 +13,22 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
 use crate::netns::{Wire, ip, sysctl};
 use crate::wait::{PATIENCE, until};
 
-/// Room for what a test sends in one go.
+/// More than a test sends at once.
 const BUFFER: usize = 16384;
 
-/// Between two looks at the device.
+/// Between two polls of the device.
 const TURN: Duration = Duration::from_millis(2);
 
-/// Of both addresses.
+/// Prefix length of both addresses.
 const BITS: u8 = 28;
 
 /// The first port that it connects from.
 const FIRST_PORT: u16 = 50_000;
 
-/// Something for the thread to do that has the host.
+/// A closure for the thread that owns the host.
 type Job = Box<dyn FnOnce(&mut Host) + Send>;
 
-/// The other host, and the wire to it. Goes with this and its sockets.
+/// The other host, and the wire to it. Removed with this and its sockets.
 #[derive(Debug)]
 pub struct Far {
     /// Its address.
@@ -45,37 +45,37 @@ struct Host {
     last_port: u16,
 }
 
-/// A connection of the other host's.
+/// A connection of the other host.
 #[derive(Debug)]
 pub struct FarSocket {
     jobs: Sender<Job>,
     handle: SocketHandle,
-    /// Its port there.
+    /// Its port on the other host.
     pub port: u16,
 }
 
 impl Far {
-    /// Another host on a wire to the calling thread's network namespace, which is fresh.
+    /// Another host on a wire to the calling thread's network namespace, which is a new one.
     ///
     /// # Panics
-    /// When there is no TUN to be had.
+    /// If no TUN device can be created.
     #[must_use]
     pub fn away() -> Self {
         let Wire { a: here, b: far, .. } = Wire::default();
         let (jobs, to_do) = channel();
         let (own, its) = (here.clone(), far.clone());
-        // A thread has the namespace of the one that starts it.
+        // A thread inherits the namespace of the thread that starts it.
         std::thread::spawn(move || Host::on_a_wire(&own, &its).live(&to_do));
         let host = Self { ip: far, here, jobs };
-        // It is there once it answers.
+        // The answer proves that the host runs.
         ask(&host.jobs, |_| ());
         host
     }
 
-    /// Connects to a port of this host's.
+    /// Connects to a port of this host.
     ///
     /// # Panics
-    /// When nobody answers.
+    /// If nothing answers.
     #[must_use]
     pub fn connect(&self, port: u16) -> FarSocket {
         let here: Ipv4Address = self.here.parse().expect("an address");
@@ -91,10 +91,10 @@ impl Far {
         socket
     }
 
-    /// Waits for a connection on a port of its own; [`FarSocket::connected`] tells when it is there.
+    /// Listens on a port of the other host; [`FarSocket::connected`] waits for the connection.
     ///
     /// # Panics
-    /// When the port is taken.
+    /// If the port is in use.
     #[must_use]
     pub fn listen(&self, port: u16) -> FarSocket {
         let handle = ask(&self.jobs, move |host| {
@@ -120,7 +120,7 @@ impl Host {
         Self { device, interface, sockets: SocketSet::new(Vec::new()), last_port: FIRST_PORT }
     }
 
-    /// Until nobody has anything for it to do any more.
+    /// Runs until all senders of jobs are dropped.
     fn live(mut self, jobs: &Receiver<Job>) {
         loop {
             match jobs.recv_timeout(TURN) {
@@ -140,10 +140,10 @@ impl Host {
 }
 
 impl FarSocket {
-    /// Waits until somebody has connected, or been connected to.
+    /// Waits until the connection is established, in either direction.
     ///
     /// # Panics
-    /// When nobody does.
+    /// If it is not.
     pub fn connected(&self) {
         until("a connection with the far host", || self.with(|socket| socket.may_send()));
     }
@@ -151,17 +151,17 @@ impl FarSocket {
     /// Sends all of it.
     ///
     /// # Panics
-    /// When there is no room.
+    /// If the buffer is full.
     pub fn send(&self, text: &str) {
         let (bytes, all) = (text.as_bytes().to_vec(), text.len());
         let sent = self.with(move |socket| socket.send_slice(&bytes)).expect("a connection");
         assert_eq!(sent, all);
     }
 
-    /// Waits for what ends with `end`, and returns what came.
+    /// Waits for data that ends with `end`, and returns all that was received.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If it does not come.
     #[must_use]
     pub fn receive_until(&self, end: &str) -> String {
         let mut got = String::new();
@@ -177,10 +177,10 @@ impl FarSocket {
         got
     }
 
-    /// Ends it, and waits until this host has taken note.
+    /// Closes the connection, and waits until this host has acknowledged that.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     pub fn close(self) {
         self.with(|socket| socket.close());
         until("the end is taken note of", || {
@@ -194,13 +194,13 @@ impl FarSocket {
     }
 }
 
-/// Has the host's thread do something.
+/// Runs a closure on the host's thread.
 fn ask<T: Send + 'static>(jobs: &Sender<Job>, work: impl FnOnce(&mut Host) -> T + Send + 'static) -> T {
-    let (tell, told) = channel();
+    let (answer, answered) = channel();
     let job = move |host: &mut Host| {
-        // Nobody waits for it where the test has failed already.
-        let _ = tell.send(work(host));
+        // The receiver is gone if the test has failed already.
+        let _ = answer.send(work(host));
     };
     jobs.send(Box::new(job)).expect("the far host lives");
-    told.recv_timeout(PATIENCE).expect("the far host answers")
+    answered.recv_timeout(PATIENCE).expect("the far host answers")
 }

@@ -1,4 +1,4 @@
-//! A file system with one program, which stops to answer when it is told to (FUSE).
+//! A FUSE file system with one program, which can stop answering.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,13 +26,13 @@ pub struct Hanging {
     _session: BackgroundSession,
 }
 
-/// After this it answers whatever was said: what waits for it cannot be killed, and a test that fails has to end it.
-const LONGEST_SILENCE: Duration = PATIENCE.saturating_mul(2);
+/// After this it answers all the same: what waits for it cannot be killed, and a test that fails has to end it.
+const LONGEST: Duration = PATIENCE.saturating_mul(2);
 
 #[derive(Default)]
 struct State {
     is_silent: bool,
-    /// Answers that it keeps to itself.
+    /// Answers that were not given.
     held: Vec<Box<dyn FnOnce() + Send>>,
 }
 
@@ -43,10 +43,10 @@ impl std::fmt::Debug for State {
 }
 
 impl Hanging {
-    /// One with a copy of `program`, which answers for now.
+    /// One with a copy of `program`, which answers.
     ///
     /// # Errors
-    /// Why there is none to be had here.
+    /// If it cannot be mounted here.
     ///
     /// # Panics
     /// When the program cannot be read.
@@ -61,7 +61,7 @@ impl Hanging {
         let (end, ended) = channel::<()>();
         let hanging = Self { folder, state: state.clone(), _end: end, _session: session };
         std::thread::spawn(move || {
-            let _ = ended.recv_timeout(LONGEST_SILENCE);
+            let _ = ended.recv_timeout(LONGEST);
             answer_all(&state);
         });
         // All of it is in the page cache now, so whoever runs it does not need the file system.
@@ -76,7 +76,7 @@ impl Hanging {
         self.folder.path().join(NAME)
     }
 
-    /// From now on it reads each request and answers none.
+    /// From now on it reads requests and does not answer.
     pub fn stops_answering(&self) {
         self.locked().is_silent = true;
     }
@@ -87,7 +87,7 @@ impl Hanging {
         self.locked().held.len()
     }
 
-    /// It answers again, also what it was asked meanwhile.
+    /// Answers what it was asked meanwhile, and whatever follows.
     pub fn answers_again(&self) {
         answer_all(&self.state);
     }
@@ -113,7 +113,7 @@ fn answer_all(state: &Mutex<State>) {
 const NAME: &str = "actor";
 const PROGRAM: INodeNo = INodeNo(2);
 
-/// Nothing is kept by the kernel: it asks each time.
+/// The kernel caches nothing.
 const NO_TIME: Duration = Duration::ZERO;
 
 struct Served {

@@ -1,8 +1,8 @@
-//! Harness of the end-to-end tests: network namespaces of the test's own, real processes that do as they
-//! are told ([`Actor`]), and netwatch itself ([`Watch`]). Whatever it starts or makes goes with its guard.
+//! Harness of the end-to-end tests: network namespaces for each test, real processes that execute commands ([`Actor`]),
+//! and netwatch itself ([`Watch`]). Whatever it starts or creates is removed with its guard.
 //!
-//! Nothing here sleeps for something to happen: it waits for it, with a deadline. A deadline is an hour
-//! compared with what is waited for, and so says nothing about speed.
+//! Nothing here sleeps until something has happened: it waits with a deadline. Deadlines are far longer than what is
+//! waited for, so they do not depend on the speed of the machine.
 
 #![expect(clippy::indexing_slicing, reason = "a missing key is null to serde_json, and a harness may panic")]
 
@@ -28,9 +28,9 @@ mod watch;
 
 pub use actor::Actor;
 pub use cgroup::{Cgroup, Tree};
-pub use coverage::{cannot_tell_via, doctor, doctor_says, is_emulated, kernel, mptcp_bytes};
+pub use coverage::{cannot_detect_via, doctor, doctor_says, is_emulated, kernel, mptcp_bytes};
 pub use debian::Debian;
-pub use event::{End, assert_has, end, kind, port, service};
+pub use event::{Endpoint, assert_has, endpoint, kind, port, service};
 pub use far::{Far, FarSocket};
 pub use hanging::Hanging;
 pub use lines::{Lines, first_line};

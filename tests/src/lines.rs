@@ -4,10 +4,10 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Reads a line and not a byte more, so that what comes after it stays in the pipe.
+/// Reads a line and not a byte more, so that the rest stays in the pipe.
 ///
 /// # Panics
-/// When the output ends before the line does.
+/// If the output ends before the line does.
 pub fn first_line(from: &mut impl Read) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -18,16 +18,16 @@ pub fn first_line(from: &mut impl Read) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
-/// Reads on a thread of its own, so that a process which says nothing cannot hang a test.
+/// Reads on its own thread, so that a silent process cannot hang a test.
 #[derive(Debug)]
 pub struct Lines(Receiver<String>);
 
 impl Lines {
-    /// Starts to read; ends when `from` does.
+    /// Starts to read; stops when `from` ends.
     pub fn of(from: impl Read + Send + 'static) -> Self {
         let (send, receive) = channel();
         std::thread::spawn(move || {
-            // Bytes that are not UTF-8 end the thread: then the lines end too early, and the test fails.
+            // The thread panics on bytes that are not UTF-8: then the lines end early, and the test fails.
             for line in BufReader::new(from).lines() {
                 if send.send(line.expect("lines are UTF-8")).is_err() {
                     return;
@@ -37,18 +37,18 @@ impl Lines {
         Self(receive)
     }
 
-    /// The next line; `None` where there are no more.
+    /// The next line; `None` at the end of the output.
     ///
     /// # Panics
-    /// When neither a line nor the end comes within `patience`.
+    /// If neither a line nor the end comes within `patience`.
     pub fn next(&self, patience: Duration) -> Option<String> {
         self.before(Instant::now() + patience).expect("in vain: a line, or the end of the output")
     }
 
-    /// The next line; `Ok(None)` where there are no more.
+    /// The next line; `Ok(None)` at the end of the output.
     ///
     /// # Errors
-    /// When the deadline passes first.
+    /// If the deadline passes first.
     pub fn before(&self, deadline: Instant) -> Result<Option<String>, RecvTimeoutError> {
         match self.0.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(Some(line)),

@@ -1,4 +1,4 @@
-//! MPTCP's sockets.
+//! MPTCP sockets.
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
@@ -10,7 +10,7 @@ use nix::sys::socket::AddressFamily;
 /// A new one; nix does not know the protocol.
 ///
 /// # Errors
-/// `EPROTONOSUPPORT` where the kernel has no MPTCP.
+/// `EPROTONOSUPPORT` if the kernel has no MPTCP.
 pub fn mptcp_socket(family: AddressFamily) -> Result<OwnedFd> {
     let stream = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: three integers go in, and a new descriptor comes out.

@@ -1,4 +1,4 @@
-//! Network namespaces. A namespace belongs to a thread here: what the thread starts is in there too.
+//! Network namespaces. A thread is in a namespace, and so is whatever the thread starts.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -10,10 +10,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Runs `test` on a thread of its own in a fresh network namespace with loopback up.
+/// Runs `test` on its own thread in a new network namespace with loopback up.
 ///
 /// # Panics
-/// When there is none to be had, and as `test` does.
+/// If none can be created, and if `test` panics.
 pub fn in_fresh_netns(test: impl FnOnce() + Send) {
     Netns::fresh().inside(test);
 }
@@ -21,7 +21,7 @@ pub fn in_fresh_netns(test: impl FnOnce() + Send) {
 /// Inode number of the calling thread's namespace, as netwatch spells it.
 ///
 /// # Panics
-/// When `/proc` is not mounted.
+/// If `/proc` is not mounted.
 #[must_use]
 pub fn netns() -> u64 {
     std::fs::metadata(OWN).expect("/proc is mounted").ino()
@@ -32,10 +32,10 @@ pub fn netns() -> u64 {
 pub struct Netns(File);
 
 impl Netns {
-    /// One with nothing but loopback, which is up.
+    /// A new one with nothing but loopback, which is up.
     ///
     /// # Panics
-    /// When there is none to be had.
+    /// If none can be created.
     #[must_use]
     pub fn fresh() -> Self {
         let made = std::thread::spawn(|| {
@@ -46,7 +46,7 @@ impl Netns {
         Self(made.join().expect("a network namespace"))
     }
 
-    /// Runs `work` on a thread in there.
+    /// Runs `work` on a thread in that namespace.
     ///
     /// # Panics
     /// As `work` does.
@@ -63,7 +63,7 @@ impl Netns {
     /// Its inode number, as netwatch spells it.
     ///
     /// # Panics
-    /// Never, while it is open.
+    /// Never, as long as it is open.
     #[must_use]
     pub fn inum(&self) -> u64 {
         self.0.metadata().expect("an open file").ino()
@@ -74,25 +74,25 @@ impl Netns {
     }
 }
 
-/// Addresses for a wire, which nobody else on the host uses: netwatch sees every namespace, and where the
-/// same addresses are in several it cannot always tell which ends belong together.
+/// Addresses for a wire, which nothing else on the host uses: netwatch observes every namespace, and if several have
+/// the same addresses it cannot always decide which endpoints belong together.
 #[derive(Debug)]
 pub struct Wire {
     /// Of the first namespace.
     pub a: String,
     /// Of the second.
     pub b: String,
-    /// What is sent there gets lost.
+    /// Packets to it are lost.
     pub lost: String,
-    /// Nobody has it.
+    /// No interface has it.
     pub nobody: String,
 }
 
-/// Of a wire's ends.
+/// MAC addresses of the wire's interfaces.
 const A_MAC: &str = "02:00:00:00:00:0a";
 const B_MAC: &str = "02:00:00:00:00:0b";
 
-/// Nobody's.
+/// The MAC address of no interface.
 const LOST_MAC: &str = "02:00:00:00:00:99";
 
 impl Default for Wire {
@@ -107,12 +107,11 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Connects two namespaces by a pair of interfaces, both called `veth`, up, with new addresses. They
-    /// speak to nobody unasked (no IPv6 on them) and know each other without asking (no ARP), so that what
-    /// a test sends is all that passes.
+    /// Connects two namespaces by a pair of interfaces, both named `veth`, up, with new addresses. They send nothing by
+    /// themselves (no IPv6) and need no ARP, so that only the packets of the test pass.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     #[must_use]
     pub fn between(a: &Netns, b: &Netns) -> Self {
         let wire = Self::default();
@@ -120,10 +119,10 @@ impl Wire {
         wire
     }
 
-    /// Connects two more by a wire with the same addresses.
+    /// Connects two more namespaces by a wire with the same addresses.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     pub fn connects(&self, a: &Netns, b: &Netns) {
         a.inside(|| ip(&format!("link add name veth type veth peer name veth netns {}", b.path())));
         for (here, mac, address, there, there_mac) in
@@ -141,36 +140,36 @@ impl Wire {
 }
 
 impl Wire {
-    /// What the two send each other gets there again, after [`loses`].
+    /// Packets between the two arrive again, after [`loses`].
     ///
     /// # Panics
-    /// When there is no such wire.
+    /// If there is no such wire.
     pub fn mends(&self, a: &Netns, b: &Netns) {
         self.mends_one_way(a);
         b.inside(|| ip(&format!("neigh replace {} lladdr {A_MAC} dev veth", self.a)));
     }
 
-    /// What the first, `a`, sends the second gets there again; what comes the other way is lost as before.
+    /// Packets from `a` to `b` arrive again; those in the other direction are still lost.
     ///
     /// # Panics
-    /// When there is no such wire.
+    /// If there is no such wire.
     pub fn mends_one_way(&self, a: &Netns) {
         a.inside(|| ip(&format!("neigh replace {} lladdr {B_MAC} dev veth", self.b)));
     }
 }
 
-/// What the calling thread's namespace sends to `address` by its wire gets lost from now on.
+/// From now on packets from the calling thread's namespace to `address` are lost.
 ///
 /// # Panics
-/// When there is no wire.
+/// If there is no wire.
 pub fn loses(address: &str) {
     ip(&format!("neigh replace {address} lladdr {LOST_MAC} dev veth"));
 }
 
-/// Sets what is under `/proc/sys`, which for `net` is the calling thread's namespace's: it goes with it.
+/// Sets a value under `/proc/sys`. Under `net` that of the calling thread's namespace, which is removed with it.
 ///
 /// # Panics
-/// When there is no such setting.
+/// If there is no such setting.
 pub fn sysctl(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/{name}"), value).unwrap_or_else(|error| panic!("{name}: {error}"));
 }
@@ -178,7 +177,7 @@ pub fn sysctl(name: &str, value: &str) {
 /// A counter of the calling thread's namespace, as in `/proc/net/netstat`: `TcpExt`, `TCPFastOpenActive`.
 ///
 /// # Panics
-/// When there is no such counter.
+/// If there is no such counter.
 #[must_use]
 pub fn counter(group: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc is mounted");
@@ -193,7 +192,7 @@ pub fn counter(group: &str, name: &str) -> u64 {
 /// `ip`, with its arguments in one string.
 ///
 /// # Panics
-/// When it fails.
+/// If it fails.
 pub fn ip(arguments: &str) {
     tool("ip", arguments);
 }
@@ -201,7 +200,7 @@ pub fn ip(arguments: &str) {
 /// Any program, with its arguments in one string.
 ///
 /// # Panics
-/// When it fails.
+/// If it fails.
 pub fn tool(program: &str, arguments: &str) {
     let status = Command::new(program).args(arguments.split(' ')).status();
     let status = status.unwrap_or_else(|error| panic!("{program}: {error}"));

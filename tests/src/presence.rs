@@ -1,4 +1,4 @@
-//! Who has a log: most tests run beside others, a few may not.
+//! Which tests run a netwatch at the same time: most run beside others, a few must be alone.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use crate::shared;
 
 #[derive(Debug)]
 enum Room {
-    /// So many are there.
+    /// Number of tests.
     Shared(usize),
     Alone,
 }
@@ -14,12 +14,12 @@ enum Room {
 static ROOM: Mutex<Room> = Mutex::new(Room::Shared(0));
 static CHANGED: Condvar = Condvar::new();
 
-/// A log's, for as long as there is one.
+/// Held as long as a test has a netwatch.
 #[derive(Debug)]
 pub struct Presence(());
 
 impl Presence {
-    /// Beside others, once nobody is alone. Who waits to be alone is passed by: a test may have two logs.
+    /// Waits until no test is alone. It may pass a test that waits to be alone: a test may have two netwatches.
     #[must_use]
     pub fn shared() -> Self {
         enter(|room| match room {
@@ -28,11 +28,11 @@ impl Presence {
         })
     }
 
-    /// Once nobody else is there. The log that tests share ends: it would be about whatever this test does.
+    /// Waits until no other test has a netwatch. Stops the shared one, which would report whatever this test does.
     #[must_use]
     pub fn alone() -> Self {
         let presence = enter(|room| matches!(room, Room::Shared(0)).then_some(Room::Alone));
-        shared::end();
+        shared::stop();
         presence
     }
 }

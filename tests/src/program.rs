@@ -1,4 +1,4 @@
-//! Processes: netwatch, and whatever else a test starts.
+//! Processes: netwatch, and others that a test starts.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,25 +15,25 @@ use crate::wait::until;
 /// The netwatch to test.
 ///
 /// # Panics
-/// Without `NETWATCH_BIN`.
+/// If `NETWATCH_BIN` is not set.
 #[must_use]
 pub fn binary() -> PathBuf {
     std::env::var_os("NETWATCH_BIN").expect("NETWATCH_BIN: the path of the netwatch to test").into()
 }
 
-/// Runs netwatch to its end, which the arguments must bring about.
+/// Runs netwatch until it exits, as the arguments must make it do.
 ///
 /// # Panics
-/// When it cannot be started, or goes on.
+/// If it cannot be started, or does not exit.
 #[must_use]
 pub fn netwatch(arguments: &[&str]) -> Output {
     output(Command::new(binary()).args(arguments))
 }
 
-/// What a program prints until it ends by itself.
+/// The output of a program that exits by itself.
 ///
 /// # Panics
-/// When it cannot be started, or goes on.
+/// If it cannot be started, or does not exit.
 #[must_use]
 pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -52,10 +52,10 @@ fn rest_of(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// A copy of `program` where anybody may run it, called `name`, and the directory that keeps it there.
+/// A copy of `program` that any user may run, with the file name `name`, and the directory that contains it.
 ///
 /// # Panics
-/// When it cannot be made.
+/// If it cannot be made.
 #[must_use]
 pub fn stranger_s_copy(program: &std::path::Path, name: impl AsRef<std::path::Path>) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -66,11 +66,11 @@ pub fn stranger_s_copy(program: &std::path::Path, name: impl AsRef<std::path::Pa
     (directory, copy)
 }
 
-/// Copies a program by a process of its own. This one never has the copy open for writing: if it had, a fork in another
-/// thread could keep it so for a moment, and exec would fail with ETXTBSY.
+/// Copies a program by another process. This one never has the copy open for writing: if it had, a fork in another
+/// thread could keep it open for a moment, and exec would fail with ETXTBSY.
 ///
 /// # Panics
-/// When it cannot be copied.
+/// If it cannot be copied.
 pub fn copy_program(program: &std::path::Path, to: &std::path::Path) {
     let mut copy = Command::new("sh");
     let copied = output(copy.args(["-c", "cat \"$0\" >\"$1\""]).args([program, to]));
@@ -79,7 +79,7 @@ pub fn copy_program(program: &std::path::Path, to: &std::path::Path) {
     std::fs::set_permissions(to, everybody).expect("its permissions");
 }
 
-/// A process that ends with the test.
+/// A process that is killed with the test.
 #[derive(Debug)]
 pub struct Running(pub(crate) Child);
 
@@ -87,7 +87,7 @@ impl Running {
     /// Starts it.
     ///
     /// # Panics
-    /// When that fails.
+    /// If that fails.
     pub fn start(command: &mut Command) -> Self {
         let mut started = command.spawn();
         // Another thread's fork may hold a fresh copy of a program open for writing until its exec.
@@ -101,13 +101,13 @@ impl Running {
         Self(started.unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    /// `sleep`, with a socket as its standard input: a holder that does nothing with it.
+    /// `sleep`, with a socket as its standard input: a holder that does not use it.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn holding(fd: impl Into<std::os::fd::OwnedFd>) -> Self {
         let running = Self::start(Command::new("sleep").arg("600").stdin(Stdio::from(fd.into())));
-        // spawn() returns in the middle of the exec, before the new arguments can be read.
+        // spawn() returns during the exec, before the new arguments can be read.
         until("sleep has its arguments", || {
             std::fs::read(format!("/proc/{}/cmdline", running.pid()))
                 .is_ok_and(|line| line.starts_with(b"sleep"))
@@ -121,18 +121,18 @@ impl Running {
         self.0.id()
     }
 
-    /// What it prints, where that was asked for.
+    /// Its stdout, if it is piped.
     ///
     /// # Panics
-    /// When it was not, or was taken already.
+    /// If it is not, or was taken already.
     pub fn stdout(&mut self) -> ChildStdout {
         self.0.stdout.take().expect("piped")
     }
 
-    /// What it complains about, where that was asked for.
+    /// Its stderr, if it is piped.
     ///
     /// # Panics
-    /// When it was not, or was taken already.
+    /// If it is not, or was taken already.
     pub fn stderr(&mut self) -> ChildStderr {
         self.0.stderr.take().expect("piped")
     }
@@ -140,16 +140,16 @@ impl Running {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When it was waited for already.
+    /// If it was reaped already.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("the process is not reaped yet");
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for it to exit by itself.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     pub fn ended(&mut self, what: &str) -> ExitStatus {
         let mut status = None;
         until(what, || {

@@ -1,4 +1,4 @@
-//! What netwatch documents of its events (docs/events.schema.json), held against every event that a test reads.
+//! The schema of events (docs/events.schema.json), applied to every event that a test reads.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -19,15 +19,15 @@ fn validator(schema: &Value) -> Validator {
     options.build(schema).unwrap_or_else(|error| panic!("the schema of events: {error}"))
 }
 
-/// Checks that the event is as documented.
+/// Validates the event.
 ///
 /// # Panics
-/// When it is not.
+/// If it is invalid.
 pub fn validate(event: &Value) {
     if VALIDATOR.is_valid(event) {
         return;
     }
-    // Of all kinds of events, the one that it says it is tells what is wrong.
+    // The errors of the schema of its own kind are the useful ones.
     let of_kind = json!({"$ref": format!("#/$defs/event_{}", kind(event)), "$defs": SCHEMA["$defs"]});
     let errors = match jsonschema::options().should_validate_formats(true).build(&of_kind) {
         Ok(validator) => {
@@ -42,7 +42,7 @@ pub fn validate(event: &Value) {
 /// Every kind of event that the schema describes.
 ///
 /// # Panics
-/// When it describes none.
+/// If it describes none.
 #[must_use]
 pub fn documented_kinds() -> BTreeSet<&'static str> {
     let kinds = SCHEMA["oneOf"].as_array().expect("kinds of events").iter();

@@ -1,8 +1,8 @@
-//! One netwatch for many tests: a start takes longer than most tests, by far on an emulated machine. Each test has a view
-//! of the one log: the events of its own network namespaces, from its own start on.
+//! One netwatch for many tests: a start takes longer than most tests, especially on an emulated machine. Each test has
+//! a view of its output: the events of the test's own network namespaces, from the start of the test.
 //!
-//! The log is read by one thread, which looks at every line and parses those that somebody has a view of. Where
-//! netwatch ends, or prints what it may not, that thread ends, and with it every view: each test says so.
+//! One thread reads the output: it checks the beginning of every line, and parses those that belong to a view. If
+//! netwatch exits or prints something invalid, that thread ends and closes all views, and each test reports why.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,16 +25,16 @@ use crate::program::{Running, binary};
 use crate::wait::PATIENCE;
 use crate::watch::{READY, forced};
 
-/// The one that runs.
+/// The shared netwatch, if it runs.
 static RUNNING: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
-/// The one that runs and tells every state.
+/// The shared one with `--states`, if it runs.
 static RUNNING_WITH_STATES: Mutex<Option<Arc<Shared>>> = Mutex::new(None);
 
-/// What a view is of.
+/// Which events a view has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// What a log tells unasked.
+pub(crate) enum Detail {
+    /// Those without an option.
     Events,
     /// `--states`
     EveryState,
@@ -51,11 +51,11 @@ struct State {
     views: HashMap<u64, Open>,
     opened: u64,
     running: Option<Running>,
-    /// Why nothing more comes.
+    /// Why no more events come.
     over: Option<String>,
 }
 
-/// A view, from where it is written.
+/// A view, as the thread that reads has it.
 #[derive(Debug)]
 struct Open {
     netns: Vec<u64>,
@@ -70,7 +70,7 @@ enum Seen {
     Mark,
 }
 
-/// What one test sees of the log.
+/// A test's view of the output.
 #[derive(Debug)]
 pub(crate) struct View {
     shared: Arc<Shared>,
@@ -79,9 +79,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Of namespaces, by their inode numbers, from now on. Starts netwatch where none runs.
-    pub(crate) fn open(netns: Vec<u64>, told: Told) -> Self {
-        let shared = running(told);
+    /// A view of namespaces, by their inode numbers, from now on. Starts netwatch if it does not run.
+    pub(crate) fn open(netns: Vec<u64>, detail: Detail) -> Self {
+        let shared = running(detail);
         let (events, received) = channel();
         let mut state = lock(&shared.state);
         state.opened += 1;
@@ -91,7 +91,7 @@ impl View {
         }
         drop(state);
         let view = Self { shared, number, events: received };
-        // A namespace may have the number of one that is gone, of which something is still to be told.
+        // A removed namespace may have had the same number, and events of it may still come.
         view.until_now();
         view
     }
@@ -101,7 +101,7 @@ impl View {
         &self.shared.ready
     }
 
-    /// The next event; `None` where none comes in time, or ever.
+    /// The next event; `None` if none comes in time or ever.
     pub(crate) fn next(&self, deadline: Instant) -> Option<Value> {
         loop {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -112,11 +112,11 @@ impl View {
         }
     }
 
-    /// All that was not read yet of what has happened until now. netwatch tells things in their order, flows of
-    /// datagrams excepted: what is told before something that begins now is all.
+    /// All unread events of what has happened until now. Events are emitted in order, except those of UDP flows: the
+    /// event of something that begins now comes after them.
     ///
     /// # Panics
-    /// Where netwatch ends first, or never comes so far.
+    /// If netwatch exits first, or the event does not come.
     pub(crate) fn until_now(&self) -> Vec<Value> {
         let _mark = self.mark();
         let deadline = Instant::now() + PATIENCE;
@@ -131,7 +131,7 @@ impl View {
         }
     }
 
-    /// A listener in this process's own namespace, where loopback is up and tests change nothing.
+    /// A listener in this process's own namespace, where loopback is up and which no test changes.
     fn mark(&self) -> OwnedFd {
         let (state, number) = (&self.shared.state, self.number);
         let mark = || {
@@ -150,7 +150,7 @@ impl View {
         std::thread::scope(|scope| scope.spawn(mark).join().expect("a listener"))
     }
 
-    /// How netwatch is.
+    /// The state of netwatch, for a message.
     pub(crate) fn how(&self) -> String {
         lock(&self.shared.state).over.clone().unwrap_or_else(|| "is running".to_owned())
     }
@@ -162,8 +162,8 @@ impl Drop for View {
     }
 }
 
-/// Ends both, if they run. Nobody has a view.
-pub(crate) fn end() {
+/// Stops both, if they run. There must be no views.
+pub(crate) fn stop() {
     for running in [&RUNNING, &RUNNING_WITH_STATES] {
         if let Some(shared) = lock(running).take() {
             lock(&shared.state).running = None;
@@ -171,29 +171,29 @@ pub(crate) fn end() {
     }
 }
 
-fn running(told: Told) -> Arc<Shared> {
-    let mut running = lock(match told {
-        Told::Events => &RUNNING,
-        Told::EveryState => &RUNNING_WITH_STATES,
+fn running(detail: Detail) -> Arc<Shared> {
+    let mut running = lock(match detail {
+        Detail::Events => &RUNNING,
+        Detail::EveryState => &RUNNING_WITH_STATES,
     });
-    // One that is over stays: every test is to say so.
-    Arc::clone(running.get_or_insert_with(|| Arc::new(start(told))))
+    // One that has failed stays: every test must report that.
+    Arc::clone(running.get_or_insert_with(|| Arc::new(start(detail))))
 }
 
-fn start(told: Told) -> Shared {
+fn start(detail: Detail) -> Shared {
     let state = Arc::<Mutex<State>>::default();
     let (send, ready) = channel();
     let shared = Arc::clone(&state);
     std::thread::spawn(move || {
         enter_own_netns();
         let own = netns();
-        let (running, stdout, stderr) = netwatch(told);
+        let (running, stdout, stderr) = netwatch(detail);
         lock(&shared).running = Some(running);
         let read = catch_unwind(AssertUnwindSafe(|| {
             let mut lines = BufReader::new(stdout).lines().map(|line| line.expect("lines are UTF-8"));
             let mut checks = Checks::default();
             let first = lines.next().map(|line| checks.line(&line));
-            // Whoever starts it waits for it.
+            // The thread that started this one waits for it.
             let _ = send.send(first.expect("netwatch begins"));
             lines.for_each(|line| distribute(&line, own, &mut checks, &mut lock(&shared)));
         }));
@@ -202,7 +202,7 @@ fn start(told: Told) -> Shared {
             Err(panic) => format!("prints what it may not: {}", said(panic.as_ref())),
         };
         let mut state = lock(&shared);
-        // With it, it ends: then its stderr does, too.
+        // This kills netwatch, and so closes its stderr.
         state.running = None;
         let stderr = stderr.join().unwrap_or_default();
         state.over = Some(format!("{what}; it complains: {stderr}"));
@@ -214,11 +214,11 @@ fn start(told: Told) -> Shared {
     Shared { ready, state }
 }
 
-/// Ends with the calling thread, and so with this process at the latest.
-fn netwatch(told: Told) -> (Running, ChildStdout, std::thread::JoinHandle<String>) {
+/// It is killed when the calling thread exits, and so with this process at the latest.
+fn netwatch(detail: Detail) -> (Running, ChildStdout, std::thread::JoinHandle<String>) {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(binary()).args(["watch", "--json"]).args(forced());
-    command.args((told == Told::EveryState).then_some("--states"));
+    command.args((detail == Detail::EveryState).then_some("--states"));
     let mut running =
         Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let (stdout, mut stderr) = (running.stdout(), running.stderr());
@@ -230,7 +230,7 @@ fn netwatch(told: Told) -> (Running, ChildStdout, std::thread::JoinHandle<String
     (running, stdout, complaints)
 }
 
-/// Hands a line to whoever has a view of its namespace; what is of none is for all.
+/// Sends a line to the views of its namespace; one without a namespace goes to all.
 fn distribute(line: &str, own: u64, checks: &mut Checks, state: &mut State) {
     let Head { netns, kind, .. } = checks.head(line);
     let marks = netns == Some(own) && kind == "listen";
@@ -241,7 +241,7 @@ fn distribute(line: &str, own: u64, checks: &mut Checks, state: &mut State) {
     for view in state.views.values_mut() {
         if marks && view.mark.is_some_and(|inode| event["inode"] == inode) {
             view.mark = None;
-            // Who has closed the view waits for nothing.
+            // A closed view waits for nothing.
             let _ = view.events.send(Seen::Mark);
         }
         if netns.is_none_or(|netns| view.netns.contains(&netns)) {
@@ -250,7 +250,7 @@ fn distribute(line: &str, own: u64, checks: &mut Checks, state: &mut State) {
     }
 }
 
-/// The calling thread goes where the process was started.
+/// Moves the calling thread to the namespace in which the process was started.
 fn enter_own_netns() {
     let own = File::open(format!("/proc/{}/ns/net", std::process::id())).expect("/proc is mounted");
     setns(own, CloneFlags::CLONE_NEWNET).expect("a namespace to enter");

@@ -1,4 +1,4 @@
-//! A store that goes with the test, and a recorder that prints nothing.
+//! A store that is removed with the test, and a recorder that prints no events.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -29,19 +29,19 @@ impl Default for Store {
 }
 
 impl Store {
-    /// With nothing in it.
+    /// An empty folder.
     ///
     /// # Panics
-    /// When there is no folder to be had.
+    /// If it cannot be created.
     #[must_use]
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder"), mounted: false }
     }
 
-    /// The same on a file system of its own with so much room.
+    /// The same on its own file system of this size.
     ///
     /// # Panics
-    /// When it cannot be mounted.
+    /// If it cannot be mounted.
     #[must_use]
     pub fn in_room_of(bytes: u64) -> Self {
         let mut store = Self::new();
@@ -52,17 +52,17 @@ impl Store {
         store
     }
 
-    /// From now on nothing can be written there.
+    /// Makes the file system read-only.
     ///
     /// # Panics
-    /// When it cannot be mounted so.
+    /// If it cannot be remounted.
     pub fn becomes_read_only(&self) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(None::<&str>, self.folder.path(), None::<&str>, flags, None::<&str>)
             .expect("a tmpfs of its own");
     }
 
-    /// Where the database is.
+    /// The path of the database.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("netwatch.db")
@@ -74,19 +74,19 @@ impl Store {
         self.folder.path().join(name)
     }
 
-    /// Runs a command of netwatch's on it.
+    /// Runs a command of netwatch on it.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not exit.
     #[must_use]
     pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
         output(Command::new(binary()).arg(command).arg("--store").arg(self.path()).args(arguments))
     }
 
-    /// What `log --json` prints.
+    /// The events that `log --json` prints.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     #[must_use]
     pub fn log(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.run("log", &[&["--json"], arguments].concat());
@@ -100,7 +100,7 @@ impl Store {
     /// The status of `verify`, and what it prints.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not exit.
     #[must_use]
     pub fn verify(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.run("verify", arguments);
@@ -117,7 +117,7 @@ impl Drop for Store {
     }
 }
 
-/// A running `netwatch record`, which prints nothing but what is wrong.
+/// A running `netwatch record`, which prints only messages.
 #[derive(Debug)]
 pub struct Recorder {
     running: Running,
@@ -126,10 +126,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts it, and waits until it records. It records what is of the calling thread's namespace.
+    /// Starts it, and waits until it records. It records the calling thread's namespace.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     #[must_use]
     pub fn start(store: &Path, arguments: &[&str]) -> Self {
         let mut recorder = Self::begin(store, arguments);
@@ -137,10 +137,10 @@ impl Recorder {
         recorder
     }
 
-    /// Starts it, whatever becomes of it.
+    /// Starts it without waiting.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn begin(store: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
@@ -148,10 +148,10 @@ impl Recorder {
         Self::of(command.stdin(Stdio::null()).stdout(Stdio::null()))
     }
 
-    /// The same by a command of one's own.
+    /// The same by another command.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn of(command: &mut Command) -> Self {
         let mut running = Running::start(command.stderr(Stdio::piped()));
         let stderr = Lines::of(running.stderr());
@@ -172,7 +172,7 @@ impl Recorder {
     /// Waits for a line with `what` in it.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If it does not come.
     #[track_caller]
     pub fn says(&mut self, what: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -187,10 +187,10 @@ impl Recorder {
         }
     }
 
-    /// Waits for it to end. Returns how it did, and all that it said.
+    /// Waits for it to exit. Returns its status, and all lines of its stderr.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     #[track_caller]
     pub fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.running.ended("netwatch ends");
@@ -200,10 +200,10 @@ impl Recorder {
         (status, self.said)
     }
 
-    /// Ends it in good order.
+    /// Stops it by a signal, and checks that it succeeded.
     ///
     /// # Panics
-    /// When it complains.
+    /// If it prints an error.
     #[track_caller]
     pub fn finish(self) {
         self.signal(Signal::SIGTERM);

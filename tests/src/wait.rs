@@ -3,16 +3,16 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-/// How long anything is waited for. A test on a busy machine must not fail for the machine's sake.
+/// The longest wait for anything. A test must not fail because the machine is busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between two looks at what cannot be waited for otherwise.
+/// Between two polls of a condition that cannot be waited for otherwise.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Waits for what comes about soon, or never.
+/// Waits for a condition.
 ///
 /// # Panics
-/// When it does not come about.
+/// If it does not become true in time.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
@@ -21,8 +21,8 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Says that `test` cannot be done here, the way `cargo xtask test` counts it: it passes for the test runner.
+/// Reports that `test` cannot be done here, in the form that `cargo xtask test` counts; for the test runner it passes.
 pub fn skip(test: &str, reason: &str) {
-    // Not by println!, which the test runner keeps to itself unless told otherwise.
+    // Not by println!, which the test runner captures.
     let _ = writeln!(std::io::stdout(), "SKIP {test}: {reason}");
 }

@@ -1,4 +1,4 @@
-//! `netwatch watch --json`, read as it comes.
+//! `netwatch watch --json`, read line by line.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -11,31 +11,31 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::checks::Checks;
-use crate::event::{End, kind};
+use crate::event::{Endpoint, kind};
 use crate::lines::Lines;
 use crate::log::Log;
 use crate::netns::{Netns, netns};
 use crate::presence::Presence;
 use crate::program::{Running, binary};
 use crate::schema::validate;
-use crate::shared::{Told, View};
+use crate::shared::{Detail, View};
 use crate::wait::PATIENCE;
 
-/// Loading, attaching, seeding: more than any event takes.
+/// Loading, attaching and the snapshot take longer than any event.
 pub(crate) const READY: Duration = Duration::from_secs(30);
 
-/// Lines shown where a test fails.
+/// Lines shown if a test fails.
 const SHOWN: usize = 60;
 
-/// What every log is to be made with: jobs and rungs, as `--probe` has them, from `NETWATCH_TEST_PROBES`. So a
-/// kernel that offers several rungs is tested on each.
+/// Jobs and rungs that every netwatch is started with, as `--probe` takes them, from `NETWATCH_TEST_PROBES`: so each
+/// rung of a kernel can be tested.
 #[must_use]
 pub fn forced() -> Vec<String> {
     let probes = std::env::var("NETWATCH_TEST_PROBES").unwrap_or_default();
     probes.split_whitespace().flat_map(|probe| ["--probe".to_owned(), probe.to_owned()]).collect()
 }
 
-/// A running log. It is in the network namespace of the thread that starts it.
+/// A running `netwatch watch`. It is in the network namespace of the thread that starts it.
 #[derive(Debug)]
 pub struct Watch {
     source: Source,
@@ -50,7 +50,7 @@ enum Source {
     Shared(View),
 }
 
-/// A netwatch of the test's own.
+/// A netwatch for one test.
 #[derive(Debug)]
 struct Own {
     running: Running,
@@ -60,83 +60,81 @@ struct Own {
 }
 
 impl Watch {
-    /// Starts it, with `arguments` after `watch --json`, and waits until it is ready. It shows the calling
-    /// thread's namespace: all others' events, the floods of other tests among them, would be read for
-    /// nothing.
+    /// Starts it, with `arguments` after `watch --json`, and waits until it is ready. It shows the calling thread's
+    /// namespace only: reading the events of other tests would take time for nothing.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
         Self::showing(&["--netns", "self"], arguments, Presence::shared())
     }
 
-    /// The same of a netwatch that other tests look at as well: for those that do not ask how it begins (`ready`,
-    /// seeds) or ends.
+    /// The same from the shared netwatch: for tests that do not depend on how it starts (`ready`, seeds) or exits.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn shared() -> Self {
-        Self::of_view(vec![netns()], Told::Events)
+        Self::of_view(vec![netns()], Detail::Events)
     }
 
-    /// Likewise, of one with `--states`.
+    /// The same with `--states`.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn shared_with_states() -> Self {
-        Self::of_view(vec![netns()], Told::EveryState)
+        Self::of_view(vec![netns()], Detail::EveryState)
     }
 
     /// The same for several namespaces with wires between them.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn shared_by(all: &[&Netns]) -> Self {
-        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Told::Events)
+        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Detail::Events)
     }
 
-    /// Likewise, of one with `--states`.
+    /// The same with `--states`.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn shared_with_states_by(all: &[&Netns]) -> Self {
-        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Told::EveryState)
+        Self::of_view(all.iter().map(|netns| netns.inum()).collect(), Detail::EveryState)
     }
 
-    fn of_view(netns: Vec<u64>, told: Told) -> Self {
+    fn of_view(netns: Vec<u64>, detail: Detail) -> Self {
         let presence = Presence::shared();
-        let view = View::open(netns, told);
+        let view = View::open(netns, detail);
         let events = vec![view.ready().clone()];
         Self { source: Source::Shared(view), events, may_lose: false, _presence: Arc::new(presence) }
     }
 
-    /// The same while no other test has a log: waits until that is so.
+    /// As [`Watch::start`], while no other test has a netwatch: waits until that is so.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn alone(arguments: &[&str]) -> Self {
         Self::showing(&["--netns", "self"], arguments, Presence::alone())
     }
 
-    /// The same for several namespaces with wires between them.
+    /// As [`Watch::start`], for several namespaces with wires between them.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn on_wires(arguments: &[&str]) -> Self {
         Self::showing(&["--local", "10.0.0.0/8"], arguments, Presence::shared())
     }
 
-    /// A recorder into `store` that prints what it records, of the whole host.
+    /// A recorder into `store` that also prints what it records, of the whole host.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn recording(store: &Path, arguments: &[&str]) -> Self {
         let store = store.to_str().expect("a path in UTF-8");
@@ -146,22 +144,22 @@ impl Watch {
         )
     }
 
-    /// The same for whatever `arguments` show.
+    /// As [`Watch::start`], for all namespaces that `arguments` do not exclude.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn everywhere(arguments: &[&str]) -> Self {
         Self::showing(&[], arguments, Presence::shared())
     }
 
-    /// Several of those, one for each of `all`, while no other test has a log. Every one attaches four programs to
+    /// Several of those, one for each of `all`, while no other test has one. Each attaches four programs to
     /// `tcp_v4_connect`, and a function takes 38 (`include/linux/bpf.h`, `BPF_MAX_TRAMP_LINKS`): with those of other
-    /// tests the last would fall back to kprobes, which miss what happens on a CPU where a task was preempted within
-    /// bpf(2) (`bpf_disable_instrumentation` there).
+    /// tests the last would fall back to kprobes, which miss calls on a CPU where a task was preempted within bpf(2)
+    /// (`bpf_disable_instrumentation` there).
     ///
     /// # Panics
-    /// When one does not get ready.
+    /// If one does not get ready.
     pub fn everywhere_alone<'a>(all: impl IntoIterator<Item = Vec<&'a str>>) -> Vec<Self> {
         let presence = Arc::new(Presence::alone());
         all.into_iter().map(|arguments| Self::showing(&[], &arguments, presence.clone())).collect()
@@ -183,7 +181,7 @@ impl Watch {
         std::thread::spawn(move || {
             let mut text = Vec::new();
             let _ = pipe.read_to_end(&mut text);
-            // Nobody waits for it where the test has failed already.
+            // The receiver is gone if the test has failed already.
             let _ = send.send(String::from_utf8_lossy(&text).into_owned());
         });
         let may_lose = arguments.contains(&"--ring");
@@ -199,10 +197,22 @@ impl Watch {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When it has ended already, or is not the test's own.
+    /// If it has exited already, or is shared.
     pub fn signal(&self, signal: Signal) {
         match &self.source {
             Source::Own(own) => own.running.signal(signal),
+            Source::Shared(_) => panic!("other tests use it as well"),
+        }
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it is not the test's own.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        match &self.source {
+            Source::Own(own) => own.running.pid(),
             Source::Shared(_) => panic!("other tests look at it as well"),
         }
     }
@@ -213,36 +223,36 @@ impl Watch {
         &self.events[0]
     }
 
-    /// What was read so far.
+    /// The events read so far.
     #[must_use]
     pub fn events(&self) -> &[Value] {
         &self.events
     }
 
-    /// The first event that `is` it, past or to come.
+    /// The first event for which `is` holds, read already or to come.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If it does not come.
     #[track_caller]
     pub fn expect(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let found = self.expect_times(what, 1, is);
         found.into_iter().next().expect("one was found")
     }
 
-    /// The first so many events that each `is` it, past or to come. Looks at each event once: other tests'
-    /// events are among them, and may be many.
+    /// The first `times` events for which `is` holds, read already or to come. Checks each event once: events of other
+    /// tests are among them, and may be many.
     ///
     /// # Panics
-    /// When they do not come.
+    /// If they do not come.
     #[track_caller]
     pub fn expect_times(&mut self, what: &str, times: usize, is: impl Fn(&Value) -> bool) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
-        let mut looked_at = 0;
+        let mut checked = 0;
         let mut found = Vec::new();
         loop {
-            let new = self.events[looked_at..].iter().filter(|event| is(event));
+            let new = self.events[checked..].iter().filter(|event| is(event));
             found.extend(new.take(times - found.len()).cloned());
-            looked_at = self.events.len();
+            checked = self.events.len();
             if found.len() == times {
                 return found;
             }
@@ -252,26 +262,26 @@ impl Watch {
         }
     }
 
-    /// The first event of this kind about this end.
+    /// The first event of this kind about this endpoint.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If it does not come.
     #[track_caller]
-    pub fn at(&mut self, event: &str, end: End) -> Value {
-        self.expect(&format!("{event} of {end:?}"), |seen| kind(seen) == event && end.of(seen))
+    pub fn at(&mut self, event: &str, endpoint: Endpoint) -> Value {
+        self.expect(&format!("{event} of {endpoint:?}"), |seen| kind(seen) == event && endpoint.of(seen))
     }
 
-    /// Reads on until the events so far are `enough`, looking again at whatever is outside from time to
-    /// time, though no event comes.
+    /// Reads until the events so far are `enough`. Also checks from time to time if no event comes, since the condition
+    /// may depend on something else.
     ///
     /// # Panics
-    /// When they never are.
+    /// If they never are.
     #[track_caller]
     pub fn settles(&mut self, what: &str, mut enough: impl FnMut(&[Value]) -> bool) {
-        const LOOK: Duration = Duration::from_millis(100);
+        const PAUSE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            while Instant::now() < deadline && self.read(Instant::now() + LOOK) {}
+            while Instant::now() < deadline && self.read(Instant::now() + PAUSE) {}
             if enough(&self.events) {
                 return;
             }
@@ -281,10 +291,10 @@ impl Watch {
         }
     }
 
-    /// Interrupts it and reads the rest; of one that is shared, what is told until now.
+    /// Interrupts it and reads the rest; of a shared one, what is emitted until now.
     ///
     /// # Panics
-    /// When it does not end in good order, or lost what it had room for.
+    /// If its status is not 0, or it lost records that it had room for.
     #[track_caller]
     pub fn finish(mut self) -> Log {
         let Source::Shared(view) = &self.source else {
@@ -294,17 +304,17 @@ impl Watch {
             return log;
         };
         self.events.extend(view.until_now());
-        // How it ends is the business of tests that have one of their own.
+        // Tests with their own netwatch check how it exits.
         self.log(ExitStatus::default(), String::new())
     }
 
-    /// What a log printed that was killed.
+    /// The events that a killed netwatch printed.
     ///
     /// # Panics
-    /// When it goes on all the same, or is not the test's own.
+    /// If it does not exit, or is shared.
     #[must_use]
     pub fn killed(mut self) -> Vec<Value> {
-        let Source::Own(own) = &mut self.source else { panic!("other tests look at it as well") };
+        let Source::Own(own) = &mut self.source else { panic!("other tests use it as well") };
         let deadline = Instant::now() + PATIENCE;
         while let Ok(Some(line)) = own.lines.before(deadline) {
             // The last may have been cut off.
@@ -317,10 +327,10 @@ impl Watch {
         self.events
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for it to exit by itself.
     ///
     /// # Panics
-    /// When it does not, or lost what it had room for.
+    /// If it does not, or lost records that it had room for.
     #[track_caller]
     pub fn ended(mut self) -> Log {
         let deadline = Instant::now() + PATIENCE;
@@ -339,21 +349,21 @@ impl Watch {
         Log { events: self.events, status, stderr }
     }
 
-    /// Reads a line; false where none comes in time, or ever.
+    /// Reads a line; false if none comes in time or ever.
     fn read(&mut self, deadline: Instant) -> bool {
         let event = match &mut self.source {
             Source::Own(own) => own.lines.before(deadline).ok().flatten().map(|line| own.checks.line(&line)),
             Source::Shared(view) => view.next(deadline),
         };
         let came = event.is_some();
-        // What follows says less of originators, and is not worth a comparison.
+        // After a loss, events may say less about originators: no test can compare them.
         let lost = event.as_ref().filter(|event| !self.may_lose && kind(event) == "loss");
         assert!(lost.is_none(), "{}", lost.unwrap_or(&Value::Null));
         self.events.extend(event);
         came
     }
 
-    /// Ends the test, with the events of the calling thread's namespace: others are other tests'.
+    /// Fails the test, with the events of the calling thread's namespace; others belong to other tests.
     #[track_caller]
     fn fail(&mut self, what: &str) -> ! {
         let own = netns();
@@ -361,7 +371,7 @@ impl Watch {
         let mut last: Vec<_> = self.events.iter().filter(ours).map(Value::to_string).collect();
         let all = last.len();
         drop(last.drain(..all.saturating_sub(SHOWN)));
-        let end = match &mut self.source {
+        let status = match &mut self.source {
             Source::Own(own) => match own.running.0.try_wait() {
                 Ok(None) => "is running".to_owned(),
                 ended => format!("{ended:?}: {}", own.stderr.recv_timeout(PATIENCE).unwrap_or_default()),
@@ -369,11 +379,11 @@ impl Watch {
             Source::Shared(view) => view.how(),
         };
         let rest = last.join("\n");
-        // Where nothing comes of other tests either, it is netwatch that stands still.
+        // If the newest event of any test is old, netwatch itself has stopped.
         let newest = self.events.last().map_or(&Value::Null, |event| &event["ts"]);
         let (read, now) = (self.events.len(), jiff::Timestamp::now());
         panic!(
-            "in vain: {what}; netwatch {end}; {read} events, the newest of {newest}, now {now}; \
+            "in vain: {what}; netwatch {status}; {read} events, the newest of {newest}, now {now}; \
              the last of {all} events here ({own}):\n{rest}"
         );
     }

@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: what netwatch costs, and how much it keeps up with, beside the tools that people use in its
-//! place. Peers and netwatch take turns within one run, so that what the machine does meanwhile hits both; figures are
-//! medians, and goals are ratios wherever they can be. Nothing here fails a test: figures depend on the machine.
+//! `cargo xtask bench`: what netwatch costs and the rates that it can follow, compared with the tools that are used in
+//! its place. Peers and netwatch take turns within one run, so that other activity of the machine affects both; figures
+//! are medians, and goals are ratios where possible. No figure fails a test, since figures depend on the machine.
 
 mod agent;
 mod audit;
@@ -10,9 +10,9 @@ mod flood;
 mod growth;
 mod load;
 mod log;
-mod look;
 mod peers;
 mod rest;
+mod snapshot;
 mod store;
 mod table;
 
@@ -34,19 +34,19 @@ pub(crate) struct Args {
     /// Rounds in which netwatch and its peers take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Only these: look, audit, kernel, rate, agent, growth, loss, memory, start, latency, quiet, record, search
+    /// Only these: snapshot, audit, kernel, rate, agent, growth, loss, memory, start, latency, quiet, record, search
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// netwatch alone: install and run no other tool
+    /// Measure netwatch only; install and run no other tool
     #[arg(long)]
     no_peers: bool,
-    /// Where the figures go as one JSON object
+    /// Write the figures to this file as one JSON object
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
-    /// Hold so many connections on loopback until stdin ends: what the bench starts itself as
+    /// Hold this number of connections on loopback until stdin is closed; the benchmark runs itself with this option
     #[arg(long, hide = true)]
     hold: Option<usize>,
-    /// The same with so many listeners
+    /// The same with this number of listeners
     #[arg(long, hide = true)]
     listen: Option<usize>,
 }
@@ -64,7 +64,7 @@ struct Bench {
 type Measurement = (&'static str, fn(&Bench, &mut Table) -> Result<()>);
 
 const ALL: [Measurement; 13] = [
-    ("look", look::measure),
+    ("snapshot", snapshot::measure),
     ("audit", audit::measure),
     ("kernel", flood::kernel_time),
     ("rate", flood::rate),
@@ -89,10 +89,10 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(unknown) = args.only.iter().find(|only| ALL.iter().all(|(name, _)| name != only)) {
-        bail!("no measurement is called {unknown}: see --help");
+        bail!("there is no measurement {unknown}: see --help");
     }
     if !geteuid().is_root() {
-        bail!("the kernel tells only root what programs cost it: run this as root");
+        bail!("only root can read the run time of BPF programs: run this as root");
     }
     setup::ensure(verbose)?;
     let bench = Bench {

@@ -1,5 +1,5 @@
 //! A Debian of this machine's own suite, in a folder of the cache, with servers from packages: for the end-to-end tests
-//! of the audit. Installing them on the machine itself would start them there, and keep them.
+//! of `audit`. Installing the servers on the machine itself would start them there, and leave them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use crate::exec::{as_root, find, quietly, step};
 use crate::setup;
 use crate::vm::{self, Source};
 
-/// Servers that a plain Debian may have, and rpm, whose database some other programs' owners are in.
+/// Servers of a plain Debian, and rpm, for the tests of its database.
 const PACKAGES: &str = "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm";
 
-/// What builds it: of Debian's bootstraps the one that works by apt, with the machine's own settings for it. It keeps
-/// services from being started (policy-rc.d, start-stop-daemon) and its mounts in a namespace of its own.
+/// The program that builds it: among Debian's bootstraps the one that works by apt, with the machine's own settings of
+/// it. It prevents services from being started (policy-rc.d, start-stop-daemon), and mounts in its own mount namespace.
 const BUILDER: &str = "mmdebstrap";
 
-/// Packs a program that listens into a package of rpm's, which a test may install. A shell that mmdebstrap runs, with
-/// the root as its argument. A copy of Redis under the name of its sibling: of no package of Debian's, and what the
-/// port's service is offered by.
+/// Packs a program that listens into an rpm package, which a test may install. A shell script that mmdebstrap runs with
+/// the root as its argument. The program is a copy of Redis with the name of a fork of it: it belongs to no Debian
+/// package, and is a program for the service of the port.
 const SAMPLE: &str = r#"set -e
 mkdir "$1/var/cache/netwatch"
 cat > "$1/var/cache/netwatch/sample.spec" <<'SPEC'

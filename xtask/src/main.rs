@@ -1,6 +1,6 @@
-//! Set-up, build, run, test, other kernels and bench: `cargo xtask <command>`, one file a command.
+//! Set-up, build, run, test, other kernels and benchmarks: `cargo xtask <command>`, one file per command.
 //!
-//! Progress goes to stderr, so that stdout is the program's own (`cargo xtask run -- watch --json | jq`).
+//! Progress goes to stderr, so that stdout has only the program's output (`cargo xtask run -- watch --json | jq`).
 
 mod bench;
 mod cargo;

@@ -46,11 +46,11 @@ pub(crate) struct Args {
     /// Rungs of probes to test [default: all]
     #[arg(long, value_name = "RUNG", value_parser = PossibleValuesParser::new(RUNGS.iter().map(|rung| rung.name)))]
     rung: Vec<String>,
-    /// Only the tests that differ most from kernel to kernel, and on the best rung
+    /// Only the tests that differ most between kernels, on the best rung
     #[arg(long)]
     short: bool,
-    /// In the guests also the tests of what no kernel has a part in, which the host runs: the record and its search,
-    /// the command line, how things are spelled
+    /// Also run in the guests the tests that do not depend on the kernel (store, command line, output), which otherwise
+    /// run on the host only
     #[arg(long)]
     everything: bool,
     /// How to print the results
@@ -76,7 +76,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
     fetch::cache()
 }
 
-/// The suite of Debian that this machine runs, and where its packages come from.
+/// The Debian suite of this machine, and the source of its packages.
 pub(crate) fn own_suite() -> Result<(String, Source)> {
     mirror::own_suite()
 }
@@ -128,8 +128,8 @@ fn count(summary: &mut Summary, output: &Output, rows: &[Row]) {
         summary.add(row.passed, row.failed, row.skipped + usize::from(row.is_empty()));
     }
     if rows.iter().all(Row::is_empty) {
-        step("no kernel could be had, so nothing is known of other kernels");
-        summary.failed("other kernels: none could be had");
+        step("no other kernel was available, so none was tested");
+        summary.failed("other kernels: none was available");
     }
 }
 
@@ -151,7 +151,7 @@ fn matrix(args: &Args, output: &Output, verbose: bool) -> Result<Vec<Row>> {
         match mirror.and_then(|mirror| fetch::obtain(kernel, mirror, &cache, verbose)) {
             Ok(kernel) => queue.push_back(kernel),
             Err(error) => {
-                step(&format!("SKIPPED: kernel {} could not be had: {error:#}", kernel.name));
+                step(&format!("SKIPPED: kernel {} is not available: {error:#}", kernel.name));
                 rows.extend(rungs.iter().map(|rung| skipped(kernel, rung, &error)));
             }
         }
@@ -198,11 +198,11 @@ fn boot(
 ) -> Vec<Row> {
     let ran = base.with(kernel, rungs, asked, verbose).and_then(|initramfs| {
         let (mut file, _) = output.create(&kernel.release)?;
-        guest::run(&kernel.image(), &initramfs, rungs, &mut file, &|row| tell(row, verbose))
+        guest::run(&kernel.image(), &initramfs, rungs, &mut file, &|row| print(row, verbose))
     });
     let why = match ran {
         Ok(report) if report.release.is_some() => return report.rows,
-        Ok(_) => "it never reported".to_owned(),
+        Ok(_) => "the guest did not report".to_owned(),
         Err(error) => format!("{error:#}"),
     };
     let row = |rung: &&Rung| Row {
@@ -213,12 +213,12 @@ fn boot(
         ..Row::default()
     };
     let rows: Vec<_> = rungs.iter().map(row).collect();
-    rows.iter().for_each(|row| tell(row, verbose));
+    rows.iter().for_each(|row| print(row, verbose));
     rows
 }
 
 /// Prints the result of a rung.
-fn tell(row: &Row, verbose: bool) {
+fn print(row: &Row, verbose: bool) {
     step(&row.line());
     if row.failed > 0 {
         row.output.iter().for_each(|line| eprintln!("    {line}"));
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_had_fails_nothing_but_all_of_it() {
+    fn missing_kernels_are_no_failure_unless_all_are_missing() {
         let missing = Row { reason: Some("skipped: no network".to_owned()), ..Row::default() };
         let passed = Row { passed: 1, ..Row::default() };
         let failed = Row { passed: 1, failed: 1, ..Row::default() };
@@ -249,16 +249,16 @@ mod tests {
         let names = vec!["fail::three".to_owned()];
         let (kernel, rung) = ("6.1".to_owned(), "best".to_owned());
         let ran = Row { kernel, rung, passed: 3, failed: 1, skipped: 2, names, ..Row::default() };
-        let told = |rows: &[Row]| {
+        let summary_of = |rows: &[Row]| {
             let place = tempfile::tempdir().unwrap();
             let output = Output::at(place.path().join("output")).unwrap();
             let mut summary = Summary::default();
             count(&mut summary, &output, rows);
             (summary.names().collect::<Vec<_>>().join("; "), summary.to_string())
         };
-        let (names, counts) = told(&[ran, missing.clone()]);
+        let (names, counts) = summary_of(&[ran, missing.clone()]);
         assert_eq!(names, "6.1, best: fail::three");
         assert_eq!(counts, "3 passed, 1 failed, 3 skipped");
-        assert_eq!(told(&[missing]).1, "0 passed, 1 failed, 1 skipped");
+        assert_eq!(summary_of(&[missing]).1, "0 passed, 1 failed, 1 skipped");
     }
 }

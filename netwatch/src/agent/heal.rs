@@ -24,9 +24,15 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The snapshot starts at the latest after this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Names in the output of what is not followed, by kind of record: datagrams of UDP flows without a place, and uses of
+/// sockets beyond the budget of each.
+const NOT_FOLLOWED: [(u16, &str); 2] = [(kind::FLOW, "flow"), (kind::USE, "handovers_not_followed")];
+
 pub(super) struct Healer {
     counter: LostCounter,
     reported: Lost,
+    /// What was reported as not followed.
+    not_followed: Lost,
     /// Number of listeners whose port was lost since the last report.
     listens: u64,
     /// When the counts were last read.
@@ -45,6 +51,7 @@ impl Healer {
         Self {
             counter,
             reported: [0; kind::COUNT as usize],
+            not_followed: [0; kind::COUNT as usize],
             listens: 0,
             read: Instant::now(),
             taken: 0,
@@ -70,6 +77,21 @@ impl Healer {
         self.losses(undecodable)
     }
 
+    /// What a limit kept from being followed since the last report. It needs no repair.
+    fn not_followed(&mut self) -> Option<Loss> {
+        let now = self.counter.not_followed();
+        let kinds: BTreeMap<_, _> = NOT_FOLLOWED
+            .into_iter()
+            .filter_map(|(kind, name)| {
+                let count =
+                    now.get(usize::from(kind))?.checked_sub(*self.not_followed.get(usize::from(kind))?)?;
+                (count > 0).then_some((name, count))
+            })
+            .collect();
+        self.not_followed = now;
+        (!kinds.is_empty()).then(|| Loss::new(LossReason::Limit, kinds))
+    }
+
     /// Losses since the last report. Resets `undecodable` to 0.
     pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         self.read = Instant::now();
@@ -87,17 +109,18 @@ impl Healer {
         }
         let mut losses = Vec::new();
         if !kinds.is_empty() {
-            losses.push(Loss { reason: LossReason::Ring, kinds });
+            losses.push(Loss::new(LossReason::Ring, kinds));
         }
         if *undecodable > 0 {
             let kinds = BTreeMap::from([("record", std::mem::take(undecodable))]);
-            losses.push(Loss { reason: LossReason::Undecodable, kinds });
+            losses.push(Loss::new(LossReason::Undecodable, kinds));
         }
         if !losses.is_empty() {
             let at = Instant::now();
             let first = self.unhealed.map_or(at, |(first, _)| first);
             self.unhealed = Some((first, at));
         }
+        losses.extend(self.not_followed());
         losses
     }
 

@@ -179,18 +179,22 @@ impl Agent {
         self.healer.is_at_work()
     }
 
-    /// Returns the losses since the last call and repairs the tables. Events of a repair are appended to `out`, to be
-    /// emitted after the losses. To be called several times a second while records arrive or [`Agent::is_healing`].
-    ///
-    /// # Errors
-    /// If a snapshot failed; it is tried again.
-    pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<Vec<Loss>, AgentError> {
+    /// Returns the losses since the last call, and repairs the tables. Events of a repair are appended to `out`, to be
+    /// emitted after the losses. To be called several times a second while records arrive or [`Agent::is_healing`]. The
+    /// error is that of a snapshot, which is tried again; the losses are reported all the same.
+    pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> (Vec<Loss>, Result<(), AgentError>) {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
-        if !losses.is_empty() {
-            self.tables.doubt();
+        let mut losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
+        for loss in &mut losses {
+            self.tables.note_loss(loss);
         }
+        let repaired = self.repair(out);
+        (losses, repaired)
+    }
+
+    /// Takes the steps of a repair that are due.
+    fn repair(&mut self, out: &mut Vec<ConnectionEvent>) -> Result<(), AgentError> {
         let lost = self.tables.settle(clock::since_boot()?, out);
         self.healer.lost_ports(lost);
         if self.healer.start_snapshot() {
@@ -204,7 +208,7 @@ impl Agent {
             }
             self.tables.repair(clock::since_boot()?, &snapshot, out);
         }
-        Ok(losses)
+        Ok(())
     }
 }
 
@@ -323,6 +327,6 @@ fn begins(event: &SocketEvent) -> bool {
             (change.old, change.new),
             (State::Listen, State::SynRecv | State::Established) | (State::SynRecv, State::Established)
         ),
-        Act::Accept(_) | Act::Use(_) | Act::Datagram { .. } | Act::Release => false,
+        Act::Accept(_) | Act::Use(_) | Act::Sent(_) | Act::Datagram { .. } | Act::Release => false,
     }
 }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netwatch_common::kind;
+
 use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
+use crate::loss::{Loss, LossOfSocket, LossReason};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
 use crate::snapshot::{HostSnapshot, processes};
-use crate::tracker::{ConnectionEvent, Occasion, Tracker};
+use crate::tracker::{ConnectionEvent, Occasion, TrackedFlow, Tracker};
 
 /// Longest interval of checks for idle flows.
 const IDLE_CHECKS: Duration = Duration::from_secs(10);
@@ -23,10 +26,12 @@ pub(super) struct Tables {
     pub(super) tracker: Tracker,
     flows: FlowTable,
     pub(super) processes: ProcessTable,
-    /// See [`Record::loss`].
-    loss: u32,
+    /// See [`Record::loss`] and [`Record::udp_loss`].
+    loss: (u32, u16),
     /// A record was lost since the snapshot in progress began.
     doubted: bool,
+    /// The same for records about UDP flows.
+    udp_doubted: bool,
     /// A flow without a datagram for this time is closed.
     idle: Duration,
     /// When the flows were last checked.
@@ -34,6 +39,9 @@ pub(super) struct Tables {
     /// See [`super::Agent::started_on_sockets`]; at most [`MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
+
+/// Maximum number of sockets that a loss names.
+const MOST_SOCKETS: usize = 4;
 
 /// Limit of `started_on_sockets`, in case the caller never takes them.
 const MOST_STARTED: usize = 4096;
@@ -44,8 +52,9 @@ impl Tables {
             tracker,
             flows,
             processes,
-            loss: 0,
+            loss: (0, 0),
             doubted: false,
+            udp_doubted: false,
             idle,
             idle_checked: Instant::now(),
             started_on_sockets: Vec::new(),
@@ -58,9 +67,13 @@ impl Tables {
     }
 
     pub(super) fn apply(&mut self, record: &Record, out: &mut Vec<ConnectionEvent>) {
-        if record.loss != self.loss {
-            self.loss = record.loss;
-            self.doubt();
+        if (record.loss, record.udp_loss) != self.loss {
+            if record.loss != self.loss.0 {
+                self.doubt();
+            } else {
+                self.doubt_udp();
+            }
+            self.loss = (record.loss, record.udp_loss);
         }
         match &record.event {
             Event::Process(event) => self.process(record.at, event),
@@ -119,11 +132,27 @@ impl Tables {
 
     /// Moves the counts of all flows of a closed socket from the kernel's table to the tracker.
     fn count_flows(&mut self, cookie: Cookie) {
-        for (key, remote) in self.tracker.flows_of(cookie) {
-            if let Some(bytes) = self.flows.take(cookie, remote) {
+        for (key, flow) in self.tracker.flows_of(cookie) {
+            if let Some(bytes) = self.flows.remove(flow) {
                 self.tracker.count(key, bytes);
             }
         }
+        self.flows.forget(cookie);
+    }
+
+    /// The sockets whose flows most often found no place since the last call.
+    fn not_followed(&mut self) -> Vec<LossOfSocket> {
+        let most = self.flows.not_followed().into_iter().take(MOST_SOCKETS);
+        most.map(|(cookie, count)| {
+            let process = self.tracker.udp_owner(cookie).map(|actor| &actor.process);
+            LossOfSocket {
+                cookie,
+                process: process.map(|process| process.key),
+                comm: process.map(|process| process.comm.clone()),
+                count,
+            }
+        })
+        .collect()
     }
 
     /// Emits events that need no further record, and closes idle UDP flows. Returns the number of listeners whose port
@@ -135,11 +164,17 @@ impl Tables {
         }
         self.idle_checked = Instant::now();
         let flows: Vec<_> = self.tracker.flows().collect();
-        for (key, cookie, remote) in flows {
-            // A connected socket from before the start may have no count yet.
-            let Some((_, last)) = self.flows.get(cookie, remote) else { continue };
+        for TrackedFlow { key, flow, began } in flows {
+            let last = match self.flows.get(flow) {
+                Some((_, last)) => last,
+                // A connected socket from before the start may have no datagram yet, and is no flow that ends.
+                None => match began {
+                    Some(began) => began,
+                    None => continue,
+                },
+            };
             if Duration::from_nanos(now.saturating_sub(last)) > self.idle {
-                if let Some(bytes) = self.flows.take(cookie, remote) {
+                if let Some(bytes) = self.flows.take(flow) {
                     self.tracker.count(key, bytes);
                 }
                 self.tracker.idle(now, key, out);
@@ -150,13 +185,33 @@ impl Tables {
 
     pub(super) fn doubt(&mut self) {
         self.tracker.doubt();
+        self.tracker.doubt_udp();
         self.processes.doubt();
         self.doubted = true;
     }
 
+    /// Notes what was lost, and adds the sockets concerned.
+    pub(super) fn note_loss(&mut self, loss: &mut Loss) {
+        match loss.reason {
+            LossReason::Limit => loss.sockets = self.not_followed(),
+            LossReason::Ring if loss.kinds.keys().all(|kind| !is_name_of(kind, kind::is_tcp_or_process)) => {
+                if loss.kinds.keys().any(|kind| is_name_of(kind, kind::is_udp)) {
+                    self.doubt_udp();
+                }
+            }
+            _ => self.doubt(),
+        }
+    }
+
+    /// Notes a loss that concerns UDP flows only.
+    pub(super) fn doubt_udp(&mut self) {
+        self.tracker.doubt_udp();
+        self.udp_doubted = true;
+    }
+
     pub(super) fn begin_snapshot(&mut self) {
         self.tracker.begin_snapshot();
-        self.doubted = false;
+        (self.doubted, self.udp_doubted) = (false, false);
     }
 
     pub(super) fn repair(&mut self, at: BootTime, snapshot: &HostSnapshot, out: &mut Vec<ConnectionEvent>) {
@@ -167,5 +222,17 @@ impl Tables {
             // Another snapshot is due.
             self.tracker.doubt();
         }
+        if self.doubted || self.udp_doubted {
+            self.tracker.doubt_udp();
+        }
+        let removed = self.flows.remove_unknown(|cookie| self.tracker.has_udp(cookie));
+        log::debug!("{removed} flows of sockets that are gone were removed");
     }
+}
+
+/// Whether `name` is that of a kind of record for which `is` holds.
+fn is_name_of(name: &str, is: fn(u16) -> bool) -> bool {
+    (0..u16::MAX)
+        .take_while(|kind| u32::from(*kind) < kind::COUNT)
+        .any(|kind| is(kind) && kind::name(kind) == Some(name))
 }

@@ -1,4 +1,4 @@
-//! What follows from facts, without a host.
+//! The judgement from facts, without a host.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::process::{Actor, ExeStatus, Process};
 
 const SOUND: ExeStatus = ExeStatus { state: ExeState::Ok, world_writable: false };
 
-/// A program of a package, that nobody keeps.
+/// A program of a package, which no process holds.
 fn program(pid: u32, exe: &str) -> Program {
     let mut process = Process::clone(&crate::process::tests::process(pid, None));
     let image = Image { exe: Some(exe.into()), ..Image::clone(&Image::unknown()) };
@@ -77,7 +77,7 @@ fn a_package_explains_with_its_unit_or_container() {
     assert_eq!(by(server("0.0.0.0:2222", None, Some(unit.clone()))), [By::Package, By::Unit]);
     let container = Program { container: Some("abc".into()), ..sshd() };
     assert_eq!(by(server("0.0.0.0:2222", None, Some(container))), [By::Package, By::Container]);
-    // What runs is not what the package brought.
+    // The running program is not the packaged one.
     for exe_state in [ExeState::Deleted, ExeState::Memfd, ExeState::Unknown] {
         let gone = Program { exe_status: ExeStatus { state: exe_state, ..SOUND }, ..unit.clone() };
         assert_eq!(by(server("0.0.0.0:2222", None, Some(gone))), [], "{exe_state:?}");
@@ -90,7 +90,7 @@ fn a_package_explains_with_its_unit_or_container() {
 fn a_service_explains_its_own_programs_only() {
     assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/sbin/sshd")))), [By::Service]);
     assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/bin/socat")))), []);
-    // A name is nobody's word.
+    // The name of a process is no evidence.
     assert_eq!(by(server("0.0.0.0:22", Some("ssh"), Some(stray(7, "/tmp/sshd")))), []);
     let report = report([
         server("0.0.0.0:22", Some("ssh"), Some(program(7, "/usr/bin/socat"))),
@@ -102,7 +102,7 @@ fn a_service_explains_its_own_programs_only() {
 }
 
 #[test]
-fn the_portmapper_explains_whom_it_is_right_about() {
+fn portmapper_explains_only_matching_programs() {
     let registered = |number, program: Option<Program>| Server {
         rpc: vec![(number, None)],
         is_ephemeral: true,
@@ -111,14 +111,14 @@ fn the_portmapper_explains_whom_it_is_right_about() {
     let (nfs, mountd) = (100_003, 100_005);
     assert_eq!(by(registered(nfs, None)), [By::Portmapper]);
     assert_eq!(by(registered(mountd, Some(program(7, "/usr/sbin/rpc.mountd")))), [By::Portmapper]);
-    // It is given such a port, and registers it: so it is meant to be.
+    // The kernel gives it such a port, and it registers it: so the port is intended.
     assert_eq!(codes(&report([registered(nfs, None)])), []);
-    // Anybody may register anything.
+    // Any program may register anything.
     assert_eq!(by(registered(mountd, Some(stray(7, "/tmp/rpc.mountd")))), []);
     assert_eq!(by(registered(mountd, Some(program(7, "/usr/bin/nc.openbsd")))), []);
     assert_eq!(by(registered(nfs, Some(program(7, "/usr/bin/nc.openbsd")))), []);
     assert_eq!(by(registered(mountd, None)), []);
-    // Whose it is could not be seen.
+    // The holders of the socket could not be read.
     assert_eq!(by(Server { holders_seen: false, ..registered(nfs, None) }), []);
     assert_eq!(by(Server { uid: 1000, ..registered(nfs, None) }), []);
     let strange = registered(mountd, Some(stray(7, "/tmp/rpc.mountd")));
@@ -202,7 +202,7 @@ fn what_overlaps_is_shared() {
     assert_eq!(shared("[::]:80", "127.0.0.1:80"), 1);
     assert_eq!(shared("127.0.0.1:80", "127.0.0.2:80"), 0);
     assert_eq!(shared("127.0.0.1:80", "127.0.0.1:81"), 0);
-    // Each on an interface of its own.
+    // Each on its own interface.
     let bound = |device, program| Server { device, ..server("0.0.0.0:67", None, Some(program)) };
     let report = report([bound(0, program(7, "/usr/sbin/dhcpd")), bound(3, program(8, "/usr/sbin/dnsmasq"))]);
     assert_eq!(codes(&report), []);
@@ -220,14 +220,14 @@ fn only_local_peers_where_others_could_come() {
     assert!(reported("[::]:2049", 3, &[100_003], false).contains("all of its 3 recorded connections"));
     assert_eq!(reported("0.0.0.0:80", 0, &[], false), "");
     assert_eq!(reported("127.0.0.1:80", 3, &[], false), "");
-    // Of those that were not counted nothing is known.
+    // Without a count there is no finding.
     assert_eq!(reported("0.0.0.0:80", 3, &[], true), "");
-    // netwatch itself asks it.
+    // netwatch itself queries it.
     assert_eq!(reported("0.0.0.0:111", 3, &[100_000], false), "");
 }
 
 #[test]
-fn the_worst_comes_first_and_decides() {
+fn worst_finding_comes_first_and_decides_the_status() {
     let raw = Raw {
         kind: RawKind::Packet(3),
         netns: NetnsId::new(1),
@@ -241,7 +241,7 @@ fn the_worst_comes_first_and_decides() {
     let report = judge(&facts, None);
     let expected = [(Code::PacketSocket, Severity::High), (Code::EphemeralListener, Severity::Low)];
     assert_eq!(codes(&report), expected);
-    // The port is not explained: bad whatever is asked for.
+    // The port is not explained: bad at any severity.
     assert!(report.is_bad(Severity::Critical));
     let of_findings = Report { ports: Vec::new(), ..report };
     assert!(of_findings.is_bad(Severity::High) && !of_findings.is_bad(Severity::Critical));
@@ -262,7 +262,7 @@ fn a_baseline_takes_what_it_was_made_of() {
     assert!(listed.ports.iter().all(|port| port.listed == Some(Listed::Listed)), "{text}");
     assert!(!listed.is_bad(Severity::Info), "{text}");
     assert_eq!(listed.notes, Vec::<String>::new());
-    // On another port of those that the kernel gives.
+    // On another ephemeral port.
     let [_, _, changing] = servers();
     let moved = Server { local: at("127.0.0.1:40001"), ..changing };
     assert_eq!(judge(&facts([moved]), Some(&baseline)).ports[0].listed, Some(Listed::Listed));
@@ -289,7 +289,7 @@ fn entries_go_by_what_they_say() {
     assert_eq!(listed("proto = 'udp'\naddress = 'any'\nport = 8000", stray(7, "/opt/x")), Some(Listed::New));
 }
 
-/// What is written is no wider than what was found.
+/// A written baseline is not wider than the report.
 #[test]
 fn a_written_baseline_hides_nothing_else() {
     let found = |pid, local: &str| {
@@ -315,13 +315,13 @@ fn a_written_baseline_hides_nothing_else() {
     assert!(!listed(found(8, "10.0.0.1:4444")), "{text}");
     assert!(!listed(found(8, "10.0.0.2:22")), "{text}");
 
-    // Nobody was seen to have it open: that says nothing of whoever comes.
+    // Without a known program: that says nothing about later programs.
     let nobody = baseline::write(&report([server("0.0.0.0:51820", None, None)]), "host", "now");
     let nobody = Baseline::read(&nobody).unwrap();
     let of = |program| judge(&facts([server("0.0.0.0:51820", None, program)]), Some(&nobody)).ports[0].listed;
     assert_eq!((of(None), of(Some(stray(7, "/tmp/x")))), (Some(Listed::Listed), Some(Listed::Changed)));
 
-    // The gravest of all is never written.
+    // The most severe finding is never written.
     let what = super::views::What::Process { pid: 7 };
     let (shown_by, hidden_by) = (vec![super::views::View::Iterators], vec![super::views::View::Processes]);
     let disagreement = super::views::Disagreement { what, shown_by, hidden_by, program: None };
@@ -337,7 +337,7 @@ proptest! {
         }
     }
 
-    /// Whatever a process calls itself, what is written is read again.
+    /// Whatever the name of a process is, the written baseline can be read.
     #[test]
     fn any_name_is_written_and_read(exe in any::<String>()) {
         let report = report([server("0.0.0.0:22", None, Some(stray(7, &exe)))]);

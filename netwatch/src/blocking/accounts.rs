@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_subject_holds_up_a_tenth_of_the_time() {
+    fn slow_subject_takes_a_tenth_of_the_time() {
         let time = Duration::from_secs(100);
         let most = time / limits::WAIT_SHARE + 2 * limits::LIVE_WAIT;
         let waited = waited(&[folder("/slow")], time);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn many_slow_subjects_do_not_hold_up_more() {
+    fn many_slow_subjects_take_a_tenth_of_the_time() {
         let subjects: Vec<_> = (0..50).map(|n| folder(&format!("/slow/{n}"))).collect();
         let time = Duration::from_secs(100);
         let most = time / limits::WAIT_SHARE + limits::LIVE_WAITS + limits::LIVE_WAIT;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_waits_longer_and_not_for_the_stream() {
+    fn command_waits_longer_than_the_stream() {
         let (mut accounts, now) = (Accounts::default(), Instant::now());
         for n in 0..100 {
             accounts.spend(&folder(&n.to_string()), Patience::Live, limits::LIVE_WAIT, now);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_limit_is_remembered() {
+    fn remembered_subjects_are_limited() {
         let (mut accounts, now) = (Accounts::default(), Instant::now());
         for n in 0..3 * MOST_REMEMBERED {
             accounts.spend(&folder(&n.to_string()), Patience::Live, limits::LIVE_WAIT, now);

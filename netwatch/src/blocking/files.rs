@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_say_what_stat_says() {
+    fn lookup_agrees_with_stat() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "x").unwrap();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_that_runs_is_found_by_its_process() {
+    fn running_file_is_found() {
         let own = std::fs::metadata("/proc/self/exe").unwrap();
         assert_eq!(stat_running(std::process::id()).unwrap().identity(), (own.dev(), own.ino()));
         assert!(stat_running(0).is_err());

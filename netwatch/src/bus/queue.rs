@@ -106,7 +106,7 @@ impl Queue {
         if state.missed.is_empty() || state.abandoned || !(is_relieved || is_last) {
             return None;
         }
-        let loss = Loss { reason: self.reason, kinds: std::mem::take(&mut state.missed) };
+        let loss = Loss::new(self.reason, std::mem::take(&mut state.missed));
         let item = Item::Loss(Timestamp::now(), loss);
         let items = vec![item.clone()];
         self.add(state, Arc::new(Batch { context: context.clone(), items }));

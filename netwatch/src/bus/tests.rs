@@ -32,12 +32,12 @@ fn ports(range: std::ops::Range<u16>) -> Batch {
     batch(range.map(opened).map(Item::Event))
 }
 
-/// What a receiver is given now, in words: local ports, and losses.
+/// What a receiver gets now, as words: local ports, and losses.
 fn taken(receiver: &Receiver) -> Vec<String> {
     let gathered = receiver.gather(1, Duration::ZERO, SOON);
     let words = gathered.batches.iter().flat_map(|batch| &batch.items).map(|item| match item {
         Item::Event(event) => event.endpoint.local.port.to_string(),
-        Item::Loss(_, Loss { reason, kinds }) => format!("{} {kinds:?}", reason.name()),
+        Item::Loss(_, Loss { reason, kinds, .. }) => format!("{} {kinds:?}", reason.name()),
         Item::Ready(_) => "ready".into(),
         Item::Process(process, _) => process.comm.to_string(),
         Item::Table(events) => format!("table of {}", events.len()),
@@ -48,7 +48,7 @@ fn taken(receiver: &Receiver) -> Vec<String> {
 }
 
 #[test]
-fn a_dead_and_a_stuck_subscriber_take_nothing_from_a_live_one() {
+fn dead_and_stuck_subscribers_do_not_affect_a_live_one() {
     const BATCHES: usize = 2000;
     let mut bus = Bus::default();
     let live = bus.subscribe(subscription(LossReason::Store, usize::MAX));
@@ -74,21 +74,21 @@ fn a_dead_and_a_stuck_subscriber_take_nothing_from_a_live_one() {
     }
     bus.close(&context());
     assert_eq!(reader.join().unwrap(), (BATCHES * 100, true));
-    // The other was given what there was room for, and the number of the rest.
+    // The other one got what it had room for, and the number of the rest.
     let words = taken(&stuck);
     assert_eq!(words.len(), 5001);
     assert_eq!(words.last().unwrap(), &format!("stdout {{\"open\": {}}}", BATCHES * 100 - 5000));
 }
 
 #[test]
-fn what_was_missed_is_told_in_its_place_once_half_of_the_queue_is_free() {
+fn missed_items_are_reported_in_order_once_half_of_the_queue_is_free() {
     let mut bus = Bus::default();
     let slow = bus.subscribe(subscription(LossReason::Stdout, 4));
     bus.publish(&mut ports(1..4));
     bus.publish(&mut ports(4..6));
-    // There would be room for this one, but not without a gap before it.
+    // There would be room for this one, but not for the gap before it.
     bus.publish(&mut ports(6..7));
-    // Taken, and not released: it is being worked on.
+    // Taken, and not released: it is still being processed.
     let gathered = slow.gather(1, Duration::ZERO, SOON);
     assert_eq!(gathered.batches.len(), 1);
     bus.publish(&mut batch([Item::Process(
@@ -103,11 +103,11 @@ fn what_was_missed_is_told_in_its_place_once_half_of_the_queue_is_free() {
 }
 
 #[test]
-fn losses_that_are_missed_are_added_up_and_others_are_told_where_they_are_to_be() {
+fn missed_losses_are_added_up_and_others_stay_in_order() {
     let mut bus = Bus::default();
     let other = bus.subscribe(subscription(LossReason::Stdout, 100));
     let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Store, 1) });
-    let lost = |count| Loss { reason: LossReason::Ring, kinds: [("open", count)].into() };
+    let lost = |count| Loss::new(LossReason::Ring, [("open", count)].into());
     bus.publish(&mut ports(1..2));
     bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost(5)), Item::Event(opened(2))]));
     assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2"]);
@@ -118,7 +118,7 @@ fn losses_that_are_missed_are_added_up_and_others_are_told_where_they_are_to_be(
 }
 
 #[test]
-fn a_filter_hides_events_but_no_losses_and_what_it_hides_takes_no_room() {
+fn filter_hides_no_losses_and_hidden_events_take_no_room() {
     let mut bus = Bus::default();
     let filter = Filter { ports: vec![3], ..Filter::default() };
     let udp = Filter { proto: Some(Proto::Udp), ..Filter::default() };
@@ -126,14 +126,14 @@ fn a_filter_hides_events_but_no_losses_and_what_it_hides_takes_no_room() {
     let none = bus.subscribe(Subscription { filter: Some(udp), ..subscription(LossReason::Stdout, 3) });
     bus.publish(&mut batch([Item::Ready(Ready { probes: Vec::new(), unseen: Vec::new(), seeded: 0 })]));
     bus.publish(&mut ports(1..3000));
-    let lost = Loss { reason: LossReason::Ring, kinds: [("open", 1)].into() };
+    let lost = Loss::new(LossReason::Ring, [("open", 1)].into());
     bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost)]));
     assert_eq!(taken(&narrow), ["ready", "3", "ring {\"open\": 1}"]);
     assert_eq!(taken(&none), ["ready", "ring {\"open\": 1}"]);
 }
 
 #[test]
-fn the_table_comes_in_its_place_and_to_whom_asked_alone() {
+fn table_is_delivered_in_order_and_only_to_who_requested_it() {
     let mut bus = Bus::default();
     let asking = bus.subscribe(subscription(LossReason::Stdout, 2));
     let other = bus.subscribe(subscription(LossReason::Stdout, 2));
@@ -148,7 +148,7 @@ fn the_table_comes_in_its_place_and_to_whom_asked_alone() {
 }
 
 #[test]
-fn a_stream_that_fails_ends_in_no_good_order() {
+fn failed_stream_does_not_end_cleanly() {
     let mut bus = Bus::default();
     let receiver = bus.subscribe(subscription(LossReason::Store, 10));
     bus.publish(&mut ports(1..2));
@@ -158,13 +158,13 @@ fn a_stream_that_fails_ends_in_no_good_order() {
 }
 
 #[test]
-fn many_items_come_in_small_batches_and_whoever_gathers_waits_for_enough() {
+fn items_come_in_small_batches_unless_the_subscriber_gathers() {
     let mut bus = Bus::default();
     let receiver = bus.subscribe(subscription(LossReason::Store, usize::MAX));
     bus.publish(&mut ports(0..60_000));
     let gathered = receiver.gather(60_000, PATIENCE, PATIENCE);
     assert_eq!(gathered.batches.len(), 60_000_usize.div_ceil(BATCH));
-    // Less than enough, and then the time of gathering is over.
+    // Less than enough, but the time of gathering has passed.
     bus.publish(&mut ports(0..1));
     let began = Instant::now();
     assert_eq!(receiver.gather(2, SOON, PATIENCE).batches.len(), 1);
@@ -172,7 +172,7 @@ fn many_items_come_in_small_batches_and_whoever_gathers_waits_for_enough() {
 }
 
 #[test]
-fn there_is_room_where_every_live_subscriber_has_some() {
+fn there_is_room_if_every_live_subscriber_has_some() {
     let mut bus = Bus::default();
     drop(bus.subscribe(subscription(LossReason::Stdout, 0)));
     let slow = bus.subscribe(subscription(LossReason::Store, BATCH + 1));

@@ -29,8 +29,11 @@ pub enum Event {
 pub struct Record {
     /// When it happened.
     pub at: BootTime,
-    /// If it differs from that of the previous record, something was lost between the two.
+    /// If it differs from that of the previous record, something was lost between the two: see
+    /// [`netwatch_common::Header::loss`].
     pub loss: u32,
+    /// The same for records that say which UDP sockets and flows exist.
+    pub udp_loss: u16,
     /// What happened.
     pub event: Event,
 }
@@ -69,7 +72,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         kind::CGROUP => Event::Process(Box::new(process::cgroup(bytes)?)),
         other => return Err(DecodeError::Kind(other)),
     };
-    Ok(Record { at: bytes.time(offset_of!(Header, ts))?, loss: bytes.u32(offset_of!(Header, loss))?, event })
+    Ok(Record {
+        at: bytes.time(offset_of!(Header, ts))?,
+        loss: bytes.u32(offset_of!(Header, loss))?,
+        udp_loss: bytes.u16(offset_of!(Header, udp_loss))?,
+        event,
+    })
 }
 
 /// Bytes of a record, read at the offsets of the wire format.
@@ -174,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_the_kernel_s_own_is_told_whoever_asked_for_it() {
+    fn kernel_socket_is_marked_whichever_process_requested_it() {
         let mut begin = Begin { header: header(kind::CONNECT), sock: sock(), ..Begin::default() };
         begin.sock.flags = netwatch_common::sock_flags::KERNEL;
         let Event::Socket(event) = decode(&bytes_of(&begin)).unwrap().event else { panic!() };

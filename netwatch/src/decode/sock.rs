@@ -4,7 +4,7 @@ use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 
-use netwatch_common::{Begin, Change, Sock, change_flags, kind, sock_flags};
+use netwatch_common::{Begin, Change, Sock, begin_flags, change_flags, kind, sock_flags};
 
 use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
@@ -72,6 +72,8 @@ pub enum Act {
     },
     /// A task reads or writes, and is not one of the last users.
     Use(Task),
+    /// A task sent the first datagram of a flow. It may also be a new user.
+    Sent(Task),
     /// A task created it (UDP).
     Born(Task),
     /// The first datagram between it and a remote address.
@@ -80,6 +82,8 @@ pub enum Act {
         received: bool,
         /// The creation of the socket was not observed.
         old_socket: bool,
+        /// The thread in whose context it was sent, until [`Act::Sent`] confirms it.
+        thread: Option<u32>,
     },
     /// It was closed (UDP).
     Release,
@@ -121,6 +125,7 @@ impl Act {
             | Self::Listen(task)
             | Self::Accept(task)
             | Self::Use(task)
+            | Self::Sent(task)
             | Self::Born(task)
             | Self::Fail { task, .. } => Some(task),
             Self::Change(_) | Self::Datagram { .. } | Self::Release => None,
@@ -160,10 +165,12 @@ pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeEr
         cause: cookie(bytes, offset_of!(Begin, cause))?.filter(|cause| Some(*cause) != socket.cookie),
         ..task(bytes, offset_of!(Begin, task))?
     };
+    let flags = bytes.u32(offset_of!(Begin, flags))?;
     let act = match kind {
         kind::CONNECT => Act::Connect(task),
         kind::LISTEN => Act::Listen(task),
         kind::ACCEPT => Act::Accept(task),
+        kind::USE if flags & begin_flags::FIRST_DATAGRAM != 0 => Act::Sent(task),
         kind::USE => Act::Use(task),
         kind::BORN => Act::Born(task),
         _ => Act::Fail { task, errno: bytes.i32(offset_of!(Begin, result))?.saturating_neg() },

@@ -235,11 +235,10 @@ impl Flow {
 
     /// Publishes losses, then events of a repair, then processes.
     fn tick(&mut self, agent: &mut Agent, events: &mut Vec<ConnectionEvent>) -> Result<()> {
-        match agent.tick(events) {
-            Ok(losses) => self.lost(losses),
-            Err(error) => {
-                complain(&format!("cannot take a snapshot of the host, will retry: {error:#}"));
-            }
+        let (losses, repaired) = agent.tick(events);
+        self.lost(losses);
+        if let Err(error) = repaired {
+            complain(&format!("cannot take a snapshot of the host, will retry: {error:#}"));
         }
         self.publish(events);
         for process in agent.started_on_sockets() {

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_late_name_is_used() {
+    fn late_name_is_used() {
         let (mut users, start) = (Users::default(), Instant::now());
         let asked = std::cell::Cell::new(0);
         let mut ask = |at, answer: Option<&str>| {

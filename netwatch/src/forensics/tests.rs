@@ -1,4 +1,4 @@
-//! The walk, over tables of connections and processes made by hand.
+//! The walk, over tables of connections and processes that are made here.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn changed(process: &Arc<Process>, change: impl FnOnce(&mut Process)) -> Arc<Pro
     Arc::new(process)
 }
 
-/// The first process, and a service below it that was there before.
+/// The first process, and a service below it that is older than the recording.
 fn daemon() -> Arc<Process> {
     let init = crate::process::tests::process(1, None);
     changed(&crate::process::tests::process(10, Some(&init)), |daemon| {
@@ -52,7 +52,7 @@ impl Story {
         life
     }
 
-    /// One that came in, was accepted by `by` at `at`, and used by the others later.
+    /// An inbound connection that `by` accepted at `at`, and that the others used later.
     fn inbound(
         &mut self,
         cookie: u64,
@@ -123,7 +123,7 @@ fn remote(confidence: Confidence) -> (OriginKind, Option<String>, Confidence) {
 }
 
 #[test]
-fn an_inbound_connection_was_caused_by_its_other_end() {
+fn inbound_connection_was_caused_by_its_peer() {
     let mut story = Story::new();
     let life = story.inbound(5, FAR, 100, None, &[&daemon()]);
     let trace = story.trace(&life);
@@ -132,7 +132,7 @@ fn an_inbound_connection_was_caused_by_its_other_end() {
 }
 
 #[test]
-fn what_a_daemon_forks_after_reading_from_one_of_many_is_that_one_s() {
+fn daemon_s_child_belongs_to_the_connection_it_read_from() {
     let mut story = Story::new();
     let daemon = daemon();
     story.inbound(4, "192.0.2.1:1", 90, None, &[&daemon]);
@@ -147,7 +147,7 @@ fn what_a_daemon_forks_after_reading_from_one_of_many_is_that_one_s() {
 }
 
 #[test]
-fn what_happened_to_be_open_is_not_blamed() {
+fn other_open_connections_are_no_cause() {
     let mut story = Story::new();
     let daemon = daemon();
     let open = story.inbound(5, FAR, 100, None, &[&daemon]);
@@ -160,7 +160,7 @@ fn what_happened_to_be_open_is_not_blamed() {
 }
 
 #[test]
-fn who_was_forked_for_a_connection_used_it() {
+fn child_forked_for_a_connection_used_it() {
     let mut story = Story::new();
     let daemon = daemon();
     let child = inside(11, &daemon, 101, None);
@@ -183,7 +183,7 @@ fn a_program_was_started_on_it() {
     assert!(trace.chain.last().unwrap().why.contains("stdin of p11[11]"));
 }
 
-/// What came over a reverse shell is followed to whoever started that.
+/// A connection from a reverse shell is followed to the client that started it.
 #[test]
 fn a_reverse_shell() {
     let mut story = Story::new();
@@ -216,7 +216,7 @@ fn over_two_hops_on_this_host() {
     let trace = story.trace(&out);
     assert_eq!(from(&trace), remote(Confidence::Observed));
     assert_eq!(pids(&trace), [20, 10]);
-    // Asked about in the middle, it is the same story.
+    // A trace from a connection in the middle has the same origin.
     assert_eq!(from(&story.trace(&inner)), remote(Confidence::Observed));
 }
 

@@ -74,7 +74,7 @@ impl Iterators {
             sabotage: None,
         };
         let offsets = global(&offsets.to_members());
-        let mut ebpf = load(loader, &options, &offsets, &btf, Helpers::look(), Sockets::Helpers, true)?;
+        let mut ebpf = load(loader, &options, &offsets, &btf, Helpers::probe(), Sockets::Helpers, true)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
             btf: &btf,

@@ -51,7 +51,7 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    pub(super) fn look() -> Self {
+    pub(super) fn probe() -> Self {
         let has = |helper| {
             // If this cannot be determined, do without; the coverage reports what is not seen.
             is_helper_supported(ProgramType::RawTracePoint, helper)
@@ -66,7 +66,18 @@ impl Helpers {
 }
 
 /// Maps that are not used if only the iterators are loaded.
-const IDLE_MAPS: [&str; 7] = ["FLOWS", "KNOWN_BY_ADDRESS", "CALLS", "ABOUT", "ACCEPTED", "SCRATCH", "CALLED"];
+const IDLE_MAPS: [&str; 10] = [
+    "FLOWS",
+    "REMOVED_FLOWS",
+    "NOT_FOLLOWED_BY",
+    "SENDING",
+    "KNOWN_BY_ADDRESS",
+    "CALLS",
+    "ABOUT",
+    "ACCEPTED",
+    "SCRATCH",
+    "CALLED",
+];
 
 /// Loads the object for one of the two modes. `idle`: only for the iterators.
 pub(super) fn load(
@@ -96,9 +107,11 @@ pub(super) fn load(
         .override_global(Knobs::GLOBAL, knobs.as_slice(), true)
         .map_max_entries("RECORDS", ring_size(options.ring_bytes))
         .map_max_entries("FLOWS", options.udp_flows)
+        .map_max_entries("REMOVED_FLOWS", options.udp_flows)
         .map_max_entries("LOST", cpus)
         .map_max_entries("CAUGHT", cpus)
         .map_max_entries("UNBEGUN", cpus)
+        .map_max_entries("NOT_FOLLOWED", cpus)
         .verifier_log_level(VerifierLogLevel::STATS);
     if sockets == Sockets::Helpers {
         loader.map_max_entries("KNOWN_BY_ADDRESS", 1);

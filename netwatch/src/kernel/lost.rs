@@ -23,6 +23,8 @@ pub struct LostCounter {
     caught: Counts,
     /// Records that are lost if [`ENTRY_OF_CONNECT`] was skipped as often, by kind.
     unbegun: Counts,
+    /// What a limit kept from being followed, by kind of record.
+    not_followed: Counts,
     programs: Vec<Watched>,
     left_out: [LeftOut; kind::COUNT as usize],
 }
@@ -39,9 +41,26 @@ struct Watched {
 }
 
 impl LostCounter {
-    pub(super) fn new(ring: &Map, caught: &Map, unbegun: &Map) -> Result<Self, KernelError> {
-        let (ring, caught, unbegun) = (Counts::of(ring)?, Counts::of(caught)?, Counts::of(unbegun)?);
-        Ok(Self { ring, caught, unbegun, programs: Vec::new(), left_out: Default::default() })
+    pub(super) fn new(
+        ring: &Map,
+        caught: &Map,
+        unbegun: &Map,
+        not_followed: &Map,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            ring: Counts::of(ring)?,
+            caught: Counts::of(caught)?,
+            unbegun: Counts::of(unbegun)?,
+            not_followed: Counts::of(not_followed)?,
+            programs: Vec::new(),
+            left_out: Default::default(),
+        })
+    }
+
+    /// What a limit kept from being followed so far, by kind of record: datagrams for `FLOW`, uses for `USE`.
+    #[must_use]
+    pub fn not_followed(&self) -> Lost {
+        self.not_followed.sums()
     }
 
     /// Starts to count newly attached programs. Runs skipped before this are no loss: the snapshot follows.
@@ -77,8 +96,8 @@ impl LostCounter {
     }
 
     /// Counts by kind.
-    fn counts(&self) -> [LookAt; kind::COUNT as usize] {
-        let mut counts = [LookAt::default(); kind::COUNT as usize];
+    fn counts(&self) -> [Reading; kind::COUNT as usize] {
+        let mut counts = [Reading::default(); kind::COUNT as usize];
         let (caught, unbegun) = (self.caught.sums(), self.unbegun.sums());
         for Watched { name, kind, fd } in &self.programs {
             let kind = usize::from(*kind);
@@ -127,7 +146,7 @@ impl Counts {
 
 /// One reading of the counts of a kind.
 #[derive(Clone, Copy, Debug, Default)]
-struct LookAt {
+struct Reading {
     /// Caught runs, read before `missed`.
     caught_before: u64,
     /// Skipped runs.
@@ -148,19 +167,19 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    fn begin(look: LookAt) -> Self {
-        Self { healed: look.missed, before: look.missed, surplus: look.caught_before }
+    fn begin(reading: Reading) -> Self {
+        Self { healed: reading.missed, before: reading.missed, surplus: reading.caught_before }
     }
 
     /// Skipped runs that were not caught.
-    fn lost(&mut self, look: LookAt) -> u64 {
-        if look.missed == self.healed {
+    fn lost(&mut self, reading: Reading) -> u64 {
+        if reading.missed == self.healed {
             // No skipped run counts yet, so caught ones do not either.
-            *self = Self::begin(look);
+            *self = Self::begin(reading);
             return 0;
         }
-        let due = std::mem::replace(&mut self.before, look.missed);
-        due.saturating_sub(self.healed).saturating_sub(look.caught.saturating_sub(self.surplus))
+        let due = std::mem::replace(&mut self.before, reading.missed);
+        due.saturating_sub(self.healed).saturating_sub(reading.caught.saturating_sub(self.surplus))
     }
 }
 
@@ -213,15 +232,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_program_for_all_sockets_counts_what_was_ours() {
-        // Three were left out, and no attempt came to nothing for it, or one, or io_uring's did, too.
+    fn skipped_entries_of_connect_count_only_for_lost_attempts() {
+        // Three runs were skipped, and no attempt was lost by that, or one, or also those of io_uring.
         let counts = [0, 1, 9].map(|unbegun| those_that_count("sys_enter_connect", 3, unbegun));
         assert_eq!(counts, [0, 1, 3]);
         assert_eq!(those_that_count("inet_sock_set_state", 3, 0), 3);
     }
 
     #[test]
-    fn what_another_program_tells_or_is_owed_does_not_count() {
+    fn run_that_another_program_covers_does_not_count() {
         let alone = HashSet::from(["sys_exit_accept", "sys_exit_accept4"]);
         assert_eq!(kind_of("sys_exit_accept4", &alone), Some(kind::ACCEPT));
         for better in ["inet_accept", "security_sock_graft"] {
@@ -236,46 +255,46 @@ mod tests {
     }
 
     /// A reading without concurrent changes.
-    fn look(missed: u64, caught: u64) -> LookAt {
-        LookAt { caught_before: caught, missed, caught }
+    fn reading(missed: u64, caught: u64) -> Reading {
+        Reading { caught_before: caught, missed, caught }
     }
 
     #[test]
-    fn what_is_caught_is_not_lost_and_what_may_still_be_is_not_yet() {
-        let mut left_out = LeftOut::begin(look(0, 0));
-        // Left out, and its second is preempted on its way.
-        assert_eq!(left_out.lost(look(1, 0)), 0);
-        assert_eq!(left_out.lost(look(1, 1)), 0);
-        // Two were left out, and one of them twice.
-        assert_eq!(left_out.lost(look(3, 2)), 0);
-        assert_eq!(left_out.lost(look(3, 2)), 1);
+    fn caught_run_is_not_lost_and_a_late_one_not_yet() {
+        let mut left_out = LeftOut::begin(reading(0, 0));
+        // Skipped, and its second program is preempted before it counts.
+        assert_eq!(left_out.lost(reading(1, 0)), 0);
+        assert_eq!(left_out.lost(reading(1, 1)), 0);
+        // Two were skipped, and the second program of one as well.
+        assert_eq!(left_out.lost(reading(3, 2)), 0);
+        assert_eq!(left_out.lost(reading(3, 2)), 1);
     }
 
     #[test]
-    fn what_a_second_did_before_there_was_a_first_makes_up_for_nothing() {
-        let mut left_out = LeftOut::begin(look(1, 3));
-        assert_eq!(left_out.lost(look(2, 3)), 0);
-        assert_eq!(left_out.lost(look(2, 3)), 1);
+    fn runs_caught_before_the_first_program_do_not_count() {
+        let mut left_out = LeftOut::begin(reading(1, 3));
+        assert_eq!(left_out.lost(reading(2, 3)), 0);
+        assert_eq!(left_out.lost(reading(2, 3)), 1);
     }
 
     #[test]
-    fn what_was_left_out_before_the_host_is_looked_at_is_not_lost() {
-        let mut left_out = LeftOut::begin(look(2, 0));
-        assert_eq!(left_out.lost(look(2, 0)), 0);
-        // One of them is caught late; that makes up for none of those that come.
-        assert_eq!(left_out.lost(look(2, 1)), 0);
-        assert_eq!(left_out.lost(look(3, 1)), 0);
-        assert_eq!(left_out.lost(look(3, 1)), 1);
+    fn run_skipped_before_the_snapshot_is_not_lost() {
+        let mut left_out = LeftOut::begin(reading(2, 0));
+        assert_eq!(left_out.lost(reading(2, 0)), 0);
+        // One of them is caught late, which does not cover any later one.
+        assert_eq!(left_out.lost(reading(2, 1)), 0);
+        assert_eq!(left_out.lost(reading(3, 1)), 0);
+        assert_eq!(left_out.lost(reading(3, 1)), 1);
     }
 
     #[test]
-    fn what_is_left_out_and_caught_within_a_look_is_not_lost() {
-        let mut left_out = LeftOut::begin(LookAt { caught_before: 0, missed: 0, caught: 1 });
-        assert_eq!(left_out.lost(look(1, 1)), 0);
-        assert_eq!(left_out.lost(look(1, 1)), 0);
-        let mut left_out = LeftOut::begin(look(0, 0));
-        assert_eq!(left_out.lost(LookAt { caught_before: 0, missed: 0, caught: 1 }), 0);
-        assert_eq!(left_out.lost(look(1, 1)), 0);
-        assert_eq!(left_out.lost(look(1, 1)), 0);
+    fn run_skipped_and_caught_within_a_reading_is_not_lost() {
+        let mut left_out = LeftOut::begin(Reading { caught_before: 0, missed: 0, caught: 1 });
+        assert_eq!(left_out.lost(reading(1, 1)), 0);
+        assert_eq!(left_out.lost(reading(1, 1)), 0);
+        let mut left_out = LeftOut::begin(reading(0, 0));
+        assert_eq!(left_out.lost(Reading { caught_before: 0, missed: 0, caught: 1 }), 0);
+        assert_eq!(left_out.lost(reading(1, 1)), 0);
+        assert_eq!(left_out.lost(reading(1, 1)), 0);
     }
 }

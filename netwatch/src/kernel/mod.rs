@@ -88,7 +88,7 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Emit every TCP state transition.
     pub all_states: bool,
-    /// Maximum number of UDP flows tracked at once; others are counted as lost.
+    /// Maximum number of UDP flows tracked at once; others are counted as not followed.
     pub udp_flows: u32,
     /// Time without a datagram after which a UDP flow ends.
     pub udp_idle: Duration,
@@ -179,7 +179,7 @@ impl Kernel {
         if let Some(sabotage) = options.sabotage {
             offsets = sabotage.offsets(&offsets);
         }
-        let helpers = Helpers::look();
+        let helpers = Helpers::probe();
         let mut unseen = Vec::from_iter((!helpers.registers).then_some(NO_REGISTERS));
         let counts = offsets.mptcp_bytes_sent != Offsets::MISSING;
         if !counts && offsets.subflow_conn != Offsets::MISSING {
@@ -210,7 +210,7 @@ impl Kernel {
         let map = |name| {
             kernel.0.map(name).ok_or_else(|| KernelError::Load("the object has no counts of losses".into()))
         };
-        let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?, map("UNBEGUN")?)?;
+        let lost = LostCounter::new(map("LOST")?, map("CAUGHT")?, map("UNBEGUN")?, map("NOT_FOLLOWED")?)?;
         Ok(Self {
             #[cfg(debug_assertions)]
             lines: aya_log::EbpfLogger::init(&mut kernel.0).inspect_err(|error| log::info!("{error}")).ok(),
@@ -292,11 +292,12 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Load`] if it was taken.
     pub fn take_flows(&mut self) -> Result<FlowTable, KernelError> {
-        let map = self
-            .ebpf
-            .take_map("FLOWS")
-            .ok_or_else(|| KernelError::Load("the object has no map FLOWS".into()))?;
-        FlowTable::new(map).map_err(|error| KernelError::Load(chain(&error)))
+        let mut take = |name| {
+            let map = self.ebpf.take_map(name);
+            map.ok_or_else(|| KernelError::Load(format!("the object has no map {name}")))
+        };
+        let maps = (take("FLOWS")?, take("REMOVED_FLOWS")?, take("NOT_FOLLOWED_BY")?);
+        FlowTable::new(maps.0, maps.1, maps.2).map_err(|error| KernelError::Load(chain(&error)))
     }
 
     /// The counts of lost records. Can be taken once, after all phases are attached.
@@ -347,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_verifier_log_the_verdict_stays() {
+    fn verdict_of_a_verifier_log_is_kept() {
         let log = "the syscall returned EACCES. Verifier output: 0: R1=ctx()\n1: (79) r1\nR1 invalid mem access\nprocessed 9 insns (limit 1000000)\n";
         assert_eq!(one_line(log), "the syscall returned EACCES: R1 invalid mem access");
         assert_eq!(one_line("no such file"), "no such file");

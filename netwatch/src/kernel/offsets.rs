@@ -70,7 +70,7 @@ struct Types<'a> {
 
 impl Types<'_> {
     fn structure(&self, name: &str) -> Option<Struct> {
-        let look = || {
+        let find = || {
             let types = match &self.ids {
                 Some(ids) => vec![self.btf.resolve_type_by_id(*ids.get(name.as_bytes())?).ok()?],
                 None => self.btf.resolve_types_by_name(name).ok()?,
@@ -80,7 +80,7 @@ impl Types<'_> {
                 _ => None,
             })
         };
-        self.found.borrow_mut().entry(name.to_owned()).or_insert_with(look).clone()
+        self.found.borrow_mut().entry(name.to_owned()).or_insert_with(find).clone()
     }
 }
 

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_follows_from_the_build_and_the_mode() {
+    fn preemption_follows_from_the_build_and_the_mode() {
         let unasked = || unreachable!("the mode cannot be changed");
         assert!(!may_stop("#1 SMP Debian 5.10.259-1 (2026-07-01)", unasked));
         assert!(may_stop("#1 SMP PREEMPT Debian 5.10.259-1", unasked));

@@ -100,7 +100,7 @@ mod tests {
     use super::super::plan::attached_to;
     use super::*;
 
-    /// A header, types of so many words, and strings.
+    /// A header, types of these words, and strings.
     fn btf(types: &[&[u32]], strings: &[u8]) -> Vec<u8> {
         let types: Vec<u8> = types.concat().into_iter().flat_map(u32::to_ne_bytes).collect();
         let length = u32::try_from(types.len()).unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn structures_are_found_behind_whatever_is_before_them() {
+    fn structures_are_found_after_any_types() {
         let int = [1, 1 << 24, 4, 32];
         let with_two_members = [5, STRUCT << 24 | 2, 8, 0, 1, 0, 0, 1, 32];
         let prototype = [0, 13 << 24 | 1, 1, 0, 1];
@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_bytes_are_the_extract_is_btf(words in vec(prop_oneof![0_u32..64, any::<u32>()], 0..40)) {
+        fn extract_of_any_bytes_is_btf(words in vec(prop_oneof![0_u32..64, any::<u32>()], 0..40)) {
             let btf = btf(&[&words], b"\0a\0");
             if let Some(found) = find(&btf, &wanted(&["a"])) {
                 prop_assert!(aya::Btf::parse(&found.extract, aya::Endianness::default()).is_ok());

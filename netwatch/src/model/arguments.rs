@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_ones_are_kept() {
+    fn empty_arguments_are_kept() {
         assert_eq!(read(&Arguments::of(b"a\0\0b\0")), ["a", "", "b"]);
         assert_eq!(read(&Arguments::of(b"title without an end")), ["title without an end"]);
         assert_eq!(read(&Arguments::of(b"\xff\0")), ["\\xff"]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_cut() {
+    fn many_arguments_are_cut() {
         let bytes: Vec<u8> =
             (0..limits::ARGS_COUNT).flat_map(|nth| format!("{nth}\0").into_bytes()).collect();
         assert_eq!(Arguments::of(&bytes).cut(), None);
@@ -194,7 +194,7 @@ mod tests {
             let arguments = Arguments::of_ends(&head, &tail, None);
             prop_assert!(arguments.len() <= limits::ARGS_COUNT);
             prop_assert!(arguments.text.len() <= 4 * (head.len() + tail.len()) + 2);
-            // In the middle of a character its bytes are escaped.
+            // Cut within a character, whose bytes are then escaped.
             let first = escape::utf8(head.split(|byte| *byte == 0).next().unwrap_or_default());
             prop_assert!(arguments.text.starts_with(&first));
             let last = tail.strip_suffix(b"\0").unwrap_or(&tail).rsplit(|byte| *byte == 0).next().map(escape::utf8);

@@ -2,6 +2,7 @@
 
 mod address;
 mod arguments;
+mod flow;
 mod holders;
 mod ids;
 mod listing;
@@ -13,6 +14,7 @@ mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
 pub use arguments::{Arguments, Cut};
+pub use flow::{Flow, FlowAddresses};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};

@@ -118,6 +118,17 @@ impl Render for Json {
                 let mut object = self.begin_line(*seq, time, "loss", out);
                 object.number(Event::Count, loss.count());
                 object.word(Event::Reason, loss.reason.name());
+                if !loss.sockets.is_empty() {
+                    object.array(Event::Sockets, &loss.sockets, |socket, out| {
+                        let mut object = Object::begin(out);
+                        object.number(keys::LossOfSocket::Cookie, socket.cookie.get());
+                        object.value(keys::LossOfSocket::Process, &socket.process)?;
+                        object.option_text(keys::LossOfSocket::Comm, socket.comm.as_deref());
+                        object.number(keys::LossOfSocket::Count, socket.count);
+                        object.end();
+                        Ok(())
+                    })?;
+                }
                 object.value(Event::Kinds, &loss.kinds)?;
                 object.end();
             }

@@ -80,6 +80,33 @@ impl<'a, K: Key> Object<'a, K> {
         Object::begin(self.key(key))
     }
 
+    /// Text that is escaped already, or `null`.
+    pub(super) fn option_text(&mut self, key: K, text: Option<&str>) {
+        match text {
+            Some(text) => self.string(key, |out| out.extend_from_slice(text.as_bytes())),
+            None => self.null(key),
+        }
+    }
+
+    /// An array; `write` writes an item.
+    pub(super) fn array<T>(
+        &mut self,
+        key: K,
+        items: &[T],
+        mut write: impl FnMut(&T, &mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let out = self.key(key);
+        out.push(b'[');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write(item, out)?;
+        }
+        out.push(b']');
+        Ok(())
+    }
+
     /// A value that is JSON already.
     pub(super) fn raw(&mut self, key: K, value: &RawValue) {
         self.key(key).extend_from_slice(value.get().as_bytes());
@@ -112,7 +139,7 @@ mod tests {
     use keys::Event;
 
     #[test]
-    fn it_is_what_serde_json_makes_of_it() {
+    fn object_equals_that_of_serde_json() {
         let mut out = Vec::new();
         let mut object = Object::begin(&mut out);
         for number in [0_u64, 9, 10, 4_026_531_840, u64::MAX] {

@@ -117,7 +117,17 @@ fn lost(loss: &Loss) -> String {
         LossReason::Undecodable => ("could not be decoded", "; resynchronising with a snapshot"),
         LossReason::Stdout => ("the reader is too slow", ""),
         LossReason::Store => ("the store is too slow or rejects writes", ""),
+        LossReason::Limit => ("a limit was reached", ""),
     };
+    if loss.reason == LossReason::Limit {
+        let most = loss.sockets.iter().map(|socket| match (&socket.comm, socket.process) {
+            (Some(comm), Some(key)) => format!("{}[{}] {}", escape::terminal(comm), key.pid, socket.count),
+            _ => format!("socket {} {}", socket.cookie, socket.count),
+        });
+        let most: Vec<_> = most.collect();
+        let by = if most.is_empty() { String::new() } else { format!("; by {}", most.join(", ")) };
+        return format!("not followed because of a limit: {}{by}", kinds.join(", "));
+    }
     let records = if loss.count() == 1 { "record" } else { "records" };
     format!("lost {} {records} ({why}): {}{then}", loss.count(), kinds.join(", "))
 }

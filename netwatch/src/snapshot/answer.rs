@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_tcp_info_tells_no_bytes() {
+    fn short_tcp_info_has_no_byte_counts() {
         assert_eq!(bytes(&[0; 200], State::Established), None);
         assert_eq!(bytes(&[0; 216], State::CloseWait), Some(Payload { sent: 0, received: 0 }));
     }

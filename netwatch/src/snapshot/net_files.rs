@@ -34,10 +34,10 @@ const MOST_BYTES: u64 = 1 << 30;
 /// # Errors
 /// If the namespaces cannot be listed, or no thread can be started.
 pub fn net_files() -> Result<NetFiles, SnapshotError> {
-    let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
+    let readings = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
         let mut found = NetFiles::default();
         match entered {
-            Ok(()) => found.look(*inum),
+            Ok(()) => found.read(*inum),
             // The namespace ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.note(*inum, error.to_string()),
@@ -45,18 +45,18 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
         found
     });
     let mut all = NetFiles::default();
-    for look in looks.map_err(SnapshotError::Thread)? {
-        all.rows.extend(look.rows);
-        all.raw.extend(look.raw);
-        all.notes.extend(look.notes);
-        all.whole.extend(look.whole);
+    for reading in readings.map_err(SnapshotError::Thread)? {
+        all.rows.extend(reading.rows);
+        all.raw.extend(reading.raw);
+        all.notes.extend(reading.notes);
+        all.whole.extend(reading.whole);
     }
     Ok(all)
 }
 
 impl NetFiles {
     /// Reads the files of the network namespace of the calling thread.
-    fn look(&mut self, netns: NetnsId) {
+    fn read(&mut self, netns: NetnsId) {
         let mut whole = true;
         for (name, proto) in FILES {
             whole &= self.file(netns, name, |found, bytes| {
@@ -176,12 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn own_sockets_are_listed_as_they_are() {
+    fn own_sockets_are_listed_correctly() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let datagram = UdpSocket::bind("[::1]:0").unwrap();
         let mut all = NetFiles::default();
-        all.look(netns::own().unwrap());
+        all.read(netns::own().unwrap());
         assert_eq!((all.notes.len(), all.whole.len()), (0, 1));
         let uid = nix::unistd::geteuid().as_raw();
 

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::model::tests::ns;
 
-    /// Ends the child whatever becomes of the test.
+    /// Kills the child in any case.
     struct Running(Child);
 
     impl Drop for Running {
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A copy of `sleep` under a name of the test's own.
+    /// A copy of `sleep` under a chosen name.
     fn sleeper(name: &str) -> (Running, PathBuf) {
         let path = std::env::temp_dir().join(format!("netwatch-{}-{name}", std::process::id()));
         let source = std::env::var_os("PATH").and_then(|all| {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_seen_as_it_is() {
+    fn child_is_read_correctly() {
         let (child, path) = sleeper("as-it-is");
         let row = one(child.0.id(), Patience::Command).unwrap();
         assert_eq!(row.ppid, std::process::id());
@@ -235,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_the_file_is_seen() {
+    fn state_of_the_executable_is_read() {
         let (child, path) = sleeper("file");
         let state = || exe(child.0.id(), Patience::Command).1;
         assert_eq!(state(), ExeState::Ok);
         let moved = path.with_extension("moved");
         fs::rename(&path, &moved).unwrap();
-        // The link follows the name, wherever it goes.
+        // The link follows renames.
         assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), moved.to_str());
         fs::remove_file(&moved).unwrap();
         assert_eq!(state(), ExeState::Deleted);

@@ -63,14 +63,14 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
         Scope::OwnNetns => {
             let own = netns::own()
                 .map_err(|source| SnapshotError::Proc { path: "/proc/thread-self/ns/net", source })?;
-            all.add(own, look(own, mptcp, lister), &mut failure);
+            all.add(own, list(own, mptcp, lister), &mut failure);
         }
         Scope::AllNetns => {
-            let looks = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
-                (*inum, entered.and_then(|()| look(*inum, mptcp, lister)))
+            let all_listed = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
+                (*inum, entered.and_then(|()| list(*inum, mptcp, lister)))
             });
-            for (inum, look) in looks.map_err(SnapshotError::Thread)? {
-                all.add(inum, look, &mut failure);
+            for (inum, listed) in all_listed.map_err(SnapshotError::Thread)? {
+                all.add(inum, listed, &mut failure);
             }
         }
     }
@@ -83,13 +83,13 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
 }
 
 impl Sockets {
-    fn add(&mut self, netns: NetnsId, look: io::Result<Look>, failure: &mut Option<io::Error>) {
-        match look {
-            Ok(look) => {
-                self.rows.extend(look.rows);
-                self.notes.extend(look.notes);
-                self.unlisted.extend(look.unlisted.then_some(netns));
-                self.port_ranges.extend(look.port_range.map(|range| (netns, range)));
+    fn add(&mut self, netns: NetnsId, listed: io::Result<Listed>, failure: &mut Option<io::Error>) {
+        match listed {
+            Ok(listed) => {
+                self.rows.extend(listed.rows);
+                self.notes.extend(listed.notes);
+                self.unlisted.extend(listed.unlisted.then_some(netns));
+                self.port_ranges.extend(listed.port_range.map(|range| (netns, range)));
             }
             // The namespace ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -106,7 +106,7 @@ fn note(netns: NetnsId, text: String) -> Note {
 }
 
 /// The sockets of one namespace.
-struct Look {
+struct Listed {
     rows: Vec<SocketRow>,
     port_range: Option<(u16, u16)>,
     notes: Vec<Note>,
@@ -114,38 +114,38 @@ struct Look {
 }
 
 /// Lists the sockets of the network namespace of the calling thread.
-fn look(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Look> {
-    let mut look =
-        Look { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
+fn list(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Listed> {
+    let mut listed =
+        Listed { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
     let mut dumps = DUMPS.to_vec();
-    if look.lists(netns, lister, Listing::Tcp, Proto::Tcp) {
+    if listed.lists(netns, lister, Listing::Tcp, Proto::Tcp) {
         dumps = udp.to_vec();
         // Not for Mptcp::Subflows: the iterator's order differs from netstat's (it walks the second hash table of UDP).
-        if mptcp == Mptcp::Whole && look.lists(netns, lister, Listing::Udp, Proto::Udp) {
+        if mptcp == Mptcp::Whole && listed.lists(netns, lister, Listing::Udp, Proto::Udp) {
             dumps.clear();
         }
     }
-    let failure = look.dump(netns, &dumps);
+    let failure = listed.dump(netns, &dumps);
     for family in MPTCP.into_iter().filter(|_| mptcp == Mptcp::Whole) {
         // Not every kernel has MPTCP or its diagnostics.
         let dump = SockDiag::open()
             .and_then(|mut diag| diag.dump(family, IPPROTO_MPTCP, ExtensionFlags::empty()))
             .inspect_err(|error| log::debug!("mptcp sockets: {error}"));
         let rows = dump.iter().flat_map(|dump| &dump.responses);
-        look.rows.extend(rows.map(|response| {
+        listed.rows.extend(rows.map(|response| {
             let mut row = row(netns, Proto::Tcp, response);
             row.socket.via = Some(Via::Mptcp);
             row
         }));
     }
     match failure {
-        Some(failure) if look.notes.len() >= dumps.len() && look.rows.is_empty() => Err(failure),
-        _ => Ok(look),
+        Some(failure) if listed.notes.len() >= dumps.len() && listed.rows.is_empty() => Err(failure),
+        _ => Ok(listed),
     }
 }
 
-impl Look {
+impl Listed {
     /// Lists by an iterator. Returns whether that worked; if not, nothing was added.
     fn lists(&mut self, netns: NetnsId, lister: Option<&dyn Lister>, what: Listing, proto: Proto) -> bool {
         let Some(lister) = lister else { return false };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn own_sockets_are_listed_as_they_are() {
+    fn own_sockets_are_listed_correctly() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
@@ -269,7 +269,7 @@ mod tests {
 
         let row = row_of(&listener, &all.rows);
         assert_eq!((row.state, row.remote, row.bytes), (State::Listen, None, None));
-        // What std asks for, and no more than somaxconn.
+        // The backlog that std requests, or somaxconn if that is less.
         assert!(row.send_q > 0 && row.recv_q == 0);
 
         // A FIN is no payload.
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn holders_are_found() {
+    fn holders_are_listed() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let again = socket.try_clone().unwrap();
         let pid = std::process::id();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_differs_makes_another_link() {
+    fn any_difference_makes_another_link() {
         use ValueRef::{Blob, Integer, Null, Text};
         let links = [
             link(&[], &[1]),

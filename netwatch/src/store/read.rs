@@ -136,7 +136,7 @@ impl Reader {
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut found: Vec<StoredConnection> = Vec::new();
         let mut seen = HashSet::new();
-        let mut look = |row: &StoredRow, segment: &Segment, found: &mut Vec<StoredConnection>| {
+        let mut collect = |row: &StoredRow, segment: &Segment, found: &mut Vec<StoredConnection>| {
             if seen.insert((segment.boot.clone(), row.endpoint)) {
                 let recorded = self.end(&segment.boot, row.endpoint)?;
                 found.extend(recorded.filter(|recorded| query.means(recorded)));
@@ -149,7 +149,7 @@ impl Reader {
                 rows.reverse();
             }
             for (row, segment) in rows {
-                look(&row, &segment, &mut found)?;
+                collect(&row, &segment, &mut found)?;
             }
             found.truncate(limit);
             return Ok(found);
@@ -163,7 +163,7 @@ impl Reader {
                 rows.reverse();
             }
             for row in rows {
-                look(&row, &page.segment, &mut found)?;
+                collect(&row, &page.segment, &mut found)?;
                 if found.len() >= limit {
                     return Ok(found);
                 }
@@ -287,7 +287,7 @@ impl Reader {
                     let boot = i128::from(segment.clock.boot().unwrap_or(0));
                     let at = BootTime::from_nanos((i128::from(ts) - boot).try_into().unwrap_or(0));
                     let time = Timestamp::from_nanosecond(ts.into()).unwrap_or_default();
-                    let loss = Loss { reason, kinds };
+                    let loss = Loss::new(reason, kinds);
                     losses.push((ts, Missing { boot: segment.boot.clone(), at, time, loss }));
                 }
             }

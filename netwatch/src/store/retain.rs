@@ -47,7 +47,7 @@ const MOST_WAL_PAGES: u64 = 4096;
 const FEWEST_WAL_PAGES: u64 = 64;
 
 /// Interval between checks of the age limit.
-const LOOKS: Duration = Duration::from_secs(1);
+const CHECKS: Duration = Duration::from_secs(1);
 
 /// Rows that are deleted per step while nothing else is written.
 const SLICE: i64 = 2048;
@@ -80,7 +80,7 @@ impl Retention {
 pub(super) struct Retain {
     retention: Retention,
     pending: Option<Pending>,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
     /// The pending state may differ from the store.
     stale: bool,
 }
@@ -94,7 +94,7 @@ struct Pending {
 
 impl Retain {
     pub(super) fn new(retention: &Retention) -> Self {
-        Self { retention: *retention, pending: None, looked: None, stale: false }
+        Self { retention: *retention, pending: None, checked: None, stale: false }
     }
 
     /// Continues the deletions of an earlier run.
@@ -124,8 +124,8 @@ impl Retain {
         if self.has_slices() {
             return Ok(None);
         }
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOKS) {
-            self.looked = Some(Instant::now());
+        if self.checked.is_none_or(|checked| checked.elapsed() >= CHECKS) {
+            self.checked = Some(Instant::now());
             let aged = self.aged(db)?;
             if aged.is_some() {
                 return Ok(aged);

@@ -1,4 +1,4 @@
-//! The store as a whole: what is written comes back, in one piece or not at all.
+//! The store as a whole: what is written is read back completely, or not at all.
 
 mod tampering;
 
@@ -120,14 +120,14 @@ fn recorded(event: &ConnectionEvent) -> ConnectionEvent {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_is_written_comes_back(
+    fn every_event_that_is_written_is_read_back(
         mut batches in prop::collection::vec(prop::collection::vec(any_event(), 0..6), 1..4),
     ) {
         let place = Place::new();
         let mut writer = place.writer(settings());
         let mut expected = Vec::new();
         for batch in &mut batches {
-            // Few ends, so that several events are of one; two of them of one moment.
+            // Few endpoints, so that several events are about one; two at the same time.
             for event in batch.iter_mut() {
                 event.endpoint.id.began = ns(7);
                 event.endpoint.remote = event.endpoint.remote.filter(|_| event.endpoint.id.cookie != 0);
@@ -169,7 +169,7 @@ fn begun_and_ended_in_one_batch_is_one_row() {
     let both = ("open+0 close+1000".to_owned(), None);
     let (open, close) = (("open+0".to_owned(), None), ("close+0".to_owned(), None));
     assert_eq!(rows, [both.clone(), both.clone(), both, open, close]);
-    // All views can be read, and say one line an end.
+    // All views can be read, and have one row per endpoint.
     let count = |view: &str| -> i64 {
         db.query_row(&format!("SELECT count(*) FROM {view}"), [], |row| row.get(0)).unwrap()
     };
@@ -226,11 +226,11 @@ fn processes_come_back_with_their_line() {
 }
 
 #[test]
-fn losses_and_runs_are_told() {
+fn losses_and_runs_are_read() {
     let place = Place::new();
     let mut writer = place.writer(settings());
     let at = jiff::Timestamp::from_nanosecond(i128::from(BOOT) + 55).unwrap();
-    let loss = Loss { reason: LossReason::Ring, kinds: [("change", 3), ("connect", 4)].into() };
+    let loss = Loss::new(LossReason::Ring, [("change", 3), ("connect", 4)].into());
     write(&mut writer, &[Entry::Loss(at, loss.clone())]);
     write(&mut writer, &stories(1..2));
     let reader = place.reader();
@@ -285,7 +285,7 @@ fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
     assert_eq!(left.last().unwrap().events[0].endpoint.id.cookie, 36_000);
     assert!(left.len() > 5000 && left[0].events[0].endpoint.id.cookie > 1, "{}", left.len());
     drop(writer);
-    // Somebody deletes what comes next, as if retention had.
+    // The next rows to be deleted are deleted by another program.
     place.sql("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)");
     assert!(place.verified().broken.is_some());
 }

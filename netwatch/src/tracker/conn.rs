@@ -247,7 +247,7 @@ impl Conn {
     /// The first datagram was sent by `actor`.
     pub(super) fn sent_by(&mut self, actor: &Actor, via: Option<Via>) {
         self.endpoint.via = via;
-        if self.endpoint.verdict.side == Side::Local {
+        if self.endpoint.verdict.side == Side::Local && self.endpoint.originator.is_none() {
             self.connected_by(Some(actor.clone()));
         } else {
             self.endpoint.process = Some(actor.clone());

@@ -39,7 +39,7 @@ impl Tracker {
         out: &mut Vec<ConnectionEvent>,
     ) {
         let touched = self.touched.take().unwrap_or_default();
-        self.doubtful = false;
+        (self.doubtful, self.udp_doubtful) = (false, false);
         let emitted_before = out.len();
         if occasion == Occasion::Start {
             self.began = at;
@@ -145,6 +145,7 @@ impl Tracker {
         for cookie in gone {
             self.end_unseen(at, cookie, out);
         }
+        self.udp_keep_only(&there, touched);
     }
 
     /// A UDP socket; returns the key of its flow if it is connected.

@@ -36,8 +36,8 @@ use conn::Conn;
 use late::Late;
 use spare::Spare;
 use tcp::Transition;
-pub use udp::IDLE;
-use udp::Udp;
+use udp::{Datagram, Udp};
+pub use udp::{IDLE, TrackedFlow};
 
 /// How long to wait for what is known when a call returns, in nanoseconds.
 const PATIENCE: u64 = 20_000_000;
@@ -77,8 +77,10 @@ pub struct Tracker {
     began: BootTime,
     /// Emit attempts and all transitions.
     states: bool,
-    /// Records are missing.
+    /// Records about TCP endpoints or processes are missing.
     doubtful: bool,
+    /// Records about UDP flows are missing.
+    udp_doubtful: bool,
     /// Endpoints with a record since [`Tracker::begin_snapshot`].
     touched: Option<Set<Cookie>>,
 }
@@ -113,12 +115,15 @@ impl Tracker {
             (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
             (Act::Use(task), Some(actor)) => match socket.proto {
                 Proto::Tcp => self.used(at, socket, actor, task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, task, actor, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, (task, actor), false, out),
             },
+            (Act::Sent(task), Some(actor)) => {
+                self.udp_used(socket.cookie, at, (task, actor), true, out);
+            }
             (Act::Born(_), Some(actor)) => self.udp_born(socket.cookie, actor.clone()),
             (Act::Fail { task, errno }, Some(actor)) => self.failed(at, socket, task, *errno, actor, out),
-            (Act::Datagram { received, old_socket }, _) => {
-                self.datagram(at, socket, *received, *old_socket, out);
+            (&Act::Datagram { received, old_socket, thread }, _) => {
+                self.datagram(Datagram { at, received, old_socket, thread }, socket, out);
             }
             (Act::Release, _) => self.released(at, socket.cookie, out),
             (Act::Change(change), _) => self.change(&Transition { at, socket, change }, processes, out),
@@ -127,6 +132,7 @@ impl Tracker {
                 | Act::Listen(_)
                 | Act::Accept(_)
                 | Act::Use(_)
+                | Act::Sent(_)
                 | Act::Born(_)
                 | Act::Fail { .. },
                 None,
@@ -137,6 +143,11 @@ impl Tracker {
     /// Notes a loss: the table may be out of date until the next [`Tracker::merge`].
     pub fn doubt(&mut self) {
         self.doubtful = true;
+    }
+
+    /// The same if only records about UDP sockets and flows are missing.
+    pub fn doubt_udp(&mut self) {
+        self.udp_doubtful = true;
     }
 
     /// Every existing endpoint that was emitted, including listeners, as an event with the time when it began.
@@ -269,6 +280,7 @@ impl Tracker {
     /// Removes an endpoint; its peer keeps what it knows about it.
     fn remove(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.take(cookie)?;
+        self.udp_unlink(&conn);
         if let Some(peer) = conn.peer
             && let Some(peer) = self.conns.get_mut(&peer.get())
         {
@@ -289,10 +301,18 @@ impl Tracker {
 
     /// Finds the peer of an endpoint that was not emitted yet, and updates both.
     fn join(&mut self, cookie: u64) {
-        if self.doubtful {
+        if self.doubtful && self.udp_doubtful {
             return;
         }
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
+        let doubtful = match conn.endpoint.proto {
+            Proto::Tcp => self.doubtful,
+            Proto::Udp => self.udp_doubtful,
+        };
+        if doubtful {
+            self.conns.insert(cookie, conn);
+            return;
+        }
         let other = conn
             .endpoint
             .remote

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stays_of_an_end_in_the_memory_of_the_next() {
+    fn reused_memory_keeps_nothing_of_the_previous_endpoint() {
         let mut spare = Spare::default();
         let process = Arc::new(Process::bare(key(7), "p7".into()));
         let mut conn = spare.begin(ns(1), &of(1), State::Established);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_that_is_over_leaves_no_more_than_a_few() {
+    fn few_spares_are_kept_after_a_flood() {
         let mut spare = Spare::default();
         let all: Vec<_> = (0..2 * MOST as u64).map(|at| spare.begin(ns(at), &of(at), State::Close)).collect();
         all.into_iter().for_each(|conn| spare.put(conn));

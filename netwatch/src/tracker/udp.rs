@@ -1,17 +1,26 @@
-//! UDP: a flow is a socket and a remote address, and begins with the first datagram between the two.
+//! UDP: a flow is a socket with a local and a remote address, and begins with the first datagram between the two.
 //!
 //! The sender is known when its call returns, shortly after the datagram and its arrival at an endpoint on this host,
 //! so events are held back briefly ([`Tracker::settle`]).
+//!
+//! The side that sent the first datagram is the originator, except where that proves nothing: the flow, or one with the
+//! same remote address, was idle before; the socket has another flow with the same remote address, since a server may
+//! answer from another address than it was asked at; or it may be an answer to a multicast or broadcast datagram.
+
+mod sockets;
+mod waiting;
 
 use std::num::NonZeroU64;
 
 use super::conn::Conn;
 use super::{ClosedBy, ConnectionEvent, EventKind, Outcome, PATIENCE, ProcessBasis, Tracker};
 use crate::decode::{SocketRecord, Task};
-use crate::hash::Map;
-use crate::model::{BootTime, Cookie, Payload, SockAddr, State};
-use crate::origin::{Side, Verdict};
+use crate::hash::Set;
+use crate::model::{BootTime, Cookie, Flow, FlowAddresses, Payload, Proto, State};
+use crate::origin::{Basis, Side, Verdict};
 use crate::process::Actor;
+use sockets::{UdpSocket, UdpSockets};
+use waiting::Waiting;
 
 /// Default time without a datagram after which a flow ends, in nanoseconds.
 pub const IDLE: u64 = 120_000_000_000;
@@ -21,17 +30,32 @@ const FLOW: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 pub(super) struct Udp {
-    sockets: Map<Cookie, UdpSocket>,
-    /// Events held back until the sender is known: the flow, and the flow whose sender is needed.
-    waiting: Vec<(u64, u64)>,
+    sockets: UdpSockets,
+    waiting: Waiting,
     last_key: u64,
 }
 
-#[derive(Debug, Default)]
-struct UdpSocket {
-    /// The creator or last user.
-    owner: Option<Actor>,
-    flows: Map<SockAddr, u64>,
+/// The first datagram of a flow.
+#[derive(Clone, Copy)]
+pub(super) struct Datagram {
+    pub(super) at: BootTime,
+    /// It was received; otherwise sent.
+    pub(super) received: bool,
+    /// The creation of the socket was not observed.
+    pub(super) old_socket: bool,
+    /// The thread that probably sent it.
+    pub(super) thread: Option<u32>,
+}
+
+/// A flow in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackedFlow {
+    /// Key for [`Tracker::count`] and [`Tracker::idle`].
+    pub key: u64,
+    /// Its identity.
+    pub flow: Flow,
+    /// When it began, if that was observed.
+    pub began: Option<BootTime>,
 }
 
 impl Tracker {
@@ -42,7 +66,26 @@ impl Tracker {
 
     /// A socket from a snapshot.
     pub(super) fn udp_found(&mut self, cookie: Cookie, owner: Option<Actor>) {
-        self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket { owner, flows: Map::default() });
+        self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket::of(owner));
+    }
+
+    /// The process that created a UDP socket or used it last.
+    #[must_use]
+    pub fn udp_owner(&self, cookie: Cookie) -> Option<&Actor> {
+        self.udp.sockets.get(&cookie)?.owner.as_ref()
+    }
+
+    /// Whether a UDP socket is known.
+    #[must_use]
+    pub fn has_udp(&self, cookie: Cookie) -> bool {
+        self.udp.sockets.contains_key(&cookie)
+    }
+
+    /// Forgets sockets that are not in a snapshot, have no record since it began, and have no flow.
+    pub(super) fn udp_keep_only(&mut self, there: &Set<Cookie>, touched: &Set<Cookie>) {
+        self.udp.sockets.retain(|cookie, socket| {
+            there.contains(cookie) || touched.contains(cookie) || !socket.is_empty()
+        });
     }
 
     /// Indexes a flow by its socket and its addresses; returns its key.
@@ -50,24 +93,35 @@ impl Tracker {
         self.udp.last_key += 1;
         conn.key = FLOW | self.udp.last_key;
         let key = conn.key;
-        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote) {
-            self.udp.sockets.entry(cookie).or_default().flows.insert(remote, key);
+        if let Some(Flow { cookie, addresses }) = flow_of(&conn) {
+            self.udp.sockets.entry(cookie).or_default().insert(addresses, key);
         }
         self.insert(conn);
         key
     }
 
+    /// Removes a flow from the index of its socket.
+    pub(super) fn udp_unlink(&mut self, conn: &Conn) {
+        if conn.endpoint.proto == Proto::Udp
+            && let Some(Flow { cookie, addresses }) = flow_of(conn)
+            && let Some(socket) = self.udp.sockets.get_mut(&cookie)
+        {
+            socket.remove(&addresses, conn.key);
+        }
+    }
+
     pub(super) fn datagram(
         &mut self,
-        at: BootTime,
+        datagram: Datagram,
         socket: &SocketRecord,
-        received: bool,
-        old_socket: bool,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        let Some(cookie) = socket.cookie else { return };
+        let Datagram { at, received, .. } = datagram;
+        let (Some(cookie), Some(addresses)) = (socket.cookie, FlowAddresses::of(&socket.socket)) else {
+            return;
+        };
         let known = self.udp.sockets.entry(cookie).or_default();
-        if known.flows.contains_key(&socket.remote()) {
+        if known.has(&addresses) {
             return;
         }
         let mut conn = self.spare.begin(at, socket, State::Established);
@@ -75,59 +129,83 @@ impl Tracker {
         conn.opened_at(at);
         conn.endpoint.process = known.owner.clone();
         conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
+        let sibling = known.sibling(addresses.remote).and_then(|sibling| self.conns.get(&sibling));
         // A socket older than the probes may have had an earlier datagram of this flow.
-        let may_be_older = old_socket && at < self.began.saturating_add(IDLE);
-        if !may_be_older {
-            conn.endpoint.verdict = Verdict::handshake(if received { Side::Remote } else { Side::Local });
-        }
+        conn.endpoint.verdict = if datagram.old_socket && at < self.began.saturating_add(IDLE) {
+            Verdict::UNKNOWN
+        } else if let Some(sibling) = sibling {
+            conn.endpoint.originator.clone_from(&sibling.endpoint.originator);
+            as_sibling(sibling.endpoint.verdict)
+        } else if known.was_idle(addresses.remote) {
+            Verdict::IDLE
+        } else if received && known.may_answer(addresses.remote) {
+            Verdict::UNKNOWN
+        } else {
+            Verdict::handshake(if received { Side::Remote } else { Side::Local })
+        };
         let key = self.udp_insert(conn);
         self.join(key);
         let peer = self.conns.get(&key).and_then(|conn| conn.peer).map(NonZeroU64::get);
-        let waits_for = match (received, peer) {
-            (false, _) => Some(key),
-            (true, Some(peer)) => self.udp.waiting.iter().any(|(of, _)| *of == peer).then_some(peer),
-            (true, None) => None,
+        if received && let Some(peer) = peer {
+            self.agree_with_sender(key, peer);
+        }
+        let waits = match (received, peer) {
+            (false, _) => {
+                self.udp.waiting.add(key, at, cookie, datagram.thread);
+                true
+            }
+            (true, Some(peer)) => self.udp.waiting.follow(key, peer),
+            (true, None) => false,
         };
-        match waits_for {
-            Some(sender) => self.udp.waiting.push((key, sender)),
-            None => self.tell_flow(at, key, EventKind::Open, out),
+        if !waits {
+            self.tell_flow(at, key, EventKind::Open, out);
         }
     }
 
-    /// A process sends from or receives on a UDP socket.
+    /// The endpoint that sent the datagram may know that it originated nothing, because it answers from another address
+    /// or after an idle time.
+    fn agree_with_sender(&mut self, key: u64, sender: u64) {
+        let Some(verdict) = self.conns.get(&sender).map(|sender| sender.endpoint.verdict) else { return };
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        let own = conn.endpoint.verdict;
+        let agreed = match verdict.basis {
+            Basis::Idle => Verdict::IDLE,
+            _ if own.side != Side::Unknown && verdict.side == own.side => {
+                Verdict { side: own.side.opposite(), ..own }
+            }
+            _ => return,
+        };
+        conn.endpoint.verdict = agreed;
+        conn.endpoint.originator = None;
+        self.learn_from_peer(key);
+    }
+
+    /// A process sends from or receives on a UDP socket. `sent`: its call sent the first datagram of a flow.
     pub(super) fn udp_used(
         &mut self,
         cookie: Option<Cookie>,
         at: BootTime,
-        task: &Task,
-        actor: &Actor,
+        (task, actor): (&Task, &Actor),
+        sent: bool,
         out: &mut Vec<ConnectionEvent>,
     ) {
-        // A process that sent a datagram has a flow.
         let Some(cookie) = cookie else { return };
         let socket = self.udp.sockets.entry(cookie).or_default();
         let same = |owner: &Actor| owner.process.key == actor.process.key;
         let is_other = !socket.owner.as_ref().is_some_and(same);
         socket.owner = Some(actor.clone());
         // With many flows it is not known which one this concerns.
-        let only = if socket.flows.len() == 1 { socket.flows.values().next().copied() } else { None };
-        let sent: Vec<u64> = self
-            .udp
-            .waiting
-            .iter()
-            .filter(|(key, sender)| key == sender)
-            .map(|(key, _)| *key)
-            .filter(|key| self.conns.get(key).is_some_and(|conn| conn.endpoint.cookie == Some(cookie)))
-            .collect();
-        for key in &sent {
-            if let Some(conn) = self.conns.get_mut(key) {
+        let only = socket.only_flow();
+        let sent = self.udp.waiting.sent_by(cookie, task.tid).filter(|_| sent);
+        if let Some(key) = sent {
+            if let Some(conn) = self.conns.get_mut(&key) {
                 conn.sent_by(actor, task.via);
                 conn.endpoint.cause = task.cause;
             }
-            self.teach_peer(*key);
-            self.tell_waiting_for(*key, out);
+            self.teach_peer(key);
+            self.tell_waiting_for(key, out);
         }
-        if let Some(key) = only.filter(|key| is_other && !sent.contains(key))
+        if let Some(key) = only.filter(|key| is_other && sent != Some(*key))
             && let Some(conn) = self.conns.get_mut(&key)
             && conn.emitted
             && conn.handed_over_to(actor)
@@ -138,35 +216,30 @@ impl Tracker {
     }
 
     pub(super) fn settle_flows(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) {
-        let late: Vec<u64> = self
-            .udp
-            .waiting
-            .iter()
-            .map(|(_, sender)| *sender)
-            .filter(|sender| {
-                self.conns
-                    .get(sender)
-                    .is_none_or(|conn| now.saturating_sub(conn.endpoint.id.began) > PATIENCE)
-            })
-            .collect();
-        for sender in late {
+        let late = BootTime::from_nanos(now.saturating_sub(BootTime::from_nanos(PATIENCE)));
+        while let Some(sender) = self.udp.waiting.older_than(late) {
             self.tell_waiting_for(sender, out);
         }
     }
 
-    /// Flows of a socket, the oldest first: their keys and remote addresses.
+    /// Flows of a socket, the oldest first.
     #[must_use]
-    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, SockAddr)> {
-        let flows = self.udp.sockets.get(&cookie).map(|socket| &socket.flows);
-        let mut flows: Vec<_> = flows.into_iter().flatten().map(|(remote, key)| (*key, *remote)).collect();
+    pub fn flows_of(&self, cookie: Cookie) -> Vec<(u64, Flow)> {
+        let flows = self.udp.sockets.get(&cookie).into_iter().flat_map(UdpSocket::flows);
+        let mut flows: Vec<_> = flows.map(|(key, addresses)| (key, Flow { cookie, addresses })).collect();
         flows.sort_unstable();
         flows
     }
 
-    /// All flows: keys, cookies and remote addresses.
-    pub fn flows(&self) -> impl Iterator<Item = (u64, Cookie, SockAddr)> {
-        let sockets = self.udp.sockets.iter();
-        sockets.flat_map(|(cookie, socket)| socket.flows.iter().map(|(remote, key)| (*key, *cookie, *remote)))
+    /// All flows.
+    pub fn flows(&self) -> impl Iterator<Item = TrackedFlow> {
+        self.udp.sockets.iter().flat_map(|(cookie, socket)| {
+            socket.flows().map(|(key, addresses)| TrackedFlow {
+                key,
+                flow: Flow { cookie: *cookie, addresses },
+                began: self.conns.get(&key).and_then(|conn| conn.opened()),
+            })
+        })
     }
 
     /// Payload of a flow so far.
@@ -187,20 +260,20 @@ impl Tracker {
 
     /// Ends an idle flow.
     pub fn idle(&mut self, at: BootTime, key: u64, out: &mut Vec<ConnectionEvent>) {
+        let flow = self.conns.get(&key).and_then(|conn| flow_of(conn));
         self.end_flow(at, key, ClosedBy::Timeout, out);
+        if let Some(Flow { cookie, addresses }) = flow
+            && let Some(socket) = self.udp.sockets.get_mut(&cookie)
+        {
+            socket.ended_idle(addresses.remote);
+        }
     }
 
     fn end_flow(&mut self, at: BootTime, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
-        let waits_for = self.udp.waiting.iter().find(|(of, _)| *of == key).map(|(_, sender)| *sender);
-        if let Some(sender) = waits_for {
+        if let Some(sender) = self.udp.waiting.awaited_by(key) {
             self.tell_waiting_for(sender, out);
         }
         let Some(mut conn) = self.remove(key) else { return };
-        if let Some((cookie, remote)) = conn.endpoint.cookie.zip(conn.endpoint.remote)
-            && let Some(socket) = self.udp.sockets.get_mut(&cookie)
-        {
-            socket.flows.remove(&remote);
-        }
         conn.endpoint.state = State::Close;
         let outcome = Outcome {
             errno: None,
@@ -213,9 +286,7 @@ impl Tracker {
     }
 
     fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
-        let (emitted, waiting) = self.udp.waiting.drain(..).partition(|(_, of)| *of == sender);
-        self.udp.waiting = waiting;
-        for (key, _) in emitted {
+        for key in self.udp.waiting.release(sender) {
             let Some(began) = self.conns.get(&key).map(|conn| conn.endpoint.id.began) else { continue };
             self.tell_flow(began, key, EventKind::Open, out);
         }
@@ -225,5 +296,18 @@ impl Tracker {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.emit(at, kind, out);
         }
+    }
+}
+
+fn flow_of(conn: &Conn) -> Option<Flow> {
+    Some(Flow { cookie: conn.endpoint.cookie?, addresses: FlowAddresses::of(&conn.endpoint.socket)? })
+}
+
+/// The verdict for a flow of a socket that has another one with the same remote address. That the originator's process
+/// was observed is true of the other flow only.
+fn as_sibling(verdict: Verdict) -> Verdict {
+    match verdict.basis {
+        Basis::Connect | Basis::Accept => Verdict::handshake(verdict.side),
+        _ => verdict,
     }
 }

@@ -4,7 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The system's, and how often it was asked for memory by any thread. Room that grows counts as well: it may be copied.
+/// The system's allocator, with the number of allocations by all threads. Reallocations count as well, since they may
+/// copy.
 struct Counting;
 
 #[global_allocator]
@@ -38,17 +39,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// No other test counts meanwhile: what it asks for would be counted here.
+/// No other test counts meanwhile: its allocations would be counted here.
 pub(crate) struct Alone(MutexGuard<'static, ()>);
 
 impl Alone {
-    /// Waits until that is so.
+    /// Waits for the other tests.
     pub(crate) fn now() -> Self {
         static ONE: Mutex<()> = Mutex::new(());
         Self(ONE.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How often all threads ask for memory while `work` is done.
+    /// The number of allocations by all threads during `work`.
     pub(crate) fn count(&self, work: impl FnOnce()) -> u64 {
         let _alone = &self.0;
         let before = ASKED.load(Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! How often memory is asked for on the way from a record to a line, and to the store: a count, the same on a fast and
-//! on a slow machine, that goes up where somebody copies what was shared. The bounds stand a little above what was
-//! counted; who lowers the cost lowers them.
+//! Allocations from a record to a line, and to the store: a count, which does not depend on the speed of the machine,
+//! and which increases if something shared is copied. The bounds are slightly above what was counted; whoever lowers
+//! the cost lowers them.
 
 #![cfg(test)]
 
@@ -23,26 +23,26 @@ use counted::Alone;
 use script::{EVENTS, Script};
 
 /// Connections whose cost is counted, after as many that fill tables and caches. Few enough that the store writes them
-/// at once, however slow the disk is: what it spends on a batch is spent once then.
+/// at once, even to a slow disk: so the allocations of a batch are counted once.
 const CONNECTIONS: u64 = 2000;
 
-/// Events that are handed on at once.
+/// Events per publish.
 const BATCH: usize = 1000;
 
-/// 0: a new end takes the memory of one that is over. What is allowed for is a table that grows.
+/// 0: a new endpoint reuses the memory of a closed one. The bound allows for a table that grows.
 const TRACKED: f64 = 0.002;
 
-/// 0: the room that lines wait in comes back from whoever writes them.
+/// 0: the writer returns the buffers of lines.
 const TO_JSON: f64 = 0.002;
 
-/// 0.011, on whatever thread: the batches, and closing the store.
+/// 0.011, on all threads: the batches, and closing the store.
 const TO_STORE: f64 = 0.02;
 
-/// 38.0, of a process that is forked, executes a program, makes a connection and exits: its strings as they are told and
-/// as they are kept, a look for its file, and its object, spelled once.
+/// 38.0, of a process that is forked, executes a program, makes a connection and exits: its strings as decoded and as
+/// stored, the check of its executable, and its object, printed once.
 const PROCESS: f64 = 42.0;
 
-/// The agent without a kernel: what it does with a record, but that it never looks into `/proc`.
+/// The agent without a kernel: what it does with a record, except that it never reads `/proc`.
 struct Agent {
     tracker: Tracker,
     processes: ProcessTable,
@@ -56,8 +56,8 @@ impl Default for Agent {
 }
 
 impl Agent {
-    /// Takes in the records, and tells of what they say; returns how many events that were.
-    fn take(&mut self, records: &[Vec<u8>], mut tell: impl FnMut(ConnectionEvent)) -> u64 {
+    /// Applies the records, and passes the events to `emit`; returns their number.
+    fn take(&mut self, records: &[Vec<u8>], mut emit: impl FnMut(ConnectionEvent)) -> u64 {
         let mut told = 0;
         for record in records {
             let record = decode(record).unwrap();
@@ -70,7 +70,7 @@ impl Agent {
             }
             for event in self.events.drain(..) {
                 told += 1;
-                tell(event);
+                emit(event);
             }
         }
         told
@@ -82,9 +82,9 @@ fn log() -> Log<io::Sink> {
     Log::new(&options, io::sink())
 }
 
-/// The way from events to a subscriber.
+/// From events to a subscriber.
 struct Flow {
-    /// Of one moment: how often files are examined again depends on how fast the machine is.
+    /// With one fixed time: how often files are checked again depends on the speed of the machine.
     executables: Executables,
     now: Instant,
     stages: Vec<Box<dyn Stage>>,
@@ -114,12 +114,12 @@ impl Flow {
     }
 }
 
-/// Fails where `allocations` are more than `most` for each of `times`.
+/// Fails if there are more than `most` allocations for each of `times`.
 fn at_most(most: f64, what: &str, allocations: u64, times: u64) {
     let each = allocations as f64 / times as f64;
     println!("{each:.4} allocations for {what}");
     assert!(each <= most, "{each:.4} allocations for {what}: more than {most}");
-    // Or the bound guards nothing any more.
+    // A bound that is far too high guards nothing.
     let lower = most < 0.01 || each >= most * 0.5;
     assert!(lower, "{each:.4} allocations for {what}: lower the bound of {most}");
 }
@@ -138,7 +138,7 @@ fn a_record_is_decoded_and_tracked() {
     at_most(TRACKED, "an event, tracked", allocations, events);
 }
 
-/// What a scene of so many connections asks for on its way to lines, once as many have made everything warm.
+/// The allocations of a scene with this number of connections on its way to lines, after as many as warm-up.
 fn to_lines(scene: fn(&mut Script, u64) -> Vec<Vec<u8>>) -> u64 {
     let alone = Alone::now();
     let mut script = Script::default();
@@ -185,7 +185,7 @@ fn an_event_goes_to_the_store() {
         events
     };
     take(&script.beginning(), &mut bus);
-    // Processes are written once, and the room for entries grows.
+    // Processes are written once, and tables grow.
     take(&script.connections(CONNECTIONS), &mut bus);
     let deadline = Instant::now() + Duration::from_secs(60);
     let rows = || netwatch::store::Reader::open(&path).ok().and_then(|reader| verify(&reader, None).ok());
@@ -194,7 +194,7 @@ fn an_event_goes_to_the_store() {
     }
     let records = script.connections(CONNECTIONS);
     let mut events = 0;
-    // With its thread, which has written all when it is finished.
+    // Including its thread, which has written everything when it has finished.
     let allocations = alone.count(|| {
         events = take(&records, &mut bus);
         bus.close(&Context::of_run("0123abcd").unwrap());

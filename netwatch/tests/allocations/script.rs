@@ -1,15 +1,14 @@
-//! What the kernel side would send of connections between processes of one host, in its own bytes.
+//! The records that the kernel side would send for connections between processes of one host.
 
 use netwatch_common::{Begin, COMM_LEN, Change, Exec, Exit, Fork, Header, Sock, Task, change_flags, kind};
 
-/// Of a connection, both ends: two opens, an accept, two closes.
+/// Events per connection, both endpoints: two opens, an accept, two closes.
 pub(crate) const EVENTS: u64 = 5;
 
 /// Processes that connect in turn.
 const CLIENTS: u32 = 200;
 
-/// No process has such a pid (`include/linux/threads.h`, `PID_MAX_LIMIT`): what is looked up of it in `/proc` is not
-/// there, on any host.
+/// No process has such a pid (`include/linux/threads.h`, `PID_MAX_LIMIT`): `/proc` has none of them, on any host.
 const PIDS: u32 = 1 << 22;
 
 const SERVER: u32 = PIDS + 1;
@@ -25,10 +24,10 @@ const FIN_WAIT2: u8 = 5;
 const CLOSE: u8 = 7;
 const LAST_ACK: u8 = 9;
 
-/// Where and when it goes on.
+/// The state of the script: next pid, connection and time.
 pub(crate) struct Script {
     now: u64,
-    /// Of the last connection; its ends have the cookies twice that, and one more.
+    /// Number of the last connection; its endpoints have twice that as cookie, and one more.
     connection: u64,
     next_pid: u32,
 }
@@ -40,7 +39,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Processes begin, and one of them listens.
+    /// Forks the processes, one of which listens.
     pub(crate) fn beginning(&mut self) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         self.begin_process(SERVER, &mut records);
@@ -53,7 +52,7 @@ impl Script {
         records
     }
 
-    /// Connections of the processes that there are.
+    /// Connections of these processes.
     pub(crate) fn connections(&mut self, count: u64) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         for client in (FIRST_CLIENT..FIRST_CLIENT + CLIENTS).cycle().take(count as usize) {
@@ -62,7 +61,7 @@ impl Script {
         records
     }
 
-    /// Processes that live for a connection each.
+    /// Processes that live for one connection each.
     pub(crate) fn processes(&mut self, count: u64) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
         for _ in 0..count {

@@ -1,12 +1,12 @@
-//! Listeners, and what becomes of connections that came to them.
+//! Listeners, and the connections that they receive.
 
 use serde_json::json;
-use tests::{Watch, assert_has, end, in_fresh_netns, netns, service};
+use tests::{Watch, assert_has, endpoint, in_fresh_netns, netns, service};
 
-use crate::{actor, endpoint};
+use crate::{actor, address};
 
 #[test]
-fn listeners_come_and_go() {
+fn listen_and_unlisten_are_emitted_for_each_listener() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut server = actor();
@@ -19,9 +19,9 @@ fn listeners_come_and_go() {
         ] {
             let port = crate::port_of(local);
             server.say(&format!("listen {local} 16"));
-            let listen = watch.at("listen", end(port, 0));
+            let listen = watch.at("listen", endpoint(port, 0));
             server.say("unlisten");
-            let unlisten = watch.at("unlisten", end(port, 0));
+            let unlisten = watch.at("unlisten", endpoint(port, 0));
             for event in [&listen, &unlisten] {
                 assert_has(
                     event,
@@ -31,7 +31,7 @@ fn listeners_come_and_go() {
                         "family": family,
                         "netns": netns(),
                         "cookie": listen["cookie"],
-                        "local": endpoint(local),
+                        "local": address(local),
                         "remote": null,
                         "origin": null,
                         "service": service(port, "tcp"),
@@ -50,19 +50,19 @@ fn listeners_come_and_go() {
 }
 
 #[test]
-fn a_listener_that_is_killed_goes_too() {
+fn killing_the_owner_emits_unlisten() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut server = actor();
         let object = server.object();
         server.say("listen 127.0.0.1:6000 16");
         server.kill();
-        assert_has(&watch.at("unlisten", end(6000, 0)), json!({"process": object}));
+        assert_has(&watch.at("unlisten", endpoint(6000, 0)), json!({"process": object}));
     });
 }
 
 #[test]
-fn acceptor_and_listener_are_told_apart() {
+fn acceptor_is_named_besides_the_listener() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
@@ -71,10 +71,10 @@ fn acceptor_and_listener_are_told_apart() {
         let parent = server.fork();
         assert_eq!(opener["pid"], parent);
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-        let born = watch.at("open", end(6000, 2000));
+        let born = watch.at("open", endpoint(6000, 2000));
         assert_has(&born, json!({"process": opener, "process_basis": "listener"}));
         server.say("accept");
-        let accepted = watch.at("accept", end(6000, 2000));
+        let accepted = watch.at("accept", endpoint(6000, 2000));
         assert_has(
             &accepted,
             json!({
@@ -88,31 +88,31 @@ fn acceptor_and_listener_are_told_apart() {
         assert_eq!((&process["ppid"], &process["ancestors"][0]["pid"]), (&json!(parent), &json!(parent)));
         client.say("close");
         server.say("close");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         assert_has(&closed, json!({"process": server.object(), "process_basis": "accept"}));
-        let closed = watch.at("close", end(2000, 6000));
+        let closed = watch.at("close", endpoint(2000, 6000));
         assert_eq!(closed["peer"]["process"]["pid"], server.pid());
     });
 }
 
 #[test]
-fn a_connection_outlives_its_listener() {
+fn connection_keeps_its_listener_after_unlisten() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client, mut other) = (actor(), actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
-        let listen = watch.at("listen", end(6000, 0));
+        let listen = watch.at("listen", endpoint(6000, 0));
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.say("accept");
         server.say("unlisten");
-        // Another process has the address now, and nothing to do with what came to it before.
+        // Another process has the address now, but no part in earlier connections.
         other.say("listen 127.0.0.1:6000 16");
         watch.expect_times("two listeners", 2, |event| {
-            tests::kind(event) == "listen" && end(6000, 0).of(event)
+            tests::kind(event) == "listen" && endpoint(6000, 0).of(event)
         });
         client.say("close");
         server.say("close");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         assert_has(
             &closed,
             json!({
@@ -125,16 +125,16 @@ fn a_connection_outlives_its_listener() {
 }
 
 #[test]
-fn never_accepted() {
+fn unaccepted_connection_has_basis_handshake_and_is_reset() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
-        let listen = watch.at("listen", end(6000, 0));
+        let listen = watch.at("listen", endpoint(6000, 0));
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-        let connected = watch.at("open", end(2000, 6000));
-        let born = watch.at("open", end(6000, 2000));
-        // No process accepts: that a connection came is proven by the handshake alone.
+        let connected = watch.at("open", endpoint(2000, 6000));
+        let born = watch.at("open", endpoint(6000, 2000));
+        // No process accepts: only the handshake proves that a connection came in.
         let expected = json!({
             "id": born["id"],
             "flow": connected["flow"],
@@ -145,19 +145,19 @@ fn never_accepted() {
                 "side": "remote",
                 "basis": "handshake",
                 "confidence": "observed",
-                "endpoint": endpoint("127.0.0.1:2000"),
+                "endpoint": address("127.0.0.1:2000"),
                 "process": client.object(),
             },
         });
         assert_has(&born, expected.clone());
-        // Its own listener's end is what resets it (inet_csk_listen_stop).
+        // Closing the listener resets it (inet_csk_listen_stop).
         server.say("unlisten");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         assert_has(&closed, expected);
         assert_has(&closed, json!({"closed_by": "reset-local"}));
         assert_has(&closed["peer"], json!({"id": connected["id"], "process": client.object()}));
-        assert_eq!(client.tell("recv 1"), Err("ECONNRESET".to_owned()));
-        let closed = watch.at("close", end(2000, 6000));
+        assert_eq!(client.try_say("recv 1"), Err("ECONNRESET".to_owned()));
+        let closed = watch.at("close", endpoint(2000, 6000));
         assert_has(
             &closed,
             json!({
@@ -168,12 +168,12 @@ fn never_accepted() {
             }),
         );
         let log = watch.finish();
-        assert_eq!(log.kinds(end(6000, 2000)), ["open", "close"]);
+        assert_eq!(log.kinds(endpoint(6000, 2000)), ["open", "close"]);
     });
 }
 
 #[test]
-fn accepted_after_the_client_was_gone() {
+fn accept_after_close_has_the_same_id() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
@@ -181,18 +181,18 @@ fn accepted_after_the_client_was_gone() {
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         client.say("linger0");
         client.say("close");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         assert_has(&closed, json!({"closed_by": "reset-remote", "process_basis": "listener"}));
         server.say("accept");
-        let accepted = watch.at("accept", end(6000, 2000));
+        let accepted = watch.at("accept", endpoint(6000, 2000));
         assert_has(
             &accepted,
             json!({
                 "id": closed["id"],
                 "flow": closed["flow"],
                 "cookie": closed["cookie"],
-                "local": endpoint("127.0.0.1:6000"),
-                "remote": endpoint("127.0.0.1:2000"),
+                "local": address("127.0.0.1:6000"),
+                "remote": address("127.0.0.1:2000"),
                 "process": server.object(),
                 "process_basis": "accept",
                 "origin": {
@@ -203,13 +203,13 @@ fn accepted_after_the_client_was_gone() {
         );
         server.say("close");
         let log = watch.finish();
-        assert_eq!(log.kinds(end(6000, 2000)), ["open", "close", "accept"]);
+        assert_eq!(log.kinds(endpoint(6000, 2000)), ["open", "close", "accept"]);
     });
 }
 
-/// An accept() that waits already when the connection comes, and even when netwatch comes.
+/// An accept() that waits before the connection comes, and before netwatch starts.
 #[test]
-fn an_accept_that_was_waiting_is_seen() {
+fn accept_that_began_before_the_start_is_reported() {
     in_fresh_netns(|| {
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
@@ -217,11 +217,11 @@ fn an_accept_that_was_waiting_is_seen() {
         let mut watch = Watch::start(&[]);
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         server.answer().unwrap();
-        let accepted = watch.at("accept", end(6000, 2000));
+        let accepted = watch.at("accept", endpoint(6000, 2000));
         let origin = json!({"side": "remote", "basis": "accept", "process": client.object()});
         assert_has(&accepted, json!({"process": server.object(), "origin": origin}));
-        // The listener is older than netwatch, and known all the same.
-        let seed = watch.at("seed", end(6000, 0));
+        // The listener is older than netwatch, and known from the snapshot.
+        let seed = watch.at("seed", endpoint(6000, 0));
         assert_has(&accepted["listener"], json!({"id": seed["id"], "process": server.object()}));
     });
 }

@@ -1,5 +1,5 @@
-//! `netwatch audit`: what explains a port, and what speaks against those that listen. Each finding has the real
-//! situation, and one that looks like it and is harmless.
+//! `netwatch audit`: explanations of ports, and findings. Each finding is tested with the real situation, and with a
+//! similar one that is harmless.
 
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
@@ -17,19 +17,19 @@ mod units;
 mod views;
 mod watching;
 
-/// What an audit said.
+/// The output of an audit.
 struct Audit {
     status: Option<i32>,
     objects: Vec<Value>,
 }
 
 impl Audit {
-    /// Of the calling thread's namespace.
+    /// Audits the calling thread's namespace.
     fn take(arguments: &[&str]) -> Self {
         Self::of_netns("self", arguments)
     }
 
-    /// Of another, or of all.
+    /// Audits another namespace, or all.
     fn of_netns(netns: &str, arguments: &[&str]) -> Self {
         Self::of(Command::new(binary()).args(["audit", "--json", "--netns", netns]).args(arguments))
     }
@@ -38,7 +38,7 @@ impl Audit {
         Self::read(&output(command))
     }
 
-    /// By a command whose stdin is this, which nobody here has open any more.
+    /// By a command with this stdin, which no other process here has open any more.
     fn of_with(mut command: Command, stdin: OwnedFd) -> Self {
         let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         drop(command);
@@ -65,7 +65,7 @@ impl Audit {
     /// The port at an address.
     #[track_caller]
     fn port(&self, local: &str) -> &Value {
-        let local = super::endpoint(local);
+        let local = super::address(local);
         let found: Vec<_> = self.kind("port").filter(|port| port["local"] == local).collect();
         assert_eq!(found.len(), 1, "{local}: {:#?}", self.objects);
         found[0]
@@ -98,7 +98,7 @@ impl Audit {
     }
 }
 
-/// What a port is not explained for, in one text.
+/// The reasons why a port is not explained, in one text.
 fn reasons(port: &Value) -> String {
     let reasons = port["reasons"].as_array().expect("reasons");
     reasons.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")

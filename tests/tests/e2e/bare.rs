@@ -1,13 +1,13 @@
-//! Hosts that lack something: what can be had all the same is had, and what cannot is said in one line.
+//! Hosts that lack something: netwatch does without it if it can, and otherwise fails with one line.
 
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::{binary, end, in_fresh_netns, output};
+use tests::{binary, endpoint, in_fresh_netns, output};
 
 use crate::actor;
 
-/// Runs netwatch with an empty file system mounted over each of `hidden`, which nobody else sees.
+/// Runs netwatch with an empty file system mounted over each of `hidden`, in its own mount namespace.
 fn without(hidden: &[&str], arguments: &str) -> Output {
     let mounts: Vec<_> = hidden.iter().map(|path| format!("mount -t tmpfs none {path} && ")).collect();
     let script = format!("{}exec \"$NETWATCH\" {arguments}", mounts.concat());
@@ -22,28 +22,28 @@ fn complaint(output: &Output) -> String {
 }
 
 #[test]
-fn no_btf_is_said_in_one_line() {
-    let told = complaint(&without(&["/sys/kernel/btf"], "watch"));
-    assert!(told.contains("/sys/kernel/btf/vmlinux") && told.contains("CONFIG_DEBUG_INFO_BTF"), "{told}");
+fn missing_btf_is_a_one_line_error() {
+    let error = complaint(&without(&["/sys/kernel/btf"], "watch"));
+    assert!(error.contains("/sys/kernel/btf/vmlinux") && error.contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
     assert!(complaint(&without(&["/sys/kernel/btf"], "doctor")).contains("BTF"));
 }
 
 #[test]
-fn no_proc_is_said_in_one_line() {
+fn missing_proc_is_a_one_line_error() {
     assert!(complaint(&without(&["/proc"], "watch")).contains("/proc"));
     assert!(complaint(&without(&["/proc"], "list")).contains("/proc"));
 }
 
 #[test]
-fn a_full_file_system_is_said_in_one_line() {
-    let told = complaint(&without(&[], "watch > /dev/full"));
-    assert!(told.contains("No space left"), "{told}");
+fn full_file_system_is_a_one_line_error() {
+    let error = complaint(&without(&[], "watch > /dev/full"));
+    assert!(error.contains("No space left"), "{error}");
     assert!(complaint(&without(&[], "list -nat > /dev/full")).contains("No space left"));
 }
 
-/// As `ip netns exec` leaves it: a /sys of one's own, without what others mounted below.
+/// As `ip netns exec` leaves it: a new /sys, without the mounts below the old one.
 #[test]
-fn what_nobody_mounted_is_mounted_where_nobody_sees_it() {
+fn missing_mounts_are_made_in_a_private_namespace() {
     let hidden = ["/sys/kernel/tracing", "/sys/kernel/debug", "/sys/fs/cgroup"];
     let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let output = without(&hidden, "doctor --json");
@@ -57,7 +57,7 @@ fn what_nobody_mounted_is_mounted_where_nobody_sees_it() {
 }
 
 #[test]
-fn without_loopback_the_self_test_is_not_done_and_leaves_no_trace() {
+fn without_loopback_the_self_test_is_skipped() {
     in_fresh_netns(|| {
         tests::ip("link set lo down");
         let output = without(&[], "watch --json --netns self --duration 100ms");
@@ -69,9 +69,9 @@ fn without_loopback_the_self_test_is_not_done_and_leaves_no_trace() {
     });
 }
 
-/// A stranger to the pids of the host: it says so, and names nobody wrongly.
+/// Pids of the host have no meaning there: netwatch reports that, and names no process.
 #[test]
-fn in_a_pid_namespace_of_its_own_it_says_so() {
+fn foreign_pid_namespace_is_reported() {
     in_fresh_netns(|| {
         let command = "exec \"$NETWATCH\" watch --json --netns self --count 1";
         let mut server = actor();
@@ -85,7 +85,7 @@ fn in_a_pid_namespace_of_its_own_it_says_so() {
         assert!(output.status.success() && stderr.contains("pid namespace"), "{stderr}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         let seed: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
-        assert!(end(6000, 0).of(&seed), "{seed}");
+        assert!(endpoint(6000, 0).of(&seed), "{seed}");
         assert_eq!(seed["process"], Value::Null);
     });
 }

@@ -1,4 +1,4 @@
-//! Nothing on the host holds up the stream: no file system, and nobody who does not read.
+//! File systems that do not answer, and a stderr that is not read: neither holds up the event stream.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -10,16 +10,16 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::{
-    Actor, Hanging, Lines, PATIENCE, Recorder, Running, Store, Watch, assert_has, binary, end,
+    Actor, Hanging, Lines, PATIENCE, Recorder, Running, Store, Watch, assert_has, binary, endpoint,
     in_fresh_netns, kind, netwatch, port, until,
 };
 
 use crate::actor;
 
-/// Enough to fill any queue between a record and its event, if nobody empties it.
+/// Connections of another process meanwhile.
 const OTHERS: usize = 200;
 
-/// `None`, and said so, where there is no FUSE.
+/// `None`, with the reason printed, if there is no FUSE.
 fn hanging(test: &str) -> Option<Hanging> {
     match Hanging::with(Path::new(Actor::program())) {
         Ok(hanging) => Some(hanging),
@@ -30,7 +30,7 @@ fn hanging(test: &str) -> Option<Hanging> {
     }
 }
 
-/// What is said of the process on the file system that hangs: all but the state of its file.
+/// The process object of the process on the hanging file system.
 fn of(client: &Actor) -> Value {
     let mut expected = client.object();
     expected["exe_state"] = "unknown".into();
@@ -64,7 +64,7 @@ fn helper(netwatch: u32) -> u32 {
     text.split_whitespace().map(|pid| pid.parse().unwrap()).find(is_one).expect("it has a helper")
 }
 
-/// All of its threads have. It may be that nobody reaps it.
+/// Whether all of its threads have ended. It may not be reaped.
 fn has_ended(pid: u32) -> bool {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     let mut stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
@@ -72,9 +72,9 @@ fn has_ended(pid: u32) -> bool {
 }
 
 #[test]
-fn a_file_system_that_hangs() {
+fn hanging_file_system_holds_up_nothing() {
     in_fresh_netns(|| {
-        let Some(hanging) = hanging("blocked::a_file_system_that_hangs") else { return };
+        let Some(hanging) = hanging("blocked::hanging_file_system_holds_up_nothing") else { return };
         let store = Store::new();
         let mut watch = Watch::start(&[]);
         let recorder = Recorder::start(&store.path(), &[]);
@@ -84,17 +84,17 @@ fn a_file_system_that_hangs() {
         let expected = of(&client);
         hanging.stops_answering();
         client.say("connect 127.0.0.1:2000 127.0.0.1:6001");
-        let open = watch.at("open", end(2000, 6001));
+        let open = watch.at("open", endpoint(2000, 6001));
         assert_has(&open["process"], expected.clone());
         assert_has(&open["origin"], json!({"side": "local", "basis": "connect", "process": open["process"]}));
-        assert!(hanging.unanswered() > 0, "it was asked");
+        assert!(hanging.unanswered() > 0, "no request came");
 
         let mut ports = connect(OTHERS);
         client.say("close");
-        let close = watch.at("close", end(2000, 6001));
+        let close = watch.at("close", endpoint(2000, 6001));
         assert_has(&close["process"], expected);
         let mut shown = opened(watch.events());
-        // Both ends end on a signal, and with all that they have to say. `finish` sends one.
+        // Both end on the signal that `finish` sends, with complete output.
         let log = watch.finish();
         assert_eq!(log.stderr, "");
         recorder.finish();
@@ -107,11 +107,11 @@ fn a_file_system_that_hangs() {
     });
 }
 
-/// What nobody can end waits in a process that nobody waits for.
+/// The thread that cannot be killed is in the helper.
 #[test]
-fn the_helper_ends_when_the_file_system_answers() {
+fn helper_ends_when_the_file_system_answers() {
     in_fresh_netns(|| {
-        let Some(hanging) = hanging("blocked::the_helper_ends_when_the_file_system_answers") else { return };
+        let Some(hanging) = hanging("blocked::helper_ends_when_the_file_system_answers") else { return };
         let mut command = Command::new(binary());
         command.args(["watch", "--json", "--no-seed", "--netns", "self"]).stdin(Stdio::null());
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -124,13 +124,13 @@ fn the_helper_ends_when_the_file_system_answers() {
         let helper = helper(running.pid());
         let mut client = Actor::start(hanging.program());
         hanging.stops_answering();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
         assert_eq!(next("an attempt")["process"]["exe_state"], "unknown");
         running.signal(Signal::SIGTERM);
         assert_eq!(running.ended("netwatch ends").code(), Some(0));
-        // Nobody has the pipe open any more.
+        // The helper does not have the pipe open.
         assert_eq!(lines.next(PATIENCE), None);
-        assert!(!has_ended(helper), "the file system still holds it");
+        assert!(!has_ended(helper), "the helper still waits for the file system");
         hanging.answers_again();
         until("the helper ends", || has_ended(helper));
     });
@@ -138,16 +138,18 @@ fn the_helper_ends_when_the_file_system_answers() {
 
 /// The state is known again when it answers.
 #[test]
-fn a_file_system_that_answers_again() {
+fn state_is_known_when_the_file_system_answers_again() {
     in_fresh_netns(|| {
-        let Some(hanging) = hanging("blocked::a_file_system_that_answers_again") else { return };
+        let Some(hanging) = hanging("blocked::state_is_known_when_the_file_system_answers_again") else {
+            return;
+        };
         let mut watch = Watch::start(&[]);
         let mut client = Actor::start(hanging.program());
         let mut ports = 2000..;
         let mut state = |watch: &mut Watch| {
             let port = ports.next().unwrap();
-            assert!(client.tell(&format!("connect 127.0.0.1:{port} 127.0.0.1:6001")).is_err());
-            watch.at("fail", end(port, 6001))["process"]["exe_state"].clone()
+            assert!(client.try_say(&format!("connect 127.0.0.1:{port} 127.0.0.1:6001")).is_err());
+            watch.at("fail", endpoint(port, 6001))["process"]["exe_state"].clone()
         };
         assert_eq!(state(&mut watch), "ok");
         hanging.stops_answering();
@@ -159,9 +161,9 @@ fn a_file_system_that_answers_again() {
 }
 
 #[test]
-fn commands_end() {
+fn commands_end_on_a_hanging_file_system() {
     in_fresh_netns(|| {
-        let Some(hanging) = hanging("blocked::commands_end") else { return };
+        let Some(hanging) = hanging("blocked::commands_end_on_a_hanging_file_system") else { return };
         let (mut client, mut server) = (Actor::start(hanging.program()), actor());
         let expected = of(&client);
         server.say("listen 127.0.0.1:6001 16");
@@ -191,9 +193,9 @@ fn commands_end() {
         assert!(printed(&["doctor"]).contains("self-test"));
         drop(store);
 
-        // One that begins now names it as well.
+        // A netwatch that starts now names it as well.
         let mut late = Watch::start(&[]);
-        assert_has(&late.at("seed", end(2000, 6001))["process"], expected);
+        assert_has(&late.at("seed", endpoint(2000, 6001))["process"], expected);
         late.finish();
     });
 }
@@ -210,7 +212,7 @@ fn full_pipe() -> (OwnedFd, OwnedFd) {
 }
 
 #[test]
-fn a_stderr_that_nobody_reads() {
+fn blocked_stderr_holds_up_nothing() {
     in_fresh_netns(|| {
         let (_reader, writer) = full_pipe();
         let mut command = Command::new(binary());
@@ -220,16 +222,16 @@ fn a_stderr_that_nobody_reads() {
         drop(command);
         let lines = Lines::of(running.stdout());
         assert!(lines.next(PATIENCE).expect("it begins").contains("ready"));
-        assert!(actor().tell("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
+        assert!(actor().try_say("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
         assert!(lines.next(PATIENCE).expect("it goes on").contains("ECONNREFUSED"));
         running.signal(Signal::SIGTERM);
         assert_eq!(running.ended("netwatch ends").code(), Some(0));
     });
 }
 
-/// What is written last is still written where somebody reads.
+/// The error is printed before the process exits.
 #[test]
-fn the_last_line_of_stderr_is_written() {
+fn error_at_the_end_is_printed() {
     let output = netwatch(&["log", "--store", "/no/such/store"]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! The clock of the host is set. Only in a guest, whose clock is nobody else's.
+//! The clock of the host is set. Only in a guest, whose clock no one else uses.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::actor;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Set back by an hour, and put forward again.
+/// The clock is set back by an hour, and forward again on drop.
 struct SetBack;
 
 impl SetBack {
@@ -37,9 +37,12 @@ fn seconds(time: &serde_json::Value) -> i64 {
 }
 
 #[test]
-fn a_clock_that_is_set_back_loses_nothing() {
+fn clock_set_back_loses_nothing() {
     if !tests::is_emulated() {
-        return skip("clock::a_clock_that_is_set_back", "it sets the clock, which is done in guests only");
+        return skip(
+            "clock::clock_set_back_loses_nothing",
+            "it sets the clock, which is done in guests only",
+        );
     }
     let _presence = Presence::alone();
     in_fresh_netns(|| {
@@ -48,15 +51,15 @@ fn a_clock_that_is_set_back_loses_nothing() {
         let mut client = actor();
         let attempts = |client: &mut tests::Actor, ports: std::ops::Range<u16>| {
             for port in ports.clone() {
-                assert!(client.tell(&format!("connect 127.0.0.1:{port} 127.0.0.1:6000")).is_err());
+                assert!(client.try_say(&format!("connect 127.0.0.1:{port} 127.0.0.1:6000")).is_err());
             }
             until("it is recorded", || store.log(&[]).len() == usize::from(ports.end - 2000));
         };
         attempts(&mut client, 2000..2002);
         let back = SetBack::by_an_hour();
         let set = SystemTime::now();
-        // The recorder follows the clock at one of its ticks.
-        until("times are told by the clock as it is now", || {
+        // The recorder reads the clock again at one of its ticks.
+        until("times are those of the clock as it is now", || {
             let last = store.log(&[]).len();
             let next = u16::try_from(2000 + last).unwrap();
             attempts(&mut client, next..next + 1);

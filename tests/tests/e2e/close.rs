@@ -1,12 +1,12 @@
-//! How connections end: who closed, what was carried, and every state on the way.
+//! How connections are closed: who closed, the bytes, and every state.
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Netns, Watch, Wire, assert_has, end, in_fresh_netns, kind};
+use tests::{Actor, Endpoint, Netns, Watch, Wire, assert_has, endpoint, in_fresh_netns, kind};
 
 use crate::actor;
 use crate::connect::slow_line;
 
-/// A connection between two processes on loopback, with the log that saw it begin.
+/// A connection between two processes on loopback, with the netwatch that saw it begin.
 struct Pair {
     watch: Watch,
     client: Actor,
@@ -16,8 +16,8 @@ struct Pair {
 const CLIENT: (u16, u16) = (2000, 6000);
 const SERVER: (u16, u16) = (6000, 2000);
 
-fn at((local, remote): (u16, u16)) -> End {
-    end(local, remote)
+fn at((local, remote): (u16, u16)) -> Endpoint {
+    endpoint(local, remote)
 }
 
 impl Pair {
@@ -29,7 +29,7 @@ impl Pair {
         pair
     }
 
-    /// What both ends' `close` must say: the client's first.
+    /// What the `close` of both endpoints must have: the client's first.
     fn closes(mut self, client: Value, server: Value) {
         let closed = [self.watch.at("close", at(CLIENT)), self.watch.at("close", at(SERVER))];
         assert_has(&closed[0], json!({"process": self.client.object(), "process_basis": "connect"}));
@@ -47,7 +47,7 @@ impl Pair {
 }
 
 #[test]
-fn by_the_server_first() {
+fn close_by_the_server_is_remote_at_the_client() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.server.say("send 70000");
@@ -62,13 +62,13 @@ fn by_the_server_first() {
 }
 
 #[test]
-fn by_half_first() {
+fn half_close_decides_who_closed() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 5");
         pair.client.say("shutdown");
         assert_eq!(pair.server.say("eof"), "5");
-        // The other direction is open still.
+        // The other direction is still open.
         pair.server.say("send 7");
         pair.client.say("recv 7");
         pair.server.say("close");
@@ -82,14 +82,14 @@ fn by_half_first() {
 }
 
 #[test]
-fn by_a_reset_that_was_asked_for() {
+fn close_with_linger_zero_is_a_local_reset() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 3");
         pair.server.say("recv 3");
         pair.client.say("linger0");
         pair.client.say("close");
-        assert_eq!(pair.server.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        assert_eq!(pair.server.try_say("recv 1"), Err("ECONNRESET".to_owned()));
         pair.closes(
             json!({"closed_by": "reset-local", "bytes_sent": 3, "bytes_received": 0}),
             json!({
@@ -100,13 +100,13 @@ fn by_a_reset_that_was_asked_for() {
 }
 
 #[test]
-fn by_a_reset_for_what_was_not_read() {
+fn close_with_unread_data_is_a_local_reset() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("send 10");
         pair.server.say("recv 4");
         pair.server.say("close");
-        assert_eq!(pair.client.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        assert_eq!(pair.client.try_say("recv 1"), Err("ECONNRESET".to_owned()));
         pair.closes(
             json!({
                 "closed_by": "reset-remote", "bytes_sent": 10, "bytes_received": 0, "errno": "ECONNRESET",
@@ -117,11 +117,11 @@ fn by_a_reset_for_what_was_not_read() {
 }
 
 #[test]
-fn by_a_disconnect() {
+fn disconnect_is_a_local_reset() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("disconnect");
-        assert_eq!(pair.server.tell("recv 1"), Err("ECONNRESET".to_owned()));
+        assert_eq!(pair.server.try_say("recv 1"), Err("ECONNRESET".to_owned()));
         pair.closes(
             json!({"closed_by": "reset-local"}),
             json!({"closed_by": "reset-remote", "errno": "ECONNRESET"}),
@@ -129,9 +129,9 @@ fn by_a_disconnect() {
     });
 }
 
-/// A FIN went first, and then the reset decides.
+/// A FIN was sent first, but the reset decides.
 #[test]
-fn by_a_reset_after_a_fin() {
+fn reset_after_a_fin_decides_who_closed() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         pair.client.say("shutdown");
@@ -146,7 +146,7 @@ fn by_a_reset_after_a_fin() {
 }
 
 #[test]
-fn by_the_end_of_its_process() {
+fn killed_process_closed_and_is_named() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared());
         let client = pair.client.object();
@@ -155,7 +155,7 @@ fn by_the_end_of_its_process() {
         assert_eq!(pair.server.say("eof"), "9");
         pair.server.say("close");
         let closed = pair.watch.at("close", at(CLIENT));
-        // Whoever was killed is named still, and fully.
+        // The killed process is still named, completely.
         assert_has(
             &closed,
             json!({
@@ -172,7 +172,7 @@ fn by_the_end_of_its_process() {
 }
 
 #[test]
-fn by_nobody_but_time() {
+fn unacknowledged_data_closes_by_timeout() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut server = there.inside(actor);
@@ -185,7 +185,7 @@ fn by_nobody_but_time() {
         server.say("accept");
         there.inside(|| tests::loses(&a));
         client.say("send 10");
-        assert_eq!(client.tell("recv 1"), Err("ETIMEDOUT".to_owned()));
+        assert_eq!(client.try_say("recv 1"), Err("ETIMEDOUT".to_owned()));
         let closed = watch.at("close", at(CLIENT));
         assert_has(
             &closed,
@@ -200,14 +200,14 @@ fn by_nobody_but_time() {
     });
 }
 
-/// States after the first, in their order.
-fn states(watch: &Watch, at: End) -> Vec<String> {
+/// States after the first, in order.
+fn states(watch: &Watch, at: Endpoint) -> Vec<String> {
     let ours = watch.events().iter().filter(|event| at.of(event) && kind(event) == "state");
     ours.map(|event| event["state"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
-fn every_state_on_request() {
+fn states_option_emits_every_transition() {
     in_fresh_netns(|| {
         let mut pair = Pair::seen_by(Watch::shared_with_states());
         let attempt = pair.watch.at("attempt", at(CLIENT));
@@ -231,7 +231,7 @@ fn every_state_on_request() {
         pair.watch.at("close", at(CLIENT));
         pair.watch.at("close", at(SERVER));
         assert_eq!(states(&pair.watch, at(CLIENT)), ["FIN_WAIT1", "FIN_WAIT2"]);
-        // A socket is born in SYN_RECV: that is no transition of its own to tell.
+        // A socket is created in SYN_RECV: that is not always emitted as a transition.
         let server: Vec<_> = states(&pair.watch, at(SERVER));
         assert_eq!(
             server.iter().filter(|state| *state != "SYN_RECV").collect::<Vec<_>>(),
@@ -239,8 +239,8 @@ fn every_state_on_request() {
         );
         let log = pair.watch.finish();
         assert_eq!(log.kinds(at(CLIENT)), ["attempt", "open", "state", "state", "close"]);
-        // A listener's states are told as listen and unlisten.
-        assert_eq!(log.kinds(end(6000, 0)), ["listen"]);
+        // A listener's states are emitted as listen and unlisten.
+        assert_eq!(log.kinds(endpoint(6000, 0)), ["listen"]);
         for event in log.events.iter().filter(|event| at(CLIENT).of(event)) {
             assert_eq!((&event["id"], &event["flow"]), (&open["id"], &open["flow"]));
         }
@@ -248,7 +248,7 @@ fn every_state_on_request() {
 }
 
 #[test]
-fn by_both_at_once() {
+fn simultaneous_close_is_local_at_both_endpoints() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
     let (mut server, mut client) = (there.inside(actor), here.inside(actor));
@@ -256,7 +256,7 @@ fn by_both_at_once() {
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");
-    // Both FINs stand for half a second behind what fills their lines.
+    // Both FINs are queued for half a second.
     for (netns, other) in [(&here, &b), (&there, &a)] {
         netns.inside(|| slow_line(other));
     }
@@ -264,8 +264,8 @@ fn by_both_at_once() {
     server.begin("close");
     client.answer().unwrap();
     server.answer().unwrap();
-    let ends = [here.inside(|| at(CLIENT)), there.inside(|| at(SERVER))];
-    for at in ends {
+    let endpoints = [here.inside(|| at(CLIENT)), there.inside(|| at(SERVER))];
+    for at in endpoints {
         assert_has(&watch.at("close", at), json!({"closed_by": "local", "errno": null}));
         let closing = states(&watch, at);
         assert_eq!(

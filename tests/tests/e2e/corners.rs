@@ -1,15 +1,14 @@
-//! TCP's corners: several listeners on one address, ports and addresses that change, sockets and tuples that
-//! are used again.
+//! Special cases of TCP: several listeners on one address, ports and addresses that change, reused sockets and tuples.
 
 mod crossing;
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Watch, assert_has, end, in_fresh_netns, kind, service, skip, until};
+use tests::{Actor, Endpoint, Watch, assert_has, endpoint, in_fresh_netns, kind, service, skip, until};
 
 use crate::expect::{CONN, Conn, used_by};
-use crate::{actor, endpoint, port_of};
+use crate::{actor, address, port_of};
 
 /// Two listeners on one address.
 fn co_listeners() -> [Actor; 2] {
@@ -20,7 +19,7 @@ fn co_listeners() -> [Actor; 2] {
     })
 }
 
-/// Which of them the connection came to, according to the kernel.
+/// Which of them the kernel chose for the connection.
 fn chosen(servers: &mut [Actor; 2]) -> usize {
     let mut chosen = None;
     until("a connection waits", || {
@@ -30,22 +29,22 @@ fn chosen(servers: &mut [Actor; 2]) -> usize {
     chosen.unwrap()
 }
 
-/// More than enough that each listener gets some: the kernel spreads them by chance.
+/// Enough that each listener gets some: the kernel distributes them by a hash.
 const MANY: u16 = 24;
 
 #[test]
-fn each_connection_came_to_one_of_several_listeners() {
+fn connection_names_its_listener_of_several() {
     if tests::forced().iter().any(|probe| probe == "state=address") {
-        // Where a child keeps its listener's cookie for a moment (5.10, which has no other rung) it is known.
-        let test = "corners::each_connection_came_to_one_of_several_listeners";
+        // If a child keeps its listener's cookie for a moment (5.10, which has no other rung) it is known.
+        let test = "corners::connection_names_its_listener_of_several";
         return skip(test, "by the sockets' addresses it is not known which of several a child came from");
     }
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut servers = co_listeners();
         let mut client = actor();
-        let listens =
-            watch.expect_times("two listeners", 2, |event| kind(event) == "listen" && end(6000, 0).of(event));
+        let listens = watch
+            .expect_times("two listeners", 2, |event| kind(event) == "listen" && endpoint(6000, 0).of(event));
         assert_ne!(listens[0]["id"], listens[1]["id"]);
         for (listen, server) in listens.iter().zip(&servers) {
             assert_has(listen, used_by(&server.object(), "listener"));
@@ -58,12 +57,12 @@ fn each_connection_came_to_one_of_several_listeners() {
             let nth = chosen(&mut servers);
             seen[nth] += 1;
             let listener = json!({"id": listens[nth]["id"], "process": servers[nth].object()});
-            let born = watch.at("open", conn.server_end());
+            let born = watch.at("open", conn.server_endpoint());
             assert_has(&born, conn.at_birth(&client.object()));
             assert_has(&born, used_by(&servers[nth].object(), "listener"));
             assert_has(&born, json!({"listener": listener}));
             assert_eq!(servers[nth].say("accept"), local);
-            let accept = watch.at("accept", conn.server_end());
+            let accept = watch.at("accept", conn.server_endpoint());
             assert_has(&accept, conn.at_server(&client.object()));
             assert_has(&accept, used_by(&servers[nth].object(), "accept"));
             assert_has(&accept, json!({"listener": listener}));
@@ -75,10 +74,9 @@ fn each_connection_came_to_one_of_several_listeners() {
     });
 }
 
-/// Of connections that are older than netwatch nothing tells which listener they came to: then none is
-/// named, or the right one.
+/// For connections that are older than netwatch the listener cannot be known: none is named, or the right one.
 #[test]
-fn no_wrong_listener_of_several_is_named() {
+fn seed_names_no_wrong_listener_of_several() {
     in_fresh_netns(|| {
         let mut servers = co_listeners();
         let mut client = actor();
@@ -89,21 +87,21 @@ fn no_wrong_listener_of_several_is_named() {
             servers[nth].say("accept");
             cast.push((port, nth));
         }
-        // The last one waits.
+        // The last one stays in the queue.
         client.say(&format!("connect 127.0.0.1:1999 {}", CONN.server));
         let waits_at = chosen(&mut servers);
         let mut watch = Watch::start(&[]);
         for (port, nth) in cast {
-            let seed = watch.at("seed", end(6000, port));
+            let seed = watch.at("seed", endpoint(6000, port));
             assert_has(&seed, used_by(&servers[nth].object(), "seed"));
             assert_has(&seed["origin"], json!({"side": "remote", "process": client.object()}));
             null_or(&seed["listener"]["process"], &servers[nth]);
         }
-        let seed = watch.at("seed", end(6000, 1999));
+        let seed = watch.at("seed", endpoint(6000, 1999));
         null_or(&seed["process"], &servers[waits_at]);
         null_or(&seed["listener"]["process"], &servers[waits_at]);
         servers[waits_at].say("accept");
-        let accept = watch.at("accept", end(6000, 1999));
+        let accept = watch.at("accept", endpoint(6000, 1999));
         assert_has(&accept, used_by(&servers[waits_at].object(), "accept"));
         null_or(&accept["listener"]["process"], &servers[waits_at]);
     });
@@ -114,22 +112,22 @@ fn null_or(process: &Value, right: &Actor) {
     assert!(process.is_null() || process["pid"] == right.pid(), "not {}: {process:#}", right.pid());
 }
 
-/// The port is chosen while the socket becomes a listener already.
+/// The kernel chooses the port while the socket becomes a listener.
 #[test]
-fn listen_without_bind() {
+fn listen_without_bind_reports_the_port() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         let local = server.say("listen - 16");
         let port = port_of(&local);
         assert!(local.starts_with("0.0.0.0:") && port != 0, "{local}");
-        let listen = watch.at("listen", end(port, 0));
+        let listen = watch.at("listen", endpoint(port, 0));
         assert_has(
             &listen,
             json!({
                 "proto": "tcp",
                 "family": "ipv4",
-                "local": endpoint(&local),
+                "local": address(&local),
                 "remote": null,
                 "origin": null,
                 "state": "LISTEN",
@@ -141,18 +139,18 @@ fn listen_without_bind() {
         let conn = Conn { server: &remote, ..CONN };
         conn.connects(&mut client, "");
         server.say("accept");
-        let accept = watch.at("accept", conn.server_end());
+        let accept = watch.at("accept", conn.server_endpoint());
         assert_has(&accept, conn.at_server(&client.object()));
         assert_has(&accept["listener"], json!({"id": listen["id"], "process": server.object()}));
         server.say("unlisten");
-        let unlisten = watch.at("unlisten", end(port, 0));
-        assert_has(&unlisten, json!({"id": listen["id"], "local": endpoint(&local)}));
+        let unlisten = watch.at("unlisten", endpoint(port, 0));
+        assert_has(&unlisten, json!({"id": listen["id"], "local": address(&local)}));
     });
 }
 
-/// connect(AF_UNSPEC), and the socket goes on to another connection.
+/// connect(AF_UNSPEC), and the socket connects again.
 #[test]
-fn one_socket_for_two_connections() {
+fn reconnected_socket_is_two_connections() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut client, mut first, mut second) = (actor(), actor(), actor());
@@ -167,11 +165,11 @@ fn one_socket_for_two_connections() {
         client.say("disconnect");
         client.say(&format!("reconnect {}", conns[1].server));
         let local = second.say("accept");
-        // The kernel may have let go of the port.
+        // The kernel may have released the port.
         let conns = [conns[0], Conn { client: &local, ..conns[1] }];
         client.say("send 20");
         second.say("recv 20");
-        let opens = conns.map(|conn| watch.at("open", conn.client_end()));
+        let opens = conns.map(|conn| watch.at("open", conn.client_endpoint()));
         for (open, conn) in opens.iter().zip(&conns) {
             assert_has(open, conn.at_client(&client.object()));
             assert_has(open, used_by(&client.object(), "connect"));
@@ -179,7 +177,7 @@ fn one_socket_for_two_connections() {
         }
         assert_ne!(opens[0]["id"], opens[1]["id"]);
         assert_ne!(opens[0]["flow"], opens[1]["flow"]);
-        let closed = watch.at("close", conns[0].client_end());
+        let closed = watch.at("close", conns[0].client_endpoint());
         assert_has(&closed, conns[0].at_client(&client.object()));
         assert_has(
             &closed,
@@ -204,15 +202,15 @@ fn one_socket_for_two_connections() {
         assert_has(&closed[1], json!({"flow": opens[1]["flow"], "bytes_received": 20}));
         let log = watch.finish();
         for conn in conns {
-            assert_eq!(log.kinds(conn.client_end()), ["open", "close"]);
-            assert_eq!(log.kinds(conn.server_end()), ["open", "accept", "close"]);
+            assert_eq!(log.kinds(conn.client_endpoint()), ["open", "close"]);
+            assert_eq!(log.kinds(conn.server_endpoint()), ["open", "accept", "close"]);
         }
     });
 }
 
-/// The server's end waits in TIME_WAIT, which is not told, while another process takes the same ports again.
+/// The server's endpoint is in TIME_WAIT, which is not emitted, while another process uses the same ports again.
 #[test]
-fn a_tuple_that_is_used_again_out_of_time_wait() {
+fn tuple_reused_from_time_wait_is_a_new_connection() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared_with_states();
         let (mut server, mut old, mut new) = (actor(), actor(), actor());
@@ -222,7 +220,8 @@ fn a_tuple_that_is_used_again_out_of_time_wait() {
         server.say("close");
         old.say("eof");
         old.say("close");
-        let old_s = [CONN.client_end(), CONN.server_end()].map(|end| watch.at("close", end));
+        let old_s =
+            [CONN.client_endpoint(), CONN.server_endpoint()].map(|endpoint| watch.at("close", endpoint));
         assert_has(&old_s[0], json!({"closed_by": "remote", "process": old.object()}));
         assert_has(&old_s[1], json!({"closed_by": "local", "process": server.object()}));
         let mut late = Watch::start(&[]);
@@ -230,9 +229,9 @@ fn a_tuple_that_is_used_again_out_of_time_wait() {
         server.say("accept");
         for watch in [&mut watch, &mut late] {
             let opened = watch.expect_times("the new connection", 2, |event| {
-                let ends = [CONN.client_end(), CONN.server_end()];
+                let endpoints = [CONN.client_endpoint(), CONN.server_endpoint()];
                 kind(event) == "open"
-                    && ends.iter().any(|end| end.of(event))
+                    && endpoints.iter().any(|endpoint| endpoint.of(event))
                     && event["origin"]["process"]["pid"] == new.pid()
             });
             let accept = watch
@@ -242,15 +241,15 @@ fn a_tuple_that_is_used_again_out_of_time_wait() {
                 assert!(old_s.iter().all(|old| old["id"] != event["id"] && old["flow"] != event["flow"]));
             }
         }
-        // Whoever came in between saw nothing of the old one: what is in TIME_WAIT is no socket.
+        // The later netwatch saw nothing of the old one: TIME_WAIT is not a socket.
         let late = late.finish();
         CONN.kinds(&late, &["open"], &["open", "accept"]);
     });
 }
 
-/// Not even a second lies between them, and no TIME_WAIT: each has its own id and its own process.
+/// Within a second, and without TIME_WAIT: each has its own id and its own process.
 #[test]
-fn a_tuple_that_is_used_again_at_once() {
+fn tuple_reused_at_once_is_a_new_connection() {
     const TIMES: usize = 10;
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
@@ -264,8 +263,8 @@ fn a_tuple_that_is_used_again_at_once() {
             client.say("close");
             server.say("close");
         }
-        let client_s = of(&mut watch, "close", CONN.client_end(), TIMES);
-        let server_s = of(&mut watch, "close", CONN.server_end(), TIMES);
+        let client_s = of(&mut watch, "close", CONN.client_endpoint(), TIMES);
+        let server_s = of(&mut watch, "close", CONN.server_endpoint(), TIMES);
         for (nth, (at_client, at_server)) in client_s.iter().zip(&server_s).enumerate() {
             let connector = clients[nth % 2].object();
             assert_has(at_client, CONN.at_client(&connector));
@@ -283,13 +282,13 @@ fn a_tuple_that_is_used_again_at_once() {
     });
 }
 
-fn of(watch: &mut Watch, event: &str, end: End, times: usize) -> Vec<Value> {
-    watch.expect_times(event, times, |seen| kind(seen) == event && end.of(seen))
+fn of(watch: &mut Watch, event: &str, endpoint: Endpoint, times: usize) -> Vec<Value> {
+    watch.expect_times(event, times, |seen| kind(seen) == event && endpoint.of(seen))
 }
 
-/// The first was reset before anybody accepted it, and waits in the queue still when the second comes.
+/// The first was reset before it was accepted, and is still in the queue when the second comes.
 #[test]
-fn two_of_the_same_tuple_wait_to_be_accepted() {
+fn two_queued_connections_of_one_tuple_are_kept_apart() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut clients) = (actor(), [actor(), actor()]);
@@ -297,12 +296,12 @@ fn two_of_the_same_tuple_wait_to_be_accepted() {
         CONN.connects(&mut clients[0], "");
         clients[0].say("linger0");
         clients[0].say("close");
-        watch.at("close", CONN.server_end());
+        watch.at("close", CONN.server_endpoint());
         CONN.connects(&mut clients[1], "");
         server.say("accept");
         server.say("accept");
-        let opens = of(&mut watch, "open", CONN.server_end(), 2);
-        let accepts = of(&mut watch, "accept", CONN.server_end(), 2);
+        let opens = of(&mut watch, "open", CONN.server_endpoint(), 2);
+        let accepts = of(&mut watch, "accept", CONN.server_endpoint(), 2);
         for ((open, accept), client) in opens.iter().zip(&accepts).zip(&clients) {
             assert_has(accept, json!({"id": open["id"], "flow": open["flow"], "cookie": open["cookie"]}));
             assert_has(accept, used_by(&server.object(), "accept"));
@@ -311,14 +310,14 @@ fn two_of_the_same_tuple_wait_to_be_accepted() {
         }
         assert_ne!(opens[0]["id"], opens[1]["id"]);
         let log = watch.finish();
-        assert_eq!(log.kinds(CONN.server_end()), ["open", "close", "open", "accept", "accept"]);
+        assert_eq!(log.kinds(CONN.server_endpoint()), ["open", "close", "open", "accept", "accept"]);
     });
 }
 
-/// What is reported is what the kernel used, and not what stood in memory before or after.
+/// The event has the address that the kernel used, not the one in memory before or after.
 #[test]
-fn an_address_that_changes_while_connect_reads_it() {
-    // Another port, where nobody listens; another address, to which no way leads.
+fn address_rewritten_during_connect_is_the_one_used() {
+    // Another port, with no listener; another address, without a route.
     for (second, errno) in [("127.0.0.1:6001", "ECONNREFUSED"), ("192.0.2.1:6000", "ENETUNREACH")] {
         in_fresh_netns(|| {
             let mut watch = Watch::shared();
@@ -331,7 +330,7 @@ fn an_address_that_changes_while_connect_reads_it() {
                 assert!(opened || got == errno, "{got}");
                 seen[usize::from(opened)] += 1;
                 let (event, remote) = if opened { ("open", CONN.server) } else { ("fail", second) };
-                let at = end(port, port_of(remote));
+                let at = endpoint(port, port_of(remote));
                 let found = watch.expect(&format!("what became of port {port}: {got}"), |event| {
                     at.netns == event["netns"] && tests::port(event, "local") == port
                 });
@@ -340,7 +339,7 @@ fn an_address_that_changes_while_connect_reads_it() {
                 assert_has(
                     &found,
                     json!({
-                        "remote": endpoint(remote),
+                        "remote": address(remote),
                         "errno": if opened { Value::Null } else { errno.into() },
                         "origin": {"side": "local", "basis": "connect", "process": client.object()},
                     }),
@@ -348,10 +347,10 @@ fn an_address_that_changes_while_connect_reads_it() {
             }
             let met = seen.iter().all(|times| *times > 0);
             if !met && tests::is_emulated() {
-                let test = "corners::an_address_that_changes_while_connect_reads_it";
+                let test = "corners::address_rewritten_during_connect_is_the_one_used";
                 skip(test, "the emulator runs one CPU at a time, and the threads never met");
             } else {
-                // Else the threads never met.
+                // Otherwise the threads did not run at the same time.
                 assert!(met, "{seen:?}");
             }
         });

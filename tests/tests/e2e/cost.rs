@@ -1,6 +1,6 @@
-//! What a connection costs the kernel side, in records, bytes and runs of programs: counts, the same on a fast and on a
-//! slow machine. What else happens on the host is counted as well and can only add to them: so a round in which they are
-//! low enough proves it, and one in which they are not proves nothing.
+//! What a connection costs the kernel side, in records, bytes and runs of programs: counts, which do not depend on the
+//! speed of the machine. Other activity of the host is counted as well and can only add to them: so one round below the
+//! limits proves that they hold, and one above them proves nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +12,16 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{Lines, PATIENCE, Presence, Running, binary, forced, in_fresh_netns, kind};
 
-/// So many that the start and the neighbours hardly count.
+/// Enough that the start and other activity hardly count.
 const CONNECTIONS: u64 = 1000;
 
 /// Two opens, an accept, two closes.
 const EVENTS: u64 = 5;
 
-/// More is worth a look at what happens on this host.
+/// If all of them are above the limits, other activity of the host is worth examining.
 const ROUNDS: u32 = 5;
 
-/// Of a connection, both ends on this host.
+/// Of a connection with both endpoints on this host.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     records: f64,
@@ -30,18 +30,18 @@ struct Cost {
     runs: f64,
 }
 
-/// connect(), accept(), and of each end one transition that opens and one that closes it: that who accepted it then uses it
-/// is no news. The start of netwatch adds 20 to the whole.
+/// connect(), accept(), and for each endpoint one transition that opens and one that closes it: the first use by the
+/// acceptor causes no record. The start of netwatch adds 20 in total.
 const RECORDS: f64 = 6.4;
 
 /// Two records that name a task (168 bytes), and four that do not (136).
 const BYTES: f64 = 930.0;
 
-/// 58, of which 19 are for UDP's sake: each packet passes a cgroup hook at both ends. An acknowledgement that goes by
-/// itself on a slow machine makes two more.
+/// 58, of which 19 are for UDP: each packet passes a cgroup hook at both endpoints. A separate acknowledgement, on a
+/// slow machine, makes two more.
 const RUNS: f64 = 60.5;
 
-/// Where runs are held to that: what was counted. Other ways have other programs.
+/// The rungs for which runs are limited, as counted. Other rungs have other programs.
 const WAYS: [(&str, &str); 5] = [
     ("state", "tp_btf/inet_sock_set_state"),
     ("accept", "tracepoint/sys_exit_accept{,4}"),
@@ -50,7 +50,7 @@ const WAYS: [(&str, &str); 5] = [
     ("udp", "cgroup_skb + cgroup/sock_{create,release}"),
 ];
 
-/// The kernel counts runs of programs while this lives.
+/// As long as this exists the kernel counts runs of programs.
 struct Counting(String);
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -69,7 +69,7 @@ impl Drop for Counting {
     }
 }
 
-/// Runs so far of the programs of a process, each program once, however many descriptors there are of it.
+/// Runs so far of the programs of a process; each program counts once, however many descriptors refer to it.
 fn runs(pid: u32) -> u64 {
     let mut programs = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
@@ -90,7 +90,7 @@ fn connection(server: &TcpListener) {
     assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
 }
 
-/// With a netwatch of its own, which tells how many records it had when it ends.
+/// With a separate netwatch, which logs its number of records when it exits.
 fn round() -> (Value, Cost) {
     let mut command = Command::new(binary());
     command.args(["watch", "--json", "--netns", "self", "--event", "open,accept,close"]).args(forced());
@@ -103,11 +103,11 @@ fn round() -> (Value, Cost) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let before = runs(netwatch.pid());
     (0..CONNECTIONS).for_each(|_| connection(&server));
-    let mut told = 0;
-    while told < EVENTS * CONNECTIONS {
+    let mut emitted = 0;
+    while emitted < EVENTS * CONNECTIONS {
         let event: Value = next();
         assert_ne!(kind(&event), "loss", "{event}");
-        told += 1;
+        emitted += 1;
     }
     let runs = runs(netwatch.pid()) - before;
     netwatch.signal(Signal::SIGINT);
@@ -119,14 +119,14 @@ fn round() -> (Value, Cost) {
             (records, bytes) = (count.parse().unwrap(), size.parse().unwrap());
         }
     }
-    assert!(records > 0, "netwatch does not tell its records");
+    assert!(records > 0, "netwatch does not log its records");
     assert!(netwatch.ended("netwatch ends").success());
     let each = |count: u64| count as f64 / CONNECTIONS as f64;
     (ready, Cost { records: each(records), bytes: each(bytes), runs: each(runs) })
 }
 
 #[test]
-fn a_connection_costs_no_more_than_it_did() {
+fn connection_costs_no_more_than_the_limits() {
     in_fresh_netns(|| {
         let _alone = Presence::alone();
         let _counting = Counting::begin();

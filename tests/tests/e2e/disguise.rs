@@ -1,4 +1,4 @@
-//! Processes that look like something else: by their names, their arguments, their programs and their pids.
+//! Processes that are disguised: by their names, their arguments, their programs and their pids.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::{
-    Actor, Lines, PATIENCE, Running, Watch, assert_has, binary, end, in_fresh_netns, stranger_s_copy, until,
+    Actor, Lines, PATIENCE, Running, Watch, assert_has, binary, endpoint, in_fresh_netns, stranger_s_copy,
+    until,
 };
 
 use crate::actor;
@@ -22,17 +23,17 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An attempt that is refused, which is enough to be named.
+/// A refused attempt, which is enough to get a process object.
 fn attempt(client: &mut Actor, port: u16, watch: &mut Watch) -> Value {
     let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
-    assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
-    let fail = watch.at("fail", end(port, 6000));
+    assert_eq!(client.try_say(&connect), Err("ECONNREFUSED".to_owned()));
+    let fail = watch.at("fail", endpoint(port, 6000));
     assert_has(&fail["origin"], json!({"side": "local", "basis": "connect", "process": fail["process"]}));
     fail["process"].clone()
 }
 
 #[test]
-fn a_name_of_its_own_choice() {
+fn renamed_process_has_its_new_comm() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
@@ -47,9 +48,9 @@ fn a_name_of_its_own_choice() {
     });
 }
 
-/// Terminal escapes, line ends, and bytes that are no UTF-8.
+/// Terminal escapes, newlines, and bytes that are not UTF-8.
 #[test]
-fn a_hostile_name() {
+fn hostile_comm_stays_valid_json() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
@@ -59,7 +60,7 @@ fn a_hostile_name() {
             (2001, b"a\nb\r\tc", "a\nb\r\tc"),
             (2002, b"\xff\xfe\xc3\x28", "\\xff\\xfe\\xc3("),
             (2003, b"\",\"pid\":1,\"x", "\",\"pid\":1,\"x"),
-            // Cut in the middle of a character: a name has 15 bytes.
+            // Cut within a character: a name has 15 bytes.
             (2004, "aaaaaaaaaaaaaaé".as_bytes(), "aaaaaaaaaaaaaa\\xc3"),
         ] {
             client.say(&format!("rename {}", hex(name)));
@@ -70,14 +71,14 @@ fn a_hostile_name() {
 }
 
 #[test]
-fn arguments_that_were_overwritten() {
+fn overwritten_arguments_are_those_of_exec() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
         client.say(&format!("argv {}", hex(b"/sbin/init\0splash")));
         let shown = std::fs::read(format!("/proc/{}/cmdline", client.pid())).unwrap();
         assert!(shown.starts_with(b"/sbin/init\0splash\0"));
-        // As at exec, whatever ps shows.
+        // As at exec, not as ps shows them.
         let process = attempt(&mut client, 2000, &mut watch);
         assert_has(&process, client.object());
         assert_eq!(process["args"], json!([Actor::program()]));
@@ -85,7 +86,7 @@ fn arguments_that_were_overwritten() {
 }
 
 #[test]
-fn hostile_arguments() {
+fn hostile_arguments_stay_valid_json() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let arguments: [(&[u8], &str); 5] = [
@@ -100,7 +101,7 @@ fn hostile_arguments() {
         let mut client = Running::start(command.arg("connect 127.0.0.1:2000 127.0.0.1:6000"));
         let pid = client.pid();
         client.ended("the client ends");
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         let mut expected = vec![Actor::program()];
         expected.extend(arguments.map(|(_, shown)| shown));
         expected.push("connect 127.0.0.1:2000 127.0.0.1:6000");
@@ -108,9 +109,9 @@ fn hostile_arguments() {
     });
 }
 
-/// One line an event, and nothing that a terminal would obey.
+/// One line per event, and no control characters.
 #[test]
-fn hostile_bytes_in_text() {
+fn hostile_bytes_in_text_are_escaped() {
     in_fresh_netns(|| {
         let mut command = Command::new(binary());
         command.args(["watch", "--no-seed", "--netns", "self", "--port", "6000"]);
@@ -121,7 +122,7 @@ fn hostile_bytes_in_text() {
             stranger_s_copy(Path::new(Actor::program()), OsStr::from_bytes(b"x\x1b[1m\n\xff\x9b31m"));
         let mut client = Actor::start(&path);
         client.say(&format!("rename {}", hex(b"\x1b[31m\r\n\xffy\x07")));
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         let line = lines.next(PATIENCE).unwrap();
         assert!(line.contains(r"\x1b[31m\x0d\x0a\xffy\x07"), "{line:?}");
         assert!(!line.contains(char::is_control), "{line:?}");
@@ -130,16 +131,16 @@ fn hostile_bytes_in_text() {
     });
 }
 
-/// A program that is in no file system.
+/// A program without a file in a file system.
 pub(super) fn memfd() -> File {
     let mut file = File::from(memfd_create(c"hidden", MFdFlags::MFD_CLOEXEC).unwrap());
     file.write_all(&std::fs::read(Actor::program()).unwrap()).unwrap();
-    // Open for writing, it cannot be run.
+    // While it is open for writing it cannot be run.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
 }
 
 #[test]
-fn a_program_without_a_file() {
+fn program_without_a_file_has_exe_state_memfd() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let file = memfd();
@@ -157,18 +158,18 @@ fn a_program_without_a_file() {
             "kernel": false,
         });
         assert_has(&attempt(&mut client, 2000, &mut watch), expected.clone());
-        // One that nobody had time to look at.
+        // A process that exits before `/proc` can be read.
         let connect = "connect 127.0.0.1:2001 127.0.0.1:6000";
         let mut client = Running::start(Command::new(&path).arg(connect));
         expected["pid"] = client.pid().into();
         expected["tid"] = client.pid().into();
         expected["args"] = json!([path, connect]);
         client.ended("the client ends");
-        assert_has(&watch.at("fail", end(2001, 6000))["process"], expected);
+        assert_has(&watch.at("fail", endpoint(2001, 6000))["process"], expected);
     });
 }
 
-/// Attempts until one says `state` of the program's file, which is looked at every so often only.
+/// Attempts until the executable has `state`: the status of a file is cached.
 fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
     let mut process = Value::Null;
     let mut ports = 3000..;
@@ -180,12 +181,12 @@ fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
 }
 
 #[test]
-fn a_program_whose_file_is_gone() {
+fn program_with_a_deleted_file_has_exe_state_deleted() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), "gone");
         let mut client = Actor::start(&path);
-        // Its path is what it was, and its state what it is.
+        // The original path, and the present state.
         let mut expected = client.object();
         expected["comm"] = "gone".into();
         std::fs::remove_file(&path).unwrap();
@@ -195,7 +196,7 @@ fn a_program_whose_file_is_gone() {
 }
 
 #[test]
-fn a_program_whose_file_goes_while_it_is_connected() {
+fn program_deleted_while_connected_has_exe_state_deleted() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), "going");
@@ -204,18 +205,18 @@ fn a_program_whose_file_goes_while_it_is_connected() {
         expected["comm"] = "going".into();
         server.say("listen 127.0.0.1:6001 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6001");
-        assert_has(&watch.at("open", end(2000, 6001)), used_by(&expected, "connect"));
+        assert_has(&watch.at("open", endpoint(2000, 6001)), used_by(&expected, "connect"));
         std::fs::remove_file(&path).unwrap();
         expected["exe_state"] = "deleted".into();
         assert_has(&attempts(&mut client, &mut watch, "deleted"), expected.clone());
         client.say("close");
-        assert_has(&watch.at("close", end(2000, 6001)), used_by(&expected, "connect"));
+        assert_has(&watch.at("close", endpoint(2000, 6001)), used_by(&expected, "connect"));
     });
 }
 
-/// Another file has the name now.
+/// Another file has the path now.
 #[test]
-fn a_program_whose_file_was_replaced() {
+fn program_with_a_replaced_file_has_exe_state_replaced() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (directory, path) = stranger_s_copy(Path::new(Actor::program()), "replaced");
@@ -231,9 +232,9 @@ fn a_program_whose_file_was_replaced() {
     });
 }
 
-/// Of such a process `/proc/PID` shows neither program nor arguments nor sockets.
+/// For such a process `/proc/PID` shows neither program nor arguments nor sockets.
 #[test]
-fn a_process_whose_first_thread_is_gone() {
+fn process_without_its_first_thread_is_named() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut client, mut server) = (actor(), actor());
@@ -245,16 +246,16 @@ fn a_process_whose_first_thread_is_gone() {
         let exe = format!("/proc/{}/exe", client.pid());
         until("the first thread is gone", || std::fs::read_link(&exe).is_err());
         CONN.connects(&mut client, "");
-        let open = watch.at("open", CONN.client_end());
-        // Nothing is left that tells what became of the file.
+        let open = watch.at("open", CONN.client_endpoint());
+        // The state of the file cannot be determined any more.
         let state = open["process"]["exe_state"].clone();
         assert!(["ok", "unknown"].iter().any(|known| state == *known), "{open:#}");
         expected["exe_state"] = state;
         assert_has(&open, CONN.at_client(&expected));
         assert_has(&open, used_by(&expected, "connect"));
-        // Who comes later finds its socket all the same.
+        // A netwatch that starts later names the process as well.
         let mut late = Watch::start(&[]);
-        let seed = late.at("seed", CONN.client_end());
+        let seed = late.at("seed", CONN.client_endpoint());
         assert_has(&seed["process"], json!({"pid": client.pid(), "comm": "actor", "kernel": false}));
         let exe = &seed["process"]["exe"];
         assert!(exe.is_null() || *exe == expected["exe"], "{seed:#}");
@@ -262,10 +263,10 @@ fn a_process_whose_first_thread_is_gone() {
     });
 }
 
-/// The pid of the connector, which is gone, is another process's now: neither is taken for the other, not
-/// even where that one gets the very socket.
+/// The connector has exited and another process has its pid: they are not mixed up, even if the new one receives the
+/// same socket.
 #[test]
-fn a_pid_that_is_used_again() {
+fn reused_pid_is_another_process() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         let mut watch = Watch::shared();
@@ -277,10 +278,10 @@ fn a_pid_that_is_used_again() {
         CONN.listens(&mut server);
         CONN.connects(&mut old, "");
         server.say("accept");
-        let open = watch.at("open", CONN.client_end());
+        let open = watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&connector));
         connector["key"] = open["process"]["key"].clone();
-        // Its child has the socket, and it is gone itself.
+        // Its child has the socket, and the parent has exited.
         let pid = old.fork_and_leave();
         old.ended();
         assert_eq!(connector["pid"], pid);
@@ -295,7 +296,7 @@ fn a_pid_that_is_used_again() {
         let mut user = new.object();
         user["comm"] = "second".into();
         new.say(&format!("connect 127.0.0.1:2001 {}", CONN.server));
-        let process = watch.at("open", end(2001, 6000))["process"].clone();
+        let process = watch.at("open", endpoint(2001, 6000))["process"].clone();
         assert_has(&process, user.clone());
         assert_ne!(process["key"], connector["key"]);
         assert_has(&process, json!({"ppid": parent}));
@@ -306,7 +307,7 @@ fn a_pid_that_is_used_again() {
         new.say("take");
         new.say("send 10");
         server.say("recv 10");
-        let handover = watch.at("handover", CONN.client_end());
+        let handover = watch.at("handover", CONN.client_endpoint());
         assert_has(&handover, CONN.at_client(&connector));
         assert_has(&handover, used_by(&user, "handover"));
         new.say("close");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{Watch, assert_has, in_fresh_netns, netwatch};
 
 #[test]
-fn it_names_a_probe_for_each_job_and_tries_them() {
+fn doctor_names_and_tests_a_probe_for_each_job() {
     in_fresh_netns(|| {
         let output = tests::doctor_says();
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
@@ -13,7 +13,7 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
         let doctor: Value = serde_json::from_str(text).unwrap();
         assert_has(&doctor, json!({"kind": "doctor", "self_test": {"ok": true}}));
 
-        // What it says is what a log is made with.
+        // `ready` has the same probes.
         let watch = Watch::shared();
         let ready = watch.ready();
         let probes = ready["coverage"]["probes"].as_object().unwrap();
@@ -36,12 +36,11 @@ fn it_names_a_probe_for_each_job_and_tries_them() {
     });
 }
 
-/// What is read at a wrong place is either refused by the kernel or noticed by what it says of netwatch itself;
-/// nothing is told by it.
+/// A wrong offset is either refused by the verifier or detected by the self-test; no event is emitted with it.
 #[test]
-fn a_wrong_offset_is_noticed() {
+fn wrong_offset_fails_the_self_test() {
     in_fresh_netns(|| {
-        // Of the other end, one that the verifier refuses, of a socket, of a process, of a path.
+        // Of the remote address, one that the verifier refuses, of a socket, of a process, of a path.
         let members = [
             "sock.__sk_common.skc_daddr",
             "sock.__sk_common.skc_num",
@@ -49,15 +48,15 @@ fn a_wrong_offset_is_noticed() {
             "task_struct.real_parent",
             "dentry.d_name.name",
         ];
-        // A start takes seconds there.
+        // A start takes seconds in an emulator.
         let members = if tests::is_emulated() { &members[..2] } else { &members[..] };
         for member in members {
             let sabotage = format!("offset={member}");
             let output = tests::doctor(&["--sabotage", &sabotage]);
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert_eq!(output.status.code(), Some(1), "{member}: {said}");
-            let told = ["in place of", "works on this kernel", "did not arrive"];
-            assert!(told.iter().any(|words| said.contains(words)), "{member}: {said}");
+            let errors = ["in place of", "works on this kernel", "did not arrive"];
+            assert!(errors.iter().any(|words| said.contains(words)), "{member}: {said}");
         }
         let output = netwatch(&["watch", "--duration", "10", "--sabotage", "offset=net.ns.inum"]);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -66,13 +65,13 @@ fn a_wrong_offset_is_noticed() {
     });
 }
 
-/// Of every job that has a probe, some record comes of what netwatch does itself at the start.
+/// For every job that has a probe, the self-test expects some record.
 #[test]
-fn a_probe_that_never_fires_is_noticed() {
+fn silent_probe_fails_the_self_test() {
     in_fresh_netns(|| {
         let whole: Value = serde_json::from_slice(&tests::doctor_says().stdout).unwrap();
         let jobs = whole["jobs"].as_array().unwrap();
-        // cgroup: netwatch makes no control group of its own, only to look.
+        // Not the job cgroup: netwatch creates no cgroup for the self-test.
         let covered = |job: &str| jobs.iter().any(|seen| seen["job"] == job && seen["probe"].is_string());
         let output = tests::doctor(&["--json", "--sabotage", "deaf=all"]);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -99,9 +98,9 @@ fn a_probe_that_never_fires_is_noticed() {
     });
 }
 
-/// A rung is forced, or refused with the reason; a job may be left out, and that is said.
+/// A rung is forced, or refused with the reason; a job may be left out, which is reported.
 #[test]
-fn a_rung_can_be_forced() {
+fn rung_can_be_forced() {
     in_fresh_netns(|| {
         let output = netwatch(&["doctor", "--json", "--probe", "accept=syscall", "--probe", "udp=none"]);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 
-use tests::{Watch, documented_kinds, end, in_fresh_netns, kind};
+use tests::{Watch, documented_kinds, endpoint, in_fresh_netns, kind};
 
 use crate::actor;
 
@@ -12,7 +12,7 @@ use crate::actor;
 const FLOOD: u16 = 500;
 
 #[test]
-fn every_kind_of_event_is_as_the_schema_says() {
+fn every_kind_of_event_matches_the_schema() {
     let mut kinds = BTreeSet::new();
     for processes in ["full", "once", "key"] {
         in_fresh_netns(|| kinds.extend(all_but_loss(processes)));
@@ -27,19 +27,19 @@ fn all_but_loss(processes: &str) -> BTreeSet<String> {
     let mut server = actor();
     server.say("listen 127.0.0.1:6000 16");
     let mut watch = Watch::start(&["--states", "--processes", processes]);
-    watch.at("seed", end(6000, 0));
+    watch.at("seed", endpoint(6000, 0));
 
     let mut client = actor();
     client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
     server.say("accept");
     let _child = client.hire();
     client.say("worker send 10");
-    watch.at("handover", end(2000, 6000));
-    assert!(client.tell("connect 127.0.0.1:2001 127.0.0.1:5999").is_err());
-    watch.at("fail", end(2001, 5999));
+    watch.at("handover", endpoint(2000, 6000));
+    assert!(client.try_say("connect 127.0.0.1:2001 127.0.0.1:5999").is_err());
+    watch.at("fail", endpoint(2001, 5999));
     let mut other = actor();
     other.say("listen 127.0.0.1:6001 16");
-    watch.at("listen", end(6001, 0));
+    watch.at("listen", endpoint(6001, 0));
     // Closed by FIN at both endpoints: the states in between are emitted.
     let mut last = actor();
     last.say("connect 127.0.0.1:2002 127.0.0.1:6001");
@@ -47,11 +47,11 @@ fn all_but_loss(processes: &str) -> BTreeSet<String> {
     last.say("close");
     other.say("eof");
     other.say("close");
-    watch.at("state", end(2002, 6001));
+    watch.at("state", endpoint(2002, 6001));
     drop((client, server, other, last));
-    watch.at("unlisten", end(6001, 0));
-    watch.at("close", end(2000, 6000));
-    watch.at("close", end(6000, 2000));
+    watch.at("unlisten", endpoint(6001, 0));
+    watch.at("close", endpoint(2000, 6000));
+    watch.at("close", endpoint(6000, 2000));
 
     let log = watch.finish();
     let named = log.events.iter().find(|event| event["process"]["ancestors"].is_array());

@@ -1,13 +1,13 @@
-//! Attempts that never opened: who tried, where to, and the errno that the caller got.
+//! Attempts that failed: by whom, where to, and the errno that the caller got.
 
 use serde_json::{Value, json};
 use tests::{Actor, Netns, Watch, Wire, assert_has, in_fresh_netns, kernel, kind, netns, sysctl};
 
-use crate::{actor, endpoint};
+use crate::{actor, address};
 
-/// The attempt of `client` at `remote`, whatever port it came from.
+/// The failed attempt of `client` to connect to `remote`, from any port.
 fn failure(watch: &mut Watch, remote: &str, client: &Actor) -> Value {
-    let (own, remote) = (netns(), endpoint(remote));
+    let (own, remote) = (netns(), address(remote));
     let fail = watch.expect(&format!("fail to {remote}"), |event| {
         kind(event) == "fail"
             && event["netns"] == own
@@ -37,7 +37,7 @@ fn failure(watch: &mut Watch, remote: &str, client: &Actor) -> Value {
     fail
 }
 
-/// Every attempt has failed once, and nothing else is told of it.
+/// Every attempt has failed once, and there are no other events of it.
 fn only_fails(watch: Watch, client: &Actor, attempts: usize) {
     let log = watch.finish();
     let ours = |event: &&Value| event["process"]["pid"] == client.pid();
@@ -46,7 +46,7 @@ fn only_fails(watch: Watch, client: &Actor, attempts: usize) {
 }
 
 #[test]
-fn refused() {
+fn refused_attempt_is_econnrefused() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
@@ -58,28 +58,28 @@ fn refused() {
             ("[::1]:2003", "[::1]:6003", "ipv6", " nonblocking"),
         ];
         for (local, remote, family, how) in cases {
-            let begun = client.tell(&format!("connect {local} {remote}{how}"));
-            let got = if how.is_empty() { begun } else { begun.and_then(|_| client.tell("finish")) };
+            let begun = client.try_say(&format!("connect {local} {remote}{how}"));
+            let got = if how.is_empty() { begun } else { begun.and_then(|_| client.try_say("finish")) };
             assert_eq!(got, Err("ECONNREFUSED".to_owned()));
             if !how.is_empty() {
                 client.say("close");
             }
             let fail = failure(&mut watch, remote, &client);
-            assert_has(&fail, json!({"errno": "ECONNREFUSED", "family": family, "local": endpoint(local)}));
+            assert_has(&fail, json!({"errno": "ECONNREFUSED", "family": family, "local": address(local)}));
         }
         only_fails(watch, &client, cases.len());
     });
 }
 
 #[test]
-fn no_route() {
+fn attempt_without_a_route_is_enetunreach() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
         for (remote, how) in
             [("192.0.2.1:80", ""), ("192.0.2.2:80", " nonblocking"), ("[2001:db8::1]:80", "")]
         {
-            assert_eq!(client.tell(&format!("connect - {remote}{how}")), Err("ENETUNREACH".to_owned()));
+            assert_eq!(client.try_say(&format!("connect - {remote}{how}")), Err("ENETUNREACH".to_owned()));
             let fail = failure(&mut watch, remote, &client);
             assert_has(&fail, json!({"errno": "ENETUNREACH", "service": tests::service(80, "tcp")}));
         }
@@ -88,14 +88,14 @@ fn no_route() {
 }
 
 #[test]
-fn no_free_port() {
+fn attempt_without_a_free_port_is_eaddrnotavail() {
     in_fresh_netns(|| {
         sysctl("net/ipv4/ip_local_port_range", "40000 40000");
         let mut watch = Watch::shared();
         let (mut server, mut first, mut second) = (actor(), actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         first.say("connect - 127.0.0.1:6000");
-        assert_eq!(second.tell("connect - 127.0.0.1:6000"), Err("EADDRNOTAVAIL".to_owned()));
+        assert_eq!(second.try_say("connect - 127.0.0.1:6000"), Err("EADDRNOTAVAIL".to_owned()));
         let fail = failure(&mut watch, "127.0.0.1:6000", &second);
         assert_has(&fail, json!({"errno": "EADDRNOTAVAIL"}));
         only_fails(watch, &second, 1);
@@ -103,7 +103,7 @@ fn no_free_port() {
 }
 
 #[test]
-fn given_up_by_its_own_process() {
+fn closed_attempt_is_ecanceled() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
@@ -112,13 +112,13 @@ fn given_up_by_its_own_process() {
         client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         client.say("close");
         let fail = failure(&mut watch, &format!("{lost}:6000"), &client);
-        assert_has(&fail, json!({"errno": "ECANCELED", "local": endpoint(&format!("{a}:2000"))}));
+        assert_has(&fail, json!({"errno": "ECANCELED", "local": address(&format!("{a}:2000"))}));
         only_fails(watch, &client, 1);
     });
 }
 
 #[test]
-fn killed_in_the_middle_of_it() {
+fn attempt_of_a_killed_process_is_ecanceled() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
@@ -126,9 +126,9 @@ fn killed_in_the_middle_of_it() {
         let mut client = actor();
         let object = client.object();
         client.begin(&format!("connect {a}:2000 {lost}:6000"));
-        let attempt = watch.at("attempt", tests::end(2000, 6000));
+        let attempt = watch.at("attempt", tests::endpoint(2000, 6000));
         client.kill();
-        let fail = watch.at("fail", tests::end(2000, 6000));
+        let fail = watch.at("fail", tests::endpoint(2000, 6000));
         assert_has(
             &fail,
             json!({
@@ -142,13 +142,13 @@ fn killed_in_the_middle_of_it() {
 }
 
 #[test]
-fn nobody_answers() {
+fn unanswered_attempt_is_etimedout_or_ehostunreach() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, nobody, .. } = Wire::between(&here, &there);
     here.inside(|| {
-        // Two SYNs, one and two seconds apart, and then the kernel gives up.
+        // Two SYNs, one and two seconds apart, then the kernel gives up.
         sysctl("net/ipv4/tcp_syn_retries", "1");
-        // One question for an address, a second long: shorter than that.
+        // One ARP request, a second long: less than that.
         sysctl("net/ipv4/neigh/veth/mcast_solicit", "1");
         let mut watch = Watch::shared();
         let (mut dropped, mut unanswered) = (actor(), actor());
@@ -156,30 +156,30 @@ fn nobody_answers() {
         unanswered.begin(&format!("connect {a}:2001 {nobody}:6000"));
         assert_eq!(dropped.answer(), Err("ETIMEDOUT".to_owned()));
         let errno = unanswered.answer().expect_err("nobody is there");
-        // Seen on 5.10 and 6.1, where the news of the failed question does not end the attempt.
+        // As seen on 5.10 and 6.1, where a failed ARP request does not end the attempt.
         let is_old = errno == "ETIMEDOUT" && kernel() < (6, 12);
         assert!(errno == "EHOSTUNREACH" || is_old, "{errno}");
         let fail = failure(&mut watch, &format!("{lost}:6000"), &dropped);
-        assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": endpoint(&format!("{a}:2000"))}));
+        assert_has(&fail, json!({"errno": "ETIMEDOUT", "local": address(&format!("{a}:2000"))}));
         let fail = failure(&mut watch, &format!("{nobody}:6000"), &unanswered);
-        assert_has(&fail, json!({"errno": errno, "local": endpoint(&format!("{a}:2001"))}));
+        assert_has(&fail, json!({"errno": errno, "local": address(&format!("{a}:2001"))}));
         only_fails(watch, &dropped, 1);
     });
 }
 
 #[test]
-fn an_attempt_that_fails_after_another_on_the_same_socket_succeeded() {
+fn failed_attempt_on_a_reused_socket_has_a_new_id() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-        let open = watch.at("open", tests::end(2000, 6000));
+        let open = watch.at("open", tests::endpoint(2000, 6000));
         client.say("disconnect");
-        let close = watch.at("close", tests::end(2000, 6000));
+        let close = watch.at("close", tests::endpoint(2000, 6000));
         assert_has(&close, json!({"id": open["id"], "closed_by": "reset-local", "process": client.object()}));
-        // The socket, and with it its cookie, goes on to another connection.
-        assert_eq!(client.tell("reconnect 127.0.0.1:6001"), Err("ECONNREFUSED".to_owned()));
+        // The socket, with the same cookie, connects again.
+        assert_eq!(client.try_say("reconnect 127.0.0.1:6001"), Err("ECONNREFUSED".to_owned()));
         let fail = failure(&mut watch, "127.0.0.1:6001", &client);
         assert_has(&fail, json!({"errno": "ECONNREFUSED", "cookie": open["cookie"]}));
         assert_ne!(fail["id"], open["id"]);

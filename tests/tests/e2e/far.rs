@@ -3,9 +3,9 @@
 use serde_json::Value;
 use tests::{Actor, Far, Watch, in_fresh_netns, port};
 
-/// A client whose socket is not this kernel's: an address, and no process.
+/// A client whose socket is on another host: an address, and no process.
 #[test]
-fn a_client_on_another_host() {
+fn client_on_another_host_has_no_process() {
     in_fresh_netns(|| {
         let far = Far::away();
         let mut server = Actor::start(Actor::program());

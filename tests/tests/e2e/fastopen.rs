@@ -1,21 +1,21 @@
-//! Connections that carry data before they are established: no connect(2) is called for them, or one that
-//! sends nothing, and the server's end may be accepted and read before the client's is open.
+//! Connections that carry data before they are established: without connect(2), or with one that sends nothing. The
+//! server may accept and read before the client's endpoint is open.
 
 use serde_json::{Value, json};
 use tests::{Actor, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, sysctl};
 
 use crate::connect::slow_line;
 use crate::expect::{CONN, Conn, assert_via, used_by};
-use crate::{actor, endpoint};
+use crate::{actor, address};
 
-/// Client and server.
+/// For client and server.
 const ON: &str = "3";
-/// Neither asks for a cookie: the first SYN has data already.
+/// Without cookies: the first SYN has data already.
 const WITHOUT_COOKIES: &str = "519";
 
 const VIA: Option<&str> = Some("fastopen");
 
-/// How often data came in a SYN and was taken, at the client and at the server.
+/// How often data in a SYN was sent and accepted.
 fn counted() -> [u64; 2] {
     ["TCPFastOpenActive", "TCPFastOpenPassive"].map(|name| counter("TcpExt", name))
 }
@@ -31,7 +31,7 @@ fn begin(way: &str, conn: Conn, client: &mut Actor) {
     }
 }
 
-/// Both ends' records, from first to last. `fast`: the data came in the SYN.
+/// Compares the events of both endpoints, from first to last. `fast`: the SYN had data.
 fn lives(way: &str, conn: Conn, fast: bool, watch: &mut Watch, client: &mut Actor, server: &mut Actor) {
     let before = counted();
     begin(way, conn, client);
@@ -39,11 +39,11 @@ fn lives(way: &str, conn: Conn, fast: bool, watch: &mut Watch, client: &mut Acto
     server.say("recv 10");
     assert_eq!(counted(), before.map(|count| count + u64::from(fast)), "{way}: data in the SYN");
 
-    let open = watch.at("open", conn.client_end());
+    let open = watch.at("open", conn.client_endpoint());
     assert_has(&open, conn.at_client(&client.object()));
     assert_has(&open, used_by(&client.object(), "connect"));
     assert_has(&open, json!({"state": "ESTABLISHED", "listener": null}));
-    let accept = watch.at("accept", conn.server_end());
+    let accept = watch.at("accept", conn.server_endpoint());
     assert_has(&accept, conn.at_server(&client.object()));
     assert_has(&accept, used_by(&server.object(), "accept"));
     assert_has(
@@ -54,7 +54,7 @@ fn lives(way: &str, conn: Conn, fast: bool, watch: &mut Watch, client: &mut Acto
             "peer": {"id": open["id"], "process": client.object()},
         }),
     );
-    let born = watch.at("open", conn.server_end());
+    let born = watch.at("open", conn.server_endpoint());
     assert_has(&born, json!({"id": accept["id"], "cookie": accept["cookie"], "flow": open["flow"]}));
     assert_has(&born["origin"], json!({"side": "remote", "process": client.object()}));
     if fast {
@@ -62,7 +62,7 @@ fn lives(way: &str, conn: Conn, fast: bool, watch: &mut Watch, client: &mut Acto
             assert_via(event, VIA);
         }
     } else {
-        // A SYN that asks for a cookie is one like any other.
+        // A SYN that requests a cookie is a plain one.
         assert_via(&accept, None);
         assert_via(&born, None);
     }
@@ -74,7 +74,7 @@ fn lives(way: &str, conn: Conn, fast: bool, watch: &mut Watch, client: &mut Acto
 }
 
 #[test]
-fn the_second_connection_is_a_fast_one() {
+fn second_connection_has_via_fastopen() {
     let cases = [
         Conn { client: "127.0.0.1:2000", server: "127.0.0.1:6000" },
         Conn { client: "[::1]:2000", server: "[::1]:6000" },
@@ -86,14 +86,14 @@ fn the_second_connection_is_a_fast_one() {
                 let mut watch = Watch::shared();
                 let (mut client, mut server) = (actor(), actor());
                 server.say(&format!("listen {} 16 fastopen", conn.server));
-                // It brings the cookie.
+                // It gets the cookie.
                 let first = Conn { client: &conn.client.replace("2000", "2001"), ..conn };
                 lives(way, first, false, &mut watch, &mut client, &mut server);
                 lives(way, conn, true, &mut watch, &mut client, &mut server);
                 let log = watch.finish();
                 for conn in [first, conn] {
-                    assert_eq!(log.kinds(conn.client_end()), ["open", "close"]);
-                    let mut kinds = log.kinds(conn.server_end());
+                    assert_eq!(log.kinds(conn.client_endpoint()), ["open", "close"]);
+                    let mut kinds = log.kinds(conn.server_endpoint());
                     kinds[..2].sort_unstable();
                     assert_eq!(kinds, ["accept", "open", "close"]);
                 }
@@ -103,7 +103,7 @@ fn the_second_connection_is_a_fast_one() {
 }
 
 #[test]
-fn accepted_and_read_before_the_client_is_established() {
+fn accept_before_the_client_is_established_is_reported() {
     for way in ["MSG_FASTOPEN", "TCP_FASTOPEN_CONNECT"] {
         let (here, there) = (Netns::fresh(), Netns::fresh());
         let Wire { a, b, .. } = Wire::between(&here, &there);
@@ -113,11 +113,11 @@ fn accepted_and_read_before_the_client_is_established() {
         let (mut client, mut server) = (here.inside(actor), there.inside(actor));
         server.say(&format!("listen {b}:6000 16 fastopen"));
         let mut watch = Watch::shared_by(&[&here, &there]);
-        // What the server answers takes its time, the SYN does not.
+        // The server's answers are delayed, the SYN is not.
         there.inside(|| slow_line(&a));
         let (local, remote) = (format!("{a}:2000"), format!("{b}:6000"));
         let conn = Conn { client: &local, server: &remote };
-        let ends = [here.inside(|| conn.client_end()), there.inside(|| conn.server_end())];
+        let endpoints = [here.inside(|| conn.client_endpoint()), there.inside(|| conn.server_endpoint())];
         if way == "MSG_FASTOPEN" {
             client.begin(&format!("fastopen {local} {remote} 10"));
         } else {
@@ -126,9 +126,9 @@ fn accepted_and_read_before_the_client_is_established() {
         }
         server.say("accept");
         server.say("recv 10");
-        let accept = watch.at("accept", ends[1]);
+        let accept = watch.at("accept", endpoints[1]);
         client.answer().unwrap();
-        let [open, born] = ends.map(|end| watch.at("open", end));
+        let [open, born] = endpoints.map(|endpoint| watch.at("open", endpoint));
         let connector = client.object();
         let at_server = there.inside(|| conn.at_server(&connector));
         for event in [&accept, &born] {
@@ -147,18 +147,18 @@ fn accepted_and_read_before_the_client_is_established() {
         assert!(seq(&accept) < seq(&open) && seq(&accept) < seq(&born), "{way}");
         client.say("close");
         server.say("close");
-        let [client_s, server_s] = ends.map(|end| watch.at("close", end));
+        let [client_s, server_s] = endpoints.map(|endpoint| watch.at("close", endpoint));
         assert_has(&client_s, json!({"id": open["id"], "bytes_sent": 10, "closed_by": "local"}));
         assert_has(&server_s, json!({"id": born["id"], "bytes_received": 10, "closed_by": "remote"}));
         let log = watch.finish();
-        assert_eq!(log.kinds(ends[0]), ["open", "close"]);
-        assert_eq!(log.kinds(ends[1]), ["accept", "open", "close"]);
+        assert_eq!(log.kinds(endpoints[0]), ["open", "close"]);
+        assert_eq!(log.kinds(endpoints[1]), ["accept", "open", "close"]);
     }
 }
 
-/// The SYN leaves in the context of the child, and the connection is the parent's all the same.
+/// The SYN is sent in the context of the child, but the originator is the parent.
 #[test]
-fn connected_by_one_process_and_sent_by_another() {
+fn connector_is_the_originator_if_a_child_sends_the_syn() {
     in_fresh_netns(|| {
         sysctl("net/ipv4/tcp_fastopen", WITHOUT_COOKIES);
         let mut watch = Watch::shared();
@@ -169,11 +169,11 @@ fn connected_by_one_process_and_sent_by_another() {
         client.say("worker send 10");
         server.say("accept");
         server.say("recv 10");
-        let open = watch.at("open", CONN.client_end());
+        let open = watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&client.object()));
         assert_via(&open, VIA);
-        assert_has(&watch.at("accept", CONN.server_end()), CONN.at_server(&client.object()));
-        let handover = watch.at("handover", CONN.client_end());
+        assert_has(&watch.at("accept", CONN.server_endpoint()), CONN.at_server(&client.object()));
+        let handover = watch.at("handover", CONN.client_endpoint());
         assert_has(&handover, CONN.at_client(&client.object()));
         assert_has(&handover, used_by(&child, "handover"));
         assert_eq!(handover["id"], open["id"]);
@@ -181,7 +181,7 @@ fn connected_by_one_process_and_sent_by_another() {
 }
 
 #[test]
-fn refused() {
+fn refused_fast_open_has_via_fastopen() {
     for way in ["MSG_FASTOPEN", "TCP_FASTOPEN_CONNECT"] {
         in_fresh_netns(|| {
             sysctl("net/ipv4/tcp_fastopen", WITHOUT_COOKIES);
@@ -189,20 +189,20 @@ fn refused() {
             let mut client = actor();
             let Conn { client: local, server: remote } = CONN;
             let got = if way == "MSG_FASTOPEN" {
-                client.tell(&format!("fastopen {local} {remote} 10"))
+                client.try_say(&format!("fastopen {local} {remote} 10"))
             } else {
                 client.say(&format!("connect {local} {remote} fastopen"));
-                client.tell("send 10")
+                client.try_say("send 10")
             };
             assert_eq!(got, Err("ECONNREFUSED".to_owned()), "{way}");
-            let fail = watch.at("fail", CONN.client_end());
+            let fail = watch.at("fail", CONN.client_endpoint());
             let mut expected = CONN.at_client(&client.object());
             expected["errno"] = "ECONNREFUSED".into();
             assert_has(&fail, expected);
             assert_has(&fail, used_by(&client.object(), "connect"));
-            assert_eq!(fail["remote"], endpoint(remote));
+            assert_eq!(fail["remote"], address(remote));
             assert_via(&fail, VIA);
-            assert_eq!(watch.finish().kinds(CONN.client_end()), ["fail"]);
+            assert_eq!(watch.finish().kinds(CONN.client_endpoint()), ["fail"]);
         });
     }
 }

@@ -1,18 +1,18 @@
-//! Every filter shows what it is for and hides the rest: the same scene, seen with each and with none.
-//! What a filtered log must hold is what the unfiltered one has and the filter means.
+//! Every filter shows what it selects and hides the rest: the same scene, with each filter and without one. A filtered
+//! output must have those events of the unfiltered one that the filter selects.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::{Actor, Netns, Watch, end, in_fresh_netns, kind, port, stranger_s_copy};
+use tests::{Actor, Netns, Watch, endpoint, in_fresh_netns, kind, port, stranger_s_copy};
 
 use crate::actor;
 
 const NOBODY: u32 = 65534;
 
-/// A filter, and what it means.
+/// A filter, and what it selects.
 struct Case {
     arguments: Vec<String>,
     shows: Box<dyn Fn(&Value) -> bool>,
@@ -22,15 +22,15 @@ fn case(arguments: &str, shows: impl Fn(&Value) -> bool + 'static) -> Case {
     Case { arguments: arguments.split(' ').map(str::to_owned).collect(), shows: Box::new(shows) }
 }
 
-/// What the scene is played with.
+/// Processes and namespaces of the scene.
 struct Cast {
     server: Actor,
     client: Actor,
     /// Another program and another user.
     stranger: Actor,
-    /// Another namespace, where somebody uses the same addresses.
+    /// Another namespace, with the same addresses.
     elsewhere: Netns,
-    /// The stranger's program, as long as it is needed.
+    /// Contains the stranger's program.
     _directory: tempfile::TempDir,
 }
 
@@ -48,7 +48,7 @@ impl Cast {
         }
     }
 
-    /// All kinds of events, each end with ports that tell it.
+    /// Causes all kinds of events; the ports identify each endpoint.
     fn play(&mut self) {
         let mut elsewhere = self.elsewhere.inside(actor);
         elsewhere.say("listen 127.0.0.1:6000 16");
@@ -67,20 +67,20 @@ impl Cast {
             server.say("unlisten");
         };
         connection(client, "127.0.0.1:2000", "127.0.0.1:6000", "127.0.0.1:6000");
-        // Mapped at the server's end.
+        // Mapped at the server.
         connection(stranger, "127.0.0.1:2001", "127.0.0.1:7000", "[::]:7000");
         connection(client, "[::1]:2002", "[::1]:7001", "[::1]:7001");
         for client in [client, stranger] {
-            assert!(client.tell("connect 127.0.0.1:2003 127.0.0.1:6999").is_err());
-            assert!(client.tell("connect [::1]:2004 [::1]:6999").is_err());
+            assert!(client.try_say("connect 127.0.0.1:2003 127.0.0.1:6999").is_err());
+            assert!(client.try_say("connect [::1]:2004 [::1]:6999").is_err());
         }
     }
 
-    /// The scene is over when so many of these were told.
+    /// The scene is over after this many events.
     const ENDS: [(&str, usize); 3] = [("close", 8), ("unlisten", 4), ("fail", 4)];
 }
 
-/// Runs the scene before all these filters at once, and before none.
+/// Runs the scene with all these filters at once, and without one.
 fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
     in_fresh_netns(|| {
         let mut cast = Cast::new();
@@ -112,31 +112,31 @@ fn compare(cases: impl FnOnce(&Cast) -> Vec<Case> + Send) {
             assert_eq!(log.events[0]["coverage"], reference.ready()["coverage"], "another rung");
             let shown = log.events.iter().filter(|event| of_scene(event, scene));
             assert_eq!(sorted(shown), expected(case), "{:?}", case.arguments);
-            // Whatever else happens on the host.
+            // Other activity of the host.
             let stray = log.events.iter().skip(1).find(|event| !(case.shows)(event));
             assert!(stray.is_none(), "{:?}: {}", case.arguments, stray.unwrap_or(&Value::Null));
         }
     });
 }
 
-/// Not the connections by which each netwatch tries itself before it is ready.
+/// Without the connections of the self-test of each netwatch.
 fn of_scene(event: &Value, scene: [u64; 2]) -> bool {
     scene.iter().any(|netns| event["netns"] == *netns) && PORTS.contains(&port(event, "local"))
 }
 
-/// All that the scene has at either end.
+/// All ports of the scene.
 const PORTS: [u16; 9] = [2000, 2001, 2002, 2003, 2004, 6000, 6999, 7000, 7001];
 
-/// What happens on two processors at once may stand in two logs in two orders.
+/// The order of events on two CPUs may differ between two outputs.
 fn sorted<'a>(events: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let mut sorted: Vec<_> = events.map(words).collect();
     sorted.sort();
     sorted
 }
 
-/// What tells an event of the scene from the others, whichever log it is in.
+/// Identifies an event of the scene, in any output.
 fn words(event: &Value) -> String {
-    let at = |end: &str| format!("{}:{}", event[end]["ip"], port(event, end));
+    let at = |side: &str| format!("{}:{}", event[side]["ip"], port(event, side));
     format!(
         "{} {} {} {} {} {}",
         kind(event),
@@ -148,8 +148,8 @@ fn words(event: &Value) -> String {
     )
 }
 
-fn ip_is(event: &Value, end: &str, ip: &str) -> bool {
-    event[end]["ip"] == ip
+fn ip_is(event: &Value, side: &str, ip: &str) -> bool {
+    event[side]["ip"] == ip
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn by_event_and_port() {
             case("--event listen,unlisten", |event| ["listen", "unlisten"].contains(&kind(event))),
             case("--port 2000", |event| port(event, "local") == 2000 || port(event, "remote") == 2000),
             case("--port 7000,2003", |event| {
-                ["local", "remote"].iter().any(|end| [7000, 2003].contains(&port(event, end)))
+                ["local", "remote"].iter().any(|side| [7000, 2003].contains(&port(event, side)))
             }),
         ]
     });
@@ -191,7 +191,7 @@ fn by_address() {
             case("--local 127.0.0.0/8", |event| {
                 event["local"]["ip"].as_str().is_some_and(|ip| ip.starts_with("127."))
             }),
-            // The server's end is a mapped one.
+            // The server's endpoint is a mapped one.
             case("--local 127.0.0.1/32:7000", |event| {
                 ip_is(event, "local", "127.0.0.1") && port(event, "local") == 7000
             }),
@@ -249,9 +249,9 @@ fn by_namespace_and_by_several() {
     });
 }
 
-/// What is hidden is known all the same.
+/// What is hidden is still tracked.
 #[test]
-fn a_filter_decides_what_is_shown_and_not_what_is_known() {
+fn filter_hides_events_and_not_what_is_known() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
@@ -260,7 +260,7 @@ fn a_filter_decides_what_is_shown_and_not_what_is_known() {
         server.say("accept");
         client.say("close");
         server.say("close");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         tests::assert_has(
             &closed,
             serde_json::json!({
@@ -277,14 +277,14 @@ fn a_filter_decides_what_is_shown_and_not_what_is_known() {
 }
 
 #[test]
-fn who_wants_tcp_alone_has_no_probe_for_udp() {
+fn proto_tcp_attaches_no_udp_probe() {
     in_fresh_netns(|| {
         let mut watch = Watch::everywhere(&["--proto", "tcp", "--netns", "self"]);
         let coverage = &watch.ready()["coverage"];
         assert_eq!(coverage["probes"]["udp"], Value::Null);
         assert!(coverage["unseen"].as_array().unwrap().contains(&"UDP flows".into()), "{coverage}");
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        watch.at("fail", end(2000, 6000));
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        watch.at("fail", endpoint(2000, 6000));
     });
 }

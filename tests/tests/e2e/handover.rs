@@ -1,5 +1,5 @@
-//! Sockets that are used by another process than the one that connected or accepted: who uses them is told
-//! once, and who originated the connection stays what it was.
+//! Sockets that are used by another process than the one that connected or accepted: each user is emitted once, and the
+//! originator stays the same.
 
 use serde_json::{Value, json};
 use tests::{Actor, Running, Watch, assert_has, in_fresh_netns};
@@ -29,29 +29,29 @@ impl Pair {
         conn.connects(&mut self.client, "");
     }
 
-    /// The client's end is used by another, which its record must say and nothing else.
+    /// Another process uses the client's endpoint, and nothing else changes.
     #[track_caller]
     fn at_client(&mut self, user: &Value) -> Value {
-        let open = self.watch.at("open", CONN.client_end());
-        let handover = self.watch.expect("a handover of the client's end", |event| {
+        let open = self.watch.at("open", CONN.client_endpoint());
+        let handover = self.watch.expect("a handover of the client's endpoint", |event| {
             tests::kind(event) == "handover"
-                && CONN.client_end().of(event)
+                && CONN.client_endpoint().of(event)
                 && event["process"]["pid"] == user["pid"]
         });
         let client = self.client.object();
         assert_has(&handover, CONN.at_client(&client));
         assert_has(&handover, used_by(user, "handover"));
-        same_end(&open, &handover);
+        same_endpoint(&open, &handover);
         handover
     }
 
-    /// Likewise the server's.
+    /// Likewise for the server's.
     #[track_caller]
     fn at_server(&mut self, user: &Value) -> Value {
-        let accept = self.watch.at("accept", CONN.server_end());
-        let handover = self.watch.expect("a handover of the server's end", |event| {
+        let accept = self.watch.at("accept", CONN.server_endpoint());
+        let handover = self.watch.expect("a handover of the server's endpoint", |event| {
             tests::kind(event) == "handover"
-                && CONN.server_end().of(event)
+                && CONN.server_endpoint().of(event)
                 && event["process"]["pid"] == user["pid"]
         });
         let (client, server) = (self.client.object(), self.server.object());
@@ -60,13 +60,13 @@ impl Pair {
         assert_has(&handover, used_by(user, "handover"));
         assert_eq!(handover["listener"], accept["listener"]);
         assert_has(&handover["listener"], json!({"process": server}));
-        same_end(&accept, &handover);
+        same_endpoint(&accept, &handover);
         handover
     }
 
-    /// Ends it, and checks that no more was told: kinds of events at the client's end and at the server's.
+    /// Closes it, and checks that there were no more events: kinds at the client's endpoint and at the server's.
     #[track_caller]
-    fn ends(mut self, client: &[&str], server: &[&str]) {
+    fn finish(mut self, client: &[&str], server: &[&str]) {
         let (connector, acceptor) = (self.client.object(), self.server.object());
         let closed = CONN.closes(&mut self.watch, &mut self.client, &mut self.server);
         assert_has(&closed[0], CONN.at_client(&connector));
@@ -78,7 +78,7 @@ impl Pair {
 }
 
 #[track_caller]
-fn same_end(before: &Value, handover: &Value) {
+fn same_endpoint(before: &Value, handover: &Value) {
     for key in ["id", "flow", "cookie", "inode", "listener"] {
         assert_eq!(before[key], handover[key], "{key} of {handover:#}");
     }
@@ -87,7 +87,7 @@ fn same_end(before: &Value, handover: &Value) {
 }
 
 #[test]
-fn connector_and_acceptor_hand_nothing_over_to_themselves() {
+fn use_by_connector_and_acceptor_is_no_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let Pair { client, server, .. } = &mut pair;
@@ -97,12 +97,12 @@ fn connector_and_acceptor_hand_nothing_over_to_themselves() {
             server.say(&format!("{how}send 10"));
             client.say(&format!("{how}recv 10"));
         }
-        pair.ends(&["open", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "close"], &["open", "accept", "close"]);
     });
 }
 
 #[test]
-fn a_child_that_writes_is_told_once() {
+fn child_that_writes_is_one_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let child = pair.client.hire();
@@ -113,7 +113,7 @@ fn a_child_that_writes_is_told_once() {
         assert_has(&handover["process"], json!({"ppid": parent, "kernel": false}));
         assert_eq!(handover["process"]["ancestors"][0]["pid"], parent);
         assert_eq!(handover["process"].get("thread"), None);
-        // Again; the parent after it; and the child after that.
+        // The child again; the parent; and the child after that.
         for command in ["worker send 10", "send 10", "worker send 10", "send 10"] {
             pair.client.say(command);
             pair.server.say("recv 10");
@@ -121,12 +121,12 @@ fn a_child_that_writes_is_told_once() {
         pair.server.say("send 10");
         pair.client.say("worker recv 10");
         pair.client.say("dismiss");
-        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
 
 #[test]
-fn a_child_that_only_has_it_is_not_told() {
+fn child_that_only_holds_the_socket_is_no_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         pair.client.hire();
@@ -135,13 +135,13 @@ fn a_child_that_only_has_it_is_not_told() {
         pair.client.say("send 10");
         pair.server.say("recv 10");
         pair.server.say("worker close");
-        pair.ends(&["open", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "close"], &["open", "accept", "close"]);
     });
 }
 
 /// A server that forks for each connection.
 #[test]
-fn a_worker_that_reads_what_its_parent_accepted() {
+fn worker_that_reads_is_a_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let child = pair.server.hire();
@@ -152,18 +152,18 @@ fn a_worker_that_reads_what_its_parent_accepted() {
         pair.server.say("worker send 10");
         pair.client.say("recv 10");
         pair.server.say("dismiss");
-        pair.ends(&["open", "close"], &["open", "accept", "handover", "close"]);
+        pair.finish(&["open", "close"], &["open", "accept", "handover", "close"]);
     });
 }
 
 #[test]
-fn every_process_that_uses_it_is_told_once() {
+fn each_process_that_uses_the_socket_is_one_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let first = pair.client.hire();
         pair.client.say("worker send 10");
         pair.at_client(&first);
-        // The younger one is the one that obeys now; then the elder again.
+        // Commands go to the youngest worker; after it is dismissed, to the elder again.
         let second = pair.client.hire();
         pair.client.say("worker send 10");
         pair.at_client(&second);
@@ -173,13 +173,13 @@ fn every_process_that_uses_it_is_told_once() {
         pair.client.say("send 10");
         pair.client.say("dismiss");
         pair.server.say("recv 40");
-        pair.ends(&["open", "handover", "handover", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "handover", "handover", "close"], &["open", "accept", "close"]);
     });
 }
 
-/// Process and thread are told: the name of the leader, and the name of the one that acted.
+/// Process and thread are named: `comm` of the leader, and the name of the thread that acted.
 #[test]
-fn a_thread_of_a_child() {
+fn handover_to_a_child_names_its_thread() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let mut child = pair.client.hire();
@@ -188,17 +188,17 @@ fn a_thread_of_a_child() {
         child["thread"] = "a-worker".into();
         assert_ne!(child["tid"], child["pid"]);
         pair.at_client(&child);
-        // The process is known, whichever of its threads it is.
+        // A process counts once, whichever of its threads acts.
         pair.client.say("worker send 10");
         pair.client.say("worker thread another send 10");
         pair.server.say("recv 30");
         pair.client.say("dismiss");
-        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
 
 #[test]
-fn threads_connect_and_accept() {
+fn connecting_and_accepting_threads_are_named() {
     in_fresh_netns(|| {
         let mut pair = Pair { watch: Watch::shared(), client: actor(), server: actor() };
         CONN.listens(&mut pair.server);
@@ -211,10 +211,10 @@ fn threads_connect_and_accept() {
         connector["thread"] = "a-connector".into();
         acceptor["tid"] = accepting.into();
         acceptor["thread"] = "an-acceptor".into();
-        let open = pair.watch.at("open", CONN.client_end());
+        let open = pair.watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&connector));
         assert_has(&open, used_by(&connector, "connect"));
-        let accept = pair.watch.at("accept", CONN.server_end());
+        let accept = pair.watch.at("accept", CONN.server_endpoint());
         assert_has(&accept, CONN.at_server(&connector));
         assert_has(&accept, used_by(&acceptor, "accept"));
         assert_has(&accept["peer"], json!({"id": open["id"], "process": connector}));
@@ -228,9 +228,9 @@ fn threads_connect_and_accept() {
     });
 }
 
-/// What inetd starts has never heard of sockets.
+/// A program that inetd starts needs no socket calls.
 #[test]
-fn a_program_with_the_connection_as_its_standard_input() {
+fn program_with_the_connection_on_stdin_is_a_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let cat = pair.server.say("spawn stream cat");
@@ -253,14 +253,14 @@ fn a_program_with_the_connection_as_its_standard_input() {
         let handover = pair.at_server(&cat);
         let ancestor = json!({"pid": pair.server.pid(), "comm": "actor"});
         assert_has(&handover["process"]["ancestors"][0], ancestor);
-        // inetd keeps nothing of it; cat ends where its client does.
-        pair.ends(&["open", "close"], &["open", "accept", "handover", "close"]);
+        // inetd closes its copy; cat exits at the end of its input.
+        pair.finish(&["open", "close"], &["open", "accept", "handover", "close"]);
     });
 }
 
-/// The same process, and yet another program: nothing was handed over, and the connector is who it was.
+/// The same process with another program: no handover, and the connector stays.
 #[test]
-fn a_connector_that_becomes_another_program() {
+fn exec_by_the_connector_is_no_handover() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut server = actor();
@@ -271,11 +271,11 @@ fn a_connector_that_becomes_another_program() {
         server.say("accept");
         server.say("send 10");
         server.say("recv 10");
-        let open = watch.at("open", CONN.client_end());
+        let open = watch.at("open", CONN.client_endpoint());
         assert_has(&open["process"], json!({"pid": program.pid(), "comm": "actor"}));
         server.say("close");
         program.ended("cat ends with its input");
-        let closed = watch.at("close", CONN.client_end());
+        let closed = watch.at("close", CONN.client_endpoint());
         assert_has(&closed["origin"]["process"], json!({"pid": program.pid(), "comm": "actor"}));
         assert_eq!(closed["origin"]["process"]["args"], open["origin"]["process"]["args"]);
         let log = watch.finish();
@@ -283,9 +283,9 @@ fn a_connector_that_becomes_another_program() {
     });
 }
 
-/// Whose socket it was before does not matter: who connects it is the connector, and its maker another user.
+/// The creator of the socket does not matter: the process that connects is the connector, and the creator another user.
 #[test]
-fn a_socket_that_is_connected_by_a_child() {
+fn child_that_connects_is_the_originator() {
     in_fresh_netns(|| {
         let mut pair = Pair { watch: Watch::shared(), client: actor(), server: actor() };
         CONN.listens(&mut pair.server);
@@ -293,15 +293,15 @@ fn a_socket_that_is_connected_by_a_child() {
         let child = pair.client.hire();
         pair.client.say(&format!("worker reconnect {}", CONN.server));
         pair.server.say("accept");
-        let open = pair.watch.at("open", CONN.client_end());
+        let open = pair.watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&child));
         assert_has(&open, used_by(&child, "connect"));
-        let accept = pair.watch.at("accept", CONN.server_end());
+        let accept = pair.watch.at("accept", CONN.server_endpoint());
         assert_has(&accept, CONN.at_server(&child));
         pair.client.say("worker send 10");
         pair.client.say("send 10");
         pair.server.say("recv 20");
-        let handover = pair.watch.at("handover", CONN.client_end());
+        let handover = pair.watch.at("handover", CONN.client_endpoint());
         assert_has(&handover, CONN.at_client(&child));
         assert_has(&handover, used_by(&pair.client.object(), "handover"));
         pair.client.say("dismiss");
@@ -309,5 +309,37 @@ fn a_socket_that_is_connected_by_a_child() {
         assert_has(&closed[0], CONN.at_client(&child));
         let log = pair.watch.finish();
         CONN.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
+    });
+}
+
+/// More processes than are remembered take turns: each is one handover, and the uses beyond the budget of the socket are
+/// counted.
+#[test]
+fn uses_beyond_the_budget_are_counted() {
+    const CHILDREN: u64 = 6;
+    const ROUNDS: u64 = 40;
+    /// Records that a socket has in advance: `MOST_REPORTED` of the kernel side.
+    const BUDGET: u64 = 64;
+    in_fresh_netns(|| {
+        // Other logs would report a loss as well, which their tests do not expect.
+        let mut pair =
+            Pair { watch: Watch::alone(&["--ring", "16777216"]), client: actor(), server: actor() };
+        if pair.watch.ready()["coverage"]["probes"]["use"].is_null() {
+            tests::skip("handover::uses_beyond_the_budget_are_counted", "no probe observes uses");
+            return;
+        }
+        pair.connect(CONN);
+        pair.server.say("accept");
+        pair.client.say(&format!("turns {CHILDREN} {ROUNDS}"));
+        pair.server.say(&format!("recv {}", CHILDREN * ROUNDS));
+        let lost = pair.watch.expect("a loss", |event| tests::kind(event) == "loss");
+        assert_has(&lost, json!({"reason": "limit"}));
+        let count = lost["kinds"]["handovers_not_followed"].as_u64().unwrap();
+        assert!((1..=CHILDREN * ROUNDS - BUDGET).contains(&count), "{lost:#}");
+        let handovers = |event: &Value| tests::kind(event) == "handover";
+        let handovers = pair.watch.expect_times("a handover to each", CHILDREN as usize, handovers);
+        let pids: std::collections::HashSet<_> =
+            handovers.iter().map(|handover| handover["process"]["pid"].to_string()).collect();
+        assert_eq!(pids.len() as u64, CHILDREN);
     });
 }

@@ -30,7 +30,7 @@ fn netstat(arguments: &[&str]) -> String {
     text(&run(Command::new("netstat").args(arguments)))
 }
 
-/// Both tables of the same moment: netstat said the same before and after.
+/// Both tables of the same moment: netstat printed the same before and after.
 fn both(ours: &[&str], theirs: &[&str]) -> (String, String) {
     let mut pair = None;
     until("sockets hold still", || {
@@ -43,7 +43,7 @@ fn both(ours: &[&str], theirs: &[&str]) -> (String, String) {
     pair.unwrap()
 }
 
-/// Every line must be netstat's, byte for byte, and then tell the origin.
+/// Every line must be netstat's, byte for byte, followed by the origin.
 fn assert_same(ours: &str, theirs: &str, letters: &str) {
     let (ours, theirs): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
     assert_eq!(ours.len(), theirs.len(), "-{letters}:\n{}\n{}", ours.join("\n"), theirs.join("\n"));
@@ -56,18 +56,18 @@ fn assert_same(ours: &str, theirs: &str, letters: &str) {
 }
 
 #[test]
-fn the_table_is_netstat_s_for_every_letter() {
+fn table_equals_netstat_for_every_letter() {
     in_fresh_netns(|| {
         let _scene = one_of_each();
         let letters = [
             "natup", "naul6", "lanp", "natu", "nat", "nau", "natp", "tn", "un", "tun", "ln", "tln", "uln",
             "lnp", "an4", "an6", "an46", "natup4", "natup6", "naul4", "ntl6", "n", "np", "na",
         ];
-        // Kernels differ in what there is to show, not in what a letter leaves out of it.
+        // Kernels differ in which sockets there are, not in what a letter hides.
         let letters = if tests::is_emulated() { &letters[..3] } else { &letters[..] };
         for letters in letters {
             let flag = format!("-{letters}");
-            // Without a protocol netstat adds raw and UNIX sockets; those are none of ours.
+            // Without a protocol netstat adds raw and UNIX sockets, which `list` does not have.
             let protocols = if letters.contains(['t', 'u']) { "" } else { "tu" };
             let (ours, theirs) = both(&[&flag], &[&format!("{flag}{protocols}")]);
             assert_same(&ours, &theirs, letters);
@@ -80,7 +80,7 @@ fn the_table_is_netstat_s_for_every_letter() {
 }
 
 #[test]
-fn the_scene_has_every_state() {
+fn scene_has_every_state() {
     in_fresh_netns(|| {
         let _scene = one_of_each();
         // An acknowledgement may be delayed (TCP_DELACK_MAX), and FIN_WAIT2 with it.
@@ -119,7 +119,7 @@ fn long_addresses_are_whole_and_aligned() {
         let server = format!("[{HOST}]:17001");
         let _long = pair(&format!("[{HOST}]:12001"), &server);
         let _short = pair("127.0.0.1:2000", "127.0.0.1:6000");
-        // -W: netstat cuts what is long unless told not to.
+        // -W: without it netstat cuts long addresses.
         let (ours, theirs) = both(&["-natup"], &["-natupW"]);
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for (ours, theirs) in ours.lines().zip(theirs.lines()).skip(2) {
@@ -138,12 +138,12 @@ fn long_addresses_are_whole_and_aligned() {
 }
 
 #[test]
-fn a_stranger_s_view_is_netstat_s() {
+fn unprivileged_table_equals_netstat() {
     in_fresh_netns(|| {
         let _scene = one_of_each();
-        // A place where anybody may run it.
+        // A path where any user may run it.
         let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
-        // Nobody else's: what other tests' strangers have open meanwhile would be shown to this one.
+        // No other test uses this uid: otherwise their sockets would be shown.
         const NOBODY: u32 = 65533;
         let as_nobody = |command: &mut Command| run(command.uid(NOBODY).gid(NOBODY).current_dir("/"));
         let theirs = as_nobody(Command::new("netstat").arg("-natup"));
@@ -155,32 +155,31 @@ fn a_stranger_s_view_is_netstat_s() {
 }
 
 #[test]
-fn the_origin_column_reads_as_a_sentence() {
+fn origin_column_has_side_process_and_basis() {
     in_fresh_netns(|| {
         let scene = one_of_each();
         let (_guess, _guessed, listener) = pair("127.0.0.1:50000", "127.0.0.1:6001");
         drop(listener);
         let table = netwatch(&["-nat"]);
-        let row = |ends: [&str; 2]| {
+        let row = |addresses: [&str; 2]| {
             let found = table.lines().find(|line| {
                 let words: Vec<_> = line.split_whitespace().collect();
-                words.len() > 4 && words[3..5] == ends
+                words.len() > 4 && words[3..5] == addresses
             });
-            found.unwrap_or_else(|| panic!("{ends:?} in\n{table}"))
+            found.unwrap_or_else(|| panic!("{addresses:?} in\n{table}"))
         };
         let connector = scene.holders[1].pid();
-        let ends = |a, b| row([a, b]);
+        let row = |local, remote| row([local, remote]);
         assert!(
-            ends("127.0.0.1:6000", "127.0.0.1:2000")
+            row("127.0.0.1:6000", "127.0.0.1:2000")
                 .ends_with(&format!(" remote sleep[{connector}] (listener)"))
         );
         assert!(
-            ends("127.0.0.1:2000", "127.0.0.1:6000").ends_with(&format!(" local sleep[{connector}] (peer)"))
+            row("127.0.0.1:2000", "127.0.0.1:6000").ends_with(&format!(" local sleep[{connector}] (peer)"))
         );
         assert!(
-            ends("127.0.0.1:6001", "127.0.0.1:50000")
-                .ends_with(" remote 127.0.0.1:50000 (guess: port-range)")
+            row("127.0.0.1:6001", "127.0.0.1:50000").ends_with(" remote 127.0.0.1:50000 (guess: port-range)")
         );
-        assert!(ends("127.0.0.1:6000", "0.0.0.0:*").ends_with(" -"));
+        assert!(row("127.0.0.1:6000", "0.0.0.0:*").ends_with(" -"));
     });
 }

@@ -1,4 +1,4 @@
-//! `netwatch log`: the same filters and formats as the live log, over what was recorded.
+//! `netwatch log`: the same filters and formats as `watch`, over what was recorded.
 
 use serde_json::Value;
 use tests::{Recorder, Store, in_fresh_netns, kind, netwatch, port, until};
@@ -11,7 +11,7 @@ fn attempts(times: u16) -> (Store, Recorder) {
     let recorder = Recorder::start(&store.path(), &[]);
     let mut client = actor();
     for n in 0..times {
-        assert!(client.tell(&format!("connect 127.0.0.1:{} 127.0.0.1:6000", 2000 + n)).is_err());
+        assert!(client.try_say(&format!("connect 127.0.0.1:{} 127.0.0.1:6000", 2000 + n)).is_err());
     }
     // It is read while it is written to.
     until("all is recorded", || store.log(&[]).len() == usize::from(times));
@@ -23,7 +23,7 @@ fn ports(events: &[Value]) -> Vec<u16> {
 }
 
 #[test]
-fn filters_choose_as_they_do_live() {
+fn filters_select_as_in_watch() {
     in_fresh_netns(|| {
         let (store, recorder) = attempts(10);
         let all = store.log(&[]);
@@ -53,7 +53,7 @@ fn filters_choose_as_they_do_live() {
         ] {
             assert_eq!(ports(&store.log(arguments)), expected, "{arguments:?}");
         }
-        // To the moment of an event.
+        // Limits at the time of an event are inclusive.
         let ts = all[4]["ts"].as_str().unwrap();
         assert_eq!(ports(&store.log(&["--since", ts])), [2004, 2005, 2006, 2007, 2008, 2009]);
         assert_eq!(ports(&store.log(&["--until", ts])), [2000, 2001, 2002, 2003, 2004]);
@@ -76,7 +76,7 @@ fn text_has_the_date() {
 }
 
 #[test]
-fn without_a_store_it_says_so() {
+fn missing_store_is_a_one_line_error() {
     let output = netwatch(&["log", "--store", "/nowhere/netwatch.db"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
@@ -84,11 +84,11 @@ fn without_a_store_it_says_so() {
 }
 
 #[test]
-fn what_was_lost_is_told_whatever_is_asked() {
+fn losses_are_printed_with_any_filter() {
     in_fresh_netns(|| {
         let (store, recorder) = attempts(1);
         recorder.finish();
-        // As a recorder would, but for the chain.
+        // As a recorder does it, without the chain.
         let db = rusqlite::Connection::open(store.path()).unwrap();
         db.execute_batch(
             "INSERT INTO loss SELECT 1, id, started + 1, 'ring', 'change', 5 FROM segment; \
@@ -101,11 +101,11 @@ fn what_was_lost_is_told_whatever_is_asked() {
     });
 }
 
-/// On a terminal, which script(1) makes, a pager shows it.
+/// On a terminal, made by script(1), output goes through a pager.
 #[test]
-fn a_terminal_gets_a_pager() {
+fn terminal_gets_a_pager() {
     if std::process::Command::new("script").arg("--version").output().is_err() {
-        return tests::skip("log::a_terminal_gets_a_pager", "there is no script(1), which makes a terminal");
+        return tests::skip("log::terminal_gets_a_pager", "there is no script(1), which makes a terminal");
     }
     in_fresh_netns(|| {
         let (store, recorder) = attempts(2);
@@ -123,7 +123,7 @@ fn a_terminal_gets_a_pager() {
         assert_eq!(printed.trim(), "");
         let shown = std::fs::read_to_string(&paged).unwrap();
         assert!(shown.lines().count() == 2 && shown.contains("127.0.0.1:2001"), "{shown}");
-        // Whoever wants none, and a pager that was left early.
+        // No pager, and one that exits early.
         assert!(on_a_terminal("").contains("127.0.0.1:2001"));
         on_a_terminal("true");
         recorder.finish();

@@ -1,11 +1,11 @@
-//! Nothing is lost in silence: what did not fit is counted and told, and the table is right again.
+//! No loss is silent: what did not fit is counted and reported, and the tables are repaired.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Lines, PATIENCE, Presence, Running, Watch, binary, end, in_fresh_netns, kind, port};
+use tests::{Lines, PATIENCE, Presence, Running, Watch, binary, endpoint, in_fresh_netns, kind, port};
 
 use crate::actor;
 use crate::table::{table_of_kernel, table_of_log};
@@ -13,15 +13,15 @@ use crate::table::{table_of_kernel, table_of_log};
 /// Many times what the smallest ring and a stuck reader's pipe hold.
 const FLOOD: u16 = 3000;
 
-/// What stays open of a flood.
+/// Sockets that stay open after a flood.
 #[derive(Default)]
 struct Rest {
     _streams: Vec<TcpStream>,
     _listeners: Vec<TcpListener>,
 }
 
-/// As many connections as fast as they go. Every hundredth stays open, and so does every other of the
-/// listeners that come and go meanwhile. Returns the clients' ports too.
+/// Makes connections as fast as possible. Every hundredth stays open, and so does every other of the listeners that are
+/// opened meanwhile. Also returns the clients' ports.
 fn flood(address: &str, connections: u16) -> (Rest, Vec<u16>) {
     let server = TcpListener::bind(address).unwrap();
     let to = server.local_addr().unwrap();
@@ -47,7 +47,7 @@ fn losses<'a>(events: &'a [Value], reason: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| kind(event) == "loss" && event["reason"] == reason).collect()
 }
 
-/// The records that these say were lost, which their kinds must add up to.
+/// The number of records that these losses report, which must be the sum over their kinds.
 fn lost(losses: &[&Value]) -> u64 {
     let count = |loss: &&Value| {
         let count = loss["count"].as_u64().unwrap();
@@ -60,43 +60,43 @@ fn lost(losses: &[&Value]) -> u64 {
 }
 
 #[test]
-fn what_does_not_fit_is_counted_and_healed() {
+fn lost_records_are_counted_and_repaired() {
     in_fresh_netns(|| {
         let netns = tests::netns();
         let mut watch = Watch::alone(&["--ring", "4096"]);
         // An emulator makes a few hundred a second.
         let connections = if tests::is_emulated() { FLOOD / 3 } else { FLOOD };
         let (_rest, ports) = flood("127.0.0.1:6000", connections);
-        watch.settles("losses are told, and the log agrees with the kernel", |events| {
+        watch.settles("losses are reported, and the log agrees with the kernel", |events| {
             !losses(events, "ring").is_empty() && table_of_log(events, netns) == table_of_kernel()
         });
-        // It has not forgotten how to look.
+        // It still observes new attempts.
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:5999").is_err());
-        watch.at("fail", end(2000, 5999));
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:5999").is_err());
+        watch.at("fail", endpoint(2000, 5999));
         let kernel = table_of_kernel();
         let log = watch.finish();
         assert_eq!(table_of_log(&log.events, netns), kernel);
         assert!(kernel.len() > usize::from(connections) * 3 / 100, "{}", kernel.len());
 
-        // The connections of which nobody was told are fewer than the records that were lost.
+        // The missing connections are fewer than the lost records.
         let seen = |event: &&Value| kind(event) == "open" && port(event, "remote") == 6000;
         let opened = log.events.iter().filter(seen).filter(|event| event["repaired"] != true);
         let opened: Vec<_> = opened.map(|event| port(event, "local")).collect();
         let missing = ports.iter().filter(|port| !opened.contains(port)).count();
         let lost = lost(&losses(&log.events, "ring"));
         assert!(missing > 0 && lost >= missing as u64, "{missing} missing, {lost} lost");
-        // What was found on looking again says so.
+        // Events from the repair are marked.
         assert!(log.events.iter().any(|event| event["repaired"] == true));
-        // No attempt failed, whatever the records were of which nobody was told.
+        // No attempt is reported as failed because records were lost.
         let failed = |event: &&Value| kind(event) == "fail" && port(event, "remote") == 6000;
         let failed = log.events.iter().find(failed);
         assert!(failed.is_none(), "{:#}", failed.unwrap());
     });
 }
 
-/// A log that nobody reads. Its stdout is a pipe that is full soon. The other half keeps
-/// other tests from having one meanwhile: all of them would have to take the flood.
+/// A netwatch whose output is not read: its stdout is a pipe that is full soon. The presence keeps other tests from
+/// having one meanwhile, since all of them would receive the flood.
 fn stuck() -> (Running, Presence) {
     let presence = Presence::alone();
     let mut command = Command::new(binary());
@@ -105,13 +105,13 @@ fn stuck() -> (Running, Presence) {
 }
 
 #[test]
-fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
+fn events_missed_by_a_stuck_reader_are_reported_as_a_loss() {
     in_fresh_netns(|| {
         let (mut running, _alone) = stuck();
         let mut stdout = running.stdout();
         tests::first_line(&mut stdout);
         let (_rest, _) = flood("127.0.0.1:6000", 4 * FLOOD);
-        // Whoever floods is not the one who waits: now somebody reads.
+        // The flood is over before somebody reads.
         let lines = Lines::of(stdout);
         let next = |wanted: &dyn Fn(&Value) -> bool| {
             loop {
@@ -126,8 +126,8 @@ fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
         let loss = next(&|event| kind(event) == "loss" && event["reason"] == "stdout");
         assert!(lost(&[&loss]) > 0);
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:5999").is_err());
-        let last = end(2000, 5999);
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:5999").is_err());
+        let last = endpoint(2000, 5999);
         next(&|event| last.of(event) && kind(event) == "fail");
         running.signal(Signal::SIGINT);
         assert_eq!(running.ended("netwatch ends").code(), Some(0));
@@ -135,7 +135,7 @@ fn what_a_stuck_reader_misses_is_told_when_it_reads_again() {
 }
 
 #[test]
-fn a_reader_that_never_reads_does_not_keep_it() {
+fn signal_ends_watch_although_nobody_reads() {
     in_fresh_netns(|| {
         let (mut running, _alone) = stuck();
         let mut stdout = running.stdout();

@@ -1,4 +1,4 @@
-//! The real binary (`NETWATCH_BIN`), real processes, real connections. As root. A module a subject.
+//! The real binary (`NETWATCH_BIN`), real processes, real connections. As root. One module per subject.
 
 #![cfg(test)]
 
@@ -46,13 +46,13 @@ mod verify;
 mod ways;
 mod where_it_runs;
 
-/// A process that does as it is told, in the calling thread's network namespace.
+/// An actor in the calling thread's network namespace.
 fn actor() -> Actor {
     Actor::start(Actor::program())
 }
 
-/// An endpoint as events have it. IPv4-mapped addresses stand there as IPv4.
-fn endpoint(address: &str) -> Value {
+/// An address and port as events have it; IPv4-mapped addresses as IPv4.
+fn address(address: &str) -> Value {
     let address: std::net::SocketAddr = address.parse().unwrap();
     json!({"ip": address.ip().to_canonical().to_string(), "port": address.port()})
 }

@@ -1,15 +1,16 @@
-//! MPTCP: one connection an end, the application's, however many subflows carry it.
+//! MPTCP: one connection per endpoint, the application's, however many subflows carry it.
 
 use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tests::{
-    Actor, End, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, ip, mptcp_bytes, port, skip, until,
+    Actor, Endpoint, Netns, Watch, Wire, assert_has, counter, in_fresh_netns, ip, mptcp_bytes, port, skip,
+    until,
 };
 
 use crate::expect::{CONN, Conn, assert_via, used_by};
-use crate::{actor, endpoint};
+use crate::{actor, address};
 
 const VIA: Option<&str> = Some("mptcp");
 
@@ -25,7 +26,7 @@ fn cookie(actor: &mut Actor) -> u64 {
     actor.say("cookie").parse().unwrap()
 }
 
-/// Bytes both ways, and the end.
+/// Sends bytes both ways, and closes.
 fn speak(client: &mut Actor, server: &mut Actor) {
     client.say("send 1000");
     server.say("recv 1000");
@@ -36,12 +37,12 @@ fn speak(client: &mut Actor, server: &mut Actor) {
     server.say("close");
 }
 
-/// Whether the kernel was built without it; says so for `test`.
+/// Whether the kernel was built without it; prints a skip line for `test`.
 fn lacks_mptcp(test: &str) -> bool {
     static LACKS: OnceLock<bool> = OnceLock::new();
     let listen = || {
         let mut answer = Ok(String::new());
-        in_fresh_netns(|| answer = actor().tell(&format!("listen {} 16 mptcp", CONN.server)));
+        in_fresh_netns(|| answer = actor().try_say(&format!("listen {} 16 mptcp", CONN.server)));
         answer == Err("EPROTONOSUPPORT".to_owned())
     };
     let lacks = *LACKS.get_or_init(listen);
@@ -52,8 +53,8 @@ fn lacks_mptcp(test: &str) -> bool {
 }
 
 #[test]
-fn one_connection_of_the_application_s_process() {
-    if lacks_mptcp("mptcp::one_connection_of_the_application_s_process") {
+fn connection_is_attributed_to_the_application() {
+    if lacks_mptcp("mptcp::connection_is_attributed_to_the_application") {
         return;
     }
     let cases = [CONN, Conn { client: "[::1]:2000", server: "[::1]:6000" }];
@@ -65,12 +66,12 @@ fn one_connection_of_the_application_s_process() {
             connects(conn, &mut client);
             server.say("accept");
             assert_eq!(counter("MPTcpExt", "MPCapableACKRX"), 1, "it is MPTCP");
-            let listen = watch.at("listen", tests::end(6000, 0));
-            let open = watch.at("open", conn.client_end());
+            let listen = watch.at("listen", tests::endpoint(6000, 0));
+            let open = watch.at("open", conn.client_endpoint());
             assert_has(&open, conn.at_client(&client.object()));
             assert_has(&open, used_by(&client.object(), "connect"));
             assert_has(&open, json!({"state": "ESTABLISHED", "cookie": cookie(&mut client)}));
-            let accept = watch.at("accept", conn.server_end());
+            let accept = watch.at("accept", conn.server_endpoint());
             assert_has(&accept, conn.at_server(&client.object()));
             assert_has(&accept, used_by(&server.object(), "accept"));
             assert_has(
@@ -82,7 +83,8 @@ fn one_connection_of_the_application_s_process() {
                 }),
             );
             speak(&mut client, &mut server);
-            let closed = [watch.at("close", conn.client_end()), watch.at("close", conn.server_end())];
+            let closed =
+                [watch.at("close", conn.client_endpoint()), watch.at("close", conn.server_endpoint())];
             assert_has(&closed[0], conn.at_client(&client.object()));
             assert_has(&closed[0], used_by(&client.object(), "connect"));
             assert_has(&closed[1], conn.at_server(&client.object()));
@@ -100,7 +102,7 @@ fn one_connection_of_the_application_s_process() {
     }
 }
 
-/// Two hosts whose wire has two addresses at the client's end, and a client and a server there.
+/// Two namespaces whose wire has two addresses on the client's side, with a client and a server.
 struct Hosts {
     netns: [Netns; 2],
     addresses: [String; 2],
@@ -128,9 +130,12 @@ impl Hosts {
         Conn { client: &self.addresses[0], server: &self.addresses[1] }
     }
 
-    fn ends(&self) -> [End; 2] {
+    fn endpoints(&self) -> [Endpoint; 2] {
         let [here, there] = [&self.netns[0], &self.netns[1]].map(Netns::inum);
-        [End { netns: here, local: 2000, remote: 6000 }, End { netns: there, local: 6000, remote: 2000 }]
+        [
+            Endpoint { netns: here, local: 2000, remote: 6000 },
+            Endpoint { netns: there, local: 6000, remote: 2000 },
+        ]
     }
 
     /// A connection with two subflows, of which a kernel worker opens the second, from another address.
@@ -139,34 +144,39 @@ impl Hosts {
         server.say(&format!("listen {remote} 16 mptcp"));
         client.say(&format!("connect {local} {remote} mptcp"));
         server.say("accept");
-        // Not before the first data has come is the connection known to be a whole one.
+        // The connection is fully established only after the first data.
         client.say("send 10");
         server.say("recv 10");
         let joined = || netns[1].inside(|| counter("MPTcpExt", "MPJoinAckRx"));
         until("the second subflow is there", || joined() == 1);
     }
 
-    /// Ends it, and checks that it was one connection: kinds of events at the client's end and at the
-    /// server's, first to last.
-    fn are_told_as_one(&mut self, mut watch: Watch, client_s: &[&str], server_s: &[&str]) {
+    /// Closes it, and checks that it was one connection: kinds of events at the client's endpoint and at the server's,
+    /// in order.
+    fn are_reported_as_one(&mut self, mut watch: Watch, client_s: &[&str], server_s: &[&str]) {
         speak(&mut self.client, &mut self.server);
-        let ends = self.ends();
+        let endpoints = self.endpoints();
         let (client, server) = (self.client.object(), self.server.object());
         let mut flows = Vec::new();
-        for (end, process, kinds) in [(ends[0], &client, client_s), (ends[1], &server, server_s)] {
-            let (begun, closed) = (watch.at(kinds[0], end), watch.at("close", end));
+        for (endpoint, process, kinds) in
+            [(endpoints[0], &client, client_s), (endpoints[1], &server, server_s)]
+        {
+            let (begun, closed) = (watch.at(kinds[0], endpoint), watch.at("close", endpoint));
             assert_has(&begun, json!({"id": closed["id"], "flow": closed["flow"], "process": process}));
             assert_has(&closed, json!({"process": process}));
             assert_has(
                 &closed["origin"],
-                json!({"process": client, "endpoint": endpoint(self.conn().client)}),
+                json!({"process": client, "endpoint": address(self.conn().client)}),
             );
             flows.push(closed["flow"].clone());
         }
         assert_eq!(flows[0], flows[1]);
         let log = watch.finish();
-        assert_eq!((log.kinds(ends[0]), log.kinds(ends[1])), (client_s.to_vec(), server_s.to_vec()));
-        let ours = |event: &&Value| ends.iter().any(|end| event["netns"] == end.netns);
+        assert_eq!(
+            (log.kinds(endpoints[0]), log.kinds(endpoints[1])),
+            (client_s.to_vec(), server_s.to_vec())
+        );
+        let ours = |event: &&Value| endpoints.iter().any(|endpoint| event["netns"] == endpoint.netns);
         for event in log.events.iter().filter(ours) {
             let ports = (port(event, "local"), port(event, "remote"));
             let known = [(2000, 6000), (6000, 2000), (6000, 0)].contains(&ports);
@@ -184,23 +194,23 @@ fn subflows_are_no_connections() {
     let mut hosts = Hosts::new();
     let watch = Watch::shared_by(&hosts.netns.each_ref());
     hosts.connect();
-    hosts.are_told_as_one(watch, &["open", "close"], &["open", "accept", "close"]);
+    hosts.are_reported_as_one(watch, &["open", "close"], &["open", "accept", "close"]);
 }
 
 #[test]
-fn one_that_is_older_than_netwatch() {
-    if lacks_mptcp("mptcp::one_that_is_older_than_netwatch") {
+fn seed_with_subflows_is_one_connection() {
+    if lacks_mptcp("mptcp::seed_with_subflows_is_one_connection") {
         return;
     }
     let mut hosts = Hosts::new();
     hosts.connect();
-    hosts.are_told_as_one(Watch::on_wires(&[]), &["seed", "close"], &["seed", "close"]);
+    hosts.are_reported_as_one(Watch::on_wires(&[]), &["seed", "close"], &["seed", "close"]);
 }
 
-/// One end is MPTCP's, and the connection falls back.
+/// One endpoint is MPTCP, and the connection falls back to TCP.
 #[test]
-fn with_plain_tcp_at_one_end() {
-    if lacks_mptcp("mptcp::with_plain_tcp_at_one_end") {
+fn plain_tcp_at_one_endpoint_is_one_connection() {
+    if lacks_mptcp("mptcp::plain_tcp_at_one_endpoint_is_one_connection") {
         return;
     }
     for plain in ["client", "server"] {
@@ -215,11 +225,11 @@ fn with_plain_tcp_at_one_end() {
                 CONN.connects(&mut client, "");
             }
             server.say("accept");
-            let open = watch.at("open", CONN.client_end());
+            let open = watch.at("open", CONN.client_endpoint());
             assert_has(&open, CONN.at_client(&client.object()));
             assert_has(&open, used_by(&client.object(), "connect"));
             assert_has(&open, json!({"cookie": cookie(&mut client)}));
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             assert_has(&accept, CONN.at_server(&client.object()));
             assert_has(&accept, used_by(&server.object(), "accept"));
             assert_has(&accept, json!({"cookie": cookie(&mut server)}));
@@ -229,10 +239,11 @@ fn with_plain_tcp_at_one_end() {
                 assert_via(&accept, None);
             }
             speak(&mut client, &mut server);
-            let closed = [watch.at("close", CONN.client_end()), watch.at("close", CONN.server_end())];
+            let closed =
+                [watch.at("close", CONN.client_endpoint()), watch.at("close", CONN.server_endpoint())];
             assert_has(&closed[0], CONN.at_client(&client.object()));
             let counts = |closed: &Value, sent: u64, received: u64| {
-                // The end that speaks plain TCP is counted by any kernel.
+                // Every kernel counts the bytes of the endpoint that is plain TCP.
                 if closed["via"] == "mptcp" {
                     assert_has(closed, mptcp_bytes(sent, received));
                 } else {
@@ -251,28 +262,28 @@ fn with_plain_tcp_at_one_end() {
 }
 
 #[test]
-fn refused() {
-    if lacks_mptcp("mptcp::refused") {
+fn refused_attempt_has_via_mptcp() {
+    if lacks_mptcp("mptcp::refused_attempt_has_via_mptcp") {
         return;
     }
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
         let connect = format!("connect {} {} mptcp", CONN.client, CONN.server);
-        assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
-        let fail = watch.at("fail", CONN.client_end());
+        assert_eq!(client.try_say(&connect), Err("ECONNREFUSED".to_owned()));
+        let fail = watch.at("fail", CONN.client_endpoint());
         let mut expected = CONN.at_client(&client.object());
         expected["errno"] = "ECONNREFUSED".into();
         assert_has(&fail, expected);
         assert_has(&fail, used_by(&client.object(), "connect"));
         assert_via(&fail, VIA);
-        assert_eq!(watch.finish().kinds(CONN.client_end()), ["fail"]);
+        assert_eq!(watch.finish().kinds(CONN.client_endpoint()), ["fail"]);
     });
 }
 
 #[test]
-fn use_by_a_child() {
-    if lacks_mptcp("mptcp::use_by_a_child") {
+fn use_by_a_child_is_a_handover() {
+    if lacks_mptcp("mptcp::use_by_a_child_is_a_handover") {
         return;
     }
     in_fresh_netns(|| {
@@ -284,7 +295,7 @@ fn use_by_a_child() {
         let child = client.hire();
         client.say("worker send 10");
         server.say("recv 10");
-        let handover = watch.at("handover", CONN.client_end());
+        let handover = watch.at("handover", CONN.client_endpoint());
         assert_has(&handover, CONN.at_client(&client.object()));
         assert_has(&handover, used_by(&child, "handover"));
         assert_via(&handover, VIA);

@@ -1,9 +1,9 @@
-//! The same addresses in two places, and one connection with its ends in two.
+//! The same addresses in two namespaces, and one connection with its endpoints in two.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Log, Netns, Watch, Wire, assert_has, end, loses};
+use tests::{Actor, Endpoint, Log, Netns, Watch, Wire, assert_has, endpoint, loses};
 
 use crate::actor;
 
@@ -21,8 +21,8 @@ fn twins(netns: &Netns) -> (Actor, Actor) {
 }
 
 fn two_flows(watch: &mut Watch, event: &str, netns: [&Netns; 2], twins: &[(Actor, Actor); 2]) {
-    let ends = netns.map(|netns| netns.inside(|| [end(2000, 6000), end(6000, 2000)]));
-    let events = ends.map(|ends| ends.map(|end| watch.at(event, end)));
+    let endpoints = netns.map(|netns| netns.inside(|| [endpoint(2000, 6000), endpoint(6000, 2000)]));
+    let events = endpoints.map(|pair| pair.map(|endpoint| watch.at(event, endpoint)));
     for (nth, [client, server]) in events.iter().enumerate() {
         assert_eq!(client["flow"], server["flow"]);
         assert_eq!(client["process"]["pid"], twins[nth].0.pid());
@@ -43,20 +43,22 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
     two_flows(&mut live, "open", netns, &twins);
     let mut seeded = Watch::everywhere(&["--port", "2000"]);
     two_flows(&mut seeded, "seed", netns, &twins);
-    // One ends, and the other does not.
+    // One connection is closed, and the other is not.
     twins[0].0.say("close");
     twins[0].1.say("close");
-    let closed = live.at("close", netns[0].inside(|| end(6000, 2000)));
+    let closed = live.at("close", netns[0].inside(|| endpoint(6000, 2000)));
     assert_eq!(closed["peer"]["process"]["pid"], twins[0].0.pid());
     for log in [live.finish(), seeded.finish()] {
-        let ends = netns.map(|netns| netns.inside(|| [end(2000, 6000), end(6000, 2000)]));
-        let closes = |nth: usize| ends[nth].iter().map(|end| log.at("close", *end).len()).sum::<usize>();
+        let endpoints = netns.map(|netns| netns.inside(|| [endpoint(2000, 6000), endpoint(6000, 2000)]));
+        let closes = |nth: usize| {
+            endpoints[nth].iter().map(|endpoint| log.at("close", *endpoint).len()).sum::<usize>()
+        };
         assert_eq!((closes(0), closes(1)), (2, 0));
     }
 }
 
 #[test]
-fn ends_in_two_namespaces_are_one_flow() {
+fn endpoints_in_two_namespaces_are_one_flow() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, b, .. } = Wire::between(&here, &there);
     let mut live = Watch::shared_by(&[&here, &there]);
@@ -64,9 +66,9 @@ fn ends_in_two_namespaces_are_one_flow() {
     server.say(&format!("listen {b}:6000 16"));
     client.say(&format!("connect {a}:2000 {b}:6000"));
     server.say("accept");
-    let ends = [here.inside(|| end(2000, 6000)), there.inside(|| end(6000, 2000))];
-    let connected = live.at("open", ends[0]);
-    let accepted = live.at("accept", ends[1]);
+    let endpoints = [here.inside(|| endpoint(2000, 6000)), there.inside(|| endpoint(6000, 2000))];
+    let connected = live.at("open", endpoints[0]);
+    let accepted = live.at("accept", endpoints[1]);
     assert_eq!(connected["flow"], accepted["flow"]);
     assert_has(
         &accepted,
@@ -79,7 +81,7 @@ fn ends_in_two_namespaces_are_one_flow() {
     );
 
     let mut seeded = Watch::on_wires(&[]);
-    let (connected, accepted) = (seeded.at("seed", ends[0]), seeded.at("seed", ends[1]));
+    let (connected, accepted) = (seeded.at("seed", endpoints[0]), seeded.at("seed", endpoints[1]));
     assert_eq!(connected["flow"], accepted["flow"]);
     assert_has(
         &connected,
@@ -103,7 +105,7 @@ fn ends_in_two_namespaces_are_one_flow() {
     server.say("eof");
     server.say("close");
     for watch in [&mut live, &mut seeded] {
-        let closed = ends.map(|end| watch.at("close", end));
+        let closed = endpoints.map(|endpoint| watch.at("close", endpoint));
         assert_has(
             &closed[0],
             json!({"closed_by": "local", "peer": {"id": closed[1]["id"], "process": server.object()}}),
@@ -125,7 +127,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The same addresses and ports in every pair: which end belongs to which cannot be told from those.
+    /// The same addresses and ports in every pair: they do not show which endpoints belong together.
     fn on(wire: &Wire, [here, there]: [Netns; 2]) -> Self {
         wire.connects(&here, &there);
         let (mut client, mut server) = (here.inside(actor), there.inside(actor));
@@ -137,8 +139,8 @@ impl Pair {
         Self { here, there, client, server, addresses }
     }
 
-    fn ends(&self) -> [End; 2] {
-        [self.here.inside(|| end(2000, 6000)), self.there.inside(|| end(6000, 2000))]
+    fn endpoints(&self) -> [Endpoint; 2] {
+        [self.here.inside(|| endpoint(2000, 6000)), self.there.inside(|| endpoint(6000, 2000))]
     }
 
     fn close(&mut self) {
@@ -146,16 +148,18 @@ impl Pair {
         self.server.say("close");
     }
 
-    /// All that the log has of it.
+    /// All events of this pair.
     fn of<'a>(&self, log: &'a Log) -> Vec<&'a Value> {
-        let ends = self.ends();
-        // The number of a namespace is given anew when it is gone: another test may have had it just now.
+        let endpoints = self.endpoints();
+        // The number of a removed namespace is reused: another test may have had it.
         let is_here = |event: &Value| self.addresses.iter().any(|address| event["local"]["ip"] == *address);
-        log.events.iter().filter(|event| is_here(event) && ends.iter().any(|end| end.of(event))).collect()
+        log.events
+            .iter()
+            .filter(|event| is_here(event) && endpoints.iter().any(|endpoint| endpoint.of(event)))
+            .collect()
     }
 
-    /// Nobody but these two is named, wherever a process is: saying nothing is right, and saying the wrong
-    /// thing is not.
+    /// Only these two processes are named: no process is right, and another one is wrong.
     fn names_no_stranger(&self, log: &Log) {
         let events = self.of(log);
         assert!(!events.is_empty());
@@ -175,14 +179,14 @@ impl Pair {
     }
 }
 
-/// Room for two pairs, and a log of it.
+/// Namespaces for two pairs, and a view of them.
 fn watched() -> (Watch, [[Netns; 2]; 2]) {
     let places = [(); 2].map(|()| [Netns::fresh(), Netns::fresh()]);
     (Watch::shared_by(&places.iter().flatten().collect::<Vec<_>>()), places)
 }
 
 #[test]
-fn nothing_is_joined_that_does_not_belong_together() {
+fn unrelated_endpoints_are_not_joined() {
     let wire = Wire::default();
     let (live, places) = watched();
     let mut pairs = places.map(|both| Pair::on(&wire, both));
@@ -191,8 +195,8 @@ fn nothing_is_joined_that_does_not_belong_together() {
         pair.close();
     }
     for mut watch in [live, seeded] {
-        for end in pairs.iter().flat_map(Pair::ends) {
-            watch.at("close", end);
+        for endpoint in pairs.iter().flat_map(Pair::endpoints) {
+            watch.at("close", endpoint);
         }
         let log = watch.finish();
         for pair in &pairs {
@@ -202,14 +206,14 @@ fn nothing_is_joined_that_does_not_belong_together() {
     }
 }
 
-/// An end that is still there although its other end is gone is the only one that fits the new client's
-/// addresses, until the new server's end is born.
+/// An endpoint that still exists after its peer was closed is the only one that fits the new client's addresses, until
+/// the new server's endpoint is created.
 #[test]
-fn an_end_that_lost_its_peer_is_nobody_else_s() {
+fn endpoint_that_lost_its_peer_is_not_joined_to_another() {
     let wire = Wire::default();
     let (live, [first, second]) = watched();
     let mut old = Pair::on(&wire, first);
-    // The reset does not get there.
+    // The reset is lost.
     old.here.inside(|| loses(&wire.b));
     old.client.say("linger0");
     old.client.say("close");
@@ -219,10 +223,10 @@ fn an_end_that_lost_its_peer_is_nobody_else_s() {
     old.server.say("linger0");
     old.server.say("close");
     for mut watch in [live, seeded] {
-        for end in new.ends() {
-            watch.at("close", end);
+        for endpoint in new.endpoints() {
+            watch.at("close", endpoint);
         }
-        watch.at("close", old.ends()[1]);
+        watch.at("close", old.endpoints()[1]);
         let log = watch.finish();
         new.names_no_stranger(&log);
         old.names_no_stranger(&log);

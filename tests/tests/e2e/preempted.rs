@@ -1,6 +1,5 @@
-//! Threads that stop each other in the middle of anything, wherever the kernel can be stopped (PREEMPT_LAZY): of
-//! netwatch's programs, too, which the kernel then leaves out for the other thread (`netwatch-ebpf/src/twice.rs`).
-//! Nothing may be missing, and nothing be told as lost.
+//! Threads that preempt each other anywhere (PREEMPT_LAZY), also within netwatch's programs, whose run the kernel then
+//! skips for the other thread (`netwatch-ebpf/src/twice.rs`). Nothing may be missed, and no loss be reported.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -18,8 +17,8 @@ use tests::{
     skip,
 };
 
-/// Does `work` in two threads that have one CPU between them. With a third, one of other tests for instance, two
-/// programs would not be enough: the kernel may stop one thread in either.
+/// Does `work` in two threads that share one CPU. With a third, from another test for instance, two programs would not
+/// be enough: a thread may be preempted in either.
 fn two_in_turn(work: impl Fn() + Sync) {
     let mut first = CpuSet::new();
     first.set(0).unwrap();
@@ -33,7 +32,7 @@ fn two_in_turn(work: impl Fn() + Sync) {
     });
 }
 
-/// Both threads' attempts, so many each.
+/// The attempts of both threads, `tries` each.
 fn attempts(tries: usize) {
     two_in_turn(|| {
         for _ in 0..tries {
@@ -55,7 +54,7 @@ fn no_attempt_is_missed() {
     });
 }
 
-/// Of a kernel that can be told how often it stops threads: as often as it can, until this ends.
+/// Sets full preemption on a kernel that has the choice, until this is dropped.
 struct Full {
     before: String,
 }
@@ -63,7 +62,7 @@ struct Full {
 impl Full {
     const MODES: &str = "/sys/kernel/debug/sched/preempt";
 
-    /// `None` where there is no choice.
+    /// `None` if there is no choice.
     fn choose() -> Option<Self> {
         let modes = with_debugfs(&format!("cat {}", Self::MODES));
         let modes = String::from_utf8(modes.stdout).unwrap();
@@ -89,19 +88,19 @@ fn with_debugfs(command: &str) -> Output {
     output(Command::new("unshare").args(["--mount", "sh", "-c", &script]))
 }
 
-/// Where none is stopped no second program is attached; here there has to be one.
+/// Without preemption no second program is attached; here there must be one.
 #[test]
-fn no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads() {
+fn no_attempt_is_missed_with_full_preemption() {
     const TRIES: usize = 300;
-    let test = "preempted::no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads";
+    let test = "preempted::no_attempt_is_missed_with_full_preemption";
     if !is_emulated() {
-        return skip(test, "it tells the kernel how to schedule, which is done in guests only");
+        return skip(test, "it changes the preemption mode, which is done in guests only");
     }
-    // A log that began before would lack the second programs.
+    // A netwatch that started before would lack the second programs.
     let _presence = Presence::alone();
     in_fresh_netns(|| {
         let Some(_full) = Full::choose() else {
-            return skip(test, "this kernel cannot be told");
+            return skip(test, "this kernel has no choice of preemption modes");
         };
         let store = Store::new();
         let recorder = Recorder::start(&store.path(), &[]);
@@ -111,8 +110,8 @@ fn no_attempt_is_missed_where_the_kernel_is_told_to_stop_threads() {
     });
 }
 
-/// A listener, closed again; whether there is MPTCP. Its sockets come to states that they are in: nothing to tell, and
-/// nothing to miss.
+/// Opens and closes a listener; returns whether there is MPTCP. Its sockets are set to states that they already have:
+/// no event, and nothing to miss.
 fn listens_by_mptcp() -> bool {
     let socket = match mptcp_socket(AddressFamily::Inet) {
         Err(Errno::EPROTONOSUPPORT) => return false,
@@ -126,7 +125,7 @@ fn listens_by_mptcp() -> bool {
 #[test]
 fn no_connection_is_missed() {
     const TIMES: usize = 300;
-    /// With fifty nothing was stopped at the right place, with these at 36 to 351 (7.3, before such states were noted).
+    /// With fifty no preemption hit the right place, with these 36 to 351 did (7.3, before such states were noted).
     const LISTENERS: usize = 600;
     in_fresh_netns(|| {
         let mut watch = Watch::alone(&[]);
@@ -143,7 +142,7 @@ fn no_connection_is_missed() {
             by_mptcp.fetch_add(listened, Ordering::Relaxed);
         });
         watch.expect_times("the last of each", 4 * TIMES, |event| kind(event) == "close");
-        // Each thread's own, too.
+        // Including each thread's own listener.
         let listeners = 2 + by_mptcp.load(Ordering::Relaxed);
         watch.expect_times("and of each listener", listeners, |event| kind(event) == "unlisten");
         let log = watch.finish();

@@ -1,4 +1,4 @@
-//! Names of processes that are hard to name, and who really started them.
+//! Processes that are hard to name, and which process forked them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{Actor, Running, Watch, assert_has, end, in_fresh_netns, stranger_s_copy, sysctl, until};
+use tests::{Actor, Running, Watch, assert_has, endpoint, in_fresh_netns, stranger_s_copy, sysctl, until};
 
 use crate::actor;
 
@@ -15,12 +15,12 @@ fn own_comm() -> String {
 }
 
 #[test]
-fn every_key_of_a_process() {
+fn process_has_every_key() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         assert_has(&process, client.object());
         let own = std::process::id();
         let exe = std::env::current_exe().unwrap();
@@ -29,7 +29,7 @@ fn every_key_of_a_process() {
             &process["ancestors"][0],
             json!({"pid": own, "comm": own_comm(), "exe": exe.to_str().unwrap()}),
         );
-        // From the nearest to the first process that there is.
+        // From the parent to the first process.
         let ancestors = process["ancestors"].as_array().unwrap();
         assert_eq!(ancestors.last().unwrap()["pid"], 1, "{process:#}");
 
@@ -47,7 +47,7 @@ fn every_key_of_a_process() {
         let auid = Some(proc("loginuid").trim().to_owned()).filter(|auid| *auid != nobody);
         let auid = auid.map_or(Value::Null, |auid| auid.parse::<u32>().unwrap().into());
         assert_eq!(process["auid"], auid);
-        // One of the trees that it is in: which one tells most is not the same on every host.
+        // One of its hierarchies: which one is the most useful depends on the host.
         let cgroups = proc("cgroup");
         let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         assert!(paths.any(|path| process["cgroup"] == path), "{cgroups}{process:#}");
@@ -58,7 +58,7 @@ fn every_key_of_a_process() {
 }
 
 #[test]
-fn a_thread_is_told_from_its_process() {
+fn thread_is_named_besides_its_process() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let netns = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
@@ -69,7 +69,7 @@ fn a_thread_is_told_from_its_process() {
             (nix::unistd::gettid().as_raw(), client.local_addr().unwrap().port(), server)
         });
         let (tid, port, _server) = connector.unwrap().join().unwrap();
-        let open = watch.at("open", end(port, 6000));
+        let open = watch.at("open", endpoint(port, 6000));
         for process in [&open["process"], &open["origin"]["process"]] {
             assert_has(
                 process,
@@ -80,10 +80,10 @@ fn a_thread_is_told_from_its_process() {
 }
 
 #[test]
-fn a_client_that_lives_for_a_moment_is_fully_named() {
+fn short_lived_client_is_fully_named() {
     in_fresh_netns(|| {
-        // Nobody accepts, and so nobody sends a FIN. Where the answer to the client's own comes in the middle of its
-        // close(), the kernel keeps the socket for so long (`net/ipv4/tcp_input.c`, tcp_rcv_state_process).
+        // No process accepts, so the server sends no FIN. If the answer to the client's FIN comes during its close(),
+        // the kernel keeps the socket for this long (`net/ipv4/tcp_input.c`, tcp_rcv_state_process).
         sysctl("net/ipv4/tcp_fin_timeout", "1");
         let mut watch = Watch::shared();
         let mut server = actor();
@@ -93,7 +93,7 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
             let mut client = Running::start(Command::new(Actor::program()).arg(&connect));
             let pid = client.pid();
             assert!(client.ended("the client ends").success());
-            let open = watch.at("open", end(port, 6000));
+            let open = watch.at("open", endpoint(port, 6000));
             let expected = json!({
                 "pid": pid,
                 "comm": "actor",
@@ -103,7 +103,7 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
                 "user": "root",
                 "kernel": false,
             });
-            for event in [&open, &watch.at("close", end(port, 6000))] {
+            for event in [&open, &watch.at("close", endpoint(port, 6000))] {
                 assert_has(&event["process"], expected.clone());
                 assert_has(&event["origin"]["process"], expected.clone());
                 assert_has(
@@ -111,19 +111,19 @@ fn a_client_that_lives_for_a_moment_is_fully_named() {
                     json!({"pid": std::process::id(), "comm": own_comm()}),
                 );
             }
-            let accepted_end = watch.at("open", end(6000, port));
-            assert_has(&accepted_end["origin"]["process"], expected.clone());
+            let accepted_endpoint = watch.at("open", endpoint(6000, port));
+            assert_has(&accepted_endpoint["origin"]["process"], expected.clone());
             assert_has(&open["origin"], json!({"side": "local", "basis": "connect"}));
         }
     });
 }
 
 #[test]
-fn ancestors_are_those_who_really_forked() {
+fn ancestors_are_the_processes_that_forked() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
-        // What a daemon does: its parents are gone before it does anything.
+        // As a daemon does: its parents exit before it does anything.
         let grandparent = client.fork_and_leave();
         let parent = client.fork_and_leave();
         client.ended();
@@ -133,8 +133,8 @@ fn ancestors_are_those_who_really_forked() {
             stat.rsplit_once(')').unwrap().1.split(' ').nth(2).unwrap().parse::<u32>().unwrap()
         };
         until("the parent is gone", || present_parent() != parent);
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         assert_has(&process, client.object());
         assert_eq!(process["ppid"], present_parent());
         let pids: Vec<_> = (0..3).map(|nth| process["ancestors"][nth]["pid"].clone()).collect();
@@ -147,17 +147,17 @@ fn ancestors_are_those_who_really_forked() {
 }
 
 #[test]
-fn a_shell_that_is_gone_is_an_ancestor() {
+fn exited_shell_is_an_ancestor() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
-        // A background job has no stdin of its own unless it is told so.
+        // A background job gets /dev/null as its stdin unless it is redirected.
         let mut shell = Command::new("sh");
         shell.args(["-c", r#"exec 3<&0; "$0" <&3 &"#, Actor::program()]);
         let mut client = Actor::start_as(Path::new(Actor::program()), &mut shell);
         client.ended();
         assert_ne!(client.started(), client.pid());
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         assert_has(&process, client.object());
         let sh = std::fs::canonicalize("/bin/sh").unwrap();
         assert_has(
@@ -168,7 +168,7 @@ fn a_shell_that_is_gone_is_an_ancestor() {
     });
 }
 
-/// A file's name, and with it a process's, may be anything.
+/// The name of a file, and so of a process, may have any bytes.
 #[test]
 fn a_name_with_control_characters_stays_valid_json() {
     in_fresh_netns(|| {
@@ -176,8 +176,8 @@ fn a_name_with_control_characters_stays_valid_json() {
         let name = OsStr::from_bytes(b"a\"\\\n\x1b[31m\xff");
         let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), name);
         let mut client = Actor::start(&path);
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         assert_eq!(process["comm"], "a\"\\\n\u{1b}[31m\\xff");
         assert!(process["exe"].as_str().unwrap().ends_with("/a\"\\\n\u{1b}[31m\\xff"), "{process:#}");
     });

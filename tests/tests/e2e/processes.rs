@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use tests::{Recorder, Store, Watch, end, in_fresh_netns, kind};
+use tests::{Recorder, Store, Watch, endpoint, in_fresh_netns, kind};
 
 use crate::actor;
 
@@ -24,7 +24,7 @@ fn connection() {
     server.say("unlisten");
 }
 
-/// Puts the objects in place of the keys that name them, where each came before. Returns how many objects there were.
+/// Replaces the keys by the process objects that were printed before. Returns the number of objects too.
 fn restored(events: &[Value]) -> (Vec<Value>, usize) {
     let mut objects: HashMap<String, Value> = HashMap::new();
     let (mut restored, mut printed) = (Vec::new(), 0);
@@ -46,7 +46,7 @@ fn restored(events: &[Value]) -> (Vec<Value>, usize) {
     (restored, printed)
 }
 
-/// Without what numbers the lines.
+/// Without the line numbers.
 fn unnumbered(events: &[Value]) -> Vec<Value> {
     let mut events = events.to_vec();
     for event in &mut events {
@@ -55,7 +55,7 @@ fn unnumbered(events: &[Value]) -> Vec<Value> {
     events
 }
 
-/// What events are about, without times and ids, which each netwatch has of its own: starts of processes too.
+/// The subject of each event, without times and ids, which differ between netwatches, as do start times of processes.
 fn named(events: &[Value]) -> Vec<Vec<Option<&Value>>> {
     let places = || ["/event", "/local", "/remote"].iter().chain(&PLACES);
     let word = |event, place| Value::pointer(event, place).map(|value| value.get("key").unwrap_or(value));
@@ -63,14 +63,14 @@ fn named(events: &[Value]) -> Vec<Vec<Option<&Value>>> {
 }
 
 #[test]
-fn an_object_comes_once_and_before_the_first_event_that_names_it() {
+fn process_is_printed_once_and_before_its_first_event() {
     in_fresh_netns(|| {
         let mut full = Watch::start(&QUIET);
         let mut once = Watch::start(&[&QUIET[..], &["--processes", "once"]].concat());
         let mut keys = Watch::start(&[&QUIET[..], &["--processes", "key"]].concat());
         connection();
         for watch in [&mut full, &mut once, &mut keys] {
-            watch.at("unlisten", end(6000, 0));
+            watch.at("unlisten", endpoint(6000, 0));
         }
         let [full, once, keys] = [full, once, keys].map(|watch| watch.finish().events.split_off(1));
         let (events, printed) = restored(&once);
@@ -85,7 +85,7 @@ fn an_object_comes_once_and_before_the_first_event_that_names_it() {
 }
 
 #[test]
-fn what_was_recorded_is_printed_so_too() {
+fn log_prints_each_process_once() {
     in_fresh_netns(|| {
         let store = Store::new();
         let recorder = Recorder::start(&store.path(), &[]);

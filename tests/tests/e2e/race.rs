@@ -1,5 +1,4 @@
-//! Connections that are made while netwatch starts: seen by the probes, by the look at what is there, or by
-//! both, and told once.
+//! Connections that are made while netwatch starts: in the snapshot, observed by the probes, or both, and emitted once.
 
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};
@@ -11,13 +10,13 @@ use tests::{PATIENCE, Watch, in_fresh_netns, kind, netns, port};
 
 use crate::table::{table_of_kernel, table_of_log};
 
-/// Some are open at any time.
+/// So many are open at any time.
 const OPEN: usize = 20;
 
 /// Between two connections.
 const PAUSE: std::time::Duration = std::time::Duration::from_micros(300);
 
-/// Makes connections, and ends them, until it is told to stop.
+/// Opens and closes connections until `stop`.
 fn restless(stop: &AtomicBool) -> Vec<(TcpStream, TcpStream)> {
     let server = TcpListener::bind("127.0.0.1:6000").unwrap();
     let begun = Instant::now();
@@ -28,19 +27,19 @@ fn restless(stop: &AtomicBool) -> Vec<(TcpStream, TcpStream)> {
         if open.len() > OPEN {
             open.remove(0);
         }
-        // Faster than that, and what there is to tell is more than a slow machine's reader can take.
+        // Without a pause there would be more events than a slow machine can read.
         std::thread::sleep(PAUSE);
     }
     open
 }
 
 #[test]
-fn what_begins_in_the_middle_of_the_start_is_told_once() {
+fn connection_begun_during_the_start_is_reported_once() {
     in_fresh_netns(|| {
         let own = netns();
         let file = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         let all = [&["--netns", "self", "--states"][..], &["--netns", "self"]];
-        // A start takes seconds there.
+        // A start takes seconds in an emulator.
         let all = if tests::is_emulated() { &all[..1] } else { &all[..] };
         for arguments in all {
             let stop = AtomicBool::new(false);
@@ -56,7 +55,7 @@ fn what_begins_in_the_middle_of_the_start_is_told_once() {
             watch.settles("the log agrees with the kernel", |events| {
                 table_of_log(events, own) == table_of_kernel()
             });
-            // Checks on every run: an end has one flow, and nothing is told after its end.
+            // Checks on every run: an endpoint has one flow, and no event after its close.
             let log = watch.finish();
             let mut beginnings = HashMap::new();
             let (clients, servers): (Vec<_>, Vec<_>) = log
@@ -72,10 +71,11 @@ fn what_begins_in_the_middle_of_the_start_is_told_once() {
             }
             assert!(!beginnings.is_empty());
             assert!(beginnings.values().all(|times| *times <= 1), "{beginnings:?}");
-            for (ends, side) in [(clients, "local"), (servers, "remote")] {
-                // What ended before anybody looked left nothing but its end, and nothing may be known of it.
+            for (events, side) in [(clients, "local"), (servers, "remote")] {
+                // A connection that was closed before the snapshot may have nothing but a close, with an unknown
+                // origin.
                 let unknown = |event: &Value| kind(event) == "close" && event["origin"]["side"] == "unknown";
-                let wrong = ends.iter().find(|event| event["origin"]["side"] != side && !unknown(event));
+                let wrong = events.iter().find(|event| event["origin"]["side"] != side && !unknown(event));
                 assert!(wrong.is_none(), "{:#}", wrong.unwrap());
             }
         }

@@ -1,4 +1,4 @@
-//! `netwatch record`: what is printed is what is kept, and how it begins and ends.
+//! `netwatch record`: what is printed is what is recorded, and how it starts and exits.
 
 mod failures;
 
@@ -10,23 +10,23 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::{
-    PATIENCE, Recorder, Running, Store, Watch, assert_has, binary, end, in_fresh_netns, kind, until,
+    PATIENCE, Recorder, Running, Store, Watch, assert_has, binary, endpoint, in_fresh_netns, kind, until,
 };
 
 use crate::actor;
 
-/// All but what numbers the lines of a run.
+/// All but the line number.
 fn without_seq(event: &Value) -> String {
     let mut event = event.clone();
     event.as_object_mut().unwrap().remove("seq");
     event.to_string()
 }
 
-fn told(events: &[Value]) -> BTreeSet<String> {
+fn reported(events: &[Value]) -> BTreeSet<String> {
     events.iter().filter(|event| !["ready", "loss"].contains(&kind(event))).map(without_seq).collect()
 }
 
-/// A bit of everything.
+/// Several kinds of events.
 fn scene() {
     let (mut client, mut server) = (actor(), actor());
     server.say("listen 127.0.0.1:6000 16");
@@ -41,25 +41,25 @@ fn scene() {
     client.say("recv 5");
     client.say("close");
     server.say("close");
-    assert!(client.tell("connect 127.0.0.1:2002 127.0.0.1:6001").is_err());
+    assert!(client.try_say("connect 127.0.0.1:2002 127.0.0.1:6001").is_err());
     server.say("unlisten");
 }
 
 #[test]
-fn what_is_kept_is_what_was_printed() {
+fn recorded_events_are_those_that_were_printed() {
     in_fresh_netns(|| {
         let store = Store::new();
         let mut before = actor();
         before.say("listen 127.0.0.1:7000 16");
         let mut watch = Watch::recording(&store.path(), &["--netns", "self"]);
         scene();
-        watch.at("fail", end(2002, 6001));
+        watch.at("fail", endpoint(2002, 6001));
         let log = watch.finish();
         assert_eq!((log.status.code(), log.stderr.as_str()), (Some(0), ""));
-        let printed = told(&log.events);
+        let printed = reported(&log.events);
         assert!(printed.len() > 10, "{printed:?}");
         let kept = store.log(&[]);
-        assert_eq!(told(&kept), printed);
+        assert_eq!(reported(&kept), printed);
         // Newest last, and numbered.
         assert!(kept.iter().map(|event| event["ts"].as_str()).is_sorted(), "{kept:#?}");
         assert!(kept.iter().map(|event| event["seq"].as_u64()).eq((1..=kept.len() as u64).map(Some)));
@@ -69,7 +69,7 @@ fn what_is_kept_is_what_was_printed() {
 }
 
 #[test]
-fn begun_and_ended_at_once_is_one_row_an_end() {
+fn short_connection_is_one_row_per_endpoint() {
     in_fresh_netns(|| {
         let store = Store::new();
         let recorder = Recorder::start(&store.path(), &[]);
@@ -96,20 +96,20 @@ fn begun_and_ended_at_once_is_one_row_an_end() {
             TIMES
         );
         assert_eq!(count("SELECT count(*) FROM events WHERE event = 'accept' AND local_port = 6000"), TIMES);
-        // What loopback does is foreseen, so that no row says more than it has to.
+        // The usual values of connections on loopback are predicted, so no row stores exceptions.
         assert_eq!(
             count(
                 "SELECT count(*) FROM connection WHERE odd IS NOT NULL AND 2000 IN (local_port, remote_port)"
             ),
             0
         );
-        // Who acts is written once.
+        // Each process is stored once.
         assert!(count("SELECT count(*) FROM processes WHERE exe LIKE '%/actor' AND signs IS NULL") < 20);
     });
 }
 
 #[test]
-fn a_filter_decides_what_is_kept() {
+fn filter_decides_what_is_recorded() {
     in_fresh_netns(|| {
         let store = Store::new();
         let recorder = Recorder::start(&store.path(), &["--port", "6001"]);
@@ -125,7 +125,7 @@ fn a_filter_decides_what_is_kept() {
 }
 
 #[test]
-fn it_is_kept_for_its_owner_alone() {
+fn store_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     in_fresh_netns(|| {
         let store = Store::new();
@@ -142,7 +142,7 @@ fn it_is_kept_for_its_owner_alone() {
 }
 
 #[test]
-fn a_second_is_told_who_records() {
+fn second_recorder_names_the_first() {
     in_fresh_netns(|| {
         let store = Store::new();
         let first = Recorder::start(&store.path(), &[]);
@@ -154,7 +154,7 @@ fn a_second_is_told_who_records() {
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn service_manager_is_notified() {
     in_fresh_netns(|| {
         let store = Store::new();
         let socket = store.beside("notify");
@@ -180,7 +180,7 @@ fn the_service_manager_is_told() {
         hear("STOPPING=1");
         let (status, said) = recorder.ended();
         assert_eq!((status.code(), said.len()), (Some(0), 1), "{said:?}");
-        // Closed in good order: nothing is left to be put together again.
+        // It was closed properly: there is nothing to recover.
         assert!(!store.path().with_extension("db-wal").exists());
         let db = rusqlite::Connection::open(store.path()).unwrap();
         assert_eq!(db.query_row("SELECT count(*) FROM stopped", [], |row| row.get(0)), Ok(1));
@@ -188,7 +188,7 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
-fn a_reader_who_does_not_read_is_not_waited_for() {
+fn recorder_does_not_wait_for_a_stuck_reader() {
     in_fresh_netns(|| {
         let store = Store::new();
         let mut command = Command::new(binary());
@@ -198,10 +198,10 @@ fn a_reader_who_does_not_read_is_not_waited_for() {
         let mut stdout = stuck.stdout();
         tests::first_line(&mut stdout);
         let mut client = actor();
-        // More than a pipe takes.
+        // More than fits into a pipe.
         const TIMES: usize = 1500;
         for _ in 0..TIMES {
-            assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+            assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         }
         until("all is recorded", || store.log(&["--event", "fail", "--port", "6000"]).len() == TIMES);
         stuck.signal(Signal::SIGTERM);
@@ -210,7 +210,7 @@ fn a_reader_who_does_not_read_is_not_waited_for() {
 }
 
 #[test]
-fn options_come_from_a_file_too() {
+fn options_are_read_from_a_file() {
     in_fresh_netns(|| {
         let store = Store::new();
         let config = store.beside("netwatch.toml");
@@ -226,13 +226,13 @@ fn options_come_from_a_file_too() {
         until("the event is there", || !store.log(&[]).is_empty());
         recorder.finish();
         assert_eq!(store.log(&[]).len(), 1);
-        for (text, told) in
+        for (text, message) in
             [("retain = '7d'\nport = 'x'\n", ":2: port: "), ("a = 1", ":1: a: "), ("port", ":1: ")]
         {
             write(text);
             let (status, said) = start().ended();
             assert_eq!((status.code(), said.len()), (Some(2), 1), "{said:?}");
-            assert!(said[0].contains(&format!("{}{told}", config.display())), "{said:?}");
+            assert!(said[0].contains(&format!("{}{message}", config.display())), "{said:?}");
         }
     });
 }
@@ -255,12 +255,12 @@ fn a_shell_on_a_socket_is_marked() {
                 .stdout(std::os::fd::OwnedFd::from(output)),
         );
         std::io::Write::write_all(&mut remote, b"echo here\n").unwrap();
-        let used = watch.at("handover", end(6000, port));
+        let used = watch.at("handover", endpoint(6000, port));
         assert_has(&used["process"], json!({"signs": ["shell-on-socket"]}));
         drop(remote);
         shell.ended("the shell ends with its input");
-        let printed = told(&watch.finish().events);
-        assert_eq!(told(&store.log(&[])), printed);
+        let printed = reported(&watch.finish().events);
+        assert_eq!(reported(&store.log(&[])), printed);
         let text = store.run("log", &["--event", "handover"]);
         assert!(String::from_utf8_lossy(&text.stdout).contains("! shell on a socket"), "{text:?}");
         let db = rusqlite::Connection::open(store.path()).unwrap();

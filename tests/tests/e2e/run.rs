@@ -1,15 +1,15 @@
-//! How a run begins and ends: seeds, counts, durations, signals.
+//! How a run starts and ends: seeds, counts, durations, signals.
 
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{Lines, PATIENCE, Running, Watch, binary, end, in_fresh_netns, kind};
+use tests::{Lines, PATIENCE, Running, Watch, binary, endpoint, in_fresh_netns, kind};
 
 use crate::actor;
 
 #[test]
-fn ready_tells_the_coverage() {
+fn ready_has_the_coverage() {
     in_fresh_netns(|| {
         let log = Watch::start(&[]).finish();
         let ready = &log.events[0];
@@ -25,13 +25,13 @@ fn ready_tells_the_coverage() {
 }
 
 #[test]
-fn signals_end_it_in_order() {
+fn signals_end_watch_with_status_0() {
     in_fresh_netns(|| {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let mut watch = Watch::start(&[]);
             let mut client = actor();
-            assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-            watch.at("fail", end(2000, 6000));
+            assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+            watch.at("fail", endpoint(2000, 6000));
             watch.signal(signal);
             let log = watch.ended();
             assert_eq!((log.status.code(), log.stderr.as_str()), (Some(0), ""), "{signal}");
@@ -40,12 +40,12 @@ fn signals_end_it_in_order() {
 }
 
 #[test]
-fn count_is_of_events_after_ready() {
+fn count_does_not_include_ready() {
     in_fresh_netns(|| {
         let watch = Watch::start(&["--count", "3", "--netns", "self"]);
         let mut client = actor();
         for port in 2000..2005 {
-            assert!(client.tell(&format!("connect 127.0.0.1:{port} 127.0.0.1:6000")).is_err());
+            assert!(client.try_say(&format!("connect 127.0.0.1:{port} 127.0.0.1:6000")).is_err());
         }
         let log = watch.ended();
         assert_eq!((log.status.code(), log.stderr.as_str()), (Some(0), ""));
@@ -57,7 +57,7 @@ fn count_is_of_events_after_ready() {
 }
 
 #[test]
-fn a_duration_is_long_enough_and_ends() {
+fn watch_ends_after_its_duration() {
     in_fresh_netns(|| {
         let begun = std::time::Instant::now();
         let log = Watch::start(&["--duration", "1s"]).ended();
@@ -67,7 +67,7 @@ fn a_duration_is_long_enough_and_ends() {
 }
 
 #[test]
-fn without_seeds_older_connections_are_known_all_the_same() {
+fn no_seed_hides_seeds_and_keeps_what_is_known() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
@@ -76,7 +76,7 @@ fn without_seeds_older_connections_are_known_all_the_same() {
         let mut watch = Watch::start(&["--no-seed", "--netns", "self"]);
         client.say("close");
         server.say("close");
-        let closed = watch.at("close", end(6000, 2000));
+        let closed = watch.at("close", endpoint(6000, 2000));
         tests::assert_has(
             &closed,
             json!({
@@ -93,9 +93,9 @@ fn without_seeds_older_connections_are_known_all_the_same() {
 }
 
 #[test]
-fn two_runs_tell_the_same_and_their_ids_do_not_clash() {
+fn two_runs_emit_the_same_events_with_unique_ids() {
     in_fresh_netns(|| {
-        // Not the connection by which the second of them tries itself.
+        // Without the connection of the second one's self-test.
         let arguments = ["--netns", "self", "--port", "6000"];
         let mut watches = [Watch::start(&arguments), Watch::start(&arguments)];
         let (mut client, mut server) = (actor(), actor());
@@ -123,7 +123,7 @@ fn two_runs_tell_the_same_and_their_ids_do_not_clash() {
     });
 }
 
-/// Everything but when, which each run reads from its own clock, and what it may name as it likes.
+/// Everything but times, which each run reads from its own clock, and ids.
 fn words(events: &[Value]) -> Vec<Value> {
     let paths = [
         "/event",
@@ -138,12 +138,12 @@ fn words(events: &[Value]) -> Vec<Value> {
         "/process_basis",
         "/closed_by",
     ];
-    let told = |event: &Value| paths.map(|path| event.pointer(path).cloned().unwrap_or_default());
-    events.iter().skip(1).map(|event| told(event).into_iter().collect()).collect()
+    let values = |event: &Value| paths.map(|path| event.pointer(path).cloned().unwrap_or_default());
+    events.iter().skip(1).map(|event| values(event).into_iter().collect()).collect()
 }
 
 #[test]
-fn a_closed_pipe_is_a_quiet_end() {
+fn closed_pipe_ends_watch_without_an_error() {
     in_fresh_netns(|| {
         let mut command = Command::new(binary());
         command.args(["watch", "--json", "--netns", "self"]).stdin(Stdio::null());
@@ -152,9 +152,9 @@ fn a_closed_pipe_is_a_quiet_end() {
         let mut stdout = running.stdout();
         tests::first_line(&mut stdout);
         drop(stdout);
-        // It learns of it when it writes.
+        // It notices when it writes.
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         assert_eq!(running.ended("netwatch ends").code(), Some(0));
         assert_eq!(stderr.next(PATIENCE), None);
     });

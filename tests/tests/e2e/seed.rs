@@ -1,14 +1,14 @@
-//! Connections older than netwatch: nobody saw them begin, and nothing is said that does not follow.
+//! Connections older than netwatch: no one saw them begin, and nothing is claimed that does not follow.
 
 use serde_json::{Value, json};
-use tests::{Netns, Watch, Wire, assert_has, end, in_fresh_netns, ip, kind, netns, service};
+use tests::{Netns, Watch, Wire, assert_has, endpoint, in_fresh_netns, ip, kind, netns, service};
 
-use crate::{actor, endpoint, port_of};
+use crate::{actor, address, port_of};
 
 #[test]
-fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
+fn server_endpoint_has_basis_listener_and_client_endpoint_peer() {
     in_fresh_netns(|| {
-        // The last word is the rule of thumb at the client's end.
+        // The last word is the rule of thumb at the client.
         let cases = [
             ("127.0.0.1:2000", "127.0.0.1:6000", "ipv4", "unknown"),
             ("127.0.0.1:900", "127.0.0.1:40000", "ipv4", "remote"),
@@ -34,20 +34,20 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                     "family": family,
                     "mapped": if from.contains("ffff") { json!(true) } else { Value::Null },
                     "netns": netns(),
-                    "local": endpoint(local),
-                    "remote": endpoint(remote),
+                    "local": address(local),
+                    "remote": address(remote),
                     "state": "ESTABLISHED",
                     "service": service(server_port, "tcp"),
                     "process_basis": "seed",
                     "handshake_us": null,
                 })
             };
-            let listener = watch.at("seed", end(server_port, 0));
+            let listener = watch.at("seed", endpoint(server_port, 0));
             assert_has(
                 &listener,
                 json!({
                     "proto": "tcp",
-                    "local": endpoint(to),
+                    "local": address(to),
                     "remote": null,
                     "state": "LISTEN",
                     "origin": null,
@@ -56,7 +56,7 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                     "process_basis": "seed",
                 }),
             );
-            let accepted = watch.at("seed", end(server_port, client_port));
+            let accepted = watch.at("seed", endpoint(server_port, client_port));
             assert_has(&accepted, common(to, from));
             let opposite = match rule {
                 "local" => "remote",
@@ -72,13 +72,13 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                         "side": "remote",
                         "basis": "listener",
                         "confidence": "inferred",
-                        "endpoint": endpoint(from),
+                        "endpoint": address(from),
                         "process": client.object(),
                         "port_rule": opposite,
                     },
                 }),
             );
-            let connected = watch.at("seed", end(client_port, server_port));
+            let connected = watch.at("seed", endpoint(client_port, server_port));
             assert_has(&connected, common(from, to));
             assert_has(
                 &connected,
@@ -90,7 +90,7 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
                         "side": "local",
                         "basis": "peer",
                         "confidence": "inferred",
-                        "endpoint": endpoint(from),
+                        "endpoint": address(from),
                         "process": client.object(),
                         "port_rule": rule,
                     },
@@ -99,14 +99,14 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
             assert_ne!(accepted["id"], connected["id"]);
             seeds.push((connected, accepted));
         }
-        // The last is the first that these close.
+        // The actors close the last connection first.
         for ((from, to, ..), (connected, accepted)) in cases.iter().zip(&seeds).rev() {
             client.say("send 23");
             client.say("close");
             assert_eq!(server.say("eof"), "23");
             server.say("close");
-            let ends = [end(port_of(from), port_of(to)), end(port_of(to), port_of(from))];
-            let closed = ends.map(|end| watch.at("close", end));
+            let endpoints = [endpoint(port_of(from), port_of(to)), endpoint(port_of(to), port_of(from))];
+            let closed = endpoints.map(|endpoint| watch.at("close", endpoint));
             let said = [("local", [123, 0]), ("remote", [0, 123])];
             for (nth, (seed, other)) in [(connected, accepted), (accepted, connected)].iter().enumerate() {
                 let (closed_by, [sent, received]) = said[nth];
@@ -131,7 +131,7 @@ fn the_server_s_end_by_its_listener_and_the_client_s_by_its_peer() {
 }
 
 #[test]
-fn one_seed_for_each_socket_and_first_of_all() {
+fn one_seed_for_each_socket_before_other_events() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
@@ -144,13 +144,13 @@ fn one_seed_for_each_socket_and_first_of_all() {
         let log = watch.finish();
         assert_eq!(log.events.iter().filter(|event| is_seed(event)).count(), seeded);
         for (local, remote) in [(6000, 0), (2000, 6000), (6000, 2000)] {
-            assert_eq!(log.kinds(end(local, remote)), ["seed"]);
+            assert_eq!(log.kinds(endpoint(local, remote)), ["seed"]);
         }
     });
 }
 
 #[test]
-fn without_a_listener_only_ports_speak() {
+fn without_a_listener_the_basis_is_port_range_or_none() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         for (from, to) in [("127.0.0.1:50000", "127.0.0.1:6001"), ("127.0.0.1:2100", "127.0.0.1:6002")] {
@@ -167,24 +167,24 @@ fn without_a_listener_only_ports_speak() {
             (6002, 2100, &server, json!(["unknown", "none", "unknown", null])),
         ];
         for (local, remote, holder, expected) in cases {
-            let seed = watch.at("seed", end(local, remote));
+            let seed = watch.at("seed", endpoint(local, remote));
             let origin = &seed["origin"];
             let said =
                 json!([origin["side"], origin["basis"], origin["confidence"], origin["endpoint"]["port"]]);
             assert_eq!(said, expected, "{seed:#}");
-            // Holding a socket is no ground to be called its originator.
+            // Holding a socket is no evidence of having originated it.
             assert_eq!(origin["process"], Value::Null);
             assert_has(&seed, json!({"process": holder.object(), "process_basis": "seed", "listener": null}));
-            // That both are ends of one connection is no guess.
-            assert_eq!(seed["flow"], watch.at("seed", end(remote, local))["flow"]);
+            // That both belong to one connection is certain.
+            assert_eq!(seed["flow"], watch.at("seed", endpoint(remote, local))["flow"]);
         }
     });
 }
 
 #[test]
-fn a_far_peer_is_a_guess_at_best() {
+fn remote_peer_without_a_listener_is_guessed_or_unknown() {
     in_fresh_netns(|| {
-        // A route to a network where nobody is.
+        // A route to a network without hosts.
         ip("addr add 10.9.0.1/24 dev lo");
         let mut holder = actor();
         let cases = [
@@ -199,10 +199,10 @@ fn a_far_peer_is_a_guess_at_best() {
         }
         let mut watch = Watch::start(&[]);
         for (local, remote, side, basis, confidence) in cases.into_iter().rev() {
-            let seed = watch.at("seed", end(local, remote));
+            let seed = watch.at("seed", endpoint(local, remote));
             holder.say("linger0");
             holder.say("close");
-            let closed = watch.at("close", end(local, remote));
+            let closed = watch.at("close", endpoint(local, remote));
             assert_eq!(closed["id"], seed["id"]);
             assert_eq!(closed["closed_by"], "reset-local");
             for event in [&seed, &closed] {
@@ -224,7 +224,7 @@ fn a_far_peer_is_a_guess_at_best() {
 }
 
 #[test]
-fn a_holder_that_is_gone_is_not_named() {
+fn exited_holder_is_not_named() {
     in_fresh_netns(|| {
         let (mut client, mut orphaned, mut server) = (actor(), actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
@@ -232,15 +232,15 @@ fn a_holder_that_is_gone_is_not_named() {
         orphaned.say("connect 127.0.0.1:2001 127.0.0.1:6000");
         server.say("accept");
         server.say("accept");
-        // Of one the child has it now, of the other nobody.
+        // One socket is held by the child now, the other by no process.
         let gone = client.fork_and_leave();
         client.ended();
         orphaned.kill();
         let mut watch = Watch::start(&[]);
-        let connected = watch.at("seed", end(2000, 6000));
+        let connected = watch.at("seed", endpoint(2000, 6000));
         assert_has(&connected, json!({"process": client.object(), "origin": {"process": client.object()}}));
         assert_ne!(connected["process"]["pid"], gone);
-        let accepted = watch.at("seed", end(6000, 2001));
+        let accepted = watch.at("seed", endpoint(6000, 2001));
         assert_has(
             &accepted,
             json!({
@@ -249,24 +249,24 @@ fn a_holder_that_is_gone_is_not_named() {
                 "origin": {"side": "remote", "basis": "listener", "confidence": "inferred", "process": null},
             }),
         );
-        // Known from the seed, though it is gone when it is told.
+        // Known from the seed, although it has exited when the event is emitted.
         let last = client.object();
         let holder = client.pid();
         drop(client);
-        let closed = watch.at("close", end(2000, 6000));
+        let closed = watch.at("close", endpoint(2000, 6000));
         assert_has(&closed, json!({"process": last, "closed_by": "local"}));
         assert_eq!(closed["process"]["pid"], holder);
     });
 }
 
 #[test]
-fn one_that_waits_to_be_accepted() {
+fn queued_connection_belongs_to_its_listener() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         server.say("listen 127.0.0.1:6000 16");
         client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
         let mut watch = Watch::start(&[]);
-        let waiting = watch.at("seed", end(6000, 2000));
+        let waiting = watch.at("seed", endpoint(6000, 2000));
         assert_has(
             &waiting,
             json!({
@@ -283,7 +283,7 @@ fn one_that_waits_to_be_accepted() {
             }),
         );
         server.say("accept");
-        let accepted = watch.at("accept", end(6000, 2000));
+        let accepted = watch.at("accept", endpoint(6000, 2000));
         assert_has(
             &accepted,
             json!({
@@ -294,28 +294,28 @@ fn one_that_waits_to_be_accepted() {
                 "origin": {
                     "side": "remote", "basis": "accept", "confidence": "observed", "process": client.object(),
                 },
-                "peer": {"id": watch.at("seed", end(2000, 6000))["id"], "process": client.object()},
+                "peer": {"id": watch.at("seed", endpoint(2000, 6000))["id"], "process": client.object()},
             }),
         );
-        // The other end learns of it.
+        // The peer's origin is updated as well.
         client.say("close");
-        // Where the answer to its FIN comes in the middle of close(), the kernel waits a minute for the other's.
+        // If the answer to its FIN comes during close(), the kernel waits a minute for the other's.
         server.say("close");
-        let closed = watch.at("close", end(2000, 6000));
+        let closed = watch.at("close", endpoint(2000, 6000));
         assert_has(&closed["origin"], json!({"side": "local", "basis": "peer", "confidence": "observed"}));
     });
 }
 
 #[test]
-fn one_that_is_being_begun() {
+fn attempt_in_progress_has_basis_handshake() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let Wire { a, lost, .. } = Wire::between(&here, &there);
     here.inside(|| {
         let mut client = actor();
         client.say(&format!("connect {a}:2000 {lost}:6000 nonblocking"));
         let mut watch = Watch::start(&[]);
-        let seed = watch.at("seed", end(2000, 6000));
-        // In SYN_SENT there are none but initiators.
+        let seed = watch.at("seed", endpoint(2000, 6000));
+        // Only an originator can be in SYN_SENT.
         let origin = json!({
             "side": "local",
             "basis": "handshake",
@@ -324,7 +324,7 @@ fn one_that_is_being_begun() {
         });
         assert_has(&seed, json!({"state": "SYN_SENT", "process": client.object(), "origin": origin}));
         client.say("close");
-        let fail = watch.at("fail", end(2000, 6000));
+        let fail = watch.at("fail", endpoint(2000, 6000));
         assert_has(&fail, json!({"id": seed["id"], "errno": "ECANCELED", "process": client.object()}));
     });
 }

@@ -1,4 +1,4 @@
-//! The sockets of a namespace, according to a log and according to the kernel.
+//! The sockets of a namespace, according to the events and according to the kernel.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tests::{kind, port};
 /// State and addresses by cookie.
 pub(crate) type Table = BTreeMap<u64, (String, String, String)>;
 
-/// What is there according to the log.
+/// The sockets that exist according to the events.
 pub(crate) fn table_of_log(events: &[Value], netns: u64) -> Table {
     let mut table = Table::new();
     for event in events.iter().filter(|event| event["netns"] == netns && event["proto"] == "tcp") {
@@ -19,8 +19,8 @@ pub(crate) fn table_of_log(events: &[Value], netns: u64) -> Table {
             // accept may come after close.
             "accept" if !table.contains_key(&cookie) => {}
             _ => {
-                let at = |end: &str| match event[end]["ip"].as_str() {
-                    Some(ip) => format!("{ip}:{}", port(event, end)),
+                let at = |side: &str| match event[side]["ip"].as_str() {
+                    Some(ip) => format!("{ip}:{}", port(event, side)),
                     None => "*".to_owned(),
                 };
                 let state = event["state"].as_str().unwrap().to_owned();
@@ -31,7 +31,7 @@ pub(crate) fn table_of_log(events: &[Value], netns: u64) -> Table {
     table
 }
 
-/// What is there according to the kernel.
+/// The sockets that exist according to the kernel.
 pub(crate) fn table_of_kernel() -> Table {
     let output = Command::new("ss").args(["-tanHe"]).output().unwrap();
     assert!(output.status.success());

@@ -1,4 +1,4 @@
-//! The log for people.
+//! The text format.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use tests::{Actor, Lines, PATIENCE, Running, Watch, binary, end, in_fresh_netns, stranger_s_copy};
+use tests::{Actor, Lines, PATIENCE, Running, Watch, binary, endpoint, in_fresh_netns, stranger_s_copy};
 
 use crate::actor;
 
-/// Neither what was there before nor the connection by which another netwatch tries itself.
+/// Without seeds, and without the connection of another netwatch's self-test.
 const QUIET: [&str; 5] = ["--no-seed", "--netns", "self", "--port", "6000"];
 
-/// A log in text, with its first line read.
+/// An output in text, with its first line read.
 fn text() -> (Running, Lines, String) {
     let mut command = Command::new(binary());
     command.args(["watch", "--format", "text"]).args(QUIET).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -24,7 +24,7 @@ fn text() -> (Running, Lines, String) {
 }
 
 #[test]
-fn one_event_a_line_who_direction_whom_and_how_known() {
+fn line_has_process_direction_peer_and_basis() {
     in_fresh_netns(|| {
         let mut json = Watch::start(&QUIET);
         let (running, lines, ready) = text();
@@ -37,7 +37,7 @@ fn one_event_a_line_who_direction_whom_and_how_known() {
         server.say("eof");
         server.say("close");
         server.say("unlisten");
-        json.at("unlisten", end(6000, 0));
+        json.at("unlisten", endpoint(6000, 0));
         let events = json.finish().events;
         running.signal(Signal::SIGINT);
         let shown: Vec<_> = std::iter::from_fn(|| lines.next(PATIENCE)).collect();
@@ -65,7 +65,7 @@ fn a_name_cannot_forge_a_line_or_a_colour() {
         let name = OsStr::from_bytes(b"a\n\x1b[31m\xffb");
         let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), name);
         let mut client = Actor::start(&path);
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         let line = lines.next(PATIENCE).unwrap();
         assert!(line.contains(r"a\x0a\x1b[31m\xffb"), "{line:?}");
         running.signal(Signal::SIGINT);

@@ -1,21 +1,21 @@
-//! The way in, asked for when every process and every connection is gone: what `trace` says of what `record` recorded.
+//! The way in, traced after all processes and connections are gone: what `trace` finds in what `record` recorded.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
 use tests::{Actor, Cgroup, Far, FarSocket, Netns, Store, Tree, Watch, Wire, in_fresh_netns, until};
 
-/// What everybody calls out to, on the far host.
+/// The port on the far host that every scene connects to.
 const OUT: u16 = 443;
 
-/// A recorder of the whole host, and what it records into. In an emulator a start takes longer than a scene.
+/// A recorder of the whole host, and its store. Scenes share it: in an emulator a start takes longer than a scene.
 struct Recording {
     watch: Mutex<Option<Watch>>,
     store: Store,
 }
 
 impl Recording {
-    /// The one that runs for another scene, or else a new one.
+    /// The recorder that runs for another scene, or else a new one.
     fn begin() -> Arc<Self> {
         static RUNNING: Mutex<Weak<Recording>> = Mutex::new(Weak::new());
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,7 +28,7 @@ impl Recording {
         })
     }
 
-    /// Waits until the end of the call to `remote`:[`OUT`] is in the store, and asks.
+    /// Waits until the close of the connection to `remote`:[`OUT`] is in the store, and traces it.
     fn ask(&self, remote: &str) -> Value {
         let remote = format!("{remote}:{OUT}");
         let words = ["--event", "close", "--remote", &remote];
@@ -38,7 +38,7 @@ impl Recording {
 }
 
 impl Drop for Recording {
-    /// With the last scene it ends, and has lost nothing.
+    /// After the last scene it exits, and must have lost nothing.
     fn drop(&mut self) {
         let watch = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(watch) = watch.take().filter(|_| !std::thread::panicking()) {
@@ -61,7 +61,7 @@ fn actor() -> Actor {
     Actor::start(Actor::program())
 }
 
-/// Lets it listen on all addresses; returns the port.
+/// Listens on all addresses; returns the port.
 fn listens(server: &mut Actor) -> u16 {
     port_of(&server.say("listen 0.0.0.0:0 8"))
 }
@@ -70,7 +70,7 @@ fn port_of(address: &str) -> u16 {
     address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 
-/// Takes the call, and hangs up.
+/// Waits for the connection, and closes it.
 fn answered(out: FarSocket) {
     out.connected();
     out.close();
@@ -88,7 +88,7 @@ fn came_from(found: &Value, far: &Far, port: u16) {
     assert!(origin["confidence"] == "observed" || origin["confidence"] == "inferred", "{found:#}");
 }
 
-/// Pids of the processes on the way, the first being who called out.
+/// Pids of the processes on the way; the first one connected out.
 fn pids(found: &Value) -> Vec<u64> {
     let chain = found["chain"].as_array().expect("a chain");
     chain
@@ -98,9 +98,9 @@ fn pids(found: &Value) -> Vec<u64> {
         .collect()
 }
 
-/// A shell that somebody from far away talks to calls out.
+/// A shell that is controlled from a remote host connects out.
 #[test]
-fn a_bind_shell() {
+fn bind_shell_leads_to_its_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut server) = (Far::away(), actor());
@@ -120,9 +120,9 @@ fn a_bind_shell() {
     });
 }
 
-/// A web server is made to start a shell that calls back, and that shell calls out.
+/// A web server is made to start a shell that connects back, and that shell connects out.
 #[test]
-fn a_reverse_shell() {
+fn reverse_shell_leads_to_the_web_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut server) = (Far::away(), actor());
@@ -144,9 +144,9 @@ fn a_reverse_shell() {
     });
 }
 
-/// A child takes care of the connection, and its own child calls out, when nobody has anything fresh to act upon.
+/// A child serves the connection, and its own child connects out, without having read from a connection just before.
 #[test]
-fn separated_privileges() {
+fn separated_privileges_lead_to_the_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut server) = (Far::away(), actor());
@@ -168,9 +168,10 @@ fn separated_privileges() {
     });
 }
 
-/// What a request made a web server start outlives it, and calls out later. Others are connected all the while.
+/// A daemon that a web server started for a request outlives it, and connects out later. Others are connected all the
+/// time.
 #[test]
-fn a_daemon_that_a_request_left_behind() {
+fn daemon_left_by_a_request_leads_to_its_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut server, mut other) = (Far::away(), actor(), actor());
@@ -194,9 +195,9 @@ fn a_daemon_that_a_request_left_behind() {
     });
 }
 
-/// From far away to a proxy, from there over loopback to another, and out.
+/// From a remote host to a proxy, from there over loopback to another, and out.
 #[test]
-fn two_hops() {
+fn two_hops_lead_to_the_first_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut first, mut second) = (Far::away(), actor(), actor());
@@ -220,7 +221,7 @@ fn two_hops() {
 
 /// A program that was started on a connection.
 #[test]
-fn inetd() {
+fn program_started_by_inetd_leads_to_its_client() {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let (far, mut server) = (Far::away(), actor());
@@ -239,9 +240,9 @@ fn inetd() {
     });
 }
 
-/// A service runs a job by the clock. Somebody is connected to it, and has nothing to do with that.
+/// A service runs a scheduled job. A client is connected to it, and has nothing to do with the job.
 #[test]
-fn a_job_by_the_clock() {
+fn scheduled_job_leads_to_its_service() {
     in_fresh_netns(|| {
         let group = Cgroup::new(Tree::Unified, "cron.service");
         let recording = Recording::begin();
@@ -267,14 +268,14 @@ fn a_job_by_the_clock() {
         );
         assert_eq!(origin["process"]["unit"], "cron.service");
         assert_eq!((&origin["ip"], &origin["port"]), (&Value::Null, &Value::Null));
-        // It is told all the same.
+        // The client is reported as possible.
         assert_eq!(origin["possible"][0]["remote"]["port"], client.port);
     });
 }
 
-/// A peer in another namespace is on this host: the walk goes on there.
+/// A peer in another namespace is on this host: the trace continues there.
 #[test]
-fn a_peer_in_a_namespace() {
+fn peer_in_another_namespace_is_followed() {
     let (here, there) = (Netns::fresh(), Netns::fresh());
     let wire = Wire::between(&here, &there);
     here.inside(|| {
@@ -298,7 +299,7 @@ fn a_peer_in_a_namespace() {
             .flatten()
             .find(|step| step["kind"] == "connection" && step["connection"]["netns"] == there.inum());
         assert!(hop.is_some(), "{found:#}");
-        // The test itself was there before.
+        // The test process itself is older than the recording.
         assert_eq!(found["origin"]["kind"], "unknown");
         assert!(
             found["origin"]["missing"][0].as_str().is_some_and(|why| why.contains("before recording began"))
@@ -306,11 +307,14 @@ fn a_peer_in_a_namespace() {
     });
 }
 
-/// Where nobody recorded there is what is open now, in every form.
+/// Without a store, connections that are open now are traced, in every format.
 #[test]
-fn without_a_store_what_is_open_is_walked_back_from() {
+fn without_a_store_open_connections_are_traced() {
     if std::path::Path::new("/var/lib/netwatch/netwatch.db").exists() {
-        return tests::skip("trace::without_a_store", "this machine has a store where one usually is");
+        return tests::skip(
+            "trace::without_a_store_open_connections_are_traced",
+            "this machine has a store where one usually is",
+        );
     }
     in_fresh_netns(|| {
         let (mut server, mut client) = (actor(), actor());
@@ -331,7 +335,7 @@ fn without_a_store_what_is_open_is_walked_back_from() {
         let [found] = found["matches"].as_array().expect("matches").as_slice() else { panic!("{found:#}") };
         assert_eq!(found["connection"]["remote"]["port"], at);
         assert_eq!(pids(found)[..2], [u64::from(client.pid()), u64::from(std::process::id())]);
-        // Nobody from outside: how this test was started depends on the machine.
+        // Not from a remote host: how this test was started depends on the machine.
         assert_ne!(found["origin"]["kind"], "remote");
         let who = format!("actor[{}]", client.pid());
         let (text, dot) = (trace("text"), trace("dot"));

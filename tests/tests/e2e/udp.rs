@@ -1,11 +1,12 @@
-//! UDP: a flow is a socket and a remote address, and whoever sent its first datagram originated it.
+//! UDP: a flow is a socket and a remote address, and the sender of its first datagram originated it.
 
 use serde_json::{Value, json};
-use tests::{Actor, End, Watch, assert_has, end, in_fresh_netns, netns, service};
+use tests::{Actor, Endpoint, Watch, assert_has, endpoint, in_fresh_netns, netns, service};
 
 use crate::expect::{assert_via, used_by};
-use crate::{actor, endpoint, port_of};
+use crate::{actor, address, port_of};
 
+mod floods;
 mod flows;
 
 /// Who sends first, to whom, and by which calls.
@@ -13,12 +14,12 @@ mod flows;
 struct Case {
     client: &'static str,
     server: &'static str,
-    /// Where the server's socket is bound, if not at the address that the client names.
+    /// Where the server's socket is bound, if not at the address that the client sends to.
     binds: Option<&'static str>,
     connects: bool,
     sends: &'static str,
     receives: &'static str,
-    /// What the rule of thumb makes of it at the client's end.
+    /// What the rule of thumb says at the client.
     port_rule: &'static str,
 }
 
@@ -33,15 +34,15 @@ const CASE: Case = Case {
 };
 
 impl Case {
-    fn client_end(&self) -> End {
-        end(port_of(self.client), port_of(self.server))
+    fn client_endpoint(&self) -> Endpoint {
+        endpoint(port_of(self.client), port_of(self.server))
     }
 
-    fn server_end(&self) -> End {
-        end(port_of(self.server), port_of(self.client))
+    fn server_endpoint(&self) -> Endpoint {
+        endpoint(port_of(self.server), port_of(self.client))
     }
 
-    /// What every event of an end says, `initiator` being the client's process.
+    /// What every event of an endpoint has, `initiator` being the client's process.
     fn record(&self, at_client: bool, initiator: &Value) -> Value {
         let (local, remote) = if at_client { (self.client, self.server) } else { (self.server, self.client) };
         let rule = match (self.port_rule, at_client) {
@@ -50,21 +51,21 @@ impl Case {
             (rule, _) => rule,
         };
         let socket = if at_client { self.client } else { self.binds.unwrap_or(self.server) };
-        let packets_v6 = endpoint(local)["ip"].as_str().unwrap().contains(':');
+        let packets_v6 = address(local)["ip"].as_str().unwrap().contains(':');
         json!({
             "proto": "udp",
             "family": if packets_v6 { "ipv6" } else { "ipv4" },
             "mapped": if socket.contains('[') && !packets_v6 { json!(true) } else { Value::Null },
             "netns": netns(),
-            "local": endpoint(local),
-            "remote": endpoint(remote),
+            "local": address(local),
+            "remote": address(remote),
             "service": service(port_of(self.server), "udp"),
             "errno": null,
             "listener": null,
             "origin": {
                 "side": if at_client { "local" } else { "remote" },
                 "confidence": "observed",
-                "endpoint": endpoint(self.client),
+                "endpoint": address(self.client),
                 "process": initiator,
                 "port_rule": rule,
             },
@@ -72,12 +73,12 @@ impl Case {
     }
 }
 
-/// A flow's life, in which 150 bytes go to the server and 30 come back.
+/// A flow from open to close: 150 bytes go to the server and 30 come back.
 fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor) {
     let Case { client: local, server: remote, sends, receives, .. } = case;
     server.say(&format!("udp bind {}", case.binds.unwrap_or(remote)));
     client.say(&format!("udp bind {local}"));
-    // A connect() sends nothing, and begins nothing.
+    // A connect() sends nothing, and begins no flow.
     let to = if case.connects {
         client.say(&format!("udp connect {remote}"));
         String::new()
@@ -86,9 +87,9 @@ fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor)
     };
     client.say(&format!("udp send {sends} 100{to}"));
     assert_eq!(server.say(&format!("udp recv {receives}")).split(' ').next(), Some("100"));
-    let opens = [watch.at("open", case.client_end()), watch.at("open", case.server_end())];
-    // To an IPv6 socket everybody has an IPv6 address.
-    let from = endpoint(local);
+    let opens = [watch.at("open", case.client_endpoint()), watch.at("open", case.server_endpoint())];
+    // To an IPv6 socket every peer has an IPv6 address.
+    let from = address(local);
     let plain = from["ip"].as_str().filter(|ip| !ip.contains(':'));
     let to = match plain {
         Some(ip) if case.binds.unwrap_or(remote).contains('[') => format!("[::ffff:{ip}]:{}", port_of(local)),
@@ -103,9 +104,9 @@ fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor)
 
     let (initiator, responder) = (client.object(), server.object());
     client.say("udp close");
-    let client_s = watch.at("close", case.client_end());
+    let client_s = watch.at("close", case.client_endpoint());
     server.say("udp close");
-    let server_s = watch.at("close", case.server_end());
+    let server_s = watch.at("close", case.server_endpoint());
     for (event, at_client) in [(&opens[0], true), (&opens[1], false), (&client_s, true), (&server_s, false)] {
         assert_has(event, case.record(at_client, &initiator));
         assert_has(event, json!({"flow": opens[0]["flow"]}));
@@ -140,7 +141,7 @@ fn lives(case: &Case, watch: &mut Watch, client: &mut Actor, server: &mut Actor)
     assert!(client_s["duration_us"].is_u64() && server_s["duration_us"].is_u64(), "{client_s:#}");
 }
 
-/// The cases one after another, and that no more was told of them.
+/// Runs the cases one after another, and checks that there were no more events.
 fn all(cases: &[Case]) {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
@@ -150,14 +151,14 @@ fn all(cases: &[Case]) {
         }
         let log = watch.finish();
         for case in cases {
-            assert_eq!(log.kinds(case.client_end()), ["open", "close"]);
-            assert_eq!(log.kinds(case.server_end()), ["open", "close"]);
+            assert_eq!(log.kinds(case.client_endpoint()), ["open", "close"]);
+            assert_eq!(log.kinds(case.server_endpoint()), ["open", "close"]);
         }
     });
 }
 
 #[test]
-fn whichever_call_sends_and_receives() {
+fn every_send_and_receive_call_is_observed() {
     all(&[
         CASE,
         Case { client: "127.0.0.1:2001", sends: "sendmsg", receives: "recvmsg", ..CASE },
@@ -176,7 +177,7 @@ fn whichever_call_sends_and_receives() {
 }
 
 #[test]
-fn whichever_family() {
+fn every_address_family_is_observed() {
     let v6 = Case { client: "[::1]:2000", server: "[::1]:6000", ..CASE };
     let mapped = "[::ffff:127.0.0.1]:6000";
     all(&[
@@ -198,9 +199,9 @@ fn whichever_family() {
     ]);
 }
 
-/// Where datagrams were seen, ports have no say.
+/// If datagrams were observed, ports are no evidence.
 #[test]
-fn whatever_the_ports() {
+fn originator_is_the_first_sender_whatever_the_ports() {
     all(&[
         Case { client: "127.0.0.1:40000", server: "127.0.0.1:53", port_rule: "local", ..CASE },
         Case {
@@ -212,7 +213,7 @@ fn whatever_the_ports() {
             receives: "recvmsg",
             ..CASE
         },
-        // The rule of thumb has these the wrong way, or not at all.
+        // The rule of thumb is wrong for these, or unknown.
         Case { client: "127.0.0.1:123", server: "127.0.0.1:6000", port_rule: "remote", ..CASE },
         Case { client: "127.0.0.1:53", server: "127.0.0.1:40002", port_rule: "remote", ..CASE },
         Case { client: "127.0.0.1:123", server: "127.0.0.1:124", ..CASE },
@@ -220,9 +221,9 @@ fn whatever_the_ports() {
     ]);
 }
 
-/// One that nobody bound has its port from its first datagram on.
+/// An unbound socket gets its port with its first datagram.
 #[test]
-fn a_port_of_the_kernel_s_choice() {
+fn ephemeral_port_is_reported() {
     for connects in [false, true] {
         in_fresh_netns(|| {
             let mut watch = Watch::shared();
@@ -238,23 +239,23 @@ fn a_port_of_the_kernel_s_choice() {
             let answer = server.say("udp recv recvfrom");
             let (bytes, from) = answer.split_once(' ').unwrap();
             assert_eq!(bytes, "20");
-            let open = watch.at("open", end(port_of(from), 53));
+            let open = watch.at("open", endpoint(port_of(from), 53));
             let expected = json!({
-                "local": endpoint(from),
-                "remote": endpoint("127.0.0.1:53"),
+                "local": address(from),
+                "remote": address("127.0.0.1:53"),
                 "service": service(53, "udp"),
                 "origin": {
                     "side": "local",
                     "basis": "connect",
                     "confidence": "observed",
-                    "endpoint": endpoint(from),
+                    "endpoint": address(from),
                     "process": client.object(),
                 },
             });
             assert_has(&open, expected.clone());
             assert_has(&open, used_by(&client.object(), "connect"));
             client.say("udp close");
-            let close = watch.at("close", end(port_of(from), 53));
+            let close = watch.at("close", endpoint(port_of(from), 53));
             assert_has(&close, expected);
             assert_has(&close, json!({"id": open["id"], "bytes_sent": 20, "bytes_received": 0}));
         });

@@ -1,20 +1,20 @@
-//! Connections that begin, are accepted and are used through io_uring: by the calling thread, by the ring's
-//! workers, and by the ring's own thread, which are threads of the application and are told as such.
+//! Connections that are begun, accepted and used through io_uring: by the calling thread, by the ring's workers, and by
+//! the ring's own thread. The latter two are threads of the application and are named as such.
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, assert_has, cannot_tell_via, end, in_fresh_netns};
+use tests::{Actor, Watch, assert_has, cannot_detect_via, endpoint, in_fresh_netns};
 
 use crate::actor;
 use crate::expect::{CONN, assert_via, used_by};
 
-/// How, and what the kernel calls the thread that does it (`None`: it is the calling one).
+/// The way, and the kernel's name of the thread that does it (`None`: the calling thread).
 const WAYS: [(&str, Option<&str>); 3] =
     [("plain", None), ("async", Some("iou-wrk")), ("sqpoll", Some("iou-sqp"))];
 
 const VIA: Option<&str> = Some("io_uring");
 
-/// The process of `event` as it is expected to be. The kernel's threads have ids that nobody else knows, and
-/// names with the id of the thread that made the ring.
+/// The expected process of `event`. The ids of the kernel's threads are not known to the test; their names have the id
+/// of the thread that created the ring.
 #[track_caller]
 fn acted(actor: &Actor, thread: Option<&str>, process: &Value) -> Value {
     let mut expected = actor.object();
@@ -29,8 +29,8 @@ fn acted(actor: &Actor, thread: Option<&str>, process: &Value) -> Value {
 }
 
 #[test]
-fn connect() {
-    if cannot_tell_via("uring::connect") {
+fn connect_has_via_io_uring() {
+    if cannot_detect_via("uring::connect_has_via_io_uring") {
         return;
     }
     for (how, thread) in WAYS {
@@ -39,15 +39,15 @@ fn connect() {
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, &format!("uring {how} "));
-            let open = watch.at("open", CONN.client_end());
+            let open = watch.at("open", CONN.client_endpoint());
             let connector = acted(&client, thread, &open["process"]);
             assert_has(&open, CONN.at_client(&connector));
             assert_has(&open, used_by(&connector, "connect"));
             assert_has(&open, json!({"state": "ESTABLISHED", "listener": null}));
             assert_via(&open, VIA);
-            // The other end knows nothing of rings.
+            // The peer does not use a ring.
             server.say("accept");
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             assert_has(&accept, CONN.at_server(&connector));
             assert_has(&accept, used_by(&server.object(), "accept"));
             assert_has(&accept["peer"], json!({"id": open["id"], "process": connector}));
@@ -67,8 +67,8 @@ fn connect() {
 }
 
 #[test]
-fn refused() {
-    if cannot_tell_via("uring::refused") {
+fn refused_connect_has_via_io_uring() {
+    if cannot_detect_via("uring::refused_connect_has_via_io_uring") {
         return;
     }
     for (how, thread) in WAYS {
@@ -76,23 +76,23 @@ fn refused() {
             let mut watch = Watch::shared();
             let mut client = actor();
             let connect = format!("uring {how} connect {} {}", CONN.client, CONN.server);
-            assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
-            let fail = watch.at("fail", CONN.client_end());
+            assert_eq!(client.try_say(&connect), Err("ECONNREFUSED".to_owned()));
+            let fail = watch.at("fail", CONN.client_endpoint());
             let connector = acted(&client, thread, &fail["process"]);
             let mut expected = CONN.at_client(&connector);
             expected["errno"] = "ECONNREFUSED".into();
             assert_has(&fail, expected);
             assert_has(&fail, used_by(&connector, "connect"));
             assert_via(&fail, VIA);
-            assert_eq!(watch.finish().kinds(CONN.client_end()), ["fail"]);
+            assert_eq!(watch.finish().kinds(CONN.client_endpoint()), ["fail"]);
         });
     }
 }
 
-/// The connection is there already: it is taken by whoever looks first.
+/// The connection is in the queue already: the first accept takes it.
 #[test]
-fn accept_of_one_that_waits() {
-    if cannot_tell_via("uring::accept_of_one_that_waits") {
+fn accept_of_a_queued_connection_has_via_io_uring() {
+    if cannot_detect_via("uring::accept_of_a_queued_connection_has_via_io_uring") {
         return;
     }
     for (how, thread) in WAYS.into_iter().chain([("multishot", None)]) {
@@ -101,25 +101,25 @@ fn accept_of_one_that_waits() {
             let (mut client, mut server) = (actor(), actor());
             CONN.listens(&mut server);
             CONN.connects(&mut client, "");
-            // Born by the handshake, whoever accepts it.
-            let born = watch.at("open", CONN.server_end());
+            // Its origin is known by the handshake, before it is accepted.
+            let born = watch.at("open", CONN.server_endpoint());
             assert_has(&born, CONN.at_birth(&client.object()));
             assert_via(&born, None);
             server.say(&format!("uring {how} accept"));
-            // Where no probe sees the accept, this is the first use.
+            // If no probe observes the accept, this is the first use.
             server.say(&format!("uring {} send 10", if how == "multishot" { "plain" } else { how }));
             client.say("recv 10");
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             let acceptor = acted(&server, thread, &accept["process"]);
             accepted(&mut watch, &mut client, &mut server, &acceptor);
         });
     }
 }
 
-/// The accept comes first. Which thread takes the connection then is the kernel's business.
+/// The accept comes first. Which thread then takes the connection is up to the kernel.
 #[test]
-fn accept_that_waits() {
-    if cannot_tell_via("uring::accept_that_waits") {
+fn accept_before_the_connection_has_via_io_uring() {
+    if cannot_detect_via("uring::accept_before_the_connection_has_via_io_uring") {
         return;
     }
     for (how, _) in WAYS.into_iter().chain([("multishot", None)]) {
@@ -132,7 +132,7 @@ fn accept_that_waits() {
             server.answer().unwrap();
             client.say("send 10");
             server.say(&format!("uring {} recv 10", if how == "multishot" { "plain" } else { how }));
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             let mut acceptor = server.object();
             acceptor["tid"] = accept["process"]["tid"].clone();
             accepted(&mut watch, &mut client, &mut server, &acceptor);
@@ -140,11 +140,10 @@ fn accept_that_waits() {
     }
 }
 
-/// It is accepted while the process waits in another system call, which read(2) is here, and has nothing to
-/// do with it.
+/// It is accepted while the process waits in another system call, here read(2), which has nothing to do with it.
 #[test]
-fn accept_that_ends_within_another_call() {
-    if cannot_tell_via("uring::accept_that_ends_within_another_call") {
+fn accept_during_another_call_has_via_io_uring() {
+    if cannot_detect_via("uring::accept_during_another_call_has_via_io_uring") {
         return;
     }
     for how in ["plain", "sqpoll"] {
@@ -154,11 +153,11 @@ fn accept_that_ends_within_another_call() {
             CONN.listens(&mut server);
             server.say(&format!("uring {how} accept later"));
             CONN.connects(&mut client, "");
-            // It is done, whoever looks for the answer when.
+            // The accept is complete, whenever its result is read.
             client.say("send 10");
             server.say("uring plain reap");
             server.say(&format!("uring {how} recv 10"));
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             let mut acceptor = server.object();
             acceptor["tid"] = accept["process"]["tid"].clone();
             accepted(&mut watch, &mut client, &mut server, &acceptor);
@@ -166,12 +165,12 @@ fn accept_that_ends_within_another_call() {
     }
 }
 
-/// What the accept says, and the end.
+/// Checks the events of the accept, and closes.
 #[track_caller]
 fn accepted(watch: &mut Watch, client: &mut Actor, server: &mut Actor, acceptor: &Value) {
-    let listen = watch.at("listen", end(6000, 0));
-    let open = watch.at("open", CONN.client_end());
-    let accept = watch.at("accept", CONN.server_end());
+    let listen = watch.at("listen", endpoint(6000, 0));
+    let open = watch.at("open", CONN.client_endpoint());
+    let accept = watch.at("accept", CONN.server_endpoint());
     assert_via(&open, None);
     assert_has(&accept, CONN.at_server(&client.object()));
     assert_has(&accept, used_by(acceptor, "accept"));
@@ -183,15 +182,15 @@ fn accepted(watch: &mut Watch, client: &mut Actor, server: &mut Actor, acceptor:
     assert_has(&closed[1], used_by(acceptor, "accept"));
     assert_via(&closed[0], None);
     assert_via(&closed[1], VIA);
-    let told = |event: &&Value| CONN.server_end().of(event);
-    let kinds: Vec<_> = watch.events().iter().filter(told).map(tests::kind).collect();
+    let of_server = |event: &&Value| CONN.server_endpoint().of(event);
+    let kinds: Vec<_> = watch.events().iter().filter(of_server).map(tests::kind).collect();
     assert_eq!(kinds, ["open", "accept", "close"]);
 }
 
-/// Sends and receives of the connector and the acceptor are no handover, whichever thread they are done by.
+/// Sends and receives of the connector and the acceptor are no handover, by whichever thread.
 #[test]
-fn use_by_those_who_began_it() {
-    if cannot_tell_via("uring::use_by_those_who_began_it") {
+fn use_by_connector_and_acceptor_is_no_handover() {
+    if cannot_detect_via("uring::use_by_connector_and_acceptor_is_no_handover") {
         return;
     }
     in_fresh_netns(|| {
@@ -201,7 +200,7 @@ fn use_by_those_who_began_it() {
         CONN.connects(&mut client, "");
         server.say("accept");
         for (how, _) in WAYS {
-            // One that waits, and one that need not.
+            // One that waits, and one that does not.
             server.begin(&format!("uring {how} recv 10"));
             client.say(&format!("uring {how} send 10"));
             server.answer().unwrap();
@@ -222,8 +221,8 @@ fn use_by_those_who_began_it() {
 }
 
 #[test]
-fn use_by_a_child() {
-    if cannot_tell_via("uring::use_by_a_child") {
+fn use_by_a_child_is_a_handover() {
+    if cannot_detect_via("uring::use_by_a_child_is_a_handover") {
         return;
     }
     for (how, thread) in WAYS {
@@ -236,8 +235,10 @@ fn use_by_a_child() {
             let children = [client.hire(), server.hire()];
             client.say(&format!("worker uring {how} send 10"));
             server.say(&format!("worker uring {how} recv 10"));
-            for (end, child) in [CONN.client_end(), CONN.server_end()].into_iter().zip(&children) {
-                let handover = watch.at("handover", end);
+            for (endpoint, child) in
+                [CONN.client_endpoint(), CONN.server_endpoint()].into_iter().zip(&children)
+            {
+                let handover = watch.at("handover", endpoint);
                 assert_has(&handover["process"], json!({"pid": child["pid"], "comm": "actor"}));
                 assert_eq!(handover["process_basis"], "handover");
                 assert_eq!(handover["origin"]["process"]["pid"], client.pid());

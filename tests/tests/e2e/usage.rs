@@ -1,4 +1,4 @@
-//! What netwatch is asked wrongly, or may not do: one line that says so, and the right status.
+//! Wrong arguments and missing permissions: a one-line error, and the right exit status.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn one_line(output: &Output, status: i32, says: &[&str]) {
 }
 
 #[test]
-fn a_bad_value_is_one_line() {
+fn invalid_value_is_a_one_line_error() {
     let values: &[(&str, &[&str])] = &[
         ("--port", &["x", "65536", "-1", "80,", "80,x"]),
         ("--local", &["127.0.0.1/33", "::1/129", "nowhere", "127.0.0.1:x"]),
@@ -38,7 +38,7 @@ fn a_bad_value_is_one_line() {
     ];
     for (option, values) in values {
         for value in *values {
-            // With "=", a value that begins with a dash is one still.
+            // With "=", a value may begin with a hyphen.
             let output = netwatch(&["watch", &format!("{option}={value}")]);
             one_line(&output, 2, &[option]);
         }
@@ -46,7 +46,7 @@ fn a_bad_value_is_one_line() {
 }
 
 #[test]
-fn what_is_not_there_is_one_line() {
+fn unknown_argument_is_a_one_line_error() {
     for arguments in [
         &["watch", "--nosuch"][..],
         &["watch", "argument"],
@@ -60,7 +60,7 @@ fn what_is_not_there_is_one_line() {
 }
 
 #[test]
-fn without_root_it_says_so() {
+fn without_root_the_error_names_root() {
     const NOBODY: u32 = 65534;
     let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
     for arguments in [&["watch"][..], &["watch", "--json"]] {
@@ -71,8 +71,8 @@ fn without_root_it_says_so() {
 }
 
 #[test]
-fn without_the_capability_it_says_so() {
-    // Root, and yet not allowed to load programs or to see others' sockets.
+fn without_capabilities_the_error_is_one_line() {
+    // Root, but not allowed to load programs or to see sockets of other users.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(binary()).arg("watch");
     one_line(&output(&mut command), 1, &[]);

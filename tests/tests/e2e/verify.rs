@@ -1,23 +1,23 @@
-//! `netwatch verify`: tampering is named, and an anchor shows what the chain alone cannot.
+//! `netwatch verify`: tampering is reported, and an anchor shows what the chain alone cannot.
 
 use tests::{Recorder, Store, in_fresh_netns, until};
 
 use crate::actor;
 
-/// A store of two batches at least.
+/// A store with at least two batches.
 fn recorded() -> (Store, String) {
     let store = Store::new();
     let recorder = Recorder::start(&store.path(), &[]);
     let mut client = actor();
     let mut attempt = |times: usize| {
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         until("it is recorded", || store.log(&[]).len() == times);
     };
     attempt(1);
     let (status, anchor) = store.verify(&["--anchor"]);
     assert_eq!((status, anchor.len()), (Some(0), 64), "{anchor}");
     attempt(2);
-    // Beside the recorder.
+    // While the recorder is running.
     assert_eq!(store.verify(&[]).0, Some(0));
     recorder.finish();
     (store, anchor)
@@ -28,7 +28,7 @@ fn sql(store: &Store, sql: &str) {
 }
 
 #[test]
-fn what_was_written_holds() {
+fn unaltered_store_is_verified() {
     in_fresh_netns(|| {
         let (store, anchor) = recorded();
         let (status, text) = store.verify(&[]);
@@ -45,7 +45,7 @@ fn what_was_written_holds() {
 }
 
 #[test]
-fn an_altered_row_is_named_by_its_batch() {
+fn altered_row_is_named_by_its_batch() {
     in_fresh_netns(|| {
         let (store, _) = recorded();
         let db = rusqlite::Connection::open(store.path()).unwrap();
@@ -55,8 +55,8 @@ fn an_altered_row_is_named_by_its_batch() {
         drop(db);
         sql(&store, &format!("UPDATE connection SET remote_ip = '127.0.0.2' WHERE id = {row}"));
         let (status, text) = store.verify(&[]);
-        let told = format!("ALTERED: batch {batch}, written 20");
-        assert!(status == Some(3) && text.starts_with(&told), "{text}");
+        let expected = format!("ALTERED: batch {batch}, written 20");
+        assert!(status == Some(3) && text.starts_with(&expected), "{text}");
         let (status, text) = store.verify(&["--json"]);
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -67,13 +67,13 @@ fn an_altered_row_is_named_by_its_batch() {
 }
 
 #[test]
-fn an_anchor_shows_that_the_end_was_cut_off() {
+fn anchor_shows_that_batches_were_removed() {
     in_fresh_netns(|| {
         let (store, _) = recorded();
         let (_, newest) = store.verify(&["--anchor"]);
         let last = "(SELECT max(id) FROM batch)";
         sql(&store, &format!("DELETE FROM stopped; DELETE FROM batch WHERE id = {last}"));
-        // The chain that is left holds.
+        // The remaining chain is valid.
         assert_eq!(store.verify(&[]).0, Some(0));
         let (status, text) = store.verify(&["--anchor", &newest]);
         assert!(status == Some(3) && text.contains("the anchor is not in the chain"), "{text}");
@@ -81,7 +81,7 @@ fn an_anchor_shows_that_the_end_was_cut_off() {
 }
 
 #[test]
-fn an_anchor_is_a_link() {
+fn invalid_anchor_is_an_error() {
     in_fresh_netns(|| {
         let (store, _) = recorded();
         let (status, text) = store.verify(&["--anchor", "abc"]);

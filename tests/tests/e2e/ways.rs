@@ -1,16 +1,16 @@
-//! Other ways into the kernel than a system call of a 64-bit program: 32-bit ones, a shell that is its own
-//! client, and the kernel itself.
+//! Other ways into the kernel than a system call of a 64-bit program: 32-bit ones, bash's /dev/tcp, and the kernel
+//! itself.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use tests::{Actor, Running, Watch, assert_has, cannot_tell_via, end, in_fresh_netns, kind, skip};
+use tests::{Actor, Running, Watch, assert_has, cannot_detect_via, endpoint, in_fresh_netns, kind, skip};
 
 use crate::actor;
 use crate::expect::{CONN, Conn, assert_via, used_by};
 
-/// This kernel, and this processor, take 32-bit system calls. Where not, it says that `test` is skipped.
+/// Whether kernel and processor accept 32-bit system calls; if not, prints a skip line for `test`.
 fn takes_32_bit_calls(test: &str) -> bool {
     let has = cfg!(target_arch = "x86_64")
         && Running::start(Command::new(Actor::program()).arg("ia32")).ended("the actor tries").success();
@@ -20,7 +20,7 @@ fn takes_32_bit_calls(test: &str) -> bool {
     has
 }
 
-/// Everything done by `way`, and what is said of it.
+/// Does everything by `way`, and compares `via`.
 fn lives(way: &str, via: Option<&str>) {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
@@ -30,11 +30,11 @@ fn lives(way: &str, via: Option<&str>) {
         server.say(&format!("{way} accept"));
         client.say(&format!("{way} send 10"));
         server.say(&format!("{way} recv 10"));
-        let open = watch.at("open", CONN.client_end());
+        let open = watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&client.object()));
         assert_has(&open, used_by(&client.object(), "connect"));
-        let listen = watch.at("listen", end(6000, 0));
-        let accept = watch.at("accept", CONN.server_end());
+        let listen = watch.at("listen", endpoint(6000, 0));
+        let accept = watch.at("accept", CONN.server_endpoint());
         assert_has(&accept, CONN.at_server(&client.object()));
         assert_has(&accept, used_by(&server.object(), "accept"));
         assert_has(
@@ -56,29 +56,29 @@ fn lives(way: &str, via: Option<&str>) {
 }
 
 #[test]
-fn socketcall() {
-    if cannot_tell_via("ways::socketcall") {
+fn socketcall_has_via_socketcall() {
+    if cannot_detect_via("ways::socketcall_has_via_socketcall") {
         return;
     }
-    if takes_32_bit_calls("ways::socketcall") {
+    if takes_32_bit_calls("ways::socketcall_has_via_socketcall") {
         lives("socketcall", Some("socketcall"));
     }
 }
 
-/// What a 32-bit program does since Linux 4.3 is as plain as what others do.
+/// The direct 32-bit calls, since Linux 4.3, are plain calls.
 #[test]
-fn system_calls_of_32_bits() {
-    if takes_32_bit_calls("ways::system_calls_of_32_bits") {
+fn ia32_system_calls_have_no_via() {
+    if takes_32_bit_calls("ways::ia32_system_calls_have_no_via") {
         lives("ia32", None);
     }
 }
 
 #[test]
-fn refused() {
-    if cannot_tell_via("ways::refused") {
+fn refused_32_bit_connect_is_econnrefused() {
+    if cannot_detect_via("ways::refused_32_bit_connect_is_econnrefused") {
         return;
     }
-    if !takes_32_bit_calls("ways::refused") {
+    if !takes_32_bit_calls("ways::refused_32_bit_connect_is_econnrefused") {
         return;
     }
     for (way, via) in [("socketcall", Some("socketcall")), ("ia32", None)] {
@@ -86,26 +86,26 @@ fn refused() {
             let mut watch = Watch::shared();
             let mut client = actor();
             let Conn { client: local, server: remote } = CONN;
-            let got = client.tell(&format!("{way} connect {local} {remote}"));
+            let got = client.try_say(&format!("{way} connect {local} {remote}"));
             assert_eq!(got, Err("ECONNREFUSED".to_owned()));
-            let fail = watch.at("fail", CONN.client_end());
+            let fail = watch.at("fail", CONN.client_endpoint());
             let mut expected = CONN.at_client(&client.object());
             expected["errno"] = "ECONNREFUSED".into();
             assert_has(&fail, expected);
             assert_has(&fail, used_by(&client.object(), "connect"));
             assert_via(&fail, via);
-            assert_eq!(watch.finish().kinds(CONN.client_end()), ["fail"]);
+            assert_eq!(watch.finish().kinds(CONN.client_endpoint()), ["fail"]);
         });
     }
 }
 
-/// A child that uses what its parent has, by 32-bit calls.
+/// A child that uses its parent's socket by 32-bit calls.
 #[test]
-fn use_by_a_child() {
-    if cannot_tell_via("ways::use_by_a_child") {
+fn use_by_a_child_is_a_handover() {
+    if cannot_detect_via("ways::use_by_a_child_is_a_handover") {
         return;
     }
-    if !takes_32_bit_calls("ways::use_by_a_child") {
+    if !takes_32_bit_calls("ways::use_by_a_child_is_a_handover") {
         return;
     }
     for way in ["socketcall", "ia32"] {
@@ -118,7 +118,7 @@ fn use_by_a_child() {
             let child = client.hire();
             client.say(&format!("worker {way} send 10"));
             server.say("recv 10");
-            let handover = watch.at("handover", CONN.client_end());
+            let handover = watch.at("handover", CONN.client_endpoint());
             assert_has(&handover, CONN.at_client(&client.object()));
             assert_has(&handover, used_by(&child, "handover"));
         });
@@ -126,10 +126,10 @@ fn use_by_a_child() {
 }
 
 #[test]
-fn bash_is_a_client_of_its_own() {
+fn bash_is_the_originator_of_its_connection() {
     let bash = Path::new("/bin/bash");
     if !bash.exists() {
-        skip("ways::bash_is_a_client_of_its_own", "there is no bash");
+        skip("ways::bash_is_the_originator_of_its_connection", "there is no bash");
         return;
     }
     in_fresh_netns(|| {
@@ -154,22 +154,22 @@ fn bash_is_a_client_of_its_own() {
             "ppid": std::process::id(),
             "kernel": false,
         });
-        let open = watch.at("open", conn.client_end());
+        let open = watch.at("open", conn.client_endpoint());
         assert_has(&open, conn.at_client(&connector));
         assert_has(&open, used_by(&connector, "connect"));
         assert_via(&open, None);
-        let accept = watch.at("accept", conn.server_end());
+        let accept = watch.at("accept", conn.server_endpoint());
         assert_has(&accept, conn.at_server(&connector));
         assert_has(&accept, used_by(&server.object(), "accept"));
-        // Its child is another user of it.
+        // Its child is another user.
         server.say("line");
         server.say("close");
         shell.ended("bash ends");
-        let handover = watch.at("handover", conn.client_end());
+        let handover = watch.at("handover", conn.client_endpoint());
         assert_has(&handover, conn.at_client(&connector));
         assert_has(&handover, json!({"process_basis": "handover"}));
         assert_has(&handover["process"], json!({"comm": "cat", "args": ["cat"], "ppid": shell.pid()}));
-        let closed = watch.at("close", conn.client_end());
+        let closed = watch.at("close", conn.client_endpoint());
         assert_has(&closed, conn.at_client(&connector));
         assert_has(&closed, json!({"bytes_sent": 6, "closed_by": "remote"}));
         let log = watch.finish();
@@ -177,10 +177,10 @@ fn bash_is_a_client_of_its_own() {
     });
 }
 
-/// A network file system: the kernel connects for itself, and one of its threads does it.
+/// A network file system: the kernel itself connects, in one of its threads.
 #[test]
-fn the_kernel_is_a_client() {
-    const NAME: &str = "ways::the_kernel_is_a_client";
+fn kernel_connection_has_via_kernel() {
+    const NAME: &str = "ways::kernel_connection_has_via_kernel";
     let file_systems = std::fs::read_to_string("/proc/filesystems").unwrap();
     if !file_systems.lines().any(|line| line.ends_with("\tnfs4")) {
         skip(NAME, "the kernel has no NFS (nfsv4.ko is not loaded)");
@@ -192,7 +192,7 @@ fn the_kernel_is_a_client() {
         CONN.listens(&mut server);
         let directory = tempfile::tempdir().unwrap();
         let options = "vers=4.1,proto=tcp,addr=127.0.0.1,clientaddr=127.0.0.1,port=6000,soft,timeo=20,retrans=1,noresvport";
-        // Without the helper of NFS, which need not be there.
+        // Without the mount helper of NFS, which may not be installed.
         let mut mount = Running::start(
             Command::new("mount")
                 .args(["-i", "-t", "nfs4", "-o", options, "127.0.0.1:/"])
@@ -210,11 +210,11 @@ fn the_kernel_is_a_client() {
         );
         assert_ne!(open["process"]["pid"], mount.pid());
         server.say("accept");
-        let server_end = end(6000, tests::port(&open, "local"));
-        let accept = watch.at("accept", server_end);
+        let server_endpoint = endpoint(6000, tests::port(&open, "local"));
+        let accept = watch.at("accept", server_endpoint);
         assert_has(&accept["origin"], json!({"side": "remote", "process": open["process"]}));
         assert_has(&accept, used_by(&server.object(), "accept"));
-        // The mount ends once nobody answers any more.
+        // The mount fails once the server is gone.
         mount.signal(nix::sys::signal::Signal::SIGKILL);
         server.kill();
         mount.ended("mount");

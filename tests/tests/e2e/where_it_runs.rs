@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{Actor, Cgroup, Running, Tree, Watch, assert_has, end, in_fresh_netns, kind, skip};
+use tests::{Actor, Cgroup, Running, Tree, Watch, assert_has, endpoint, in_fresh_netns, kind, skip};
 
 use crate::actor;
 use crate::expect::{CONN, used_by};
@@ -11,10 +11,10 @@ use crate::expect::{CONN, used_by};
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const OTHER_ID: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 
-/// Both trees, where they are; where one is not, it says that `test` does without it.
+/// The hierarchies that are mounted; if there is none, prints a skip line for `test`.
 fn trees(test: &str) -> Vec<Tree> {
     let (has, lacks) = [Tree::Unified, Tree::Systemd].into_iter().partition(|tree| tree.root().is_some());
-    // One is enough to have tested it.
+    // One is enough.
     if Vec::is_empty(&has) {
         skip(test, &format!("no tree of control groups of these is mounted: {lacks:?}"));
     }
@@ -29,11 +29,11 @@ fn unified(test: &str) -> bool {
     has
 }
 
-/// An attempt that is refused, which is enough to be placed.
+/// A refused attempt, which is enough to get the place of a process.
 fn attempt(client: &mut Actor, port: u16, watch: &mut Watch) -> Value {
     let connect = format!("connect 127.0.0.1:{port} 127.0.0.1:6000");
-    assert_eq!(client.tell(&connect), Err("ECONNREFUSED".to_owned()));
-    let fail = watch.at("fail", end(port, 6000));
+    assert_eq!(client.try_say(&connect), Err("ECONNREFUSED".to_owned()));
+    let fail = watch.at("fail", endpoint(port, 6000));
     assert_has(&fail["origin"], json!({"side": "local", "basis": "connect", "process": fail["process"]}));
     fail["process"].clone()
 }
@@ -43,9 +43,9 @@ fn place(group: &Cgroup, container: Option<&str>, unit: Option<&str>) -> Value {
 }
 
 #[test]
-fn container_and_unit_are_told_from_the_group() {
-    // Docker with and without systemd, containerd and CRI-O under Kubernetes, podman, nspawn; and what is no
-    // container.
+fn container_and_unit_come_from_the_cgroup() {
+    // Docker with and without systemd, containerd and CRI-O under Kubernetes, podman, nspawn; and cgroups that are not
+    // containers.
     let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1234.slice";
     let scope = |prefix: &str| format!("{prefix}-{ID}.scope");
     let (docker, containerd, crio, podman) =
@@ -59,10 +59,10 @@ fn container_and_unit_are_told_from_the_group() {
         ("machine.slice/machine-web.scope".to_owned(), Some("web"), Some("machine-web.scope")),
         ("system.slice/x.service".to_owned(), None, Some("x.service")),
         ("user.slice/user-0.slice/session-3.scope".to_owned(), None, Some("session-3.scope")),
-        // Nothing but digits, and not where a runtime puts its containers.
+        // An id, but not where a runtime puts its containers.
         (format!("something/{ID}"), None, None),
     ];
-    for tree in trees("where_it_runs::container_and_unit_are_told_from_the_group") {
+    for tree in trees("where_it_runs::container_and_unit_come_from_the_cgroup") {
         in_fresh_netns(|| {
             let mut watch = Watch::shared();
             for (port, (path, container, unit)) in (2000..).zip(&cases) {
@@ -77,10 +77,10 @@ fn container_and_unit_are_told_from_the_group() {
     }
 }
 
-/// It forks in there, and is moved to another one; each event says where it was.
+/// It forks there, and is moved to another one; each event has the one at its time.
 #[test]
-fn the_group_is_that_of_the_moment() {
-    if !unified("where_it_runs::the_group_is_that_of_the_moment") {
+fn cgroup_is_that_of_the_event() {
+    if !unified("where_it_runs::cgroup_is_that_of_the_event") {
         return;
     }
     in_fresh_netns(|| {
@@ -98,10 +98,10 @@ fn the_group_is_that_of_the_moment() {
     });
 }
 
-/// A container of a moment: process and group are gone before anybody can look at them.
+/// A short-lived container: process and cgroup are gone before they can be read.
 #[test]
-fn a_container_that_is_gone() {
-    if !unified("where_it_runs::a_container_that_is_gone") {
+fn removed_container_is_named() {
+    if !unified("where_it_runs::removed_container_is_named") {
         return;
     }
     in_fresh_netns(|| {
@@ -114,15 +114,15 @@ fn a_container_that_is_gone() {
         assert!(shell.ended("the client ends").success());
         let expected = place(&group, Some(ID), None);
         drop(group);
-        let process = watch.at("fail", end(2000, 6000))["process"].clone();
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
         assert_has(&process, expected);
         assert_has(&process, json!({"pid": pid, "comm": "actor", "args": [Actor::program(), connect]}));
     });
 }
 
 #[test]
-fn both_ends_in_containers() {
-    if !unified("where_it_runs::both_ends_in_containers") {
+fn both_endpoints_have_their_container() {
+    if !unified("where_it_runs::both_endpoints_have_their_container") {
         return;
     }
     in_fresh_netns(|| {
@@ -138,42 +138,42 @@ fn both_ends_in_containers() {
         let (mut connector, mut acceptor) = (client.object(), server.object());
         connector["container"] = ID.into();
         acceptor["container"] = OTHER_ID.into();
-        let open = watch.at("open", CONN.client_end());
+        let open = watch.at("open", CONN.client_endpoint());
         assert_has(&open, CONN.at_client(&connector));
         assert_has(&open, used_by(&connector, "connect"));
-        let accept = watch.at("accept", CONN.server_end());
+        let accept = watch.at("accept", CONN.server_endpoint());
         assert_has(&accept, CONN.at_server(&connector));
         assert_has(&accept, used_by(&acceptor, "accept"));
         assert_has(&accept, json!({"listener": {"process": acceptor}, "peer": {"process": connector}}));
-        // Who came later sees it as well.
+        // A later netwatch reports it as well.
         let mut late = Watch::start(&[]);
-        assert_has(&late.at("seed", CONN.client_end()), json!({"process": connector}));
-        assert_has(&late.at("seed", CONN.server_end()), json!({"process": acceptor}));
+        assert_has(&late.at("seed", CONN.client_endpoint()), json!({"process": connector}));
+        assert_has(&late.at("seed", CONN.server_endpoint()), json!({"process": acceptor}));
         CONN.closes(&mut watch, &mut client, &mut server);
 
-        // The filter shows what is of one of them, and knows of the other all the same.
-        let shown = only.at("close", CONN.server_end());
+        // The filter shows events of one of them, with the other as its peer.
+        let shown = only.at("close", CONN.server_endpoint());
         assert_has(&shown, CONN.at_server(&connector));
         assert_has(&shown["peer"], json!({"process": connector}));
         let log = only.finish();
-        assert_eq!(log.kinds(end(6000, 0)), ["listen"]);
-        assert_eq!(log.kinds(CONN.server_end()), ["open", "accept", "close"]);
+        assert_eq!(log.kinds(endpoint(6000, 0)), ["listen"]);
+        assert_eq!(log.kinds(CONN.server_endpoint()), ["open", "accept", "close"]);
         for event in log.events.iter().filter(|event| kind(event) != "ready") {
             assert_eq!(event["process"]["container"], OTHER_ID, "{event:#}");
         }
     });
 }
 
-/// It stays with all that is started from there, whoever they become.
+/// All descendants inherit it.
 #[test]
-fn who_logged_in() {
+fn login_uid_is_inherited() {
     const UID: u32 = 4_242;
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let mut client = actor();
-        if let Err(error) = client.tell(&format!("loginuid {UID}")) {
+        if let Err(error) = client.try_say(&format!("loginuid {UID}")) {
             return skip(
-                "where_it_runs::who_logged_in",
+                "where_it_runs::login_uid_is_inherited",
                 &format!("the login uid cannot be set here: {error}"),
             );
         }

@@ -1,4 +1,4 @@
-//! What the agent takes for an event: decode, track, write JSON.
+//! The agent's processor time per event: decode, track, write JSON.
 
 use anyhow::Result;
 
@@ -19,6 +19,6 @@ pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         let events = log.finish()?.events;
         each.push(took.as_secs_f64() * 1e6 / events.max(1) as f64);
     }
-    table.goal("agent's processor time an event, to JSON", median(each), "us", Goal::AtMost(3.0));
+    table.goal("agent's processor time per event, to JSON", median(each), "us", Goal::AtMost(3.0));
     Ok(())
 }

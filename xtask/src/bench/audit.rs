@@ -1,4 +1,4 @@
-//! An audit of many listeners: without a record, and with one that has what came to each.
+//! An audit of many listeners: without a store, and with one that has their connections.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use super::table::{Goal, Table, median};
 /// Issue 7: audited in under a second.
 const LISTENERS: usize = 1_000;
 
-/// Of so many the middle: there is no peer to take turns with.
+/// Median of so many: there is no peer to take turns with.
 const ROUNDS: usize = 5;
 
 /// Exit status of an audit with findings. There are some here, since the listening program belongs to no package.
@@ -24,14 +24,14 @@ pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     apart(|| {
         let place = tempfile::tempdir()?;
         let [store, none] = ["netwatch.db", "none.db"].map(|name| place.path().join(name));
-        // One that is empty, so that no round takes that of the machine.
+        // An empty store, so that no round uses that of the machine.
         Recorder::start(&bench.netwatch, &none)?.finish()?;
         let recorder = Recorder::start(&bench.netwatch, &store)?;
         let _crowd = Crowd::listening(LISTENERS, bench.verbose)?;
-        // What is under way is written within a batch's time.
+        // Events in flight are written within the time of a batch.
         std::thread::sleep(Duration::from_secs(2));
         recorder.finish()?;
-        for (what, store) in [("audit", &none), ("audit with their record", &store)] {
+        for (what, store) in [("audit", &none), ("audit with a store", &store)] {
             let times = (0..ROUNDS).map(|_| milliseconds(&bench.netwatch, store)).collect::<Result<_>>()?;
             table.goal(format!("{what}, {LISTENERS} listeners"), median(times), "ms", Goal::AtMost(1000.0));
         }
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     })
 }
 
-/// Of the whole host.
+/// Audits the whole host.
 fn milliseconds(netwatch: &Path, store: &Path) -> Result<f64> {
     let mut command = Command::new(netwatch);
     command.args(["audit", "--store"]).arg(store).stdin(Stdio::null()).stderr(Stdio::inherit());
@@ -50,12 +50,12 @@ fn milliseconds(netwatch: &Path, store: &Path) -> Result<f64> {
     if !matches!(status.code(), Some(0 | FINDINGS)) {
         bail!("netwatch audit failed ({status})");
     }
-    // It begins with their number.
+    // The output begins with the number of ports.
     let text = String::from_utf8_lossy(&output.stdout);
     let ports = text.split(' ').next().and_then(|count| count.parse::<usize>().ok());
     if ports.is_none_or(|ports| ports < LISTENERS) {
         bail!(
-            "netwatch audit does not see {LISTENERS} listeners: {}",
+            "netwatch audit does not report {LISTENERS} listeners: {}",
             text.lines().next().unwrap_or_default()
         );
     }

@@ -11,7 +11,7 @@ const TICKS: f64 = 100.0;
 
 /// Processor time so far, of all its threads.
 pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has exited")?;
     // The name, in parentheses, may contain any character.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
@@ -21,7 +21,7 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
 
 /// Current and maximum resident memory, in MiB.
 pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process has exited")?;
     Ok((mebibytes(&status, "VmRSS:").unwrap_or(0.0), mebibytes(&status, "VmHWM:").unwrap_or(0.0)))
 }
 
@@ -31,10 +31,11 @@ fn mebibytes(text: &str, key: &str) -> Option<f64> {
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
-/// Memory by now, MiB, a page that is mapped several times counted once (proportional set size): the ring is, twice.
+/// Resident memory in MiB, with a page that is mapped several times counted once (proportional set size): the ring is
+/// mapped twice.
 pub(crate) fn pages(pid: u32) -> Result<f64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process is gone")?;
-    mebibytes(&rollup, "Pss:").context("there is no Pss")
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process has exited")?;
+    mebibytes(&rollup, "Pss:").context("there is no Pss in smaps_rollup")
 }
 
 /// While this value exists, the kernel measures the run time of BPF programs.
@@ -54,17 +55,17 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        // Measuring has a cost.
+        // Measuring itself has a cost.
         let _ = fs::write(STATS, &self.before);
     }
 }
 
-/// Nanoseconds that the BPF programs of a process have taken so far, and how often they ran. Each program once, however
-/// many descriptors there are of it.
+/// Run time of the BPF programs of a process so far, in nanoseconds, and number of runs. Each program counts once,
+/// however many descriptors refer to it.
 pub(crate) fn programs(pid: u32) -> Result<(u64, u64)> {
     let mut seen = std::collections::BTreeMap::new();
     let directory = format!("/proc/{pid}/fdinfo");
-    for entry in fs::read_dir(Path::new(&directory)).context("the process is gone")? {
+    for entry in fs::read_dir(Path::new(&directory)).context("the process has exited")? {
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let value =
             |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! Many connections that stay, each held by a process at both ends; and many listeners.
+//! Many connections that stay open, each endpoint held by a process; and many listeners.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,10 +19,10 @@ const OTHERS: u64 = 64;
 /// Connections of one process; the port range is larger.
 const MOST_EACH: usize = 8000;
 
-/// Listeners of one process: a host has many services, and not each a process for every port.
+/// Listeners of one process: a host has many services, but not one process per port.
 const LISTENERS_EACH: usize = 20;
 
-/// Connections that each of them had, so that there is something to be known of it.
+/// Connections to each of them, so that the store has some.
 const VISITS: usize = 10;
 
 /// Processes that hold connections, or listeners, until this is dropped.
@@ -44,7 +44,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// So many listeners that each had some connections, in the calling thread's network namespace.
+    /// This number of listeners, each with some connections, in the calling thread's network namespace.
     pub(crate) fn listening(listeners: usize, verbose: bool) -> Result<Self> {
         quietly(Command::new("ip").args(["link", "set", "lo", "up"]), verbose)?;
         let mut crowd = Self(Vec::new());
@@ -57,9 +57,9 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// One more process.
+    /// Starts one more process.
     fn add(&mut self, what: &str, part: usize) -> Result<()> {
-        let own = std::env::current_exe().context("cannot find myself")?;
+        let own = std::env::current_exe().context("cannot find the path of this program")?;
         let mut child = Command::new(own)
             .args(["bench", what, &part.to_string()])
             .stdin(Stdio::piped())
@@ -70,7 +70,7 @@ impl Crowd {
         let out = child.stdout.take().context("no stdout")?;
         self.0.push(child);
         if BufReader::new(out).read_line(&mut line)? == 0 {
-            bail!("the sockets could not be made");
+            bail!("cannot create the sockets");
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // It ends when its stdin is closed; otherwise it is killed.
+            // It exits when its stdin is closed; otherwise it is killed.
             drop(child.stdin.take());
             let _ = child.kill();
             let _ = child.wait();
@@ -120,7 +120,7 @@ pub(crate) fn listen(listeners: usize) -> Result<()> {
     stay()
 }
 
-/// An address each, so that they do not share out one range of ports.
+/// A separate address for each process, so that they do not share one range of ports.
 fn own_address() -> Ipv4Addr {
     let [_, b, c, d] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254))
@@ -138,7 +138,7 @@ fn stay() -> Result<()> {
 pub(crate) fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).context("no network namespace of my own")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot create a network namespace")?;
             work()
         });
         thread.join().unwrap_or_else(|_| bail!("the thread panicked"))

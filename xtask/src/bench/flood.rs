@@ -16,18 +16,18 @@ use super::table::{Goal, Table, median};
 /// Number of floods in which no record may be lost.
 const RUNS: u32 = 10;
 
-/// tcplife, which does what netwatch does not do half of.
+/// tcplife, which does less than half of what netwatch does.
 struct Peer(Child);
 
 impl Peer {
-    /// `None` where it is not here, or does nothing.
+    /// `None` if it is not installed, or does not work.
     fn start() -> Result<Option<Self>> {
         let Some(path) = peer("tcplife") else { return Ok(None) };
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", WITH_TRACEFS]).arg(path);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let peer = Self(child.context("cannot start tcplife")?);
-        // Its programs run from here on: they are seen at work, or it is of no use.
+        // Its programs must run: otherwise there is nothing to compare.
         let _counting = Counting::begin()?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while programs(peer.0.id()).is_ok_and(|(_, runs)| runs == 0) && Instant::now() < deadline {
@@ -38,7 +38,8 @@ impl Peer {
     }
 }
 
-/// It reads its tracepoint there, but a host may not have it mounted: mounts it in a temporary mount namespace.
+/// tcplife reads its tracepoint in tracefs, which a host may not have mounted: mounts it in a temporary mount
+/// namespace.
 const WITH_TRACEFS: &str =
     "test -d /sys/kernel/tracing/events || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\"";
 
@@ -49,7 +50,7 @@ impl Drop for Peer {
     }
 }
 
-/// The kernel's time for a connection, both ends, all records.
+/// The kernel's time per connection, both endpoints, all records.
 pub(super) fn kernel_time(bench: &Bench, table: &mut Table) -> Result<()> {
     let _counting = Counting::begin()?;
     let (mut own, mut theirs) = (Vec::new(), Vec::new());
@@ -64,14 +65,14 @@ pub(super) fn kernel_time(bench: &Bench, table: &mut Table) -> Result<()> {
         }
     }
     let own = median(own);
-    table.figure("kernel time a connection", own, "ns");
+    table.figure("kernel time per connection", own, "ns");
     if theirs.is_empty() {
-        table.skipped("kernel time a connection, tcplife", "it is not here, or does nothing");
+        table.skipped("kernel time per connection, tcplife", "it is not installed, or does not work");
         return Ok(());
     }
     let theirs = median(theirs);
-    table.figure("kernel time a connection, tcplife", theirs, "ns");
-    table.goal("kernel time, of tcplife's", own / theirs, "times", Goal::AtMost(0.1));
+    table.figure("kernel time per connection, tcplife", theirs, "ns");
+    table.goal("kernel time, relative to tcplife's", own / theirs, "times", Goal::AtMost(0.1));
     Ok(())
 }
 
@@ -100,17 +101,17 @@ pub(super) fn rate(bench: &Bench, table: &mut Table) -> Result<()> {
     }
     let alone = median(alone);
     let lost = |rates: Vec<f64>| 1.0 - median(rates) / alone;
-    table.figure("connections a second on loopback", alone, "/s");
+    table.figure("connections per second on loopback", alone, "/s");
     let (watched, printed) = (lost(watched), lost(printed));
-    table.figure("of which are lost to watch, nothing printed", watched * 100.0, "%");
-    table.figure("of which are lost to watch, all printed and read", printed * 100.0, "%");
+    table.figure("decrease with watch, nothing printed", watched * 100.0, "%");
+    table.figure("decrease with watch, all printed and read", printed * 100.0, "%");
     if peered.is_empty() {
-        table.skipped("of which are lost to tcplife", "it is not here, or does nothing");
+        table.skipped("decrease with tcplife", "it is not installed, or does not work");
         return Ok(());
     }
     let peered = lost(peered);
-    table.figure("of which are lost to tcplife", peered * 100.0, "%");
-    table.goal("rate lost to watch, of what tcplife takes", watched / peered, "times", Goal::AtMost(0.5));
+    table.figure("decrease with tcplife", peered * 100.0, "%");
+    table.goal("decrease with watch, relative to tcplife's", watched / peered, "times", Goal::AtMost(0.5));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The cost by the rate of connections, up to the highest rate.
+//! The cost as a function of the rate of connections, up to the highest rate.
 
 use anyhow::Result;
 
@@ -8,10 +8,10 @@ use super::load::Load;
 use super::log::Log;
 use super::table::Table;
 
-/// Connections a second.
+/// Connections per second.
 const RATES: [u64; 5] = [1_000, 2_000, 4_000, 8_000, 16_000];
 
-/// At each rate: the kernel's time and the agent's for a connection, both ends, all printed and read.
+/// At each rate: the kernel's time and the agent's per connection, both endpoints, everything printed and read.
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     let _counting = Counting::begin()?;
     for rate in RATES.into_iter().map(Some).chain([None]) {
@@ -28,12 +28,12 @@ pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
         let each = |nanoseconds: u128| nanoseconds as f64 / connections.max(1) as f64;
         let reached = connections / bench.length.as_secs().max(1);
         table.figure(
-            format!("kernel time a connection, at {reached} a second"),
+            format!("kernel time per connection, at {reached} per second"),
             each(u128::from(after - before)),
             "ns",
         );
         table.figure(
-            format!("agent's time a connection, at {reached} a second"),
+            format!("agent's time per connection, at {reached} per second"),
             each(took.as_nanos()),
             "ns",
         );

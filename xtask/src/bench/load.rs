@@ -21,7 +21,7 @@ impl Load {
         (self.connections as f64 / self.length.as_secs_f64()) as u64
     }
 
-    /// As many as can be had.
+    /// At the highest rate.
     pub(crate) fn flood(length: Duration) -> Result<Self> {
         let begun = Instant::now();
         let deadline = begun + length;
@@ -34,13 +34,13 @@ impl Load {
         Ok(Self { connections: connections.context("cannot make connections")?, length: begun.elapsed() })
     }
 
-    /// So many a second.
+    /// At a rate per second.
     pub(crate) fn calm(length: Duration, rate: u64) -> Result<u64> {
         let deadline = Instant::now() + length;
         let pause = Duration::from_nanos(1_000_000_000 / rate.max(1));
         let mut next = Instant::now();
         let more = || {
-            // By the clock: what a connection takes and what a sleep takes too long is made up for.
+            // By the clock: the time of a connection and a sleep that is too long are compensated.
             next += pause;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
             Instant::now() < deadline
@@ -49,7 +49,7 @@ impl Load {
     }
 }
 
-/// Connects and accepts in turn while `more` says so, so that no queue fills up; returns how often.
+/// Connects and accepts in turn while `more` is true, so that no queue fills up; returns the number of connections.
 fn pair(mut more: impl FnMut() -> bool) -> io::Result<u64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;

@@ -14,13 +14,13 @@ use serde_json::Value;
 
 use crate::exec::as_root;
 
-/// A running log.
+/// A running `netwatch watch`.
 pub(crate) struct Log {
     child: Child,
     reader: JoinHandle<std::io::Result<Seen>>,
 }
 
-/// Result of reading the log.
+/// Result of reading its output.
 #[derive(Default)]
 pub(crate) struct Seen {
     /// Lines after `ready`.
@@ -41,17 +41,17 @@ impl Log {
         let mut out = BufReader::with_capacity(1 << 20, child.stdout.take().context("no stdout")?);
         let mut ready = Vec::new();
         if out.read_until(b'\n', &mut ready)? == 0 {
-            bail!("netwatch ended before it was ready ({})", child.wait()?);
+            bail!("netwatch exited before it was ready ({})", child.wait()?);
         }
         Ok(Self { child, reader: std::thread::spawn(move || read(out)) })
     }
 
-    /// Of netwatch itself.
+    /// The pid of netwatch itself.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What is under way arrives within the ring's and the reader's own time.
+    /// Events in flight arrive within the time of the ring and the reader.
     pub(crate) fn caught_up(&self) {
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -98,12 +98,12 @@ fn read(mut out: BufReader<impl std::io::Read>) -> std::io::Result<Seen> {
 }
 
 impl Seen {
-    /// All kinds together.
+    /// Lost records of all kinds.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.values().sum()
     }
 
-    /// What so many of a thousand took at the most, milliseconds.
+    /// The latency that this many of a thousand events do not exceed, in milliseconds.
     pub(crate) fn latency(&self, share: usize) -> f64 {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use crate::exec::{find, step};
 use crate::setup;
 
-/// Programs, and the packages that they come in.
+/// Programs, and the packages that contain them.
 const PEERS: [(&str, &str); 4] =
     [("ss", "iproute2"), ("netstat", "net-tools"), ("tcplife", "libbpf-tools"), ("bpftrace", "bpftrace")];
 
-/// Installs what is missing and can be had; what cannot is skipped, and said where it would be measured.
+/// Installs those that are missing, if possible; otherwise their measurements are skipped, which is reported there.
 pub(crate) fn install(verbose: bool) {
     for (program, package) in PEERS {
         if find(program).is_none()
-            && let Err(error) = setup::install(&[package], "netwatch is measured beside it", verbose)
+            && let Err(error) = setup::install(&[package], "netwatch is compared with it", verbose)
         {
-            step(&format!("{program} is not to be had: {error:#}"));
+            step(&format!("{program} is not available: {error:#}"));
         }
     }
 }

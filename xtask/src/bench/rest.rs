@@ -14,10 +14,10 @@ use super::table::{Goal, Table, median};
 /// Connections that are open at once.
 const LIVE: usize = 100_000;
 
-/// Sockets that are there at the start.
+/// Sockets that exist at the start.
 const SEEDED: usize = 96_000;
 
-/// Connections a second at which latency is measured.
+/// Connections per second at which latency is measured.
 const CALM: u64 = 1000;
 
 /// Time without connections.
@@ -25,9 +25,10 @@ const QUIET: Duration = Duration::from_secs(20);
 
 const WATCH: [&str; 3] = ["watch", "--json", "--no-seed"];
 
-/// With many connections open that were seen to open. Both ends of each are here, so there are twice as many.
+/// With many open connections whose opening was observed. Both endpoints of each are on this host, so there are twice
+/// as many endpoints.
 pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
-    for (what, connections) in [("ends", LIVE / 2), ("connections, both ends", LIVE)] {
+    for (what, connections) in [("endpoints", LIVE / 2), ("connections, both endpoints", LIVE)] {
         let (now, most, once) = apart(|| {
             let log = Log::start(&bench.netwatch, &WATCH)?;
             let crowd = Crowd::of(connections, bench.verbose)?;
@@ -38,8 +39,8 @@ pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
             Ok((now, most, once))
         })?;
         let what = format!("memory with {LIVE} live {what}");
-        table.figure(format!("{what}, at its most"), most, "MiB");
-        table.figure(format!("{what}, each page once"), once, "MiB");
+        table.figure(format!("{what}, maximum"), most, "MiB");
+        table.figure(format!("{what}, each page counted once"), once, "MiB");
         table.goal(what, now, "MiB", Goal::AtMost(60.0));
     }
     Ok(())
@@ -84,6 +85,6 @@ pub(super) fn quiet(bench: &Bench, table: &mut Table) -> Result<()> {
     let took = processor_time(log.pid())? - before;
     log.finish()?;
     let share = took.as_secs_f64() / QUIET.as_secs_f64() * 100.0;
-    table.goal("processor time on a quiet host", share, "% of a core", Goal::AtMost(0.1));
+    table.goal("processor time on an idle host", share, "% of a core", Goal::AtMost(0.1));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The store: what recording as many connections as can be had takes, and how long a search in a large store does.
+//! The store: the cost of recording at the highest rate, and the time of a search in a large store.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -18,10 +18,10 @@ use super::table::{Goal, Table, median};
 /// Connections in the stores that are searched.
 const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
 
-/// A port that some of them have.
+/// A port of some of them.
 const PORT: &str = "33000";
 
-/// Events of a connection, both ends: two opens, an accept, two closes.
+/// Events per connection, both endpoints: two opens, an accept, two closes.
 const EVENTS: f64 = 5.0;
 
 /// A running recorder.
@@ -29,7 +29,7 @@ pub(super) struct Recorder(Child);
 
 impl Recorder {
     pub(super) fn start(netwatch: &Path, store: &Path) -> Result<Self> {
-        // A session of its own, as a service manager gives it one: see `take_precedence` in commands/record.rs.
+        // In its own session, as a service manager starts it: see `take_precedence` in commands/record.rs.
         let mut command = Command::new("setsid");
         command
             .arg(netwatch)
@@ -43,7 +43,7 @@ impl Recorder {
         let mut line = String::new();
         while stderr.read_line(&mut line)? != 0 && !line.contains("recording to") {}
         if !line.contains("recording to") {
-            bail!("netwatch ended before it recorded: {line}");
+            bail!("netwatch exited before it recorded: {line}");
         }
         // Its other messages are printed for the user.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
@@ -64,7 +64,7 @@ impl Drop for Recorder {
     }
 }
 
-/// As many connections as can be had, recorded.
+/// Records connections at the highest rate.
 pub(super) fn record(bench: &Bench, table: &mut Table) -> Result<()> {
     let place = tempfile::tempdir()?;
     let store = place.path().join("netwatch.db");
@@ -73,7 +73,7 @@ pub(super) fn record(bench: &Bench, table: &mut Table) -> Result<()> {
     let before = processor_time(pid)?;
     let begun = Instant::now();
     let load = Load::flood(bench.length)?;
-    // What is under way is written within a batch's time.
+    // Events in flight are written within the time of a batch.
     std::thread::sleep(Duration::from_secs(2));
     let took = (processor_time(pid)? - before).as_secs_f64();
     let (_, most) = memory(pid)?;
@@ -81,17 +81,17 @@ pub(super) fn record(bench: &Bench, table: &mut Table) -> Result<()> {
     recorder.finish()?;
     let connections = load.connections.max(1) as f64;
     let disk = std::fs::metadata(&store)?.len() as f64;
-    table.figure("connections a second, recorded", load.rate() as f64, "/s");
+    table.figure("connections per second, recorded", load.rate() as f64, "/s");
     table.goal("records lost while recording", lost(bench, &store)? as f64, "records", Goal::AtMost(0.0));
-    table.goal("disk a connection, both ends", disk / connections, "B", Goal::AtMost(700.0));
-    table.goal("the recorder's memory at its most", most, "MiB", Goal::AtMost(100.0));
+    table.goal("disk per connection, both endpoints", disk / connections, "B", Goal::AtMost(700.0));
+    table.goal("the recorder's maximum memory", most, "MiB", Goal::AtMost(100.0));
     table.goal("the recorder's processor time, of one core", cores, "cores", Goal::AtMost(1.0));
     let each = took * 1e6 / connections / EVENTS;
-    table.goal("the recorder's processor time an event", each, "us", Goal::AtMost(6.0));
+    table.goal("the recorder's processor time per event", each, "us", Goal::AtMost(6.0));
     Ok(())
 }
 
-/// Number of lost records, by the store.
+/// Number of lost records, according to the store.
 fn lost(bench: &Bench, store: &Path) -> Result<u64> {
     let mut command = Command::new(&bench.netwatch);
     // No filter excludes losses; this one excludes everything else.
@@ -108,7 +108,7 @@ fn lost(bench: &Bench, store: &Path) -> Result<u64> {
     counts.sum::<Result<u64>>()
 }
 
-/// A search by port, and a walk from it, in stores of several sizes.
+/// A search by port, and a trace from it, in stores of several sizes.
 pub(super) fn search(bench: &Bench, table: &mut Table) -> Result<()> {
     let place = tempfile::tempdir()?;
     for connections in SIZES {

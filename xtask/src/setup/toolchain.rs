@@ -10,14 +10,14 @@ use anyhow::{Context as _, Result, bail};
 use super::apt;
 use crate::exec::{answer, find, quietly, step, succeeds};
 
-/// Debian ships `core` for the BPF target prebuilt. Its cargo comes along because rustup lends a linked
-/// toolchain one only from toolchains called nightly, beta or stable, and a pinned one is called 1.95.0.
+/// Debian has a prebuilt `core` for the BPF target. Its cargo is needed too: rustup runs a linked toolchain without one
+/// by the cargo of toolchains named nightly, beta or stable only, and a pinned one is named 1.95.0.
 const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
-/// Where Debian's rustc is, as rustup wants it: the directory above `bin`.
+/// Prefix of Debian's rustc for `rustup toolchain link`: the directory above `bin`.
 const DEBIAN_PREFIX: &str = "/usr";
 
-/// The toolchains that `netwatch/build.rs` knows, in its order.
+/// The toolchains that `netwatch/build.rs` looks for, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
     /// A toolchain linked under the project's own name, with a prebuilt `core`.
@@ -33,7 +33,7 @@ impl fmt::Display for Toolchain {
 }
 
 impl Toolchain {
-    /// The one that the build will take.
+    /// The one that the build will use.
     pub(super) fn chosen() -> Option<Self> {
         [Self::Linked, Self::Nightly].into_iter().find(|toolchain| toolchain.builds_for_bpf())
     }
@@ -52,7 +52,7 @@ impl Toolchain {
         command
     }
 
-    /// The major version of its LLVM, which is the one whose bitcode bpf-linker has to read.
+    /// The major version of its LLVM, whose bitcode bpf-linker has to read.
     pub(super) fn llvm(self) -> Result<u32> {
         let version = answer(self.program("rustc").arg("-vV"))
             .with_context(|| format!("{self} cannot say its version"))?;
@@ -79,13 +79,13 @@ fn has_core(libdir: &Path) -> bool {
     entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
-/// Reads the major version of LLVM out of what `rustc -vV` prints.
+/// The major version of LLVM in the output of `rustc -vV`.
 fn llvm_major(version: &str) -> Option<u32> {
     let line = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     line.split('.').next()?.parse().ok()
 }
 
-/// Installs Debian's toolchain and makes it known to rustup.
+/// Installs Debian's toolchain and links it in rustup.
 pub(super) fn link_debian(verbose: bool) -> Result<()> {
     require_rustup()?;
     if !apt::offers(DEBIAN, verbose)? {
@@ -101,7 +101,7 @@ pub(super) fn link_debian(verbose: bool) -> Result<()> {
     Ok(())
 }
 
-/// Has rustup install a nightly that can build `core`.
+/// Installs rustup's nightly with `rust-src`, which can build `core`.
 pub(super) fn install_nightly(verbose: bool) -> Result<()> {
     require_rustup()?;
     step("installing nightly with rust-src by rustup: it builds core for the BPF target");

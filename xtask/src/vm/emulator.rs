@@ -1,9 +1,9 @@
-//! The emulator that boots other kernels: the host's own where it is new enough, or Debian's, unpacked in the cache.
+//! The emulator that boots other kernels: the host's own if it is new enough, or else Debian's, unpacked in the cache.
 //!
-//! QEMU 10 does the same work in three quarters of the time that 7.2 takes, Debian 12's. And Debian's cannot be
-//! installed on a host that has another QEMU's tools (a backport's `qemu-utils` breaks it), and nobody is to lose those
-//! for a test. So it is unpacked with all that it needs, the C library included, and started by that one's loader:
-//! nothing of the host's has to fit.
+//! QEMU 10 takes three quarters of the time that 7.2 does, which is Debian 12's. Debian's cannot be installed on a host
+//! that has tools of another QEMU (it conflicts with a backport's `qemu-utils`), and a test must not remove those. So
+//! it is unpacked with all its dependencies, including the C library, and started by that library's loader: it does not
+//! depend on the host's libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,36 +16,36 @@ use super::mirror::Mirror;
 use crate::exec::{answer, find, step, succeeds};
 use crate::setup;
 
-/// As Debian calls the program, and the package that has it.
+/// Debian's name of the program, and of the package that contains it.
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// The first version that is fast, and the suite that has such a one.
+/// The first version that is fast enough, and a suite that has it.
 const FAST: u32 = 10;
 const SUITE: &str = "trixie";
 
-/// Where an unpacked one has what it is started with.
+/// Folder of the libraries in the unpacked one.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 
 /// Folder of its firmware.
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 
-/// Finds it, or unpacks or installs it; `cache` is for what is unpacked.
+/// Finds it, or unpacks or installs it, `cache` being the place for the unpacked one.
 pub(super) fn ensure(cache: &Path, verbose: bool) -> Result<()> {
     if is_fast(find(PROGRAM)) || starts(cache) {
         return Ok(());
     }
     let Err(error) = unpack(cache, verbose) else { return Ok(()) };
-    step(&format!("the emulator of {SUITE} cannot be had, taking this machine's: {error:#}"));
+    step(&format!("the emulator of {SUITE} is not available, using this machine's: {error:#}"));
     if find(PROGRAM).is_some() {
         return Ok(());
     }
     setup::install(&[PACKAGE], "other kernels are booted with it", verbose)
 }
 
-/// What starts it: the host's, or the one that was unpacked. It ends with this process even where that is killed: an
-/// emulator never stops by itself.
+/// The command that starts it: the host's, or the unpacked one. It is killed with this process, even if that is killed:
+/// an emulator never stops by itself.
 pub(super) fn command(cache: &Path) -> Option<Command> {
     let host_s = find(PROGRAM);
     if !is_fast(host_s.clone())
@@ -71,7 +71,7 @@ fn is_fast(program: Option<PathBuf>) -> bool {
         .is_some_and(|major| major >= FAST)
 }
 
-/// Of `QEMU emulator version 10.0.2 (…)`.
+/// The major version in `QEMU emulator version 10.0.2 (…)`.
 fn major(output: &str) -> Option<u32> {
     let version = output.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
     version.split('.').next()?.parse().ok()
@@ -95,7 +95,7 @@ fn unpacked(cache: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// What a newer loader or processor makes of it is seen when it starts.
+/// Whether it works with this processor and loader is known when it was started.
 fn starts(cache: &Path) -> bool {
     unpacked(cache).is_some_and(|mut command| succeeds(command.arg("--version")))
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_from_what_it_says() {
+    fn version_is_read_from_the_output() {
         let old = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022";
         assert_eq!(major(old), Some(7));
         assert_eq!(major("QEMU emulator version 10.0.2"), Some(10));

@@ -39,14 +39,14 @@ const MACHINE: &[&str] = &[
     // As fast as one, and tests run on two CPUs.
     "-smp",
     "2",
-    // /tmp and all files are memory, and each netwatch has a ring of 16 MiB: at 1024 one was killed for want of it.
+    // /tmp and all files are in memory, and each netwatch has a ring of 16 MiB: with 1024 MiB one was killed by the OOM
+    // killer.
     "-m",
     "2048",
 ];
 
-/// From the second line on: what guards against attackers is left out, it only takes time. String instructions
-/// (clearcpuid) are slow to emulate, and attaching waits for RCU: together one second less of 25, in three pairs of
-/// runs side by side.
+/// From the second line on: mitigations are disabled, since they only take time. String instructions (clearcpuid) are
+/// slow to emulate, and attaching waits for RCU: in total one second less of 25, in three pairs of runs side by side.
 const CONSOLE: &str = "console=ttyS0 panic=-1 oops=panic reboot=t quiet tsc=reliable random.trust_cpu=on \
 mitigations=off nokaslr init_on_alloc=0 randomize_kstack_offset=off apparmor=0 audit=0 \
 clearcpuid=112 rcupdate.rcu_expedited=1";
@@ -141,7 +141,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // If it panicked, it has ended already.
+        // After a panic it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,16 +1,16 @@
-//! The kernels to test on, and where Debian has them.
+//! The kernels to test on, and where to find them in Debian.
 
 use super::version;
 
-/// What is asked for by name.
+/// A kernel that can be selected by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kernel {
     pub(super) name: &'static str,
-    /// Suites that may have it.
+    /// Suites that may contain it.
     pub(super) suites: &'static [&'static str],
-    /// What its releases begin with.
+    /// Prefix of its releases.
     series: &'static str,
-    /// Beginnings of the names of its packages; a version follows, then [`FLAVOUR`] and the ending.
+    /// Prefixes of the names of its packages; a version follows, then [`FLAVOUR`] and an optional suffix.
     parts: &'static [&'static str],
     ending: &'static str,
 }
@@ -18,18 +18,18 @@ pub(super) struct Kernel {
 /// Cloud flavours are small, and have BTF, kprobes and fentry.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// One package has everything, and the one without a signature is not drawn in by another.
+/// One package has everything. The unsigned one is not installed as a dependency of another.
 const IMAGE: &[&str] = &["linux-image-"];
 const UNSIGNED: &str = "-unsigned";
 
-/// The longest run first: they are started in this order.
+/// The slowest first, since they are started in this order.
 pub(super) const KERNELS: &[Kernel] = &[
     Kernel {
         name: "newest",
-        // Whichever is ahead: it differs from week to week.
+        // The newest of these: which suite has it changes from week to week.
         suites: &["sid", "forky", "trixie-backports"],
         series: "",
-        // Since 6.19 linux-image-* is an empty package that draws these in.
+        // Since 6.19 linux-image-* is an empty package that depends on these.
         parts: &["linux-binary-", "linux-modules-", "linux-base-"],
         ending: "",
     },
@@ -41,25 +41,25 @@ pub(super) const KERNELS: &[Kernel] = &[
 /// A release of a kernel in a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// As `uname -r` has it.
+    /// As `uname -r` prints it.
     pub(super) release: String,
     pub(super) suite: &'static str,
     pub(super) packages: Vec<String>,
 }
 
 impl Kernel {
-    /// Its releases among the packages of a suite, in no order.
+    /// Its releases among the packages of a suite, in no particular order.
     pub(super) fn candidates(&self, suite: &'static str, packages: &[&str]) -> Vec<Candidate> {
         packages.iter().filter_map(|package| self.candidate(suite, packages, package)).collect()
     }
 
-    /// The release that `package` is of, where the suite has all parts of it.
+    /// The release that `package` belongs to, if the suite has all its parts.
     fn candidate(&self, suite: &'static str, packages: &[&str], package: &str) -> Option<Candidate> {
         let version = package
             .strip_prefix(self.parts.first()?)?
             .strip_suffix(self.ending)?
             .strip_suffix(FLAVOUR)
-            // A digit, because linux-binary-unsigned-7.2 begins like linux-binary-7.2.
+            // A digit, because linux-binary-unsigned-7.2 has the prefix of linux-binary-7.2.
             .filter(|version| {
                 version.starts_with(self.series) && version.starts_with(|one: char| one.is_ascii_digit())
             })?;
@@ -117,7 +117,7 @@ mod tests {
         };
         let mut sid = both("7.2.13+deb14").to_vec();
         sid.push("linux-binary-unsigned-7.2.13+deb14-cloud-amd64".to_owned());
-        // The modules of this one have left the suite.
+        // The suite has no more modules for this one.
         sid.push("linux-binary-7.9+deb14-cloud-amd64".to_owned());
         let mut candidates = of("sid", &sid);
         candidates.extend(of("trixie-backports", &both("7.3.4+deb13")));

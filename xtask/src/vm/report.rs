@@ -63,7 +63,7 @@ impl Report {
         self.rows.get(rows)
     }
 
-    /// The kernel does not offer a rung. Every kernel has to offer the best, which is whatever it has.
+    /// The kernel does not offer a rung. Every kernel must offer the best rung, which is what netwatch chooses.
     fn refused(&mut self, why: &str) {
         if let Some(Running { rung, .. }) = self.running.take() {
             let reason =

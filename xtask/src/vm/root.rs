@@ -31,7 +31,8 @@ const PLACE: &str = "/netwatch-tests";
 /// Mount points of `init.sh`: files below them are hidden in the guest.
 const MOUNTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// Names that tests hold against those of netwatch. Not the accounts of this machine: nobody is enough.
+/// Names that tests compare with those that netwatch prints. Not the accounts of this machine: PASSWD and GROUP have
+/// the few that are needed.
 const FILES: [&str; 3] = ["/etc/services", "/etc/protocols", "/etc/nsswitch.conf"];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\n\
 nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
@@ -40,8 +41,8 @@ const GROUP: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 /// Directories that are symbolic links to those in /usr on most systems.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// Default options of the test program; options of the caller replace them. Two at once, because a test
-/// waits now and then, and three are no faster; their output at the end, because that of several would be mixed up.
+/// Default options of the test program; options of the caller replace them. Two tests at once, because a test waits now
+/// and then, and three are not faster; output after each test, because that of two would be mixed.
 const LIBTEST: [&str; 2] = ["--show-output", "--test-threads=2"];
 
 const INIT: &str = include_str!("init.sh");
@@ -52,7 +53,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// An error, before anything is booted, where the programs would not start in a guest.
+    /// An error if the programs would not start in a guest, before any is booted.
     pub(super) fn build(programs: &Programs, verbose: bool) -> Result<Self> {
         let scratch = tempfile::tempdir().context("cannot make a temporary directory")?;
         let root = scratch.path().join("root");
@@ -62,7 +63,7 @@ impl Base {
         }
         let mut files = BTreeSet::new();
         for program in PROGRAMS {
-            let path = find(program).with_context(|| format!("there is no {program} here"))?;
+            let path = find(program).with_context(|| format!("{program} is not installed"))?;
             files.extend(libraries(&path)?);
             copy(&path, &inside(&root, &in_path(&path)), false)?;
         }
@@ -78,7 +79,7 @@ impl Base {
         for file in &files {
             if let Some(mount) = hidden_by(file) {
                 let file = file.display();
-                bail!("a guest cannot have {file}, which its {mount} would hide: install it elsewhere");
+                bail!("{file} would be hidden in a guest by its {mount}: install it elsewhere");
             }
             copy(file, &inside(&root, file), false)?;
         }
@@ -262,34 +263,34 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_is_what_the_shell_takes_for_it() {
+    fn plan_is_parsed_by_the_shell_as_intended() {
         let rungs = [
             Rung { name: "best", probes: "", tests: &[] },
             Rung { name: "low", probes: "accept=one connect=two", tests: &["accept::", "fail::"] },
         ];
         let rungs: Vec<_> = rungs.iter().collect();
-        let told = |libtest: &[&str], everything: bool| {
+        let parsed = |libtest: &[&str], everything: bool| {
             let libtest: Vec<_> = libtest.iter().copied().map(str::to_owned).collect();
             let asked = Asked { libtest: &libtest, everything };
             let script = format!("rung() {{ printf '<%s>' \"$@\" $same; }}\n{}", plan(&rungs, &asked));
             answer(Command::new("sh").args(["-c", &script])).unwrap()
         };
         assert_eq!(
-            told(&["--test-threads=7"], true),
+            parsed(&["--test-threads=7"], true),
             "<best><><--show-output><--test-threads=7>\
              <low><accept=one connect=two><accept::><fail::><--show-output><--test-threads=7>"
         );
         let own: String = LIBTEST.map(|own| format!("<{own}>")).concat();
         let same: String = SAME_EVERYWHERE.iter().map(|same| format!("<{same}>")).collect();
         assert_eq!(
-            told(&["--test-threads=7"], false),
+            parsed(&["--test-threads=7"], false),
             format!(
                 "<best><><--show-output><--test-threads=7>{same}\
                      <low><accept=one connect=two><accept::><fail::><--show-output><--test-threads=7>"
             )
         );
         assert_eq!(
-            told(&["it's"], false),
+            parsed(&["it's"], false),
             format!("<best><>{own}<it's><low><accept=one connect=two>{own}<it's>")
         );
     }

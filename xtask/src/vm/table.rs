@@ -120,7 +120,7 @@ mod tests {
             Row {
                 kernel: "5.10".to_owned(),
                 rung: "kprobe".to_owned(),
-                reason: Some("skipped: could not be had".to_owned()),
+                reason: Some("skipped: not available".to_owned()),
                 ..Row::default()
             },
         ]
@@ -131,7 +131,7 @@ mod tests {
         let expected = "\
 kernel                      rung    passed  failed  skipped  seconds
 6.12.117+deb13-cloud-amd64  best       160       2        1       95
-5.10                        kprobe       -       -        -        -  skipped: could not be had
+5.10                        kprobe       -       -        -        -  skipped: not available
 ";
         assert_eq!(text(&rows()), expected);
     }
@@ -147,7 +147,7 @@ kernel                      rung    passed  failed  skipped  seconds
                 json!({"kernel": "6.12.117+deb13-cloud-amd64", "rung": "best", "passed": 160, "failed": 2,
                     "skipped": 1, "seconds": 95, "reason": null}),
                 json!({"kernel": "5.10", "rung": "kprobe", "passed": 0, "failed": 0, "skipped": 0,
-                    "seconds": null, "reason": "skipped: could not be had"}),
+                    "seconds": null, "reason": "skipped: not available"}),
             ]
         );
     }
@@ -156,6 +156,6 @@ kernel                      rung    passed  failed  skipped  seconds
     fn a_row_is_printed_in_one_line() {
         let [ran, not] = rows();
         assert_eq!(ran.line(), "6.12.117+deb13-cloud-amd64, best: 160 passed, 2 failed, 1 skipped in 95 s");
-        assert_eq!(not.line(), "5.10, kprobe: (skipped: could not be had)");
+        assert_eq!(not.line(), "5.10, kprobe: (skipped: not available)");
     }
 }

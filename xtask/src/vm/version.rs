@@ -1,8 +1,8 @@
-//! Which of two versions is the newer, as Debian sorts them.
+//! Compares versions as Debian sorts them.
 
 use std::cmp::Ordering;
 
-/// Compares versions without an epoch: texts and numbers in turn, `~` before everything, even before the end.
+/// Compares versions without an epoch: text and numbers alternate; `~` sorts before everything, even the end.
 pub(super) fn compare(one: &str, other: &str) -> Ordering {
     let (mut one, mut other) = (one, other);
     while !one.is_empty() || !other.is_empty() {
@@ -19,12 +19,12 @@ pub(super) fn compare(one: &str, other: &str) -> Ordering {
     Ordering::Equal
 }
 
-/// Cuts off what `belongs` from the front.
+/// Splits off the prefix whose characters all satisfy `belongs`.
 fn split(version: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
     version.split_at(version.find(|character| !belongs(character)).unwrap_or(version.len()))
 }
 
-/// `~`, then the end, then letters, then the rest.
+/// `~` sorts first, then the end, then letters, then the rest.
 fn compare_text(one: &str, other: &str) -> Ordering {
     let rank = |character: char| match character {
         '~' => 0,
@@ -35,7 +35,7 @@ fn compare_text(one: &str, other: &str) -> Ordering {
     ranks(one).cmp(&ranks(other))
 }
 
-/// Without a limit on the digits.
+/// Compares numbers of any length.
 fn compare_number(one: &str, other: &str) -> Ordering {
     let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
     one.len().cmp(&other.len()).then_with(|| one.cmp(other))
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn versions_are_sorted_as_debian_sorts_them() {
-        // As `dpkg --compare-versions` has it.
+        // The order of `dpkg --compare-versions`.
         let ascending = [
             "5.10.0-9",
             "5.10.0-43",

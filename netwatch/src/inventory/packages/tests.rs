@@ -1,4 +1,4 @@
-//! Databases that are made here, of both kinds and of every damage, and this host's own.
+//! Databases that are made here, of both kinds and with every damage, and that of this host.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::rpm::Made;
 use super::*;
 
-/// A root that is filled by and by.
+/// A root directory to which files are added.
 struct Root(TempDir);
 
 impl Root {
@@ -51,7 +51,7 @@ impl Root {
 
     fn rpm(self, path: &str, packages: &[Made<'_>]) -> Self {
         let db = rusqlite::Connection::open(self.path(path)).unwrap();
-        // As rpm 4.18 makes them.
+        // As rpm 4.18 creates them.
         db.execute_batch(
             "PRAGMA journal_mode = WAL;
              CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL);
@@ -74,7 +74,7 @@ impl Root {
         owners(self.0.path(), &wanted.iter().map(|path| (*path).to_owned()).collect())
     }
 
-    /// Who owns each, as `name version`, and `-` for none; and the notes without the path of this root.
+    /// The owner of each, as `name version`, or `-` if there is none; and the notes without the path of this root.
     fn reported(&self, wanted: &[&str]) -> (Vec<String>, Vec<String>) {
         let found = self.owners(wanted);
         let owner = |path: &&str| match found.owners.get(*path) {
@@ -104,7 +104,7 @@ fn dpkg_knows_its_files_by_every_name() {
     let wanted =
         ["/usr/bin/sshd", "/usr/sbin/sshd", "/usr/bin/agent", "/bin/agent", "/usr/bin/ldd", "/usr/lib/ld.so"];
     let (owners, notes) = root.reported(&wanted);
-    // The link of /lib is not one of a merged /usr.
+    // The link /lib is not that of a merged /usr.
     assert_eq!(owners, ["ssh 1:9-1", "ssh 1:9-1", "ssh 1:9-1", "ssh 1:9-1", "libc 2.36", "-"]);
     assert_eq!(notes, [""; 0]);
     let wanted = ["/usr/bin/gone", "/usr/bin/unknown", "/usr/bin/none", "/usr/bin", "/tmp/sshd", "", "sshd"];
@@ -118,7 +118,7 @@ fn dpkg_knows_its_files_by_every_name() {
 }
 
 #[test]
-fn what_was_diverted_belongs_to_who_had_it() {
+fn diverted_file_belongs_to_its_package() {
     let lists = [("ssh", "/bin/x\n/usr/bin/y\n"), ("wrap", "/bin/x\n")];
     let diversions = "/bin/x\n/bin/x.real\nwrap\n/usr/bin/y\n/usr/bin/y.was\n:\n";
     let root = Root::new().merged().dpkg(&lists, STATUS).with("var/lib/dpkg/diversions", diversions);
@@ -128,10 +128,10 @@ fn what_was_diverted_belongs_to_who_had_it() {
 }
 
 #[test]
-fn damage_of_dpkg_is_told_and_the_rest_is_read() {
+fn dpkg_damage_is_reported_and_the_rest_is_read() {
     let root = Root::new().dpkg(&[("ssh", "/usr/bin/sshd\n"), ("wrap", "/usr/bin/x\n")], STATUS);
     fs::remove_file(root.path("var/lib/dpkg/status")).unwrap();
-    // A FIFO that nobody writes to, and the way out of a container.
+    // A FIFO without a writer, and a link that leads out of a container.
     let fifo = root.path("var/lib/dpkg/info/wrap.list");
     fs::remove_file(&fifo).unwrap();
     mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -156,7 +156,7 @@ fn damage_of_dpkg_is_told_and_the_rest_is_read() {
 }
 
 #[test]
-fn no_database_is_told() {
+fn missing_database_is_reported() {
     let root = Root::new();
     assert_eq!(root.reported(&["/x"]).1, ["no dpkg or rpm database in ROOT"]);
     assert_eq!(root.reported(&[]).1, [""; 0]);
@@ -182,7 +182,7 @@ fn rpm_knows_its_files_by_every_name() {
         let (owners, notes) = root.reported(&wanted);
         assert_eq!(owners, ["epoch 7:1.2-3", "other 1.2-3", "epoch 7:1.2-3", "epoch 7:1.2-3", "-", "-"]);
         assert_eq!(notes, [""; 0]);
-        // Nothing is made beside it.
+        // No file is created beside it.
         let beside = fs::read_dir(root.path(place).parent().unwrap()).unwrap().count();
         assert_eq!(beside, 1);
         assert_eq!(root.owners(&["/opt/y"]).owners["/opt/y"].manager, "rpm");
@@ -190,7 +190,7 @@ fn rpm_knows_its_files_by_every_name() {
 }
 
 #[test]
-fn damage_of_rpm_is_told() {
+fn rpm_damage_is_reported() {
     let place = "var/lib/rpm/rpmdb.sqlite";
     let good = Root::new().rpm(place, &[tiny("good", &[("/bin/", "x", 0)])]);
     let content = fs::read(good.path(place)).unwrap();
@@ -258,7 +258,7 @@ fn both_databases_are_asked() {
 }
 
 #[test]
-fn this_hosts_dpkg_is_dpkgs() {
+fn database_of_this_host_names_the_package_of_dpkg() {
     let Ok(dpkg) = fs::canonicalize("/usr/bin/dpkg") else {
         eprintln!("SKIPPED: there is no dpkg on this host");
         return;

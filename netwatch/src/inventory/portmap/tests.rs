@@ -10,12 +10,12 @@ use super::*;
 /// Longer than any exchange here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// For those that never answer.
+/// For portmappers that never answer.
 const SHORT: Duration = Duration::from_millis(300);
 
 const NFS: Mapping = Mapping { program: 100_003, version: 4, proto: Proto::Tcp, port: 2049 };
 
-/// As [`dump`], of a portmapper that is somewhere else.
+/// As [`dump`], for a portmapper at another address.
 fn dump_from(address: SocketAddr, timeout: Duration) -> Result<Vec<Mapping>, PortmapError> {
     let deadline = Deadline::new(timeout);
     match by_tcp(address, deadline) {
@@ -24,7 +24,7 @@ fn dump_from(address: SocketAddr, timeout: Duration) -> Result<Vec<Mapping>, Por
     }
 }
 
-/// A portmapper that takes one connection, reads the call, and does what it is told with its xid.
+/// A portmapper that accepts one connection, reads the call, and runs `answer` with its xid.
 fn portmapper(answer: impl FnOnce(TcpStream, u32) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,7 +45,7 @@ fn bytes(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// Up to where the list begins.
+/// The reply up to the beginning of the list.
 fn accepted(xid: u32) -> Vec<u32> {
     vec![xid, 1, 0, 0, 0, 0]
 }
@@ -59,10 +59,10 @@ fn fragment(last: bool, content: &[u8]) -> Vec<u8> {
     [&mark.to_be_bytes(), content].concat()
 }
 
-/// What is said of a portmapper that answers with these bytes and closes.
+/// The error for a portmapper that answers with these bytes and closes.
 fn reported(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Result<Vec<Mapping>, String> {
     let (address, server) = portmapper(move |mut stream, xid| {
-        // It may have heard enough before it heard all.
+        // The client may close before it has read everything.
         let _ = stream.write_all(&answer(xid));
     });
     let reported = dump_from(address, LONG).map_err(|error| error.to_string());
@@ -70,8 +70,8 @@ fn reported(answer: impl FnOnce(u32) -> Vec<u8> + Send + 'static) -> Result<Vec<
     reported
 }
 
-/// The same of one message in one fragment.
-fn told_of(message: impl FnOnce(u32) -> Vec<u32> + Send + 'static) -> Result<Vec<Mapping>, String> {
+/// The same for one message in one fragment.
+fn answer_of(message: impl FnOnce(u32) -> Vec<u32> + Send + 'static) -> Result<Vec<Mapping>, String> {
     reported(|xid| fragment(true, &bytes(&message(xid))))
 }
 
@@ -86,11 +86,11 @@ fn refused(why: &str) -> Result<Vec<Mapping>, String> {
 #[test]
 fn a_good_answer() {
     assert_eq!(reported(|xid| fragment(true, &good(xid))), Ok(vec![NFS]));
-    assert_eq!(told_of(|xid| [accepted(xid), vec![0]].concat()), Ok(vec![]));
-    // A verifier of five bytes, and what lies beside the list does not matter.
+    assert_eq!(answer_of(|xid| [accepted(xid), vec![0]].concat()), Ok(vec![]));
+    // A verifier of five bytes, and what follows the list is ignored.
     let list = vec![1, 1, 1, 6, 65536, 1, 2, 1, 132, 80, 1, 3, 1, 17, 53, 0];
     let dns = Mapping { program: 3, version: 1, proto: Proto::Udp, port: 53 };
-    assert_eq!(told_of(|xid| [vec![xid, 1, 0, 7, 5, 1, 2, 0], list].concat()), Ok(vec![dns]));
+    assert_eq!(answer_of(|xid| [vec![xid, 1, 0, 7, 5, 1, 2, 0], list].concat()), Ok(vec![dns]));
 }
 
 #[test]
@@ -105,11 +105,11 @@ fn fragments_are_put_together() {
 }
 
 #[test]
-fn an_end_is_put_to_the_endless() {
+fn endless_answer_is_cut_off() {
     let too_many = "more than 4096 entries";
-    assert_eq!(told_of(|xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(5000)].concat()), nonsense(too_many));
+    assert_eq!(answer_of(|xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(5000)].concat()), nonsense(too_many));
     let most = |xid| [accepted(xid), [1, 1, 1, 6, 1].repeat(4096), vec![0]].concat();
-    assert_eq!(told_of(most).map(|mappings| mappings.len()), Ok(4096));
+    assert_eq!(answer_of(most).map(|mappings| mappings.len()), Ok(4096));
 
     let too_long = nonsense("longer than 1 MiB");
     assert_eq!(reported(|_| fragment(false, &[0; 1000]).repeat(1100)), too_long);
@@ -120,49 +120,52 @@ fn an_end_is_put_to_the_endless() {
 }
 
 #[test]
-fn what_is_cut_off_is_told() {
+fn truncated_answer_is_reported() {
     let cut = nonsense("truncated");
     assert_eq!(reported(|_| vec![]), cut);
     assert_eq!(reported(|_| vec![0x80, 0]), cut);
     assert_eq!(reported(|xid| fragment(true, &good(xid))[..40].to_vec()), cut);
     assert_eq!(reported(|xid| fragment(false, &good(xid))), cut);
     let short = nonsense("too short");
-    assert_eq!(told_of(|_| vec![]), short);
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0]), short);
-    assert_eq!(told_of(|xid| [accepted(xid), vec![1, 1, 1, 6]].concat()), short);
+    assert_eq!(answer_of(|_| vec![]), short);
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, 0]), short);
+    assert_eq!(answer_of(|xid| [accepted(xid), vec![1, 1, 1, 6]].concat()), short);
 }
 
 #[test]
-fn what_makes_no_sense_is_told() {
+fn invalid_answer_is_reported() {
     assert_eq!(reported(|_| b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()), nonsense("longer than 1 MiB"));
-    assert_eq!(told_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]), nonsense("reply to another call"));
-    assert_eq!(told_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("not a reply"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 2]), nonsense("unknown reply_stat"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, u32::MAX]), nonsense("verifier too long"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 9]), nonsense("unknown accept_stat"));
-    assert_eq!(told_of(|xid| [accepted(xid), vec![2]].concat()), nonsense("malformed list"));
-    assert_eq!(told_of(|xid| [accepted(xid), vec![0, 0]].concat()), nonsense("trailing bytes"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 5]), nonsense("unknown reject_stat"));
+    assert_eq!(
+        answer_of(|xid| vec![xid.wrapping_add(1), 1, 0, 0, 0, 0, 0]),
+        nonsense("reply to another call")
+    );
+    assert_eq!(answer_of(|xid| vec![xid, 0, 2, 100_000]), nonsense("not a reply"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 2]), nonsense("unknown reply_stat"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, u32::MAX]), nonsense("verifier too long"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, 0, 9]), nonsense("unknown accept_stat"));
+    assert_eq!(answer_of(|xid| [accepted(xid), vec![2]].concat()), nonsense("malformed list"));
+    assert_eq!(answer_of(|xid| [accepted(xid), vec![0, 0]].concat()), nonsense("trailing bytes"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 1, 5]), nonsense("unknown reject_stat"));
 }
 
 #[test]
-fn who_refuses_is_told() {
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 0, 2, 2]), refused("RPC version 2 is not supported"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 1, 1, 1]), refused("authentication required"));
+fn refusal_is_reported() {
+    assert_eq!(answer_of(|xid| vec![xid, 1, 1, 0, 2, 2]), refused("RPC version 2 is not supported"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 1, 1, 1]), refused("authentication required"));
     let mismatch = "version 2 of the portmapper protocol is not supported";
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 2, 3, 4]), refused(mismatch));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 1]), refused("no portmapper program"));
-    assert_eq!(told_of(|xid| vec![xid, 1, 0, 0, 0, 5]), refused("system error"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, 0, 2, 3, 4]), refused(mismatch));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, 0, 1]), refused("no portmapper program"));
+    assert_eq!(answer_of(|xid| vec![xid, 1, 0, 0, 0, 5]), refused("system error"));
 }
 
 #[test]
 fn the_time_is_for_the_whole_exchange() {
     let silent = |error: Result<_, PortmapError>| matches!(error, Err(PortmapError::Silent(SHORT)));
-    // Accepts (the kernel does), and says nothing.
+    // The kernel accepts, and nothing is sent.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     assert!(silent(dump_from(listener.local_addr().unwrap(), SHORT)));
 
-    // A byte now and then, until the other end is gone.
+    // A byte now and then, until the client closes.
     let (address, server) = portmapper(|mut stream, _| {
         stream.set_nodelay(true).unwrap();
         let drip = fragment(false, &[0]);
@@ -201,7 +204,7 @@ fn datagrams_are_taken_where_there_is_no_stream() {
         let (length, from) = socket.recv_from(&mut call).unwrap();
         assert_eq!(length, 40);
         let xid = u32::from_be_bytes(call[..4].try_into().unwrap());
-        // One of another call, garbage, none at all, and then the answer.
+        // A reply to another call, garbage, an empty one, and then the answer.
         for message in [good(xid.wrapping_add(1)), vec![7; 3], vec![], good(xid)] {
             socket.send_to(&message, from).unwrap();
         }
@@ -217,7 +220,7 @@ proptest! {
         let _ = reply::mappings(&message, xid);
     }
 
-    /// Words as they occur get further than noise does.
+    /// Words that occur in replies get further than noise.
     #[test]
     fn any_words_give_an_answer(words in prop::collection::vec(0_u32..8, 0..60), begun: bool) {
         let start = if begun { accepted(1) } else { vec![1, 1] };

@@ -234,7 +234,6 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                 named("udp_ingress", Hook::CgroupIngress),
                 named("udp_egress", Hook::CgroupEgress),
             ],
-            unseen: &["UDP datagrams with IPv6 extension headers"],
             ..RUNG
         }],
         required: false,

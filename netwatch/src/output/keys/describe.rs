@@ -116,7 +116,7 @@ pub(in crate::output) const SIDES: fn() -> Vec<String> = words!(Side, by_serde, 
 pub(in crate::output) const PORT_RULES: fn() -> Vec<String> =
     || SIDES().into_iter().filter(|side| side != "both").collect();
 pub(in crate::output) const BASES: fn() -> Vec<String> =
-    words!(Basis, by_serde, Connect, Accept, Handshake, Peer, Listener, PortRange, None);
+    words!(Basis, by_serde, Connect, Accept, Handshake, Peer, Listener, PortRange, Idle, Repair, None);
 pub(in crate::output) const CONFIDENCES: fn() -> Vec<String> =
     words!(Confidence, by_serde, Observed, Inferred, Guessed, Unknown);
 pub(in crate::output) const PROCESS_BASES: fn() -> Vec<String> =
@@ -130,7 +130,7 @@ pub(in crate::output) const EXE_STATES: fn() -> Vec<String> =
 pub(in crate::output) const SIGNS: fn() -> Vec<String> =
     words!(Sign, by_serde, ShellOnSocket, ExeDeleted, ExeMemfd, ExeWorldWritable, ShellListens);
 pub(in crate::output) const LOSS_REASONS: fn() -> Vec<String> =
-    words!(LossReason, |reason| reason.name().to_owned(), Ring, Undecodable, Stdout, Store);
+    words!(LossReason, |reason| reason.name().to_owned(), Ring, Undecodable, Stdout, Store, Limit);
 pub(in crate::output) const STATES: fn() -> Vec<String> = words!(
     State,
     |state| state.name().to_owned(),

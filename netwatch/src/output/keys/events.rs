@@ -23,6 +23,8 @@ keys! {
             "Number of records or events that were lost since the last `loss`.";
         Reason "reason" on &["loss"], Is::Word(LOSS_REASONS), Null::Never,
             "Where they were lost: `ring`, the ring buffer was full or the kernel skipped a probe; `undecodable`, a record was malformed; `stdout` or `store`, this subscriber was too slow.";
+        Sockets "sockets" on &["loss"], Is::Objects("loss_of_socket"), Null::Absent,
+            "With the reason `limit`: the sockets with the most datagrams of flows that are not followed.";
         Kinds "kinds" on &["loss"], Is::Counts, Null::Never,
             "`count` by kind: of kernel record for `ring` and `undecodable`, of event for `stdout` and `store`.";
         Id "id" on SOCKETS, ID, Null::Never,
@@ -113,6 +115,16 @@ keys! {
     Endpoint {
         Ip "ip", Is::Address, Null::Never, "IPv4 or IPv6 address. An IPv4-mapped one is written as IPv4.";
         Port "port", U16, Null::Never, "Port.";
+    }
+}
+
+keys! {
+    /// The part of a loss that concerns one socket.
+    LossOfSocket {
+        Cookie "cookie", U64, Null::Never, "Cookie of the socket.";
+        Process "process", PROCESS_KEY, Null::Maybe, "`key` of the process that created it or used it last.";
+        Comm "comm", Is::Text, Null::Maybe, "Name of that process.";
+        Count "count", U64, Null::Never, "Number of datagrams.";
     }
 }
 

@@ -183,7 +183,7 @@ mod tests {
     use crate::model::tests::ns;
 
     #[test]
-    fn keys_are_the_contract_s() {
+    fn keys_match_the_contract() {
         let args: Arguments = ["sleep", "1"].into_iter().collect();
         let view = ProcessView {
             pid: 4242,

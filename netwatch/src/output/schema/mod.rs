@@ -16,12 +16,17 @@ struct Object {
     keys: &'static [Described],
 }
 
-const OBJECTS: [Object; 6] = [
+const OBJECTS: [Object; 7] = [
     Object { name: "origin", title: "Who originated a connection", keys: keys::Origin::ALL },
     Object { name: "endpoint", title: "An address and a port", keys: keys::Endpoint::ALL },
     Object { name: "party", title: "Another endpoint or listener", keys: keys::Party::ALL },
     Object { name: "process", title: "A process at the time of the event", keys: keys::Process::ALL },
     Object { name: "ancestor", title: "An ancestor of a process", keys: keys::Ancestor::ALL },
+    Object {
+        name: "loss_of_socket",
+        title: "The part of a loss that concerns one socket",
+        keys: keys::LossOfSocket::ALL,
+    },
     Object { name: "coverage", title: "What the kernel side observes", keys: keys::Coverage::ALL },
 ];
 
@@ -47,12 +52,12 @@ fn check(name: &str, generated: &str) {
 }
 
 #[test]
-fn the_schema_is_what_the_keys_say() {
+fn schema_matches_the_keys() {
     check("events.schema.json", &format!("{:#}\n", json::schema()));
 }
 
 #[test]
-fn the_page_is_what_the_keys_say() {
+fn page_matches_the_keys() {
     let page = std::fs::read_to_string(path("events.md")).unwrap();
     check("events.md", &page::with_tables(&page));
 }

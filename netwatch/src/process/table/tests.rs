@@ -1,4 +1,4 @@
-//! The table, by sequences of records and looks.
+//! The table, by sequences of records and snapshots.
 
 use super::*;
 use crate::model::tests::ns;
@@ -50,10 +50,10 @@ fn a_double_fork_keeps_the_true_lineage() {
     }
     table.apply(ns(1), &exec(11, "daemon"));
     assert_eq!(lineage(&table, 11), ["10:launcher", "2:sh", "1:init"]);
-    // What it was adopted by shows in ppid only.
+    // The process that adopted it is in ppid only.
     let actor = table.acting(&task(11, "daemon"));
     assert_eq!((actor.process.ppid, actor.process.image.exe.as_deref()), (1, Some("daemon")));
-    // What the shell becomes later was not what forked.
+    // A later exec of the shell does not change its child's lineage.
     table.apply(ns(1), &exec(2, "other"));
     assert_eq!(lineage(&table, 11)[1], "2:sh");
 }
@@ -92,13 +92,13 @@ fn a_reused_pid_is_another_process() {
     assert_eq!(table.find(again.key).unwrap().image.exe, None);
     assert_eq!(table.acting(&again).process.key, again.key);
     assert_eq!(before.process.image.exe.as_deref(), Some("old"));
-    // An exit of the old one that comes late does not end the new one.
+    // A late exit of the old process does not remove the new one.
     table.apply(ns(1), &ProcessEvent::Exit(key(10)));
     assert_eq!(table.present(10).unwrap().key, again.key);
 }
 
 #[test]
-fn what_only_a_record_spoke_of_wants_a_look() {
+fn process_known_only_from_a_record_needs_proc() {
     let mut table = ProcessTable::default();
     assert!(table.needs_proc(key(5)));
     let actor = table.acting(&task(5, "five"));
@@ -108,7 +108,7 @@ fn what_only_a_record_spoke_of_wants_a_look() {
     assert!(!table.needs_proc(key(5)));
     table.doubt();
     assert!(table.needs_proc(key(5)));
-    // A child of a doubtful parent has an image that may be the wrong one.
+    // The image of a child is doubtful if its parent's is.
     table.apply(ns(1), &fork(5, 6));
     assert!(table.needs_proc(key(6)));
     table.learn_one(&row(5, 1, "/five"));
@@ -119,12 +119,12 @@ fn what_only_a_record_spoke_of_wants_a_look() {
 }
 
 #[test]
-fn a_look_does_not_undo_what_a_record_said_since() {
+fn snapshot_does_not_undo_later_records() {
     let mut table = ProcessTable::of(&[row(3, 1, "/old")]);
     table.apply(ns(100), &exec(3, "/new"));
     table.learn(&[row(3, 1, "/old")], ns(50));
     assert_eq!(table.find(key(3)).unwrap().image.exe.as_deref(), Some("/new"));
-    // A look that began later knows better: the file is another one.
+    // A later snapshot is newer than the record: the file is another one.
     let mut later = row(3, 1, "/newer");
     later.image = Arc::new(Image { file: (1, 2), ..Image::clone(&later.image) });
     table.learn(&[later], ns(150));
@@ -132,7 +132,7 @@ fn a_look_does_not_undo_what_a_record_said_since() {
 }
 
 #[test]
-fn what_has_another_name_by_now_may_have_another_image() {
+fn renamed_process_may_have_another_image() {
     let mut table = ProcessTable::default();
     table.learn_named(&row(3, 1, "later"), "sooner");
     let process = table.find(key(3)).unwrap();
@@ -162,10 +162,10 @@ fn cgroups_are_inherited_and_moved() {
     table.apply(ns(1), &moved(0, "/made", 0));
     table.apply(ns(1), &moved(10, "/made", 0));
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
-    // An old hierarchy has nothing to add.
+    // A v1 hierarchy changes nothing.
     table.apply(ns(1), &moved(10, "/v1", 3));
     assert_eq!(&*table.find(key(10)).unwrap().cgroup, "/made");
-    // Born into a group that was made before our eyes.
+    // Forked into a cgroup whose creation was observed.
     let mut born = task(11, "x");
     born.cgroup = CgroupId::new(99);
     let parent = table.acting(&task(2, "sh")).process.key;
@@ -174,7 +174,7 @@ fn cgroups_are_inherited_and_moved() {
 }
 
 #[test]
-fn a_look_ends_those_whose_exit_was_lost() {
+fn snapshot_removes_processes_whose_exit_was_lost() {
     let mut table = ProcessTable::of(&[row(2, 1, "a"), row(3, 1, "b")]);
     table.apply(ns(1), &fork(2, 50));
     table.keep_only(&[row(2, 1, "a")], key(40).start);
@@ -183,7 +183,7 @@ fn a_look_ends_those_whose_exit_was_lost() {
 }
 
 #[test]
-fn the_gone_are_bounded() {
+fn number_of_exited_processes_is_bounded() {
     let mut table = ProcessTable::default();
     for pid in 1..20_000 {
         table.apply(ns(1), &fork(0, pid));
@@ -193,9 +193,9 @@ fn the_gone_are_bounded() {
     assert!(table.find(key(19_999)).is_some() && table.find(key(1)).is_none());
 }
 
-/// At the start the records come after the look, and some are of before it; and a fork may be told twice.
+/// At the start the records come after the snapshot, and some are older than it; and a fork may be reported twice.
 #[test]
-fn what_is_known_of_a_child_is_more_than_its_fork_says() {
+fn late_or_repeated_fork_does_not_reset_a_child() {
     let mut table = ProcessTable::of(&[row(2, 1, "sh"), row(10, 1, "daemon")]);
     table.apply(ns(1), &fork(2, 10));
     let child = table.find(key(10)).unwrap();

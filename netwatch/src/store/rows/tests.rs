@@ -11,7 +11,7 @@ fn some_actor(pid: u32) -> Actor {
 }
 
 #[test]
-fn columns_are_where_they_are_said_to_be() {
+fn columns_are_at_their_index() {
     for (column, name) in [
         (FLOW, "flow_cookie"),
         (LOCAL, "local_ip"),
@@ -31,7 +31,7 @@ fn columns_are_where_they_are_said_to_be() {
     }
 }
 
-/// An event with everything in it that the numbers ask for.
+/// An arbitrary event with all fields.
 pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
     let numbers = prop::array::uniform12(any::<u64>());
     (numbers, prop::array::uniform16(any::<u8>()), any::<[bool; 16]>()).prop_map(|(n, b, has)| {

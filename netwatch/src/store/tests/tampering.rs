@@ -1,4 +1,4 @@
-//! What verification says of a store that somebody has changed.
+//! Verification of a store that was altered.
 
 use rusqlite::Connection;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::store::chain::{Contents, Table};
 
 #[test]
-fn tampering_is_seen_where_it_happened() {
+fn tampering_is_reported_at_its_batch() {
     let tampered = |sql: &str| {
         let place = Place::new();
         let mut writer = place.writer(settings());
@@ -37,7 +37,7 @@ fn tampering_is_seen_where_it_happened() {
 }
 
 #[test]
-fn only_an_anchor_tells_a_chain_that_was_made_anew() {
+fn only_an_anchor_detects_a_rewritten_chain() {
     let place = Place::new();
     let mut writer = place.writer(settings());
     write(&mut writer, &stories(1..11));
@@ -52,7 +52,7 @@ fn only_an_anchor_tells_a_chain_that_was_made_anew() {
     assert_eq!((anchored().broken, anchored().anchored), (None, None));
 }
 
-/// What root can do: hashes everything anew.
+/// What root can do: compute all hashes again.
 fn rehash(path: &Path) {
     let db = Connection::open(path).unwrap();
     let columns = batch::batch_columns();

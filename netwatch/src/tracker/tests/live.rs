@@ -1,4 +1,4 @@
-//! One record after the other.
+//! One record after another.
 
 use super::*;
 use crate::model::NetnsId;
@@ -53,7 +53,7 @@ fn the_table_has_every_endpoint_as_it_is_now() {
     let [listener, connected, taken] = &endpoints[..] else { panic!("{table:#?}") };
     assert_eq!((listener.remote, listener.process.as_ref().unwrap().process.key), (None, key(11)));
     assert_eq!((connected.id, connected.state), (client.endpoint.id, State::Established));
-    // The client has come to know who accepted it.
+    // The client's endpoint has learned who accepted it.
     assert_eq!(connected.peer.as_ref().unwrap().process.as_ref().unwrap().process.key, key(33));
     assert_eq!(*taken, accepted.endpoint);
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
@@ -71,7 +71,7 @@ fn a_client_that_was_gone_first_is_accepted_under_its_id() {
         (server.endpoint.id, Some(ClosedBy::ResetRemote))
     );
     assert_eq!(closed.outcome.errno, Some(libc::ECONNRESET));
-    // The probe has no cookie where nobody asked for one.
+    // The record has no cookie if none was requested before.
     let accepted = host.one(socket(0, SERVER, CLIENT), Act::Accept(task(33)));
     assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 22");
     assert_eq!((accepted.endpoint.id, accepted.endpoint.flow), (server.endpoint.id, client.endpoint.flow));
@@ -89,7 +89,7 @@ fn failures_have_their_errno() {
         assert_eq!((failed.endpoint.id, failed.outcome.errno), (attempt.endpoint.id, Some(errno)));
         assert_eq!(failed.endpoint.local, at(CLIENT));
     }
-    // No SYN was made, or the socket went there and back within the call.
+    // No SYN was sent, or the socket changed state and back within the call.
     let call = Act::Fail { task: task(22), errno: libc::ENETUNREACH };
     let failed = host.one(socket(4, NOWHERE, SERVER), call.clone());
     assert_eq!(emitted(&failed), "fail local connect observed 22 22 -");
@@ -110,8 +110,8 @@ fn a_socket_that_is_used_again_is_another_connection() {
 }
 
 #[test]
-fn whoever_runs_on_the_cpu_is_never_named() {
-    // A child of a listener from before netwatch: no storage, no look yet.
+fn process_running_on_the_cpu_is_never_named() {
+    // A child of a listener that is older than netwatch: no storage, no snapshot yet.
     let mut host = Host::default();
     let events = host.change(
         socket(3, SERVER, CLIENT),
@@ -124,14 +124,14 @@ fn whoever_runs_on_the_cpu_is_never_named() {
 }
 
 #[test]
-fn both_at_once() {
+fn simultaneous_connects_have_side_both() {
     let mut host = Host::default();
     host.connect(2, SERVER, 22);
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     host.change(socket(2, CLIENT, SERVER), State::SynSent, State::SynRecv, how);
     let opened = host.change(socket(2, CLIENT, SERVER), State::SynRecv, State::Established, how);
     assert_eq!(emitted(&opened[0]), "open both connect observed 22 22 -");
-    // A socket that met itself is not its own peer.
+    // A socket connected to itself is not its own peer.
     host.connect(5, CLIENT, 22);
     let how = How { born: Born::Connected, owner: owner(22, host.now), ..HOW };
     let met = host.change(socket(5, CLIENT, CLIENT), State::SynRecv, State::Established, how);
@@ -140,7 +140,7 @@ fn both_at_once() {
 }
 
 #[test]
-fn two_that_connect_to_each_other_share_a_flow_from_the_first() {
+fn simultaneous_connects_share_a_flow_from_the_first_event() {
     let mut host = Host::default();
     let attempts = [(2, CLIENT, SERVER), (3, SERVER, CLIENT)].map(|(cookie, local, remote)| {
         host.one(socket(cookie, local, remote), Act::Connect(task(cookie as u32)))
@@ -179,10 +179,10 @@ fn the_same_addresses_in_two_namespaces_are_two_flows() {
 }
 
 #[test]
-fn an_end_that_lost_its_peer_is_nobody_else_s() {
+fn endpoint_that_lost_its_peer_is_not_joined_to_another() {
     let mut host = Host::default();
     let (client, server) = host.connected();
-    // Its RST never arrives: the server's end is still there.
+    // Its RST is lost: the server's endpoint still exists.
     host.close(2, (CLIENT, SERVER), State::Established, HOW);
     for (cookie, netns) in [(20, 1), (30, 2)] {
         let mut again = socket(cookie, CLIENT, SERVER);
@@ -201,7 +201,7 @@ fn an_end_that_lost_its_peer_is_nobody_else_s() {
 }
 
 #[test]
-fn another_user_is_told_once_and_the_originator_stays() {
+fn another_user_is_one_handover_and_the_originator_stays() {
     let mut host = Host::default();
     let (client, _) = host.connected();
     let used = |host: &mut Host, pid| host.apply(socket(2, CLIENT, SERVER), Act::Use(task(pid)));
@@ -217,13 +217,13 @@ fn another_user_is_told_once_and_the_originator_stays() {
     }
     assert_eq!(used(&mut host, 24).len(), 1);
     assert!(used(&mut host, 23).is_empty());
-    // The other end knows whom it talks to by now.
+    // The peer is updated to the new process.
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Accept(task(33)));
     assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 24");
 }
 
 #[test]
-fn the_first_use_tells_who_accepted_where_no_probe_saw_it() {
+fn first_use_names_the_acceptor_without_an_accept_record() {
     let mut host = Host::default();
     let (_, server) = host.connected();
     let mut by_uring = task(33);
@@ -231,7 +231,7 @@ fn the_first_use_tells_who_accepted_where_no_probe_saw_it() {
     let accepted = host.one(socket(3, SERVER, CLIENT), Act::Use(by_uring));
     assert_eq!(emitted(&accepted), "accept remote accept observed 22 33 22");
     assert_eq!((accepted.endpoint.id, accepted.endpoint.via), (server.endpoint.id, Some(Via::IoUring)));
-    // The probe was only slower.
+    // The accept record only came late.
     assert!(host.apply(socket(3, SERVER, CLIENT), Act::Accept(task(33))).is_empty());
 }
 
@@ -267,7 +267,7 @@ fn a_listener_s_owner_is_known_after_it_ended() {
     let how = How { born: Born::Child, listener: Some(1), owner: owner(11, ns(1_000)), ..HOW };
     let opened = host.change(socket(3, SERVER, CLIENT), State::SynRecv, State::Established, how);
     assert_eq!(emitted(&opened[0]), "open remote handshake observed - 11 -");
-    // Even where the record of listen() was lost: the kernel side kept it.
+    // Even if the record of listen() was lost: the kernel side kept it.
     let how = How { listener: Some(77), owner: owner(11, ns(500)), ..how };
     let opened = host.change(socket(4, SERVER, "10.0.0.1:2"), State::SynRecv, State::Established, how);
     assert_eq!(opened[0].endpoint.listener.as_ref().unwrap().id, EndpointId { cookie: 77, began: ns(500) });

@@ -1,7 +1,7 @@
-//! The tracker, by tables of records: no kernel. Live records, looks and UDP each have a file.
+//! The tracker, by tables of records: no kernel. Live records, snapshots and UDP each have a file.
 
 mod live;
-mod looks;
+mod snapshots;
 mod udp;
 
 use crate::hash::Set;
@@ -18,7 +18,7 @@ use crate::origin::Side;
 use crate::origin::{Basis, Confidence};
 use crate::process::{Actor, Process};
 
-/// An event about an end of which nothing matters but its addresses.
+/// An event about an endpoint of which only the addresses matter.
 pub(crate) fn event(kind: EventKind, local: &str, remote: Option<&str>) -> ConnectionEvent {
     let mut conn = Conn::new(ns(1), &socket(1, local, remote.unwrap_or(local)), State::Established);
     conn.endpoint.remote = remote.map(at);
@@ -55,7 +55,7 @@ pub(super) fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
 }
 
-/// A tracker that tells all, with the processes it names, and the time.
+/// A tracker that emits everything, with its processes and the time.
 struct Host {
     tracker: Tracker,
     processes: ProcessTable,
@@ -92,7 +92,7 @@ impl Host {
         self.one(socket(cookie, local, NOWHERE), Act::Listen(task(pid)))
     }
 
-    /// SYN_SENT, and so far without a port of its own.
+    /// SYN_SENT, before the port is chosen.
     fn connect(&mut self, cookie: u64, remote: &str, pid: u32) -> ConnectionEvent {
         self.one(socket(cookie, "10.0.0.1:0", remote), Act::Connect(task(pid)))
     }
@@ -113,7 +113,7 @@ impl Host {
         self.apply(socket, Act::Change(change))
     }
 
-    /// The client's end is established, then the server's, as the kernel does it.
+    /// The client's endpoint is established, then the server's, as in the kernel.
     fn connected(&mut self) -> (ConnectionEvent, ConnectionEvent) {
         self.listen(1, "0.0.0.0:6000", 11);
         self.connect(2, SERVER, 22);
@@ -140,7 +140,7 @@ impl Host {
         events.remove(0)
     }
 
-    fn look(
+    fn snapshot(
         &mut self,
         occasion: Occasion,
         rows: &[SocketRow],
@@ -202,7 +202,7 @@ fn row(cookie: u64, state: State, local: &str, remote: Option<&str>) -> SocketRo
     SocketRow { socket, state, ..example() }
 }
 
-/// Event, side, basis, confidence, originator, process on this end, process at the other end.
+/// Event, side, basis, confidence, originator, process of this endpoint, process of the peer.
 fn emitted(event: &ConnectionEvent) -> String {
     let pid = |actor: Option<&Actor>| actor.map_or("-".into(), |actor| actor.process.key.pid.to_string());
     let end = &event.endpoint;

@@ -1,4 +1,4 @@
-//! What a process does so as to look like another one. Bytes are told in hexadecimal.
+//! What a process does to look like another one. Bytes are in hexadecimal.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, Pid, gettid};
 
 use crate::Actor;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["leaderless", thread] => leaderless(actor, thread),
@@ -30,7 +30,7 @@ fn bytes(hex: &str) -> Result<Vec<u8>> {
     (0..hex.len()).step_by(2).map(|at| Ok(u8::from_str_radix(pair(at)?, 16)?)).collect()
 }
 
-/// What pam_loginuid does when somebody logs in.
+/// What pam_loginuid does at a login.
 fn login(uid: &str) -> Result<String> {
     std::fs::write("/proc/self/loginuid", uid)?;
     Ok(String::new())
@@ -63,35 +63,35 @@ fn argv(hex: &str) -> Result<String> {
     Ok(String::new())
 }
 
-/// Goes on in another thread, and the first one ends: there is a process still, but little of it in `/proc`.
+/// Continues in another thread, and the first one exits: the process still exists, but `/proc` shows little of it.
 fn leaderless(actor: &mut Actor, thread: &str) -> Result<String> {
     let mut actor = std::mem::take(actor);
-    // The first thread keeps the lock of its standard input for ever.
+    // The first thread keeps the lock of its standard input forever.
     let commands = BufReader::new(File::from(std::io::stdin().as_fd().try_clone_to_owned()?));
     std::thread::Builder::new().name(thread.to_owned()).spawn(move || {
         println!("ok {}", gettid());
         let _ = crate::obey_all(&mut actor, commands);
         std::process::exit(0)
     })?;
-    // SAFETY: nothing that this thread has is anybody else's, but for the lock.
+    // SAFETY: nothing of this thread is used by others, except the lock.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     bail!("a thread that ended")
 }
 
-/// fork(), with a pid of one's own choice for the child: clone3(2).
+/// fork(), with a chosen pid for the child: clone3(2).
 ///
 /// # Safety
-/// As of fork().
+/// As for fork().
 pub(crate) unsafe fn fork_as(pid: &str) -> Result<ForkResult> {
     let pid: libc::pid_t = pid.parse()?;
     let signal = libc::SIGCHLD.cast_unsigned().into();
-    // SAFETY: integers, of which 0 asks for nothing.
+    // SAFETY: integers, of which 0 requests nothing.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = signal;
     arguments.set_tid = (&raw const pid).addr().try_into()?;
     arguments.set_tid_size = 1;
     let length = size_of_val(&arguments);
-    // SAFETY: the arguments are whole, and what they point to lives on.
+    // SAFETY: the arguments are complete, and what they point to lives on.
     let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, length) };
     Ok(match Errno::result(child)? {
         0 => ForkResult::Child,

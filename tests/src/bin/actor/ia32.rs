@@ -1,6 +1,6 @@
-//! The system calls of 32-bit programs, made by this 64-bit one: `int 0x80` takes them from anybody.
+//! The system calls of 32-bit programs, made by this 64-bit one: `int 0x80` accepts them from any program.
 //!
-//! There socketcall(2) was the only way to a socket until Linux 4.3, and is what older libraries use still.
+//! For them socketcall(2) was the only way to a socket until Linux 4.3, and older libraries still use it.
 
 use std::arch::asm;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ const ACCEPT4: u32 = 364;
 const SENDTO: u32 = 369;
 const RECVFROM: u32 = 371;
 
-/// The kernel's uapi `net.h`: what socketcall(2) is to do.
+/// The kernel's uapi `net.h`: the calls of socketcall(2).
 const SYS_CONNECT: u32 = 3;
 const SYS_ACCEPT: u32 = 5;
 const SYS_SEND: u32 = 9;
 const SYS_RECV: u32 = 10;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     let (way, command) = words.split_first()?;
     if !["ia32", "socketcall"].contains(way) {
@@ -36,7 +36,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
     }
     let direct = *way == "ia32";
     Some(match command {
-        // Where the kernel has none of this, it ends the process here.
+        // A kernel without 32-bit calls kills the process here.
         [] => int80(GETPID, [0; 5]).map(|pid| pid.to_string()),
         ["connect", local, remote] => connect(actor, direct, local, remote),
         ["accept"] => accept(actor, direct),
@@ -48,8 +48,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
 
 fn int80(number: u32, [a, b, c, d, e]: [u32; 5]) -> Result<u32> {
     let result: u32;
-    // SAFETY: the callers' pointers are to memory of theirs, and rbx, which the compiler keeps for itself, is
-    // put back.
+    // SAFETY: the callers' pointers are to memory of theirs, and rbx, which the compiler reserves, is restored.
     unsafe {
         asm!(
             "xchg {a}, rbx",
@@ -76,7 +75,7 @@ impl Low {
 
     fn new() -> Result<Self> {
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a fresh mapping, wherever there is room.
+        // SAFETY: a new mapping, at any address.
         let at =
             unsafe { libc::mmap(std::ptr::null_mut(), Self::SIZE, prot, flags | libc::MAP_32BIT, -1, 0) };
         if at == libc::MAP_FAILED {
@@ -91,7 +90,7 @@ impl Low {
         if bytes.len() > Self::SIZE {
             bail!("too much");
         }
-        // SAFETY: there is room for them, and nobody else knows of it.
+        // SAFETY: there is room for them, and nothing else refers to it.
         unsafe { low.0.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Ok(low)
     }
@@ -103,12 +102,12 @@ impl Low {
 
 impl Drop for Low {
     fn drop(&mut self) {
-        // SAFETY: the whole mapping, of which no pointer is left.
+        // SAFETY: the whole mapping, to which there are no more pointers.
         unsafe { libc::munmap(self.0.as_ptr().cast(), Self::SIZE) };
     }
 }
 
-/// Its arguments lie in memory, too.
+/// Its arguments are in memory, too.
 fn socketcall(call: u32, arguments: &[u32]) -> Result<u32> {
     let bytes: Vec<_> = arguments.iter().flat_map(|argument| argument.to_ne_bytes()).collect();
     let arguments = Low::with(&bytes)?;

@@ -1,8 +1,8 @@
-//! Does to sockets what it is told, a command a line on stdin, and answers each with a line on stdout:
-//! `ok …`, or `error ERRNO`. Arguments are commands too: with them it does those and ends, silently.
+//! Executes commands on sockets, one per line of stdin, and answers each with a line on stdout: `ok …`, or `error
+//! ERRNO`. Arguments are commands too: with them it executes those and exits, without output.
 //!
-//! Commands about a connection are about the one that was connected or accepted last and not closed yet;
-//! likewise for listeners, and for workers. A module has the commands of one subject.
+//! Commands about a connection refer to the one that was connected or accepted last and not closed yet; likewise for
+//! listeners, and for workers. A module has the commands of one subject.
 
 mod disguise;
 #[cfg(target_arch = "x86_64")]
@@ -26,13 +26,13 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::unistd::alarm;
 
-/// No test takes this long: what a failed one leaves behind ends by itself.
+/// Longer than any test takes: actors that a failed test leaves behind are killed by then.
 const LIFETIME_S: u32 = 300;
 
-/// How long `busy` keeps the processors so.
+/// How long `busy` keeps all processors busy.
 const BUSY: Duration = Duration::from_secs(30);
 
-/// The commands of one subject; `None`: the words mean something else.
+/// The commands of one subject; `None`: not one of them.
 type Subject = fn(&mut Actor, &[&str]) -> Option<Result<String>>;
 
 #[derive(Default)]
@@ -48,10 +48,10 @@ struct Actor {
 fn main() -> Result<()> {
     alarm::set(LIFETIME_S);
     let mut actor = Actor::default();
-    // The program's own name may be anything: args() would panic.
+    // An argument may have any bytes: args() would panic.
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     for command in &arguments {
-        // An attempt that is to fail is as good as one that is not.
+        // A test may make attempts that fail.
         let _ = actor.obey(&command.to_string_lossy());
     }
     if !arguments.is_empty() {
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     obey_all(&mut actor, std::io::stdin().lock())
 }
 
-/// Until there are no more commands.
+/// Executes commands until the end of the input.
 fn obey_all(actor: &mut Actor, commands: impl BufRead) -> Result<()> {
     for command in commands.lines() {
         let command = command?;
@@ -75,7 +75,7 @@ fn obey_all(actor: &mut Actor, commands: impl BufRead) -> Result<()> {
     Ok(())
 }
 
-/// The name that an error has in C, or what is wrong with the command.
+/// The name of an errno, or what is wrong with the command.
 fn errno(error: &anyhow::Error) -> String {
     let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
     let errno = error.downcast_ref::<Errno>().copied().or_else(|| io.map(Errno::from_raw));
@@ -99,7 +99,7 @@ impl Actor {
             udp::obey,
             #[cfg(target_arch = "x86_64")]
             ia32::obey,
-            // Words that nobody else knows are about the last connection.
+            // Last: all other words are about the last connection.
             tcp::obey,
         ];
         for subject in subjects {

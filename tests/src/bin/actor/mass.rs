@@ -1,4 +1,4 @@
-//! What a process does so as to cost its reader memory, and what such a reader took.
+//! What a process does to cost the reader of its arguments memory, and the peak memory of such a reader.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::Actor;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(_: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["swell", mib, first, last] => swell(mib, first, last),
@@ -19,7 +19,7 @@ pub(crate) fn obey(_: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     })
 }
 
-/// `PR_SET_MM_MAP` takes it (include/uapi/linux/prctl.h, struct prctl_mm_map).
+/// As `PR_SET_MM_MAP` takes it (include/uapi/linux/prctl.h, struct prctl_mm_map).
 #[repr(C)]
 struct MemoryMap {
     /// From `start_code` to `env_end`.
@@ -29,7 +29,7 @@ struct MemoryMap {
     exe_fd: u32,
 }
 
-/// Moves the arguments to so many MiB of memory, of which only the first and the last one are touched.
+/// Moves the arguments to `mib` MiB of memory, of which only the first and the last page are touched.
 fn swell(mib: &str, first: &str, last: &str) -> Result<String> {
     let size = mib.parse::<usize>()? << 20;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -39,7 +39,7 @@ fn swell(mib: &str, first: &str, last: &str) -> Result<String> {
     if begin == libc::MAP_FAILED {
         return Err(Errno::last().into());
     }
-    // SAFETY: the mapping is as long, nobody else has it, and it stays.
+    // SAFETY: the mapping is as long, nothing else refers to it, and it is never unmapped.
     let memory = unsafe { std::slice::from_raw_parts_mut(begin.cast::<u8>(), size) };
     memory.get_mut(..first.len()).context("no room")?.copy_from_slice(first.as_bytes());
     let at = size.checked_sub(last.len() + 1).context("no room")?;
@@ -52,7 +52,7 @@ fn swell(mib: &str, first: &str, last: &str) -> Result<String> {
     let field =
         |number: usize| Ok::<u64, anyhow::Error>(fields.get(number - 3).context("too short")?.parse()?);
     let arguments = begin.addr() as u64;
-    // SAFETY: asks where the heap ends.
+    // SAFETY: returns the end of the heap.
     let brk = unsafe { libc::sbrk(0) }.addr() as u64;
     let map = MemoryMap {
         addresses: [
@@ -78,8 +78,8 @@ fn swell(mib: &str, first: &str, last: &str) -> Result<String> {
     Ok(String::new())
 }
 
-/// Runs a program, its standard output into a file, and answers with the most memory that it had, KiB. Not less than the
-/// actor has: a process counts as its own what it had before its exec (exec_mmap in fs/exec.c).
+/// Runs a program with its standard output to a file, and answers with its peak memory in KiB. Not less than that of
+/// the actor: a process starts with the peak that it had before its exec (exec_mmap in fs/exec.c).
 fn peak(output: &str, program: &str, arguments: &[&str]) -> Result<String> {
     let status =
         Command::new(program).args(arguments).stdin(Stdio::null()).stdout(File::create(output)?).status()?;

@@ -1,4 +1,4 @@
-//! Sockets that go from one process to another which is not its child.
+//! Sockets that are passed to a process that is not a child.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 
 use crate::Actor;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["mailbox", path] => mailbox(actor, path),
@@ -59,7 +59,7 @@ fn take(actor: &Actor) -> Result<OwnedFd> {
     for message in received.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = message {
             let fd = *fds.first().context("no socket in the letter")?;
-            // SAFETY: the kernel has just made it for this process, and nobody else knows it.
+            // SAFETY: the kernel has just made it for this process, and nothing else refers to it.
             return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }

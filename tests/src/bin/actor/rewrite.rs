@@ -10,12 +10,11 @@ use nix::libc;
 
 use crate::{Actor, tcp};
 
-/// So many connections at least, and so many at most if all of them go the same way: then the other thread
-/// was not running.
+/// The least number of connections, and the most if all of them go the same way: then the other thread was not running.
 const LEAST: usize = 100;
 const MOST: u16 = 900;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     let ["rewrite", first, second, local_port] = words else { return None };
     Some(rewrite(actor, first, second, local_port))
@@ -35,8 +34,8 @@ fn bits(address: SocketAddrV4) -> u64 {
     u64::from_ne_bytes([family_low, family_high, port_high, port_low, a, b, c, d])
 }
 
-/// Connects from one port after another while another thread swaps the addresses. Answers with where the
-/// kernel says that each got to, or its errno.
+/// Connects from one port after another while another thread swaps the addresses. Answers with the peer of each
+/// according to the kernel, or its errno.
 fn rewrite(actor: &mut Actor, first: &str, second: &str, local_port: &str) -> Result<String> {
     let (first, second): (SocketAddrV4, SocketAddrV4) = (first.parse()?, second.parse()?);
     let local_port: u16 = local_port.parse()?;
@@ -51,13 +50,13 @@ fn rewrite(actor: &mut Actor, first: &str, second: &str, local_port: &str) -> Re
             }
         });
         let mut all = || -> Result<()> {
-            // An emulator runs one thread at a time: more tries are of no use.
+            // An emulator runs one thread at a time: more tries are useless.
             let most = if tests::is_emulated() { MOST / 4 } else { MOST };
             for port in local_port..local_port + most {
                 let fd = tcp::tcp_socket(Some(format!("0.0.0.0:{port}").parse()?), first.into(), &[])?;
                 let (address, length) = ((&raw const shared).cast(), size_of::<Shared>().try_into()?);
-                // SAFETY: the pointer is to a whole address of the told length; whoever writes to it writes
-                // whole addresses.
+                // SAFETY: the pointer is to a whole address of the given length; the other thread writes whole
+                // addresses.
                 let status = unsafe { libc::connect(fd.as_raw_fd(), address, length) };
                 got.push(match Errno::result(status) {
                     Ok(_) => {

@@ -1,5 +1,5 @@
-//! What real servers do in one go, without waiting for the next command in between: whether a process has slept since
-//! it read from a connection is what tells whether that is what it acts upon.
+//! What real servers do in one go, without waiting for a command in between: whether a process has slept since it read
+//! from a connection decides whether it acts because of that.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::{Actor, LIFETIME_S};
 /// Long enough to have slept.
 const NAP: Duration = Duration::from_millis(20);
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["proxy", remote] => proxy(actor, remote),
@@ -30,7 +30,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
     })
 }
 
-/// Takes a connection and makes the next one for it at once, as a proxy does that knows where to go.
+/// Accepts a connection and makes the next one for it at once, as a proxy with a fixed destination does.
 fn proxy(actor: &mut Actor, remote: &str) -> Result<String> {
     let (came, _) = actor.listener()?.accept()?;
     let goes = TcpStream::connect(remote)?;
@@ -46,11 +46,11 @@ fn on_request(actor: &mut Actor, act: impl FnOnce() -> Result<()>) -> Result<Str
     Ok(String::new())
 }
 
-/// A daemon that calls somewhere when all is over, and ends.
+/// A daemon that connects after its parents have exited.
 fn daemonize(remote: &str) -> Result<()> {
     in_child(|| {
         setsid()?;
-        // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+        // SAFETY: no other thread is running, so nothing in the child is locked forever.
         match unsafe { fork() }? {
             ForkResult::Child => call(remote),
             ForkResult::Parent { .. } => Ok(()),
@@ -58,7 +58,7 @@ fn daemonize(remote: &str) -> Result<()> {
     })
 }
 
-/// As sshd does: a child takes care of the connection, and a child of that of what is asked for.
+/// As sshd does: a child serves the connection, and its own child what is requested.
 fn separated(actor: &mut Actor, remote: &str) -> Result<String> {
     let mut stream = actor.streams.pop().context("no connection")?;
     std::thread::sleep(NAP);
@@ -70,14 +70,14 @@ fn separated(actor: &mut Actor, remote: &str) -> Result<String> {
     Ok(String::new())
 }
 
-/// By the clock, and not because of anybody who is connected.
+/// A scheduled job, which does not depend on a client.
 fn job(remote: &str) -> Result<String> {
     std::thread::sleep(NAP);
     in_child(|| call(remote))?;
     Ok(String::new())
 }
 
-/// Sleeps, connects, says a byte, and waits for the other end to hang up.
+/// Sleeps, connects, sends a byte, and waits until the peer closes.
 fn call(remote: &str) -> Result<()> {
     std::thread::sleep(NAP);
     let mut stream = TcpStream::connect(remote)?;
@@ -87,7 +87,7 @@ fn call(remote: &str) -> Result<()> {
     Ok(())
 }
 
-/// Connects and goes on as a shell that does what comes from there.
+/// Connects and becomes a shell that executes what it receives.
 fn reverse_shell(remote: &str) -> anyhow::Error {
     std::thread::sleep(NAP);
     let shell = || -> Result<std::io::Error> {
@@ -99,14 +99,14 @@ fn reverse_shell(remote: &str) -> anyhow::Error {
     shell().map_or_else(|error| error, anyhow::Error::from)
 }
 
-/// Does it in a child of its own, and waits for that to end.
+/// Does `work` in a child, and waits for it to exit.
 fn in_child(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+    // SAFETY: no other thread is running, so nothing in the child is locked forever.
     match unsafe { fork() }? {
         ForkResult::Child => {
             alarm::set(LIFETIME_S);
             let status = i32::from(work().is_err());
-            // SAFETY: the parent's buffers and guards are none of the child's business.
+            // SAFETY: the child must not run the parent's exit handlers or drop its guards.
             unsafe { libc::_exit(status) }
         }
         ForkResult::Parent { child } => {

@@ -1,4 +1,4 @@
-//! Processes and threads that do it in the actor's stead: they share its sockets.
+//! Processes and threads that act for the actor: they share its sockets.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -8,19 +8,19 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, dup2_stdin, dup2_stdout, fork, gettid, pipe};
 
 use crate::{Actor, BUSY, LIFETIME_S, disguise};
 
-/// A child that has inherited all sockets, and is told what to do like the actor itself.
+/// A child that has inherited all sockets, and executes commands like the actor itself.
 pub(crate) struct Worker {
     pid: Pid,
     commands: File,
     answers: BufReader<File>,
 }
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["fork"] => go_on_in_child(actor, true, None),
@@ -28,19 +28,20 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["fork", "as", pid] => go_on_in_child(actor, true, Some(pid)),
         ["hire"] => hire(actor),
         ["dismiss"] => dismiss(actor),
-        ["worker", command @ ..] => tell(actor, &command.join(" ")),
+        ["worker", command @ ..] => command_worker(actor, &command.join(" ")),
         ["thread", name, command @ ..] => in_thread(actor, name, &command.join(" ")),
         ["spawn", what, program, arguments @ ..] => spawn(actor, what, program, arguments),
+        ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
         ["busy"] => busy(),
         _ => return None,
     })
 }
 
-/// The child goes on and answers. The parent has nothing to say any more.
+/// The child continues and answers. The parent answers no more.
 fn go_on_in_child(actor: &mut Actor, wait: bool, pid: Option<&str>) -> Result<String> {
     let forked = match pid {
-        // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+        // SAFETY: no other thread is running, so nothing in the child is locked forever.
         Some(pid) => unsafe { disguise::fork_as(pid) }?,
         // SAFETY: the same.
         None => unsafe { fork() }?,
@@ -65,12 +66,12 @@ fn go_on_in_child(actor: &mut Actor, wait: bool, pid: Option<&str>) -> Result<St
 fn hire(actor: &mut Actor) -> Result<String> {
     let (commands, to_child) = pipe()?;
     let (from_child, answers) = pipe()?;
-    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+    // SAFETY: no other thread is running, so nothing in the child is locked forever.
     match unsafe { fork() }? {
         ForkResult::Child => {
             alarm::set(LIFETIME_S);
             actor.workers.clear();
-            // What it was told before was read: the next line comes from its employer.
+            // All earlier commands were read: the next line comes from the parent.
             dup2_stdin(commands)?;
             dup2_stdout(answers)?;
             Ok(std::process::id().to_string())
@@ -84,7 +85,7 @@ fn hire(actor: &mut Actor) -> Result<String> {
     }
 }
 
-/// It ends as soon as there are no more commands.
+/// It exits at the end of its commands.
 fn dismiss(actor: &mut Actor) -> Result<String> {
     let Worker { pid, commands, .. } = actor.workers.pop().context("no worker")?;
     drop(commands);
@@ -92,7 +93,7 @@ fn dismiss(actor: &mut Actor) -> Result<String> {
     Ok(String::new())
 }
 
-fn tell(actor: &mut Actor, command: &str) -> Result<String> {
+fn command_worker(actor: &mut Actor, command: &str) -> Result<String> {
     let worker = actor.workers.last_mut().context("no worker")?;
     writeln!(worker.commands, "{command}")?;
     answer(actor)
@@ -107,7 +108,7 @@ fn answer(actor: &mut Actor) -> Result<String> {
     }
 }
 
-/// Answers with the thread's id, and then what the command has to say.
+/// Answers with the thread's id, and then the answer to the command.
 fn in_thread(actor: &mut Actor, name: &str, command: &str) -> Result<String> {
     std::thread::scope(|scope| {
         let work = || Ok(format!("{} {}", gettid(), actor.obey(command)?));
@@ -116,8 +117,8 @@ fn in_thread(actor: &mut Actor, name: &str, command: &str) -> Result<String> {
     })
 }
 
-/// What inetd does: a program with the connection (or the listener) as its standard input and output. A
-/// blank within an argument is spelled `+`.
+/// What inetd does: starts a program with the connection (or the listener) as its standard input and output. A blank
+/// within an argument is spelled `+`.
 fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Result<String> {
     let socket = || -> Result<OwnedFd> {
         Ok(match what {
@@ -131,10 +132,46 @@ fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Re
     Ok(child.id().to_string())
 }
 
-/// The same process goes on as another program, with the connection as its standard input and output.
+/// The process executes another program, with the connection as its standard input and output.
 fn become_program(actor: &Actor, program: &str) -> Result<String> {
     let socket = || actor.stream()?.as_fd().try_clone_to_owned().map_err(anyhow::Error::from);
     Err(Command::new(program).stdin(Stdio::from(socket()?)).stdout(Stdio::from(socket()?)).exec().into())
+}
+
+/// Children write to the connection in turn, a byte each time.
+fn take_turns(actor: &Actor, children: &str, rounds: &str) -> Result<String> {
+    let (children, rounds): (usize, usize) = (children.parse()?, rounds.parse()?);
+    // Each reads from its pipe before its turn, and then writes to the next one's.
+    let pipes = (0..children).map(|_| pipe()).collect::<Result<Vec<_>, _>>()?;
+    let stream = actor.stream()?;
+    let work = |turn: &OwnedFd, next: &OwnedFd| -> Result<()> {
+        for _ in 0..rounds {
+            nix::unistd::read(turn, &mut [0])?;
+            nix::unistd::write(stream, b"x")?;
+            nix::unistd::write(next, b"x")?;
+        }
+        Ok(())
+    };
+    let mut pids = Vec::new();
+    for ((turn, _), (_, next)) in pipes.iter().zip(pipes.iter().cycle().skip(1)) {
+        // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                alarm::set(LIFETIME_S);
+                std::process::exit(i32::from(work(turn, next).is_err()))
+            }
+            ForkResult::Parent { child } => pids.push(child),
+        }
+    }
+    let (_, first) = pipes.first().context("no children")?;
+    nix::unistd::write(first, b"x")?;
+    for pid in pids {
+        match waitpid(pid, None)? {
+            WaitStatus::Exited(_, 0) => {}
+            status => bail!("{status:?}"),
+        }
+    }
+    Ok(String::new())
 }
 
 fn busy() -> Result<String> {

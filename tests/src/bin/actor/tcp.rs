@@ -1,4 +1,4 @@
-//! TCP: listeners, connections, and what is done with them.
+//! TCP: listeners, connections, and calls on them.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,13 +19,13 @@ use crate::Actor;
 /// How long `finish` waits for a handshake, in milliseconds.
 const HANDSHAKE_MS: u16 = 20_000;
 
-/// `TCP_REPAIR_OFF_NO_WP` of the kernel's uapi tcp.h, -1: without a window probe to a peer that is not.
+/// `TCP_REPAIR_OFF_NO_WP` of the kernel's uapi tcp.h, -1: without a window probe to a peer that does not exist.
 const REPAIR_OFF_NO_WP: u32 = u32::MAX;
 
-/// Connections that came with data and are not known to be real ones yet.
+/// Connections with data in the SYN that are not confirmed yet.
 const FASTOPEN_QUEUE: libc::c_int = 16;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     Some(match words {
         ["listen", "-", backlog] => listen_unbound(actor, backlog),
@@ -58,7 +58,7 @@ fn do_listen(actor: &mut Actor, local: &str, backlog: &str, how: &[&str]) -> Res
     Ok(local)
 }
 
-/// Without bind(): the kernel chooses a port.
+/// Without bind(): the kernel chooses the port.
 fn listen_unbound(actor: &mut Actor, backlog: &str) -> Result<String> {
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     listen(&fd, Backlog::new(backlog.parse::<i32>()?)?)?;
@@ -97,7 +97,7 @@ fn do_connect(actor: &mut Actor, local: &str, remote: &str, how: &[&str]) -> Res
     Ok(actor.streams.last().context("just pushed")?.local_addr()?.to_string())
 }
 
-/// A first datagram, so to speak, that connects: `MSG_FASTOPEN` of sendto(2).
+/// A send that connects: `MSG_FASTOPEN` of sendto(2).
 fn fastopen(actor: &mut Actor, local: &str, remote: &str, bytes: &str) -> Result<String> {
     let remote: SocketAddr = remote.parse()?;
     let fd = tcp_socket(Some(local.parse()?), remote, &[])?;
@@ -110,22 +110,21 @@ fn fastopen(actor: &mut Actor, local: &str, remote: &str, bytes: &str) -> Result
 fn set(fd: &OwnedFd, option: libc::c_int, value: libc::c_int) -> Result<()> {
     let level = libc::IPPROTO_TCP;
     let length = size_of_val(&value).try_into()?;
-    // SAFETY: the pointer is to a live integer of the told length.
+    // SAFETY: the pointer is to a live integer of the given length.
     let status =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     Errno::result(status)?;
     Ok(())
 }
 
-/// One that `reconnect` connects.
+/// A socket for `reconnect`.
 fn unconnected(actor: &mut Actor, local: &str) -> Result<String> {
     let local: SocketAddr = local.parse()?;
     let fd = tcp_socket(Some(local), local, &[])?;
     Ok(actor.push(fd))
 }
 
-/// An established connection of which the other end never existed, tcp(7) on `TCP_REPAIR`: no packet
-/// leaves.
+/// An established connection whose peer never existed, tcp(7) on `TCP_REPAIR`: no packet is sent.
 fn repair(actor: &mut Actor, local: &str, remote: &str) -> Result<String> {
     let remote: SocketAddr = remote.parse()?;
     let fd = tcp_socket(Some(local.parse()?), remote, &[])?;
@@ -142,7 +141,7 @@ fn on_stream(stream: &mut TcpStream, words: &[&str]) -> Option<Result<String>> {
         ["send", bytes] => send(stream, bytes),
         ["recv", bytes] => recv(stream, bytes),
         ["line"] => done(stream.write_all(b"a line\n")),
-        // To the end of what the other side sends: its FIN has come.
+        // Reads until the peer's FIN.
         ["eof"] => stream.read_to_end(&mut Vec::new()).map(|read| read.to_string()).map_err(Into::into),
         ["shutdown"] => done(stream.shutdown(Shutdown::Write)),
         ["linger0"] => done(setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })),
@@ -179,7 +178,7 @@ fn user_timeout(stream: &TcpStream, milliseconds: &str) -> Result<String> {
     done(setsockopt(stream, sockopt::TcpUserTimeout, &milliseconds.parse()?))
 }
 
-/// What netwatch knows the socket by.
+/// The socket cookie, by which netwatch identifies it.
 fn cookie(stream: &TcpStream) -> Result<String> {
     let mut cookie = 0_u64;
     let mut length: libc::socklen_t = size_of_val(&cookie).try_into()?;
@@ -197,12 +196,12 @@ fn reconnect(stream: &TcpStream, remote: &str) -> Result<String> {
 
 fn disconnect(stream: &TcpStream) -> Result<String> {
     let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
-    // SAFETY: the pointer is to a whole address, AF_UNSPEC, of the told length.
+    // SAFETY: the pointer is to a whole address, AF_UNSPEC, of the given length.
     let status = unsafe { libc::connect(stream.as_raw_fd(), &raw const nowhere, 16) };
     done(Errno::result(status).map(drop))
 }
 
-/// A socket of the family of `of_family`, bound where that is asked for.
+/// A socket of the family of `of_family`, bound if `local` is given.
 pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, how: &[&str]) -> Result<OwnedFd> {
     let family = if of_family.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = if how.contains(&"mptcp") {

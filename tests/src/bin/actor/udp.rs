@@ -1,23 +1,26 @@
-//! UDP, by each of the calls there are. Commands are about the socket that was made last and not closed yet.
+//! UDP, by each of its calls. Commands refer to the socket that was made last and not closed yet.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrStorage, recv, recvfrom, recvmmsg,
-    recvmsg, send, sendmmsg, sendmsg, sendto, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrIn, SockaddrStorage,
+    recv, recvfrom, recvmmsg, recvmsg, send, sendmmsg, sendmsg, sendto, setsockopt, socket, sockopt,
 };
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, pipe};
 
 use crate::Actor;
 
-/// As long as a datagram can be.
+/// The longest possible datagram.
 const LONGEST: usize = 65_536;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     let ["udp", command @ ..] = words else { return None };
     Some(match command {
@@ -48,14 +51,93 @@ fn unbound(of_family: &str) -> Result<UdpSocket> {
 fn on_socket(socket: &UdpSocket, command: &[&str]) -> Option<Result<String>> {
     Some(match command {
         ["local"] => local(socket),
+        ["send", "from", local, bytes, remote] => send_from(socket, local, bytes, remote),
+        ["extend"] => extend(socket),
+        ["flood", count, a_second] => flood(socket, count, a_second),
+        ["race", rounds] => race(socket, rounds),
         ["connect", remote] => socket.connect(remote).map(|()| String::new()).map_err(Into::into),
-        // The network card, or what stands for it, cuts it up.
+        // Segmentation offload: the network card, or the kernel in its place, divides it.
         ["segment", bytes] => segment(socket, bytes),
         ["send", how, bytes] => sends(socket, how, bytes, None),
         ["send", how, bytes, remote] => sends(socket, how, bytes, Some(remote)),
         ["recv", how] => receive(socket.as_raw_fd(), how),
         _ => return None,
     })
+}
+
+/// Sends from an address to which the socket is not bound.
+fn send_from(socket: &UdpSocket, local: &str, bytes: &str, remote: &str) -> Result<String> {
+    let buffer = vec![b'x'; bytes.parse()?];
+    let remote: SocketAddrV4 = remote.parse()?;
+    let source = libc::in_addr { s_addr: u32::from_ne_bytes(local.parse::<Ipv4Addr>()?.octets()) };
+    let info =
+        libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+    let remote = SockaddrIn::from(remote);
+    let control = [ControlMessage::Ipv4PacketInfo(&info)];
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(&buffer)], &control, MsgFlags::empty(), Some(&remote))?;
+    Ok(String::new())
+}
+
+/// IPv6 extension headers in front of every datagram: hop-by-hop options and destination options of eight bytes each.
+fn extend(socket: &UdpSocket) -> Result<String> {
+    // Next header and length, which the kernel fills in, and padding (RFC 8200, section 4.2).
+    const OPTIONS: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+    for option in [libc::IPV6_HOPOPTS, libc::IPV6_DSTOPTS] {
+        let (fd, len) = (socket.as_raw_fd(), OPTIONS.len() as libc::socklen_t);
+        // SAFETY: the option is as long as it is said to be.
+        let result =
+            unsafe { libc::setsockopt(fd, libc::IPPROTO_IPV6, option, OPTIONS.as_ptr().cast(), len) };
+        Errno::result(result)?;
+    }
+    Ok(String::new())
+}
+
+/// Sends a datagram to each of `count` addresses on loopback, no more than `a_second` a second.
+fn flood(socket: &UdpSocket, count: &str, a_second: &str) -> Result<String> {
+    const PIECE: u32 = 256;
+    let (count, a_second): (u32, u32) = (count.parse()?, a_second.parse()?);
+    let begun = Instant::now();
+    for number in 0..count {
+        let [_, a, b, c] = number.to_be_bytes();
+        let remote = SockaddrIn::new(127, 64 + a, b, c, 9);
+        sendto(socket.as_raw_fd(), b"x", &remote, MsgFlags::empty())?;
+        if number % PIECE == 0 {
+            let due = Duration::from_secs_f64(f64::from(number) / f64::from(a_second));
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+        }
+    }
+    Ok(String::new())
+}
+
+/// This process and a child send on the same socket at once, each to addresses of its own: 127.1.0.0/16 and
+/// 127.2.0.0/16. Answers with the pid of the child.
+fn race(socket: &UdpSocket, rounds: &str) -> Result<String> {
+    let rounds: u16 = rounds.parse()?;
+    let send = |second: u8| -> Result<()> {
+        for round in 0..rounds {
+            let [c, d] = round.to_be_bytes();
+            sendto(socket.as_raw_fd(), b"x", &SockaddrIn::new(127, second, c, d, 9), MsgFlags::empty())?;
+        }
+        Ok(())
+    };
+    let (started, starting) = pipe()?;
+    // SAFETY: no other thread is running, so nothing in the child is locked for ever.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop((started, starting));
+            std::process::exit(i32::from(send(2).is_err()))
+        }
+        ForkResult::Parent { child } => {
+            drop(starting);
+            // Returns as soon as the child has closed its side.
+            nix::unistd::read(&started, &mut [0])?;
+            send(1)?;
+            match waitpid(child, None)? {
+                WaitStatus::Exited(_, 0) => Ok(child.to_string()),
+                status => bail!("{status:?}"),
+            }
+        }
+    }
 }
 
 fn segment(socket: &UdpSocket, bytes: &str) -> Result<String> {
@@ -90,13 +172,13 @@ fn sends(socket: &UdpSocket, how: &str, bytes: &str, remote: Option<&str>) -> Re
     Ok(String::new())
 }
 
-/// Answers with the length, and whom it is from where that was asked for.
+/// Answers with the length, and with the sender if that was asked for.
 fn receive(fd: RawFd, how: &str) -> Result<String> {
     let mut buffer = vec![0; LONGEST];
     let flags = MsgFlags::empty();
     let from = |address: Option<SockaddrStorage>| address.context("from nobody");
     let (bytes, from) = match how {
-        // SAFETY: the buffer is as long as it is said to be.
+        // SAFETY: the buffer has the given length.
         "read" => (unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) }, None),
         "recv" => (recv(fd, &mut buffer, flags)?.try_into()?, None),
         "recvfrom" => {
@@ -108,7 +190,7 @@ fn receive(fd: RawFd, how: &str) -> Result<String> {
             let message = recvmsg::<SockaddrStorage>(fd, &mut pieces, None, flags)?;
             (message.bytes.try_into()?, Some(from(message.address)?))
         }
-        // Without an address: nobody asks whom it is from.
+        // Without room for an address: the sender is not asked for.
         "recvmsg-anonymous" => {
             let mut pieces = [IoSliceMut::new(&mut buffer)];
             let message = recvmsg::<()>(fd, &mut pieces, None, flags)?;

@@ -1,7 +1,7 @@
 //! The same calls through io_uring(7).
 //!
-//! `plain`: the calling thread does it, in io_uring_enter(2). `async`: one of the ring's workers does it.
-//! `sqpoll`: the ring's own thread does it, which takes what it finds in shared memory, without a call.
+//! `plain`: the calling thread does it, in io_uring_enter(2). `async`: one of the ring's workers does it. `sqpoll`: the
+//! ring's own thread does it, which polls shared memory, without a call.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -16,19 +16,19 @@ use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
 
 use crate::{Actor, tcp};
 
-/// Room for more than is ever asked for at once.
+/// More than is ever submitted at once.
 const ENTRIES: u32 = 8;
 
-/// How long the ring's own thread looks before it sleeps, in milliseconds.
+/// How long the ring's own thread polls before it sleeps, in milliseconds.
 const IDLE_MS: u32 = 100;
 
-/// `None`: these words mean something else.
+/// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
     let ["uring", how, command @ ..] = words else { return None };
     Some(match command {
         ["connect", local, remote] => connect(actor, how, local, remote),
         ["accept"] => accept(actor, how),
-        // The answer comes while the actor waits for the next command.
+        // It is accepted while the actor waits for the next command.
         ["accept", "later"] => accept_later(actor, how),
         ["reap"] => reap(actor),
         ["send", bytes] => transfer(actor, how, bytes, true),
@@ -46,12 +46,12 @@ fn ring(how: &str) -> Result<IoUring> {
 
 fn push(ring: &mut IoUring, how: &str, entry: Entry) -> Result<()> {
     let entry = if how == "async" { entry.flags(Flags::ASYNC) } else { entry };
-    // SAFETY: callers keep what the entry points to until it is done.
+    // SAFETY: callers keep what the entry points to until it is complete.
     unsafe { ring.submission().push(&entry) }?;
     Ok(())
 }
 
-/// Waits for what was pushed.
+/// Waits for the entry that was pushed.
 fn result(ring: &mut IoUring) -> Result<i32> {
     loop {
         match ring.submit_and_wait(1) {

@@ -5,7 +5,7 @@ use tests::{Actor, binary, in_fresh_netns, output, stranger_s_copy};
 use super::{Audit, reasons};
 use crate::{actor, port_of};
 
-/// A file in a folder that goes with the test.
+/// A file in a folder that is removed with the test.
 struct Baseline(tempfile::TempDir);
 
 impl Baseline {
@@ -27,7 +27,7 @@ impl Baseline {
 }
 
 #[test]
-fn what_is_listed_is_explained_and_what_is_new_is_named() {
+fn listed_ports_are_explained_and_new_ones_are_reported() {
     in_fresh_netns(|| {
         let baseline = Baseline::new();
         let mut server = actor();
@@ -52,7 +52,7 @@ fn what_is_listed_is_explained_and_what_is_new_is_named() {
 }
 
 #[test]
-fn another_program_in_a_listed_place_is_named() {
+fn another_program_on_a_listed_port_is_reported_as_changed() {
     in_fresh_netns(|| {
         let baseline = Baseline::new();
         let mut server = actor();
@@ -72,9 +72,9 @@ fn another_program_in_a_listed_place_is_named() {
     });
 }
 
-/// One on a port that the kernel gives, which is another each time.
+/// The kernel gives it another port each time.
 #[test]
-fn a_listener_on_a_changing_port_stays_listed() {
+fn listener_on_an_ephemeral_port_stays_listed() {
     in_fresh_netns(|| {
         let baseline = Baseline::new();
         let mut server = actor();
@@ -88,7 +88,7 @@ fn a_listener_on_a_changing_port_stays_listed() {
 }
 
 #[test]
-fn what_is_listed_and_gone_is_a_note() {
+fn listed_port_that_is_gone_is_a_note() {
     in_fresh_netns(|| {
         let baseline = Baseline::new();
         let mut server = actor();
@@ -102,9 +102,9 @@ fn what_is_listed_and_gone_is_a_note() {
 }
 
 #[test]
-fn a_baseline_that_is_none_is_refused_in_a_line() {
+fn invalid_baseline_is_a_one_line_error() {
     let baseline = Baseline::new();
-    for (text, told) in [
+    for (text, message) in [
         ("[[port]]\nproto = 'tcp'\naddress = 'any'\nport = 'any'\nexe = 5", "baseline.toml:5: "),
         ("[[port]]\nproto = 'sctp'\naddress = 'any'\nport = 1", "baseline.toml:2: "),
         ("[[port]]\nproto = 'tcp'\naddress = 'here'\nport = 1", "baseline.toml:3: "),
@@ -118,12 +118,12 @@ fn a_baseline_that_is_none_is_refused_in_a_line() {
         let output = output(Command::new(binary()).args(["audit", "--baseline", &baseline.path()]));
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{text}: {stderr}");
-        assert!(stderr.contains(told), "{text}: {stderr}");
+        assert!(stderr.contains(message), "{text}: {stderr}");
     }
 }
 
 #[test]
-fn a_baseline_that_cannot_be_written_leaves_the_old_one() {
+fn failed_write_keeps_the_old_baseline() {
     in_fresh_netns(|| {
         let baseline = Baseline::new();
         std::fs::write(baseline.path(), "# reviewed\n").unwrap();

@@ -1,4 +1,4 @@
-//! What cannot be read or asked is a note, and never ends the rest.
+//! What cannot be read or queried is a note, and the rest of the audit is done.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use tests::{Actor, Running, binary, in_fresh_netns, until};
 use super::Audit;
 use crate::actor;
 
-/// Audits in a mount namespace that ends with it, where `content` is mounted on the file `path`.
+/// Audits in a temporary mount namespace in which `content` is mounted on the file `path`.
 fn with_mounted(path: &str, content: &[u8]) -> Audit {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -21,9 +21,12 @@ fn with_mounted(path: &str, content: &[u8]) -> Audit {
 }
 
 #[test]
-fn a_damaged_file_of_services() {
+fn damaged_services_file_is_read_in_part() {
     if !Path::new("/etc/services").exists() {
-        return tests::skip("audit::broken::a_damaged_file_of_services", "there is no /etc/services");
+        return tests::skip(
+            "audit::broken::damaged_services_file_is_read_in_part",
+            "there is no /etc/services",
+        );
     }
     in_fresh_netns(|| {
         let mut server = actor();
@@ -34,8 +37,8 @@ fn a_damaged_file_of_services() {
     });
 }
 
-/// Audits `sleep`, which listens at 127.0.0.1:5000, in a mount namespace of its own that ends with it, where `what` is
-/// mounted on `path`: netwatch reads the database that the program's own namespace has.
+/// Audits `sleep`, which listens at 127.0.0.1:5000, in a temporary mount namespace in which `what` is mounted on
+/// `path`: netwatch reads the package database of the program's own namespace.
 fn sleep_with_mounted(what: &Path, path: &str) -> Audit {
     let script = format!(
         "mount --bind {} {path} && exec 3<&0 </dev/null && {{ sleep 600 <&3 3<&- & }} && exec 3<&- && \
@@ -49,10 +52,10 @@ fn sleep_with_mounted(what: &Path, path: &str) -> Audit {
 }
 
 #[test]
-fn a_database_of_packages_that_cannot_be_read() {
+fn damaged_package_database_names_no_package() {
     const STATUS: &str = "/var/lib/dpkg/status";
     if !Path::new(STATUS).exists() {
-        return tests::skip("audit::broken::a_database_of_packages", "dpkg is not here");
+        return tests::skip("audit::broken::damaged_package_database_names_no_package", "dpkg is not here");
     }
     in_fresh_netns(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -64,27 +67,30 @@ fn a_database_of_packages_that_cannot_be_read() {
         let elsewhere = folder.path().join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         assert_eq!(package(&sleep_with_mounted(&elsewhere, "/mnt")).as_deref(), Some("coreutils"));
-        // Bytes that make no sense have no packages in them.
+        // Invalid bytes contain no packages.
         let damaged = folder.path().join("damaged");
         std::fs::write(&damaged, b"\xff\x00 no status\n").unwrap();
         assert_eq!(package(&sleep_with_mounted(&damaged, STATUS)), None);
-        // Nobody ever writes to it: whoever opens it would wait for ever.
+        // It has no writer: open() for reading would block forever.
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
         let audit = sleep_with_mounted(&fifo, STATUS);
         audit.notes_with("the status of dpkg in ");
         assert_eq!(package(&audit).as_deref(), Some("coreutils"));
-        // No list of any package's.
+        // A file list of no package.
         std::fs::write(elsewhere.join("damaged.list"), b"\xff\x00\n/no/such").unwrap();
         assert_eq!(package(&sleep_with_mounted(&elsewhere, "/var/lib/dpkg/info")), None);
     });
 }
 
-/// Whoever makes a user namespace has the files there say what they want.
+/// The creator of a user namespace controls the files in it.
 #[test]
-fn a_database_of_packages_of_somebody_s_own() {
+fn package_database_in_a_user_namespace_is_not_trusted() {
     if !Path::new("/var/lib/dpkg/status").exists() {
-        return tests::skip("audit::broken::a_database_of_packages_of_somebody_s_own", "dpkg is not here");
+        return tests::skip(
+            "audit::broken::package_database_in_a_user_namespace_is_not_trusted",
+            "dpkg is not here",
+        );
     }
     in_fresh_netns(|| {
         for (options, package) in
@@ -116,9 +122,9 @@ fn a_database_of_packages_of_somebody_s_own() {
     });
 }
 
-/// It takes the question, and never answers.
+/// It accepts the query, and never answers.
 #[test]
-fn a_portmapper_that_hangs() {
+fn hanging_portmapper_is_a_note() {
     in_fresh_netns(|| {
         let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
         let mut server = actor();
@@ -130,15 +136,15 @@ fn a_portmapper_that_hangs() {
     });
 }
 
-/// It answers with what makes no sense.
+/// Its answer is invalid.
 #[test]
-fn a_portmapper_that_talks_nonsense() {
+fn invalid_portmapper_answer_is_a_note() {
     in_fresh_netns(|| {
         let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
         std::thread::spawn(move || {
-            // Ends with the test's process at the latest: one answer for each question.
+            // It ends with the test's process at the latest: one answer for each query.
             while let Ok((mut asker, _)) = portmapper.accept() {
-                // Whoever asked may have hung up.
+                // The client may have closed the connection.
                 let _ = asker.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
             }
         });
@@ -150,9 +156,9 @@ fn a_portmapper_that_talks_nonsense() {
     });
 }
 
-/// It says that everybody's port is a service's. That explains no program that nobody answers for.
+/// It claims that every port belongs to an RPC service. That explains no program that has no package or unit.
 #[test]
-fn a_portmapper_that_lies() {
+fn false_portmapper_answer_explains_nothing() {
     in_fresh_netns(|| {
         let portmapper = TcpListener::bind("127.0.0.1:111").unwrap();
         std::thread::spawn(move || {
@@ -181,9 +187,9 @@ fn a_portmapper_that_lies() {
     });
 }
 
-/// Processes that begin, listen and end all the time.
+/// Processes that start, listen and exit all the time.
 #[test]
-fn processes_that_vanish_meanwhile() {
+fn processes_that_exit_during_the_audit_are_no_finding() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:5000 8");
@@ -199,7 +205,7 @@ fn processes_that_vanish_meanwhile() {
                 let audit = Audit::take(&[]);
                 audit.has_no("views-disagree");
                 assert_eq!(audit.port("127.0.0.1:5000")["process"]["pid"], server.pid());
-                // What ended between the look at sockets and that at processes is no port any more.
+                // A process that exited between the snapshots of sockets and of processes is not reported.
                 assert!(audit.kind("port").all(|port| port["process"].is_object()), "{:#?}", audit.objects);
             }
             drop(stop);

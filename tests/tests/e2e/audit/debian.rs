@@ -1,4 +1,4 @@
-//! A plain Debian with servers from packages: nothing is found where nothing is wrong.
+//! A plain Debian with servers from packages: no findings for a sound host.
 
 mod servers;
 
@@ -12,7 +12,7 @@ use tests::{PATIENCE, Store, Watch, in_fresh_netns};
 use super::Audit;
 use servers::Servers;
 
-/// What listens, and which package it is of. PostgreSQL's has its version in its name.
+/// Listeners, and the packages of their programs. PostgreSQL's has its version in its name.
 const PORTS: [(&str, &str, &str); 12] = [
     ("0.0.0.0:22", "tcp", "openssh-server"),
     ("[::]:22", "tcp", "openssh-server"),
@@ -29,7 +29,7 @@ const PORTS: [(&str, &str, &str); 12] = [
 ];
 
 fn port<'a>(audit: &'a Audit, local: &str, proto: &str) -> &'a Value {
-    let endpoint = crate::endpoint(local);
+    let endpoint = crate::address(local);
     let found: Vec<_> =
         audit.kind("port").filter(|port| port["local"] == endpoint && port["proto"] == proto).collect();
     assert_eq!(found.len(), 1, "{proto} {local}: {:#?}", audit.objects);
@@ -40,7 +40,7 @@ fn has(port: &Value, by: &str) -> bool {
     port["by"].as_array().expect("by what").iter().any(|one| one == by)
 }
 
-/// All of them are explained, by the program that offers what the port is for.
+/// All of them are explained, by a program for the service of the port.
 #[track_caller]
 fn explained(audit: &Audit) {
     assert_eq!(audit.kind("port").count(), PORTS.len(), "{:#?}", audit.objects);
@@ -59,7 +59,7 @@ fn explained(audit: &Audit) {
     }
 }
 
-/// What an audit found: kind, severity, and on which address.
+/// The findings of an audit: code, severity and address.
 fn found(audit: &Audit) -> Vec<(&str, &str, &Value)> {
     audit
         .kind("finding")
@@ -69,7 +69,7 @@ fn found(audit: &Audit) -> Vec<(&str, &str, &Value)> {
         .collect()
 }
 
-/// Explained, and nothing was found, from outside of the root and inside of it.
+/// All ports are explained, and there are no findings, both from outside of the root and from inside.
 #[track_caller]
 fn sound(servers: &Servers, arguments: &[&str]) {
     for audit in [Audit::take(arguments), inside(servers, arguments)] {
@@ -79,7 +79,7 @@ fn sound(servers: &Servers, arguments: &[&str]) {
     }
 }
 
-/// As on a plain Debian, whose databases are in netwatch's own root.
+/// As on a plain Debian, whose package databases are in netwatch's own root.
 fn inside(servers: &Servers, arguments: &[&str]) -> Audit {
     let mut command = servers.netwatch();
     servers.debian.inside(|| Audit::of(command.args(["audit", "--json", "--netns", "self"]).args(arguments)))
@@ -88,12 +88,14 @@ fn inside(servers: &Servers, arguments: &[&str]) -> Audit {
 #[test]
 fn servers_from_packages_are_explained() {
     in_fresh_netns(|| {
-        let Some(servers) = Servers::all("audit::debian::servers_from_packages") else { return };
+        let Some(servers) = Servers::all("audit::debian::servers_from_packages_are_explained") else {
+            return;
+        };
         sound(&servers, &[]);
     });
 }
 
-/// Asks a server, and waits for its answer to begin. The connection stays.
+/// Sends a request to a server, and waits for the beginning of its answer. The connection stays open.
 fn asked(port: u16, question: &[u8], answer: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -117,21 +119,25 @@ fn traffic() -> Vec<TcpStream> {
 }
 
 #[test]
-fn servers_that_are_used_are_explained() {
+fn servers_with_connections_are_explained() {
     in_fresh_netns(|| {
-        let Some(servers) = Servers::all("audit::debian::servers_that_are_used") else { return };
-        // Those that stay are there when it looks: a child of sshd's, a process of PostgreSQL's.
+        let Some(servers) = Servers::all("audit::debian::servers_with_connections_are_explained") else {
+            return;
+        };
+        // The connections that stay open are there during the audit: a child of sshd, a process of PostgreSQL.
         let (gone, _here) = (traffic(), traffic());
         drop(gone);
         sound(&servers, &[]);
     });
 }
 
-/// The record has more to say: those that listen for all, and that only this host came to.
+/// The store adds findings: wildcard listeners that only this host connected to.
 #[test]
-fn servers_that_were_recorded_are_explained() {
+fn servers_in_a_store_are_explained() {
     in_fresh_netns(|| {
-        let Some(mut servers) = Servers::none("audit::debian::servers_that_were_recorded") else { return };
+        let Some(mut servers) = Servers::none("audit::debian::servers_in_a_store_are_explained") else {
+            return;
+        };
         let store = Store::new();
         let mut watch = Watch::recording(&store.path(), &[]);
         servers.start_all();
@@ -146,14 +152,14 @@ fn servers_that_were_recorded_are_explained() {
         let arguments = ["--store", store.to_str().unwrap()];
         let audit = Audit::take(&arguments);
         explained(&audit);
-        let local = |text: &str| crate::endpoint(text);
+        let local = |text: &str| crate::address(text);
         let (ssh, http) = (local("0.0.0.0:22"), local("0.0.0.0:80"));
         let expected = [("only-local-peers", "info", &ssh), ("only-local-peers", "info", &http)];
         assert_eq!(found(&audit), expected);
         assert_eq!(audit.status, Some(0));
-        // A datagram socket does not listen, so of when it was bound there is no record.
+        // A datagram socket does not listen, so no event tells when it was bound.
         for (local, proto, _) in PORTS.into_iter().filter(|(_, proto, _)| *proto == "tcp") {
-            // All came to an IPv4 address, and nobody to the portmapper.
+            // All connections were to IPv4 addresses, and none to the portmapper.
             let is_asked = !local.starts_with('[') && !local.ends_with(":111");
             let port = port(&audit, local, proto);
             let count = if is_asked { 3 } else { 0 };
@@ -163,12 +169,15 @@ fn servers_that_were_recorded_are_explained() {
     });
 }
 
-/// As dpkg does it: the new file is written beside the old one, and renamed to its place.
+/// As dpkg does it: the new file is written beside the old one, and renamed over it.
 #[test]
-fn a_server_whose_package_was_upgraded() {
+fn server_of_an_upgraded_package_is_a_low_finding() {
     in_fresh_netns(|| {
         const SSHD: &str = "/usr/sbin/sshd";
-        let Some(servers) = Servers::all("audit::debian::a_server_whose_package") else { return };
+        let Some(servers) = Servers::all("audit::debian::server_of_an_upgraded_package_is_a_low_finding")
+        else {
+            return;
+        };
         servers.debian.inside(|| {
             let new = format!("{SSHD}.dpkg-new");
             fs::copy(SSHD, &new).unwrap();
@@ -186,11 +195,12 @@ fn a_server_whose_package_was_upgraded() {
     });
 }
 
-/// The other database of packages, beside Debian's.
+/// The rpm database, beside that of dpkg.
 #[test]
-fn a_server_from_a_package_of_rpm_s() {
+fn server_from_an_rpm_package_is_explained() {
     in_fresh_netns(|| {
-        let Some(mut servers) = Servers::none("audit::debian::a_server_from_a_package_of_rpm_s") else {
+        let Some(mut servers) = Servers::none("audit::debian::server_from_an_rpm_package_is_explained")
+        else {
             return;
         };
         servers.start(servers::of_rpm, 6379);

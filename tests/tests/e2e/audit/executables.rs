@@ -1,4 +1,4 @@
-//! What became of the file of a program that has network sockets.
+//! The executable file of a program that has network sockets.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -8,7 +8,7 @@ use super::Audit;
 
 const CODES: [&str; 4] = ["exe-deleted", "exe-memfd", "exe-replaced", "exe-world-writable"];
 
-/// A program of nobody's, in a folder that only its owner may write to, listens.
+/// A program of no package, in a folder that only its owner may write to, listens.
 fn listening(name: &str) -> (tempfile::TempDir, std::path::PathBuf, Actor) {
     let (folder, path) = stranger_s_copy(Actor::program().as_ref(), name);
     let mut server = Actor::start(&path);
@@ -16,7 +16,7 @@ fn listening(name: &str) -> (tempfile::TempDir, std::path::PathBuf, Actor) {
     (folder, path, server)
 }
 
-/// Has this finding, and none of the others.
+/// There is this finding, and none of the others.
 #[track_caller]
 fn only(code: &str, severity: &str, server: &Actor) {
     let audit = Audit::take(&[]);
@@ -28,12 +28,12 @@ fn only(code: &str, severity: &str, server: &Actor) {
 }
 
 #[test]
-fn a_file_that_is_where_it_was_is_none() {
+fn unchanged_or_moved_file_is_no_finding() {
     in_fresh_netns(|| {
         let (_folder, path, server) = listening("sound");
         let audit = Audit::take(&[]);
         CODES.iter().for_each(|code| audit.has_no(code));
-        // It is moved, and that is no loss.
+        // Renaming the file is no finding.
         std::fs::rename(&path, path.with_extension("moved")).unwrap();
         let audit = Audit::take(&[]);
         CODES.iter().for_each(|code| audit.has_no(code));
@@ -43,7 +43,7 @@ fn a_file_that_is_where_it_was_is_none() {
 }
 
 #[test]
-fn a_file_that_was_deleted() {
+fn deleted_file_is_a_high_finding() {
     in_fresh_netns(|| {
         let (_folder, path, server) = listening("deleted");
         std::fs::remove_file(&path).unwrap();
@@ -52,7 +52,7 @@ fn a_file_that_was_deleted() {
 }
 
 #[test]
-fn a_file_that_was_replaced() {
+fn replaced_file_is_a_medium_finding() {
     in_fresh_netns(|| {
         let (_folder, path, server) = listening("replaced");
         std::fs::remove_file(&path).unwrap();
@@ -62,7 +62,7 @@ fn a_file_that_was_replaced() {
 }
 
 #[test]
-fn a_file_that_never_had_a_name() {
+fn memfd_is_a_critical_finding() {
     in_fresh_netns(|| {
         let file = crate::disguise::memfd();
         let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&file));
@@ -73,7 +73,7 @@ fn a_file_that_never_had_a_name() {
 }
 
 #[test]
-fn a_file_where_everybody_may_write() {
+fn file_in_a_world_writable_folder_is_a_high_finding() {
     in_fresh_netns(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("actor");

@@ -10,10 +10,10 @@ use tests::{Actor, Far, Netns, Running, Store, Watch, in_fresh_netns, skip, stra
 use super::{Audit, reasons};
 use crate::{actor, port_of};
 
-/// A program that has `fd` open as its third descriptor, and waits for its stdin, which stays open as long as this.
+/// A program that has inherited `fd`, and waits for its stdin, which stays open as long as this.
 fn holding(program: &str, arguments: &[&str], fd: impl Into<OwnedFd>) -> Running {
     let fd: OwnedFd = fd.into();
-    // From a thread of many, so that no other test's program gets it: for the moment of this one only.
+    // Without close-on-exec, but set after the fork: no program of another test inherits it.
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let number = fd.as_raw_fd();
@@ -35,26 +35,26 @@ fn holding(program: &str, arguments: &[&str], fd: impl Into<OwnedFd>) -> Running
 }
 
 #[test]
-fn a_shell_that_listens() {
+fn shell_that_listens_is_a_finding() {
     in_fresh_netns(|| {
         let listener = TcpListener::bind("127.0.0.1:4444").unwrap();
         let shell = holding("/bin/sh", &["-c", "read x"], listener);
         let audit = Audit::take(&[]);
         let finding = audit.finding("shell-listens");
         assert_eq!((&finding["severity"], &finding["process"]["pid"]), (&"high".into(), &shell.pid().into()));
-        assert_eq!(finding["local"], crate::endpoint("127.0.0.1:4444"));
+        assert_eq!(finding["local"], crate::address("127.0.0.1:4444"));
         assert_eq!(audit.port("127.0.0.1:4444")["explained"], false);
         assert_eq!(audit.status, Some(3));
     });
 }
 
-/// An interpreter that runs what a package brought.
+/// An interpreter that runs a script of a package.
 #[test]
-fn a_packaged_script_that_listens_is_no_shell() {
+fn packaged_script_that_listens_is_no_shell() {
     const SCRIPT: &str = "/usr/bin/shasum";
     if !std::path::Path::new(SCRIPT).exists() || !std::path::Path::new("/var/lib/dpkg/status").exists() {
         return skip(
-            "audit::findings::a_packaged_script",
+            "audit::findings::packaged_script_that_listens_is_no_shell",
             "no script of a package's that reads its stdin is here",
         );
     }
@@ -67,7 +67,7 @@ fn a_packaged_script_that_listens_is_no_shell() {
     });
 }
 
-/// A connection on loopback, both ends.
+/// A connection on loopback, both endpoints.
 fn pair(at: &str) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(at).unwrap();
     let client = TcpStream::connect(at).unwrap();
@@ -86,7 +86,7 @@ fn with_stdin(program: &str, arguments: &[&str], fd: impl Into<OwnedFd>) -> Runn
 }
 
 #[test]
-fn a_shell_on_a_connection() {
+fn shell_with_a_connection_on_stdin_is_a_finding() {
     in_fresh_netns(|| {
         let (_client, server) = pair("127.0.0.1:4444");
         let shell = with_stdin("/bin/sh", &["-c", "read x"], server);
@@ -102,9 +102,9 @@ fn a_shell_on_a_connection() {
     });
 }
 
-/// What every service of systemd's has.
+/// As in every systemd service.
 #[test]
-fn a_unix_socket_on_stdin_is_none() {
+fn unix_socket_on_stdin_is_no_finding() {
     in_fresh_netns(|| {
         let (_ours, its) = UnixStream::pair().unwrap();
         let shell = with_stdin("/bin/sh", &["-c", "read x"], its);
@@ -115,7 +115,7 @@ fn a_unix_socket_on_stdin_is_none() {
 }
 
 #[test]
-fn a_packet_socket_on_stdin() {
+fn packet_socket_on_stdin_is_a_finding() {
     in_fresh_netns(|| {
         let packet = packet();
         let sleep = with_stdin("/bin/sleep", &["600"], packet);
@@ -126,11 +126,11 @@ fn a_packet_socket_on_stdin() {
 }
 
 #[test]
-fn another_program_on_a_service_s_port() {
+fn other_program_on_a_service_port_is_a_finding() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:22 8");
-        // Nobody's port.
+        // A port of no service.
         server.say("listen 127.0.0.1:2222 8");
         let audit = Audit::take(&[]);
         let finding = audit.finding("wrong-program");
@@ -142,7 +142,7 @@ fn another_program_on_a_service_s_port() {
 }
 
 #[test]
-fn two_programs_on_a_port() {
+fn two_programs_on_one_port_are_a_finding() {
     in_fresh_netns(|| {
         let mut first = actor();
         first.say("listen 127.0.0.1:5000 8 reuseport");
@@ -159,12 +159,12 @@ fn two_programs_on_a_port() {
 }
 
 #[test]
-fn two_workers_on_a_port_are_one_program() {
+fn two_workers_on_one_port_are_no_finding() {
     in_fresh_netns(|| {
         let (mut first, mut second) = (actor(), actor());
         first.say("listen 127.0.0.1:5000 8 reuseport");
         second.say("listen 127.0.0.1:5000 8 reuseport");
-        // Beside one that only looks like it: on another address.
+        // A similar case without a finding: on another address.
         let (_folder, copy) = stranger_s_copy(Actor::program().as_ref(), "other");
         let mut other = Actor::start(&copy);
         other.say("listen 127.0.0.2:5000 8 reuseport");
@@ -173,17 +173,17 @@ fn two_workers_on_a_port_are_one_program() {
 }
 
 #[test]
-fn a_port_of_those_for_clients() {
+fn listener_on_an_ephemeral_port_is_a_finding() {
     in_fresh_netns(|| {
         let mut server = actor();
         let given = server.say("listen 127.0.0.1:0 8");
         server.say("listen 127.0.0.1:5000 8");
-        // A client's socket is no listener, though it has such a port.
+        // A client's socket is not a listener, although it has such a port.
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect("127.0.0.1:53").unwrap();
         let audit = Audit::take(&[]);
         let finding = audit.finding("ephemeral-listener");
-        assert_eq!((&finding["severity"], &finding["local"]), (&"medium".into(), &crate::endpoint(&given)));
+        assert_eq!((&finding["severity"], &finding["local"]), (&"medium".into(), &crate::address(&given)));
     });
 }
 
@@ -193,7 +193,7 @@ fn packet() -> OwnedFd {
 }
 
 #[test]
-fn raw_and_packet_sockets() {
+fn raw_and_packet_sockets_are_findings() {
     in_fresh_netns(|| {
         let raw =
             socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp).unwrap();
@@ -208,13 +208,13 @@ fn raw_and_packet_sockets() {
             assert!(finding["evidence"].as_str().unwrap().contains(part), "{finding}");
         }
         drop((raw, packet));
-        // What ping uses where it may: no raw socket.
+        // The socket that ping uses if it may: not a raw one.
         tests::sysctl("net/ipv4/ping_group_range", "0 0");
         // SAFETY: integers only; what is returned is a descriptor of ours, or an error.
         let ping =
             unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, libc::IPPROTO_ICMP) };
         assert!(ping >= 0);
-        // SAFETY: nobody else has it.
+        // SAFETY: nothing else refers to it.
         let _ping = unsafe { OwnedFd::from_raw_fd(ping) };
         let audit = Audit::take(&[]);
         audit.has_no("raw-socket");
@@ -223,28 +223,28 @@ fn raw_and_packet_sockets() {
 }
 
 #[test]
-fn a_connection_that_nobody_knows_the_originator_of() {
+fn connection_without_a_known_originator_is_a_finding() {
     in_fresh_netns(|| {
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:20000 8");
         client.say("connect 127.0.0.1:20001 127.0.0.1:20000");
         server.say("accept");
-        // The listener knows.
+        // The listener shows the originator.
         Audit::take(&[]).has_no("unknown-originator");
         server.say("unlisten");
         let audit = Audit::take(&[]);
         let found = audit.findings("unknown-originator");
         assert_eq!(found.len(), 2, "{found:#?}");
         assert!(found.iter().all(|finding| finding["severity"] == "low"));
-        // Below what fails an audit, and no port is listened on.
+        // It is below the default of `--fail-on`, and no port is listened on.
         assert_eq!(audit.status, Some(0));
         assert_eq!(Audit::take(&["--fail-on", "low"]).status, Some(3));
     });
 }
 
-/// The record knows what no look can tell.
+/// The store has what a snapshot cannot show.
 #[test]
-fn a_connection_that_was_recorded_is_known() {
+fn recorded_connection_has_a_known_originator() {
     in_fresh_netns(|| {
         let store = Store::new();
         let mut watch = Watch::recording(&store.path(), &[]);
@@ -260,7 +260,7 @@ fn a_connection_that_was_recorded_is_known() {
 }
 
 #[test]
-fn a_listener_for_all_with_peers_here_only() {
+fn wildcard_listener_with_only_local_peers_is_a_finding() {
     in_fresh_netns(|| {
         let (store, far) = (Store::new(), Far::away());
         let mut watch = Watch::recording(&store.path(), &[]);
@@ -276,7 +276,7 @@ fn a_listener_for_all_with_peers_here_only() {
         watch.finish();
         let audit = Audit::take(&["--store", store.path().to_str().unwrap()]);
         let finding = audit.finding("only-local-peers");
-        assert_eq!((&finding["severity"], &finding["local"]), (&"info".into(), &crate::endpoint(&local)));
+        assert_eq!((&finding["severity"], &finding["local"]), (&"info".into(), &crate::address(&local)));
         let port = audit.port(&open);
         assert_eq!(port["connections"]["count"], 2);
         let from = port["connections"]["from"].as_array().unwrap();
@@ -286,9 +286,9 @@ fn a_listener_for_all_with_peers_here_only() {
     });
 }
 
-/// Of datagrams there are flows, and nothing of when the socket was bound.
+/// For datagrams there are flows, but no time when the socket was bound.
 #[test]
-fn flows_that_came_to_a_datagram_socket() {
+fn flows_to_a_datagram_socket_are_counted() {
     in_fresh_netns(|| {
         let store = Store::new();
         let mut watch = Watch::recording(&store.path(), &[]);

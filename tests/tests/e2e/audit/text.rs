@@ -1,4 +1,4 @@
-//! What people read: the worst first, and nothing from outside that a terminal would obey.
+//! The text output: the worst first, and control characters escaped.
 
 use std::process::Command;
 
@@ -14,12 +14,12 @@ fn text(command: &mut Command) -> String {
 }
 
 #[test]
-fn the_worst_comes_first_and_names_do_no_harm() {
+fn worst_finding_comes_first_and_names_are_escaped() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:22 8");
         server.say("listen 0.0.0.0:0 8");
-        // An escape, an end of line, what is no UTF-8.
+        // An escape, a newline, and a byte that is not UTF-8.
         server.say("rename 1b5b33316d0aff79");
         let text = text(Command::new(binary()).args(["audit", "--netns", "self"]));
         assert!(text.starts_with("2 ports: 0 explained, 2 not explained; 2 findings\n"), "{text}");
@@ -35,10 +35,10 @@ fn the_worst_comes_first_and_names_do_no_harm() {
 }
 
 #[test]
-fn a_terminal_gets_colours_unless_it_wants_none() {
+fn terminal_gets_colours_unless_no_color_is_set() {
     if Command::new("script").arg("--version").output().is_err() {
         return tests::skip(
-            "audit::text::a_terminal_gets_colours",
+            "audit::text::terminal_gets_colours_unless_no_color_is_set",
             "there is no script(1), which makes a terminal",
         );
     }

@@ -1,4 +1,4 @@
-//! What runs a program: a unit that somebody installed for it, a container; and cgroups that only have such names.
+//! What runs a program: an installed unit, a container; and cgroups that only have similar names.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use tests::{Cgroup, Running, Tree, binary, in_fresh_netns, skip, until};
 
 use super::{Audit, reasons};
 
-/// `sleep`, of a package, which listens at 127.0.0.1:5000 in a cgroup of the tree that netwatch reads.
+/// `sleep`, of a package, listens at 127.0.0.1:5000 in a cgroup of the hierarchy that netwatch reads.
 struct Listening {
     _sleep: Running,
     _cgroup: Cgroup,
@@ -33,7 +33,7 @@ impl Listening {
     }
 }
 
-/// Audits where a unit of this name and text is installed: in a mount namespace that ends with netwatch.
+/// Audits in a temporary mount namespace in which a unit of this name and text is installed.
 fn with_unit(name: &str, text: &str) -> Audit {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(name), text).unwrap();
@@ -55,9 +55,12 @@ const SLEEPS: &str = "[Service]\nExecStart=-/bin/sleep 600\n";
 const OTHER: &str = "[Service]\nExecStart=/usr/sbin/cron -f\n";
 
 #[test]
-fn a_unit_explains_what_it_was_made_for() {
+fn unit_explains_only_its_own_program() {
     if Tree::Unified.root().is_none() || !Path::new("/var/lib/dpkg/status").exists() {
-        return skip("audit::units::a_unit_explains", "there is no cgroup tree of version 2, or no dpkg");
+        return skip(
+            "audit::units::unit_explains_only_its_own_program",
+            "there is no cgroup tree of version 2, or no dpkg",
+        );
     }
     in_fresh_netns(|| {
         let name = format!("netwatch-test-{}.service", std::process::id());
@@ -72,27 +75,30 @@ fn a_unit_explains_what_it_was_made_for() {
                 )),
             "{none} {why}"
         );
-        // Nobody installed it.
+        // No such unit is installed.
         assert_eq!(by(&with_unit("another.service", SLEEPS)).0, "[]");
         drop(here);
 
-        // A user's manager makes what the user wants, under any name.
+        // A user's service manager creates cgroups with any name.
         let _users = Listening::in_cgroup(&format!("user@1000.service/{name}"));
         assert_eq!(by(&with_unit(&name, SLEEPS)).0, "[]");
     });
 }
 
-/// A name like a container's, and the host's own files.
+/// A name like that of a container, but the mount namespace of the host.
 #[test]
-fn a_container_has_files_of_its_own() {
+fn container_explains_only_in_its_own_mount_namespace() {
     if Tree::Unified.root().is_none() || !Path::new("/var/lib/dpkg/status").exists() {
-        return skip("audit::units::a_container", "there is no cgroup tree of version 2, or no dpkg");
+        return skip(
+            "audit::units::container_explains_only_in_its_own_mount_namespace",
+            "there is no cgroup tree of version 2, or no dpkg",
+        );
     }
     in_fresh_netns(|| {
         let id = format!("{:064x}", std::process::id());
         let _named = Listening::in_cgroup(&format!("docker-{id}.scope"));
         assert_eq!(by(&Audit::take(&[])).0, "[]");
-        // From another mount namespace it has.
+        // From another mount namespace the process is in a container.
         assert_eq!(by(&with_unit("x.service", OTHER)).0, r#"["package","container"]"#);
     });
 }

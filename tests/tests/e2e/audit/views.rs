@@ -1,4 +1,5 @@
-//! Views that disagree, by a view that is made to lie, and by something mounted on a process's folder.
+//! Views that disagree: because netwatch hides entries from one, or because something is mounted over a process's
+//! folder.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -8,20 +9,20 @@ use tests::{binary, in_fresh_netns, output};
 use super::Audit;
 use crate::actor;
 
-/// Without iterators there is no second view of processes, and none of what a process holds.
+/// Without iterators there is no second view of processes and their descriptors.
 fn iterators_can_be_had() -> bool {
     let output = output(Command::new(binary()).args(["list", "--source", "iter"]));
     output.status.success()
 }
 
 #[test]
-fn views_agree() {
+fn views_of_an_unaltered_host_agree() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:4444 8");
         server.say("udp bind 127.0.0.1:4445");
-        // Not every kernel has it.
-        let mptcp = server.tell("listen [::]:4446 8 mptcp").is_ok();
+        // Not every kernel has MPTCP.
+        let mptcp = server.try_say("listen [::]:4446 8 mptcp").is_ok();
         server.say("connect 127.0.0.1:2000 127.0.0.1:4444");
         let audit = Audit::take(&[]);
         audit.has_no("views-disagree");
@@ -33,19 +34,22 @@ fn views_agree() {
 }
 
 #[test]
-fn a_socket_that_a_view_hides() {
+fn socket_hidden_from_a_view_is_a_finding() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:4444 8");
         server.say("udp bind 127.0.0.1:4445");
         let views =
             [("net", "not by /proc/net"), ("diag", "not by sock_diag"), ("iter", "not by the BPF iterators")];
-        for (view, told) in views {
+        for (view, evidence) in views {
             if view == "iter" && !iterators_can_be_had() {
-                tests::skip("audit::views::a_socket_that_a_view_hides (iter)", "the kernel has no iterators");
+                tests::skip(
+                    "audit::views::socket_hidden_from_a_view_is_a_finding (iter)",
+                    "the kernel has no iterators",
+                );
                 continue;
             }
-            // Each is an audit of its own, which takes seconds in an emulator.
+            // Each is a separate audit, which takes seconds in an emulator.
             let ports = [(4444, "tcp"), (4445, "udp")];
             let ports = if tests::is_emulated() { &ports[..1] } else { &ports[..] };
             for (port, proto) in ports {
@@ -53,23 +57,26 @@ fn a_socket_that_a_view_hides() {
                 let finding = audit.finding("views-disagree");
                 assert_eq!((&finding["severity"], &finding["proto"]), (&"critical".into(), &(*proto).into()));
                 assert_eq!(finding["process"]["pid"], server.pid());
-                assert!(finding["evidence"].as_str().unwrap().contains(told), "{finding}");
-                // It is a port still, whoever hides it.
+                assert!(finding["evidence"].as_str().unwrap().contains(evidence), "{finding}");
+                // The port is reported whichever view hides it.
                 assert_eq!(audit.port(&format!("127.0.0.1:{port}"))["process"]["pid"], server.pid());
             }
             if tests::is_emulated() && view != "net" {
                 continue;
             }
-            // Hidden in one of two looks: an accident.
+            // Hidden in one of two comparisons: a coincidence.
             Audit::take(&["--hide", &format!("once:{view}=4444")]).has_no("views-disagree");
         }
     });
 }
 
 #[test]
-fn a_process_that_is_not_listed() {
+fn process_hidden_from_proc_is_a_finding() {
     if !iterators_can_be_had() {
-        return tests::skip("audit::views::a_process_that_is_not_listed", "the kernel has no iterators");
+        return tests::skip(
+            "audit::views::process_hidden_from_proc_is_a_finding",
+            "the kernel has no iterators",
+        );
     }
     in_fresh_netns(|| {
         let mut server = actor();
@@ -83,12 +90,12 @@ fn a_process_that_is_not_listed() {
     });
 }
 
-/// What intruders do without any rootkit: an empty folder over the process's.
+/// What intruders do without a rootkit: an empty folder over that of the process.
 #[test]
-fn a_process_that_something_is_mounted_on() {
+fn process_with_a_mount_over_its_folder_is_a_finding() {
     if !iterators_can_be_had() {
         return tests::skip(
-            "audit::views::a_process_that_something_is_mounted_on",
+            "audit::views::process_with_a_mount_over_its_folder_is_a_finding",
             "the kernel has no iterators",
         );
     }
@@ -96,7 +103,7 @@ fn a_process_that_something_is_mounted_on() {
         let mut server = actor();
         server.say("listen 127.0.0.1:4444 8");
         let pid = server.pid();
-        // In a mount namespace that ends with netwatch.
+        // In a temporary mount namespace.
         let script = format!("mount -t tmpfs none /proc/{pid} && exec \"$0\" audit --json --netns self");
         let audit = Audit::of(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()));
         let finding = audit.finding("views-disagree");
@@ -105,9 +112,9 @@ fn a_process_that_something_is_mounted_on() {
     });
 }
 
-/// A thread with descriptors of its own is no disagreement, though `/proc/PID/fd` shows the leader's.
+/// A thread with its own descriptors is no disagreement, although `/proc/PID/fd` shows the leader's.
 #[test]
-fn a_thread_with_descriptors_of_its_own() {
+fn thread_with_its_own_descriptors_is_no_finding() {
     in_fresh_netns(|| {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -116,7 +123,7 @@ fn a_thread_with_descriptors_of_its_own() {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
                 let listener = TcpListener::bind("127.0.0.1:4444").unwrap();
                 ready.send(()).unwrap();
-                // Until the test is over, however it goes.
+                // Until the test ends, in any way.
                 let _ = receiver.recv();
                 drop(listener);
             });
@@ -129,9 +136,9 @@ fn a_thread_with_descriptors_of_its_own() {
     });
 }
 
-/// Whoever may not look is told so, and suspects nobody.
+/// Missing permissions are reported as notes, and cause no findings.
 #[test]
-fn what_may_not_be_read_is_a_note() {
+fn unreadable_view_is_a_note() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:4444 8");

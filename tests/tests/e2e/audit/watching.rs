@@ -1,4 +1,4 @@
-//! `netwatch audit --watch`: says so the moment that something unexplained listens.
+//! `netwatch audit --watch`: reports an unexplained listener at once.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{Lines, PATIENCE, Presence, Running, binary, forced, in_fresh_netns};
 
-use crate::{actor, endpoint};
+use crate::{actor, address};
 
 struct Watching {
     running: Running,
@@ -25,7 +25,7 @@ impl Watching {
         Self { running, lines, _presence: presence }
     }
 
-    /// Waits for the line that `is` it.
+    /// Waits for the line for which `is` holds.
     #[track_caller]
     fn expect(&mut self, is: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -47,21 +47,21 @@ impl Watching {
 }
 
 #[test]
-fn what_begins_to_listen_is_told_at_once() {
+fn new_listener_is_reported_by_its_event() {
     in_fresh_netns(|| {
         let mut server = actor();
         server.say("listen 127.0.0.1:5000 8");
-        // No second look: what is told is told by the event.
+        // There is no second audit: the event causes the report.
         let mut watching = Watching::start(&["--every", "1h"]);
         let first = watching.expect(|object| object["kind"] == "port");
-        assert_eq!((&first["local"], &first["explained"]), (&endpoint("127.0.0.1:5000"), &false.into()));
+        assert_eq!((&first["local"], &first["explained"]), (&address("127.0.0.1:5000"), &false.into()));
         assert!(first.get("ts").is_none());
         server.say("listen 127.0.0.1:4444 8");
         server.say("unlisten");
-        let told = watching.expect(|object| object["local"] == endpoint("127.0.0.1:4444"));
-        assert_eq!((&told["kind"], &told["explained"]), (&"port".into(), &false.into()));
-        assert_eq!(told["process"]["pid"], server.pid());
-        assert!(told["ts"].is_string());
+        let reported = watching.expect(|object| object["local"] == address("127.0.0.1:4444"));
+        assert_eq!((&reported["kind"], &reported["explained"]), (&"port".into(), &false.into()));
+        assert_eq!(reported["process"]["pid"], server.pid());
+        assert!(reported["ts"].is_string());
         server.say("listen 127.0.0.1:22 8");
         let finding = watching.expect(|object| object["kind"] == "finding");
         assert_eq!((&finding["code"], &finding["severity"]), (&"wrong-program".into(), &"high".into()));
@@ -69,31 +69,34 @@ fn what_begins_to_listen_is_told_at_once() {
     });
 }
 
-/// What has no event of its own is seen at the next look.
+/// A socket without an event of its own is reported by the next audit.
 #[test]
-fn the_host_is_looked_at_again() {
+fn host_is_audited_again_after_the_interval() {
     in_fresh_netns(|| {
         let mut watching = Watching::start(&["--every", "100ms"]);
         let mut server = actor();
         server.say("udp bind 127.0.0.1:5005");
-        let told = watching.expect(|object| object["proto"] == "udp");
-        assert_eq!((&told["kind"], &told["process"]["pid"]), (&"port".into(), &server.pid().into()));
+        let reported = watching.expect(|object| object["proto"] == "udp");
+        assert_eq!((&reported["kind"], &reported["process"]["pid"]), (&"port".into(), &server.pid().into()));
         watching.finish();
     });
 }
 
-/// A socket that the probes told of and that every look hides.
+/// A socket that the probes reported and that every snapshot hides.
 #[test]
-fn the_live_table_is_a_view_too() {
+fn live_event_stream_is_a_view() {
     in_fresh_netns(|| {
         let hidden = ["net=4444", "diag=4444", "iter=4444"].map(|what| ["--hide", what]).concat();
         let mut watching = Watching::start(&[&["--every", "100ms"], &hidden[..]].concat());
         let mut server = actor();
         server.say("listen 127.0.0.1:4445 8");
         server.say("listen 127.0.0.1:4444 8");
-        let told = watching.expect(|object| object["code"] == "views-disagree");
-        assert_eq!((&told["severity"], &told["local"]), (&"critical".into(), &endpoint("127.0.0.1:4444")));
-        let evidence = told["evidence"].as_str().unwrap();
+        let reported = watching.expect(|object| object["code"] == "views-disagree");
+        assert_eq!(
+            (&reported["severity"], &reported["local"]),
+            (&"critical".into(), &address("127.0.0.1:4444"))
+        );
+        let evidence = reported["evidence"].as_str().unwrap();
         assert!(
             evidence.contains("is shown by the live event stream, not by /proc/net and sock_diag"),
             "{evidence}"
@@ -102,9 +105,9 @@ fn the_live_table_is_a_view_too() {
     });
 }
 
-/// However short it is watched, the host is looked at once.
+/// Even with a duration of 0 the host is audited once.
 #[test]
-fn a_short_watch_is_an_audit_too() {
+fn zero_duration_audits_once() {
     in_fresh_netns(|| {
         let ended = |mut watching: Watching| {
             let status = watching.running.ended("netwatch ends").code();
@@ -116,21 +119,21 @@ fn a_short_watch_is_an_audit_too() {
         let mut server = actor();
         server.say("listen 127.0.0.1:5000 8");
         let (status, objects) = ended(Watching::start(&["--duration", "0"]));
-        assert_eq!((status, &objects[0]["local"]), (Some(3), &endpoint("127.0.0.1:5000")));
+        assert_eq!((status, &objects[0]["local"]), (Some(3), &address("127.0.0.1:5000")));
     });
 }
 
-/// What goes away and comes back is told again.
+/// A port that is closed and opened again is reported again.
 #[test]
-fn what_comes_back_is_news() {
+fn port_that_comes_back_is_reported_again() {
     in_fresh_netns(|| {
         let mut watching = Watching::start(&["--every", "100ms"]);
         let mut server = actor();
-        let is = |object: &Value| object["kind"] == "port" && object["local"] == endpoint("127.0.0.1:4444");
+        let is = |object: &Value| object["kind"] == "port" && object["local"] == address("127.0.0.1:4444");
         server.say("listen 127.0.0.1:4444 8");
         watching.expect(is);
         server.say("unlisten");
-        // Told of another, the look before has not seen the first any more.
+        // If another is reported, the snapshot before did not have the first any more.
         for port in [4445, 4446] {
             server.say(&format!("udp bind 127.0.0.1:{port}"));
             watching.expect(|object| object["local"]["port"] == port);

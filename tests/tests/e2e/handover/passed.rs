@@ -1,14 +1,13 @@
-//! Sockets that come from elsewhere than a parent or a fork: passed on, taken, activated; and those that
-//! somebody had before netwatch looked.
+//! Sockets that do not come from a parent by fork: passed, taken, activated; and those that are older than netwatch.
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, assert_has, end, in_fresh_netns, netwatch, until};
+use tests::{Actor, Watch, assert_has, endpoint, in_fresh_netns, netwatch, until};
 
-use super::{Pair, same_end};
+use super::{Pair, same_endpoint};
 use crate::actor;
 use crate::expect::{CONN, used_by};
 
-/// A third actor in the same place, which has a mailbox.
+/// A third actor in the same namespace, with a UNIX socket to receive descriptors.
 fn receiver(directory: &tempfile::TempDir) -> (Actor, String) {
     let mut receiver = actor();
     let path = directory.path().join("mailbox").to_str().unwrap().to_owned();
@@ -17,7 +16,7 @@ fn receiver(directory: &tempfile::TempDir) -> (Actor, String) {
 }
 
 #[test]
-fn a_connector_that_passes_it_on() {
+fn socket_passed_by_the_connector_is_a_handover() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         let mut pair = Pair::new();
@@ -30,12 +29,12 @@ fn a_connector_that_passes_it_on() {
         receiver.say("send 10");
         pair.server.say("recv 10");
         receiver.say("close");
-        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
 
 #[test]
-fn an_acceptor_that_passes_it_on() {
+fn socket_passed_by_the_acceptor_is_a_handover() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         let mut pair = Pair::new();
@@ -47,12 +46,12 @@ fn an_acceptor_that_passes_it_on() {
         receiver.answer().unwrap();
         pair.at_server(&receiver.object());
         receiver.say("close");
-        pair.ends(&["open", "close"], &["open", "accept", "handover", "close"]);
+        pair.finish(&["open", "close"], &["open", "accept", "handover", "close"]);
     });
 }
 
 #[test]
-fn pidfd_getfd() {
+fn socket_taken_by_pidfd_getfd_is_a_handover() {
     in_fresh_netns(|| {
         let mut pair = Pair::new();
         let mut thief = actor();
@@ -62,20 +61,20 @@ fn pidfd_getfd() {
         pair.server.say("recv 10");
         pair.at_client(&thief.object());
         thief.say("close");
-        pair.ends(&["open", "handover", "close"], &["open", "accept", "close"]);
+        pair.finish(&["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
 
-/// The acceptor, and the one that called listen(), whichever way the listener came from the one to the other.
+/// The acceptor and the process that called listen() are both named, however the listener was handed over.
 #[test]
-fn socket_activation() {
+fn activated_process_is_the_acceptor() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         for way in ["inherited", "passed"] {
             let mut watch = Watch::shared();
             let (mut opener, mut client) = (actor(), actor());
             CONN.listens(&mut opener);
-            let listen = watch.at("listen", end(6000, 0));
+            let listen = watch.at("listen", endpoint(6000, 0));
             assert_has(&listen, used_by(&opener.object(), "listener"));
             let (mut other, path) = receiver(&directory);
             CONN.connects(&mut client, "");
@@ -93,10 +92,10 @@ fn socket_activation() {
                 opener.say("worker recv 10");
                 child
             };
-            let born = watch.at("open", CONN.server_end());
+            let born = watch.at("open", CONN.server_endpoint());
             assert_has(&born, CONN.at_birth(&client.object()));
             assert_has(&born, used_by(&opener.object(), "listener"));
-            let accept = watch.at("accept", CONN.server_end());
+            let accept = watch.at("accept", CONN.server_endpoint());
             assert_has(&accept, CONN.at_server(&client.object()));
             assert_has(&accept, used_by(&acceptor, "accept"));
             let listener = json!({"id": listen["id"], "process": opener.object()});
@@ -108,7 +107,7 @@ fn socket_activation() {
             } else {
                 opener.say("worker close")
             };
-            let closed = watch.at("close", CONN.server_end());
+            let closed = watch.at("close", CONN.server_endpoint());
             assert_has(&closed, used_by(&acceptor, "accept"));
             assert_has(&closed, json!({"listener": {"id": listen["id"], "process": opener.object()}}));
             let log = watch.finish();
@@ -120,7 +119,7 @@ fn socket_activation() {
 
 /// inetd's `wait`: what it starts has the listener as its standard input, and accepts.
 #[test]
-fn socket_activation_of_another_program() {
+fn activated_program_is_the_acceptor() {
     in_fresh_netns(|| {
         let mut watch = Watch::shared();
         let (mut opener, mut client) = (actor(), actor());
@@ -133,7 +132,7 @@ fn socket_activation_of_another_program() {
             .parse()
             .unwrap();
         client.say("recv 10");
-        let accept = watch.at("accept", CONN.server_end());
+        let accept = watch.at("accept", CONN.server_endpoint());
         let mut acceptor = opener.object();
         acceptor["pid"] = pid.into();
         acceptor["tid"] = pid.into();
@@ -143,16 +142,16 @@ fn socket_activation_of_another_program() {
         assert_has(&accept, used_by(&acceptor, "accept"));
         assert_has(&accept["listener"], json!({"process": opener.object()}));
         client.say("close");
-        let closed = watch.at("close", CONN.server_end());
+        let closed = watch.at("close", CONN.server_endpoint());
         assert_has(&closed, used_by(&acceptor, "accept"));
         let log = watch.finish();
         CONN.kinds(&log, &["open", "close"], &["open", "accept", "close"]);
     });
 }
 
-/// Nobody saw who connected and who accepted: the oldest holder stands for it until another one is seen.
+/// No one saw who connected and who accepted: the oldest holder is named until another process is seen.
 #[test]
-fn sockets_that_are_older_than_netwatch() {
+fn handover_of_a_seed_is_reported() {
     in_fresh_netns(|| {
         let (mut client, mut server) = (actor(), actor());
         CONN.listens(&mut server);
@@ -160,24 +159,24 @@ fn sockets_that_are_older_than_netwatch() {
         server.say("accept");
         let (client_s, server_s) = (client.hire(), server.hire());
         let mut watch = Watch::start(&[]);
-        let ends = [CONN.client_end(), CONN.server_end()];
-        let seeds = ends.map(|end| watch.at("seed", end));
+        let endpoints = [CONN.client_endpoint(), CONN.server_endpoint()];
+        let seeds = endpoints.map(|endpoint| watch.at("seed", endpoint));
         client.say("worker send 10");
         server.say("worker recv 10");
-        for ((seed, end), (holder, user)) in
-            seeds.iter().zip(ends).zip([(&client, &client_s), (&server, &server_s)])
+        for ((seed, endpoint), (holder, user)) in
+            seeds.iter().zip(endpoints).zip([(&client, &client_s), (&server, &server_s)])
         {
             assert_has(seed, used_by(&holder.object(), "seed"));
-            let handover = watch.at("handover", end);
+            let handover = watch.at("handover", endpoint);
             assert_has(&handover, used_by(user, "handover"));
             assert_eq!(handover["origin"], seed["origin"]);
-            same_end(seed, &handover);
+            same_endpoint(seed, &handover);
         }
-        // The oldest holder is nobody new.
+        // The oldest holder is no new user.
         server.say("send 10");
         client.say("recv 10");
-        for end in [&mut client, &mut server] {
-            end.say("dismiss");
+        for actor in [&mut client, &mut server] {
+            actor.say("dismiss");
         }
         let closed = CONN.closes(&mut watch, &mut client, &mut server);
         for (closed, seed) in closed.iter().zip(&seeds) {
@@ -189,7 +188,7 @@ fn sockets_that_are_older_than_netwatch() {
 }
 
 #[test]
-fn the_list_has_all_holders() {
+fn list_has_all_holders() {
     in_fresh_netns(|| {
         let directory = tempfile::tempdir().unwrap();
         let (mut client, mut server) = (actor(), actor());
@@ -214,13 +213,13 @@ fn the_list_has_all_holders() {
         let output = netwatch(&["list", "--json"]);
         let lines = String::from_utf8(output.stdout).unwrap();
         let mut rows = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let row = rows.find(|row| CONN.client_end().of(row)).unwrap();
+        let row = rows.find(|row| CONN.client_endpoint().of(row)).unwrap();
         let mut holders = row["holders"].as_array().unwrap().clone();
         for list in [&mut expected, &mut holders] {
             list.sort_by_key(ToString::to_string);
         }
         assert_eq!(holders, expected, "{row:#}");
-        // One of them is the one that has it in the first place.
+        // `process` is the oldest of them.
         assert_has(&row["process"], client.object());
     });
 }

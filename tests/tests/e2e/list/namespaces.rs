@@ -1,4 +1,4 @@
-//! `netwatch list --netns`: namespaces that netwatch is not in.
+//! `netwatch list --netns`: namespaces other than netwatch's own.
 
 use std::process::Command;
 
@@ -9,9 +9,9 @@ use super::objects::Rows;
 use super::{netwatch, scene};
 
 #[test]
-fn another_namespace_is_looked_into_and_joined() {
+fn other_namespace_is_listed_and_joined() {
     in_fresh_netns(|| {
-        // Held open by this process, which must be the client's end; `sleep` lives in the other one.
+        // The client's endpoint is held by this process; `sleep` is in the other namespace.
         ip("link add here type veth peer name there");
         ip("addr add 10.77.0.1/24 dev here");
         ip("link set here up");
@@ -42,7 +42,7 @@ fn another_namespace_is_looked_into_and_joined() {
         let (server, _) = listener.accept().unwrap();
         let server = Running::holding(server);
 
-        // Here there is but the client; that its peer was accepted is known from over there.
+        // There is only the client here; that its peer was accepted is known from the other namespace.
         let rows = Rows::take(&[]);
         assert_eq!(rows.0.len(), 1);
         let own = std::process::id();
@@ -69,7 +69,7 @@ fn another_namespace_is_looked_into_and_joined() {
 }
 
 #[test]
-fn a_namespace_that_is_only_mounted_is_looked_into() {
+fn mounted_namespace_without_processes_is_listed() {
     in_fresh_netns(|| {
         // What `ip netns add` leaves: no process, a mount. In a mount namespace of this thread's own.
         use nix::mount::{MsFlags, mount};
@@ -94,7 +94,7 @@ fn a_namespace_that_is_only_mounted_is_looked_into() {
         assert_eq!(rows.one("tcp", 6000, 0)["process"]["pid"], std::process::id());
         drop(socket);
         nix::mount::umount(&point).unwrap();
-        // Its number may be another test's by now; this one is nobody's (PROC_DYNAMIC_FIRST in fs/proc/generic.c).
+        // Its number may be reused by another test; 1 is never used (PROC_DYNAMIC_FIRST in fs/proc/generic.c).
         let gone = Command::new(binary()).args(["list", "--netns", "1"]).output().unwrap();
         assert_eq!(gone.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&gone.stderr).contains("network namespace 1 "));

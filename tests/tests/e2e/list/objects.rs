@@ -1,5 +1,5 @@
-//! What `netwatch list --json` says of sockets, and their origins against connections whose initiator is known because
-//! the test began them.
+//! What `netwatch list --json` says of sockets, and their origins, compared with connections whose originator is known
+//! because the test made them.
 
 use serde_json::{Value, json};
 use tests::{in_fresh_netns, until};
@@ -18,7 +18,7 @@ impl Rows {
 
     /// The only row of a protocol, a local port and a remote one (0: none).
     pub(super) fn one(&self, proto: &str, local: u16, remote: u16) -> &Value {
-        let port = |end: &Value| end["port"].as_u64().unwrap_or(0);
+        let port = |address: &Value| address["port"].as_u64().unwrap_or(0);
         let mut found = self.0.iter().filter(|row| {
             row["proto"] == proto
                 && port(&row["local"]) == u64::from(local)
@@ -29,7 +29,7 @@ impl Rows {
         row
     }
 
-    /// Side, basis, confidence, the rule of thumb, the initiator's port, and its process.
+    /// Side, basis, confidence, the rule of thumb, the originator's port, and its process.
     pub(super) fn origin(&self, local: u16, remote: u16) -> Value {
         let origin = &self.one("tcp", local, remote)["origin"];
         let keys = ["side", "basis", "confidence", "port_rule"].map(|key| origin[key].clone());
@@ -38,14 +38,14 @@ impl Rows {
 }
 
 #[test]
-fn origins_are_what_happened() {
+fn origins_match_the_connections() {
     in_fresh_netns(|| {
         let scene = one_of_each();
         let own = std::process::id();
         let connector = scene.holders[1].pid();
-        // Below its peer's port, and yet the initiator; and one that the rule of thumb has the wrong way.
+        // The originator has the lower port; the rule of thumb is wrong.
         let _wrong = pair("127.0.0.1:900", "127.0.0.1:40000");
-        // A high port that is no ephemeral one, and nobody listens any more.
+        // A high port outside the ephemeral range, and no listener any more.
         let (_guess, _guessed, listener) = pair("127.0.0.1:50000", "127.0.0.1:6001");
         drop(listener);
         let (_dark, _darker, listener) = pair("127.0.0.1:2100", "127.0.0.1:6002");
@@ -64,13 +64,13 @@ fn origins_are_what_happened() {
             (7008, 2008, json!(["remote", "handshake", "observed", "unknown", 2008, own])),
             (2008, 7008, json!(["local", "peer", "observed", "unknown", 2008, own])),
             (4000, 4000, json!(["both", "handshake", "observed", "unknown", 4000, own])),
-            // The initiator's end is in TIME_WAIT: nobody holds it.
+            // The originator's endpoint is in TIME_WAIT: no process holds it.
             (2009, 7009, json!(["local", "peer", "inferred", "unknown", 2009, null])),
         ];
         for (local, remote, expected) in cases {
             assert_eq!(rows.origin(local, remote), expected, "{local} to {remote}");
         }
-        // A guess is a matter of the namespace's own range.
+        // Guesses use the namespace's own port range.
         tests::sysctl("net/ipv4/ip_local_port_range", "6001 6001");
         let rows = Rows::take(&[]);
         assert_eq!(rows.origin(50000, 6001)[0], "remote");
@@ -79,7 +79,7 @@ fn origins_are_what_happened() {
 }
 
 #[test]
-fn objects_say_what_the_sockets_are() {
+fn objects_describe_the_sockets() {
     in_fresh_netns(|| {
         let scene = one_of_each();
         let own = std::process::id();
@@ -91,7 +91,7 @@ fn objects_say_what_the_sockets_are() {
         assert_eq!(x11["state"], "LISTEN");
         assert_eq!((&x11["remote"], &x11["origin"]), (&Value::Null, &Value::Null));
         assert_eq!((&x11["recv_q"], &x11["send_q"]), (&json!(0), &json!(16)));
-        // Two hold it, and the elder is its opener.
+        // Two processes hold it, and the older one opened it.
         assert_eq!(x11["process"]["pid"], own);
         // A child that another test starts may hold it too for a moment, until its exec.
         let sleep = json!({"pid": scene.holders[0].pid(), "fd": 0, "comm": "sleep"});
@@ -130,7 +130,7 @@ fn objects_say_what_the_sockets_are() {
         );
         let question = rows.one("udp", 5001, 53);
         assert_eq!(question["state"], "ESTABLISHED");
-        // 53 is below 1024, and that is all that one look knows.
+        // A snapshot shows no more than that 53 is below 1024.
         assert_eq!(question["origin"]["basis"], "port-range");
         assert_eq!(question["service"], "domain");
 

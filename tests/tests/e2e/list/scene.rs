@@ -1,4 +1,4 @@
-//! Sockets of every kind in a network namespace of their own, so that rows are few and hold still.
+//! Sockets of every kind in a new network namespace, so that rows are few and do not change.
 
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -25,7 +25,7 @@ pub(super) fn listen_on(local: &str, backlog: i32) -> TcpListener {
     fd.into()
 }
 
-/// Connects from a port of one's own choice; port 0 leaves it to the kernel.
+/// Connects from a chosen port; with port 0 the kernel chooses.
 pub(super) fn connect_from(local: &str, remote: &str) -> TcpStream {
     let remote: SocketAddr = remote.parse().unwrap();
     let fd = tcp_socket(local.parse().unwrap());
@@ -43,7 +43,7 @@ pub(super) fn begin_from(local: &str, remote: &str) -> TcpStream {
     fd.into()
 }
 
-/// A connection on loopback, its client's end first.
+/// A connection on loopback, its client's endpoint first.
 pub(super) fn pair(client: &str, server: &str) -> (TcpStream, TcpStream, TcpListener) {
     let listener = listen_on(server, 16);
     let local = connect_from(client, server);
@@ -70,14 +70,14 @@ pub(super) fn one_of_each() -> Scene {
     streams.push(server);
     listeners.push(x11);
 
-    // IPv6; bytes under way at both ends.
+    // IPv6; unread bytes at both endpoints.
     let (mut client, mut server, listener) = pair("[::1]:2001", "[::1]:7001");
     client.write_all(b"unread").unwrap();
     server.write_all(b"unread as well").unwrap();
     streams.extend([client, server]);
     listeners.push(listener);
 
-    // IPv4 on an IPv6 socket, at both ends.
+    // IPv4 on an IPv6 socket, at both endpoints.
     let (client, server, listener) = pair("[::ffff:127.0.0.1]:2002", "[::ffff:127.0.0.1]:7002");
     streams.extend([client, server]);
     listeners.push(listener);
@@ -107,18 +107,18 @@ pub(super) fn one_of_each() -> Scene {
         listeners.push(listener);
     }
 
-    // SYN_RECV: the listener's kernel side waits for data before it makes a socket.
+    // SYN_RECV: the kernel waits for data before it creates the socket.
     let deferring = listen_on("127.0.0.1:7008", 16);
     defer_accept(&deferring);
     streams.push(connect_from("127.0.0.1:2008", "127.0.0.1:7008"));
     listeners.push(deferring);
 
-    // Nobody accepted, and the connector is gone: an orphan and a connection without a file.
+    // Not accepted, and the connector has closed: an orphan and a connection without a file.
     let listener = listen_on("127.0.0.1:7009", 16);
     drop(connect_from("127.0.0.1:2009", "127.0.0.1:7009"));
     listeners.push(listener);
 
-    // A socket that met itself.
+    // A socket connected to itself.
     streams.push(connect_from("127.0.0.1:4000", "127.0.0.1:4000"));
 
     // UDP: bound, with something to read, connected, both families.
@@ -134,7 +134,7 @@ pub(super) fn one_of_each() -> Scene {
 
 fn defer_accept(listener: &TcpListener) {
     let seconds: nix::libc::c_int = 60;
-    // SAFETY: the pointer is to a live integer of the told length.
+    // SAFETY: the pointer is to a live integer of the given length.
     let status = unsafe {
         nix::libc::setsockopt(
             listener.as_raw_fd(),

@@ -9,12 +9,12 @@ use tests::{binary, in_fresh_netns, kernel, skip, stranger_s_copy, until};
 use super::objects::Rows;
 use super::scene::one_of_each;
 
-/// Since when they can (`kernel/trace/bpf_trace.c`, bpf_get_socket_ptr_cookie).
+/// The first kernel where iterators can read cookies (`kernel/trace/bpf_trace.c`, bpf_get_socket_ptr_cookie).
 const COOKIES_IN_ITERATORS: (u32, u32) = (5, 12);
 
-/// Who asks for the iterators gets them, or one line that says why not; who does not ask gets `/proc`.
+/// `--source iter` gives the iterators or a one-line error; the default falls back to `/proc`.
 #[test]
-fn a_stranger_cannot_have_the_iterators() {
+fn iterators_need_privileges() {
     let (_directory, copy) = stranger_s_copy(&binary(), "netwatch");
     let run = |source: &str| tests::output(Command::new(&copy).args(["list", "--source", source]).uid(65534));
     let refused = run("iter");
@@ -24,11 +24,11 @@ fn a_stranger_cannot_have_the_iterators() {
     assert!(run("best").status.success());
 }
 
-/// The iterators and `/proc` with sock_diag say the same, field by field.
+/// The iterators and `/proc` with sock_diag give the same rows, field by field.
 #[test]
 fn both_sources_give_the_same_rows() {
     if !Command::new(binary()).args(["list", "--source", "iter"]).output().unwrap().status.success() {
-        assert!(kernel() < COOKIES_IN_ITERATORS, "iterators are to be had on {:?}", kernel());
+        assert!(kernel() < COOKIES_IN_ITERATORS, "{:?} should have the iterators", kernel());
         skip("list::source::both_sources_give_the_same_rows", "before 5.12 iterators cannot ask for cookies");
         return;
     }
@@ -49,7 +49,7 @@ fn both_sources_give_the_same_rows() {
     });
 }
 
-/// Two readings of the clocks differ by some nanoseconds, and so do starts as times of day.
+/// Two readings of the clocks differ by some nanoseconds, and so do start times as times of day.
 fn without_starts(value: &mut Value) {
     match value {
         Value::Object(fields) => {

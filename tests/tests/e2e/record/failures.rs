@@ -1,10 +1,10 @@
-//! What can go wrong with a store: nothing recorded before is lost, and recording goes on or ends with one clear line.
+//! Failures of a store: nothing recorded before is lost, and recording resumes or fails with one clear line.
 
 use std::fs::OpenOptions;
 use std::io::{Seek as _, SeekFrom, Write as _};
 
 use nix::sys::signal::Signal;
-use tests::{Recorder, Store, Watch, end, in_fresh_netns, kind, until};
+use tests::{Recorder, Store, Watch, endpoint, in_fresh_netns, kind, until};
 
 use crate::actor;
 
@@ -12,12 +12,12 @@ fn fails(store: &Store) -> usize {
     store.log(&["--event", "fail"]).len()
 }
 
-/// A store in which so many attempts to connect are.
+/// A store with this many attempts to connect.
 fn recorded(store: &Store, times: usize) {
     let recorder = Recorder::start(&store.path(), &[]);
     let mut client = actor();
     for _ in 0..times {
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
     }
     until("all is recorded", || fails(store) == times);
     recorder.finish();
@@ -31,7 +31,7 @@ fn ends_with_one_line(store: &Store, says: &str) {
 }
 
 #[test]
-fn killed_at_any_moment_it_loses_a_second_at_the_most() {
+fn killed_recorder_loses_at_most_a_second() {
     in_fresh_netns(|| {
         let store = Store::new();
         let mut client = actor();
@@ -39,10 +39,10 @@ fn killed_at_any_moment_it_loses_a_second_at_the_most() {
             let mut watch = Watch::recording(&store.path(), &["--netns", "self"]);
             let before = fails(&store);
             for _ in 0..round * 100 {
-                assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+                assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
             }
             watch.expect_times("all are printed", round * 100, |event| kind(event) == "fail");
-            // Not before some are written, so that it dies while it writes others.
+            // Not before some are written, so that it is killed while it writes others.
             until("something is written", || fails(&store) > before);
             let killed = jiff::Timestamp::now();
             watch.signal(Signal::SIGKILL);
@@ -61,21 +61,21 @@ fn killed_at_any_moment_it_loses_a_second_at_the_most() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_recording_goes_on_when_there_is_room() {
+fn full_disk_is_reported_and_recording_resumes() {
     in_fresh_netns(|| {
         let store = Store::in_room_of(4 << 20);
         let mut recorder = Recorder::start(&store.path(), &[]);
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
         until("it is recorded", || fails(&store) == 1);
         let ballast = store.beside("ballast");
         let mut file = std::fs::File::create(&ballast).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
-        // Until what it has of room is used up as well.
+        // Until its preallocated space is used up as well.
         let mut attempts = 1;
         let mut more = |times: usize| {
             for _ in 0..times {
-                assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+                assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
             }
             attempts += times;
             attempts
@@ -97,7 +97,7 @@ fn a_full_disk_is_told_and_recording_goes_on_when_there_is_room() {
 }
 
 #[test]
-fn a_read_only_file_system_ends_it_with_a_line() {
+fn read_only_file_system_is_a_one_line_error() {
     in_fresh_netns(|| {
         let store = Store::in_room_of(8 << 20);
         recorded(&store, 3);
@@ -138,13 +138,13 @@ fn a_newer_store_is_left_alone() {
 }
 
 #[test]
-fn a_damaged_store_ends_it_with_a_line() {
+fn damaged_store_is_a_one_line_error() {
     in_fresh_netns(|| {
         let store = Store::new();
         recorded(&store, 100);
         let mut file = OpenOptions::new().write(true).open(store.path()).unwrap();
         let length = file.metadata().unwrap().len();
-        // All but the first page, which says what it is.
+        // All but the first page, which identifies the file.
         file.seek(SeekFrom::Start(4096)).unwrap();
         file.write_all(&vec![0xa5; usize::try_from(length).unwrap() - 4096]).unwrap();
         ends_with_one_line(&store, "move it away");
@@ -155,14 +155,14 @@ fn a_damaged_store_ends_it_with_a_line() {
 }
 
 #[test]
-fn a_store_that_was_cut_off_is_gone_on_with() {
+fn store_of_a_killed_recorder_is_continued() {
     in_fresh_netns(|| {
         let store = Store::new();
         recorded(&store, 3);
         let mut watch = Watch::recording(&store.path(), &["--netns", "self"]);
         let mut client = actor();
-        assert!(client.tell("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
-        watch.at("fail", end(2000, 6001));
+        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6001").is_err());
+        watch.at("fail", endpoint(2000, 6001));
         until("it is recorded", || fails(&store) == 4);
         watch.signal(Signal::SIGKILL);
         drop(watch.killed());

@@ -1,4 +1,4 @@
-//! Servers from Debian's packages, started as their units do, less the manager of units.
+//! Servers from Debian's packages, started as their units do it, without systemd.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use nix::unistd::User;
 use tests::{Debian, Running, binary, until};
 
-/// Where netwatch is in the root, once it is there.
+/// The path of netwatch in that root.
 const NETWATCH: &str = "/usr/local/bin/netwatch";
 
-/// Those that run, in a Debian of their own.
+/// The running servers, in their own Debian.
 pub(super) struct Servers {
-    // Before the place that they run in: what they leave behind ends with that.
+    // Declared before `debian`, so dropped first: their children are killed with the namespace.
     running: Vec<(&'static str, Running)>,
     pub(super) debian: Debian,
 }
@@ -22,12 +22,12 @@ pub(super) struct Servers {
 type Start = fn() -> (&'static str, Vec<String>);
 
 impl Servers {
-    /// Nothing runs yet. `None` as in [`Debian::of_this_run`].
+    /// No server runs yet. `None` as in [`Debian::of_this_run`].
     pub(super) fn none(test: &str) -> Option<Self> {
         Some(Self { running: Vec::new(), debian: Debian::of_this_run(test)? })
     }
 
-    /// All that issue 7 names, each listening.
+    /// All servers, each listening.
     pub(super) fn all(test: &str) -> Option<Self> {
         let mut servers = Self::none(test)?;
         servers.start_all();
@@ -57,7 +57,7 @@ impl Servers {
         self.running.iter().find(|(other, _)| *other == name).expect("it was started").1.pid()
     }
 
-    /// A command for netwatch as somebody in there starts it.
+    /// A command for netwatch that is started in that root.
     pub(super) fn netwatch(&self) -> Command {
         let program = fs::read(binary()).unwrap();
         self.debian.inside(|| {
@@ -68,7 +68,7 @@ impl Servers {
     }
 }
 
-/// Whether a socket listens in the calling thread's namespace: without a connection, which would be counted.
+/// Whether a socket listens in the calling thread's namespace: read from `/proc`, since a connection would be counted.
 fn listens(file: &str, port: u16) -> bool {
     /// `TCP_LISTEN` of include/net/tcp_states.h, as these files have it.
     const LISTEN: &str = "0A";
@@ -84,7 +84,7 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(Into::into).collect()
 }
 
-/// As `User=` has it. They may be in more groups than their own: PostgreSQL's key is for one.
+/// As `User=` has it. With supplementary groups: PostgreSQL's key is readable for one.
 fn by(user: &str, line: &str) -> Vec<String> {
     words(&format!("setpriv --reuid {user} --regid {user} --init-groups {line}"))
 }
@@ -92,7 +92,7 @@ fn by(user: &str, line: &str) -> Vec<String> {
 /// As `RuntimeDirectory=` has it.
 fn runtime(name: &str, user: &str) {
     let folder = Path::new("/run").join(name);
-    // Some packages make theirs when they are installed.
+    // Some packages create theirs when they are installed.
     fs::create_dir_all(&folder).unwrap();
     let user = User::from_name(user).unwrap().expect("a user that its package made");
     chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
@@ -113,7 +113,7 @@ fn nginx() -> (&'static str, Vec<String>) {
     ("nginx", words)
 }
 
-/// The cluster that the package made.
+/// The cluster that the package created.
 fn postgresql() -> (&'static str, Vec<String>) {
     runtime("postgresql", "postgres");
     let only = |folder: &str| -> PathBuf {
@@ -135,7 +135,7 @@ fn redis() -> (&'static str, Vec<String>) {
     ("redis", by("redis", "/usr/bin/redis-server /etc/redis/redis.conf --daemonize no"))
 }
 
-/// From a package of rpm's that is installed beside Debian's own.
+/// From an rpm package that is installed beside Debian's own.
 pub(super) fn of_rpm() -> (&'static str, Vec<String>) {
     let install =
         "rpm --force-debian --dbpath /var/lib/rpm --nodeps --install /var/cache/netwatch/sample.rpm";

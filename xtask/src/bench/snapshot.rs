@@ -11,7 +11,7 @@ use super::crowd::{Crowd, apart};
 use super::peers::peer;
 use super::table::{Goal, Table, median};
 
-/// Sockets, both ends of each connection counted.
+/// Sockets, both endpoints of each connection counted.
 const SIZES: [usize; 3] = [1_000, 10_000, 96_000];
 
 /// Goals: how much faster than which peer.
@@ -44,7 +44,7 @@ pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
             for ((program, arguments, goal), times) in GOALS.iter().zip(others) {
                 let what = format!("{program} {}, {sockets} sockets", arguments.join(" "));
                 if times.is_empty() {
-                    table.skipped(what, "it is not here");
+                    table.skipped(what, "it is not installed");
                     continue;
                 }
                 let theirs = median(times);
