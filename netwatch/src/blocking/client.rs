@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, fork};
+use rustix::fs::fstat;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::accounts::Accounts;
@@ -24,6 +25,15 @@ const MOST_LATE: usize = 4096;
 static HELPER: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 static HOST: OnceLock<Option<Client>> = OnceLock::new();
+
+/// See [`is_own_socket`].
+static SOCKETS: OnceLock<[u64; 2]> = OnceLock::new();
+
+/// Whether this is the inode of a socket between netwatch and the helper.
+#[must_use]
+pub fn is_own_socket(inode: u64) -> bool {
+    SOCKETS.get().is_some_and(|own| own.contains(&inode))
+}
 
 /// Asks the helper.
 pub(super) struct Client {
@@ -67,7 +77,7 @@ pub fn fork_helper() -> io::Result<()> {
     }
 }
 
-/// Lets go of everything that somebody could wait for, and serves.
+/// Releases everything that others could wait for, and serves.
 fn be_helper(socket: OwnedFd) {
     // A service manager and a terminal signal the whole group; the helper ends when netwatch does.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
@@ -103,7 +113,10 @@ fn release_files(kept: i32) -> io::Result<()> {
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    // Of two pairs, which only tests have, one is enough.
+    let _ = SOCKETS.set([fstat(&ours)?.st_ino, fstat(&theirs)?.st_ino]);
+    Ok((ours, theirs))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -238,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_for_the_next_caller() {
+    fn late_answer_is_returned_to_the_next_caller() {
         let (client, host) = slow();
         assert_eq!(client.ask(&Question::UserName(1), Subject::Users, Patience::Live), None);
         assert_eq!(client.late_name(1), None);
@@ -249,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_subject_is_not_asked_again_and_others_are() {
+    fn stuck_subject_is_not_asked_again() {
         let (client, host) = slow();
         assert_eq!(asked(&client, &Question::UserName(1), "/stuck"), None);
         let path = Question::RealPath("/any".into());
@@ -264,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_limit_is_stuck() {
+    fn stuck_questions_are_limited() {
         let (client, host) = slow();
         for n in 0..limits::MOST_STUCK {
             let folder = Subject::Folder(n.to_string().into());
@@ -283,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_ended_answers_nothing() {
+    fn ended_helper_answers_nothing() {
         let (ours, theirs) = pair().unwrap();
         let client = Client::new(ours).unwrap();
         drop(theirs);

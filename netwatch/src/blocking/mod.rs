@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-pub use client::fork_helper;
+pub use client::{fork_helper, is_own_socket};
 pub use files::{FileFacts, Place, stat_running};
 
 use crate::limits;
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_is_abandoned_at_the_deadline() {
+    fn read_is_abandoned_at_the_deadline() {
         let (sender, receiver) = channel::<()>();
         assert_eq!(within(Duration::from_millis(1), move || receiver.recv()), None);
         drop(sender);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_answers() {
+    fn host_answers() {
         let subject = || Subject::Folder("/".into());
         let place = Place { root_of: None, path: Path::new("/proc/self/status") };
         // A process may have opened the path meanwhile, or not.
