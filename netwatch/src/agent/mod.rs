@@ -22,7 +22,7 @@ use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{HostSnapshot, Mptcp, Note, SnapshotError, processes};
+use crate::snapshot::{CgroupPaths, HostSnapshot, Mptcp, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::Healer;
 use tables::Tables;
@@ -92,8 +92,9 @@ impl Agent {
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
-        let mut tables =
-            Tables::new(Tracker::new(options.all_states), processes, kernel.take_flows()?, options.udp_idle);
+        let tracker = Tracker::new(options.all_states);
+        let cgroups = kernel.cgroup_root().and_then(CgroupPaths::of);
+        let mut tables = Tables::new(tracker, processes, cgroups, kernel.take_flows()?, options.udp_idle);
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were in the snapshot. Processes of early records are named as they were when the
         // probes were attached, and from then on as records say.

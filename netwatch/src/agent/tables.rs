@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use netwatch_common::kind;
 
 use crate::blocking::Patience;
-use crate::decode::{Act, Event, Name, ProcessEvent, Record};
+use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
 use crate::loss::{Loss, LossOfSocket, LossReason};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{HostSnapshot, processes};
+use crate::snapshot::{CgroupPaths, HostSnapshot, processes};
 use crate::tracker::{ConnectionEvent, Occasion, TrackedFlow, Tracker};
 
 /// Longest interval of checks for idle flows.
@@ -26,6 +26,8 @@ pub(super) struct Tables {
     pub(super) tracker: Tracker,
     flows: FlowTable,
     pub(super) processes: ProcessTable,
+    /// `None` if no cgroup v2 hierarchy is mounted.
+    cgroups: Option<CgroupPaths>,
     /// See [`Record::loss`] and [`Record::udp_loss`].
     loss: (u32, u16),
     /// A record was lost since the snapshot in progress began.
@@ -47,11 +49,18 @@ const MOST_SOCKETS: usize = 4;
 const MOST_STARTED: usize = 4096;
 
 impl Tables {
-    pub(super) fn new(tracker: Tracker, processes: ProcessTable, flows: FlowTable, idle: Duration) -> Self {
+    pub(super) fn new(
+        tracker: Tracker,
+        processes: ProcessTable,
+        cgroups: Option<CgroupPaths>,
+        flows: FlowTable,
+        idle: Duration,
+    ) -> Self {
         Self {
             tracker,
             flows,
             processes,
+            cgroups,
             loss: (0, 0),
             doubted: false,
             udp_doubted: false,
@@ -79,6 +88,7 @@ impl Tables {
             Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
+                    self.learn_cgroup(task);
                     self.complete_from_proc(task.key, &task.comm);
                 }
                 if event.act == Act::Release
@@ -96,6 +106,7 @@ impl Tables {
         if let ProcessEvent::Fork(fork) = event {
             // A child has the name of its parent.
             self.complete_from_proc(fork.parent, &fork.task.comm);
+            self.learn_cgroup(&fork.task);
         }
         self.processes.apply(at, event);
         match event {
@@ -117,6 +128,16 @@ impl Tables {
                 }
             }
             ProcessEvent::Fork(_) | ProcessEvent::Exit(_) => {}
+        }
+    }
+
+    /// Looks up the cgroup of a task, once.
+    fn learn_cgroup(&mut self, task: &Task) {
+        if let Some(id) = task.cgroup
+            && let Some(cgroups) = &self.cgroups
+            && !self.processes.knows_cgroup(id)
+        {
+            self.processes.learn_cgroup(id, cgroups.path(id));
         }
     }
 

@@ -16,6 +16,7 @@ mod types;
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::fs::File;
 use std::time::Duration;
 
 use attach::Attacher;
@@ -298,6 +299,12 @@ impl Kernel {
         };
         let maps = (take("FLOWS")?, take("REMOVED_FLOWS")?, take("NOT_FOLLOWED_BY")?);
         FlowTable::new(maps.0, maps.1, maps.2).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// The root of the cgroup v2 hierarchy.
+    #[must_use]
+    pub fn cgroup_root(&self) -> Option<File> {
+        mounts::cgroup2_root().inspect_err(|error| log::info!("{error}")).ok()
     }
 
     /// The counts of lost records. Can be taken once, after all phases are attached.

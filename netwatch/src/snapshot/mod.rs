@@ -13,6 +13,7 @@ use std::io;
 use crate::model::NetnsId;
 
 mod answer;
+mod cgroups;
 pub mod holders;
 mod host;
 mod net_files;
@@ -22,6 +23,7 @@ mod parse;
 pub mod processes;
 pub mod sockets;
 
+pub use cgroups::CgroupPaths;
 pub use host::HostSnapshot;
 pub use net_files::{NetFiles, net_files};
 pub use sockets::{Mptcp, Sockets, sockets};
