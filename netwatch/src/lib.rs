@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod blocking;
 pub mod boot;
 pub mod bounded;
 pub mod bus;
@@ -38,6 +39,7 @@ pub mod services;
 pub mod signs;
 pub mod sinks;
 pub mod snapshot;
+pub mod stderr;
 pub mod store;
 pub mod stream;
 pub mod tracker;

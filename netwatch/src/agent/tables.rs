@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use netwatch_common::kind;
 
+use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
@@ -111,7 +112,7 @@ impl Tables {
         match event {
             // /proc has the path as other readers of /proc see it, and the numbers that stat(2) returns.
             ProcessEvent::Exec(exec) => {
-                let (exe, _, file) = processes::exe(exec.task.key.pid);
+                let (exe, _, file) = processes::exe(exec.task.key.pid, Patience::Live);
                 self.processes.confirm_exe(exec.task.key, exe, file);
                 // A record has a part of long arguments.
                 if self.processes.lacks_args(exec.task.key)
@@ -125,8 +126,9 @@ impl Tables {
             }
             // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) =
-                    cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
+                if let Some(row) = cgroup
+                    .moved
+                    .and_then(|key| processes::one(key.pid, Patience::Live).filter(|r| r.key == key))
                 {
                     self.processes.learn_one(&row);
                 }
@@ -148,7 +150,7 @@ impl Tables {
     /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
-            && let Some(row) = processes::one(key.pid)
+            && let Some(row) = processes::one(key.pid, Patience::Live)
             && row.key == key
         {
             self.processes.learn_named(&row, &comm.text());

@@ -6,12 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::{Note, SnapshotError, parse, processes};
+use crate::blocking;
 use crate::decode::listed;
 use crate::hash::Set;
 use crate::model::{Holder, Holders, Lister, Listing, ProcessRow};
 
-/// Whether any socket has a holder, apart from sockets that this process had open for the snapshot and has closed
-/// since.
+/// Whether any socket has a holder, apart from those to netwatch's helper, and from sockets that this process had open
+/// for the snapshot and has closed since.
 #[must_use]
 pub fn any_socket(holders: &Holders) -> bool {
     let own = std::process::id();
@@ -19,7 +20,8 @@ pub fn any_socket(holders: &Holders) -> bool {
         let link = fs::read_link(format!("/proc/self/fd/{fd}"));
         link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode))
     };
-    holders.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
+    let counts = |inode, holder: Holder| holder.pid != own || is_open(inode, holder.fd);
+    holders.all().any(|(inode, holder)| !blocking::is_own_socket(inode) && counts(inode, holder))
 }
 
 /// A note about processes whose descriptors could not be read.

@@ -8,6 +8,7 @@ use tests::Actor;
 mod accept;
 mod audit;
 mod bare;
+mod blocked;
 mod clock;
 mod close;
 mod connect;
