@@ -116,7 +116,7 @@ impl Tables {
                 self.processes.confirm_exe(exec.task.key, exe, file);
                 // A record has a part of long arguments.
                 if self.processes.lacks_args(exec.task.key)
-                    && let Some(row) = processes::one(exec.task.key.pid)
+                    && let Some(row) = processes::one(exec.task.key.pid, Patience::Live)
                 {
                     self.processes.complete_args(&row);
                 }
