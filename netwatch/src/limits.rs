@@ -84,3 +84,11 @@ pub const STDERR_LINES: usize = 1024;
 /// How long the end of netwatch waits until stderr has taken its last lines. Test: `blocked::blocked_stderr_holds_up_nothing`
 /// of the end-to-end tests.
 pub const STDERR_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a step of a start may take before it is reported what the start waits for. Test:
+/// `run::slow_start_says_what_it_waits_for` of the end-to-end tests.
+pub const SLOW_START: Duration = Duration::from_secs(1);
+
+/// How long a start may take. On a host whose processors are all busy, attaching was seen to take 18 s. Test:
+/// `agent::progress::tests::start_is_given_up_at_the_limit`.
+pub const START_WAIT: Duration = Duration::from_secs(90);
