@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tests::Actor;
 
 mod accept;
+mod attacks;
 mod audit;
 mod bare;
 mod blocked;
