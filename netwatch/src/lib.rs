@@ -33,6 +33,7 @@ pub mod model;
 pub mod origin;
 pub mod output;
 pub mod pairs;
+pub mod proc;
 pub mod process;
 pub mod seeding;
 pub mod services;

@@ -267,7 +267,7 @@ fn foreign_pids() -> Option<Note> {
     let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let text = "netwatch runs in a pid namespace of its own: processes that begin from now on are named by \
                 the pids of the initial one; run it there";
-    (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
+    (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into(), hides: false })
 }
 
 /// Decoded records of the ring.

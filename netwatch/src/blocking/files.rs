@@ -8,7 +8,10 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat, openat2, statx,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
+
+use crate::proc;
 
 /// A path as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +63,7 @@ const FROM_CACHE: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT
 /// # Errors
 /// If the process has ended or may not be inspected.
 pub fn stat_running(pid: u32) -> io::Result<FileFacts> {
-    Ok(facts(CWD, &format!("/proc/{pid}/exe"), FROM_CACHE)?)
+    Ok(facts(CWD, proc::of(pid).join("exe"), FROM_CACHE)?)
 }
 
 /// The file at `place` if the kernel has the whole path in its cache; `None`: ask.
@@ -93,7 +96,7 @@ fn root(pid: u32) -> Result<OwnedFd, Errno> {
     openat(CWD, format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn facts(directory: impl AsFd, path: &str, flags: AtFlags) -> Result<FileFacts, Errno> {
+fn facts(directory: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<FileFacts, Errno> {
     let file = statx(directory, path, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO)?;
     Ok(FileFacts {
         device: makedev(file.stx_dev_major, file.stx_dev_minor),

@@ -20,7 +20,7 @@ use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{HostSnapshot, Mptcp, holders, netns};
+use crate::snapshot::{HostSnapshot, Mptcp, Note, holders, netns};
 use crate::stderr;
 
 mod resolve;
@@ -123,7 +123,8 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
         Namespaces::All => None,
     };
     let letters = options.letters.or_default();
-    for note in snapshot.host.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
+    let is_shown = |note: &&Note| note.hides || shown_netns.is_none() || note.netns == shown_netns;
+    for note in snapshot.host.notes.iter().filter(is_shown) {
         complain(&note.to_string());
     }
     if (letters.programs || options.json)

@@ -10,11 +10,10 @@ use super::units::{self, Unit};
 use crate::audit::facts::{Owner, Ownership, Program, Script};
 use crate::blocking::{self, Patience, Place, Subject};
 use crate::enrich::{self, Users};
-use crate::limits;
 use crate::process::{Actor, Process};
 use crate::signs;
 use crate::snapshot::processes;
-use crate::where_it_runs;
+use crate::{limits, proc, where_it_runs};
 
 /// Owners of files by mount namespace.
 pub(crate) struct Programs {
@@ -96,7 +95,7 @@ impl Programs {
                 continue;
             }
             let is_own = mntns == processes::own_mntns();
-            let root = if is_own { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{pid}/root")) };
+            let root = if is_own { PathBuf::from("/") } else { proc::of(pid).join("root") };
             // Any user can create a user namespace with a mount namespace that has arbitrary files.
             if !is_own && !shares_users(pid) {
                 let what = "its package databases are not trusted";
@@ -258,7 +257,7 @@ fn resolved(process: &Process, path: &str) -> String {
     let whole = if path.starts_with('/') {
         PathBuf::from(path)
     } else {
-        let folder = std::fs::read_link(format!("/proc/{}/cwd", process.key.pid)).unwrap_or_default();
+        let folder = std::fs::read_link(proc::of(process.key.pid).join("cwd")).unwrap_or_default();
         folder.join(path)
     };
     let is_own = process.image.mntns == processes::own_mntns();

@@ -10,6 +10,7 @@ use crate::blocking;
 use crate::decode::listed;
 use crate::hash::Set;
 use crate::model::{Holder, Holders, Lister, Listing, ProcessRow};
+use crate::proc;
 
 /// Whether any socket has a holder, apart from those to netwatch's helper, and from sockets that this process had open
 /// for the snapshot and has closed since.
@@ -32,7 +33,7 @@ pub fn note(holders: &Holders) -> Option<Note> {
         1 => "1 process's descriptors could not be read".into(),
         n => format!("{n} processes' descriptors could not be read"),
     };
-    Some(Note { netns: None, text })
+    Some(Note { netns: None, text, hides: false })
 }
 
 /// Holders of network sockets, by the kernel's iterator.
@@ -97,7 +98,7 @@ fn by_proc() -> Result<Holders, SnapshotError> {
 /// If they cannot be read, for example because the process has ended.
 pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
     let mut held = Vec::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+    for task in fs::read_dir(proc::of(pid).join("task"))? {
         descriptors(pid, task?.path().join("fd"), &mut held)?;
     }
     Ok(held.into_iter().map(|(inode, _)| inode).collect())
@@ -105,7 +106,7 @@ pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
 
 /// Whether a descriptor still refers to this socket. True if the process has ended or may not be read.
 fn has_open(Holder { pid, fd }: Holder, inode: u64) -> bool {
-    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+    let link = fs::read_link(proc::of(pid).join("fd").join(fd.to_string()));
     if link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode)) {
         return true;
     }
@@ -114,9 +115,9 @@ fn has_open(Holder { pid, fd }: Holder, inode: u64) -> bool {
 }
 
 fn read(pid: u32, held: &mut Vec<(u64, Holder)>) -> io::Result<()> {
-    if !descriptors(pid, format!("/proc/{pid}/fd"), held)? {
+    if !descriptors(pid, proc::of(pid).join("fd"), held)? {
         // No descriptors: a kernel thread, or the first thread has ended and the others still have theirs.
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        for task in fs::read_dir(proc::of(pid).join("task"))? {
             if descriptors(pid, task?.path().join("fd"), held)? {
                 break;
             }

@@ -44,6 +44,18 @@ pub struct Note {
     pub netns: Option<NetnsId>,
     /// A sentence for the user.
     pub text: String,
+    /// Somebody hides a part of the host, so it is shown in any case.
+    pub hides: bool,
+}
+
+impl Note {
+    /// Something is mounted over the directory of a process.
+    pub(crate) fn of_covered(pid: u32) -> Self {
+        let text = format!(
+            "something is mounted over /proc/{pid}; the process is read from a procfs of netwatch's own"
+        );
+        Self { netns: None, text, hides: true }
+    }
 }
 
 impl fmt::Display for Note {

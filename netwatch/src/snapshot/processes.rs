@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
 use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::bounded::{self, Ends};
 use crate::model::{Arguments, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
-use crate::{escape, limits};
+use crate::{escape, limits, proc};
 
 /// Reads all processes, sorted by pid. Those that end meanwhile, or are hidden by `hidepid`, are left out.
 ///
@@ -25,7 +25,7 @@ pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
 /// Reads one process; `None` if it is gone.
 #[must_use]
 pub fn one(pid: u32, patience: Patience) -> Option<ProcessRow> {
-    let base = PathBuf::from(format!("/proc/{pid}"));
+    let base = proc::of(pid);
     let bytes = |name: &str| bounded::read(base.join(name), limits::PROC_FILE).map(|file| file.bytes);
     let line = bytes("stat").ok()?;
     let stat = parse::stat(&line)?;
@@ -70,7 +70,7 @@ fn in_words(cmdline: &Ends) -> Arguments {
 pub fn pids() -> Result<Vec<u32>, SnapshotError> {
     let list = || {
         let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc")? {
+        for entry in fs::read_dir(proc::root())? {
             pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
         Ok(pids)
@@ -86,7 +86,7 @@ const DELETED: &[u8] = b" (deleted)";
 /// not answer, the state is not known.
 #[must_use]
 pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
-    let link = PathBuf::from(format!("/proc/{pid}/exe"));
+    let link = proc::of(pid).join("exe");
     let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
     let target = target.into_os_string().into_vec();
     // Follows the magic link, not its text, so it is right even if the file was renamed or deleted.
@@ -136,7 +136,7 @@ fn named(pid: u32, path: &[u8], device: u64, patience: Patience) -> Named {
     let root_of = (!shares_mounts(pid)).then_some(pid);
     let place = Place { root_of, path: Path::new(std::ffi::OsStr::from_bytes(path)) };
     let subject = || {
-        let user = fs::metadata(format!("/proc/{pid}")).map_or(0, |process| process.uid());
+        let user = fs::metadata(proc::of(pid)).map_or(0, |process| process.uid());
         Subject::Files { device, user }
     };
     match blocking::stat(place, subject, patience) {
@@ -154,20 +154,21 @@ fn shares_mounts(pid: u32) -> bool {
 #[must_use]
 pub fn own_mntns() -> u32 {
     static OWN: OnceLock<u32> = OnceLock::new();
-    *OWN.get_or_init(|| link_of_mntns("/proc/self/ns/mnt"))
+    *OWN.get_or_init(|| link_of_mntns(Path::new("/proc/self/ns/mnt")))
 }
 
 fn mntns(pid: u32) -> u32 {
-    link_of_mntns(&format!("/proc/{pid}/ns/mnt"))
+    link_of_mntns(&proc::of(pid).join("ns/mnt"))
 }
 
-fn link_of_mntns(path: &str) -> u32 {
+fn link_of_mntns(path: &Path) -> u32 {
     let link = fs::read_link(path).unwrap_or_default();
     parse::mnt_link(link.as_os_str().as_bytes()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::{Child, Command};
 
     use super::*;
