@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use client::{fork_helper, is_own_socket};
 pub use files::{FileFacts, Place, stat_running};
 
-use crate::limits;
+use crate::{bounded, limits};
 use client::Client;
 use message::{Answer, Question};
 
@@ -115,6 +115,18 @@ pub fn within<T: Send + 'static>(deadline: Duration, read: impl FnOnce() -> T + 
     receiver.recv_timeout(deadline).ok()
 }
 
+/// A text file that the user names, of at most `most` bytes: a FIFO may have no writer.
+///
+/// # Errors
+/// If it cannot be opened or read, is longer, or is not UTF-8; `TimedOut` at the deadline.
+pub fn text(path: &Path, most: usize, deadline: Duration) -> std::io::Result<String> {
+    let read = path.to_owned();
+    within(deadline, move || bounded::text(read, most)).unwrap_or_else(|| {
+        let what = format!("no answer within {} s", deadline.as_secs());
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -127,6 +139,21 @@ mod tests {
         assert_eq!(within(Duration::from_millis(1), move || receiver.recv()), None);
         drop(sender);
         assert_eq!(within(limits::READ_WAIT, || 7), Some(7));
+    }
+
+    #[test]
+    fn fifo_without_a_writer_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = text(&fifo, 10, Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        // Ends the thread that waits.
+        drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+        let file = folder.path().join("file");
+        std::fs::write(&file, "0123456789").unwrap();
+        assert_eq!(text(&file, 10, limits::READ_WAIT).unwrap(), "0123456789");
+        assert!(text(&file, 9, limits::READ_WAIT).is_err());
     }
 
     #[test]
