@@ -18,6 +18,9 @@ pub fn first_line(from: &mut impl Read) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
+/// How lines on stderr begin that netwatch prints during its start on a busy host. Tests do not see them.
+pub(crate) const PROGRESS: &str = "netwatch: still starting: ";
+
 /// Reads on its own thread, so that a silent process cannot hang a test.
 #[derive(Debug)]
 pub struct Lines(Receiver<String>);
@@ -29,7 +32,8 @@ impl Lines {
         std::thread::spawn(move || {
             // The thread panics on bytes that are not UTF-8: then the lines end early, and the test fails.
             for line in BufReader::new(from).lines() {
-                if send.send(line.expect("lines are UTF-8")).is_err() {
+                let line = line.expect("lines are UTF-8");
+                if !line.starts_with(PROGRESS) && send.send(line).is_err() {
                     return;
                 }
             }

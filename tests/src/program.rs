@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::lines::PROGRESS;
 use crate::wait::until;
 
 /// The netwatch to test.
@@ -47,7 +48,7 @@ pub fn output(command: &mut Command) -> Output {
 /// What netwatch prints on stderr, without what it says about its start on a busy host.
 pub(crate) fn without_progress(stderr: &[u8]) -> Vec<u8> {
     let lines = stderr.split_inclusive(|byte| *byte == b'\n');
-    lines.filter(|line| !line.starts_with(b"netwatch: still starting: ")).flatten().copied().collect()
+    lines.filter(|line| !line.starts_with(PROGRESS.as_bytes())).flatten().copied().collect()
 }
 
 fn rest_of(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
