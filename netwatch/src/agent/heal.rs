@@ -19,6 +19,9 @@ const READS: Duration = Duration::from_millis(250);
 /// Interval while no records arrive: reading the counts is most of the cost on an idle host.
 const QUIET_READS: Duration = Duration::from_secs(2);
 
+/// Interval of reports of what is not followed, which would fill the log as long as somebody sends.
+const LIMIT_READS: Duration = Duration::from_secs(5);
+
 /// The snapshot starts when no record was lost for this time, since under load it would cause more losses.
 const QUIET: Duration = Duration::from_millis(300);
 /// The snapshot starts at the latest after this time.
@@ -31,6 +34,8 @@ const NOT_FOLLOWED: [(u16, &str); 2] = [(kind::FLOW, "flow"), (kind::USE, "hando
 pub(super) struct Healer {
     counter: LostCounter,
     reported: Lost,
+    /// When the counts of what is not followed were last read.
+    limit_read: Instant,
     /// What was reported as not followed.
     not_followed: Lost,
     /// Number of listeners whose port was lost since the last report.
@@ -51,6 +56,7 @@ impl Healer {
         Self {
             counter,
             reported: [0; kind::COUNT as usize],
+            limit_read: Instant::now(),
             not_followed: [0; kind::COUNT as usize],
             listens: 0,
             read: Instant::now(),
@@ -74,11 +80,17 @@ impl Healer {
     /// Last read of a run: reads twice, so that the most recent skipped runs are counted too.
     pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         let _ = self.counter.read(&self.reported);
-        self.losses(undecodable)
+        let mut losses = self.losses(undecodable);
+        losses.extend(self.not_followed(true));
+        losses
     }
 
-    /// What a limit kept from being followed since the last report. It needs no repair.
-    fn not_followed(&mut self) -> Option<Loss> {
+    /// What a limit kept from being followed since the last report, if a report is due or `last`. It needs no repair.
+    fn not_followed(&mut self, last: bool) -> Option<Loss> {
+        if !last && self.limit_read.elapsed() < LIMIT_READS {
+            return None;
+        }
+        self.limit_read = Instant::now();
         let now = self.counter.not_followed();
         let kinds: BTreeMap<_, _> = NOT_FOLLOWED
             .into_iter()
@@ -120,7 +132,7 @@ impl Healer {
             let first = self.unhealed.map_or(at, |(first, _)| first);
             self.unhealed = Some((first, at));
         }
-        losses.extend(self.not_followed());
+        losses.extend(self.not_followed(false));
         losses
     }
 
