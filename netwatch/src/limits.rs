@@ -43,3 +43,23 @@ pub const MOUNTS_FILE: usize = 32 << 20;
 /// How much of `/proc/locks` is read to name the holder of a lock, bytes, a line at a time. Any process can take any
 /// number of locks. Test: `bounded::tests::lines_end_at_the_limit`.
 pub const LOCKS_READ: usize = 64 << 20;
+
+/// The file beside a store with what the last run could not record, bytes: one block of most file systems. A line for
+/// each reason and kind has some 30, and there are less than 100. Test:
+/// `store::unkept::tests::no_more_than_the_limit_is_read_and_nonsense_is_skipped`.
+pub const UNKEPT_FILE: usize = 4096;
+
+/// The part of `--max-size` that the log of the store (`-wal`) may take. SQLite cannot write the log back while any
+/// program reads the store in a long transaction, so the log grows meanwhile: at this size the recorder stops writing,
+/// as on a full disk. Not less than four times the size at which the log is written back. Tests:
+/// `store::tests::interference::log_that_a_reader_holds_ends_at_the_limit`, and
+/// `record::interference::forgotten_reader_cannot_fill_the_disk` of the end-to-end tests.
+pub const LOG_PART: u64 = 8;
+
+/// Rows that `verify` reads in one transaction, at least: it ends with a batch. The log of a recorder grows meanwhile.
+/// Test: `store::tests::interference::verify_reads_in_pieces`.
+pub const VERIFIED_AT_ONCE: u64 = 1 << 16;
+
+/// How long `trace` and `audit` read one state of the store: the log of a recorder grows meanwhile. Test:
+/// `store::tests::interference::readers_do_not_hold_the_log`.
+pub const READ_AT_ONCE: std::time::Duration = std::time::Duration::from_secs(1);

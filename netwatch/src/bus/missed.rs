@@ -38,10 +38,21 @@ impl Missed {
         other.losses().for_each(|loss| self.add_loss(&loss));
     }
 
+    /// Subtracts all of `other`, which was added before.
+    pub fn remove(&mut self, other: &Self) {
+        for (reason, kinds) in &other.0 {
+            for (kind, count) in kinds {
+                if let Some(sum) = self.0.get_mut(reason).and_then(|own| own.get_mut(kind)) {
+                    *sum = sum.saturating_sub(*count);
+                }
+            }
+        }
+    }
+
     /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.values().flat_map(BTreeMap::values).all(|count| *count == 0)
     }
 
     /// The sum of all kinds that were lost for `reason`.
@@ -52,6 +63,10 @@ impl Missed {
 
     /// One loss for each reason.
     pub fn losses(&self) -> impl Iterator<Item = Loss> {
-        self.0.iter().map(|(reason, kinds)| Loss::new(*reason, kinds.clone()))
+        let lost = |kinds: &BTreeMap<&'static str, u64>| {
+            kinds.iter().filter(|(_, count)| **count > 0).map(|(kind, count)| (*kind, *count)).collect()
+        };
+        let losses = self.0.iter().map(move |(reason, kinds)| Loss::new(*reason, lost(kinds)));
+        losses.filter(|loss| !loss.kinds.is_empty())
     }
 }

@@ -1,5 +1,6 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
+mod interference;
 mod tampering;
 
 use std::path::{Path, PathBuf};
