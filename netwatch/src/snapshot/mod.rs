@@ -21,6 +21,7 @@ pub mod netns;
 mod parse;
 pub mod processes;
 pub mod sockets;
+pub mod tables;
 
 pub use host::HostSnapshot;
 pub use net_files::{NetFiles, net_files};

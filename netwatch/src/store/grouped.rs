@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::entry::Entry;
 use super::intern::Interner;
-use super::rows::{COLUMNS, Cell, Cells, predicted};
+use super::rows::{COLUMNS, Cell, Cells, later, predicted};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::BootTime;
@@ -130,8 +130,9 @@ impl RowWriter<'_> {
         batch: &mut Batch<'_>,
     ) -> Result<Option<String>, StoreError> {
         let mut odd = serde_json::Map::new();
+        let later = later(&self.scratch.kinds);
         for (place, event) in events.enumerate() {
-            let later = self.scratch.kinds.get(place + 1..).unwrap_or_default();
+            let later = later.get(place).copied().unwrap_or_default();
             if later.is_empty() {
                 break;
             }

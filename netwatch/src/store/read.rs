@@ -1,6 +1,6 @@
 //! Reads recorded endpoints, processes and losses, also while a recorder writes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +56,16 @@ pub struct Reader {
     processes: Processes,
     /// When the transaction began, while the reader stands still.
     begun: Cell<Option<Instant>>,
+    /// Rows of all endpoints with one cookie: the children of an MPTCP listener have its cookie, and reading all of them
+    /// for each would be quadratic.
+    siblings: RefCell<Siblings>,
+}
+
+/// Ids of the rows of the endpoints with one cookie, by start time.
+#[derive(Default)]
+struct Siblings {
+    cookie: Option<u64>,
+    rows: Map<BootTime, Vec<i64>>,
 }
 
 impl Reader {
@@ -64,7 +74,12 @@ impl Reader {
     /// # Errors
     /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { db: open::for_reading(path)?, processes: Processes::default(), begun: Cell::new(None) })
+        Ok(Self {
+            db: open::for_reading(path)?,
+            processes: Processes::default(),
+            begun: Cell::new(None),
+            siblings: RefCell::default(),
+        })
     }
 
     /// Opens the given store, which must exist, or else the standard one if it exists.
@@ -169,8 +184,8 @@ impl Reader {
 
     fn recorded(&self, boot: &str, id: EndpointId) -> Result<Option<StoredConnection>, StoreError> {
         let mut recorded: Option<StoredConnection> = None;
-        for (row, segment) in self.by_id(id.cookie)? {
-            if row.endpoint != id || *segment.boot != *boot {
+        for (row, segment) in self.by_id(id)? {
+            if *segment.boot != *boot {
                 continue;
             }
             let events = row.events(segment.clock, &self.processes, &self.db)?;
@@ -185,23 +200,39 @@ impl Reader {
         Ok(recorded)
     }
 
-    /// Rows of endpoints with this cookie in their id, in order.
-    fn by_id(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
-        self.rows("cookie = ?", cookie)
+    /// Rows of an endpoint, in order.
+    fn by_id(&self, id: EndpointId) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
+        let mut siblings = self.siblings.borrow_mut();
+        // A reader that does not stand still expects what was written last.
+        if siblings.cookie != Some(id.cookie) || self.begun.get().is_none() {
+            *siblings = Siblings { cookie: Some(id.cookie), rows: Map::default() };
+            let mut select =
+                self.db.prepare_cached("SELECT began, id FROM connection WHERE cookie = ? ORDER BY id")?;
+            let mut rows = select.query([id.cookie.cast_signed()])?;
+            while let Some(row) = rows.next()? {
+                let began = BootTime::from_nanos(row.get::<_, i64>(0)?.cast_unsigned());
+                siblings.rows.entry(began).or_default().push(row.get(1)?);
+            }
+        }
+        let mut found = Vec::new();
+        for row in siblings.rows.get(&id.began).into_iter().flatten() {
+            found.extend(self.rows("id = ?", *row)?);
+        }
+        Ok(found)
     }
 
-    /// The same, and rows of sockets with this cookie whose id has another key.
+    /// Rows of sockets with this cookie, and of endpoints with it in their id, in order.
     fn by_cookie(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
-        let mut rows = self.by_id(cookie)?;
-        rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie)?);
+        let mut rows = self.rows("cookie = ?", cookie.cast_signed())?;
+        rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie.cast_signed())?);
         rows.sort_by_key(|(row, _)| row.id);
         Ok(rows)
     }
 
-    fn rows(&self, condition: &str, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
+    fn rows(&self, condition: &str, value: i64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select());
         let mut select = self.db.prepare_cached(&select)?;
-        let mut rows = select.query([cookie.cast_signed()])?;
+        let mut rows = select.query([value])?;
         let mut found: Vec<(StoredRow, Arc<Segment>)> = Vec::new();
         while let Some(row) = rows.next()? {
             let row = StoredRow::read(row)?;
