@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::chain::Table;
-use super::rows::{COLUMNS, Cell, Cells, later, predicted};
+use super::rows::{COLUMNS, Cell, Cells, find_later, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
@@ -94,7 +94,8 @@ impl StoredRow {
         };
         let boot = i128::from(clock.boot().unwrap_or(0));
         let mut events = Vec::with_capacity(reported.len());
-        let later = later(&kinds);
+        let mut later = Vec::with_capacity(kinds.len());
+        find_later(&kinds, &mut later);
         for (place, (kind, ts)) in reported.iter().enumerate() {
             let later = later.get(place).copied().unwrap_or_default();
             let mut cells = if later.is_empty() { self.cells } else { predicted(*kind, later, &self.cells) };

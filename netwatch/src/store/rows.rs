@@ -274,19 +274,15 @@ impl Cells {
     }
 }
 
-/// For each event of a row, the kinds of the events after it.
-pub(super) fn later(kinds: &[EventKind]) -> Vec<Kinds> {
-    let mut later: Vec<Kinds> = kinds
-        .iter()
-        .rev()
-        .scan(Kinds::default(), |so_far, kind| {
-            let later = *so_far;
-            so_far.0 |= Kinds::bit(*kind);
-            Some(later)
-        })
-        .collect();
+/// Replaces `later` by, for each event of a row, the kinds of the events after it.
+pub(super) fn find_later(kinds: &[EventKind], later: &mut Vec<Kinds>) {
+    later.clear();
+    let mut so_far = Kinds::default();
+    for kind in kinds.iter().rev() {
+        later.push(so_far);
+        so_far.0 |= Kinds::bit(*kind);
+    }
     later.reverse();
-    later
 }
 
 /// A set of kinds.

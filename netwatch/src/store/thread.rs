@@ -117,14 +117,6 @@ impl Recorder {
         std::mem::take(&mut self.shared.lock().notices)
     }
 
-    /// The error that ended the writer. Call it when [`Recorder::wait`] has returned.
-    ///
-    /// # Errors
-    /// That error.
-    pub fn finish(self) -> Result<(), StoreError> {
-        self.shared.lock().failure.take().map_or(Ok(()), Err)
-    }
-
     /// Waits until everything is written and the store is closed. Call it when the bus is closed.
     pub fn wait(&mut self) {
         if let Some(thread) = self.thread.take()
@@ -132,6 +124,15 @@ impl Recorder {
         {
             log::error!("the writer's thread panicked");
         }
+    }
+
+    /// The same, and returns the error that ended the writer.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        self.wait();
+        self.shared.lock().failure.take().map_or(Ok(()), Err)
     }
 }
 
