@@ -7,7 +7,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::StoreError;
 
@@ -19,6 +19,8 @@ pub(super) struct Files {
     database: Watched,
     log: Watched,
     index: Watched,
+    /// Pages of the shared memory were missing.
+    damaged: AtomicBool,
 }
 
 struct Watched {
@@ -77,7 +79,13 @@ impl Files {
                 .map_err(|source| StoreError::Open { path, source })
         };
         let (log, index) = (beside("-wal")?, beside("-shm")?);
-        Ok(Self { database: Watched::new(path.to_owned(), database), log, index })
+        let database = Watched::new(path.to_owned(), database);
+        Ok(Self { database, log, index, damaged: AtomicBool::new(false) })
+    }
+
+    /// Pages of the shared memory were missing when SQLite accessed them.
+    pub(super) fn index_is_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
     }
 
     /// Length of the log in bytes.
@@ -106,18 +114,22 @@ impl Files {
             [(Part::Database, &self.database), (Part::Log, &self.log), (Part::Index, &self.index)]
         {
             let wrong = |how| Interference { part, how, path: watched.path.clone() };
+            // Before the length is read, which another thread may do as well.
+            let longest = watched.longest.load(Ordering::Relaxed);
             let Ok(held) = watched.file.metadata() else { continue };
             if !watched.is_in_place(&held) {
                 return Err(wrong(if held.nlink() == 0 { How::Deleted } else { How::Moved }));
             }
-            let is_shorter = held.len() < watched.longest.fetch_max(held.len(), Ordering::Relaxed);
+            watched.longest.fetch_max(held.len(), Ordering::Relaxed);
+            let is_shorter = held.len() < longest;
             let is_truncated = match part {
                 // A checkpoint after a VACUUM shortens the file too, and writes the new length to it first.
-                Part::Database => is_shorter && self.database_length().is_none_or(|pages| held.len() < pages),
-                // A restart of the log shortens it too, after the frames in it were written to the database.
-                Part::Log => self.frames_end().is_some_and(|end| held.len() < end),
+                Part::Database => is_shorter && self.database_length().is_none_or(|whole| held.len() < whole),
+                // A restart of the log shortens it too, after the frames in it were written to the database. Asked
+                // twice, since another program may write to the log in between.
+                Part::Log => self.lacks_frames() && self.lacks_frames(),
                 // SQLite never shortens it while it is in use.
-                Part::Index => is_shorter,
+                Part::Index => is_shorter || self.damaged.load(Ordering::Relaxed),
             };
             if is_truncated {
                 return Err(wrong(How::Truncated));
@@ -135,6 +147,10 @@ impl Files {
         let page = if page == 1 { 65_536 } else { u64::from(page) };
         let pages = u32::from_be_bytes(*header.get(28..)?.first_chunk()?);
         Some(page * u64::from(pages))
+    }
+
+    fn lacks_frames(&self) -> bool {
+        self.log_length().is_ok_and(|length| self.frames_end().is_some_and(|end| length < end))
     }
 
     /// Where the last frame in the log ends by the shared memory, which is written after the frames:

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::StoreError;
 use super::entry::Entry;
 use super::files::{How, Interference, Part};
 use super::open::Folders;
 use super::sync::Syncer;
 use super::unkept::Unkept;
 use super::writer::{Settings, Writer};
+use super::{StoreError, faults};
 use crate::bus::Missed;
 use crate::loss::LossReason;
 
@@ -91,7 +91,11 @@ impl Keep {
             return Err(StoreError::LogFull { length: length >> 20 });
         }
         let (before, _) = writer.end();
-        let taken = syncer.writing(|| writer.commit(entries))?;
+        let taken = syncer.writing(|| faults::surviving(|| writer.commit(entries)));
+        if faults::happened() {
+            writer.files().index_is_damaged();
+        }
+        let taken = taken?;
         let (batch, _) = writer.end();
         if batch != before {
             let mut counts = Missed::default();
@@ -145,7 +149,7 @@ impl Keep {
             log::warn!("{error}");
         }
         drop(syncer);
-        writer.abandon();
+        faults::surviving(|| writer.abandon());
         let aside = match (part, how) {
             (Part::Database, How::Truncated) => {
                 let aside = files.set_aside();

@@ -8,6 +8,7 @@ mod batch;
 mod chain;
 mod entry;
 mod events;
+mod faults;
 mod files;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;

@@ -15,7 +15,7 @@ use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
 use super::open::Folders;
 use super::retain::{Retain, Retention};
-use super::{StoreError, open};
+use super::{StoreError, faults, open};
 use crate::clock::BootClock;
 use crate::process::Actor;
 
@@ -234,6 +234,9 @@ impl Writer {
             drop(batch);
             (self.ids, self.previous)
         };
+        if faults::happened() {
+            return Err(StoreError::Damaged("its shared memory was truncated".into()));
+        }
         transaction.commit()?;
         if let Some(segment) = &mut segment {
             segment.rows += rows;

@@ -139,6 +139,27 @@ fn shared_memory_is_made_anew() {
 }
 
 #[test]
+fn shared_memory_that_is_truncated_during_a_write_is_survived() {
+    let place = Place::new();
+    let mut keep = Keep::open(&place.path(), settings()).unwrap();
+    // More than the cache holds, so that pages are looked up in the shared memory.
+    keep_writing(&mut keep, &stories(1..30_001));
+    truncate(&side(&place, "-shm"), 0);
+    // Without the check before it, as if it happened after the check.
+    let written = keep.commit(&stories(30_001..30_011));
+    assert!(written.is_err(), "{written:?}");
+    // Another program has made it as long as it was.
+    truncate(&side(&place, "-shm"), 1 << 20);
+    let interference = keep.check().unwrap_err();
+    assert!(interference.to_string().contains("-shm was truncated"), "{interference}");
+    let gone_on = keep.go_on(&interference).unwrap();
+    assert_eq!((lost(&gone_on), gone_on.has_last), (0, true));
+    assert!(keep_writing(&mut keep, &stories(30_001..30_011)).is_empty());
+    keep.close(true);
+    assert_eq!((connections(&place.path()), place.verified().broken), (30_010, None));
+}
+
+#[test]
 fn store_whose_folder_is_gone_or_path_is_taken_ends_with_one_error() {
     let place = Place::new();
     let folder = place.0.path().join("folder");
