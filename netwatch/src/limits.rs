@@ -56,6 +56,15 @@ pub const UNKEPT_FILE: usize = 4096;
 /// `record::interference::forgotten_reader_cannot_fill_the_disk` of the end-to-end tests.
 pub const LOG_PART: u64 = 8;
 
+/// Batches of a run whose events are counted apart, to know what was in the end of a log that was truncated: a log that is
+/// written back has fewer. The oldest are counted together, so the number of lost events may then be too high. Test:
+/// `store::keep::tests::oldest_batches_are_counted_together`.
+pub const BATCHES_COUNTED: usize = 4096;
+
+/// Notices about the files of the store that wait to be printed, each once. Others are counted: whoever deletes the store
+/// in a loop must not fill the memory. Test: `store::thread::tests::notices_beyond_the_limit_are_counted`.
+pub const STORE_NOTICES: usize = 16;
+
 /// Rows that `verify` reads in one transaction, at least: it ends with a batch. The log of a recorder grows meanwhile.
 /// Test: `store::tests::interference::verify_reads_in_pieces`.
 pub const VERIFIED_AT_ONCE: u64 = 1 << 16;

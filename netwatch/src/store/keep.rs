@@ -14,10 +14,8 @@ use super::unkept::Unkept;
 use super::writer::{Settings, Writer};
 use super::{StoreError, faults};
 use crate::bus::Missed;
+use crate::limits;
 use crate::loss::LossReason;
-
-/// Number of batches whose events are counted apart: a log that is written back every few minutes has fewer.
-const COUNTED_APART: usize = 4096;
 
 /// A store that is being written to.
 pub(super) struct Keep {
@@ -109,10 +107,7 @@ impl Keep {
     pub(super) fn confirm(&mut self) {
         if let Some((batch, counts)) = self.unconfirmed.take() {
             self.total.merge(&counts);
-            self.recent.push_back((batch, counts));
-            if self.recent.len() > COUNTED_APART {
-                self.recent.pop_front();
-            }
+            remember(&mut self.recent, batch, counts, limits::BATCHES_COUNTED);
         }
     }
 
@@ -238,6 +233,17 @@ impl Keep {
     }
 }
 
+/// Adds a batch; if there are more than `most`, the two oldest are counted as one.
+fn remember(recent: &mut VecDeque<(i64, Missed)>, batch: i64, counts: Missed, most: usize) {
+    recent.push_back((batch, counts));
+    if recent.len() > most
+        && let Some((_, oldest)) = recent.pop_front()
+        && let Some((_, next)) = recent.front_mut()
+    {
+        next.merge(&oldest);
+    }
+}
+
 /// Entries for what was lost, noticed now.
 fn losses(missed: &Missed) -> Vec<Entry> {
     let now = Timestamp::now();
@@ -249,5 +255,22 @@ impl Open {
         let syncer = Syncer::start(writer.files().clone(), settings.retention.wal_pages())?;
         writer.leave_syncing()?;
         Ok(Self { syncer, writer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oldest_batches_are_counted_together() {
+        let mut recent = VecDeque::new();
+        for batch in 1..=10 {
+            let mut counts = Missed::default();
+            counts.add(LossReason::Store, "open", 1);
+            remember(&mut recent, batch, counts, 4);
+        }
+        let counts = recent.iter().map(|(batch, counts)| (*batch, counts.of(LossReason::Store)));
+        assert_eq!(counts.collect::<Vec<_>>(), [(7, 7), (8, 1), (9, 1), (10, 1)]);
     }
 }

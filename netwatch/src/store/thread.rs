@@ -11,6 +11,7 @@ use super::keep::Keep;
 use super::writer::Settings;
 use crate::bus::{Bus, Missed, Receiver, Subscription};
 use crate::clock::BootClock;
+use crate::limits;
 use crate::loss::LossReason;
 use crate::stream::Batch;
 
@@ -39,9 +40,6 @@ const BUSY: Duration = Duration::from_millis(20);
 /// How often it is checked that the files are where they were.
 const CHECKS: Duration = Duration::from_millis(500);
 
-/// Maximum number of notices that wait to be printed.
-const MOST_NOTICES: usize = 16;
-
 /// Number of retries at the end of the run.
 const LAST_TRIES: u32 = 4;
 
@@ -61,7 +59,28 @@ pub enum Status {
 struct Progress {
     status: Status,
     notices: Vec<String>,
+    /// Number of notices beyond the limit.
+    unnoticed: u64,
     failure: Option<StoreError>,
+}
+
+impl Progress {
+    fn notice(&mut self, notice: String) {
+        if self.notices.len() < limits::STORE_NOTICES {
+            self.notices.push(notice);
+        } else {
+            self.unnoticed += 1;
+        }
+    }
+
+    fn take_notices(&mut self) -> Vec<String> {
+        let mut notices = std::mem::take(&mut self.notices);
+        let more = std::mem::take(&mut self.unnoticed);
+        if more > 0 {
+            notices.push(format!("the same happened to files of the store {more} more times"));
+        }
+        notices
+    }
 }
 
 #[derive(Default)]
@@ -114,7 +133,7 @@ impl Recorder {
     /// What the user must know, each once.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.lock().notices)
+        self.shared.lock().take_notices()
     }
 
     /// Waits until everything is written and the store is closed. Call it when the bus is closed.
@@ -233,11 +252,7 @@ impl Writing<'_> {
             if let Err(interference) = checked.and_then(|()| keep.check()) {
                 let gone_on = keep.go_on(&interference)?;
                 self.owed.extend(gone_on.lost);
-                let mut progress = self.shared.lock();
-                if progress.notices.len() < MOST_NOTICES {
-                    progress.notices.push(gone_on.notice);
-                }
-                drop(progress);
+                self.shared.lock().notice(gone_on.notice);
                 if !gone_on.has_last || !matches!(committed, Ok(1..)) {
                     continue;
                 }
@@ -269,5 +284,20 @@ impl Writing<'_> {
         }
         self.receiver.release(items);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_beyond_the_limit_are_counted() {
+        let mut progress = Progress::default();
+        (0..100).for_each(|n| progress.notice(n.to_string()));
+        let notices = progress.take_notices();
+        assert_eq!(notices.len(), limits::STORE_NOTICES + 1);
+        assert!(notices.last().unwrap().contains(&format!("{} more times", 100 - limits::STORE_NOTICES)));
+        assert!(progress.take_notices().is_empty());
     }
 }
