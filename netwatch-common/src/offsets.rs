@@ -102,6 +102,7 @@ offsets! {
     tcp_is_mptcp = "tcp_sock.is_mptcp", bit;
     tcp_fastopen_req = "tcp_sock.fastopen_req", optional;
     tcp_fastopen_connect = "tcp_sock.fastopen_connect", bit;
+    tcp_repair = "tcp_sock.repair", bit;
     icsk_ulp_data = "inet_connection_sock.icsk_ulp_data", optional;
     subflow_conn = "mptcp_subflow_context.conn", optional;
     subflow_join = "mptcp_subflow_context.mp_join", bit;

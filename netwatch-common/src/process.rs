@@ -109,8 +109,8 @@ pub struct Exec {
     pub flags: u32,
     /// Inode number of the mount namespace in which the path is valid.
     pub mntns: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Length of all arguments in bytes; `u32::MAX` if it is more.
+    pub args_bytes: u32,
     /// Cookies of the IPv4 or IPv6 sockets at descriptors 0, 1 and 2; 0 for anything else.
     pub stdio: [u64; 3],
 }

@@ -43,6 +43,8 @@ pub mod sock_flags {
     pub const MAPPED: u8 = 4;
     /// A socket of the kernel, for example of a network file system. Set when it connects.
     pub const KERNEL: u8 = 8;
+    /// `TCP_REPAIR` is on: a process restores a connection, and connect() sends nothing. Set when it connects.
+    pub const REPAIR: u8 = 16;
 }
 
 /// An action of the current task on a socket: it connects, listens, accepts, fails to connect, uses or creates it.
@@ -120,6 +122,8 @@ pub mod change_flags {
     pub const FIN_REMOTE: u32 = 8;
     /// The owner in the record called listen() on this socket.
     pub const LISTENER: u32 = 16;
+    /// The owner in the record restored a connection with this socket (`TCP_REPAIR`).
+    pub const RESTORED: u32 = 512;
     /// On a transition to CLOSE: the FIN of the peer was received (`SOCK_DONE`).
     pub const DONE: u32 = 32;
     /// The record is about the first subflow of the MPTCP socket with this cookie. It has the addresses, which the

@@ -156,7 +156,6 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         let nsproxy: *const c_void = Untyped::read(current, offset!(task_nsproxy));
         let mnt_ns: *const c_void = Untyped::read(nsproxy, offset!(nsproxy_mnt));
         fixed.mntns = Untyped::read(mnt_ns, offset!(mnt_ns_inum));
-        fixed.pad = 0;
         fixed.stdio = [inet_cookie(current, 0), inet_cookie(current, 1), inet_cookie(current, 2)];
 
         let tail = scratch.tail.as_mut_ptr();
@@ -168,6 +167,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         let begin: u64 = Untyped::read(mm, offset!(mm_arg_start));
         let end: u64 = Untyped::read(mm, offset!(mm_arg_end));
         let mut len = end.wrapping_sub(begin) as usize;
+        fixed.args_bytes = if len > u32::MAX as usize { u32::MAX } else { len as u32 };
         if len >= EXEC_ARGS_MAX {
             len = EXEC_ARGS_MAX - 1;
             fixed.flags |= exec_flags::ARGS_CUT;

@@ -120,6 +120,16 @@ pub(crate) unsafe fn is_fastopen<M: Memory>(tcp: *const c_void) -> bool {
     }
 }
 
+/// Whether a process restores a connection with it (`TCP_REPAIR`).
+///
+/// # Safety
+/// `tcp` is a `struct tcp_sock`.
+#[inline(always)]
+pub(crate) unsafe fn is_restored<M: Memory>(tcp: *const c_void) -> bool {
+    // SAFETY: guaranteed by the caller.
+    unsafe { bit::<M>(tcp, offset!(tcp_repair)) }
+}
+
 /// Whether the socket belongs to the kernel.
 ///
 /// # Safety

@@ -149,6 +149,8 @@ fn begin(transition: Transition) -> Option<i32> {
         emit::lost(kind);
         return None;
     };
+    // SAFETY: the typed argument of the tracepoint.
+    let restored = !transition.tcp.is_null() && unsafe { sock::is_restored::<Typed>(transition.tcp) };
     // SAFETY: `known` is the state of this socket, `current` the current task.
     unsafe {
         let (tgid, start) = (task::tgid(current), task::start(current));
@@ -158,7 +160,11 @@ fn begin(transition: Transition) -> Option<i32> {
             owner_start: start,
             owner_tgid: tgid,
             owner_tid: task::tid(current),
-            flags: if listens { change_flags::LISTENER } else { change_flags::CONNECTED },
+            flags: match (listens, restored) {
+                (true, _) => change_flags::LISTENER,
+                (false, true) => change_flags::RESTORED,
+                (false, false) => change_flags::CONNECTED,
+            },
             reported: 0,
             seen: transition.token(),
             netns: sock::netns(sk),
@@ -183,6 +189,9 @@ fn begin(transition: Transition) -> Option<i32> {
             }
             if sock::is_kernels::<Typed>(sk) {
                 out.flags |= sock_flags::KERNEL;
+            }
+            if restored {
+                out.flags |= sock_flags::REPAIR;
             }
         })?;
     }

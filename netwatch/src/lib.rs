@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod blocking;
 pub mod boot;
 pub mod bounded;
 pub mod bus;
@@ -32,12 +33,14 @@ pub mod model;
 pub mod origin;
 pub mod output;
 pub mod pairs;
+pub mod proc;
 pub mod process;
 pub mod seeding;
 pub mod services;
 pub mod signs;
 pub mod sinks;
 pub mod snapshot;
+pub mod stderr;
 pub mod store;
 pub mod stream;
 pub mod tracker;

@@ -2,6 +2,11 @@
 //! of his own, and netwatch runs as root: what is read has a limit, and what is over it is left out and said to be.
 //!
 //! Links in `/proc` need no limit here: the kernel writes their text into one page (`do_proc_readlink` in fs/proc/base.c).
+//!
+//! The same holds for time: a file system or a name service answers when its server does, and a reader of stderr reads when
+//! he likes.
+
+use std::time::Duration;
 
 /// A file of `/proc/PID` other than `cmdline`, bytes. The longest is `cgroup`: a path of at most 4096 bytes (`PATH_MAX`,
 /// `proc_cgroup_show` in kernel/cgroup/cgroup.c) for each of at most 16 hierarchies. In `status` the user comes before
@@ -71,4 +76,48 @@ pub const VERIFIED_AT_ONCE: u64 = 1 << 16;
 
 /// How long `trace` and `audit` read one state of the store: the log of a recorder grows meanwhile. Test:
 /// `store::tests::interference::readers_do_not_hold_the_log`.
-pub const READ_AT_ONCE: std::time::Duration = std::time::Duration::from_secs(1);
+pub const READ_AT_ONCE: Duration = Duration::from_secs(1);
+
+/// How long the event stream waits for an answer about one file system, directory or name service
+/// ([`crate::blocking::Subject`]). Path lookups and name services of the host itself take microseconds; a ring of the
+/// default size holds the records of several seconds. Test: `blocked::hanging_file_system_holds_up_nothing` of the end-to-end tests.
+pub const LIVE_WAIT: Duration = Duration::from_millis(50);
+
+/// How long the event stream waits for all of them together, before [`WAIT_SHARE`] limits it. Test:
+/// `blocking::accounts::tests::many_slow_subjects_take_a_tenth_of_the_time`.
+pub const LIVE_WAITS: Duration = Duration::from_millis(250);
+
+/// A time that was waited is forgiven after this many times as long, so a file system that answers slowly for ever takes
+/// no more than this part of the time. Test: `blocking::accounts::tests::slow_subject_takes_a_tenth_of_the_time`.
+pub const WAIT_SHARE: u32 = 10;
+
+/// How long a command or a snapshot waits for one of them. Test: `blocked::commands_end_on_a_hanging_file_system` of the end-to-end tests.
+pub const COMMAND_WAIT: Duration = Duration::from_secs(1);
+
+/// How long `audit` reads the package databases of one root directory, or a unit file: some 100 MB. Test:
+/// `blocking::tests::read_is_abandoned_at_the_deadline`.
+pub const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// Questions without an answer, each of which occupies a thread of the helper. When there are more, nothing is asked until
+/// one returns. Test: `blocking::client::tests::stuck_questions_are_limited`.
+pub const MOST_STUCK: usize = 8;
+
+/// When the name of a user is asked for again if there was no answer. Test:
+/// `enrich::users::tests::late_name_is_used`.
+pub const NAME_RETRY: Duration = Duration::from_secs(1);
+
+/// Lines for stderr that wait for its reader. When there are more, the newest are dropped and counted. Test:
+/// `stderr::tests::lines_for_a_blocked_reader_are_counted`.
+pub const STDERR_LINES: usize = 1024;
+
+/// How long the end of netwatch waits until stderr has taken its last lines. Test: `blocked::blocked_stderr_holds_up_nothing`
+/// of the end-to-end tests.
+pub const STDERR_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a step of a start may take before it is reported what the start waits for. Test:
+/// `run::slow_start_says_what_it_waits_for` of the end-to-end tests.
+pub const SLOW_START: Duration = Duration::from_secs(1);
+
+/// How long a start may take. On a host whose processors are all busy, attaching was seen to take 18 s. Test:
+/// `agent::progress::tests::start_is_given_up_at_the_limit`.
+pub const START_WAIT: Duration = Duration::from_secs(90);

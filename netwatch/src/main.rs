@@ -4,10 +4,12 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use netwatch::blocking;
 use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
 use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, trace, verify, watch};
+use netwatch::stderr;
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -15,7 +17,9 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     // For whoever works on netwatch: silent unless RUST_LOG asks, or the build is for debugging.
     let quiet = if cfg!(debug_assertions) { "info" } else { "off" };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(quiet)).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(quiet))
+        .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
+        .init();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) if error.use_stderr() => {
@@ -28,6 +32,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    // This process has one thread so far.
+    if let Err(error) = blocking::fork_helper() {
+        stderr::print(&format!("netwatch: cannot start a process that reads file systems: {error}"));
+    }
     let result = match command {
         Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Watch(options) => watch::run(*options).map(|()| ExitCode::SUCCESS),
@@ -40,12 +48,13 @@ fn main() -> ExitCode {
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
     };
-    result.unwrap_or_else(|error| {
+    let status = result.unwrap_or_else(|error| {
         if is_closed_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        // If stderr is closed there is no other place to report it.
-        let _ = writeln!(io::stderr(), "netwatch: {error:#}");
+        stderr::print(&format!("netwatch: {error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    stderr::finish();
+    status
 }

@@ -143,6 +143,14 @@ impl Actor {
         self.fork_by(&format!("fork as {pid}"))
     }
 
+    /// As [`Actor::fork`], with the child created in a control group, by the path of its directory.
+    ///
+    /// # Panics
+    /// If it cannot fork.
+    pub fn fork_into(&mut self, cgroup: &Path) -> u32 {
+        self.fork_by(&format!("fork into {}", cgroup.display()))
+    }
+
     fn fork_by(&mut self, command: &str) -> u32 {
         let child = self.say(command).parse().expect("a pid");
         std::mem::replace(&mut self.pid, child)

@@ -75,7 +75,9 @@ impl Cgroup {
         fs::write(self.procs(), pid.to_string()).expect("a process to put there");
     }
 
-    fn directory(&self) -> PathBuf {
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
         self.root.join(&self.path)
     }
 }

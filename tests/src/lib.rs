@@ -13,6 +13,7 @@ mod coverage;
 mod debian;
 mod event;
 mod far;
+mod hanging;
 mod lines;
 mod log;
 mod mptcp;
@@ -31,6 +32,7 @@ pub use coverage::{cannot_detect_via, doctor, doctor_says, is_emulated, kernel, 
 pub use debian::Debian;
 pub use event::{Endpoint, assert_has, endpoint, kind, port, service};
 pub use far::{Far, FarSocket};
+pub use hanging::Hanging;
 pub use lines::{Lines, first_line};
 pub use log::Log;
 pub use mptcp::mptcp_socket;

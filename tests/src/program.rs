@@ -41,7 +41,13 @@ pub fn output(command: &mut Command) -> Output {
     let (stdout, stderr) = (rest_of(running.stdout()), rest_of(running.stderr()));
     let status = running.ended(&format!("{command:?} ends"));
     let whole = |thread: JoinHandle<_>| thread.join().expect("a pipe to read");
-    Output { status, stdout: whole(stdout), stderr: whole(stderr) }
+    Output { status, stdout: whole(stdout), stderr: without_progress(&whole(stderr)) }
+}
+
+/// What netwatch prints on stderr, without what it says about its start on a busy host.
+pub(crate) fn without_progress(stderr: &[u8]) -> Vec<u8> {
+    let lines = stderr.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| !line.starts_with(b"netwatch: still starting: ")).flatten().copied().collect()
 }
 
 fn rest_of(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {

@@ -16,7 +16,7 @@ use crate::lines::Lines;
 use crate::log::Log;
 use crate::netns::{Netns, netns};
 use crate::presence::Presence;
-use crate::program::{Running, binary};
+use crate::program::{Running, binary, without_progress};
 use crate::schema::validate;
 use crate::shared::{Detail, View};
 use crate::wait::PATIENCE;
@@ -182,7 +182,7 @@ impl Watch {
             let mut text = Vec::new();
             let _ = pipe.read_to_end(&mut text);
             // The receiver is gone if the test has failed already.
-            let _ = send.send(String::from_utf8_lossy(&text).into_owned());
+            let _ = send.send(String::from_utf8_lossy(&without_progress(&text)).into_owned());
         });
         let may_lose = arguments.contains(&"--ring");
         let own = Own { running, lines, stderr, checks: Checks::default() };

@@ -4,6 +4,7 @@
 //! snapshot came first, endpoints that begin before the probes are attached would be missed.
 
 mod heal;
+mod progress;
 mod self_test;
 mod tables;
 
@@ -22,9 +23,10 @@ use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
 use crate::loss::Loss;
 use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{HostSnapshot, Mptcp, Note, SnapshotError, processes};
+use crate::snapshot::{CgroupPaths, HostSnapshot, Mptcp, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::Healer;
+use progress::Progress;
 use tables::Tables;
 
 pub use self_test::SelfTest;
@@ -73,17 +75,24 @@ impl Agent {
     /// # Errors
     /// If the kernel side cannot run or no snapshot can be taken.
     pub fn start(options: &Options) -> Result<(Self, Started), AgentError> {
+        let progress = Progress::begin();
+        let attaching = |job: &str| progress.step(format!("attaching the probes of `{job}`"));
+        progress.step("loading the BPF programs");
         let mut kernel = Kernel::load(options)?;
-        kernel.attach(Phase::Processes)?;
+        kernel.attach(Phase::Processes, attaching)?;
+        progress.step("reading the processes in /proc");
         let processes = ProcessTable::of(&processes::all()?);
-        kernel.attach(Phase::Sockets)?;
+        kernel.attach(Phase::Sockets, attaching)?;
+        progress.step("making a test connection");
         let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
         let test = self_test::perform();
+        progress.step("taking a snapshot of sockets and processes");
         let lister = lister(kernel.iterators());
         let HostSnapshot { sockets, processes: holders, mut notes } =
             HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio();
         notes.extend(foreign_pids());
 
+        progress.step("waiting for the records of the test connection");
         let mut early = records.until(clock::since_boot()?);
         let deadline = Instant::now() + SELF_TEST_PATIENCE;
         while test.is_unfinished(&early, kernel.coverage()) && Instant::now() < deadline {
@@ -92,8 +101,10 @@ impl Agent {
         }
         let self_test = test.finish(&mut early, kernel.coverage());
 
-        let mut tables =
-            Tables::new(Tracker::new(options.all_states), processes, kernel.take_flows()?, options.udp_idle);
+        progress.step("merging the snapshot");
+        let tracker = Tracker::new(options.all_states);
+        let cgroups = kernel.cgroup_root().and_then(CgroupPaths::of);
+        let mut tables = Tables::new(tracker, processes, cgroups, kernel.take_flows()?, options.udp_idle);
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were in the snapshot. Processes of early records are named as they were when the
         // probes were attached, and from then on as records say.
@@ -256,7 +267,7 @@ fn foreign_pids() -> Option<Note> {
     let own = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let text = "netwatch runs in a pid namespace of its own: processes that begin from now on are named by \
                 the pids of the initial one; run it there";
-    (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into() })
+    (own.as_os_str() != INITIAL_PID_NAMESPACE).then(|| Note { netns: None, text: text.into(), hides: false })
 }
 
 /// Decoded records of the ring.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use netwatch_common::EXEC_PATH_MAX;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use crate::blocking::Patience;
 use crate::decode::{Act, Event, ProcessEvent, Record, SocketRecord, Task};
 use crate::kernel::Coverage;
 use crate::model::{Cookie, NetnsId, ProcessRow, SockAddr, State, unmap};
@@ -266,7 +267,7 @@ fn judge(own: &Sockets, records: &[Record], coverage: &Coverage) -> SelfTest {
 /// Wrong values in records about netwatch's own sockets and process.
 fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
     // Outside the initial pid namespace, netwatch does not know its own pid there either.
-    let process = own.child.and_then(|_| processes::one(std::process::id()));
+    let process = own.child.and_then(|_| processes::one(std::process::id(), Patience::Command));
     let mut wrong = Vec::new();
     let exe = std::fs::read_link(SELF).ok();
     for record in records {

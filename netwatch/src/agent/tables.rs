@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use netwatch_common::kind;
 
-use crate::decode::{Act, Event, Name, ProcessEvent, Record};
+use crate::blocking::Patience;
+use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
 use crate::loss::{Loss, LossOfSocket, LossReason};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
-use crate::snapshot::{HostSnapshot, processes};
+use crate::snapshot::{CgroupPaths, HostSnapshot, processes};
 use crate::tracker::{ConnectionEvent, Occasion, TrackedFlow, Tracker};
 
 /// Longest interval of checks for idle flows.
@@ -25,6 +26,8 @@ pub(super) struct Tables {
     pub(super) tracker: Tracker,
     flows: FlowTable,
     pub(super) processes: ProcessTable,
+    /// `None` if no cgroup v2 hierarchy is mounted.
+    cgroups: Option<CgroupPaths>,
     /// See [`Record::loss`] and [`Record::udp_loss`].
     loss: (u32, u16),
     /// A record was lost since the snapshot in progress began.
@@ -46,11 +49,18 @@ const MOST_SOCKETS: usize = 4;
 const MOST_STARTED: usize = 4096;
 
 impl Tables {
-    pub(super) fn new(tracker: Tracker, processes: ProcessTable, flows: FlowTable, idle: Duration) -> Self {
+    pub(super) fn new(
+        tracker: Tracker,
+        processes: ProcessTable,
+        cgroups: Option<CgroupPaths>,
+        flows: FlowTable,
+        idle: Duration,
+    ) -> Self {
         Self {
             tracker,
             flows,
             processes,
+            cgroups,
             loss: (0, 0),
             doubted: false,
             udp_doubted: false,
@@ -78,6 +88,7 @@ impl Tables {
             Event::Process(event) => self.process(record.at, event),
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
+                    self.learn_cgroup(task);
                     self.complete_from_proc(task.key, &task.comm);
                 }
                 if event.act == Act::Release
@@ -95,21 +106,29 @@ impl Tables {
         if let ProcessEvent::Fork(fork) = event {
             // A child has the name of its parent.
             self.complete_from_proc(fork.parent, &fork.task.comm);
+            self.learn_cgroup(&fork.task);
         }
         self.processes.apply(at, event);
         match event {
             // /proc has the path as other readers of /proc see it, and the numbers that stat(2) returns.
             ProcessEvent::Exec(exec) => {
-                let (exe, _, file) = processes::exe(exec.task.key.pid);
+                let (exe, _, file) = processes::exe(exec.task.key.pid, Patience::Live);
                 self.processes.confirm_exe(exec.task.key, exe, file);
+                // A record has a part of long arguments.
+                if self.processes.lacks_args(exec.task.key)
+                    && let Some(row) = processes::one(exec.task.key.pid, Patience::Live)
+                {
+                    self.processes.complete_args(&row);
+                }
                 if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
                     self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
                 }
             }
             // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) =
-                    cgroup.moved.and_then(|key| processes::one(key.pid).filter(|r| r.key == key))
+                if let Some(row) = cgroup
+                    .moved
+                    .and_then(|key| processes::one(key.pid, Patience::Live).filter(|r| r.key == key))
                 {
                     self.processes.learn_one(&row);
                 }
@@ -118,10 +137,20 @@ impl Tables {
         }
     }
 
+    /// Looks up the cgroup of a task, once.
+    fn learn_cgroup(&mut self, task: &Task) {
+        if let Some(id) = task.cgroup
+            && let Some(cgroups) = &self.cgroups
+            && !self.processes.knows_cgroup(id)
+        {
+            self.processes.learn_cgroup(id, cgroups.path(id));
+        }
+    }
+
     /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
-            && let Some(row) = processes::one(key.pid)
+            && let Some(row) = processes::one(key.pid, Patience::Live)
             && row.key == key
         {
             self.processes.learn_named(&row, &comm.text());

@@ -20,6 +20,8 @@ pub enum View {
     Iterators,
     /// The directories of processes in `/proc`.
     Processes,
+    /// A procfs that nothing is mounted over, if something is mounted over the directory of a process in `/proc`.
+    OwnProc,
     /// The table of endpoints of a live run.
     Live,
 }
@@ -36,6 +38,7 @@ impl View {
             Self::SockDiag => "sock_diag",
             Self::Iterators => "the BPF iterators",
             Self::Processes => "/proc",
+            Self::OwnProc => "a procfs of netwatch's own",
             Self::Live => "the live event stream",
         }
     }
@@ -126,7 +129,13 @@ pub struct Disagreement {
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |views: &[View]| views.iter().map(|view| view.name()).collect::<Vec<_>>().join(" and ");
-        write!(f, "{} is shown by {}, not by {}", self.what, names(&self.shown_by), names(&self.hidden_by))
+        write!(f, "{} is shown by {}, not by {}", self.what, names(&self.shown_by), names(&self.hidden_by))?;
+        match self.what {
+            What::Process { pid } if self.shown_by == [View::OwnProc] => {
+                write!(f, ": something is mounted over /proc/{pid}")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::audit::baseline::Baseline;
 use crate::commands::audit::Hidden;
 use crate::commands::audit::{AuditOptions, Watch};
 use crate::commands::list::Namespaces;
-use crate::{bounded, limits};
+use crate::{blocking, limits};
 
 #[derive(Args)]
 pub(super) struct AuditArgs {
@@ -80,7 +80,7 @@ impl AuditArgs {
 }
 
 fn read(path: &Path) -> Result<Baseline> {
-    let text = bounded::text(path, limits::BASELINE_FILE)
+    let text = blocking::text(path, limits::BASELINE_FILE, limits::READ_WAIT)
         .with_context(|| format!("cannot read the baseline {}", path.display()))?;
     Baseline::read(&text).map_err(|what| anyhow!("{}:{what}", path.display()))
 }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::record::RecordArgs;
 use super::{Cli, Sub};
-use crate::{bounded, limits};
+use crate::{blocking, limits};
 
 /// Read if it exists and `--config` is not given.
 const DEFAULT: &str = "/etc/netwatch/netwatch.toml";
@@ -23,7 +23,7 @@ pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<Rec
         Some(path) => (path.clone(), true),
         None => (PathBuf::from(DEFAULT), false),
     };
-    let text = match bounded::text(&path, limits::CONFIG_FILE) {
+    let text = match blocking::text(&path, limits::CONFIG_FILE, limits::READ_WAIT) {
         Ok(text) => text,
         Err(error) if !is_asked_for && error.kind() == std::io::ErrorKind::NotFound => return Ok(record),
         Err(error) => return Err(wrong(&format!("{}: cannot be read: {error}", path.display()))),

@@ -5,13 +5,14 @@
 //! may be in another one.
 
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::agent;
 use crate::clock::BootClock;
+use crate::engine::complain;
 use crate::enrich::Users;
 use crate::hash::Map;
 use crate::model::{Holders, NetnsId, ProcessRow, Proto, SocketRow};
@@ -19,7 +20,8 @@ use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{HostSnapshot, Mptcp, holders, netns};
+use crate::snapshot::{HostSnapshot, Mptcp, Note, holders, netns};
+use crate::stderr;
 
 mod resolve;
 
@@ -121,14 +123,14 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
         Namespaces::All => None,
     };
     let letters = options.letters.or_default();
-    for note in snapshot.host.notes.iter().filter(|note| shown_netns.is_none() || note.netns == shown_netns) {
-        // An error of stderr cannot be reported.
-        let _ = writeln!(io::stderr(), "netwatch: {note}");
+    let is_shown = |note: &&Note| note.hides || shown_netns.is_none() || note.netns == shown_netns;
+    for note in snapshot.host.notes.iter().filter(is_shown) {
+        complain(&note.to_string());
     }
     if (letters.programs || options.json)
         && let Some(warning) = warning(&snapshot.host.sockets.holders)
     {
-        let _ = writeln!(io::stderr(), "{warning}");
+        stderr::print(&warning);
     }
     let mut rows: Vec<Row<'_>> = snapshot
         .rows()
@@ -142,7 +144,7 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::new(out);
     if options.json {
         let processes = ProcessTable::of(&snapshot.host.processes);
-        let mut users = Users::default();
+        let mut users = Users::patient();
         rows.iter().flat_map(|row| [row.process, row.initiator]).flatten().for_each(|row| users.ask(row.uid));
         write_json(&rows, &processes, &users.names(), BootClock::now()?, Services::host(), &mut out)?;
     } else {

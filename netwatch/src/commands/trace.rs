@@ -40,11 +40,11 @@ pub struct TraceOptions {
 /// # Errors
 /// If the store, or without one the host, cannot be read, or `out` fails.
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
-    let mut completion = Completion::default();
+    let mut completion = Completion { programs: None, users: Users::patient() };
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(reader) => traced(&History::new(reader)?, options)?,
         None => {
-            completion.programs = Some(Executables::default());
+            completion.programs = Some(Executables::patient());
             complain(&format!("no store at {DEFAULT_PATH}: tracing connections that are open now"));
             traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
         }
@@ -64,7 +64,6 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
 }
 
 /// Adds names of users and services, and the status of the executables of running processes.
-#[derive(Default)]
 struct Completion {
     /// `None` for a store, whose events have the status of executables at the time of the event.
     programs: Option<Executables>,

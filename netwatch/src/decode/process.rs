@@ -192,11 +192,10 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         exe_state,
         file: (device(bytes.u32(offset_of!(Exec, dev))?), bytes.u64(offset_of!(Exec, ino))?),
         mntns: bytes.u32(offset_of!(Exec, mntns))?,
-        // The record does not say how long they were.
         args: if flags & exec_flags::ARGS_CUT == 0 {
             Arguments::of(args)
         } else {
-            Arguments::of_ends(args, b"", None)
+            Arguments::of_ends(args, b"", Some(bytes.u32(offset_of!(Exec, args_bytes))?.into()))
         },
     };
     let task = task(bytes, offset_of!(Exec, task))?;

@@ -29,6 +29,8 @@ pub struct SocketRecord {
     pub key: u64,
     /// Its identity. `remote` is always set: unspecified if not connected.
     pub socket: Socket,
+    /// A process restores a connection with it (`TCP_REPAIR`); nobody connects.
+    pub restored: bool,
 }
 
 impl SocketRecord {
@@ -142,6 +144,8 @@ pub enum Born {
     Child,
     /// listen() was called on it.
     Listener,
+    /// A process restored a connection with it (`TCP_REPAIR`).
+    Restored,
     /// A subflow of the MPTCP socket with this cookie; only its addresses are new.
     Subflow,
     /// Before the probes were attached.
@@ -195,6 +199,7 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
             _ if has(change_flags::CONNECTED) => Born::Connected,
             _ if has(change_flags::CHILD) => Born::Child,
             _ if has(change_flags::LISTENER) => Born::Listener,
+            _ if has(change_flags::RESTORED) => Born::Restored,
             _ => Born::Unseen,
         },
         listener: cookie(bytes, offset_of!(Change, listener))?,
@@ -256,5 +261,6 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
         local: SockAddr { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
         remote: Some(SockAddr { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
     };
-    Ok(SocketRecord { key: Cookie::number(socket.cookie), socket })
+    let restored = flags & sock_flags::REPAIR != 0;
+    Ok(SocketRecord { key: Cookie::number(socket.cookie), socket, restored })
 }

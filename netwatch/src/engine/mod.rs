@@ -7,7 +7,6 @@
 
 mod schedule;
 
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -23,6 +22,7 @@ use crate::enrich::Stage;
 use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::process::ExeStatus;
+use crate::stderr;
 use crate::stream::{Batch, Context, Item, Ready};
 use crate::tracker::ConnectionEvent;
 use schedule::{Polls, Ticks};
@@ -292,8 +292,7 @@ async fn until(end: Option<Instant>) {
     }
 }
 
-/// Prints one line on stderr.
+/// Prints one line on stderr, without waiting for it.
 pub fn complain(line: &str) {
-    // If stderr is closed there is nowhere to report it.
-    let _ = writeln!(io::stderr(), "netwatch: {line}");
+    stderr::print(&format!("netwatch: {line}"));
 }

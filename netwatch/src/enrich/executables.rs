@@ -1,14 +1,13 @@
 //! Status of the executables that processes run, at the time of an event: intact, deleted, replaced. Each file is
 //! examined once per batch at most, and every subscriber is given the same answer.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Stage;
+use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::hash::Map;
 use crate::model::ExeState;
 use crate::process::{Actor, ExeStatus, Process};
@@ -26,6 +25,7 @@ const MOST_REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Executables {
     by_process: Map<usize, Remembered>,
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -37,16 +37,22 @@ struct Remembered {
 }
 
 impl Executables {
+    /// For a command that prints once.
+    #[must_use]
+    pub fn patient() -> Self {
+        Self { patience: Patience::Command, ..Self::default() }
+    }
+
     /// The status of the executable of `process` at `now`; of a process read from the store, the status as recorded.
     #[must_use]
     pub fn status(&mut self, process: &Arc<Process>, now: Instant) -> ExeStatus {
         if let Some(status) = process.exe_status {
             return status;
         }
-        let key = Arc::as_ptr(process).addr();
+        let (key, patience) = (Arc::as_ptr(process).addr(), self.patience);
         if let Some(remembered) = self.by_process.get_mut(&key) {
             if now.saturating_duration_since(remembered.at) >= FRESH {
-                remembered.status.state = exe_state(process);
+                remembered.status.state = exe_state(process, patience);
                 remembered.at = now;
             }
             return remembered.status;
@@ -54,7 +60,10 @@ impl Executables {
         if self.by_process.len() >= MOST_REMEMBERED {
             self.by_process.clear();
         }
-        let status = ExeStatus { state: exe_state(process), world_writable: is_world_writable(process) };
+        let status = ExeStatus {
+            state: exe_state(process, patience),
+            world_writable: is_world_writable(process, patience),
+        };
         self.by_process.insert(key, Remembered { _process: process.clone(), at: now, status });
         status
     }
@@ -85,12 +94,12 @@ impl Stage for Executables {
     }
 }
 
-fn exe_state(process: &Process) -> ExeState {
+fn exe_state(process: &Process, patience: Patience) -> ExeState {
     let image = &process.image;
     if process.kernel || image.exe_state == ExeState::Memfd {
         return image.exe_state;
     }
-    let (_, now, file) = processes::exe(process.key.pid);
+    let (_, now, file) = processes::exe(process.key.pid, patience);
     if file == image.file && file != (0, 0) {
         return now;
     }
@@ -99,28 +108,30 @@ fn exe_state(process: &Process) -> ExeState {
     let Some(exe) = image.exe.as_deref().filter(|_| image.mntns == processes::own_mntns()) else {
         return image.exe_state;
     };
-    match fs::metadata(exe) {
-        Ok(named) if (named.dev(), named.ino()) == image.file => ExeState::Ok,
-        Ok(named) if named.dev() == image.file.0 => ExeState::Replaced,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => ExeState::Deleted,
+    match stat(process, Place { root_of: None, path: Path::new(exe) }, patience) {
+        None => ExeState::Unknown,
+        Some(Ok(named)) if named.identity() == image.file => ExeState::Ok,
+        Some(Ok(named)) if named.device == image.file.0 => ExeState::Replaced,
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => ExeState::Deleted,
         // Some file systems report other device numbers to user space than inside the kernel (overlayfs, btrfs).
-        _ => image.exe_state,
+        Some(_) => image.exe_state,
     }
 }
 
 /// Whether any user may write to the directory of the executable, as netwatch's own mounts or the process's show it.
-fn is_world_writable(process: &Process) -> bool {
-    const WRITE_BY_OTHERS: u32 = 0o002;
+/// False if not known.
+fn is_world_writable(process: &Process, patience: Patience) -> bool {
     let image = &process.image;
     let Some(folder) = image.exe.as_deref().and_then(|exe| Path::new(exe).parent()) else { return false };
     if image.exe_state == ExeState::Memfd {
         return false;
     }
-    let folder = if image.mntns == processes::own_mntns() {
-        folder.to_owned()
-    } else {
-        let root = Path::new("/proc").join(process.key.pid.to_string()).join("root");
-        root.join(folder.strip_prefix("/").unwrap_or(folder))
-    };
-    fs::metadata(folder).is_ok_and(|folder| folder.is_dir() && folder.mode() & WRITE_BY_OTHERS != 0)
+    let root_of = (image.mntns != processes::own_mntns()).then_some(process.key.pid);
+    stat(process, Place { root_of, path: folder }, patience)
+        .is_some_and(|folder| folder.is_ok_and(|folder| folder.is_open_to_all()))
+}
+
+fn stat(process: &Process, place: Place<'_>, patience: Patience) -> Option<io::Result<FileFacts>> {
+    let subject = || Subject::Files { device: process.image.file.0, user: process.uid };
+    blocking::stat(place, subject, patience)
 }

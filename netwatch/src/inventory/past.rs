@@ -72,7 +72,7 @@ impl Past {
         Ok(Some(History {
             since: since.filter(|_| begun.is_some()),
             by: by.map(|actor| {
-                let user = Users::default().name(actor.process.uid);
+                let user = Users::patient().name(actor.process.uid);
                 (actor, user)
             }),
             connections: visits.count,

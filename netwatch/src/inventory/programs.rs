@@ -1,21 +1,21 @@
 //! Facts about programs: state of the executable, package, script, unit.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::packages;
 use super::units::{self, Unit};
 use crate::audit::facts::{Owner, Ownership, Program, Script};
+use crate::blocking::{self, Patience, Place, Subject};
 use crate::enrich::{self, Users};
 use crate::process::{Actor, Process};
 use crate::signs;
 use crate::snapshot::processes;
-use crate::where_it_runs;
+use crate::{limits, proc, where_it_runs};
 
 /// Owners of files by mount namespace.
-#[derive(Default)]
 pub(crate) struct Programs {
     owners: HashMap<u32, Owners>,
     users: Users,
@@ -46,6 +46,18 @@ enum Draw {
     Text,
     Module(String),
     Unknown,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self {
+            owners: HashMap::new(),
+            users: Users::patient(),
+            executables: enrich::Executables::patient(),
+            notes: Vec::new(),
+            noted: HashSet::new(),
+        }
+    }
 }
 
 impl Programs {
@@ -87,14 +99,24 @@ impl Programs {
                 continue;
             }
             let is_own = mntns == processes::own_mntns();
-            let root = if is_own { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{pid}/root")) };
+            let root = if is_own { PathBuf::from("/") } else { proc::of(pid).join("root") };
             // Any user can create a user namespace with a mount namespace that has arbitrary files.
             if !is_own && !shares_users(pid) {
                 let what = "its package databases are not trusted";
                 self.notes.push(format!("mount namespace {mntns} belongs to another user namespace: {what}"));
                 continue;
             }
-            let found = packages::owners(&root, &paths);
+            let found = if answers(pid, is_own) {
+                blocking::within(limits::READ_WAIT, move || packages::owners(&root, &paths))
+            } else {
+                None
+            };
+            let Some(found) = found else {
+                self.notes.push(format!(
+                    "mount namespace {mntns}: its package databases cannot be read: no answer"
+                ));
+                continue;
+            };
             owners.is_known |= found.is_known;
             owners.by_path.extend(found.owners);
             let whose = if is_own { String::new() } else { format!("mount namespace {mntns}: ") };
@@ -154,10 +176,20 @@ impl Programs {
     /// Clears owners: namespace numbers are reused, and packages change.
     pub(crate) fn forget(&mut self) {
         self.owners.clear();
-        self.users = Users::default();
+        self.users = Users::patient();
         self.notes.clear();
         self.noted.clear();
     }
+}
+
+/// Whether the file system with the package databases answers.
+fn answers(pid: u32, is_own: bool) -> bool {
+    packages::DATABASES.iter().all(|database| {
+        let path = Path::new(database);
+        let place = Place { root_of: (!is_own).then_some(pid), path };
+        let subject = || Subject::Folder(format!("/proc/{pid}/root{database}").into());
+        blocking::stat(place, subject, Patience::Command).is_some()
+    })
 }
 
 /// Whether a process is in the user namespace of netwatch; false if not known.
@@ -230,11 +262,11 @@ fn resolved(process: &Process, path: &str) -> String {
     let whole = if path.starts_with('/') {
         PathBuf::from(path)
     } else {
-        let folder = std::fs::read_link(format!("/proc/{}/cwd", process.key.pid)).unwrap_or_default();
+        let folder = std::fs::read_link(proc::of(process.key.pid).join("cwd")).unwrap_or_default();
         folder.join(path)
     };
     let is_own = process.image.mntns == processes::own_mntns();
-    let real = if is_own { std::fs::canonicalize(&whole).ok() } else { None };
+    let real = if is_own { blocking::real_path(&whole, Patience::Command) } else { None };
     real.unwrap_or(whole).to_string_lossy().into_owned()
 }
 

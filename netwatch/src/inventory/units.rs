@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::blocking::{self, Patience, Place, Subject};
 use crate::process::Process;
-use crate::{bounded, where_it_runs};
+use crate::{bounded, limits, where_it_runs};
 
 /// An installed service or socket unit.
 pub(super) struct Unit {
@@ -54,13 +55,25 @@ pub(super) fn installed(process: &Process) -> Option<Unit> {
     let names = [Some(name.to_owned()), template];
     let paths =
         FOLDERS.iter().flat_map(|folder| names.iter().flatten().map(|name| Path::new(folder).join(name)));
-    let file = paths.filter_map(|path| std::fs::canonicalize(path).ok()).find(|path| path.is_file())?;
-    let text = bounded::text(&file, MOST_BYTES).unwrap_or_default();
+    let mut installed = paths
+        .filter(|path| path.symlink_metadata().is_ok())
+        .filter_map(|path| blocking::real_path(&path, Patience::Command));
+    // Not that of a masked unit, which is /dev/null.
+    let file = installed.find(|path| is_file(path))?;
+    let read = file.clone();
+    let read = move || bounded::text(&read, MOST_BYTES).unwrap_or_default();
+    let text = blocking::within(limits::READ_WAIT, read)?;
     Some(Unit {
         name: name.to_owned(),
         file: spelled(&file),
         starts: starts(&text).map(|path| real(&path)).collect(),
     })
+}
+
+fn is_file(path: &Path) -> bool {
+    let subject = || Subject::Folder(path.parent().unwrap_or(path).to_owned());
+    let file = blocking::stat(Place { root_of: None, path }, subject, Patience::Command);
+    file.is_some_and(|file| file.is_ok_and(|file| file.is_file()))
 }
 
 /// Paths in `ExecStart=` lines as written.
@@ -78,7 +91,7 @@ fn starts(text: &str) -> impl Iterator<Item = String> + use<> {
 }
 
 fn real(path: &str) -> String {
-    spelled(&std::fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path)))
+    spelled(&blocking::real_path(Path::new(path), Patience::Command).unwrap_or_else(|| PathBuf::from(path)))
 }
 
 fn spelled(path: &Path) -> String {

@@ -13,7 +13,7 @@ use crate::hash::Map;
 use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
 use crate::snapshot::tables::Tables;
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
-use crate::{bounded, limits};
+use crate::{bounded, limits, proc};
 
 /// All views of the host, taken one after another.
 pub(super) struct Views {
@@ -27,6 +27,8 @@ pub(super) struct Views {
     /// Why the iterators failed.
     pub(super) unlisted: Option<String>,
     pub(super) pids: HashSet<u32>,
+    /// Processes over whose directories in `/proc` something is mounted.
+    covered: Vec<u32>,
     /// See [`hides_processes`].
     pub(super) hides_processes: bool,
     /// All sockets, see [`Views::joined`].
@@ -39,6 +41,7 @@ const BETWEEN: Duration = Duration::from_millis(60);
 impl Views {
     /// `first`: the first comparison, not the second one.
     pub(super) fn take(lister: Option<&Arc<dyn Lister>>, hidden: &[Hidden], first: bool) -> Result<Self> {
+        let covered = proc::find_mounts();
         let lister = lister.map(|lister| &**lister);
         let mut views = Self {
             diag: sockets(Scope::AllNetns, Mptcp::Whole, None)?,
@@ -48,6 +51,7 @@ impl Views {
             unlisted: None,
             by_proc: holders::all(None)?,
             pids: processes::pids()?.into_iter().collect(),
+            covered,
             hides_processes: hides_processes(),
             rows: Vec::new(),
         };
@@ -225,14 +229,21 @@ pub(super) fn compare(
             .collect();
         (views.sockets_shown(&in_netns), views.processes_shown(&|inode| inodes.contains(&inode)))
     };
+    let covered = first.covered.iter().map(|pid| Disagreement {
+        what: What::Process { pid: *pid },
+        shown_by: vec![View::OwnProc],
+        hidden_by: vec![View::Processes],
+        program: None,
+    });
     let (sockets, processes) = shown(first);
     if sockets.differences().is_empty() && processes.differences().is_empty() {
-        return Ok(Vec::new());
+        return Ok(covered.collect());
     }
     std::thread::sleep(BETWEEN);
     let (sockets_then, processes_then) = shown(&Views::take(lister, hidden, false)?);
     let mut standing = sockets.standing(&sockets_then);
     standing.extend(processes.standing(&processes_then));
+    standing.extend(covered);
     Ok(standing)
 }
 

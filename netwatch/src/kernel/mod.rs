@@ -16,6 +16,7 @@ mod types;
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::fs::File;
 use std::time::Duration;
 
 use attach::Attacher;
@@ -229,10 +230,11 @@ impl Kernel {
     }
 
     /// Attaches the first rung that works of each job of a phase. Call it once for each phase, in order.
+    /// `attaching` is called with the name of each job before.
     ///
     /// # Errors
     /// [`KernelError::Required`] if no rung of a required job works.
-    pub fn attach(&mut self, phase: Phase) -> Result<(), KernelError> {
+    pub fn attach(&mut self, phase: Phase, attaching: impl Fn(&str)) -> Result<(), KernelError> {
         let Some(btf) = self.btf.take() else { return Ok(()) };
         let mut attacher = Attacher {
             ebpf: &mut self.ebpf,
@@ -245,6 +247,10 @@ impl Kernel {
             attached: &mut self.attached,
         };
         for job in JOBS.iter().filter(|job| job.phase == phase) {
+            attaching(job.name);
+            if let Some(pause) = self.sabotage.and_then(|sabotage| sabotage.slows(job.name)) {
+                std::thread::sleep(pause);
+            }
             let covered = attacher.job(job)?;
             if self.sabotage.is_some_and(|sabotage| sabotage.deafens(job.name)) {
                 attacher.detach_all_of(job);
@@ -298,6 +304,12 @@ impl Kernel {
         };
         let maps = (take("FLOWS")?, take("REMOVED_FLOWS")?, take("NOT_FOLLOWED_BY")?);
         FlowTable::new(maps.0, maps.1, maps.2).map_err(|error| KernelError::Load(chain(&error)))
+    }
+
+    /// The root of the cgroup v2 hierarchy.
+    #[must_use]
+    pub fn cgroup_root(&self) -> Option<File> {
+        mounts::cgroup2_root().inspect_err(|error| log::info!("{error}")).ok()
     }
 
     /// The counts of lost records. Can be taken once, after all phases are attached.

@@ -1,6 +1,8 @@
 //! `--sabotage`: faults that tests introduce to check that they are detected. Without the feature `test-equipment` the
 //! type has no values.
 
+use std::time::Duration;
+
 use netwatch_common::Offsets;
 
 #[cfg(any(test, feature = "test-equipment"))]
@@ -15,6 +17,9 @@ pub enum Sabotage {
     /// The probes of this job, or of all jobs, are reported as attached but are not.
     #[cfg(any(test, feature = "test-equipment"))]
     Deaf(&'static str),
+    /// Attaching the probes of this job takes longer.
+    #[cfg(any(test, feature = "test-equipment"))]
+    Slow(&'static str),
 }
 
 #[cfg(not(any(test, feature = "test-equipment")))]
@@ -26,10 +31,18 @@ impl Sabotage {
     pub(super) fn deafens(self, _: &str) -> bool {
         match self {}
     }
+
+    pub(super) fn slows(self, _: &str) -> Option<Duration> {
+        match self {}
+    }
 }
 
 #[cfg(any(test, feature = "test-equipment"))]
 const ALL: &str = "all";
+
+/// Longer than a step of a start may take without a report.
+#[cfg(any(test, feature = "test-equipment"))]
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Added to the offset, in bytes.
 #[cfg(any(test, feature = "test-equipment"))]
@@ -37,7 +50,7 @@ const BESIDE: u32 = 4;
 
 #[cfg(any(test, feature = "test-equipment"))]
 impl Sabotage {
-    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB` or `deaf=all`.
+    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB`, `deaf=all` or `slow=JOB`.
     ///
     /// # Errors
     /// If the text has another form, or names an unknown member or job.
@@ -52,7 +65,11 @@ impl Sabotage {
                 let job = JOBS.iter().find(|job| job.name == name);
                 job.map(|job| Self::Deaf(job.name)).ok_or("no such job")
             }
-            _ => Err("offset=STRUCTURE.MEMBER or deaf=JOB"),
+            Some(("slow", name)) => {
+                let job = JOBS.iter().find(|job| job.name == name);
+                job.map(|job| Self::Slow(job.name)).ok_or("no such job")
+            }
+            _ => Err("offset=STRUCTURE.MEMBER, deaf=JOB or slow=JOB"),
         }
     }
 
@@ -65,5 +82,9 @@ impl Sabotage {
 
     pub(super) fn deafens(self, job: &str) -> bool {
         matches!(self, Self::Deaf(deaf) if deaf == job || deaf == ALL)
+    }
+
+    pub(super) fn slows(self, job: &str) -> Option<Duration> {
+        matches!(self, Self::Slow(slow) if slow == job).then_some(SLOW)
     }
 }

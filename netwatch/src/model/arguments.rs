@@ -88,6 +88,17 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// Whether these may be the whole of `cut`, which has only their beginning: all complete arguments of `cut` come
+    /// first.
+    #[must_use]
+    pub fn complete(&self, cut: &Self) -> bool {
+        let text = cut.text.strip_suffix('\0').unwrap_or(&cut.text);
+        let complete = text.rfind('\0').and_then(|end| text.get(..=end)).unwrap_or_default();
+        cut.cut.is_some() && self.text.starts_with(complete)
+    }
+}
+
 /// Strings that were arguments before. A NUL in one, which no argument has, makes two of it.
 impl<S: AsRef<str>> FromIterator<S> for Arguments {
     fn from_iter<I: IntoIterator<Item = S>>(arguments: I) -> Self {
@@ -202,5 +213,17 @@ mod tests {
                 prop_assert_eq!(arguments.iter().last().map(str::to_owned), last);
             }
         }
+    }
+
+    #[test]
+    fn whole_arguments_begin_with_those_that_were_cut() {
+        let cut = Arguments::of_ends(b"java\0-Xmx1g\0-cp\0a.jar:b.j", b"", Some(99));
+        let whole = Arguments::of(b"java\0-Xmx1g\0-cp\0a.jar:b.jar\0Main\0");
+        assert!(whole.complete(&cut));
+        // The process has overwritten them.
+        assert!(!Arguments::of(b"java\0-Xmx2g\0-cp\0a.jar:b.jar\0Main\0").complete(&cut));
+        assert!(!Arguments::of(b"[kworker/0:1]\0").complete(&cut));
+        // Nothing is missing.
+        assert!(!whole.complete(&whole));
     }
 }

@@ -15,14 +15,18 @@ use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessR
 /// process.
 const MOST_GONE: usize = 8192;
 
+/// Maximum number of cgroups whose paths are remembered. If there are more, all are forgotten, and looked up again when
+/// a process in them is seen. Test: `process::table::tests::number_of_cgroups_is_bounded`.
+pub const MOST_CGROUPS: usize = 8192;
+
 /// Processes by pid and start.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     live: Map<u32, Live>,
     gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
-    /// Paths of cgroups by id in the unified hierarchy.
-    cgroups: Map<CgroupId, Arc<str>>,
+    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`MOST_CGROUPS`].
+    cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
 }
@@ -189,6 +193,26 @@ impl ProcessTable {
         *process = Arc::new(known);
     }
 
+    /// Whether the arguments of a running process are known in part.
+    #[must_use]
+    pub fn lacks_args(&self, key: ProcessKey) -> bool {
+        self.present(key.pid).is_some_and(|process| process.key == key && process.image.args.cut().is_some())
+    }
+
+    /// Completes arguments of which the record of the exec had only the beginning, from `/proc`, unless the process
+    /// executed another program or has overwritten them.
+    pub fn complete_args(&mut self, row: &ProcessRow) {
+        let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid) else { return };
+        let (known, read) = (&process.image, &row.image);
+        if process.key != row.key || known.file != read.file || !read.args.complete(&known.args) {
+            return;
+        }
+        let image = Image { args: read.args.clone(), ..Image::clone(known) };
+        let mut complete = Process::clone(process);
+        complete.image = Arc::new(image);
+        *process = Arc::new(complete);
+    }
+
     /// Removes processes that are not in `rows`, a snapshot that began when no entry was younger than `since`.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
         let there: Set<_> = rows.iter().map(|row| row.key).collect();
@@ -222,7 +246,8 @@ impl ProcessTable {
         if let Some(parent) = parent {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
-            if parent.cgroup_id == task.cgroup || parent.cgroup_id.is_none() {
+            // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
+            if parent.cgroup_id == task.cgroup || self.telling_path(task).is_none() {
                 child.cgroup = parent.cgroup.clone();
             }
             child = child.under(Some(&parent));
@@ -264,7 +289,7 @@ impl ProcessTable {
         if event.hierarchy == UNIFIED
             && let Some(id) = event.id
         {
-            self.cgroups.insert(id, event.path.clone());
+            self.learn_cgroup(id, Some(event.path.clone()));
         }
         let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
         else {
@@ -273,9 +298,7 @@ impl ProcessTable {
         if Some(process.key) != event.moved {
             return;
         }
-        // As for /proc/PID/cgroup, a v1 hierarchy is used if the unified one has no path.
-        let telling = event.path.len() > 1;
-        if telling && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
+        if is_telling(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
             let mut moved = Process::clone(process);
             moved.cgroup = event.path.clone();
             if event.hierarchy == UNIFIED {
@@ -295,15 +318,30 @@ impl ProcessTable {
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
-            cgroup: self.cgroup_path(task).cloned().unwrap_or_else(|| "/".into()),
+            cgroup: self.telling_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
             stdio: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
     }
 
-    fn cgroup_path(&self, task: &Task) -> Option<&Arc<str>> {
-        self.cgroups.get(&task.cgroup?)
+    /// Whether the path of a cgroup was learnt, or could not be found out.
+    #[must_use]
+    pub fn knows_cgroup(&self, id: CgroupId) -> bool {
+        self.cgroups.contains_key(&id)
+    }
+
+    /// Notes the path of a cgroup in the unified hierarchy.
+    pub fn learn_cgroup(&mut self, id: CgroupId, path: Option<Arc<str>>) {
+        if self.cgroups.len() >= MOST_CGROUPS && !self.knows_cgroup(id) {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(id, path);
+    }
+
+    /// The path of the task's cgroup, if it is known and [`is_telling`].
+    fn telling_path(&self, task: &Task) -> Option<&Arc<str>> {
+        self.cgroups.get(&task.cgroup?)?.as_ref().filter(|path| is_telling(path))
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -313,7 +351,7 @@ impl ProcessTable {
         process.ppid = task.ppid;
         if process.cgroup_id != task.cgroup {
             process.cgroup_id = task.cgroup;
-            if let Some(path) = self.cgroup_path(task) {
+            if let Some(path) = self.telling_path(task) {
                 process.cgroup = path.clone();
             }
         }
@@ -340,6 +378,12 @@ impl ProcessTable {
         let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
+}
+
+/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
+/// one has only its root.
+fn is_telling(path: &str) -> bool {
+    path.len() > 1
 }
 
 fn is_as(known: &Process, task: &Task) -> bool {

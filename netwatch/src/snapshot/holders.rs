@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use super::tables::{Tables, descriptors};
 use super::{Note, SnapshotError, parse, processes};
+use crate::blocking;
 use crate::decode::listed;
 use crate::hash::Set;
 use crate::model::{Holder, Holders, Lister, Listing, ProcessRow};
+use crate::proc;
 
-/// Whether any socket has a holder, apart from sockets that this process had open for the snapshot and has closed
-/// since.
+/// Whether any socket has a holder, apart from those to netwatch's helper, and from sockets that this process had open
+/// for the snapshot and has closed since.
 #[must_use]
 pub fn any_socket(holders: &Holders) -> bool {
     let own = std::process::id();
@@ -19,7 +21,8 @@ pub fn any_socket(holders: &Holders) -> bool {
         let link = fs::read_link(format!("/proc/self/fd/{fd}"));
         link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode))
     };
-    holders.all().any(|(inode, holder)| holder.pid != own || is_open(inode, holder.fd))
+    let counts = |inode, holder: Holder| holder.pid != own || is_open(inode, holder.fd);
+    holders.all().any(|(inode, holder)| !blocking::is_own_socket(inode) && counts(inode, holder))
 }
 
 /// A note about processes whose descriptors could not be read.
@@ -30,7 +33,7 @@ pub fn note(holders: &Holders) -> Option<Note> {
         1 => "1 process's descriptors could not be read".into(),
         n => format!("{n} processes' descriptors could not be read"),
     };
-    Some(Note { netns: None, text })
+    Some(Note { netns: None, text, hides: false })
 }
 
 /// Holders of network sockets, by the kernel's iterator.
@@ -91,7 +94,7 @@ fn by_proc() -> Result<Holders, SnapshotError> {
 
 /// Whether a descriptor still refers to this socket. True if the process has ended or may not be read.
 fn has_open(Holder { pid, fd }: Holder, inode: u64, tables: &mut Tables) -> bool {
-    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+    let link = fs::read_link(proc::of(pid).join("fd").join(fd.to_string()));
     if link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode)) {
         return true;
     }
@@ -100,9 +103,9 @@ fn has_open(Holder { pid, fd }: Holder, inode: u64, tables: &mut Tables) -> bool
 }
 
 fn read(pid: u32, held: &mut Vec<(u64, Holder)>) -> io::Result<()> {
-    if !descriptors(pid, format!("/proc/{pid}/fd"), held)? {
+    if !descriptors(pid, proc::of(pid).join("fd"), held)? {
         // No descriptors: a kernel thread, or the first thread has ended and the others still have theirs.
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        for task in fs::read_dir(proc::of(pid).join("task"))? {
             if descriptors(pid, task?.path().join("fd"), held)? {
                 break;
             }

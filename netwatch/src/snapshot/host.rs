@@ -2,9 +2,9 @@
 //! for its repairs.
 
 use super::{Mptcp, Note, Scope, SnapshotError, Sockets, holders, sockets};
-use crate::clock;
 use crate::hash::Map;
 use crate::model::{Lister, ProcessRow, SocketSnapshot};
+use crate::{clock, proc};
 
 /// Sockets in every network namespace, who holds them, and processes, all seen after `sockets.began`.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ impl HostSnapshot {
     /// Where sockets or processes cannot be listed at all.
     pub fn take(lister: Option<&dyn Lister>, mptcp: Mptcp) -> Result<Self, SnapshotError> {
         let began = clock::since_boot().map_err(SnapshotError::Clock)?;
+        let covered = proc::find_mounts();
         let (listed, holders, processes) = std::thread::scope(|scope| {
             let held = scope.spawn(|| holders::named(lister));
             let listed = sockets(Scope::AllNetns, mptcp, lister);
@@ -32,7 +33,8 @@ impl HostSnapshot {
                 held.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok::<_, SnapshotError>((listed?, holders, processes))
         })?;
-        let Sockets { rows, port_ranges, notes, .. } = listed;
+        let Sockets { rows, port_ranges, mut notes, .. } = listed;
+        notes.extend(covered.into_iter().map(Note::of_covered));
         let sockets = SocketSnapshot { sockets: rows, holders, port_ranges, began };
         Ok(Self { sockets, processes, notes })
     }

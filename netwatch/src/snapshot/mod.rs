@@ -13,6 +13,7 @@ use std::io;
 use crate::model::NetnsId;
 
 mod answer;
+mod cgroups;
 pub mod holders;
 mod host;
 mod net_files;
@@ -23,6 +24,7 @@ pub mod processes;
 pub mod sockets;
 pub mod tables;
 
+pub use cgroups::CgroupPaths;
 pub use host::HostSnapshot;
 pub use net_files::{NetFiles, net_files};
 pub use sockets::{Mptcp, Sockets, sockets};
@@ -43,6 +45,18 @@ pub struct Note {
     pub netns: Option<NetnsId>,
     /// A sentence for the user.
     pub text: String,
+    /// Somebody hides a part of the host, so it is shown in any case.
+    pub hides: bool,
+}
+
+impl Note {
+    /// Something is mounted over the directory of a process.
+    pub(crate) fn of_covered(pid: u32) -> Self {
+        let text = format!(
+            "something is mounted over /proc/{pid}; the process is read from a procfs of netwatch's own"
+        );
+        Self { netns: None, text, hides: true }
+    }
 }
 
 impl fmt::Display for Note {

@@ -116,7 +116,7 @@ impl NetFiles {
     }
 
     fn note(&mut self, netns: NetnsId, text: String) {
-        self.notes.push(Note { netns: Some(netns), text });
+        self.notes.push(Note { netns: Some(netns), text, hides: false });
     }
 }
 

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
 use crate::model::NetnsId;
-use crate::{bounded, limits};
+use crate::{bounded, limits, proc};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
     let own = own().map_err(proc)?;
     let mut found = BTreeMap::new();
     for pid in processes::pids()? {
-        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let path = proc::of(pid).join("ns/net");
         // The text of the link has the number, so the file need not be opened.
         if let Ok(link) = std::fs::read_link(&path)
             && let Some(inum) = parse::net_link(&link.into_os_string().into_vec())

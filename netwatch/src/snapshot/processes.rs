@@ -1,15 +1,16 @@
 //! Reads processes from `/proc`.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
+use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::bounded::{self, Ends};
 use crate::model::{Arguments, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
-use crate::{escape, limits};
+use crate::{escape, limits, proc};
 
 /// Reads all processes, sorted by pid. Those that end meanwhile, or are hidden by `hidepid`, are left out.
 ///
@@ -18,20 +19,21 @@ use crate::{escape, limits};
 pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
     let mut pids = pids()?;
     pids.sort_unstable();
-    Ok(pids.into_iter().filter_map(one).collect())
+    Ok(pids.into_iter().filter_map(|pid| one(pid, Patience::Command)).collect())
 }
 
 /// Reads one process; `None` if it is gone.
 #[must_use]
-pub fn one(pid: u32) -> Option<ProcessRow> {
-    let base = PathBuf::from(format!("/proc/{pid}"));
+pub fn one(pid: u32, patience: Patience) -> Option<ProcessRow> {
+    let base = proc::of(pid);
     let bytes = |name: &str| bounded::read(base.join(name), limits::PROC_FILE).map(|file| file.bytes);
     let line = bytes("stat").ok()?;
     let stat = parse::stat(&line)?;
     let bytes = |name: &str| bytes(name).unwrap_or_default();
     let comm = bytes("comm");
     let cmdline = cmdline(&base, &line);
-    let (exe, exe_state, file) = if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid) };
+    let (exe, exe_state, file) =
+        if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid, patience) };
     let facts = ProcessFacts {
         key: ProcessKey::from_ticks(pid, stat.start_ticks),
         ppid: stat.ppid,
@@ -68,7 +70,7 @@ fn in_words(cmdline: &Ends) -> Arguments {
 pub fn pids() -> Result<Vec<u32>, SnapshotError> {
     let list = || {
         let mut pids = Vec::new();
-        for entry in fs::read_dir("/proc")? {
+        for entry in fs::read_dir(proc::root())? {
             pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
         Ok(pids)
@@ -80,51 +82,68 @@ pub fn pids() -> Result<Vec<u32>, SnapshotError> {
 const DELETED: &[u8] = b" (deleted)";
 
 /// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0 if
-/// not known). Nothing is known about kernel threads and processes that the caller may not inspect.
+/// not known). Nothing is known about kernel threads and processes that the caller may not inspect. If a file system does
+/// not answer, the state is not known.
 #[must_use]
-pub fn exe(pid: u32) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
-    let link = PathBuf::from(format!("/proc/{pid}/exe"));
+pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
+    let link = proc::of(pid).join("exe");
     let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
     let target = target.into_os_string().into_vec();
     // Follows the magic link, not its text, so it is right even if the file was renamed or deleted.
-    let running = fs::metadata(&link).ok();
-    let file = running.as_ref().map_or((0, 0), identity);
+    let running = blocking::stat_running(pid).ok();
+    let file = running.as_ref().map_or((0, 0), FileFacts::identity);
+    let named = |path: &[u8]| named(pid, path, file.0, patience);
 
     let stripped = target.strip_suffix(DELETED);
     // The name of a file may end with this suffix.
-    if stripped.is_some() && named(pid, &target).is_some_and(|named| identity(&named) == file) {
+    if stripped.is_some() && matches!(named(&target), Named::File(named) if named == file) {
         return (Some(escape::utf8(&target).into()), ExeState::Ok, file);
     }
     let path = stripped.unwrap_or(&target);
     let state = if stripped.is_some() && path.starts_with(b"/memfd:") {
         ExeState::Memfd
     } else {
-        match (named(pid, path), stripped) {
+        match (named(path), stripped) {
             _ if running.is_none() => ExeState::Unknown,
-            (Some(named), None) if identity(&named) == file => ExeState::Ok,
-            (Some(_), _) => ExeState::Replaced,
-            (None, Some(_)) => ExeState::Deleted,
+            (Named::NoAnswer, _) => ExeState::Unknown,
+            // Also where the kernel forgot the name of a file on another host, and so says "(deleted)".
+            (Named::File(named), _) if named == file => ExeState::Ok,
+            (Named::File(_), _) => ExeState::Replaced,
+            (Named::Nothing, Some(_)) => ExeState::Deleted,
             // The process is gone, so the path cannot be resolved.
-            (None, None) if fs::read_link(&link).is_err() => return (None, ExeState::Unknown, (0, 0)),
+            (Named::Nothing, None) if fs::read_link(&link).is_err() => {
+                return (None, ExeState::Unknown, (0, 0));
+            }
             // The path cannot be resolved: another root directory, or a detached mount.
-            (None, None) => ExeState::Unknown,
+            (Named::Nothing, None) => ExeState::Unknown,
         }
     };
     (Some(escape::utf8(path).into()), state, file)
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+/// What has a path.
+enum Named {
+    /// Device and inode of a file.
+    File((u64, u64)),
+    /// No file, or none that can be found.
+    Nothing,
+    NoAnswer,
 }
 
-/// The file that has this path in the mount namespace of the process. A path in `/proc` starts at the root directory of
-/// the reader if both share the namespace, else at the root of the process's namespace.
-fn named(pid: u32, path: &[u8]) -> Option<Metadata> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    if shares_mounts(pid) {
-        return fs::metadata(path).ok();
+/// The file that has this path in the mount namespace of the process, which runs a file of `device`. A path in `/proc`
+/// starts at the root directory of the reader if both share the namespace, else at the root of the process's namespace.
+fn named(pid: u32, path: &[u8], device: u64, patience: Patience) -> Named {
+    let root_of = (!shares_mounts(pid)).then_some(pid);
+    let place = Place { root_of, path: Path::new(std::ffi::OsStr::from_bytes(path)) };
+    let subject = || {
+        let user = fs::metadata(proc::of(pid)).map_or(0, |process| process.uid());
+        Subject::Files { device, user }
+    };
+    match blocking::stat(place, subject, patience) {
+        Some(Ok(file)) => Named::File(file.identity()),
+        Some(Err(_)) => Named::Nothing,
+        None => Named::NoAnswer,
     }
-    fs::metadata(PathBuf::from(format!("/proc/{pid}/root")).join(path.strip_prefix("/").ok()?)).ok()
 }
 
 fn shares_mounts(pid: u32) -> bool {
@@ -135,20 +154,21 @@ fn shares_mounts(pid: u32) -> bool {
 #[must_use]
 pub fn own_mntns() -> u32 {
     static OWN: OnceLock<u32> = OnceLock::new();
-    *OWN.get_or_init(|| link_of_mntns("/proc/self/ns/mnt"))
+    *OWN.get_or_init(|| link_of_mntns(Path::new("/proc/self/ns/mnt")))
 }
 
 fn mntns(pid: u32) -> u32 {
-    link_of_mntns(&format!("/proc/{pid}/ns/mnt"))
+    link_of_mntns(&proc::of(pid).join("ns/mnt"))
 }
 
-fn link_of_mntns(path: &str) -> u32 {
+fn link_of_mntns(path: &Path) -> u32 {
     let link = fs::read_link(path).unwrap_or_default();
     parse::mnt_link(link.as_os_str().as_bytes()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::{Child, Command};
 
     use super::*;
@@ -193,18 +213,21 @@ mod tests {
     #[test]
     fn child_is_read_correctly() {
         let (child, path) = sleeper("as-it-is");
-        let row = one(child.0.id()).unwrap();
+        let row = one(child.0.id(), Patience::Command).unwrap();
         assert_eq!(row.ppid, std::process::id());
         assert_eq!(&*row.comm, &path.file_name().unwrap().to_str().unwrap()[..15]);
         assert_eq!(row.image.exe.as_deref(), path.to_str());
         assert_eq!(row.image.exe_state, ExeState::Ok);
         assert_eq!(row.image.args.iter().collect::<Vec<_>>(), [path.to_str().unwrap(), "600"]);
-        assert_eq!(row.image.file, identity(&fs::metadata(&path).unwrap()));
+        assert_eq!(row.image.file, {
+            let file = fs::metadata(&path).unwrap();
+            (file.dev(), file.ino())
+        });
         assert_eq!(&*row.argv0, path.as_os_str().as_bytes());
         assert_eq!(row.uid, nix::unistd::geteuid().as_raw());
         assert!(!row.kernel);
         // Younger than this process, and not from the future.
-        let own = one(std::process::id()).unwrap();
+        let own = one(std::process::id(), Patience::Command).unwrap();
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
         assert!(own.key.start <= row.key.start);
         assert!(row.key.start <= ns(u64::try_from(now.tv_sec() + 1).unwrap() * 1_000_000_000));
@@ -215,15 +238,15 @@ mod tests {
     #[test]
     fn state_of_the_executable_is_read() {
         let (child, path) = sleeper("file");
-        let state = || exe(child.0.id()).1;
+        let state = || exe(child.0.id(), Patience::Command).1;
         assert_eq!(state(), ExeState::Ok);
         let moved = path.with_extension("moved");
         fs::rename(&path, &moved).unwrap();
         // The link follows renames.
-        assert_eq!(exe(child.0.id()).0.as_deref(), moved.to_str());
+        assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), moved.to_str());
         fs::remove_file(&moved).unwrap();
         assert_eq!(state(), ExeState::Deleted);
-        assert_eq!(exe(child.0.id()).0.as_deref(), moved.to_str());
+        assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), moved.to_str());
         fs::write(&moved, "another").unwrap();
         assert_eq!(state(), ExeState::Replaced);
         fs::remove_file(&moved).unwrap();
@@ -232,16 +255,16 @@ mod tests {
     #[test]
     fn a_name_may_look_deleted() {
         let (child, path) = sleeper("odd (deleted)");
-        assert_eq!(exe(child.0.id()).0.as_deref(), path.to_str());
-        assert_eq!(exe(child.0.id()).1, ExeState::Ok);
+        assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), path.to_str());
+        assert_eq!(exe(child.0.id(), Patience::Command).1, ExeState::Ok);
         fs::remove_file(&path).unwrap();
-        assert_eq!(exe(child.0.id()).0.as_deref(), path.to_str());
-        assert_eq!(exe(child.0.id()).1, ExeState::Deleted);
+        assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), path.to_str());
+        assert_eq!(exe(child.0.id(), Patience::Command).1, ExeState::Deleted);
     }
 
     #[test]
     fn nobody_is_nobody() {
-        assert_eq!(one(0), None);
-        assert_eq!(exe(0), (None, ExeState::Unknown, (0, 0)));
+        assert_eq!(one(0, Patience::Command), None);
+        assert_eq!(exe(0, Patience::Command), (None, ExeState::Unknown, (0, 0)));
     }
 }

@@ -102,7 +102,7 @@ impl Sockets {
 }
 
 fn note(netns: NetnsId, text: String) -> Note {
-    Note { netns: Some(netns), text }
+    Note { netns: Some(netns), text, hides: false }
 }
 
 /// The sockets of one namespace.

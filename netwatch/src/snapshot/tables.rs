@@ -10,6 +10,7 @@ use std::path::Path;
 use super::parse;
 use crate::hash::{Map, Set};
 use crate::model::Holder;
+use crate::proc;
 
 /// Sockets by process, each read when it is first asked for.
 #[derive(Default)]
@@ -32,14 +33,14 @@ impl Tables {
 
 /// Inode numbers of the sockets that the threads of a process have open.
 fn sockets_of(pid: u32) -> io::Result<Set<u64>> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let tasks = fs::read_dir(proc::of(pid).join("task"))?;
     let mut threads = Vec::new();
     for task in tasks {
         threads.extend(task?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     let mut held = Vec::new();
     for thread in one_of_each(&threads, compare) {
-        descriptors(pid, format!("/proc/{pid}/task/{thread}/fd"), &mut held)?;
+        descriptors(pid, proc::of(pid).join("task").join(thread.to_string()).join("fd"), &mut held)?;
     }
     Ok(held.into_iter().map(|(inode, _)| inode).collect())
 }

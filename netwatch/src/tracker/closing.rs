@@ -14,8 +14,8 @@ pub(super) fn first_fin(state: State) -> Option<Side> {
     }
 }
 
-/// `change` is a transition to CLOSE.
-pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>) -> ClosedBy {
+/// `change` is a transition to CLOSE. `mptcp`: of an MPTCP socket.
+pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>, mptcp: bool) -> ClosedBy {
     use libc::{ECONNABORTED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, EPIPE, ETIMEDOUT};
     match change.errno {
         // tcp_reset in net/ipv4/tcp_input.c: EPIPE in CLOSE_WAIT.
@@ -27,6 +27,9 @@ pub(super) fn closed_by(change: &StateChange, first_fin: Option<Side>) -> Closed
         _ => {}
     }
     let reset = match change.old {
+        // An MPTCP socket whose DATA_FIN was acknowledged goes from here to CLOSE when its subflows are closed, without
+        // a TIME_WAIT of its own (net/mptcp/protocol.c, __mptcp_close() and mptcp_worker(), v6.12).
+        State::FinWait1 | State::FinWait2 if mptcp => false,
         // Without an error only an RST sent by this side leads from these states to CLOSE: __tcp_close() with unread
         // data, tcp_disconnect() (SO_LINGER 0, connect(AF_UNSPEC), a child that was not accepted).
         State::Established | State::CloseWait | State::SynRecv | State::FinWait1 => true,
@@ -51,20 +54,20 @@ mod tests {
 
     #[test]
     fn an_rst_decides_else_the_first_fin() {
+        let change = |old| StateChange {
+            old,
+            new: State::Close,
+            born: Born::Connected,
+            listener: None,
+            owner: None,
+            first_fin: None,
+            done: false,
+            dead: false,
+            payload: Some(Payload { sent: 0, received: 0 }),
+            errno: 0,
+        };
         let emitted = |old, errno, done, dead, first_fin| {
-            let change = StateChange {
-                old,
-                new: State::Close,
-                born: Born::Connected,
-                listener: None,
-                owner: None,
-                first_fin: None,
-                done,
-                dead,
-                payload: Some(Payload { sent: 0, received: 0 }),
-                errno,
-            };
-            closed_by(&change, first_fin).name()
+            closed_by(&StateChange { done, dead, errno, ..change(old) }, first_fin, false).name()
         };
         use libc::{ECONNRESET, EPIPE, ETIMEDOUT};
         let (local, remote) = (Some(Side::Local), Some(Side::Remote));
@@ -84,5 +87,8 @@ mod tests {
         ] {
             assert_eq!(emitted(old, errno, done, dead, first_fin), expected, "{old:?} {errno}");
         }
+        let of_mptcp = |old| closed_by(&change(old), local, true).name();
+        let states = [State::FinWait1, State::FinWait2, State::Established];
+        assert_eq!(states.map(of_mptcp), ["local", "local", "reset-local"]);
     }
 }

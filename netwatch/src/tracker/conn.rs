@@ -235,6 +235,13 @@ impl Conn {
         }
     }
 
+    /// A process made the kernel restore a connection: it has the socket, and nobody was observed to originate it.
+    pub(super) fn restored_by(&mut self, actor: Option<Actor>) {
+        self.improve(Verdict::REPAIR);
+        self.endpoint.process_basis = actor.as_ref().map(|_| ProcessBasis::Seed);
+        self.endpoint.process = actor;
+    }
+
     pub(super) fn accepted_by(&mut self, actor: &Actor, inode: u64, via: Option<Via>) {
         self.improve(Verdict::ACCEPT);
         self.endpoint.via = via.or(self.endpoint.via);

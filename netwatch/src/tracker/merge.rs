@@ -4,7 +4,7 @@
 use super::conn::Conn;
 use super::{ConnectionEvent, EndpointId, EventKind, Outcome, Party, ProcessBasis, Tracker};
 use crate::decode::SocketRecord;
-use crate::hash::Set;
+use crate::hash::{Map, Set};
 use crate::listeners::Listening;
 use crate::model::{BootTime, Cookie, Proto, Socket, SocketRow, SocketSnapshot, State};
 use crate::origin::Basis;
@@ -48,6 +48,11 @@ impl Tracker {
             self.end_what_is_gone(at, snapshot, &touched, out);
         }
 
+        // Several MPTCP sockets may have a cookie in common: see [`Tracker::key_of`].
+        let mut with_cookie: Map<Cookie, u32> = Map::default();
+        for cookie in snapshot.sockets.iter().filter(|row| row.is_mptcp()).filter_map(|row| row.cookie) {
+            *with_cookie.entry(cookie).or_default() += 1;
+        }
         let found = seeding::infer(&snapshot.sockets, &snapshot.port_ranges);
         let mut added = Vec::new();
         for (row, found) in snapshot.sockets.iter().zip(found) {
@@ -62,7 +67,8 @@ impl Tracker {
             if !lives(row) || touched.contains(&cookie) || begun.contains(&cookie) {
                 continue;
             }
-            let key = self.key_of_row(cookie, row, snapshot);
+            let is_shared = with_cookie.get(&cookie).is_some_and(|count| *count > 1);
+            let key = if is_shared { self.key_of_row(cookie, row) } else { cookie.get() };
             match self.conns.get_mut(&key) {
                 // Its transition to ESTABLISHED was missed.
                 Some(conn) if !conn.established && has_opened(row) => {
@@ -138,10 +144,15 @@ impl Tracker {
                     .cookie
                     .is_some_and(|cookie| there.contains(&cookie) || touched.contains(&cookie))
             })
-            // Whether it existed when the snapshot was taken.
-            .filter(|conn| snapshot.port_ranges.contains_key(&conn.endpoint.netns))
             .map(|conn| conn.key)
             .collect();
+        // The snapshot may have missed a network namespace; one that two snapshots lack is gone.
+        let (gone, missed): (Vec<_>, Vec<_>) = gone.into_iter().partition(|key| {
+            let netns = self.conns.get(key).map(|conn| conn.endpoint.netns);
+            let seen = netns.is_some_and(|netns| snapshot.port_ranges.contains_key(&netns));
+            seen || self.missed.contains(key)
+        });
+        self.missed = missed.into_iter().collect();
         for cookie in gone {
             self.end_unseen(at, cookie, out);
         }
@@ -168,12 +179,9 @@ impl Tracker {
         (occasion == Occasion::Start).then(|| self.udp_insert(conn))
     }
 
-    /// See [`Tracker::key_of`].
-    fn key_of_row(&mut self, cookie: Cookie, row: &SocketRow, snapshot: &SocketSnapshot) -> u64 {
+    /// The key of a socket whose cookie others have as well: see [`Tracker::key_of`].
+    fn key_of_row(&mut self, cookie: Cookie, row: &SocketRow) -> u64 {
         let Some(remote) = row.remote.filter(|_| row.is_mptcp()) else { return cookie.get() };
-        if snapshot.sockets.iter().filter(|other| other.cookie == Some(cookie)).count() == 1 {
-            return cookie.get();
-        }
         self.pairs.exact(row.netns, row.proto, row.local, remote).unwrap_or_else(|| self.alias())
     }
 
@@ -257,6 +265,7 @@ fn has_opened(row: &SocketRow) -> bool {
 fn record(row: &SocketRow) -> SocketRecord {
     SocketRecord {
         key: Cookie::number(row.cookie),
+        restored: false,
         socket: Socket { remote: Some(row.remote.unwrap_or(row.local)), ..row.socket },
     }
 }

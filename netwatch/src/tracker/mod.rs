@@ -81,6 +81,8 @@ pub struct Tracker {
     doubtful: bool,
     /// Records about UDP flows are missing.
     udp_doubtful: bool,
+    /// Endpoints in network namespaces that the last snapshot lacked.
+    missed: Set<u64>,
     /// Endpoints with a record since [`Tracker::begin_snapshot`].
     touched: Option<Set<Cookie>>,
 }

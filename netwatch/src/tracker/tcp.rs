@@ -30,8 +30,12 @@ impl Tracker {
     ) {
         self.end_unseen(at, socket.key, out);
         let mut conn = self.spare.begin(at, socket, State::SynSent);
-        conn.connected_by(Some(actor.clone()));
-        conn.endpoint.cause = task.cause;
+        if socket.restored {
+            conn.restored_by(Some(actor.clone()));
+        } else {
+            conn.connected_by(Some(actor.clone()));
+            conn.endpoint.cause = task.cause;
+        }
         conn.endpoint.via = task.via.or(socket.via);
         if socket.remote().port == 0 {
             // Remote port 0: an MPTCP socket, whose subflow will report the addresses.
@@ -205,6 +209,9 @@ impl Tracker {
             let began = change.owner.map_or(at, |owner| owner.at);
             let mut conn = self.spare.begin(began, socket, change.new);
             match change.born {
+                Born::Restored => {
+                    conn.restored_by(change.owner.and_then(|owner| processes.owner(&owner)));
+                }
                 Born::Connected => {
                     conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
                     // It left SYN_SENT before, through SYN_RECV.
@@ -227,7 +234,8 @@ impl Tracker {
         if std::mem::take(&mut conn.undecided) && socket.via != Some(Via::Fastopen) {
             conn.begun_by_both();
         }
-        if conn.endpoint.verdict.basis != Basis::Connect && conn.endpoint.verdict.side != Side::Local {
+        let is_own = matches!(conn.endpoint.verdict.basis, Basis::Connect | Basis::Repair);
+        if !is_own && conn.endpoint.verdict.side != Side::Local {
             self.born_of_listener(&mut conn, transition, processes);
         }
         conn.endpoint.state = change.new;
@@ -321,6 +329,9 @@ impl Tracker {
         if change.born == Born::Connected && conn.endpoint.process_basis != Some(ProcessBasis::Connect) {
             conn.connected_by(change.owner.and_then(|owner| processes.owner(&owner)));
         }
+        if change.born == Born::Restored && conn.endpoint.process.is_none() {
+            conn.restored_by(change.owner.and_then(|owner| processes.owner(&owner)));
+        }
         if change.born == Born::Child {
             conn.improve(Verdict::handshake(Side::Remote));
         }
@@ -354,7 +365,7 @@ impl Tracker {
             errno: (change.errno != 0).then_some(change.errno),
             duration: conn.lasted(at),
             bytes: change.payload,
-            closed_by: Some(closing::closed_by(change, first_fin)),
+            closed_by: Some(closing::closed_by(change, first_fin, socket.via == Some(Via::Mptcp))),
         };
         conn.endpoint.state = State::Close;
         conn.emit_with(at, EventKind::Close, outcome, out);

@@ -318,3 +318,32 @@ fn reused_pid_is_another_process() {
         CONN.kinds(&log, &["open", "handover", "close"], &["open", "accept", "close"]);
     });
 }
+
+/// The directory of another process is mounted over that of a process, so that tools that read /proc name the other one.
+#[test]
+fn process_behind_a_mount_is_named() {
+    in_fresh_netns(|| {
+        let mut server = actor();
+        server.say("listen 127.0.0.1:4444 8");
+        let decoy = Running::start(Command::new("sleep").arg("600"));
+        let (pid, decoy) = (server.pid(), decoy.pid());
+        // In a temporary mount namespace.
+        let behind = |command: &str| {
+            let script = format!("mount --bind /proc/{decoy} /proc/{pid} && exec \"$0\" {command}");
+            tests::output(Command::new("unshare").args(["--mount", "sh", "-c", &script]).arg(binary()))
+        };
+        let listed = behind("list --json -lt");
+        let row: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_has(&row["process"], json!({"pid": pid, "comm": "actor", "exe": Actor::program()}));
+        let note = String::from_utf8(listed.stderr).unwrap();
+        assert!(note.contains(&format!("something is mounted over /proc/{pid}")), "{note}");
+        let audited = behind("audit --json --netns self");
+        assert_eq!(audited.status.code(), Some(3));
+        let text = String::from_utf8(audited.stdout).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let finding = lines.iter().find(|line| line["code"] == "views-disagree").unwrap();
+        let evidence = finding["evidence"].as_str().unwrap();
+        assert!(evidence.starts_with(&format!("process {pid} ")), "{finding}");
+        assert!(evidence.ends_with(&format!(": something is mounted over /proc/{pid}")), "{finding}");
+    });
+}

@@ -96,6 +96,25 @@ fn many_arguments_are_truncated() {
     });
 }
 
+/// The record of an exec has the first 4 KiB of them; the rest is read from the process while it lives.
+#[test]
+fn long_arguments_of_an_exec_are_completed() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::shared();
+        let long = "x".repeat(10_000);
+        let connect = "connect 127.0.0.1:2000 127.0.0.1:6000";
+        let (input, keep) = std::io::pipe().unwrap();
+        let mut command = Command::new(Actor::program());
+        command.args(["first", &long, connect, "wait", "the-last"]).stdin(Stdio::from(input));
+        let mut client = Running::start(&mut command);
+        let process = watch.at("fail", endpoint(2000, 6000))["process"].clone();
+        assert_eq!((process.get("args_truncated"), process.get("args_bytes")), (None, None));
+        assert_eq!(arguments(&process), [Actor::program(), "first", &long, connect, "wait", "the-last"]);
+        drop(keep);
+        client.ended("the client ends");
+    });
+}
+
 /// The record of an exec has the first 4 KiB of them, and is marked as truncated.
 #[test]
 fn long_arguments_of_an_exec_are_truncated() {

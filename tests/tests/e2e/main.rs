@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use tests::Actor;
 
 mod accept;
+mod attacks;
 mod audit;
 mod bare;
+mod blocked;
 mod clock;
 mod close;
 mod connect;

@@ -159,3 +159,17 @@ fn closed_pipe_ends_watch_without_an_error() {
         assert_eq!(stderr.next(PATIENCE), None);
     });
 }
+
+/// A start that takes long says what it waits for.
+#[test]
+fn slow_start_says_what_it_waits_for() {
+    in_fresh_netns(|| {
+        let mut command = Command::new(binary());
+        command.args(["watch", "--duration", "100ms", "--sabotage", "slow=udp"]).args(tests::forced());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let line = "netwatch: still starting: attaching the probes of `udp`";
+        assert!(stderr.lines().any(|other| other == line), "{stderr}");
+    });
+}

@@ -328,3 +328,36 @@ fn attempt_in_progress_has_basis_handshake() {
         assert_has(&fail, json!({"id": seed["id"], "errno": "ECANCELED", "process": client.object()}));
     });
 }
+
+/// A process restores both endpoints of a connection (`TCP_REPAIR`), as for a container that is moved: connect() sends
+/// nothing, and nobody originated it here.
+#[test]
+fn restored_connection_has_no_originator() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::start(&[]);
+        let (mut client, mut server) = (actor(), actor());
+        client.say("repair 127.0.0.1:45000 127.0.0.1:6000");
+        server.say("repair 127.0.0.1:6000 127.0.0.1:45000");
+        for (at, actor) in [(endpoint(45000, 6000), &mut client), (endpoint(6000, 45000), &mut server)] {
+            let open = watch.at("open", at);
+            actor.say("linger0");
+            actor.say("close");
+            let closed = watch.at("close", at);
+            assert_eq!(closed["id"], open["id"]);
+            for event in [&open, &closed] {
+                assert_has(
+                    event,
+                    json!({
+                        "process": actor.object(),
+                        "process_basis": "seed",
+                        "listener": null,
+                        "handshake_us": null,
+                        "origin": {
+                            "side": "unknown", "basis": "repair", "confidence": "unknown", "process": null,
+                        },
+                    }),
+                );
+            }
+        }
+    });
+}

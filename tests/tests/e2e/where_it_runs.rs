@@ -98,6 +98,27 @@ fn cgroup_is_that_of_the_event() {
     });
 }
 
+/// systemd since version 255 creates the processes of units in their cgroups (`CLONE_INTO_CGROUP`), so no record says that
+/// they moved. Parent and cgroup are older than netwatch.
+#[test]
+fn child_created_in_a_cgroup_is_in_it() {
+    if !unified("where_it_runs::child_created_in_a_cgroup_is_in_it") {
+        return;
+    }
+    in_fresh_netns(|| {
+        let groups = ["init.scope", "system.slice/web.service"].map(|path| Cgroup::new(Tree::Unified, path));
+        let mut client = actor();
+        groups[0].takes(client.pid());
+        let mut watch = Watch::start(&[]);
+        client.fork_into(&groups[1].directory());
+        let process = attempt(&mut client, 2000, &mut watch);
+        assert_has(&process, place(&groups[1], None, Some("web.service")));
+        // Its own child is in the same one.
+        client.fork();
+        assert_has(&attempt(&mut client, 2001, &mut watch), place(&groups[1], None, Some("web.service")));
+    });
+}
+
 /// A short-lived container: process and cgroup are gone before they can be read.
 #[test]
 fn removed_container_is_named() {

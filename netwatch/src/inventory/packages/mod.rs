@@ -3,7 +3,7 @@
 //!
 //! A container is not trusted: its database may be a symbolic link to a file of the host, a FIFO, gigabytes, or
 //! invalid. `folder` opens files without leaving the root, all parsers are total, and read errors become notes. A file
-//! system that blocks (FUSE, NFS) blocks the read.
+//! system that blocks (FUSE, NFS) blocks the read, so the caller has a deadline.
 
 mod dpkg;
 mod folder;
@@ -54,6 +54,9 @@ pub(super) fn owners(root: &Path, wanted: &HashSet<String>) -> Answer {
     }
     found
 }
+
+/// Where the databases are, in a root directory.
+pub(super) const DATABASES: [&str; 3] = ["/var/lib/dpkg/status", "/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 
 /// The paths to look up.
 struct Wanted<'a> {

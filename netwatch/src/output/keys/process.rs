@@ -17,14 +17,14 @@ keys! {
         Exe "exe", Is::Text, Null::Maybe,
             "Absolute path of the executable, as `/proc/PID/exe` shows it. For a script, the interpreter.";
         ExeState "exe_state", Is::Word(EXE_STATES), Null::Never,
-            "The file of the executable at the time of the event.";
+            "The file of the executable at the time of the event. `unknown` also if its file system does not answer.";
         Args "args", Is::Texts, Null::Never, "Arguments at the time of exec.";
         ArgsTruncated "args_truncated", Is::True, Null::Absent,
             "Arguments are missing in the middle or at the end, because there are too many bytes or too many of them.";
         ArgsBytes "args_bytes", U64, Null::Absent,
             "Length of all arguments in bytes, with the NUL after each, if some are missing and it is known.";
         Uid "uid", U32, Null::Never, "Effective user id.";
-        User "user", Is::Text, Null::Maybe, "Name of that user.";
+        User "user", Is::Text, Null::Maybe, "Name of that user. Null if it has none, or the name service does not answer.";
         Auid "auid", U32, Null::Maybe, "Login user id. Null if it was never set.";
         Ppid "ppid", U32, Null::Never, "Present parent.";
         Cgroup "cgroup", Is::Text, Null::Never, "Path in the cgroup hierarchy.";

@@ -174,6 +174,41 @@ fn cgroups_are_inherited_and_moved() {
 }
 
 #[test]
+fn child_may_be_created_in_another_cgroup() {
+    let mut table = ProcessTable::of(&[row(2, 1, "systemd")]);
+    let parent = key(2);
+    let mut child = |pid, cgroup| {
+        let task = Task { cgroup: CgroupId::new(cgroup), ..task(pid, "x") };
+        table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task, parent }));
+        (table.knows_cgroup(CgroupId::new(cgroup).unwrap()), table.find(key(pid)).unwrap().cgroup.to_string())
+    };
+    // The parent was read from /proc, so the id of its cgroup is not known.
+    assert_eq!(child(10, 7), (false, "/row".to_owned()));
+    let mut table = ProcessTable::of(&[row(2, 1, "systemd")]);
+    table.learn_cgroup(CgroupId::new(7).unwrap(), Some("/system.slice/a.service".into()));
+    table.learn_cgroup(CgroupId::new(8).unwrap(), None);
+    table.learn_cgroup(CgroupId::new(1).unwrap(), Some("/".into()));
+    let mut child = |pid, cgroup| {
+        let task = Task { cgroup: CgroupId::new(cgroup), ..task(pid, "x") };
+        table.apply(ns(1), &ProcessEvent::Fork(ForkEvent { task, parent }));
+        table.find(key(pid)).unwrap().cgroup.to_string()
+    };
+    assert_eq!(child(11, 7), "/system.slice/a.service");
+    // Removed, or the root of a hierarchy that is not used.
+    assert_eq!((child(12, 8), child(13, 1)), ("/row".to_owned(), "/row".to_owned()));
+}
+
+#[test]
+fn number_of_cgroups_is_bounded() {
+    let mut table = ProcessTable::default();
+    for id in 1..=MOST_CGROUPS as u64 + 1 {
+        table.learn_cgroup(CgroupId::new(id).unwrap(), Some("/x".into()));
+        assert!(table.cgroups.len() <= MOST_CGROUPS);
+    }
+    assert!(table.knows_cgroup(CgroupId::new(MOST_CGROUPS as u64 + 1).unwrap()));
+}
+
+#[test]
 fn snapshot_removes_processes_whose_exit_was_lost() {
     let mut table = ProcessTable::of(&[row(2, 1, "a"), row(3, 1, "b")]);
     table.apply(ns(1), &fork(2, 50));

@@ -44,7 +44,7 @@ pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
         local: at(local),
         remote: Some(at(remote)),
     };
-    SocketRecord { key: cookie, socket }
+    SocketRecord { key: cookie, socket, restored: false }
 }
 
 fn task(pid: u32) -> Task {

@@ -226,3 +226,18 @@ fn port_that_stays_unknown_is_not_waited_for() {
     assert_eq!(host.tracker.settle(host.now.saturating_add(PATIENCE + 1), &mut out), 0);
     assert_eq!(out.iter().map(|event| event.endpoint.local).collect::<Vec<_>>(), [at(NOWHERE)]);
 }
+
+#[test]
+fn endpoints_of_a_network_namespace_that_is_gone_end_after_two_snapshots() {
+    let mut host = Host::default();
+    let mut elsewhere = socket(2, CLIENT, SERVER);
+    elsewhere.socket.netns = NetnsId::new(2);
+    host.apply(elsewhere, Act::Connect(task(22)));
+    let here = row(9, State::Listen, "0.0.0.0:80", None);
+    // The snapshot may have missed the namespace.
+    host.snapshot(Occasion::Loss, std::slice::from_ref(&here), &[]);
+    assert_eq!(host.tracker.table().len(), 2);
+    let ended = host.snapshot(Occasion::Loss, &[here], &[]);
+    assert_eq!(ended.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Close]);
+    assert_eq!(host.tracker.table().len(), 1);
+}

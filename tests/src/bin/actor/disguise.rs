@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::BufReader;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result, bail};
@@ -78,18 +78,40 @@ fn leaderless(actor: &mut Actor, thread: &str) -> Result<String> {
     bail!("a thread that ended")
 }
 
-/// fork(), with a chosen pid for the child: clone3(2).
+/// `include/uapi/linux/sched.h`; the constant of the libc crate overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What clone3(2) chooses for a child and fork(2) does not.
+#[derive(Clone, Copy)]
+pub(crate) enum Choice<'a> {
+    /// Its pid.
+    Pid(&'a str),
+    /// Its control group, by the path of its directory.
+    Cgroup(&'a str),
+}
+
+/// fork(), with a choice for the child.
 ///
 /// # Safety
 /// As for fork().
-pub(crate) unsafe fn fork_as(pid: &str) -> Result<ForkResult> {
-    let pid: libc::pid_t = pid.parse()?;
+pub(crate) unsafe fn fork_with(choice: Choice<'_>) -> Result<ForkResult> {
     let signal = libc::SIGCHLD.cast_unsigned().into();
     // SAFETY: integers, of which 0 requests nothing.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = signal;
-    arguments.set_tid = (&raw const pid).addr().try_into()?;
-    arguments.set_tid_size = 1;
+    let (pid, cgroup): (libc::pid_t, _);
+    match choice {
+        Choice::Pid(chosen) => {
+            pid = chosen.parse()?;
+            arguments.set_tid = (&raw const pid).addr().try_into()?;
+            arguments.set_tid_size = 1;
+        }
+        Choice::Cgroup(directory) => {
+            cgroup = File::open(directory)?;
+            arguments.flags = CLONE_INTO_CGROUP;
+            arguments.cgroup = cgroup.as_raw_fd().try_into()?;
+        }
+    }
     let length = size_of_val(&arguments);
     // SAFETY: the arguments are complete, and what they point to lives on.
     let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, length) };

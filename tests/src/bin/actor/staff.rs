@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, alarm, dup2_stdin, dup2_stdout, fork, gettid, pipe};
 
-use crate::{Actor, BUSY, LIFETIME_S, disguise};
+use crate::disguise::{Choice, fork_with};
+use crate::{Actor, BUSY, LIFETIME_S};
 
 /// A child that has inherited all sockets, and executes commands like the actor itself.
 pub(crate) struct Worker {
@@ -25,7 +26,8 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
     Some(match words {
         ["fork"] => go_on_in_child(actor, true, None),
         ["fork", "leave"] => go_on_in_child(actor, false, None),
-        ["fork", "as", pid] => go_on_in_child(actor, true, Some(pid)),
+        ["fork", "as", pid] => go_on_in_child(actor, true, Some(Choice::Pid(pid))),
+        ["fork", "into", cgroup] => go_on_in_child(actor, true, Some(Choice::Cgroup(cgroup))),
         ["hire"] => hire(actor),
         ["dismiss"] => dismiss(actor),
         ["worker", command @ ..] => command_worker(actor, &command.join(" ")),
@@ -34,15 +36,16 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
         ["busy"] => busy(),
+        ["wait"] => std::io::stdin().read_line(&mut String::new()).map(|_| String::new()).map_err(Into::into),
         _ => return None,
     })
 }
 
 /// The child continues and answers. The parent answers no more.
-fn go_on_in_child(actor: &mut Actor, wait: bool, pid: Option<&str>) -> Result<String> {
-    let forked = match pid {
+fn go_on_in_child(actor: &mut Actor, wait: bool, choice: Option<Choice<'_>>) -> Result<String> {
+    let forked = match choice {
         // SAFETY: no other thread is running, so nothing in the child is locked forever.
-        Some(pid) => unsafe { disguise::fork_as(pid) }?,
+        Some(choice) => unsafe { fork_with(choice) }?,
         // SAFETY: the same.
         None => unsafe { fork() }?,
     };

@@ -7,6 +7,7 @@ use tests::{Watch, assert_has, endpoint, in_fresh_netns, kind};
 
 use super::CASE;
 use crate::actor;
+use crate::attacks::memory;
 
 /// Number of remote addresses, how often a datagram is sent to each, and how many of them have a place, which is
 /// `SOCKET_FLOWS_MAX`.
@@ -16,12 +17,6 @@ const PLACES: u64 = 16_384;
 
 /// How much memory may grow once a socket has all its places, in KiB.
 const GROWTH: u64 = 8 << 10;
-
-fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
 
 /// One socket sends to very many addresses. It gets the places that a socket has, the rest is counted, memory does not
 /// grow, and TCP connections keep their peers and originators.
