@@ -147,6 +147,7 @@ offsets! {
     file_private = "file.private_data";
     dentry_parent = "dentry.d_parent";
     dentry_name = "dentry.d_name.name";
+    dentry_hash = "dentry.d_name.hash_len", optional;
     inode_ino = "inode.i_ino";
     inode_mode = "inode.i_mode";
     inode_nlink = "inode.i_nlink";

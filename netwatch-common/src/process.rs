@@ -121,6 +121,8 @@ const _: () = assert!(size_of::<Exec>() == 144 && align_of::<Exec>() == 8);
 pub mod exec_flags {
     /// The path was truncated; the components next to the root are missing.
     pub const PATH_CUT: u32 = 1;
+    /// The path changed while it was read, so it may be one that the file never had.
+    pub const PATH_UNSURE: u32 = 4;
     /// The arguments were truncated.
     pub const ARGS_CUT: u32 = 2;
 }

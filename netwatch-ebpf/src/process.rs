@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags, kind};
+use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Offsets, exec_flags, kind};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
@@ -160,8 +160,12 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
 
         let tail = scratch.tail.as_mut_ptr();
         fixed.path_len = 0;
-        if !path(file, tail, &raw mut fixed.path_len) {
-            fixed.flags |= exec_flags::PATH_CUT;
+        match path(file, tail, &raw mut fixed.path_len) {
+            None => fixed.flags |= exec_flags::PATH_CUT,
+            Some(sum) if offset!(dentry_hash) != Offsets::MISSING && sum != path_sum(file) => {
+                fixed.flags |= exec_flags::PATH_UNSURE;
+            }
+            Some(_) => {}
         }
 
         let begin: u64 = Untyped::read(mm, offset!(mm_arg_start));
@@ -197,25 +201,29 @@ fn bounded(value: usize, limit: usize) -> usize {
 }
 
 /// Writes the components of a file's path, from the file to the root, each with its NUL, and the number of bytes to
-/// `written`. Returns whether the root was reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12):
+/// `written`. Returns a sum that identifies the path, or `None` if the root was not reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12):
 /// up the dentries, and from the root of a mount to its mount point.
 ///
 /// The count is in the memory of a map because the verifier does not track values there, so that it checks the loop
 /// body only once.
+///
+/// The kernel holds `rename_lock` or repeats its walk; a program cannot. If a directory is renamed meanwhile the path may
+/// be one that never was, so [`path_sum`] walks a second time.
 #[inline(always)]
-unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
+unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u64> {
     // SAFETY: every pointer is read by the helper, which gives zero for an invalid address; `out` has space for a whole
     // component after EXEC_PATH_MAX.
     unsafe {
         let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
         let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
         let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
+        let mut sum = 0;
         for _ in 0..MAX_STEPS {
             let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
             if dentry == root {
                 let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
                 if above == mount {
-                    return true;
+                    return Some(sum);
                 }
                 dentry = Untyped::read(mount, offset!(mount_point));
                 mount = above;
@@ -226,15 +234,63 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> bool {
             let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
             if len <= 1 || room + len as usize >= EXEC_PATH_MAX {
-                return false;
+                return None;
             }
             written.write_volatile((room + len as usize) as u16);
+            sum = with_component(sum, dentry, parent);
             if dentry == parent {
                 // A file outside of any mount tree, like a memfd.
-                return true;
+                return Some(sum);
             }
             dentry = parent;
         }
-        false
+        None
     }
+}
+
+/// The sum of a path that reaches the root, as [`path`] returns it.
+#[inline(always)]
+unsafe fn path_sum(file: *const c_void) -> u64 {
+    // SAFETY: every pointer is read by the helper, which gives zero for an invalid address.
+    unsafe {
+        let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
+        let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
+        let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
+        let mut sum = 0;
+        for _ in 0..MAX_STEPS {
+            let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
+            if dentry == root {
+                let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
+                if above == mount {
+                    break;
+                }
+                dentry = Untyped::read(mount, offset!(mount_point));
+                mount = above;
+                continue;
+            }
+            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
+            sum = with_component(sum, dentry, parent);
+            if dentry == parent {
+                break;
+            }
+            dentry = parent;
+        }
+        sum
+    }
+}
+
+/// Adds a component to the sum of a path: the directory entry, its parent, and the hash and length of its name.
+///
+/// # Safety
+/// `dentry` is a `struct dentry`.
+#[inline(always)]
+unsafe fn with_component(sum: u64, dentry: *const c_void, parent: *const c_void) -> u64 {
+    // SAFETY: guaranteed by the caller.
+    let name: u64 = unsafe {
+        if offset!(dentry_hash) == Offsets::MISSING {
+            return 0;
+        }
+        Untyped::read(dentry, offset!(dentry_hash))
+    };
+    (sum.rotate_left(7) ^ dentry as u64).rotate_left(7) ^ parent as u64 ^ name
 }

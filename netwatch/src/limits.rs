@@ -24,6 +24,14 @@ pub const ARGS_BYTES: usize = 64 << 10;
 /// `model::arguments::tests::many_arguments_are_cut` and `limits::many_arguments_are_truncated` of the end-to-end tests.
 pub const ARGS_COUNT: usize = 4096;
 
+/// What is kept of the arguments of all processes in a snapshot, bytes. Of further processes [`ARGS_SHORT`] bytes are
+/// kept: a user may have as many processes as `RLIMIT_NPROC` allows, each with long arguments. Test:
+/// `snapshot::processes::tests::arguments_of_all_processes_are_limited`.
+pub const ARGS_ALL: usize = 64 << 20;
+
+/// See [`ARGS_ALL`].
+pub const ARGS_SHORT: usize = 1 << 10;
+
 /// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
 /// to whoever may not trace the process. What execve(2) allows. Test:
 /// `bounded::tests::line_end_beyond_the_limit_is_not_searched`.

@@ -226,19 +226,28 @@ mod tests {
     #[test]
     fn an_exec_is_put_the_right_way_round() {
         let (path, args) = (b"sh\0bin\0usr\0", b"sh\0-c\0\xfe\0");
-        let exec = Exec {
+        let exec_record = Exec {
             header: header(kind::EXEC),
             nlink: 1,
             path_len: path.len() as u16,
             args_len: args.len() as u16,
             ..Exec::default()
         };
-        let bytes = [&bytes_of(&exec)[..], path, args].concat();
+        let bytes = [&bytes_of(&exec_record)[..], path, args].concat();
         let Event::Process(event) = decode(&bytes).unwrap().event else { panic!() };
         let ProcessEvent::Exec(exec) = *event else { panic!() };
         assert_eq!(exec.image.exe.as_deref(), Some("/usr/bin/sh"));
         assert_eq!(exec.image.args.iter().collect::<Vec<_>>(), ["sh", "-c", "\\xfe"]);
         assert_eq!(exec.image.args.cut(), None);
+        // Renamed while the kernel side read it.
+        let unsure = Exec { flags: netwatch_common::exec_flags::PATH_UNSURE, ..exec_record };
+        let unsure = [&bytes_of(&unsure)[..], path, args].concat();
+        let Event::Process(event) = decode(&unsure).unwrap().event else { panic!() };
+        let ProcessEvent::Exec(exec) = *event else { panic!() };
+        assert_eq!(
+            (exec.image.exe.as_deref(), exec.image.exe_state),
+            (None, crate::model::ExeState::Unknown)
+        );
         // A wrong length.
         assert_eq!(decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Short(bytes.len() - 1)));
     }

@@ -180,9 +180,10 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     let components = bytes.tail(size_of::<Exec>(), path_len)?;
     let args = bytes.tail(size_of::<Exec>() + path_len, args_len)?;
     let flags = bytes.u32(offset_of!(Exec, flags))?;
-    let path_cut = flags & exec_flags::PATH_CUT != 0;
+    let path_cut = flags & (exec_flags::PATH_CUT | exec_flags::PATH_UNSURE) != 0;
     let path = path(components);
     let exe_state = match bytes.u32(offset_of!(Exec, nlink))? {
+        _ if flags & exec_flags::PATH_UNSURE != 0 => ExeState::Unknown,
         0 if path.starts_with(b"/memfd:") => ExeState::Memfd,
         0 => ExeState::Deleted,
         _ => ExeState::Ok,

@@ -68,6 +68,12 @@ impl Arguments {
         count(self.text.as_bytes())
     }
 
+    /// How much memory they take, bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.text.len()
+    }
+
     /// There are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

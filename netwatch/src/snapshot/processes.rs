@@ -19,19 +19,37 @@ use crate::{escape, limits, proc};
 pub fn all() -> Result<Vec<ProcessRow>, SnapshotError> {
     let mut pids = pids()?;
     pids.sort_unstable();
-    Ok(pids.into_iter().filter_map(|pid| one(pid, Patience::Command)).collect())
+    Ok(within(pids, limits::ARGS_ALL))
+}
+
+/// Reads processes, and the arguments of the first of them up to `most` bytes in all.
+fn within(pids: impl IntoIterator<Item = u32>, most: usize) -> Vec<ProcessRow> {
+    let mut left = most;
+    let mut rows = Vec::new();
+    for pid in pids {
+        let most = limits::ARGS_BYTES.min(left.max(limits::ARGS_SHORT));
+        let Some(row) = read(pid, Patience::Command, most) else { continue };
+        left = left.saturating_sub(row.image.args.size());
+        rows.push(row);
+    }
+    rows
 }
 
 /// Reads one process; `None` if it is gone.
 #[must_use]
 pub fn one(pid: u32, patience: Patience) -> Option<ProcessRow> {
+    read(pid, patience, limits::ARGS_BYTES)
+}
+
+/// `most`: of its arguments, bytes.
+fn read(pid: u32, patience: Patience, most: usize) -> Option<ProcessRow> {
     let base = proc::of(pid);
     let bytes = |name: &str| bounded::read(base.join(name), limits::PROC_FILE).map(|file| file.bytes);
     let line = bytes("stat").ok()?;
     let stat = parse::stat(&line)?;
     let bytes = |name: &str| bytes(name).unwrap_or_default();
     let comm = bytes("comm");
-    let cmdline = cmdline(&base, &line);
+    let cmdline = cmdline(&base, &line, most);
     let (exe, exe_state, file) =
         if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid, patience) };
     let facts = ProcessFacts {
@@ -49,10 +67,10 @@ pub fn one(pid: u32, patience: Patience) -> Option<ProcessRow> {
 }
 
 /// The arguments as they lie in memory, or their ends; `stat` is what the file of that name says.
-fn cmdline(base: &Path, stat: &[u8]) -> Ends {
+fn cmdline(base: &Path, stat: &[u8], most: usize) -> Ends {
     let read = || {
         let file = File::open(base.join("cmdline"))?;
-        bounded::ends(&file, limits::ARGS_BYTES, limits::ARGS_SEARCHED, || parse::args_length(stat))
+        bounded::ends(&file, most, limits::ARGS_SEARCHED, || parse::args_length(stat))
     };
     read().unwrap_or(Ends { bytes: Vec::new(), gap: None })
 }
@@ -260,6 +278,31 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(exe(child.0.id(), Patience::Command).0.as_deref(), path.to_str());
         assert_eq!(exe(child.0.id(), Patience::Command).1, ExeState::Deleted);
+    }
+
+    #[test]
+    fn arguments_of_all_processes_are_limited() {
+        // sleep(1) adds its arguments up, and leading zeros are as good as none.
+        let long = "0".repeat(10_000);
+        let mut command = Command::new("sleep");
+        command.args(["600", &long]);
+        let running: Vec<_> = (0..3).map(|_| Running(command.spawn().unwrap())).collect();
+        let pids: Vec<_> = running.iter().map(|child| child.0.id()).collect();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        for pid in &pids {
+            while fs::read(format!("/proc/{pid}/cmdline")).unwrap().len() < long.len() {
+                assert!(std::time::Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+        }
+        let kept = |most| -> Vec<_> {
+            let rows = within(pids.iter().copied(), most);
+            rows.iter()
+                .map(|row| (row.image.args.size() > long.len(), row.image.args.cut().is_some()))
+                .collect()
+        };
+        assert_eq!(kept(limits::ARGS_ALL), [(true, false); 3]);
+        assert_eq!(kept(12_000), [(true, false), (false, true), (false, true)]);
     }
 
     #[test]
