@@ -57,6 +57,35 @@ pub const MOUNTS_FILE: usize = 32 << 20;
 /// number of locks. Test: `bounded::tests::lines_end_at_the_limit`.
 pub const LOCKS_READ: usize = 64 << 20;
 
+/// The file beside a store with what the last run could not record, bytes: one block of most file systems. A line for
+/// each reason and kind has some 30, and there are less than 100. Test:
+/// `store::unkept::tests::no_more_than_the_limit_is_read_and_nonsense_is_skipped`.
+pub const UNKEPT_FILE: usize = 4096;
+
+/// The part of `--max-size` that the log of the store (`-wal`) may take. SQLite cannot write the log back while any
+/// program reads the store in a long transaction, so the log grows meanwhile: at this size the recorder stops writing,
+/// as on a full disk. Not less than four times the size at which the log is written back. Tests:
+/// `store::tests::interference::log_that_a_reader_holds_ends_at_the_limit`, and
+/// `record::interference::forgotten_reader_cannot_fill_the_disk` of the end-to-end tests.
+pub const LOG_PART: u64 = 8;
+
+/// Batches of a run whose events are counted apart, to know what was in the end of a log that was truncated: a log that is
+/// written back has fewer. The oldest are counted together, so the number of lost events may then be too high. Test:
+/// `store::keep::tests::oldest_batches_are_counted_together`.
+pub const BATCHES_COUNTED: usize = 4096;
+
+/// Notices about the files of the store that wait to be printed, each once. Others are counted: whoever deletes the store
+/// in a loop must not fill the memory. Test: `store::thread::tests::notices_beyond_the_limit_are_counted`.
+pub const STORE_NOTICES: usize = 16;
+
+/// Rows that `verify` reads in one transaction, at least: it ends with a batch. The log of a recorder grows meanwhile.
+/// Test: `store::tests::interference::verify_reads_in_pieces`.
+pub const VERIFIED_AT_ONCE: u64 = 1 << 16;
+
+/// How long `trace` and `audit` read one state of the store: the log of a recorder grows meanwhile. Test:
+/// `store::tests::interference::readers_do_not_hold_the_log`.
+pub const READ_AT_ONCE: Duration = Duration::from_secs(1);
+
 /// How long the event stream waits for an answer about one file system, directory or name service
 /// ([`crate::blocking::Subject`]). Path lookups and name services of the host itself take microseconds; a ring of the
 /// default size holds the records of several seconds. Test: `blocked::hanging_file_system_holds_up_nothing` of the end-to-end tests.

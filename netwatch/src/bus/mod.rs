@@ -2,6 +2,7 @@
 //! not fit, so that a slow or blocked subscriber delays neither the source nor other subscribers, and is notified of
 //! what it missed.
 
+mod missed;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use tokio::sync::Notify;
 use crate::filter::Filter;
 use crate::loss::LossReason;
 use crate::stream::{Batch, Item};
+pub use missed::Missed;
 use queue::Queue;
 pub use queue::{Gathered, Receiver};
 

@@ -1,14 +1,14 @@
 //! The queue of one subscriber.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::Subscription;
-use crate::loss::{Loss, LossReason};
+use super::{Missed, Subscription};
+use crate::loss::LossReason;
 use crate::stream::{Batch, Context, Item};
 
 /// State shared by the bus and one receiver.
@@ -33,13 +33,15 @@ struct State {
     since: Option<Instant>,
     /// What was dropped since the last notification. While it is not empty everything is dropped, so that items after a
     /// gap are not delivered before the notification.
-    missed: BTreeMap<&'static str, u64>,
+    missed: Missed,
     /// Number of items that the receiver waits for.
     wanted: Option<usize>,
     wants_table: bool,
     closed: Option<Closed>,
-    /// The receiver was dropped.
+    /// The receiver was dropped, or gave up.
     abandoned: bool,
+    /// It gave up, and wants to know what it misses from then on.
+    counts_on: bool,
 }
 
 /// How a stream ended.
@@ -64,6 +66,9 @@ impl Queue {
     pub(super) fn push(&self, batch: Arc<Batch>) {
         let mut state = self.lock();
         if state.abandoned {
+            if state.counts_on {
+                batch.items.iter().for_each(|item| state.missed.count(item, self.reason));
+            }
             return;
         }
         self.release_missed(&mut state, &batch.context, false);
@@ -71,7 +76,7 @@ impl Queue {
         if state.missed.is_empty() && held + batch.items.len() <= self.most_waiting {
             self.add(&mut state, batch);
         } else {
-            batch.items.iter().for_each(|item| count(item, &mut state.missed));
+            batch.items.iter().for_each(|item| state.missed.count(item, self.reason));
         }
     }
 
@@ -95,7 +100,7 @@ impl Queue {
     }
 
     /// Adds the notification of what was missed, once half of the queue is free, or at once if it is the last chance.
-    /// Returns it.
+    /// Returns the loss of this queue's own reason; other subscribers received the losses that this one missed.
     pub(super) fn report_missed(&self, context: &Context, is_last: bool) -> Option<Item> {
         let mut state = self.lock();
         self.release_missed(&mut state, context, is_last)
@@ -106,11 +111,13 @@ impl Queue {
         if state.missed.is_empty() || state.abandoned || !(is_relieved || is_last) {
             return None;
         }
-        let loss = Loss::new(self.reason, std::mem::take(&mut state.missed));
-        let item = Item::Loss(Timestamp::now(), loss);
-        let items = vec![item.clone()];
+        let missed = std::mem::take(&mut state.missed);
+        let now = Timestamp::now();
+        let items: Vec<Item> = missed.losses().map(|loss| Item::Loss(now, loss)).collect();
+        let is_own = |item: &&Item| matches!(item, Item::Loss(_, loss) if loss.reason == self.reason);
+        let own = items.iter().find(is_own).cloned();
         self.add(state, Arc::new(Batch { context: context.clone(), items }));
-        Some(item)
+        own
     }
 
     /// Whether so many items could wait, or nobody waits for them.
@@ -134,20 +141,6 @@ impl Queue {
         state.wanted = None;
         drop(state);
         self.wake.notify_one();
-    }
-}
-
-/// Counts an item by the kind in `loss` events.
-fn count(item: &Item, missed: &mut BTreeMap<&'static str, u64>) {
-    match item {
-        Item::Event(event) => *missed.entry(event.kind.name()).or_default() += 1,
-        Item::Process(..) => *missed.entry("process").or_default() += 1,
-        // Earlier losses stay counted.
-        Item::Loss(_, loss) => {
-            loss.kinds.iter().for_each(|(kind, count)| *missed.entry(kind).or_default() += count);
-        }
-        Item::Ready(_) => *missed.entry("ready").or_default() += 1,
-        Item::Table(_) => {}
     }
 }
 
@@ -210,6 +203,28 @@ impl Receiver {
     pub fn release(&self, items: usize) {
         let mut state = self.queue.lock();
         state.under_way = state.under_way.saturating_sub(items);
+    }
+
+    /// Ends the subscription without dropping the receiver: what is queued and what is published later is only counted.
+    pub fn give_up(&self) {
+        let mut state = self.queue.lock();
+        (state.abandoned, state.counts_on) = (true, true);
+        state.waiting = 0;
+        for batch in std::mem::take(&mut state.batches) {
+            batch.items.iter().for_each(|item| state.missed.count(item, self.queue.reason));
+        }
+        drop(state);
+        self.queue.notify.notify_one();
+    }
+
+    /// Waits for the end of the stream. Returns what was missed and not notified of.
+    #[must_use]
+    pub fn missed_until_closed(&self) -> Missed {
+        let mut state = self.queue.lock();
+        while state.closed.is_none() {
+            state = self.queue.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut state.missed)
     }
 
     /// Requests the table of the source, which is delivered as an item.

@@ -103,18 +103,34 @@ fn missed_items_are_reported_in_order_once_half_of_the_queue_is_free() {
 }
 
 #[test]
-fn missed_losses_are_added_up_and_others_stay_in_order() {
+fn missed_losses_keep_their_reason_and_others_stay_in_order() {
     let mut bus = Bus::default();
     let other = bus.subscribe(subscription(LossReason::Stdout, 100));
     let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Store, 1) });
-    let lost = |count| Loss::new(LossReason::Ring, [("open", count)].into());
+    let lost = |count| Item::Loss(Timestamp::now(), Loss::new(LossReason::Ring, [("open", count)].into()));
     bus.publish(&mut ports(1..2));
-    bus.publish(&mut batch([Item::Loss(Timestamp::now(), lost(5)), Item::Event(opened(2))]));
-    assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2"]);
+    bus.publish(&mut batch([lost(5), Item::Event(opened(2)), lost(2)]));
+    assert_eq!(taken(&other), ["1", "ring {\"open\": 5}", "2", "ring {\"open\": 2}"]);
     assert_eq!(taken(&slow), ["1"]);
     bus.report_missed(&context());
-    assert_eq!(taken(&slow), ["store {\"open\": 6}"]);
-    assert_eq!(taken(&other), ["store {\"open\": 6}"]);
+    assert_eq!(taken(&slow), ["ring {\"open\": 7}", "store {\"open\": 1}"]);
+    // It has the others already.
+    assert_eq!(taken(&other), ["store {\"open\": 1}"]);
+}
+
+#[test]
+fn subscriber_that_gives_up_learns_what_it_misses() {
+    let mut bus = Bus::default();
+    let store = bus.subscribe(subscription(LossReason::Store, 3));
+    bus.publish(&mut ports(1..4));
+    bus.publish(&mut ports(4..6));
+    store.give_up();
+    assert!(bus.has_lost_one());
+    let ring = Loss::new(LossReason::Ring, [("open", 5)].into());
+    bus.publish(&mut batch([Item::Event(opened(6)), Item::Loss(Timestamp::now(), ring)]));
+    bus.close(&context());
+    let missed = store.missed_until_closed();
+    assert_eq!((missed.of(LossReason::Store), missed.of(LossReason::Ring)), (6, 5));
 }
 
 #[test]

@@ -100,8 +100,10 @@ impl Supervisor for RecordSupervisor {
         }
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
         notify_service_manager(&[NotifyState::Stopping]);
+        self.recorder.wait();
+        self.report_notices();
         let written = self.recorder.finish();
         let printed = self.print.map_or(Ok(()), Print::finish);
         written?;
@@ -110,8 +112,13 @@ impl Supervisor for RecordSupervisor {
 }
 
 impl RecordSupervisor {
+    fn report_notices(&self) {
+        self.recorder.notices().iter().for_each(|notice| complain(notice));
+    }
+
     /// Reports each change between a store that accepts writes and one that does not, once.
     fn report_status(&mut self) {
+        self.report_notices();
         let status = self.recorder.status();
         match (&self.status, &status) {
             (Status::Well, Status::Stuck(why)) => complain(&format!(

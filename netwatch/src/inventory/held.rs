@@ -73,12 +73,16 @@ impl Held {
     /// Sockets that are stdin, stdout or stderr of a process.
     pub(super) fn stdio(&self, rows: &[&SocketRow], raw: &[RawRow]) -> Vec<Stdio> {
         let rows: Map<u64, &SocketRow> = rows.iter().map(|row| (row.inode, *row)).collect();
+        let mut packets: Map<u64, &RawRow> = Map::default();
+        for row in raw {
+            packets.entry(row.inode).or_insert(row);
+        }
         let mut standard: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();
         for (inode, holder) in self.sockets.all().filter(|(_, holder)| holder.fd <= LAST_STANDARD) {
             standard.entry((holder.pid, inode)).or_default().push(holder.fd);
         }
         let stdio = |((pid, inode), fds): ((u32, u64), Vec<u32>)| {
-            let (row, raw) = (rows.get(&inode), raw.iter().find(|raw| raw.inode == inode));
+            let (row, raw) = (rows.get(&inode), packets.get(&inode));
             let what = match (row, raw) {
                 (Some(row), _) => in_words(row.proto, row.local, row.remote),
                 (None, Some(raw)) => format!("a {}", raw.kind),

@@ -13,14 +13,16 @@ mod units;
 mod views;
 
 use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
-use crate::hash::Map;
-use crate::model::{Lister, NetnsId, SocketRow};
+use crate::hash::{Map, Set};
+use crate::model::{Lister, NetnsId, Proto, SockAddr, SocketRow};
 use crate::origin::Side;
 use crate::process::ProcessTable;
 use crate::seeding;
@@ -96,10 +98,11 @@ impl Inventory {
         let mut notes = self.notes(&views);
         let mut past =
             Asked { past: Past::open(self.scope.store.as_deref(), &self.scope.boot)?, failure: None };
-        let registered = registered(&rows, &mut notes);
+        let registered = by_port(registered(&rows, &mut notes));
+        let is_below = subflow_listeners(&rows);
         let mut servers: Vec<Arc<Server>> = rows
             .iter()
-            .filter(|row| row.is_server() && row.local.port != 0 && !is_below(row, &rows))
+            .filter(|row| row.is_server() && row.local.port != 0 && !is_below(row))
             .map(|row| {
                 let (holders, history) = (held.holders(row.inode), past.history(row));
                 Arc::new(server(row, &views, holders, &registered, history))
@@ -178,28 +181,36 @@ impl Asked {
 }
 
 /// Whether a socket is a subflow listener of an MPTCP listener that is listed as well.
-fn is_below(row: &SocketRow, rows: &[&SocketRow]) -> bool {
-    let is_above =
-        |other: &&&SocketRow| other.is_mptcp() && other.netns == row.netns && other.local == row.local;
-    row.subflow && rows.iter().any(|other| is_above(&other))
+fn subflow_listeners(rows: &[&SocketRow]) -> impl Fn(&SocketRow) -> bool + use<> {
+    let above: Set<(NetnsId, SockAddr)> =
+        rows.iter().filter(|row| row.is_mptcp()).map(|row| (row.netns, row.local)).collect();
+    move |row| row.subflow && above.contains(&(row.netns, row.local))
+}
+
+/// Registered programs by the port that they are registered for.
+type Registered = Map<(NetnsId, Proto, u16), Vec<u32>>;
+
+fn by_port(registered: Map<NetnsId, Vec<Mapping>>) -> Registered {
+    let mut by_port = Registered::default();
+    for (netns, mappings) in registered {
+        for mapping in mappings {
+            by_port.entry((netns, mapping.proto, mapping.port)).or_default().push(mapping.program);
+        }
+    }
+    by_port
 }
 
 fn server(
     row: &SocketRow,
     views: &Views,
     holders: Vec<Arc<Program>>,
-    registered: &Map<NetnsId, Vec<Mapping>>,
+    registered: &Registered,
     history: Option<History>,
 ) -> Server {
     let range = views.port_ranges().get(&row.netns);
     let names = RpcNames::host();
-    let mut rpc: Vec<_> = registered
-        .get(&row.netns)
-        .into_iter()
-        .flatten()
-        .filter(|mapping| (mapping.proto, mapping.port) == (row.proto, row.local.port))
-        .map(|mapping| (mapping.program, names.name(mapping.program).map(Into::into)))
-        .collect();
+    let programs = registered.get(&(row.netns, row.proto, row.local.port)).into_iter().flatten();
+    let mut rpc: Vec<_> = programs.map(|program| (*program, names.name(*program).map(Into::into))).collect();
     rpc.sort();
     rpc.dedup();
     Server {
@@ -221,29 +232,73 @@ fn server(
 
 /// Selected connections whose originator cannot be inferred from a snapshot, grouped by program.
 fn unknown(views: &Views, held: &Held, is_selected: &dyn Fn(&SocketRow) -> bool) -> Vec<Unknown> {
-    let mut found: Vec<Unknown> = Vec::new();
-    for (row, origin) in views.rows.iter().zip(seeding::infer(&views.rows, views.port_ranges())) {
-        let (Some(origin), Some(remote)) = (origin, row.remote) else { continue };
+    let all = views.rows.iter().zip(seeding::infer(&views.rows, views.port_ranges()));
+    let selected = all.filter_map(|(row, origin)| {
+        let (origin, remote) = (origin?, row.remote?);
         // Without a file it is closed, or not accepted yet.
         if origin.verdict.side != Side::Unknown || row.inode == 0 || !is_selected(row) {
-            continue;
+            return None;
         }
         let program = held.owner(row.inode);
-        let key = |program: Option<&Arc<Program>>| program.map(|program| program.actor.process.key);
-        let same = |other: &&mut Unknown| {
-            key(other.program.as_ref()) == key(program.as_ref()) && other.proto == row.proto
-        };
-        match found.iter_mut().find(same) {
-            Some(other) => other.count += 1,
-            None => found.push(Unknown {
-                program,
-                count: 1,
-                proto: row.proto,
-                local: row.local,
-                remote,
-                netns: row.netns,
-            }),
+        let key = program.as_ref().map(|program| program.actor.process.key);
+        let (proto, local, netns) = (row.proto, row.local, row.netns);
+        Some(((key, proto), Unknown { program, count: 1, proto, local, remote, netns }))
+    });
+    counted(selected, |unknown| unknown.count += 1)
+}
+
+/// The first value of each key, in order; `again` is called on it for each further one.
+fn counted<K: Eq + Hash, T>(all: impl Iterator<Item = (K, T)>, again: impl Fn(&mut T)) -> Vec<T> {
+    let mut found: Vec<T> = Vec::new();
+    let mut places: Map<K, usize> = Map::default();
+    for (key, value) in all {
+        match places.entry(key) {
+            Entry::Occupied(place) => found.get_mut(*place.get()).into_iter().for_each(&again),
+            Entry::Vacant(place) => {
+                place.insert(found.len());
+                found.push(value);
+            }
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many that comparing each with each would take minutes.
+    const MANY: u32 = 200_000;
+
+    #[test]
+    fn values_of_many_keys_are_counted() {
+        let all = (0..MANY).chain(0..MANY).map(|n| (n, (n, 1)));
+        let found = counted(all, |(_, count)| *count += 1);
+        assert!(found.iter().copied().eq((0..MANY).map(|n| (n, 2))));
+    }
+
+    #[test]
+    fn subflow_listeners_are_told_among_many() {
+        let row = |n: u32, subflow: bool, is_mptcp: bool| {
+            let mut row = crate::model::tests::example();
+            row.local.ip = std::net::Ipv4Addr::from(n).into();
+            (row.subflow, row.via) = (subflow, is_mptcp.then_some(crate::model::Via::Mptcp));
+            row
+        };
+        let rows: Vec<SocketRow> =
+            (0..MANY).flat_map(|n| [row(n, true, false), row(n + 1, false, true)]).collect();
+        let rows: Vec<&SocketRow> = rows.iter().collect();
+        let is_below = subflow_listeners(&rows);
+        assert_eq!(rows.iter().filter(|row| is_below(row)).count(), MANY as usize - 1);
+    }
+
+    #[test]
+    fn many_registrations_are_found_by_port() {
+        let netns = NetnsId::new(1);
+        let of_port =
+            |port: u16| (0..100).map(move |program| Mapping { program, version: 1, proto: Proto::Tcp, port });
+        let registered = by_port([(netns, (0..2000).flat_map(of_port).collect())].into_iter().collect());
+        assert_eq!(registered.len(), 2000);
+        assert_eq!(registered.get(&(netns, Proto::Tcp, 7)).map(Vec::len), Some(100));
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Programs {
     users: Users,
     executables: enrich::Executables,
     notes: Vec<String>,
+    /// Those in `notes`.
+    noted: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ impl Default for Programs {
             users: Users::patient(),
             executables: enrich::Executables::patient(),
             notes: Vec::new(),
+            noted: HashSet::new(),
         }
     }
 }
@@ -70,6 +73,7 @@ impl Programs {
 
     /// Notes about what could not be read, without duplicates.
     pub(super) fn notes(&mut self) -> Vec<String> {
+        self.noted.clear();
         std::mem::take(&mut self.notes)
     }
 
@@ -118,7 +122,7 @@ impl Programs {
             let whose = if is_own { String::new() } else { format!("mount namespace {mntns}: ") };
             let new = found.notes.into_iter().map(|note| format!("{whose}{note}"));
             for note in new {
-                if !self.notes.contains(&note) {
+                if self.noted.insert(note.clone()) {
                     self.notes.push(note);
                 }
             }
@@ -174,6 +178,7 @@ impl Programs {
         self.owners.clear();
         self.users = Users::patient();
         self.notes.clear();
+        self.noted.clear();
     }
 }
 

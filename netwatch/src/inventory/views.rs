@@ -11,6 +11,7 @@ use super::hidden::Hidden;
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
 use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
+use crate::snapshot::tables::Tables;
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
 use crate::{bounded, limits, proc};
 
@@ -171,8 +172,9 @@ impl Views {
             .filter(|(inode, _)| is_meant(*inode))
             .map(|(inode, holder)| (inode, holder.pid))
             .collect();
+        let mut tables = Tables::default();
         for (inode, pid) in held {
-            let has = |holders: &Holders| holders.of(inode).iter().any(|holder| holder.pid == pid);
+            let has = |holders: &Holders| holders.has(inode, pid);
             let is_refused = by_proc.was_refused(pid);
             // Its directory may be listed while something is mounted over it.
             let is_there = self.pids.contains(&pid) && (is_refused || by_proc.could_be_read(pid));
@@ -189,7 +191,7 @@ impl Views {
             if has(by_iter) {
                 shown.add(View::Iterators, [what]);
             }
-            if has(by_proc) || holders::of_threads(pid).is_ok_and(|inodes| inodes.contains(&inode)) {
+            if has(by_proc) || tables.have(pid, inode) == Some(true) {
                 shown.add(View::Processes, [what]);
             }
         }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
+use super::tables::{Tables, descriptors};
 use super::{Note, SnapshotError, parse, processes};
 use crate::blocking;
 use crate::decode::listed;
@@ -73,7 +73,8 @@ pub fn named(lister: Option<&dyn Lister>) -> Result<(Holders, Vec<ProcessRow>), 
 /// Removes holders of a shared socket that have closed it since. Between fork and exec a child has its parent's
 /// sockets; a later read of its name would give that of the new program.
 fn remove_former(holders: &mut Holders) {
-    holders.retain_shared(has_open);
+    let mut tables = Tables::default();
+    holders.retain_shared(|holder, inode| has_open(holder, inode, &mut tables));
 }
 
 fn by_proc() -> Result<Holders, SnapshotError> {
@@ -91,27 +92,14 @@ fn by_proc() -> Result<Holders, SnapshotError> {
     Ok(Holders::of_asked(held, complete, refused))
 }
 
-/// Inode numbers of the sockets that the threads of a process have open. A thread may have a descriptor table of its
-/// own.
-///
-/// # Errors
-/// If they cannot be read, for example because the process has ended.
-pub fn of_threads(pid: u32) -> io::Result<Vec<u64>> {
-    let mut held = Vec::new();
-    for task in fs::read_dir(proc::of(pid).join("task"))? {
-        descriptors(pid, task?.path().join("fd"), &mut held)?;
-    }
-    Ok(held.into_iter().map(|(inode, _)| inode).collect())
-}
-
 /// Whether a descriptor still refers to this socket. True if the process has ended or may not be read.
-fn has_open(Holder { pid, fd }: Holder, inode: u64) -> bool {
+fn has_open(Holder { pid, fd }: Holder, inode: u64, tables: &mut Tables) -> bool {
     let link = fs::read_link(proc::of(pid).join("fd").join(fd.to_string()));
     if link.is_ok_and(|link| parse::socket_link(link.as_os_str().as_bytes()) == Some(inode)) {
         return true;
     }
     // The first thread may have ended while others still have the socket open.
-    of_threads(pid).map_or(true, |sockets| sockets.contains(&inode))
+    tables.have(pid, inode).unwrap_or(true)
 }
 
 fn read(pid: u32, held: &mut Vec<(u64, Holder)>) -> io::Result<()> {
@@ -124,25 +112,6 @@ fn read(pid: u32, held: &mut Vec<(u64, Holder)>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Appends the descriptors of sockets in a directory. Returns whether it has any descriptor.
-fn descriptors(pid: u32, directory: impl AsRef<Path>, held: &mut Vec<(u64, Holder)>) -> io::Result<bool> {
-    let mut any = false;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        any = true;
-        // Listing the directory may be permitted while reading the links is not.
-        let link = match fs::read_link(entry.path()) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => continue,
-            Ok(link) => link,
-        };
-        let Some(inode) = parse::socket_link(link.as_os_str().as_bytes()) else { continue };
-        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        held.push((inode, Holder { pid, fd }));
-    }
-    Ok(any)
 }
 
 #[cfg(test)]

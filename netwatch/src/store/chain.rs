@@ -117,6 +117,12 @@ impl Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link(pub(super) blake3::Hash);
 
+impl Default for Link {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Link {
     /// The link before the first batch.
     pub(super) const NONE: Self = Self(blake3::Hash::from_bytes([0; blake3::OUT_LEN]));

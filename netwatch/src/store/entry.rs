@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::bus::Missed;
 use crate::clock::BootClock;
-use crate::loss::Loss;
+use crate::loss::{Loss, LossReason};
 use crate::process::{ExeStatus, Process};
 use crate::stream::Item;
 use crate::tracker::ConnectionEvent;
@@ -34,6 +35,16 @@ impl Entry {
             Item::Process(process, status) => Some(Self::Process(process, status)),
             Item::Loss(at, loss) => Some(Self::Loss(at, loss)),
             Item::Ready(_) | Item::Table(_) => None,
+        }
+    }
+
+    /// Counts an entry that was not kept, or was kept.
+    pub(super) fn count(&self, counts: &mut Missed) {
+        match self {
+            Self::Event(event) => counts.add(LossReason::Store, event.kind.name(), 1),
+            Self::Process(..) => counts.add(LossReason::Store, "process", 1),
+            Self::Loss(_, loss) => counts.add_loss(loss),
+            Self::Clock(_) | Self::Stopped(_) => {}
         }
     }
 }

@@ -61,8 +61,7 @@ impl Events<'_> {
         }
         let (from, to) = page.losses;
         if from <= to {
-            let range = "id BETWEEN ?1 AND ?2 AND segment = ?3";
-            for missing in self.reader.losses_of(&segment, range, [from, to, segment.id])? {
+            for missing in self.reader.losses_of(&segment, (from, to))? {
                 items.push((missing.at, missing.time, Item::Loss(missing.time, missing.loss)));
             }
         }

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::entry::Entry;
 use super::intern::Interner;
-use super::rows::{COLUMNS, Cell, Cells, predicted};
+use super::rows::{COLUMNS, Cell, Cells, Kinds, find_later, predicted};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::BootTime;
@@ -80,6 +80,8 @@ impl Grouping {
 pub(super) struct Scratch {
     events: String,
     kinds: Vec<EventKind>,
+    /// See [`find_later`].
+    later: Vec<Kinds>,
     local: String,
     remote: String,
     errno: String,
@@ -130,8 +132,10 @@ impl RowWriter<'_> {
         batch: &mut Batch<'_>,
     ) -> Result<Option<String>, StoreError> {
         let mut odd = serde_json::Map::new();
+        let Scratch { kinds, later, .. } = &mut *self.scratch;
+        find_later(kinds, later);
         for (place, event) in events.enumerate() {
-            let later = self.scratch.kinds.get(place + 1..).unwrap_or_default();
+            let later = self.scratch.later.get(place).copied().unwrap_or_default();
             if later.is_empty() {
                 break;
             }

@@ -1,19 +1,24 @@
 //! The store: connections, processes and losses in an append-only SQLite database. See docs/store.md.
 //!
 //! `thread` receives events without blocking the agent, `writer` writes them in batches, `intern` stores each process
-//! once, `chain` hashes the batches, `retain` deletes the oldest segments; `read` and `verify` are for readers.
+//! once, `chain` hashes the batches, `retain` deletes the oldest segments; `files` notices if the files are moved,
+//! deleted or truncated, and `keep` goes on then; `read` and `verify` are for readers.
 
 mod batch;
 mod chain;
 mod entry;
 mod events;
+mod faults;
+mod files;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod grouped;
 mod history;
 mod intern;
+mod keep;
 mod lock;
 mod open;
+mod query;
 mod read;
 mod rebuild;
 mod retain;
@@ -23,6 +28,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod unkept;
 mod verify;
 mod visits;
 mod words;
@@ -37,7 +43,8 @@ pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use history::History;
-pub use read::{Missing, Query, Reader, Run, StoredConnection};
+pub use query::{Query, StoredConnection};
+pub use read::{Missing, Reader, Run};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
@@ -101,6 +108,34 @@ pub enum StoreError {
     /// A value cannot be serialised, which is a bug.
     #[error("cannot serialise a value")]
     Json(#[source] serde_json::Error),
+    /// A reader keeps the log from being written back.
+    #[error(
+        "the log of the store has {length} MiB, and a program that reads the store in a long transaction keeps it from being written back"
+    )]
+    LogFull {
+        /// Its length in MiB.
+        length: u64,
+    },
+    /// The files were moved, deleted or truncated, and recording cannot go on.
+    #[error("{what}, and recording cannot go on there")]
+    Interfered {
+        /// What happened.
+        what: String,
+        /// Why it cannot go on.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// The run ended before everything was written.
+    #[error("{count} events could not be recorded{noted}")]
+    Unkept {
+        /// Their number.
+        count: u64,
+        /// What becomes of the number.
+        noted: &'static str,
+        /// Why they could not be recorded.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// The writer thread cannot be started.
     #[error("cannot start the writer thread")]
     Thread(#[source] std::io::Error),
@@ -120,6 +155,9 @@ impl StoreError {
     /// Whether the error may be temporary, like a full file system.
     fn may_pass(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+        if matches!(self, Self::LogFull { .. }) {
+            return true;
+        }
         let Self::Sql(error) = self else { return false };
         matches!(
             error.sqlite_error_code(),

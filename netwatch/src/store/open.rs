@@ -1,15 +1,17 @@
 //! Opens, creates and upgrades stores.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::files::{Files, beside};
 use super::{APPLICATION_ID, StoreError, VERSION, lock};
 
 /// Statements of each version; an older store gets those of later versions. A released statement is never changed.
@@ -30,17 +32,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A store that is open for writing.
 pub(super) struct Opened {
     pub(super) db: Connection,
-    /// The lock. Declared after the connection, since it must be dropped later: see [`lock::take`].
-    pub(super) _lock: File,
+    /// The files, and the lock. Declared after the connection, since they must be dropped later: see [`Files`].
+    pub(super) files: Arc<Files>,
+}
+
+/// Whether to create missing directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Folders {
+    Create,
+    /// The directory was there, so if it is missing somebody removed it.
+    MustExist,
 }
 
 /// Opens or creates the store at `path` for writing. `wal_pages`: size of the log at which it is checkpointed.
-pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreError> {
+pub(super) fn for_writing(path: &Path, wal_pages: i64, folders: Folders) -> Result<Opened, StoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StoreError::Open { path, source }
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = parent.filter(|_| folders == Folders::Create) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
     }
     let mut options = OpenOptions::new();
@@ -70,7 +81,15 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64) -> Result<Opened, StoreEr
     )?;
     db.set_prepared_statement_cache_capacity(32);
     migrate(&db)?;
-    Ok(Opened { db, _lock: lock })
+    let real = db.path().map_or_else(|| path.to_owned(), PathBuf::from);
+    let files = Files::hold(path, lock, &real)?;
+    Ok(Opened { db, files: Arc::new(files) })
+}
+
+/// Lets the connection be closed without writing to the database or removing its files.
+pub(super) fn leave_as_it_is(db: &Connection) -> Result<(), StoreError> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(())
 }
 
 /// Disables syncs and checkpoints of this connection.
@@ -110,7 +129,7 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
     rustix::fs::access(path, rustix::fs::Access::READ_OK)
         .map_err(|error| StoreError::Open { path: path.to_owned(), source: error.into() })?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let db = if is_locked_out(&db) && !wal(path).exists() { as_it_lies(path)? } else { db };
+    let db = if is_locked_out(&db) && !beside(path, "-wal").exists() { as_it_lies(path)? } else { db };
     // A recorder that is starting may have created an empty file.
     if is_empty(&db).map_err(|error| foreign(path, error))? {
         return Err(StoreError::Missing(path.to_owned()));
@@ -126,13 +145,6 @@ pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
 fn is_locked_out(db: &Connection) -> bool {
     let code = is_empty(db).err().and_then(|error| error.sqlite_error_code());
     code == Some(rusqlite::ErrorCode::CannotOpen)
-}
-
-/// The log, with what is not in the database file yet.
-pub(super) fn wal(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
 }
 
 /// Opens it without those files (immutable): it was closed in order, and a writer would have created them.

@@ -1,67 +1,26 @@
 //! Reads recorded endpoints, processes and losses, also while a recorder writes.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::chain::Table;
+use super::query::{Query, StoredConnection};
 use super::rebuild::{Processes, StoredRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
 use super::{DEFAULT_PATH, StoreError, open};
 use crate::clock::BootClock;
+use crate::hash::{Map, Set};
+use crate::limits;
 use crate::loss::{Loss, LossReason};
-use crate::model::{BootTime, Cookie, ProcessKey, SockAddr};
+use crate::model::{BootTime, ProcessKey};
 use crate::process::Actor;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
-
-/// Selects endpoints by conditions that at least one event of the endpoint has to meet, combined with AND. The default
-/// selects all.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// Boot id.
-    pub boot: Option<String>,
-    /// Cookie of the socket.
-    pub cookie: Option<u64>,
-    /// Start time.
-    pub began: Option<BootTime>,
-    /// On either side.
-    pub port: Option<u16>,
-    /// On either side.
-    pub ip: Option<IpAddr>,
-    /// A process that had or originated it.
-    pub process: Option<ProcessKey>,
-    /// The pid of such a process.
-    pub pid: Option<u32>,
-    /// The executable of such a process.
-    pub exe: Option<String>,
-    /// The name of such a process.
-    pub comm: Option<String>,
-    /// Events at or after this time, in nanoseconds since the epoch.
-    pub since: Option<i64>,
-    /// Events before this time.
-    pub until: Option<i64>,
-    /// Return the newest first.
-    pub newest_first: bool,
-    /// Maximum number.
-    pub limit: Option<usize>,
-}
-
-/// An endpoint with all its recorded events; at least one.
-#[derive(Clone, Debug)]
-pub struct StoredConnection {
-    /// Boot of its times and ids.
-    pub boot: Arc<str>,
-    /// Converts its times to times of day.
-    pub clock: BootClock,
-    /// The segment of its first row.
-    pub segment: i64,
-    /// Events of all rows, oldest first.
-    pub events: Vec<ConnectionEvent>,
-}
 
 /// A loss.
 #[derive(Clone, Debug)]
@@ -95,6 +54,18 @@ pub struct Run {
 pub struct Reader {
     db: Connection,
     processes: Processes,
+    /// When the transaction began, while the reader stands still.
+    begun: Cell<Option<Instant>>,
+    /// Rows of all endpoints with one cookie: the children of an MPTCP listener have its cookie, and reading all of them
+    /// for each would be quadratic.
+    siblings: RefCell<Siblings>,
+}
+
+/// Ids of the rows of the endpoints with one cookie, by start time.
+#[derive(Default)]
+struct Siblings {
+    cookie: Option<u64>,
+    rows: Map<BootTime, Vec<i64>>,
 }
 
 impl Reader {
@@ -103,7 +74,12 @@ impl Reader {
     /// # Errors
     /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { db: open::for_reading(path)?, processes: Processes::default() })
+        Ok(Self {
+            db: open::for_reading(path)?,
+            processes: Processes::default(),
+            begun: Cell::new(None),
+            siblings: RefCell::default(),
+        })
     }
 
     /// Opens the given store, which must exist, or else the standard one if it exists.
@@ -115,13 +91,35 @@ impl Reader {
         named.or_else(|| usual.exists().then_some(usual)).map(Self::open).transpose()
     }
 
-    /// Makes all following reads use the current state of the store. Not for long reads, since the log of the recorder
-    /// grows meanwhile.
+    /// Makes the following reads use one state of the store for as long as the log of a recorder may be held:
+    /// [`limits::READ_AT_ONCE`]. Then they use a newer one, from the next query on.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub fn stand_still(&self) -> Result<(), StoreError> {
-        Ok(self.db.execute_batch("BEGIN")?)
+        self.db.execute_batch("BEGIN")?;
+        self.begun.set(Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Begins to use a newer state if the time is over. References never cross a segment, and rows are never changed,
+    /// so what was read before remains valid.
+    pub(super) fn step(&self) -> Result<(), StoreError> {
+        if self.begun.get().is_some_and(|begun| begun.elapsed() >= limits::READ_AT_ONCE) {
+            self.step_now()?;
+        }
+        Ok(())
+    }
+
+    /// For tests: as if the time were over.
+    #[cfg(test)]
+    pub(super) fn has_stood_still(&self) {
+        self.begun.set(Instant::now().checked_sub(limits::READ_AT_ONCE));
+    }
+
+    fn step_now(&self) -> Result<(), StoreError> {
+        self.db.execute_batch("COMMIT")?;
+        self.stand_still()
     }
 
     pub(super) fn db(&self) -> &Connection {
@@ -133,12 +131,13 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn connections(&self, query: &Query) -> Result<Vec<StoredConnection>, StoreError> {
+        self.step()?;
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut found: Vec<StoredConnection> = Vec::new();
         let mut seen = HashSet::new();
         let mut collect = |row: &StoredRow, segment: &Segment, found: &mut Vec<StoredConnection>| {
             if seen.insert((segment.boot.clone(), row.endpoint)) {
-                let recorded = self.end(&segment.boot, row.endpoint)?;
+                let recorded = self.recorded(&segment.boot, row.endpoint)?;
                 found.extend(recorded.filter(|recorded| query.means(recorded)));
             }
             Ok::<_, StoreError>(())
@@ -157,6 +156,7 @@ impl Reader {
         let boot = query.boot.as_deref();
         let mut search =
             Search::new(query.narrow(), boot, query.since, query.until, query.newest_first, &self.db)?;
+        // A page and what it refers to are read in one state.
         while let Some(page) = search.page(&self.db)? {
             let mut rows = page.rows;
             if query.newest_first {
@@ -168,6 +168,7 @@ impl Reader {
                     return Ok(found);
                 }
             }
+            self.step()?;
         }
         Ok(found)
     }
@@ -177,9 +178,14 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn end(&self, boot: &str, id: EndpointId) -> Result<Option<StoredConnection>, StoreError> {
+        self.step()?;
+        self.recorded(boot, id)
+    }
+
+    fn recorded(&self, boot: &str, id: EndpointId) -> Result<Option<StoredConnection>, StoreError> {
         let mut recorded: Option<StoredConnection> = None;
-        for (row, segment) in self.by_id(id.cookie)? {
-            if row.endpoint != id || *segment.boot != *boot {
+        for (row, segment) in self.by_id(id)? {
+            if *segment.boot != *boot {
                 continue;
             }
             let events = row.events(segment.clock, &self.processes, &self.db)?;
@@ -194,23 +200,39 @@ impl Reader {
         Ok(recorded)
     }
 
-    /// Rows of endpoints with this cookie in their id, in order.
-    fn by_id(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
-        self.rows("cookie = ?", cookie)
+    /// Rows of an endpoint, in order.
+    fn by_id(&self, id: EndpointId) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
+        let mut siblings = self.siblings.borrow_mut();
+        // A reader that does not stand still expects what was written last.
+        if siblings.cookie != Some(id.cookie) || self.begun.get().is_none() {
+            *siblings = Siblings { cookie: Some(id.cookie), rows: Map::default() };
+            let mut select =
+                self.db.prepare_cached("SELECT began, id FROM connection WHERE cookie = ? ORDER BY id")?;
+            let mut rows = select.query([id.cookie.cast_signed()])?;
+            while let Some(row) = rows.next()? {
+                let began = BootTime::from_nanos(row.get::<_, i64>(0)?.cast_unsigned());
+                siblings.rows.entry(began).or_default().push(row.get(1)?);
+            }
+        }
+        let mut found = Vec::new();
+        for row in siblings.rows.get(&id.began).into_iter().flatten() {
+            found.extend(self.rows("id = ?", *row)?);
+        }
+        Ok(found)
     }
 
-    /// The same, and rows of sockets with this cookie whose id has another key.
+    /// Rows of sockets with this cookie, and of endpoints with it in their id, in order.
     fn by_cookie(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
-        let mut rows = self.by_id(cookie)?;
-        rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie)?);
+        let mut rows = self.rows("cookie = ?", cookie.cast_signed())?;
+        rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie.cast_signed())?);
         rows.sort_by_key(|(row, _)| row.id);
         Ok(rows)
     }
 
-    fn rows(&self, condition: &str, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
+    fn rows(&self, condition: &str, value: i64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
         let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select());
         let mut select = self.db.prepare_cached(&select)?;
-        let mut rows = select.query([cookie.cast_signed()])?;
+        let mut rows = select.query([value])?;
         let mut found: Vec<(StoredRow, Arc<Segment>)> = Vec::new();
         while let Some(row) = rows.next()? {
             let row = StoredRow::read(row)?;
@@ -231,6 +253,7 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn processes(&self, boot: &str, key: ProcessKey) -> Result<Vec<Actor>, StoreError> {
+        self.step()?;
         let mut states = Vec::new();
         for segment in segments(&self.db)?.iter().rev().filter(|segment| *segment.boot == *boot) {
             let mut rows = Narrow::Process(key).processes(segment, &self.db)?;
@@ -249,26 +272,37 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn losses(&self, from: i64, to: i64) -> Result<Vec<Missing>, StoreError> {
-        let mut losses = Vec::new();
-        for segment in segments(&self.db)? {
-            let missing =
-                self.losses_of(&segment, "segment = ?1 AND ts BETWEEN ?2 AND ?3", [segment.id, from, to])?;
-            losses.extend(missing);
-        }
-        Ok(losses)
+        self.step()?;
+        let by_id: Map<i64, Arc<Segment>> =
+            segments(&self.db)?.into_iter().map(|segment| (segment.id, segment)).collect();
+        // In one pass, since the table has no index.
+        let all = |id| by_id.get(&id).cloned();
+        self.losses_where("ts BETWEEN ?1 AND ?2", [from, to], &all)
     }
 
+    /// Losses in these rows that belong to a segment.
     pub(super) fn losses_of(
         &self,
-        segment: &Segment,
+        segment: &Arc<Segment>,
+        (from, to): (i64, i64),
+    ) -> Result<Vec<Missing>, StoreError> {
+        let only = |id| (id == segment.id).then(|| segment.clone());
+        self.losses_where("id BETWEEN ?1 AND ?2", [from, to], &only)
+    }
+
+    fn losses_where(
+        &self,
         condition: &str,
-        values: [i64; 3],
+        values: [i64; 2],
+        segment: &dyn Fn(i64) -> Option<Arc<Segment>>,
     ) -> Result<Vec<Missing>, StoreError> {
         let select = format!("{} WHERE {condition} ORDER BY id", Table::Loss.select());
         let mut select = self.db.prepare_cached(&select)?;
         let mut rows = select.query(values)?;
         let mut losses: Vec<(i64, Missing)> = Vec::new();
         while let Some(row) = rows.next()? {
+            // Retention deletes the segment first.
+            let Some(segment) = segment(row.get(1)?) else { continue };
             let ts: i64 = row.get(2)?;
             let reason: String = row.get(3)?;
             let kind: String = row.get(4)?;
@@ -302,13 +336,15 @@ impl Reader {
     pub fn runs(&self) -> Result<Vec<Run>, StoreError> {
         let mut runs: Vec<(i64, Run)> = Vec::new();
         let mut written = self.db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
-        let mut stopped = self.db.prepare_cached("SELECT max(ts) FROM stopped WHERE segment = ?")?;
+        // In one pass, since the table has no index.
+        let mut stopped = self.db.prepare_cached("SELECT DISTINCT segment FROM stopped")?;
+        let stopped: Set<i64> = stopped.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for segment in segments(&self.db)? {
             let last: Option<i64> = written.query_row([segment.id], |row| row.get(0))?;
-            let end: Option<i64> = stopped.query_row([segment.id], |row| row.get(0))?;
+            let is_stopped = stopped.contains(&segment.id);
             let last = last.unwrap_or(segment.started);
             match runs.last_mut().filter(|(run, _)| *run == segment.run) {
-                Some((_, run)) => (run.last, run.stopped) = (last, end.is_some()),
+                Some((_, run)) => (run.last, run.stopped) = (last, is_stopped),
                 None => runs.push((
                     segment.run,
                     Run {
@@ -316,7 +352,7 @@ impl Reader {
                         clock: segment.clock,
                         began: segment.started,
                         last,
-                        stopped: end.is_some(),
+                        stopped: is_stopped,
                     },
                 )),
             }
@@ -334,59 +370,11 @@ impl Reader {
 }
 
 /// Kinds in a `loss`: of records or of events.
-fn kind_of(name: &str) -> &'static str {
+pub(super) fn kind_of(name: &str) -> &'static str {
     let records = (0..u16::MAX).map_while(|kind| {
         (u32::from(kind) < netwatch_common::kind::COUNT).then(|| netwatch_common::kind::name(kind))
     });
     let events = EventKind::ALL.iter().map(|kind| kind.name());
     let known = records.flatten().chain(events).chain(["process", "loss", "record", "flow"]);
     known.into_iter().find(|known| *known == name).unwrap_or("other")
-}
-
-impl Query {
-    /// The index that is likely to select the fewest rows.
-    fn narrow(&self) -> Narrow {
-        if let Some(key) = self.process {
-            return Narrow::Process(key);
-        }
-        if let Some(pid) = self.pid {
-            return Narrow::Pid(pid);
-        }
-        if let Some(exe) = &self.exe {
-            return Narrow::Exe(exe.clone());
-        }
-        if let Some(comm) = &self.comm {
-            return Narrow::Comm(comm.clone());
-        }
-        if let Some(port) = self.port {
-            return Narrow::Ports(vec![port]);
-        }
-        self.ip.map_or(Narrow::All, Narrow::Ip)
-    }
-
-    fn means(&self, recorded: &StoredConnection) -> bool {
-        self.boot.as_ref().is_none_or(|boot| **boot == *recorded.boot)
-            && recorded.events.iter().any(|event| self.fits(recorded, event))
-    }
-
-    fn fits(&self, recorded: &StoredConnection, event: &ConnectionEvent) -> bool {
-        let end = &event.endpoint;
-        let either = |is: &dyn Fn(SockAddr) -> bool| is(end.local) || end.remote.is_some_and(is);
-        let actors = [end.process.as_ref(), end.originator.as_ref()];
-        let anybody = |is: &dyn Fn(&Actor) -> bool| actors.iter().flatten().any(|actor| is(actor));
-        let time = recorded.clock.time(event.at).map(|time| time.as_nanosecond());
-        self.began.is_none_or(|began| began == end.id.began)
-            && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || Cookie::new(cookie) == end.cookie)
-            && self.port.is_none_or(|port| either(&|at| at.port == port))
-            && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
-            && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))
-            && self.pid.is_none_or(|pid| anybody(&|actor| actor.process.key.pid == pid))
-            && self
-                .exe
-                .as_deref()
-                .is_none_or(|exe| anybody(&|actor| actor.process.image.exe.as_deref() == Some(exe)))
-            && self.comm.as_deref().is_none_or(|comm| anybody(&|actor| *actor.process.comm == *comm))
-            && self.since.is_none_or(|since| time.is_some_and(|time| time >= since.into()))
-            && self.until.is_none_or(|until| time.is_some_and(|time| time <= until.into()))
-    }
 }

@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::chain::Table;
-use super::rows::{COLUMNS, Cell, Cells, predicted};
+use super::rows::{COLUMNS, Cell, Cells, find_later, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
@@ -94,8 +94,10 @@ impl StoredRow {
         };
         let boot = i128::from(clock.boot().unwrap_or(0));
         let mut events = Vec::with_capacity(reported.len());
+        let mut later = Vec::with_capacity(kinds.len());
+        find_later(&kinds, &mut later);
         for (place, (kind, ts)) in reported.iter().enumerate() {
-            let later = kinds.get(place + 1..).unwrap_or_default();
+            let later = later.get(place).copied().unwrap_or_default();
             let mut cells = if later.is_empty() { self.cells } else { predicted(*kind, later, &self.cells) };
             if let Some(odd) = odd.get(&place.to_string()) {
                 amend(&mut cells, odd).ok_or_else(|| damaged(format!("connection {}: odd", self.id)))?;

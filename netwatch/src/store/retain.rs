@@ -11,6 +11,7 @@ use super::StoreError;
 use super::batch::{Batch, nanoseconds};
 use super::chain::Table;
 use super::open::PAGE;
+use crate::limits;
 
 /// Limits of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +69,16 @@ impl Retention {
         i64::try_from(pages).unwrap_or(i64::MAX)
     }
 
+    /// Size of the log in bytes at which nothing more is written before it was written back.
+    pub(super) fn most_log(&self) -> u64 {
+        (self.size / limits::LOG_PART).max(4 * self.wal_pages().cast_unsigned() * PAGE)
+    }
+
     /// Size of the database in pages above which segments are deleted; leaves space for the log, and for new rows
     /// during the deletion.
     fn most_pages(&self) -> u64 {
         let pages = self.size / PAGE;
-        (pages - pages / PARTS).saturating_sub(4 * self.wal_pages().cast_unsigned())
+        (pages - pages / PARTS).saturating_sub(self.most_log() / PAGE)
     }
 }
 

@@ -274,13 +274,42 @@ impl Cells {
     }
 }
 
+/// Replaces `later` by, for each event of a row, the kinds of the events after it.
+pub(super) fn find_later(kinds: &[EventKind], later: &mut Vec<Kinds>) {
+    later.clear();
+    let mut so_far = Kinds::default();
+    for kind in kinds.iter().rev() {
+        later.push(so_far);
+        so_far.0 |= Kinds::bit(*kind);
+    }
+    later.reverse();
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kinds(u16);
+
+impl Kinds {
+    fn bit(kind: EventKind) -> u16 {
+        1 << kind as u16
+    }
+
+    fn contains(self, kind: EventKind) -> bool {
+        self.0 & Self::bit(kind) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// Predicts the values of an event from the last one of the row and the kinds of the events after it: `later`,
 /// including the last. A change requires a new version of the store.
-pub(super) fn predicted(kind: EventKind, later: &[EventKind], last: &Cells) -> Cells {
+pub(super) fn predicted(kind: EventKind, later: Kinds, last: &Cells) -> Cells {
     let mut cells = *last;
     let over = [EventKind::Close, EventKind::Fail, EventKind::Unlisten]
         .into_iter()
-        .find(|kind| later.contains(kind));
+        .find(|kind| later.contains(*kind));
     if let Some(over) = over {
         let before = match over {
             EventKind::Unlisten => State::Listen,
@@ -292,7 +321,7 @@ pub(super) fn predicted(kind: EventKind, later: &[EventKind], last: &Cells) -> C
             cells.set(column, Cell::Null);
         }
     }
-    if later.contains(&EventKind::Accept) {
+    if later.contains(EventKind::Accept) {
         // Before accept() it has no file, and its process is the owner of the listener.
         cells.set(INODE, int(0));
         cells.set(PROCESS, last.cell(LISTENER_PROCESS));

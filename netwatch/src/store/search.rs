@@ -163,7 +163,9 @@ impl Search {
     pub(super) fn page(&mut self, db: &Connection) -> Result<Option<Page>, StoreError> {
         loop {
             if let Some(within) = &mut self.within {
-                if let Some(page) = within.page(self.newest_first, db)? {
+                // Retention may have begun to delete its rows.
+                let is_there = segment(within.segment.id, db)?.is_some();
+                if is_there && let Some(page) = within.page(self.newest_first, db)? {
                     return Ok(Some(page));
                 }
                 self.within = None;

@@ -2,14 +2,13 @@
 //! recorder. So the writer leaves its log in the page cache, which survives a kill, and this thread syncs it several
 //! times a second and checkpoints it to the database now and then.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::files::Files;
 use super::{StoreError, open};
 
 /// Interval between syncs: a power failure loses this time, plus that of a batch and of the disk.
@@ -33,6 +32,8 @@ struct Shared {
     wake: Condvar,
     /// Held during writes, and while writes must not happen.
     turn: Mutex<()>,
+    /// The connection that checkpoints. It does not write otherwise.
+    db: Mutex<Option<Connection>>,
 }
 
 /// The state is always consistent.
@@ -47,20 +48,30 @@ pub(super) struct Syncer {
 }
 
 impl Syncer {
-    /// Starts it for the store at `path`. `wal_pages`: size of the log at which it is checkpointed.
-    pub(super) fn start(path: &Path, wal_pages: i64) -> Result<Self, StoreError> {
-        let db = open::for_syncing(path)?;
+    /// Starts it for the store with these files. `wal_pages`: size of the log at which it is checkpointed.
+    pub(super) fn start(files: Arc<Files>, wal_pages: i64) -> Result<Self, StoreError> {
+        let db = open::for_syncing(&files.real())?;
         let shared = Arc::new(Shared::default());
-        let sync = Sync {
-            shared: shared.clone(),
-            wal: open::wal(path),
-            file: None,
-            most: wal_pages.cast_unsigned() * open::PAGE,
-            db,
-        };
+        *lock(&shared.db) = Some(db);
+        let most = wal_pages.cast_unsigned() * open::PAGE;
+        let sync = Sync { shared: shared.clone(), most, files };
         let thread = std::thread::Builder::new().name("netwatch-sync".into());
         let thread = thread.spawn(move || sync.run()).map_err(StoreError::Thread)?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Writes the whole log back and lets the next write begin it anew. Waits for readers for some seconds; `false` if
+    /// one still holds it.
+    pub(super) fn restart_log(&self) -> Result<bool, StoreError> {
+        let db = lock(&self.shared.db);
+        let Some(db) = &*db else { return Ok(false) };
+        let restarted = db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, i64>(0));
+        Ok(restarted? == 0)
+    }
+
+    /// Writes the log back as far as readers permit.
+    pub(super) fn write_back(&self) -> Result<(), StoreError> {
+        write_back(&self.shared)
     }
 
     /// Runs `work`, which writes, while the log is not being restarted.
@@ -88,20 +99,20 @@ impl Drop for Syncer {
         {
             log::error!("the syncing thread panicked");
         }
+        // Before the writer closes the database as the last one: see `Files`.
+        drop(lock(&self.shared.db).take());
     }
 }
 
 struct Sync {
     shared: Arc<Shared>,
-    wal: PathBuf,
-    file: Option<File>,
     /// Size of the log in bytes at which it is checkpointed.
     most: u64,
-    db: Connection,
+    files: Arc<Files>,
 }
 
 impl Sync {
-    fn run(mut self) {
+    fn run(self) {
         loop {
             let mut state = lock(&self.shared.state);
             while !state.written && !state.closed {
@@ -122,28 +133,25 @@ impl Sync {
         }
     }
 
-    fn sync(&mut self) -> Result<(), StoreError> {
-        let failed = |source| StoreError::Open { path: self.wal.clone(), source };
-        // The log file is not replaced while a connection is open.
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.wal).map_err(failed)?,
-        };
-        file.sync_data().map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        self.file = Some(file);
-        if length >= self.most {
-            self.write_back()?;
+    fn sync(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Open { path: self.files.log_path().to_owned(), source };
+        self.files.sync_log().map_err(failed)?;
+        let length = self.files.log_length().map_err(failed)?;
+        // What was written to a truncated log must not get into the database. The writer reports it.
+        if length >= self.most && self.files.check().is_ok() {
+            write_back(&self.shared)?;
             if length >= self.most * MOST_BEHIND {
                 // Writes since the checkpoint prevent a restart of the log. They are few, and writes are blocked now.
                 let _turn = lock(&self.shared.turn);
-                self.write_back()?;
+                write_back(&self.shared)?;
             }
         }
         Ok(())
     }
+}
 
-    fn write_back(&self) -> Result<(), StoreError> {
-        Ok(self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
-    }
+fn write_back(shared: &Shared) -> Result<(), StoreError> {
+    let db = lock(&shared.db);
+    let Some(db) = &*db else { return Ok(()) };
+    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::entry::Entry;
-use super::sync::Syncer;
-use super::writer::{Settings, Writer};
-use crate::bus::{Bus, Receiver, Subscription};
+use super::keep::Keep;
+use super::writer::Settings;
+use crate::bus::{Bus, Missed, Receiver, Subscription};
 use crate::clock::BootClock;
+use crate::limits;
 use crate::loss::LossReason;
 use crate::stream::Batch;
 
@@ -36,6 +37,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// The same while it has rows to delete.
 const BUSY: Duration = Duration::from_millis(20);
 
+/// How often it is checked that the files are where they were.
+const CHECKS: Duration = Duration::from_millis(500);
+
 /// Number of retries at the end of the run.
 const LAST_TRIES: u32 = 4;
 
@@ -54,7 +58,29 @@ pub enum Status {
 #[derive(Default)]
 struct Progress {
     status: Status,
+    notices: Vec<String>,
+    /// Number of notices beyond the limit.
+    unnoticed: u64,
     failure: Option<StoreError>,
+}
+
+impl Progress {
+    fn notice(&mut self, notice: String) {
+        if self.notices.len() < limits::STORE_NOTICES {
+            self.notices.push(notice);
+        } else {
+            self.unnoticed += 1;
+        }
+    }
+
+    fn take_notices(&mut self) -> Vec<String> {
+        let mut notices = std::mem::take(&mut self.notices);
+        let more = std::mem::take(&mut self.unnoticed);
+        if more > 0 {
+            notices.push(format!("the same happened to files of the store {more} more times"));
+        }
+        notices
+    }
 }
 
 #[derive(Default)]
@@ -79,13 +105,8 @@ impl Recorder {
     /// # Errors
     /// If the store cannot be opened for writing.
     pub fn start(path: &Path, settings: Settings, bus: &mut Bus) -> Result<Self, StoreError> {
-        let wal_pages = settings.retention.wal_pages();
         let clock = settings.clock;
-        let mut writer = Writer::open(path, settings)?;
-        // A store that cannot be written must fail the start.
-        writer.commit(&[])?;
-        let syncer = Syncer::start(path, wal_pages)?;
-        writer.leave_syncing()?;
+        let keep = Keep::open(path, settings)?;
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Store,
             most_waiting: MOST_WAITING,
@@ -97,10 +118,7 @@ impl Recorder {
         let thread = std::thread::Builder::new().name("netwatch-store".into());
         let thread = thread
             .spawn(move || {
-                Writing { shared: &work, receiver, clock }.write_all(&mut writer, &syncer);
-                // Before the writer, which checkpoints and closes the database: see `holder`.
-                drop(syncer);
-                writer.close();
+                Writing { shared: &work, receiver, clock, owed: Vec::new() }.run(keep);
             })
             .map_err(StoreError::Thread)?;
         Ok(Self { shared, thread: Some(thread) })
@@ -112,21 +130,28 @@ impl Recorder {
         self.shared.lock().status.clone()
     }
 
-    /// Waits until everything is written and the store is closed. Call it when the bus is closed.
-    ///
-    /// # Errors
-    /// The error that ended the writer.
-    pub fn finish(mut self) -> Result<(), StoreError> {
-        self.join();
-        self.shared.lock().failure.take().map_or(Ok(()), Err)
+    /// What the user must know, each once.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        self.shared.lock().take_notices()
     }
 
-    fn join(&mut self) {
+    /// Waits until everything is written and the store is closed. Call it when the bus is closed.
+    pub fn wait(&mut self) {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             log::error!("the writer's thread panicked");
         }
+    }
+
+    /// The same, and returns the error that ended the writer.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        self.wait();
+        self.shared.lock().failure.take().map_or(Ok(()), Err)
     }
 }
 
@@ -136,31 +161,61 @@ struct Writing<'a> {
     receiver: Receiver,
     /// The clock of the entries so far.
     clock: BootClock,
+    /// Losses by interference, which are written first.
+    owed: Vec<Entry>,
 }
 
 impl Writing<'_> {
-    /// Writes until the bus is closed and everything is written, or until a permanent error.
-    fn write_all(mut self, writer: &mut Writer, syncer: &Syncer) {
+    /// Writes until the bus is closed and everything is written, or until a permanent error. Then counts what is not.
+    fn run(mut self, mut keep: Keep) {
+        let mut unkept = Missed::default();
+        let Err(error) = self.write_all(&mut keep, &mut unkept) else {
+            keep.close(true);
+            return;
+        };
+        self.shared.lock().status = Status::Ended;
+        self.receiver.give_up();
+        self.owed.iter().for_each(|entry| entry.count(&mut unkept));
+        unkept.merge(keep.gone());
+        unkept.merge(&self.receiver.missed_until_closed());
+        let count = unkept.of(LossReason::Store);
+        let failure = if unkept.is_empty() {
+            error
+        } else {
+            let noted = if keep.leave(&unkept) { ", which the next run notes in the store" } else { "" };
+            StoreError::Unkept { count, noted, source: Box::new(error) }
+        };
+        keep.close(unkept.is_empty());
+        self.shared.lock().failure = Some(failure);
+    }
+
+    /// Counts what it had received and could not write in `unkept`.
+    fn write_all(&mut self, keep: &mut Keep, unkept: &mut Missed) -> Result<(), StoreError> {
         let mut entries = Vec::new();
+        let mut tended = Instant::now();
         loop {
-            let patience = if writer.has_more_to_drop() { BUSY } else { IDLE };
+            let patience = if keep.has_more_to_drop() { BUSY } else { CHECKS };
             let gathered = self.receiver.gather(ENOUGH, GATHERING, patience);
+            let is_idle = gathered.batches.is_empty() && !gathered.is_over && self.owed.is_empty();
+            if is_idle && !keep.has_more_to_drop() && tended.elapsed() < IDLE && keep.check().is_ok() {
+                continue;
+            }
+            tended = Instant::now();
             let items = gathered.batches.iter().map(|batch| batch.items.len()).sum();
             for batch in gathered.batches {
                 self.take(batch, &mut entries);
             }
             entries.extend(gathered.ended.map(Entry::Stopped));
-            let written = self.write(&entries, items, gathered.is_over, writer, syncer);
-            if let Err(error) = written {
-                let mut progress = self.shared.lock();
-                progress.status = Status::Ended;
-                progress.failure = Some(error);
-                return;
+            let mut written = 0;
+            let result = self.write(&entries, &mut written, items, gathered.is_over, keep);
+            if result.is_err() {
+                entries.iter().skip(written).for_each(|entry| entry.count(unkept));
             }
+            result?;
             entries.clear();
             entries.shrink_to(KEPT);
             if gathered.is_over {
-                return;
+                return Ok(());
             }
         }
     }
@@ -175,35 +230,46 @@ impl Writing<'_> {
         entries.extend(batch.items.into_iter().filter_map(Entry::of));
     }
 
-    /// Writes all entries, which were made of `items` items; without entries, continues retention.
+    /// Writes all entries, which were made of `items` items, and counts those in `written`; without entries, continues
+    /// retention.
     fn write(
-        &self,
+        &mut self,
         entries: &[Entry],
+        written: &mut usize,
         mut items: usize,
         is_last: bool,
-        writer: &mut Writer,
-        syncer: &Syncer,
+        keep: &mut Keep,
     ) -> Result<(), StoreError> {
-        let mut written = 0;
         let mut tries = 0;
-        while written < entries.len() || (entries.is_empty() && written == 0) {
+        while *written < entries.len() || !self.owed.is_empty() || (entries.is_empty() && *written == 0) {
             let begun = Instant::now();
-            let rest = entries.get(written..).unwrap_or_default();
-            let committed = syncer.writing(|| writer.commit(rest));
-            log::debug!(
-                "{} entries, of which {committed:?} were written in {:?}",
-                entries.len(),
-                begun.elapsed()
-            );
+            let is_owed = !self.owed.is_empty();
+            let rest = if is_owed { &self.owed } else { entries.get(*written..).unwrap_or_default() };
+            // Nothing is written to files that were truncated; what was written to one that is gone is written again.
+            let checked = keep.check();
+            let committed = if checked.is_ok() { keep.commit(rest) } else { Ok(0) };
+            log::debug!("of {} entries {committed:?} were written in {:?}", rest.len(), begun.elapsed());
+            if let Err(interference) = checked.and_then(|()| keep.check()) {
+                let gone_on = keep.go_on(&interference)?;
+                self.owed.extend(gone_on.lost);
+                self.shared.lock().notice(gone_on.notice);
+                if !gone_on.has_last || !matches!(committed, Ok(1..)) {
+                    continue;
+                }
+            }
+            keep.confirm();
             match committed {
                 Ok(0) => break,
+                Ok(taken) if is_owed => {
+                    self.owed.drain(..taken);
+                }
                 Ok(taken) => {
-                    written += taken;
+                    *written += taken;
                     tries = 0;
                     let released = taken.min(items);
                     items -= released;
                     self.receiver.release(released);
-                    self.shared.lock().status = syncer.failure().map_or(Status::Well, Status::Stuck);
+                    self.shared.lock().status = keep.sync_failure().map_or(Status::Well, Status::Stuck);
                 }
                 Err(error) if error.may_pass() => {
                     self.shared.lock().status = Status::Stuck(error.to_string());
@@ -218,5 +284,20 @@ impl Writing<'_> {
         }
         self.receiver.release(items);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_beyond_the_limit_are_counted() {
+        let mut progress = Progress::default();
+        (0..100).for_each(|n| progress.notice(n.to_string()));
+        let notices = progress.take_notices();
+        assert_eq!(notices.len(), limits::STORE_NOTICES + 1);
+        assert!(notices.last().unwrap().contains(&format!("{} more times", 100 - limits::STORE_NOTICES)));
+        assert!(progress.take_notices().is_empty());
     }
 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::batch::batch_columns;
 use super::chain::{Contents, Link, Table};
 use super::{Reader, StoreError};
+use crate::limits;
 
 /// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,17 +56,32 @@ impl ReadBatch {
     }
 }
 
-/// Verifies the chain. `anchor`: a link that must be in it.
+/// Verifies the chain, in pieces: the log of a recorder grows while a transaction is open. `anchor`: a link that must be
+/// in it.
 ///
 /// # Errors
 /// If the store cannot be read.
 pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreError> {
-    let db = reader.db();
-    // One consistent state of the store, even if a recorder writes meanwhile.
-    let transaction = db.unchecked_transaction()?;
-    let checked = Chain::check(&transaction, anchor)?;
-    transaction.finish()?;
-    Ok(checked)
+    verify_with(reader, anchor, limits::VERIFIED_AT_ONCE, || ())
+}
+
+/// `most`: rows after which a piece ends with a batch. `between`: called between two pieces.
+pub(super) fn verify_with(
+    reader: &Reader,
+    anchor: Option<Link>,
+    most: u64,
+    mut between: impl FnMut(),
+) -> Result<Checked, StoreError> {
+    let mut chain = Chain { anchor, ..Chain::default() };
+    loop {
+        let transaction = reader.db().unchecked_transaction()?;
+        let is_over = chain.piece(&transaction, most)?;
+        transaction.finish()?;
+        if is_over {
+            return Ok(chain.checked);
+        }
+        between();
+    }
 }
 
 /// The newest link, its batch, and when that was written, in nanoseconds since the epoch.
@@ -80,56 +96,70 @@ pub fn newest(reader: &Reader) -> Result<Option<(Link, i64, i64)>, StoreError> {
     Ok(newest.and_then(|(hash, id, ts)| Some((Link::from_bytes(&hash)?, id, ts))))
 }
 
-struct Chain<'c> {
-    db: &'c Connection,
+#[derive(Default)]
+struct Chain {
     anchor: Option<Link>,
     checked: Checked,
     previous: Link,
-    /// The previous batch, and the last row of each table in it.
+    /// The batch before the next one to be read, by retention or by the chain.
+    through: i64,
+    /// The previous batch, and the last row of each table in it; `None` at the beginning, and after a part that
+    /// retention deleted before it was read.
     last: Option<(i64, [i64; Table::COUNT])>,
     /// The first segment that retention has kept.
     kept_since: i64,
 }
 
-impl<'c> Chain<'c> {
-    fn check(db: &'c Connection, anchor: Option<Link>) -> Result<Checked, StoreError> {
-        let pruned = "SELECT through_batch, ts, hash, through_segment FROM pruned ORDER BY id DESC LIMIT 1";
-        let pruned: Option<(i64, i64, Vec<u8>, i64)> = db
-            .query_row(pruned, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            .optional()?;
-        let mut chain =
-            Self { db, anchor, checked: Checked::default(), previous: Link::NONE, last: None, kept_since: 0 };
-        let mut through = 0;
-        if let Some((batch, ts, hash, segment)) = pruned {
-            through = batch;
-            chain.kept_since = segment + 1;
-            chain.checked.pruned = Some((batch, ts));
-            chain.previous = Link::from_bytes(&hash).unwrap_or(Link::NONE);
-            if chain.anchor == Some(chain.previous) {
-                chain.checked.anchored = Some(batch);
-            }
-        }
+impl Chain {
+    /// Verifies the next batches, with `most` rows or a little more. Returns whether it is done: at the end, or at the
+    /// first inconsistency.
+    fn piece(&mut self, db: &Connection, most: u64) -> Result<bool, StoreError> {
+        self.skip_pruned(db)?;
+        let begun = self.checked.rows;
         let columns = batch_columns().join(",");
-        let mut select =
-            db.prepare(&format!("SELECT {columns}, hash FROM batch WHERE id > ? ORDER BY id"))?;
-        let mut rows = select.query([through])?;
+        let select = format!("SELECT {columns}, hash FROM batch WHERE id > ? ORDER BY id");
+        let mut select = db.prepare_cached(&select)?;
+        let mut rows = select.query([self.through])?;
         while let Some(row) = rows.next()? {
+            if self.checked.rows - begun >= most {
+                return Ok(false);
+            }
             let width = batch_columns().len();
             let columns = (0..width).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>()?;
             let hash: Vec<u8> = row.get(width)?;
             let (id, ts) = (columns.first().copied().unwrap_or(0), columns.get(2).copied().unwrap_or(0));
             let batch = ReadBatch { id, ts, columns, link: Link::from_bytes(&hash) };
-            if let Err(broken) = chain.batch(&batch, through)? {
-                chain.checked.broken = Some(broken);
-                return Ok(chain.checked);
+            if let Err(broken) = self.batch(&batch, db)? {
+                self.checked.broken = Some(broken);
+                return Ok(true);
             }
         }
-        chain.checked.broken = chain.beyond()?;
-        Ok(chain.checked)
+        self.checked.broken = self.beyond(db)?;
+        Ok(true)
     }
 
-    fn batch(&mut self, batch: &ReadBatch, through: i64) -> Result<Result<(), Broken>, StoreError> {
-        let expected = self.last.map_or(through, |(last, _)| last) + 1;
+    /// Continues after what retention has deleted, or is deleting, since the last piece. The row that says so is in the
+    /// chain itself, in a later batch.
+    fn skip_pruned(&mut self, db: &Connection) -> Result<(), StoreError> {
+        let pruned = "SELECT through_batch, ts, hash, through_segment FROM pruned ORDER BY id DESC LIMIT 1";
+        let pruned: Option<(i64, i64, Vec<u8>, i64)> = db
+            .query_row(pruned, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        let Some((batch, ts, hash, segment)) = pruned else { return Ok(()) };
+        self.kept_since = segment + 1;
+        self.checked.pruned = Some((batch, ts));
+        let link = Link::from_bytes(&hash).unwrap_or(Link::NONE);
+        if self.anchor == Some(link) {
+            self.checked.anchored = Some(batch);
+        }
+        if batch > self.through {
+            (self.through, self.previous, self.last) = (batch, link, None);
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &ReadBatch, db: &Connection) -> Result<Result<(), Broken>, StoreError> {
+        let expected = self.through + 1;
         if batch.id != expected {
             return Ok(Err(batch.broken(match self.last {
                 Some(_) => format!("batches {expected} to {} are missing", batch.id - 1),
@@ -148,11 +178,11 @@ impl<'c> Chain<'c> {
                 let why = format!("its rows of table {table} do not follow those of batch {before}");
                 return Ok(Err(batch.broken(why)));
             }
-            if before.is_none() && self.strangers(table, from)? > 0 {
+            if before.is_none() && self.strangers(table, from, db)? > 0 {
                 let why = format!("table {} has earlier rows that belong to no batch", table.name());
                 return Ok(Err(batch.broken(why)));
             }
-            let rows = hash_rows(self.db, table, from, to, &mut contents)?;
+            let rows = hash_rows(db, table, from, to, &mut contents)?;
             // Retention deletes whole segments with their batches, so it is not the cause.
             if rows != to - from + 1 {
                 let missing = to - from + 1 - rows;
@@ -174,6 +204,7 @@ impl<'c> Chain<'c> {
         }
         self.previous = link;
         self.last = Some((batch.id, ends));
+        self.through = batch.id;
         self.checked.batches += 1;
         self.checked.newest = Some(link);
         let first = self.checked.range.map_or(batch.id, |(first, _)| first);
@@ -182,18 +213,18 @@ impl<'c> Chain<'c> {
     }
 
     /// Rows before the first batch that retention is not about to delete.
-    fn strangers(&self, table: Table, from: i64) -> Result<i64, StoreError> {
+    fn strangers(&self, table: Table, from: i64, db: &Connection) -> Result<i64, StoreError> {
         let segment = if table == Table::Segment { "id" } else { "segment" };
         let count = format!("SELECT count(*) FROM {} WHERE id < ? AND {segment} >= ?", table.name());
-        Ok(self.db.query_row(&count, [from, self.kept_since], |row| row.get(0))?)
+        Ok(db.query_row(&count, [from, self.kept_since], |row| row.get(0))?)
     }
 
     /// Rows after the last batch.
-    fn beyond(&self) -> Result<Option<Broken>, StoreError> {
+    fn beyond(&self, db: &Connection) -> Result<Option<Broken>, StoreError> {
         let (last, ends) = self.last.unwrap_or_default();
         for (table, end) in Table::ALL.iter().zip(ends) {
             let count = format!("SELECT count(*) FROM {} WHERE id > ?", table.name());
-            let count: i64 = self.db.query_row(&count, [end], |row| row.get(0))?;
+            let count: i64 = db.query_row(&count, [end], |row| row.get(0))?;
             if count > 0 {
                 let why = format!("{count} rows of table {} follow the last batch", table.name());
                 return Ok(Some(Broken { batch: last, ts: 0, why }));

@@ -46,6 +46,7 @@ impl Reader {
     /// # Errors
     /// If the store cannot be read.
     pub fn visits(&self, visited: &Visited<'_>) -> Result<Visits, StoreError> {
+        self.step()?;
         let mut visits = Visits { only_local: true, ..Visits::default() };
         let mut left = visited.most;
         let mut seen = HashSet::new();

@@ -1,6 +1,7 @@
 //! Writes batches: each is one transaction, one sync and one link of the chain.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
@@ -9,10 +10,12 @@ use rusqlite::{OptionalExtension as _, TransactionBehavior};
 use super::batch::{Batch, Ids, nanoseconds};
 use super::chain::{Link, Table};
 use super::entry::Entry;
+use super::files::Files;
 use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
+use super::open::Folders;
 use super::retain::{Retain, Retention};
-use super::{StoreError, open};
+use super::{StoreError, faults, open};
 use crate::clock::BootClock;
 use crate::process::Actor;
 
@@ -58,7 +61,11 @@ impl Writer {
     /// # Errors
     /// If another process writes to it, or it is not a store.
     pub(crate) fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
-        let opened = open::for_writing(path, settings.retention.wal_pages())?;
+        Self::open_in(path, settings, Folders::Create)
+    }
+
+    pub(super) fn open_in(path: &Path, settings: Settings, folders: Folders) -> Result<Self, StoreError> {
+        let opened = open::for_writing(path, settings.retention.wal_pages(), folders)?;
         let mut writer = Self {
             opened,
             clock: settings.clock,
@@ -146,6 +153,22 @@ impl Writer {
         }
     }
 
+    /// Closes the database as it is: its files are damaged, or are not where they were.
+    pub(super) fn abandon(self) {
+        if let Err(error) = open::leave_as_it_is(&self.opened.db) {
+            log::warn!("{error}");
+        }
+    }
+
+    pub(super) fn files(&self) -> &Arc<Files> {
+        &self.opened.files
+    }
+
+    /// The last batch that was written, and its link.
+    pub(super) fn end(&self) -> (i64, Link) {
+        (self.ids.batch, self.previous)
+    }
+
     /// Whether retention still has rows to delete.
     pub(super) fn has_more_to_drop(&self) -> bool {
         self.retain.has_slices()
@@ -211,6 +234,9 @@ impl Writer {
             drop(batch);
             (self.ids, self.previous)
         };
+        if faults::happened() {
+            return Err(StoreError::Damaged("its shared memory was truncated".into()));
+        }
         transaction.commit()?;
         if let Some(segment) = &mut segment {
             segment.rows += rows;

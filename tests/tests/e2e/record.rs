@@ -1,6 +1,7 @@
 //! `netwatch record`: what is printed is what is recorded, and how it starts and exits.
 
 mod failures;
+mod interference;
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
