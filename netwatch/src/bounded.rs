@@ -25,17 +25,26 @@ pub fn read(path: impl AsRef<Path>, most: usize) -> io::Result<Beginning> {
     beginning(&File::open(path)?, most)
 }
 
-/// Reads a text file of at most `most` bytes.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
-/// If it cannot be opened or read, is longer, or is not UTF-8.
-pub fn text(path: impl AsRef<Path>, most: usize) -> io::Result<String> {
+/// If it cannot be opened or read, or is longer.
+pub fn whole(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
     let Beginning { bytes, more } = read(path, most)?;
     if more {
         let what = format!("larger than {} MiB", most >> 20);
         return Err(io::Error::new(ErrorKind::FileTooLarge, what));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "not valid UTF-8"))
+    Ok(bytes)
+}
+
+/// The same for a text file.
+///
+/// # Errors
+/// If it cannot be opened or read, is longer, or is not UTF-8.
+pub fn text(path: impl AsRef<Path>, most: usize) -> io::Result<String> {
+    String::from_utf8(whole(path, most)?)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "not valid UTF-8"))
 }
 
 /// The first lines of a file that are complete within `most` bytes, without their ends. `find` sees one after the other

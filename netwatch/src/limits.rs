@@ -1,5 +1,6 @@
-//! Limits on what netwatch reads from the host. Whoever attacks the host chooses the size of most of it, often at no cost
-//! of his own, and netwatch runs as root: what is read has a limit, and what is over it is left out and said to be.
+//! Limits on what netwatch reads from the host, and on what it keeps of it. Whoever attacks the host chooses the size of
+//! most of it, often at no cost of his own, and netwatch runs as root: what is read has a limit, and what is over it is left
+//! out and said to be. docs/limits.md says for each, and for those of the kernel side and the store, what happens at it.
 //!
 //! Links in `/proc` need no limit here: the kernel writes their text into one page (`do_proc_readlink` in fs/proc/base.c).
 //!
@@ -29,7 +30,8 @@ pub const ARGS_COUNT: usize = 4096;
 /// `snapshot::processes::tests::arguments_of_all_processes_are_limited`.
 pub const ARGS_ALL: usize = 64 << 20;
 
-/// See [`ARGS_ALL`].
+/// What is kept of the arguments of each process beyond [`ARGS_ALL`]. Test:
+/// `snapshot::processes::tests::arguments_of_all_processes_are_limited`.
 pub const ARGS_SHORT: usize = 1 << 10;
 
 /// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
@@ -129,3 +131,148 @@ pub const SLOW_START: Duration = Duration::from_secs(1);
 /// How long a start may take. On a host whose processors are all busy, attaching was seen to take 18 s. Test:
 /// `agent::progress::tests::start_is_given_up_at_the_limit`.
 pub const START_WAIT: Duration = Duration::from_secs(90);
+
+/// Size of the ring of records in bytes if `--ring` does not set it: a third of a second of records at 28,000 connections
+/// a second. When it is full, records are lost and counted, and a snapshot repairs the tables. Test:
+/// `loss::lost_records_are_counted_and_repaired` of the end-to-end tests.
+pub const RING_BYTES: u32 = 16 << 20;
+
+/// Ancestors of a process: a program that forks and exits forever would create an endless chain. When there are more, the
+/// nearer half is kept. Test: `process::tests::a_line_without_end_keeps_its_near_half`.
+pub const MOST_ANCESTORS: u32 = 128;
+
+/// Ended processes that are kept: the last record of a connection may arrive after the exit of its process. Test:
+/// `process::table::tests::number_of_exited_processes_is_bounded`.
+pub const MOST_ENDED_PROCESSES: usize = 8192;
+
+/// Cgroups whose paths are remembered. If there are more, all are forgotten, and looked up again when a process in them is
+/// seen. Test: `process::table::tests::number_of_cgroups_is_bounded`.
+pub const MOST_CGROUPS: usize = 8192;
+
+/// Programs that were started with a socket as stdin, stdout or stderr and that the caller has not taken yet, in case it
+/// never does. Test: `agent::tables::tests::number_of_programs_started_on_sockets_is_bounded`.
+pub const MOST_STARTED: usize = 4096;
+
+/// Connections that closed before they were accepted: the queues of a few busy listeners (`net.core.somaxconn` is 4096).
+/// The oldest is evicted; its accept then gets a new id. Test: `tracker::late::tests::number_is_bounded`.
+pub const MOST_UNACCEPTED: usize = 16384;
+
+/// Remote addresses of ended UDP flows that are remembered for a socket. After more, each flow of the socket counts as one
+/// that was idle. Test: `tracker::udp::sockets::tests::a_limited_number_of_idle_flows_is_remembered`.
+pub const MOST_IDLE_REMOTES: usize = 256;
+
+/// Items that wait to be printed: some 400 bytes each, several seconds of a busy host. Test:
+/// `loss::events_missed_by_a_stuck_reader_are_reported_as_a_loss` of the end-to-end tests.
+pub const STDOUT_ITEMS: usize = 40_960;
+
+/// How long the end of a run waits for the reader of stdout. Test: `loss::signal_ends_watch_although_nobody_reads` of the
+/// end-to-end tests.
+pub const STDOUT_WAIT: Duration = Duration::from_secs(2);
+
+/// Items that wait to be written to the store, as `store/thread.rs` has it: some 400 bytes each, a second of the highest
+/// rate. Test: `record::failures::full_disk_is_reported_and_recording_resumes` of the end-to-end tests.
+pub const STORE_ITEMS: usize = 40_960;
+
+/// Processes of which `--processes once` remembers that they were printed. When there are more, all are printed again.
+/// Test: `output::json::tests::processes_are_printed_again_after_the_limit`.
+pub const MOST_PRINTED: usize = 65_536;
+
+/// Events of listeners that wait for `audit --watch`. Test:
+/// `bus::tests::missed_items_are_reported_in_order_once_half_of_the_queue_is_free`.
+pub const AUDIT_ITEMS: usize = 65_536;
+
+/// New listeners that wait to be judged by `audit --watch`. Judging one takes some ten milliseconds. Test:
+/// `commands::audit::beside::tests::listeners_beyond_the_limit_wait_for_the_next_pass`.
+pub const AUDIT_LISTENERS: usize = 1024;
+
+/// How long the end of `audit --watch` waits for a running pass, and for listeners to be judged: a portmapper and a disk
+/// may take some seconds. Test: `commands::audit::beside::tests::end_does_not_wait_longer_than_the_limit`.
+pub const AUDIT_WAIT: Duration = Duration::from_secs(10);
+
+/// A file of `/proc/net`, bytes: some seven million sockets, of 150 bytes each. Test:
+/// `bounded::tests::text_over_the_limit_is_an_error`.
+pub const NET_FILE: usize = 1 << 30;
+
+/// Names of users that came too late and that are kept for the next caller. Test:
+/// `blocking::client::tests::late_names_are_limited`.
+pub const MOST_LATE_NAMES: usize = 4096;
+
+/// File systems, directories and name services of which it is remembered how long they were waited for. When there are
+/// more, those that have rested are forgotten, and then all. Test:
+/// `blocking::accounts::tests::remembered_subjects_are_limited`.
+pub const MOST_SUBJECTS: usize = 1024;
+
+/// Steps of a trace, which bounds chains of processes that connect to each other. Test:
+/// `forensics::tests::an_endless_chain_ends`.
+pub const MOST_STEPS: usize = 512;
+
+/// Network namespaces whose portmapper is queried; each takes a thread. Test:
+/// `inventory::registered::tests::portmappers_beyond_the_limit_are_not_queried`.
+pub const MOST_PORTMAPPERS: usize = 64;
+
+/// How long a portmapper may take to answer. Test: `inventory::portmap::tests::the_time_is_for_the_whole_exchange`.
+pub const PORTMAP_WAIT: Duration = Duration::from_secs(2);
+
+/// An answer of a portmapper, bytes, including fragment headers. A mapping has 20. Test:
+/// `inventory::portmap::tests::endless_answer_is_cut_off`.
+pub const PORTMAP_BYTES: usize = 1 << 20;
+
+/// Registrations in an answer of a portmapper; a host with NFS has some sixty. Test:
+/// `inventory::portmap::tests::endless_answer_is_cut_off`.
+pub const PORTMAP_ENTRIES: usize = 4096;
+
+/// A list of the files of a package in dpkg's database, bytes. The longest ones in Debian (kernel sources, icons) are below
+/// 10 MiB. Test: `inventory::packages::tests::dpkg_damage_is_reported_and_the_rest_is_read`.
+pub const DPKG_LIST: u64 = 32 << 20;
+
+/// All lists of one dpkg database, bytes; a package has 10 KiB. Test:
+/// `inventory::packages::dpkg::tests::lists_are_read_up_to_the_limit`.
+pub const DPKG_LISTS: usize = 256 << 20;
+
+/// Names in the directory of those lists; a package has about five. Test:
+/// `inventory::packages::tests::folder_is_listed_up_to_the_limit`.
+pub const DPKG_NAMES: usize = 1 << 17;
+
+/// Unreadable lists that are named; the others are counted. Test:
+/// `inventory::packages::tests::dpkg_damage_is_reported_and_the_rest_is_read`.
+pub const DPKG_NAMED: usize = 8;
+
+/// `status` and `diversions` of dpkg, bytes; a thousand packages have 1 MiB. Test:
+/// `inventory::packages::tests::dpkg_status_over_the_limit_is_reported`.
+pub const DPKG_STATUS: u64 = 128 << 20;
+
+/// The rpm database of the host, bytes: about 10,000 packages of 100 KiB. Test:
+/// `inventory::packages::rpm::tests::database_over_the_limit_is_not_read`.
+pub const RPM_DATABASE: u64 = 1 << 30;
+
+/// The rpm database of a container, bytes. Its content is not trusted, so it must not use much memory. Test:
+/// `inventory::packages::tests::rpm_damage_is_reported`.
+pub const RPM_FOREIGN_DATABASE: u64 = 192 << 20;
+
+/// A header in an rpm database, bytes. The limit of rpm is 256 MiB (lib/header.c); the largest in Fedora have a few MiB.
+/// Test: `inventory::packages::rpm::tests::header_over_the_limit_is_not_read`.
+pub const RPM_HEADER: i32 = 64 << 20;
+
+/// Packages that have a file with the same name. `README` is in thousands, an executable in a few. Test:
+/// `inventory::packages::rpm::tests::packages_with_one_name_are_limited`.
+pub const RPM_PACKAGES: u32 = 4096;
+
+/// How long all queries of an rpm database may take. With an index they take a millisecond; a forged database may have
+/// none. Test: `inventory::packages::rpm::tests::queries_have_a_time_limit`.
+pub const RPM_WAIT: Duration = Duration::from_secs(2);
+
+/// A unit file of systemd, bytes. Test: `bounded::tests::text_over_the_limit_is_an_error`.
+pub const UNIT_FILE: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_has_its_limit() {
+        assert_eq!(STORE_ITEMS, 40_960);
+        let source = include_str!("store/thread.rs");
+        let own = ["MOST_WAITING: usize = 40_960;", "limits::STORE_ITEMS"];
+        assert!(own.iter().any(|own| source.contains(own)));
+    }
+}

@@ -1,10 +1,12 @@
-//! `cargo xtask lint`: compares the sources with ARCHITECTURE.md and checks the paths in the documents.
+//! `cargo xtask lint`: compares the sources with ARCHITECTURE.md and checks the paths in the
+//! documents and the limits that they name.
 //!
 //! The imports between rooms are read from the sources and compared with the table of rooms. An import that the table
 //! does not allow is an error, and so is a permission that no file uses.
 
 mod circles;
 mod imports;
+mod limits;
 mod modules;
 mod paths;
 mod rules;
@@ -89,9 +91,9 @@ fn violations(workspace: &Path) -> Result<(Vec<Violation>, usize)> {
     let tree = modules::Tree::load(workspace, CRATE)?;
     let imports = imports::all(&tree, CRATE);
     let (long, files) = size::check(workspace, &table)?;
-    let mut violations =
-        [table.violations.clone(), rules::check(&tree, &imports, &table), long, paths::check(workspace)?]
-            .concat();
+    let rules = rules::check(&tree, &imports, &table);
+    let documents = [paths::check(workspace)?, limits::check(workspace)?].concat();
+    let mut violations = [table.violations.clone(), rules, long, documents].concat();
     violations.sort();
     violations.dedup();
     Ok((violations, files))

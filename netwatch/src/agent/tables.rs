@@ -9,6 +9,7 @@ use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
 use crate::kernel::FlowTable;
+use crate::limits;
 use crate::loss::{Loss, LossOfSocket, LossReason};
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::process::{Process, ProcessTable};
@@ -38,15 +39,12 @@ pub(super) struct Tables {
     idle: Duration,
     /// When the flows were last checked.
     idle_checked: Instant,
-    /// See [`super::Agent::started_on_sockets`]; at most [`MOST_STARTED`].
+    /// See [`super::Agent::started_on_sockets`]; at most [`limits::MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
 
 /// Maximum number of sockets that a loss names.
 const MOST_SOCKETS: usize = 4;
-
-/// Limit of `started_on_sockets`, in case the caller never takes them.
-const MOST_STARTED: usize = 4096;
 
 impl Tables {
     pub(super) fn new(
@@ -120,8 +118,8 @@ impl Tables {
                 {
                     self.processes.complete_args(&row);
                 }
-                if exec.stdio != [None; 3] && self.started_on_sockets.len() < MOST_STARTED {
-                    self.started_on_sockets.extend(self.processes.find(exec.task.key).cloned());
+                if exec.stdio != [None; 3] {
+                    note_started(&mut self.started_on_sockets, self.processes.find(exec.task.key));
                 }
             }
             // The record has one hierarchy, /proc has all.
@@ -257,9 +255,31 @@ impl Tables {
     }
 }
 
+/// Adds a program to those that were started on sockets, unless too many were not taken yet.
+fn note_started(started: &mut Vec<Arc<Process>>, process: Option<&Arc<Process>>) {
+    if started.len() < limits::MOST_STARTED {
+        started.extend(process.cloned());
+    }
+}
+
 /// Whether `name` is that of a kind of record for which `is` holds.
 fn is_name_of(name: &str, is: fn(u16) -> bool) -> bool {
     (0..u16::MAX)
         .take_while(|kind| u32::from(*kind) < kind::COUNT)
         .any(|kind| is(kind) && kind::name(kind) == Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_programs_started_on_sockets_is_bounded() {
+        let mut started = Vec::new();
+        let process = crate::process::tests::process(5, None);
+        for _ in 0..limits::MOST_STARTED + 2 {
+            note_started(&mut started, Some(&process));
+        }
+        assert_eq!(started.len(), limits::MOST_STARTED);
+    }
 }

@@ -10,9 +10,6 @@ use crate::limits;
 /// Waits shorter than this cost nothing: they are the rule.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Subjects that are remembered. When there are more, those that have rested are forgotten, and then all.
-const MOST_REMEMBERED: usize = 1024;
-
 /// The time that was spent waiting.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
@@ -55,9 +52,9 @@ impl Accounts {
         if waited < SHORT {
             return;
         }
-        if self.by_subject.len() >= MOST_REMEMBERED {
+        if self.by_subject.len() >= limits::MOST_SUBJECTS {
             self.by_subject.retain(|_, account| !Account::owed(Some(account), now).is_zero());
-            if self.by_subject.len() >= MOST_REMEMBERED {
+            if self.by_subject.len() >= limits::MOST_SUBJECTS {
                 self.by_subject.clear();
             }
         }
@@ -128,9 +125,9 @@ mod tests {
     #[test]
     fn remembered_subjects_are_limited() {
         let (mut accounts, now) = (Accounts::default(), Instant::now());
-        for n in 0..3 * MOST_REMEMBERED {
+        for n in 0..3 * limits::MOST_SUBJECTS {
             accounts.spend(&folder(&n.to_string()), Patience::Live, limits::LIVE_WAIT, now);
-            assert!(accounts.by_subject.len() <= MOST_REMEMBERED);
+            assert!(accounts.by_subject.len() <= limits::MOST_SUBJECTS);
         }
     }
 }

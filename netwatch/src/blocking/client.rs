@@ -18,9 +18,6 @@ use super::{Patience, Subject};
 use crate::hash::Map;
 use crate::limits;
 
-/// Late names of users that are kept for the next caller.
-const MOST_LATE: usize = 4096;
-
 /// The socket to the helper, until the first question.
 static HELPER: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
@@ -193,7 +190,7 @@ impl State {
             let _ = waiting.try_send(answer);
         } else if let Some((_, Question::UserName(uid))) = self.stuck.remove(&id)
             && let Answer::UserName(name) = answer
-            && self.late.len() < MOST_LATE
+            && self.late.len() < limits::MOST_LATE_NAMES
         {
             self.late.insert(uid, name);
         }
@@ -304,5 +301,16 @@ mod tests {
         until("it is over", || locked(&client.state).is_over);
         assert_eq!(asked(&client, &OTHER, "/any"), None);
         assert!(locked(&client.state).stuck.is_empty());
+    }
+
+    #[test]
+    fn late_names_are_limited() {
+        let mut state = State::default();
+        for id in 0..limits::MOST_LATE_NAMES as u64 + 2 {
+            let question = Question::UserName(id.try_into().unwrap());
+            state.stuck.insert(id, (Subject::Users, question));
+            state.take_answer(id, Answer::UserName(None));
+        }
+        assert_eq!((state.late.len(), state.stuck.len()), (limits::MOST_LATE_NAMES, 0));
     }
 }

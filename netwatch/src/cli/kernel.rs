@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::duration;
-use crate::kernel::{DEFAULT_RING_BYTES, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::kernel::{DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::limits;
 use crate::model::Proto;
 
 #[derive(Args)]
@@ -33,7 +34,7 @@ impl ProbeArgs {
 #[derive(Args)]
 pub(super) struct KernelArgs {
     /// Size of the ring buffer, rounded up to a power of two; increase it on very busy hosts
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_RING_BYTES, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    #[arg(long, value_name = "BYTES", default_value_t = limits::RING_BYTES, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     ring: u32,
     /// End a UDP flow after this time without a datagram
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]

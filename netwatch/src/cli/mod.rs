@@ -130,7 +130,8 @@ mod tests {
 
     use super::*;
     use crate::commands::list::{Letters, Namespaces};
-    use crate::kernel::{DEFAULT_RING_BYTES, Forced};
+    use crate::kernel::Forced;
+    use crate::limits;
     use crate::origin::Side;
     use crate::output::Format;
     use crate::tracker::EventKind;
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(filter.kinds, [EventKind::Open, EventKind::Close]);
         assert_eq!(options.duration, Some(Duration::from_secs(90)));
         assert_eq!((options.log.limit, options.seeds), (Some(3), false));
-        assert_eq!((options.log.format, options.kernel.ring_bytes), (Format::Json, DEFAULT_RING_BYTES));
+        assert_eq!((options.log.format, options.kernel.ring_bytes), (Format::Json, limits::RING_BYTES));
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! `netwatch doctor`: reports which probe does each job on this kernel and what is not seen, and tests the probes with
-//! a connection of its own.
+//! `netwatch doctor`: reports which probe does each job on this kernel, what is not seen, and limits, and tests the
+//! probes with a connection of its own.
 
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use netwatch_common::SOCKET_FLOWS_MAX;
 
 use crate::agent::{Agent, SelfTest};
-use crate::kernel::{DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
-use crate::output::doctor::{Report, SelfTestView};
+use crate::kernel::{Coverage, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
+use crate::limits;
+use crate::output::doctor::{Limit, Report, SelfTestView};
 use crate::tracker::IDLE;
 
 /// Options of `doctor`.
@@ -48,7 +50,7 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
         SelfTest::NotDone(why) => SelfTestView { not_done: Some(why), ..SelfTestView::default() },
     };
     let is_ok = self_test.ok;
-    let report = Report::new(&kernel, agent.coverage(), self_test);
+    let report = Report::new(&kernel, agent.coverage(), limits(agent.coverage()), self_test);
     let mut out = BufWriter::new(out);
     if options.json {
         report.write_json(&mut out)?;
@@ -57,4 +59,56 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
     }
     out.flush()?;
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The limits of `watch` and `record` with default options that a busy or attacked host reaches first. Those of UDP only if
+/// it is observed.
+fn limits(coverage: &Coverage) -> Vec<Limit> {
+    let limit = |what, value: String, at_limit| Limit { what, value, at_limit };
+    let udp = [
+        limit(
+            "UDP flows (--udp-flows)",
+            DEFAULT_UDP_FLOWS.to_string(),
+            "datagrams of others are counted (loss, reason limit)",
+        ),
+        limit(
+            "UDP flows of one socket",
+            SOCKET_FLOWS_MAX.to_string(),
+            "datagrams of others are counted (loss, reason limit)",
+        ),
+    ];
+    let mut limits = vec![limit(
+        "ring (--ring)",
+        format!("{} MiB", limits::RING_BYTES >> 20),
+        "records are lost and counted (loss, reason ring), and a snapshot repairs the tables",
+    )];
+    limits.extend(udp.into_iter().filter(|_| coverage.has("udp")));
+    limits.extend([
+        limit(
+            "arguments of a process",
+            format!("{} KiB, {} arguments", limits::ARGS_BYTES >> 10, limits::ARGS_COUNT),
+            "those in the middle are left out (args_truncated)",
+        ),
+        limit(
+            "wait for a file system or name service",
+            format!("{} ms", limits::LIVE_WAIT.as_millis()),
+            "exe_state is unknown, user is null",
+        ),
+        limit(
+            "events that wait for stdout",
+            limits::STDOUT_ITEMS.to_string(),
+            "further ones are dropped and counted (loss, reason stdout)",
+        ),
+        limit(
+            "events that wait for the store",
+            limits::STORE_ITEMS.to_string(),
+            "further ones are dropped and counted (loss, reason store)",
+        ),
+        limit(
+            "lines that wait for stderr",
+            limits::STDERR_LINES.to_string(),
+            "further ones are dropped and counted on stderr",
+        ),
+    ]);
+    limits
 }

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::limits;
 use crate::model::{BootTime, Cookie, Via};
 use crate::origin::{Confidence, Side};
 use crate::process::{Actor, Process};
@@ -134,9 +135,6 @@ pub struct Origin {
     pub possible: Vec<Life>,
 }
 
-/// Maximum number of steps, which bounds chains of processes that connect to each other.
-const MOST_STEPS: usize = 512;
-
 /// Walks back from a connection.
 ///
 /// # Errors
@@ -167,7 +165,7 @@ impl<P: Past> Walk<'_, P> {
             let end = life.end();
             let began = end.id.began;
             let is_new = self.visited.insert(end.id);
-            if !is_new || self.chain.len() >= MOST_STEPS {
+            if !is_new || self.chain.len() >= limits::MOST_STEPS {
                 return Ok(self.unknown("the chain of connections has a cycle or is too long".into()));
             }
             self.trust(end.verdict.confidence);
@@ -247,7 +245,7 @@ impl<P: Past> Walk<'_, P> {
                 return Ok(Explained::Pairs(self.started(kind, process)));
             }
             let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
-            let Some(parent) = known.filter(|_| self.chain.len() < MOST_STEPS) else {
+            let Some(parent) = known.filter(|_| self.chain.len() < limits::MOST_STEPS) else {
                 return Ok(Explained::Pairs(self.end_of_line(boot, &process)?));
             };
             match process.birth {

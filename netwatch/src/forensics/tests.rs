@@ -285,3 +285,27 @@ fn a_circle_ends() {
     let trace = story.trace(&out);
     assert_eq!(trace.origin.kind, OriginKind::Unknown);
 }
+
+#[test]
+fn an_endless_chain_ends() {
+    let mut story = Story::new();
+    let traced = |story: &mut Story, hops: u32| {
+        let mut before: Option<Life> = None;
+        for hop in 0..hops {
+            let (by, at) = (inside(20 + hop, &daemon(), 2, None), 100 + 10 * u64::from(hop));
+            let cookie = 2 * u64::from(hop) + 5;
+            let mut event = story.inbound(cookie, FAR, at, None, &[&by]).last().clone();
+            story.0.lives.pop();
+            event.endpoint.peer = before.map(|before| Party { id: before.id(), process: None });
+            story.life(vec![event]);
+            before = Some(story.outbound(cookie + 1, HERE, at + 5, &by, Some(cookie)));
+        }
+        story.trace(&before.unwrap())
+    };
+    let most: u32 = limits::MOST_STEPS.try_into().unwrap();
+    // Three steps each.
+    assert_eq!(from(&traced(&mut story, most / 3)), remote(Confidence::Observed));
+    let trace = traced(&mut Story::new(), most / 3 + 2);
+    assert_eq!(trace.origin.kind, OriginKind::Unknown);
+    assert!(trace.chain.len() < limits::MOST_STEPS + 3, "{}", trace.chain.len());
+}

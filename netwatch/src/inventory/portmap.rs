@@ -16,14 +16,12 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use crate::limits;
 use crate::model::Proto;
 pub(super) use names::RpcNames;
 
 /// The portmapper's port (RFC 1833, section 3.1).
 const PORT: u16 = 111;
-
-/// Maximum bytes of an answer, including fragment headers. A mapping has 20.
-const MOST_BYTES: usize = 1 << 20;
 
 /// A registration: a line of `rpcinfo -p`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +94,7 @@ fn by_tcp(address: SocketAddr, deadline: Deadline) -> Result<Vec<Mapping>, Portm
 /// Reassembles one message from its fragments.
 fn record(from: &mut BufReader<Timed>) -> io::Result<Result<Vec<u8>, PortmapError>> {
     let mut record = Vec::new();
-    let mut left = MOST_BYTES;
+    let mut left = limits::PORTMAP_BYTES;
     loop {
         let mut mark = [0; 4];
         if from.fill_buf()?.is_empty() {

@@ -31,9 +31,6 @@ const FOLDERS: [&str; 7] = [
 
 const TRANSIENT: &str = "/run/systemd/transient";
 
-/// Maximum bytes of a unit file.
-const MOST_BYTES: usize = 1 << 20;
-
 /// Name of the unit by the cgroup.
 pub(super) fn named(process: &Process) -> Option<&str> {
     where_it_runs::of_cgroup(&process.cgroup).unit
@@ -61,7 +58,7 @@ pub(super) fn installed(process: &Process) -> Option<Unit> {
     // Not that of a masked unit, which is /dev/null.
     let file = installed.find(|path| is_file(path))?;
     let read = file.clone();
-    let read = move || bounded::text(&read, MOST_BYTES).unwrap_or_default();
+    let read = move || bounded::text(&read, limits::UNIT_FILE).unwrap_or_default();
     let text = blocking::within(limits::READ_WAIT, read)?;
     Some(Unit {
         name: name.to_owned(),

@@ -36,9 +36,6 @@ pub use plan::Phase;
 use plan::{JOBS, NEVER_SEEN, NO_MPTCP_COUNTS, NO_REGISTERS, Sockets};
 pub use sabotage::Sabotage;
 
-/// Default size of the ring in bytes: a third of a second of records at 28,000 connections a second.
-pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
-
 /// Minimum time between two wake-ups of the reader. After a wake-up the reader has to poll the ring for this long.
 pub const WAKE: Duration = Duration::from_millis(5);
 

@@ -1,4 +1,4 @@
-//! The report of `doctor`: the probe of each job, what is not seen, and the result of the self-test.
+//! The report of `doctor`: the probe of each job, what is not seen, limits, and the result of the self-test.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,16 @@ pub(crate) struct Report<'a> {
     kernel: &'a str,
     jobs: Vec<JobView<'a>>,
     unseen: Vec<&'static str>,
+    limits: Vec<Limit>,
     self_test: SelfTestView<'a>,
+}
+
+/// A limit, and what happens when it is reached. All of them are in docs/limits.md.
+#[derive(Serialize)]
+pub(crate) struct Limit {
+    pub(crate) what: &'static str,
+    pub(crate) value: String,
+    pub(crate) at_limit: &'static str,
 }
 
 #[derive(Serialize)]
@@ -40,12 +49,18 @@ pub(crate) struct SelfTestView<'a> {
 
 impl<'a> Report<'a> {
     /// `kernel`: the release, as uname(2) has it.
-    pub(crate) fn new(kernel: &'a str, coverage: &'a Coverage, self_test: SelfTestView<'a>) -> Self {
+    pub(crate) fn new(
+        kernel: &'a str,
+        coverage: &'a Coverage,
+        limits: Vec<Limit>,
+        self_test: SelfTestView<'a>,
+    ) -> Self {
         Self {
             kind: "doctor",
             kernel,
             jobs: coverage.jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
             unseen: coverage.unseen(),
+            limits,
             self_test,
         }
     }
@@ -68,6 +83,9 @@ impl<'a> Report<'a> {
         }
         for (i, unseen) in self.unseen.iter().enumerate() {
             writeln!(out, "{:<11} {unseen}", if i == 0 { "not seen" } else { "" })?;
+        }
+        for (i, Limit { what, value, at_limit }) in self.limits.iter().enumerate() {
+            writeln!(out, "{:<11} {what}: {value}; {at_limit}", if i == 0 { "limits" } else { "" })?;
         }
         writeln!(out, "{:<11} {}", "self-test", self.self_test.sentence())
     }

@@ -17,15 +17,12 @@ use crate::hash::Map;
 use crate::model::{Cookie, Family, ProcessKey};
 use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
-use crate::signs;
 use crate::stream::{Context, Item};
 use crate::tracker::{ConnectionEvent, EndpointId, Party};
+use crate::{limits, signs};
 
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
-
-/// Processes whose objects have been printed, with [`ProcessForm::Once`]. When there are more, all are printed again.
-const MOST_PRINTED: usize = 65_536;
 
 pub(super) struct Json {
     form: ProcessForm,
@@ -177,7 +174,7 @@ impl Json {
             if self.printed.get(&key).is_some_and(is_known) {
                 continue;
             }
-            if self.printed.len() >= MOST_PRINTED {
+            if self.printed.len() >= limits::MOST_PRINTED {
                 self.printed.clear();
             }
             let process = actor.process.clone();
@@ -369,5 +366,32 @@ mod tests {
             json.id(id, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));
         }
+    }
+
+    #[test]
+    fn processes_are_printed_again_after_the_limit() {
+        let mut json = Json::new(ProcessForm::Once);
+        let context = Context::of_run("").unwrap();
+        let mut seq = 0;
+        let mut print = |json: &mut Json, pid: u32| {
+            let mut event = event(EventKind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
+            let process = Process::bare(ProcessKey { pid, start: ns(0) }, "p".into());
+            event.endpoint.process = Some(Actor::leader(process.into()));
+            let mut out = Vec::new();
+            json.render(&mut seq, &Item::Event(event), &context, &mut out).unwrap();
+            String::from_utf8(out).unwrap().contains(r#""event":"process""#)
+        };
+        assert!(print(&mut json, 0));
+        assert!(!print(&mut json, 0));
+        let Printed { process, status, object } = json.printed.values().next().unwrap();
+        let again = |n| {
+            let printed = Printed { process: process.clone(), status: *status, object: object.clone() };
+            (ProcessKey { pid: n, start: ns(1) }, printed)
+        };
+        let others: Vec<_> = (1..limits::MOST_PRINTED).map(|n| again(n.try_into().unwrap())).collect();
+        json.printed.extend(others);
+        assert!(!print(&mut json, 0));
+        assert!(print(&mut json, 1));
+        assert!(print(&mut json, 0));
     }
 }

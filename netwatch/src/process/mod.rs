@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::limits;
 use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessFacts, ProcessKey};
 
 pub mod table;
@@ -48,9 +49,6 @@ pub struct Birth {
     pub cause: Option<Cookie>,
 }
 
-/// Maximum number of ancestors: a program that forks and exits forever would create an endless chain.
-const MOST_ANCESTORS: u32 = 128;
-
 impl Process {
     /// The ancestors, the nearest first.
     pub fn ancestors(&self) -> impl Iterator<Item = &Arc<Self>> {
@@ -95,8 +93,8 @@ impl Process {
     fn under(mut self, parent: Option<&Arc<Self>>) -> Self {
         self.parent = parent.cloned();
         self.depth = parent.map_or(0, |parent| parent.depth + 1);
-        if self.depth >= MOST_ANCESTORS {
-            let near: Vec<_> = self.ancestors().take(MOST_ANCESTORS as usize / 2).cloned().collect();
+        if self.depth >= limits::MOST_ANCESTORS {
+            let near: Vec<_> = self.ancestors().take(limits::MOST_ANCESTORS as usize / 2).cloned().collect();
             let mut above = None;
             for process in near.iter().rev() {
                 above = Some(Arc::new(Self::clone(process).under(above.as_ref())));
@@ -182,7 +180,7 @@ pub(crate) mod tests {
         let mut last = process(1, None);
         for pid in 2..10_000 {
             last = process(pid, Some(&last));
-            assert!(last.ancestors().count() < MOST_ANCESTORS as usize);
+            assert!(last.ancestors().count() < limits::MOST_ANCESTORS as usize);
         }
         let pids: Vec<_> = last.ancestors().take(40).map(|p| p.key.pid).collect();
         assert_eq!(pids, (0..40).map(|n| 9998 - n).collect::<Vec<_>>());

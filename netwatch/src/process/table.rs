@@ -9,15 +9,8 @@ use std::sync::Arc;
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
+use crate::limits;
 use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
-
-/// Maximum number of ended processes that are kept: the last record of a connection may arrive after the exit of its
-/// process.
-const MOST_GONE: usize = 8192;
-
-/// Maximum number of cgroups whose paths are remembered. If there are more, all are forgotten, and looked up again when
-/// a process in them is seen. Test: `process::table::tests::number_of_cgroups_is_bounded`.
-pub const MOST_CGROUPS: usize = 8192;
 
 /// Processes by pid and start.
 #[derive(Debug, Default)]
@@ -25,7 +18,7 @@ pub struct ProcessTable {
     live: Map<u32, Live>,
     gone: Map<ProcessKey, Arc<Process>>,
     gone_order: VecDeque<ProcessKey>,
-    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`MOST_CGROUPS`].
+    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`limits::MOST_CGROUPS`].
     cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
@@ -275,7 +268,7 @@ impl ProcessTable {
             return;
         }
         let Some(Live { process, .. }) = self.live.remove(&key.pid) else { return };
-        if self.gone_order.len() >= MOST_GONE
+        if self.gone_order.len() >= limits::MOST_ENDED_PROCESSES
             && let Some(oldest) = self.gone_order.pop_front()
         {
             self.gone.remove(&oldest);
@@ -333,7 +326,7 @@ impl ProcessTable {
 
     /// Notes the path of a cgroup in the unified hierarchy.
     pub fn learn_cgroup(&mut self, id: CgroupId, path: Option<Arc<str>>) {
-        if self.cgroups.len() >= MOST_CGROUPS && !self.knows_cgroup(id) {
+        if self.cgroups.len() >= limits::MOST_CGROUPS && !self.knows_cgroup(id) {
             self.cgroups.clear();
         }
         self.cgroups.insert(id, path);

@@ -7,14 +7,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::bus::{Bus, Receiver, Subscription};
+use crate::limits;
 use crate::loss::LossReason;
 use crate::output::{Log, LogOptions};
-
-/// Maximum number of queued items: some 400 bytes each, several seconds of a busy host.
-const MOST_WAITING: usize = 40_960;
-
-/// How long the end of a run waits for a reader.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the thread waits for items; it has no periodic work.
 const IDLE: Duration = Duration::from_secs(60);
@@ -50,7 +45,7 @@ impl Print {
     pub fn start(options: &LogOptions, bus: &mut Bus, out: impl Write + Send + 'static) -> io::Result<Self> {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Stdout,
-            most_waiting: MOST_WAITING,
+            most_waiting: limits::STDOUT_ITEMS,
             filter: None,
             is_announced: false,
         });
@@ -64,7 +59,7 @@ impl Print {
     /// # Errors
     /// The error of the output. A closed pipe is not an error.
     pub fn finish(self) -> Result<(), PrintError> {
-        let deadline = Instant::now() + LAST_PATIENCE;
+        let deadline = Instant::now() + limits::STDOUT_WAIT;
         while !self.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -1,7 +1,7 @@
 //! Sockets as the files in `/proc/net` list them, which netstat reads. Used for raw and packet sockets, and as a view to
 //! compare with the others.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::net::SocketAddr;
 
 use procfs::FromBufReadSI;
@@ -12,6 +12,7 @@ use super::{Note, SnapshotError, parse};
 use crate::model::{
     Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap,
 };
+use crate::{bounded, limits};
 
 /// Sockets, and notes about files that could not be read.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +26,6 @@ pub struct NetFiles {
     /// Namespaces in which all TCP and UDP files were read.
     pub whole: Vec<NetnsId>,
 }
-
-/// Maximum bytes of a file: some seven million sockets, of 150 bytes each.
-const MOST_BYTES: u64 = 1 << 30;
 
 /// Reads the files in every network namespace that can be entered. Protocols that the kernel lacks are skipped.
 ///
@@ -97,13 +95,7 @@ impl NetFiles {
         name: &str,
         take: impl FnOnce(&mut Self, &[u8]) -> Result<(), String>,
     ) -> bool {
-        let read = || {
-            let file = std::fs::File::open(format!("/proc/thread-self/net/{name}"))?;
-            let mut bytes = Vec::new();
-            file.take(MOST_BYTES).read_to_end(&mut bytes)?;
-            Ok::<_, io::Error>(bytes)
-        };
-        let taken = match read() {
+        let taken = match bounded::whole(format!("/proc/thread-self/net/{name}"), limits::NET_FILE) {
             Ok(bytes) => take(self, &bytes),
             // For example without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return true,

@@ -5,11 +5,8 @@ use std::collections::VecDeque;
 use super::conn::Conn;
 use crate::decode::SocketRecord;
 use crate::hash::Map;
+use crate::limits;
 use crate::model::{NetnsId, SockAddr};
-
-/// Maximum number: the queues of a few busy listeners (`net.core.somaxconn` is 4096). The oldest is evicted; its accept
-/// then gets a new id.
-const MOST: usize = 16384;
 
 /// Network namespace, local and remote address.
 type Addresses = (NetnsId, SockAddr, SockAddr);
@@ -32,7 +29,7 @@ pub(super) struct Late {
 
 impl Late {
     pub(super) fn put(&mut self, conn: Box<Conn>) {
-        while self.order.len() >= MOST
+        while self.order.len() >= limits::MOST_UNACCEPTED
             && let Some(oldest) = self.order.pop_front()
         {
             self.remove(oldest);
@@ -112,11 +109,11 @@ mod tests {
     #[test]
     fn number_is_bounded() {
         let mut late = Late::default();
-        for key in 1..=MOST as u64 + 3 {
+        for key in 1..=limits::MOST_UNACCEPTED as u64 + 3 {
             // All with the same addresses, so that a search by addresses would take long.
             late.put(conn(key, if key % 2 == 0 { CLIENT } else { "10.9.9.9:5" }));
         }
-        assert_eq!((late.by_key.len(), late.order.len()), (MOST, MOST));
+        assert_eq!((late.by_key.len(), late.order.len()), (limits::MOST_UNACCEPTED, limits::MOST_UNACCEPTED));
         assert!(late.take(&socket(3, SERVER, CLIENT)).is_none());
         assert!(late.take(&socket(4, SERVER, CLIENT)).is_some());
     }

@@ -31,6 +31,16 @@ fn doctor_names_and_tests_a_probe_for_each_job() {
         for unseen in doctor["unseen"].as_array().unwrap() {
             assert!(text.contains(unseen.as_str().unwrap()), "{unseen}: {text}");
         }
+        let limits = doctor["limits"].as_array().unwrap();
+        let has = |what: &str| limits.iter().any(|limit| limit["what"].as_str().unwrap().starts_with(what));
+        assert!(["ring", "arguments", "events that wait for the store"].into_iter().all(has), "{doctor}");
+        assert_eq!(has("UDP flows"), probes["udp"].is_string(), "{doctor}");
+        for limit in limits {
+            assert_eq!(limit.as_object().unwrap().len(), 3, "{limit}");
+            let [what, value, at_limit] =
+                ["what", "value", "at_limit"].map(|key| limit[key].as_str().unwrap());
+            assert!(text.contains(&format!(" {what}: {value}; {at_limit}\n")), "{limit}: {text}");
+        }
         assert!(text.to_lowercase().contains("self-test"), "{text}");
         assert!(!text.contains('\x1b'), "{text:?}");
     });

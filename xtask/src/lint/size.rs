@@ -48,6 +48,12 @@ pub(super) fn check(workspace: &Path, table: &Table) -> Result<(Vec<Violation>, 
 }
 
 /// Rust files in a folder, relative to the root of the workspace.
+pub(super) fn sources(workspace: &Path, folder: &str) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    list(workspace, folder, &mut files)?;
+    Ok(files)
+}
+
 fn list(workspace: &Path, folder: &str, files: &mut Vec<String>) -> Result<()> {
     let entries = fs::read_dir(workspace.join(folder)).with_context(|| format!("cannot read {folder}"))?;
     for entry in entries {

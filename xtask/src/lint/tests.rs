@@ -215,6 +215,84 @@ fn a_path_in_a_document_must_exist() {
     assert_eq!(said(&document(["-"; 3], rest), &[("a/tests.rs", "")]), [missing("a/d.rs"), missing("e/")]);
 }
 
+/// Violations about limits in a workspace with this file of limits, page and end-to-end test.
+fn said_of_limits(files: &[(&str, &str)]) -> Vec<String> {
+    let test = ("../../tests/tests/e2e/far.rs", "#[test]\nfn reaches() {}\nfn helper() {}");
+    said(&document(["-"; 3], ""), &[&[test], files].concat())
+}
+
+const PAGE: &str = "../../docs/limits.md";
+
+#[test]
+fn a_limit_that_the_page_does_not_name_is_a_violation() {
+    let limits = ("limits.rs", "/// Test: `far::reaches`.\npub const FILE: usize = 1;");
+    let others = ("b.rs", "const MOST_X: u8 = 1;\nfn f() { const Y_MAX: u8 = 1; }\nconst OTHER: u8 = 1;");
+    let page = (PAGE, "| a file | `limits.rs` `FILE` |\n`b.rs` `MOST_X`, `netwatch/src/b.rs` `Y_MAX`");
+    assert_eq!(said_of_limits(&[limits, others, page]), [""; 0]);
+    let unnamed = |file, line, path, name| {
+        format!("netwatch/src/{file}:{line}: docs/limits.md does not name this limit: `{path}` `{name}`")
+    };
+    let missing = [
+        unnamed("b.rs", 1, "b.rs", "MOST_X"),
+        unnamed("b.rs", 2, "b.rs", "Y_MAX"),
+        unnamed("limits.rs", 2, "limits.rs", "FILE"),
+    ];
+    assert_eq!(said_of_limits(&[limits, others]), missing);
+    // The constant of another file, or without its file.
+    let page = (PAGE, "`a.rs` `FILE` and `MOST_X`, `b.rs`, `Y_MAX`");
+    assert_eq!(said_of_limits(&[limits, others, page])[1..], missing);
+}
+
+#[test]
+fn limits_of_tests_need_not_be_named() {
+    let inline =
+        ("b.rs", "#[cfg(test)]\nmod tests { const MOST_X: u8 = 1; }\n#[cfg(test)]\nconst MOST_Y: u8 = 1;");
+    let file = ("c/tests.rs", "const MOST_X: u8 = 1;");
+    assert_eq!(said_of_limits(&[inline, file, ("c.rs", "#[cfg(test)]\nmod tests;")]), [""; 0]);
+}
+
+#[test]
+fn a_constant_that_only_the_page_has_is_a_violation() {
+    let files = [("b.rs", "static TABLE: u8 = 1;"), (PAGE, "`b.rs` `TABLE`\n`b.rs` `GONE`")];
+    assert_eq!(said_of_limits(&files), ["docs/limits.md:2: netwatch/src/b.rs has no constant GONE"]);
+}
+
+#[test]
+fn a_limit_in_the_file_of_limits_has_a_test() {
+    let page = (PAGE, "`limits.rs` `FILE`");
+    let said = |text: &str| said_of_limits(&[page, ("limits.rs", text)]);
+    let none = "netwatch/src/limits.rs:2: the comment on FILE names no test: `module::tests::name`";
+    assert_eq!(said("/// As `Vec::new` and `/proc` have it.\npub const FILE: usize = 1;"), [none]);
+    let unknown = "netwatch/src/limits.rs:2: there is no test far::gone";
+    assert_eq!(said("/// Test: `far::gone`.\npub const FILE: usize = 1;"), [unknown]);
+}
+
+#[test]
+fn a_test_that_the_page_names_must_exist() {
+    let inside = "#[cfg(test)]\nmod tests {\n    #[test]\n    /// It.\n    fn inside() {}\n}";
+    let files = [
+        ("b.rs", inside),
+        ("c.rs", "#[cfg(test)]\nmod tests;\nmod d;"),
+        ("c/tests.rs", "proptest! {\n    #[test]\n    fn any(\n    ) {}\n}"),
+        ("c/d/mod.rs", inside),
+    ];
+    let said = |page: &str| said_of_limits(&[&files[..], &[(PAGE, page)]].concat());
+    let real =
+        "`far::reaches`, `b::tests::inside`, `c::tests::any`, `c::d::tests::inside`, `tests::`, `X::y`";
+    assert_eq!(said(real), [""; 0]);
+    for gone in [
+        "far::gone",
+        "far::helper",
+        "near::reaches",
+        "b::tests::reaches",
+        "b::others::tests::inside",
+        "c::d::inside",
+        "b::inside",
+    ] {
+        assert_eq!(said(&format!("\n`{gone}`")), [format!("docs/limits.md:2: there is no test {gone}")]);
+    }
+}
+
 #[test]
 fn a_room_without_a_row_and_a_row_without_a_room_are_violations() {
     let table = document(["-"; 3], "").replace("`c`", "`d`");

@@ -18,6 +18,7 @@ use crate::audit::{Code, Finding, Port, Report, Severity, judge};
 use crate::bus::Receiver;
 use crate::engine::complain;
 use crate::inventory::Inventory;
+use crate::limits;
 use crate::loss::LossReason;
 use crate::model::{NetnsId, Proto};
 use crate::output::audit::Writer;
@@ -36,9 +37,6 @@ pub(super) struct Scope {
     /// The least severity that sets the exit status.
     pub(super) fail_on: Severity,
 }
-
-/// How long the end of the run waits for a running pass: a portmapper and a disk may take some seconds.
-pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Auditor {
     /// `None` while the thread of a pass has it.
@@ -242,7 +240,7 @@ impl Auditor {
     /// Waits for the running pass, so that even a short run completes one audit.
     fn last(&mut self) -> Result<()> {
         if let Some(pass) = self.pass.take() {
-            match pass.recv_timeout(LAST_PATIENCE) {
+            match pass.recv_timeout(limits::AUDIT_WAIT) {
                 Ok(pass) => self.take_in(pass)?,
                 Err(RecvTimeoutError::Timeout) => {
                     complain(
@@ -252,7 +250,7 @@ impl Auditor {
                 Err(RecvTimeoutError::Disconnected) => bail!("the thread of the pass panicked"),
             }
         }
-        for report in self.beside.last(LAST_PATIENCE) {
+        for report in self.beside.last(limits::AUDIT_WAIT) {
             self.note_whether_bad(&report);
             self.report_new(&report)?;
         }

@@ -11,6 +11,7 @@ use crate::audit::baseline::Baseline;
 use crate::audit::{Report, judge};
 use crate::hash::Map;
 use crate::inventory::{self, Programs};
+use crate::limits;
 use crate::model::NetnsId;
 use crate::tracker::Endpoint;
 
@@ -26,16 +27,13 @@ enum Job {
     Gathered(Map<NetnsId, (u16, u16)>),
 }
 
-/// Maximum number of queued sockets. Judging a new one takes some ten milliseconds.
-const MOST_WAITING: usize = 1024;
-
 impl Beside {
     /// Starts the thread.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub(super) fn start(known: Arc<Option<Baseline>>) -> Result<Self> {
-        let (jobs, to_do) = sync_channel(MOST_WAITING);
+        let (jobs, to_do) = sync_channel(limits::AUDIT_LISTENERS);
         let (done, reports) = channel();
         let work = move || {
             let mut programs = Programs::default();
@@ -89,5 +87,31 @@ impl Beside {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return reports,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::EventKind;
+    use crate::tracker::tests::event;
+
+    #[test]
+    fn listeners_beyond_the_limit_wait_for_the_next_pass() {
+        let (jobs, _to_do) = sync_channel(limits::AUDIT_LISTENERS);
+        let beside = Beside { jobs: Some(jobs), reports: channel().1 };
+        let endpoint = event(EventKind::Listen, "10.0.0.1:1", None).endpoint;
+        let taken = (0..limits::AUDIT_LISTENERS + 2).filter(|_| beside.listens(&endpoint)).count();
+        assert_eq!(taken, limits::AUDIT_LISTENERS);
+    }
+
+    #[test]
+    fn end_does_not_wait_longer_than_the_limit() {
+        // The sender stays, as that of a thread that does not end.
+        let (_done, reports) = channel();
+        let mut beside = Beside { jobs: None, reports };
+        let (ended, end) = channel();
+        std::thread::spawn(move || ended.send(beside.last(Duration::from_millis(1)).len()));
+        assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(0));
     }
 }

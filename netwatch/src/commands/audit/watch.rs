@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::Watch;
-use super::auditor::{Auditor, LAST_PATIENCE, Scope};
-use crate::boot;
+use super::auditor::{Auditor, Scope};
 use crate::bus::{Bus, Subscription};
 use crate::commands::is_closed_pipe;
 use crate::commands::verify::FOUND;
@@ -23,6 +22,7 @@ use crate::model::Proto;
 use crate::output::audit::Writer;
 use crate::stream::Context as StreamContext;
 use crate::tracker::EventKind;
+use crate::{boot, limits};
 
 /// Runs until a signal, the time limit, or until the reader closes the pipe.
 ///
@@ -47,9 +47,6 @@ fn listening() -> Filter {
     Filter { kinds, proto: Some(Proto::Tcp), ..Filter::default() }
 }
 
-/// Maximum number of queued events.
-const MOST_WAITING: usize = 65_536;
-
 /// The thread that audits.
 struct Auditing(JoinHandle<Result<()>>);
 
@@ -57,7 +54,7 @@ impl Auditing {
     fn start(mut auditor: Auditor, bus: &mut Bus) -> Result<Self> {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Stdout,
-            most_waiting: MOST_WAITING,
+            most_waiting: limits::AUDIT_ITEMS,
             filter: None,
             is_announced: false,
         });
@@ -68,7 +65,7 @@ impl Auditing {
 
 impl Supervisor for Auditing {
     fn finish(self) -> Result<()> {
-        let deadline = Instant::now() + 2 * LAST_PATIENCE + Duration::from_secs(2);
+        let deadline = Instant::now() + 2 * limits::AUDIT_WAIT + Duration::from_secs(2);
         while !self.0.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }

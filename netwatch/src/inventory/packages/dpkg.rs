@@ -7,22 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::folder::{Folder, Unread};
 use super::{Answer, Wanted, text};
 use crate::audit::facts::Owner;
-use crate::escape;
-
-/// Maximum bytes of a list. The longest ones in Debian (kernel sources, icons) are below 10 MiB.
-const MOST_LIST: u64 = 32 << 20;
-
-/// Maximum bytes of all lists; a package has 10 KiB.
-const MOST_LISTS: usize = 256 << 20;
-
-/// Maximum number of names in `info`; a package has about five.
-const MOST_NAMES: usize = 1 << 17;
-
-/// Number of unreadable lists that are named; the others are counted.
-const MOST_NAMED: usize = 8;
-
-/// Maximum bytes of `status` and `diversions`; a thousand packages have 1 MiB.
-const MOST_STATUS: u64 = 128 << 20;
+use crate::{escape, limits};
 
 /// Returns whether there is a dpkg database; adds the owners of `wanted` to `found`.
 pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mut Answer) -> bool {
@@ -35,7 +20,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
             return true;
         }
     };
-    let info = dpkg.folder("info").and_then(|info| info.names(MOST_NAMES).map(|names| (info, names)));
+    let info = dpkg.folder("info").and_then(|info| info.names(limits::DPKG_NAMES).map(|names| (info, names)));
     let (info, (names, are_more)) = match info {
         Ok(info) => info,
         Err(error) if error.is_missing() => return false,
@@ -45,13 +30,14 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
         }
     };
     if are_more {
-        found
-            .notes
-            .push(format!("dpkg in {shown} has more than {MOST_NAMES} package files: some are skipped"));
+        found.notes.push(format!(
+            "dpkg in {shown} has more than {} package files: some are skipped",
+            limits::DPKG_NAMES
+        ));
     }
 
     let mut buffer = Vec::new();
-    let diversions = match dpkg.read("diversions", MOST_STATUS, &mut buffer) {
+    let diversions = match dpkg.read("diversions", limits::DPKG_STATUS, &mut buffer) {
         Ok(()) => Diversions::parse(&buffer),
         Err(error) if error.is_missing() => Diversions::default(),
         Err(error) => {
@@ -60,16 +46,17 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
         }
     };
 
-    let Claims { claims, unread, are_more } = Claims::of(&info, &names, &diversions, wanted);
+    let Claims { claims, unread, are_more } =
+        Claims::of(&info, &names, &diversions, wanted, limits::DPKG_LISTS);
     found.is_known |= unread.is_empty() && !are_more;
-    for (list, error) in unread.iter().take(MOST_NAMED) {
+    for (list, error) in unread.iter().take(limits::DPKG_NAMED) {
         found.notes.push(note(&format!("the list {list}"), error));
     }
-    if let Some(others @ 1..) = unread.len().checked_sub(MOST_NAMED) {
+    if let Some(others @ 1..) = unread.len().checked_sub(limits::DPKG_NAMED) {
         found.notes.push(format!("cannot read {others} more lists of dpkg in {shown}"));
     }
     if are_more {
-        let most = MOST_LISTS >> 20;
+        let most = limits::DPKG_LISTS >> 20;
         found
             .notes
             .push(format!("the lists of dpkg in {shown} are longer than {most} MiB: some are skipped"));
@@ -77,7 +64,7 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, found: &mu
     if claims.is_empty() {
         return true;
     }
-    let states = match dpkg.read("status", MOST_STATUS, &mut buffer) {
+    let states = match dpkg.read("status", limits::DPKG_STATUS, &mut buffer) {
         Ok(()) => Some(states(&buffer)),
         Err(error) => {
             found.notes.push(note("the status", &error));
@@ -112,15 +99,21 @@ struct Claims {
 }
 
 impl Claims {
-    fn of(info: &Folder, names: &[String], diversions: &Diversions, wanted: &Wanted<'_>) -> Self {
+    /// `left`: how many bytes of lists may be read.
+    fn of(
+        info: &Folder,
+        names: &[String],
+        diversions: &Diversions,
+        wanted: &Wanted<'_>,
+        mut left: usize,
+    ) -> Self {
         let mut all = Self::default();
         let last: HashSet<&str, foldhash::fast::RandomState> =
             wanted.names().chain(diversions.names(wanted)).collect();
-        let mut left = MOST_LISTS;
         let mut buffer = Vec::new();
         for list in names {
             let Some(package) = list.strip_suffix(".list") else { continue };
-            match info.read(list, MOST_LIST, &mut buffer) {
+            match info.read(list, limits::DPKG_LIST, &mut buffer) {
                 Ok(()) => {}
                 // Removed after the directory was read.
                 Err(error) if error.is_missing() => continue,
@@ -256,6 +249,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn lists_are_read_up_to_the_limit() {
+        let root = tempfile::tempdir().unwrap();
+        let names = ["a.list", "b.list"].map(str::to_owned);
+        names.iter().for_each(|name| std::fs::write(root.path().join(name), "/usr/bin/x\n").unwrap());
+        let folder = Folder::open(root.path()).unwrap();
+        let paths = HashSet::from(["/usr/bin/x".to_owned()]);
+        let wanted = Wanted::new(&folder, &paths);
+        for (most, read, are_more) in [(22, 2, false), (21, 1, true), (10, 0, true)] {
+            let claims = Claims::of(&folder, &names, &Diversions::default(), &wanted, most);
+            assert_eq!((claims.claims.len(), claims.are_more), (read, are_more), "{most}");
+        }
+    }
 
     #[test]
     fn only_what_is_unpacked_is_there() {

@@ -156,6 +156,25 @@ fn dpkg_damage_is_reported_and_the_rest_is_read() {
 }
 
 #[test]
+fn dpkg_status_over_the_limit_is_reported() {
+    let root = Root::new().dpkg(&[("ssh", "/usr/bin/sshd\n")], STATUS);
+    let status = fs::File::options().write(true).open(root.path("var/lib/dpkg/status")).unwrap();
+    status.set_len(crate::limits::DPKG_STATUS + 1).unwrap();
+    let (owners, notes) = root.reported(&["/usr/bin/sshd"]);
+    assert_eq!(owners, ["ssh ?"]);
+    assert_eq!(notes, ["cannot read the status of dpkg in ROOT: larger than 128 MiB"]);
+}
+
+#[test]
+fn folder_is_listed_up_to_the_limit() {
+    let root = Root::new().with("x", "").with("y", "");
+    let folder = Folder::open(root.0.path()).unwrap();
+    // The first two entries are the folder itself and the one above it.
+    assert!(matches!(folder.names(4), Ok((names, false)) if names.len() == 4));
+    assert!(matches!(folder.names(3), Ok((names, true)) if names.len() == 3));
+}
+
+#[test]
 fn missing_database_is_reported() {
     let root = Root::new();
     assert_eq!(root.reported(&["/x"]).1, ["no dpkg or rpm database in ROOT"]);

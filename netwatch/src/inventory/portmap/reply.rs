@@ -3,13 +3,11 @@
 
 use super::{Mapping, PortmapError};
 use crate::audit::facts::PORTMAPPER;
+use crate::limits;
 use crate::model::Proto;
 
 /// Flag in the header of a fragment (RFC 5531, section 11).
 pub(super) const LAST_FRAGMENT: u32 = 1 << 31;
-
-/// Maximum number of registrations; a host with NFS has some sixty.
-const MOST_MAPPINGS: usize = 4096;
 
 /// `opaque_auth.body<400>`, RFC 5531 section 8.2.
 const MOST_AUTH: usize = 400;
@@ -77,7 +75,7 @@ pub(super) fn mappings(message: &[u8], xid: u32) -> Result<Vec<Mapping>, Portmap
 /// `pmaplist` (RFC 1833, section 3.1): before each entry a word says whether there is one. `None` if it is truncated.
 fn list(words: &mut Xdr<'_>) -> Option<Result<Vec<Mapping>, PortmapError>> {
     let mut mappings = Vec::new();
-    for _ in 0..=MOST_MAPPINGS {
+    for _ in 0..=limits::PORTMAP_ENTRIES {
         match words.word()? {
             0 if words.0.is_empty() => return Some(Ok(mappings)),
             0 => return Some(Err(PortmapError::Nonsense("trailing bytes"))),

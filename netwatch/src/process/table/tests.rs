@@ -201,11 +201,11 @@ fn child_may_be_created_in_another_cgroup() {
 #[test]
 fn number_of_cgroups_is_bounded() {
     let mut table = ProcessTable::default();
-    for id in 1..=MOST_CGROUPS as u64 + 1 {
+    for id in 1..=limits::MOST_CGROUPS as u64 + 1 {
         table.learn_cgroup(CgroupId::new(id).unwrap(), Some("/x".into()));
-        assert!(table.cgroups.len() <= MOST_CGROUPS);
+        assert!(table.cgroups.len() <= limits::MOST_CGROUPS);
     }
-    assert!(table.knows_cgroup(CgroupId::new(MOST_CGROUPS as u64 + 1).unwrap()));
+    assert!(table.knows_cgroup(CgroupId::new(limits::MOST_CGROUPS as u64 + 1).unwrap()));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn number_of_exited_processes_is_bounded() {
         table.apply(ns(1), &fork(0, pid));
         table.apply(ns(1), &ProcessEvent::Exit(key(pid)));
     }
-    assert_eq!(table.gone.len(), MOST_GONE);
+    assert_eq!(table.gone.len(), limits::MOST_ENDED_PROCESSES);
     assert!(table.find(key(19_999)).is_some() && table.find(key(1)).is_none());
 }
 

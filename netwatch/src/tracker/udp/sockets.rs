@@ -1,12 +1,9 @@
 //! UDP sockets and the flows of each.
 
 use crate::hash::{Map, Set};
+use crate::limits;
 use crate::model::{Cookie, FlowAddresses, SockAddr};
 use crate::process::Actor;
-
-/// Maximum number of remote addresses of ended flows that are remembered for a socket. After more, each flow of the
-/// socket counts as one that was idle.
-const MOST_ENDED: usize = 256;
 
 /// A UDP socket.
 #[derive(Debug, Default)]
@@ -21,7 +18,7 @@ pub(super) struct UdpSocket {
     asked_all: Map<u16, u32>,
     /// Remote addresses of flows that ended because they were idle.
     ended: Set<SockAddr>,
-    /// There were more than [`MOST_ENDED`].
+    /// There were more than [`limits::MOST_IDLE_REMOTES`].
     ended_more: bool,
 }
 
@@ -86,7 +83,7 @@ impl UdpSocket {
 
     /// Notes that a flow ended because it was idle.
     pub(super) fn ended_idle(&mut self, remote: SockAddr) {
-        if self.ended.len() < MOST_ENDED {
+        if self.ended.len() < limits::MOST_IDLE_REMOTES {
             self.ended.insert(remote);
         } else if !self.ended.contains(&remote) {
             self.ended_more = true;
@@ -153,11 +150,11 @@ mod tests {
     fn a_limited_number_of_idle_flows_is_remembered() {
         let mut socket = UdpSocket::default();
         let remote = |port: usize| SockAddr { ip: [10, 0, 0, 9].into(), port: port.try_into().unwrap() };
-        (0..MOST_ENDED).for_each(|port| socket.ended_idle(remote(port)));
+        (0..limits::MOST_IDLE_REMOTES).for_each(|port| socket.ended_idle(remote(port)));
         socket.ended_idle(remote(0));
         assert_eq!((socket.was_idle(remote(3)), socket.was_idle(remote(9999))), (true, false));
-        socket.ended_idle(remote(MOST_ENDED));
+        socket.ended_idle(remote(limits::MOST_IDLE_REMOTES));
         assert!(socket.was_idle(remote(9999)));
-        assert_eq!(socket.ended.len(), MOST_ENDED);
+        assert_eq!(socket.ended.len(), limits::MOST_IDLE_REMOTES);
     }
 }

@@ -22,7 +22,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 use super::folder::{Folder, Unread};
 use super::{Answer, Wanted, text};
 use crate::audit::facts::Owner;
-use crate::escape;
+use crate::{escape, limits};
 use header::Header;
 
 /// Folders of the database: `_dbpath` of rpm and of distributions.
@@ -33,22 +33,6 @@ const SQLITE: &str = "rpmdb.sqlite";
 
 /// Files of formats that are not supported.
 const OTHERS: [(&str, &str); 2] = [("Packages", "Berkeley DB"), ("Packages.db", "ndb")];
-
-/// Maximum size of the host's database, in bytes: about 10,000 packages of 100 KiB.
-const MOST_HOST: u64 = 1 << 30;
-
-/// Maximum size of a container's database, in bytes. Its content is not trusted, so it must not use much memory.
-const MOST_FOREIGN: u64 = 192 << 20;
-
-/// Maximum size of a header, in bytes. The limit of rpm is 256 MiB (lib/header.c); the largest in Fedora have a few
-/// MiB.
-const MOST_HEADER: i32 = 64 << 20;
-
-/// Maximum number of packages that have a file with the same name. `README` is in thousands, an executable in a few.
-const MOST_PACKAGES: u32 = 4096;
-
-/// Time limit of all queries. With an index they take a millisecond; a forged database may have none.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Returns whether there is an rpm database; adds the owners of `wanted` to `answer`.
 pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, answer: &mut Answer) -> bool {
@@ -73,8 +57,8 @@ pub(super) fn search(root: &Folder, shown: &str, wanted: &Wanted<'_>, answer: &m
                 "the rpm database in {shown} is being written to: the newest changes are not seen"
             ));
         }
-        let most = if shown == "/" { MOST_HOST } else { MOST_FOREIGN };
-        match load(file, most).and_then(|mut db| look_up(&mut db, PATIENCE, wanted, answer)) {
+        let most = if shown == "/" { limits::RPM_DATABASE } else { limits::RPM_FOREIGN_DATABASE };
+        match load(file, most).and_then(|mut db| look_up(&mut db, limits::RPM_WAIT, wanted, answer)) {
             Ok(0) => answer.is_known = true,
             Ok(damaged) => {
                 answer.is_known = true;
@@ -105,7 +89,7 @@ enum Failed {
     Unread(#[from] Unread),
     #[error("the database is damaged: {0}")]
     Sqlite(#[source] rusqlite::Error),
-    #[error("a query takes longer than {} s", PATIENCE.as_secs())]
+    #[error("a query takes longer than {} s", limits::RPM_WAIT.as_secs())]
     Slow,
     #[error("no table {0}")]
     Table(&'static str),
@@ -146,7 +130,7 @@ fn load(mut file: File, most: u64) -> Result<Connection, Failed> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     db.pragma_update(None, "cell_size_check", true)?;
-    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, MOST_HEADER)?;
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, limits::RPM_HEADER)?;
     Ok(db)
 }
 
@@ -170,7 +154,7 @@ fn look_up(
     let mut having = db.prepare("SELECT hnum FROM Basenames WHERE key = ?1 LIMIT ?2")?;
     let mut packages = BTreeSet::new();
     for name in &names {
-        for number in having.query_map((name, MOST_PACKAGES), |row| row.get::<_, i64>(0))? {
+        for number in having.query_map((name, limits::RPM_PACKAGES), |row| row.get::<_, i64>(0))? {
             packages.insert(number?);
         }
     }
@@ -234,10 +218,53 @@ mod tests {
         let ask = |patience| {
             let mut file = file.try_clone().unwrap();
             std::io::Seek::rewind(&mut file).unwrap();
-            load(file, MOST_HOST)
+            load(file, limits::RPM_DATABASE)
                 .and_then(|mut db| look_up(&mut db, patience, &wanted, &mut Answer::default()))
         };
         assert!(matches!(ask(Duration::ZERO), Err(Failed::Slow)));
         assert!(ask(Duration::from_secs(60)).is_ok());
+    }
+
+    /// A database with this content, searched for `/bin/y`.
+    fn searched(sql: &str) -> Result<usize, Failed> {
+        let mut db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE Packages (hnum, blob); CREATE TABLE Basenames (key, hnum);").unwrap();
+        db.execute_batch(sql).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&db.serialize("main").unwrap()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let paths = HashSet::from(["/bin/y".to_owned()]);
+        let wanted = Wanted::new(&Folder::open(root.path()).unwrap(), &paths);
+        let patience = Duration::from_secs(60);
+        load(file, limits::RPM_DATABASE)
+            .and_then(|mut db| look_up(&mut db, patience, &wanted, &mut Answer::default()))
+    }
+
+    #[test]
+    fn database_over_the_limit_is_not_read() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(limits::RPM_DATABASE + 1).unwrap();
+        assert!(matches!(load(file, limits::RPM_DATABASE), Err(Failed::Unread(Unread::Large(1024)))));
+    }
+
+    #[test]
+    fn header_over_the_limit_is_not_read() {
+        let header = |size: i32| {
+            let blob = format!("INSERT INTO Packages VALUES (1, zeroblob({size}))");
+            searched(&format!("INSERT INTO Basenames VALUES ('y', 1); {blob};"))
+        };
+        // Zeros are a header without anything.
+        assert!(matches!(header(1 << 20), Ok(0)));
+        assert!(matches!(header(limits::RPM_HEADER + 1), Err(Failed::Sqlite(_))));
+    }
+
+    #[test]
+    fn packages_with_one_name_are_limited() {
+        let all = limits::RPM_PACKAGES + 2;
+        let numbers = format!("WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n LIMIT {all})");
+        let read =
+            searched(&format!("INSERT INTO Basenames SELECT 'y', i FROM ({numbers} SELECT i FROM n);"));
+        assert!(matches!(read, Ok(read) if read == limits::RPM_PACKAGES as usize));
     }
 }
