@@ -15,9 +15,8 @@ use crate::limits;
 use crate::loss::LossReason;
 use crate::stream::Batch;
 
-/// Maximum number of items queued or being written: some 400 bytes each, which is within the memory limit of a recorder
-/// and a second of the highest rate.
-const MOST_WAITING: usize = 40_960;
+/// The closes of all UDP flows fit in the queue.
+const _: () = assert!(limits::STORE_ITEMS > netwatch_common::FLOWS_MAX);
 
 /// How long items are gathered before a batch is written.
 const GATHERING: Duration = Duration::from_millis(500);
@@ -109,7 +108,7 @@ impl Recorder {
         let keep = Keep::open(path, settings)?;
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Store,
-            most_waiting: MOST_WAITING,
+            most_waiting: limits::STORE_ITEMS,
             filter: None,
             is_announced: true,
         });

@@ -261,6 +261,8 @@ fn flows_without_a_place_are_counted() {
         for port in [6000, 6001] {
             client.say(&format!("udp send sendto 10 127.0.0.1:{port}"));
         }
+        // The sockets with the most datagrams are named.
+        client.say("udp flood 500 100000");
         let of_client = |event: &Value| {
             let sockets = event["sockets"].as_array();
             sockets.into_iter().flatten().find(|socket| client.has_key(&socket["process"])).cloned()
