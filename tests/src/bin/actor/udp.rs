@@ -54,7 +54,9 @@ fn on_socket(socket: &UdpSocket, command: &[&str]) -> Option<Result<String>> {
         ["send", "from", local, bytes, remote] => send_from(socket, local, bytes, remote),
         ["extend"] => extend(socket),
         ["flood", count, a_second] => flood(socket, count, a_second),
-        ["race", rounds] => race(socket, rounds),
+        ["race", rounds] => race(socket, rounds, |second, [c, d]| SockaddrIn::new(127, second, c, d, 9)),
+        // Both send to the same address.
+        ["together", rounds] => race(socket, rounds, |_, _| SockaddrIn::new(127, 0, 0, 1, 9)),
         ["connect", remote] => socket.connect(remote).map(|()| String::new()).map_err(Into::into),
         // Segmentation offload: the network card, or the kernel in its place, divides it.
         ["segment", bytes] => segment(socket, bytes),
@@ -109,14 +111,13 @@ fn flood(socket: &UdpSocket, count: &str, a_second: &str) -> Result<String> {
     Ok(String::new())
 }
 
-/// This process and a child send on the same socket at once, each to addresses of its own: 127.1.0.0/16 and
-/// 127.2.0.0/16. Answers with the pid of the child.
-fn race(socket: &UdpSocket, rounds: &str) -> Result<String> {
+/// This process and a child send on the same socket at once, a byte to the address that `to` gives for 1 or 2 and the
+/// number of the round: for `race` each to addresses of its own, in 127.1.0.0/16 and 127.2.0.0/16. Answers with the pid of the child.
+fn race(socket: &UdpSocket, rounds: &str, to: impl Fn(u8, [u8; 2]) -> SockaddrIn) -> Result<String> {
     let rounds: u16 = rounds.parse()?;
     let send = |second: u8| -> Result<()> {
         for round in 0..rounds {
-            let [c, d] = round.to_be_bytes();
-            sendto(socket.as_raw_fd(), b"x", &SockaddrIn::new(127, second, c, d, 9), MsgFlags::empty())?;
+            sendto(socket.as_raw_fd(), b"x", &to(second, round.to_be_bytes()), MsgFlags::empty())?;
         }
         Ok(())
     };

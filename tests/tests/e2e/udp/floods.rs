@@ -160,3 +160,18 @@ fn extension_headers_are_skipped() {
         }
     });
 }
+
+/// Datagrams of one flow on two processors at once are all counted.
+#[test]
+fn concurrent_datagrams_of_one_flow_are_counted() {
+    in_fresh_netns(|| {
+        const ROUNDS: u64 = 20_000;
+        let mut watch = Watch::shared();
+        let mut client = actor();
+        client.say("udp bind 127.0.0.1:2000");
+        client.say(&format!("udp together {ROUNDS}"));
+        client.say("udp close");
+        let close = watch.at("close", endpoint(2000, 9));
+        assert_has(&close, json!({"bytes_sent": 2 * ROUNDS, "bytes_received": 0}));
+    });
+}
