@@ -22,23 +22,34 @@ pub(crate) struct Known {
     pub(crate) owner_tgid: u32,
     pub(crate) owner_tid: u32,
     pub(crate) flags: u32,
-    /// Number of `USE` records that were sent; see [`crate::using`].
-    pub(crate) reported: u32,
     /// The last transition that the first program handled, until the second program has checked it: see `state.rs`.
     pub(crate) seen: u32,
     /// Inode number of the network namespace, which does not change; 0 if not read yet.
     pub(crate) netns: u32,
-    /// When `reported` was last reduced; see [`crate::using`].
-    pub(crate) refilled: u32,
     /// Zero.
     pub(crate) pad: u32,
     /// Number of UDP flows for which the map had a place so far.
     pub(crate) flows: u64,
     /// Number of calls in which the first datagram of a UDP flow was sent and that have not returned.
     pub(crate) pending: u64,
-    /// The last users, the most recent first; 0 for none. See [`crate::using::who`].
-    pub(crate) users: [u64; USERS],
+    /// Read and written by [`users`] and [`set_users`].
+    pub(crate) users: Users,
 }
+
+/// The processes that use a socket, which programs change without its lock.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Users {
+    /// Number of `USE` records that were sent; see [`crate::using`].
+    pub(crate) reported: u32,
+    /// When `reported` was last reduced.
+    pub(crate) refilled: u32,
+    /// The last users, the most recent first; 0 for none. See [`crate::using::who`].
+    pub(crate) last: [u64; USERS],
+}
+
+/// No users.
+pub(crate) const NOBODY: Users = Users { reported: 0, refilled: 0, last: [0; USERS] };
 
 /// A bit of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed.
 /// Flags are not changed atomically: at transitions the kernel holds the lock of the socket, and this one is set before
@@ -76,6 +87,12 @@ const SOCKETS_MAX: usize = 65536;
 #[btf_map]
 static KNOWN_BY_ADDRESS: HashMap<u64, Known, SOCKETS_MAX> = HashMap::new();
 
+/// [`Users`] by address. An element of a map may be reused for another key while a program has a pointer to it
+/// (kernel/bpf/hashtab.c, htab_map_delete_elem() with preallocated elements, v5.10). [`Known`] is changed under the lock
+/// of the socket, which is held when its element is removed; users are not, so their elements are copied and replaced.
+#[btf_map]
+static USERS_BY_ADDRESS: HashMap<u64, Users, SOCKETS_MAX> = HashMap::new();
+
 /// No state.
 pub(crate) const NOTHING: Known = Known {
     listener: 0,
@@ -84,14 +101,12 @@ pub(crate) const NOTHING: Known = Known {
     owner_tgid: 0,
     owner_tid: 0,
     flags: 0,
-    reported: 0,
     seen: 0,
     netns: 0,
-    refilled: 0,
     pad: 0,
     flows: 0,
     pending: 0,
-    users: [0; USERS],
+    users: NOBODY,
 };
 
 /// The state of a socket; created as zeros if `create`.
@@ -110,9 +125,40 @@ pub(crate) fn storage_in_cgroup(sk: *const c_void, create: bool) -> Option<*mut 
 #[inline(always)]
 pub(crate) fn forget(sk: *const c_void) {
     if !knob!(socket_helpers) {
-        // Fails if there is no entry.
+        // Each fails if there is no entry.
         let _ = KNOWN_BY_ADDRESS.remove(sk as u64);
+        let _ = USERS_BY_ADDRESS.remove(sk as u64);
     }
+}
+
+/// The users of a socket. `sk` is an address only.
+///
+/// # Safety
+/// `known` is the state of the socket.
+#[inline(always)]
+pub(crate) unsafe fn users(sk: u64, known: *const Known) -> Users {
+    // SAFETY: guaranteed by the caller; the entry is copied.
+    unsafe {
+        if knob!(socket_helpers) {
+            return (*known).users;
+        }
+        USERS_BY_ADDRESS.get(sk).copied().unwrap_or(NOBODY)
+    }
+}
+
+/// Replaces the users of a socket. `sk` is an address only.
+///
+/// # Safety
+/// `known` is the state of the socket.
+#[inline(always)]
+pub(crate) unsafe fn set_users(sk: u64, known: *mut Known, users: &Users) {
+    if knob!(socket_helpers) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { (*known).users = *users };
+        return;
+    }
+    // If the map is full, users are not known, and each use is one by a new user.
+    let _ = USERS_BY_ADDRESS.insert(sk, users, 0);
 }
 
 #[inline(always)]

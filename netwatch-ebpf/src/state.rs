@@ -11,7 +11,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use netwatch_common::{Change, change_flags, kind, sock_flags};
 
-use crate::known::{Known, NOTHING, USERS, forget, storage};
+use crate::known::{Known, NOBODY, NOTHING, forget, set_users, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::{act, calls, emit, listen, sock, task, tcp, using};
 
@@ -165,13 +165,13 @@ fn begin(transition: Transition) -> Option<i32> {
                 (false, true) => change_flags::RESTORED,
                 (false, false) => change_flags::CONNECTED,
             },
-            reported: 0,
             seen: transition.token(),
             netns: sock::netns(sk),
-            users: [0; USERS],
             ..NOTHING
         };
-        (*known).users[0] = using::who(tgid, start);
+        let mut users = NOBODY;
+        users.last[0] = using::who(tgid, start);
+        set_users(sk as u64, known, &users);
     }
     if listens {
         listen::begun(sk, cookie);
@@ -222,8 +222,7 @@ fn change(transition: Transition) -> Option<i32> {
                     (*known).listener = sock::cookie(sk);
                 }
                 (*known).flags = change_flags::CHILD;
-                (*known).reported = 0;
-                (*known).users = [0; USERS];
+                set_users(sk as u64, known, &NOBODY);
             }
             (*known).seen = transition.token();
             const EITHER: u32 = change_flags::FIN_LOCAL | change_flags::FIN_REMOTE;

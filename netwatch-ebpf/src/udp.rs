@@ -19,7 +19,7 @@ use netwatch_common::{
     FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, Sock, flow_flags, kind,
 };
 
-use crate::known::{BORN, Known, forget, storage_in_cgroup};
+use crate::known::{BORN, Known, forget, storage_in_cgroup, users};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
 use crate::{act, emit, sock, task};
@@ -354,8 +354,10 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         }
         // Without state no record about the socket was sent.
         let known = storage_in_cgroup(sk.cast(), false)?;
-        let Known { flags, flows, users: [user, ..], .. } = *known;
-        forget(plain(sk.cast()));
+        let (flags, flows) = ((*known).flags, (*known).flows);
+        let address = plain(sk.cast());
+        let [user, ..] = users(address as u64, known).last;
+        forget(address);
         if flags & BORN == 0 && flows == 0 && user == 0 {
             return None;
         }

@@ -11,7 +11,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::{begin_flags, kind};
 
-use crate::known::{Known, storage};
+use crate::known::{Users, set_users, storage, users};
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, sock, task, tcp, udp};
@@ -180,7 +180,8 @@ fn used(sk: *const c_void) -> Option<i32> {
         // A hot path: the typed pointer of the leader is worth the longer verification.
         let leader: *const c_void = Current::read(current, offset!(task_leader));
         let who = who(task::tgid(current), Current::read(leader, offset!(task_start)));
-        let [first, second, third, fourth] = (*known).users;
+        let mut users = users(sk as u64, known);
+        let [first, second, third, fourth] = users.last;
         let is_known = who == first || who == second || who == third || who == fourth;
         if is_known && (*known).pending == 0 {
             return None;
@@ -196,11 +197,12 @@ fn used(sk: *const c_void) -> Option<i32> {
                 return None;
             }
             // No limit hides who sends the first datagram of a flow; the number of flows has a limit of its own.
-            if !has_sent && !may_report(known) {
+            if !has_sent && !may_report(&mut users) {
                 emit::not_followed(kind::USE);
                 return None;
             }
-            (*known).users = [who, first, second, third];
+            users.last = [who, first, second, third];
+            set_users(sk as u64, known, &users);
             // The acceptor was reported at accept(), unless that went by socketcall(2) or io_uring and was not seen.
             if cause::has_accepted(current, cookie) {
                 return None;
@@ -216,25 +218,18 @@ fn used(sk: *const c_void) -> Option<i32> {
 }
 
 /// Takes one record from the budget of a socket. Two CPUs that do so at once may take one for two.
-///
-/// # Safety
-/// `known` is the state of a socket.
 #[inline(always)]
-unsafe fn may_report(known: *mut Known) -> bool {
-    // SAFETY: guaranteed by the caller; a helper without arguments.
-    unsafe {
-        let reported = (*known).reported;
-        if reported < MOST_REPORTED {
-            (*known).reported = reported + 1;
-            return true;
-        }
-        // About a second.
-        let now = (bpf_ktime_get_boot_ns() >> 30) as u32;
-        if (*known).refilled == now {
-            return false;
-        }
-        (*known).refilled = now;
-        (*known).reported = MOST_REPORTED - REFILL + 1;
+fn may_report(users: &mut Users) -> bool {
+    if users.reported < MOST_REPORTED {
+        users.reported += 1;
+        return true;
     }
+    // SAFETY: a helper without arguments. About a second.
+    let now = (unsafe { bpf_ktime_get_boot_ns() } >> 30) as u32;
+    if users.refilled == now {
+        return false;
+    }
+    users.refilled = now;
+    users.reported = MOST_REPORTED - REFILL + 1;
     true
 }

@@ -66,12 +66,13 @@ impl Helpers {
 }
 
 /// Maps that are not used if only the iterators are loaded.
-const IDLE_MAPS: [&str; 10] = [
+const IDLE_MAPS: [&str; 11] = [
     "FLOWS",
     "REMOVED_FLOWS",
     "NOT_FOLLOWED_BY",
     "SENDING",
     "KNOWN_BY_ADDRESS",
+    "USERS_BY_ADDRESS",
     "CALLS",
     "ABOUT",
     "ACCEPTED",
@@ -114,7 +115,7 @@ pub(super) fn load(
         .map_max_entries("NOT_FOLLOWED", cpus)
         .verifier_log_level(VerifierLogLevel::STATS);
     if sockets == Sockets::Helpers {
-        loader.map_max_entries("KNOWN_BY_ADDRESS", 1);
+        loader.map_max_entries("KNOWN_BY_ADDRESS", 1).map_max_entries("USERS_BY_ADDRESS", 1);
     }
     if idle {
         for map in IDLE_MAPS {
