@@ -200,9 +200,64 @@ fn bounded(value: usize, limit: usize) -> usize {
     core::hint::black_box(value) & (limit - 1)
 }
 
+/// A walk from a file to the root, as the kernel does it (fs/d_path.c, prepend_path(), v6.12): up the dentries, and from
+/// the root of a mount to its mount point.
+struct Walk {
+    dentry: *const c_void,
+    mount: *const c_void,
+}
+
+/// A step of a [`Walk`].
+enum Step {
+    /// A component of the path.
+    Component {
+        dentry: *const c_void,
+        /// The same at the end of a path outside of any mount tree, like that of a memfd.
+        parent: *const c_void,
+    },
+    /// From a mount to the one that it is mounted on.
+    Crossed,
+    /// The root.
+    Root,
+}
+
+impl Walk {
+    /// # Safety
+    /// `file` is a `struct file`.
+    #[inline(always)]
+    unsafe fn from(file: *const c_void) -> Self {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
+            Self {
+                dentry: Untyped::read(file, offset!(file_dentry)),
+                mount: mnt.wrapping_byte_sub(offset!(mount_mnt) as usize),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn step(&mut self) -> Step {
+        let Self { dentry, mount } = *self;
+        // SAFETY: every pointer is read by the helper, which gives zero for an invalid address.
+        unsafe {
+            let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
+            if dentry == root {
+                self.mount = Untyped::read(mount, offset!(mount_parent));
+                if self.mount == mount {
+                    return Step::Root;
+                }
+                self.dentry = Untyped::read(mount, offset!(mount_point));
+                return Step::Crossed;
+            }
+            self.dentry = Untyped::read(dentry, offset!(dentry_parent));
+        }
+        Step::Component { dentry, parent: self.dentry }
+    }
+}
+
 /// Writes the components of a file's path, from the file to the root, each with its NUL, and the number of bytes to
-/// `written`. Returns a sum that identifies the path, or `None` if the root was not reached. It walks as the kernel does (fs/d_path.c, prepend_path(), v6.12):
-/// up the dentries, and from the root of a mount to its mount point.
+/// `written`. Returns a sum that identifies the path, or `None` if the root was not reached.
 ///
 /// The count is in the memory of a map because the verifier does not track values there, so that it checks the loop
 /// body only once.
@@ -211,26 +266,16 @@ fn bounded(value: usize, limit: usize) -> usize {
 /// be one that never was, so [`path_sum`] walks a second time.
 #[inline(always)]
 unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u64> {
-    // SAFETY: every pointer is read by the helper, which gives zero for an invalid address; `out` has space for a whole
-    // component after EXEC_PATH_MAX.
+    // SAFETY: `file` is that of the caller; `out` has space for a whole component after EXEC_PATH_MAX.
     unsafe {
-        let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
-        let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
-        let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
-        let mut sum = 0;
+        let (mut walk, mut sum) = (Walk::from(file), 0);
         for _ in 0..MAX_STEPS {
-            let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
-            if dentry == root {
-                let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
-                if above == mount {
-                    return Some(sum);
-                }
-                dentry = Untyped::read(mount, offset!(mount_point));
-                mount = above;
-                continue;
-            }
+            let (dentry, parent) = match walk.step() {
+                Step::Component { dentry, parent } => (dentry, parent),
+                Step::Crossed => continue,
+                Step::Root => return Some(sum),
+            };
             let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
-            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
             let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
             if len <= 1 || room + len as usize >= EXEC_PATH_MAX {
@@ -239,10 +284,8 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
             written.write_volatile((room + len as usize) as u16);
             sum = with_component(sum, dentry, parent);
             if dentry == parent {
-                // A file outside of any mount tree, like a memfd.
                 return Some(sum);
             }
-            dentry = parent;
         }
         None
     }
@@ -251,29 +294,20 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
 /// The sum of a path that reaches the root, as [`path`] returns it.
 #[inline(always)]
 unsafe fn path_sum(file: *const c_void) -> u64 {
-    // SAFETY: every pointer is read by the helper, which gives zero for an invalid address.
+    // SAFETY: `file` is that of the caller.
     unsafe {
-        let mut dentry: *const c_void = Untyped::read(file, offset!(file_dentry));
-        let mnt: *const c_void = Untyped::read(file, offset!(file_mnt));
-        let mut mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
-        let mut sum = 0;
+        let (mut walk, mut sum) = (Walk::from(file), 0);
         for _ in 0..MAX_STEPS {
-            let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
-            if dentry == root {
-                let above: *const c_void = Untyped::read(mount, offset!(mount_parent));
-                if above == mount {
-                    break;
+            match walk.step() {
+                Step::Component { dentry, parent } => {
+                    sum = with_component(sum, dentry, parent);
+                    if dentry == parent {
+                        break;
+                    }
                 }
-                dentry = Untyped::read(mount, offset!(mount_point));
-                mount = above;
-                continue;
+                Step::Crossed => {}
+                Step::Root => break,
             }
-            let parent: *const c_void = Untyped::read(dentry, offset!(dentry_parent));
-            sum = with_component(sum, dentry, parent);
-            if dentry == parent {
-                break;
-            }
-            dentry = parent;
         }
         sum
     }

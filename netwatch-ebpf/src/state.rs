@@ -266,7 +266,7 @@ fn change(transition: Transition) -> Option<i32> {
     }
     // SAFETY: `sk` is the typed argument of the tracepoint, `known` its state.
     unsafe {
-        tell_change(transition, cookie, new == tcp::CLOSE, known, |record| {
+        send_change(transition, cookie, new == tcp::CLOSE, known, |record| {
             if old == tcp::SYN_RECV && new == tcp::ESTABLISHED && sock::has_data(transition.tcp) {
                 record.sock.flags |= sock_flags::FASTOPEN;
             }
@@ -314,7 +314,7 @@ unsafe fn netns(sk: *const c_void, known: Option<*mut Known>) -> u32 {
 /// # Safety
 /// The socket of the transition is the typed argument of the tracepoint, `known` the state of a socket.
 #[inline(always)]
-unsafe fn tell_change(
+unsafe fn send_change(
     transition: Transition,
     cookie: u64,
     closing: bool,
@@ -366,7 +366,7 @@ fn subflow(transition: Transition) -> Option<i32> {
     }
     // SAFETY: the typed argument of the tracepoint.
     unsafe {
-        tell_change(transition, cookie, false, None, |record| {
+        send_change(transition, cookie, false, None, |record| {
             record.sock.flags |= sock_flags::MPTCP;
             record.flags = change_flags::SUBFLOW;
         })

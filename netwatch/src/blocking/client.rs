@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork};
 use rustix::fs::fstat;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -91,12 +91,9 @@ fn be_helper(socket: OwnedFd) {
 /// Closes all descriptors but `kept`: a pipe that stays open here would never end for its reader.
 fn release_files(kept: i32) -> io::Result<()> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    for standard in 0..=libc::STDERR_FILENO {
-        // SAFETY: replaces a descriptor that nothing else in this process refers to.
-        if unsafe { libc::dup2(null.as_raw_fd(), standard) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
     let kept = kept.unsigned_abs();
     for (first, last) in [(libc::STDERR_FILENO.unsigned_abs() + 1, kept - 1), (kept + 1, u32::MAX)] {
         if first <= last {

@@ -240,7 +240,7 @@ impl ProcessTable {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
-            if parent.cgroup_id == task.cgroup || self.telling_path(task).is_none() {
+            if parent.cgroup_id == task.cgroup || self.group_path(task).is_none() {
                 child.cgroup = parent.cgroup.clone();
             }
             child = child.under(Some(&parent));
@@ -291,7 +291,7 @@ impl ProcessTable {
         if Some(process.key) != event.moved {
             return;
         }
-        if is_telling(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
+        if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
             let mut moved = Process::clone(process);
             moved.cgroup = event.path.clone();
             if event.hierarchy == UNIFIED {
@@ -311,7 +311,7 @@ impl ProcessTable {
             uid: task.uid,
             auid: task.auid,
             image: Image::unknown(),
-            cgroup: self.telling_path(task).cloned().unwrap_or_else(|| "/".into()),
+            cgroup: self.group_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
             stdio: [None; 3],
         };
@@ -332,9 +332,9 @@ impl ProcessTable {
         self.cgroups.insert(id, path);
     }
 
-    /// The path of the task's cgroup, if it is known and [`is_telling`].
-    fn telling_path(&self, task: &Task) -> Option<&Arc<str>> {
-        self.cgroups.get(&task.cgroup?)?.as_ref().filter(|path| is_telling(path))
+    /// The path of the task's cgroup, if it is known and [`names_a_group`].
+    fn group_path(&self, task: &Task) -> Option<&Arc<str>> {
+        self.cgroups.get(&task.cgroup?)?.as_ref().filter(|path| names_a_group(path))
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -344,7 +344,7 @@ impl ProcessTable {
         process.ppid = task.ppid;
         if process.cgroup_id != task.cgroup {
             process.cgroup_id = task.cgroup;
-            if let Some(path) = self.telling_path(task) {
+            if let Some(path) = self.group_path(task) {
                 process.cgroup = path.clone();
             }
         }
@@ -375,7 +375,7 @@ impl ProcessTable {
 
 /// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
 /// one has only its root.
-fn is_telling(path: &str) -> bool {
+fn names_a_group(path: &str) -> bool {
     path.len() > 1
 }
 

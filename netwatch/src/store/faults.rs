@@ -34,10 +34,7 @@ pub(super) fn happened() -> bool {
 }
 
 fn install() {
-    // SAFETY: sysconf() has no preconditions.
-    if let Ok(page) = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }) {
-        PAGE.store(page, Ordering::Relaxed);
-    }
+    PAGE.store(rustix::param::page_size(), Ordering::Relaxed);
     // SAFETY: zeros are a valid `sigaction`: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_fault as *const () as libc::sighandler_t;

@@ -303,21 +303,15 @@ impl Tracker {
 
     /// Finds the peer of an endpoint that was not emitted yet, and updates both.
     fn join(&mut self, cookie: u64) {
-        if self.doubtful && self.udp_doubtful {
-            return;
-        }
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         let doubtful = match conn.endpoint.proto {
             Proto::Tcp => self.doubtful,
             Proto::Udp => self.udp_doubtful,
         };
-        if doubtful {
-            self.conns.insert(cookie, conn);
-            return;
-        }
         let other = conn
             .endpoint
             .remote
+            .filter(|_| !doubtful)
             .and_then(|remote| {
                 self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, conn.endpoint.local, remote)
             })

@@ -158,7 +158,7 @@ impl Tracker {
             (true, None) => false,
         };
         if !waits {
-            self.tell_flow(at, key, EventKind::Open, out);
+            self.emit_flow(at, key, EventKind::Open, out);
         }
     }
 
@@ -203,7 +203,7 @@ impl Tracker {
                 conn.endpoint.cause = task.cause;
             }
             self.teach_peer(key);
-            self.tell_waiting_for(key, out);
+            self.emit_waiting_for(key, out);
         }
         if let Some(key) = only.filter(|key| is_other && sent != Some(*key))
             && let Some(conn) = self.conns.get_mut(&key)
@@ -218,7 +218,7 @@ impl Tracker {
     pub(super) fn settle_flows(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) {
         let late = BootTime::from_nanos(now.saturating_sub(BootTime::from_nanos(PATIENCE)));
         while let Some(sender) = self.udp.waiting.older_than(late) {
-            self.tell_waiting_for(sender, out);
+            self.emit_waiting_for(sender, out);
         }
     }
 
@@ -271,7 +271,7 @@ impl Tracker {
 
     fn end_flow(&mut self, at: BootTime, key: u64, closed_by: ClosedBy, out: &mut Vec<ConnectionEvent>) {
         if let Some(sender) = self.udp.waiting.awaited_by(key) {
-            self.tell_waiting_for(sender, out);
+            self.emit_waiting_for(sender, out);
         }
         let Some(mut conn) = self.remove(key) else { return };
         conn.endpoint.state = State::Close;
@@ -285,14 +285,14 @@ impl Tracker {
         self.spare.put(conn);
     }
 
-    fn tell_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
+    fn emit_waiting_for(&mut self, sender: u64, out: &mut Vec<ConnectionEvent>) {
         for key in self.udp.waiting.release(sender) {
             let Some(began) = self.conns.get(&key).map(|conn| conn.endpoint.id.began) else { continue };
-            self.tell_flow(began, key, EventKind::Open, out);
+            self.emit_flow(began, key, EventKind::Open, out);
         }
     }
 
-    fn tell_flow(&mut self, at: BootTime, key: u64, kind: EventKind, out: &mut Vec<ConnectionEvent>) {
+    fn emit_flow(&mut self, at: BootTime, key: u64, kind: EventKind, out: &mut Vec<ConnectionEvent>) {
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.emit(at, kind, out);
         }
