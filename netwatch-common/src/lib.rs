@@ -14,7 +14,7 @@ mod sock;
 mod udp;
 
 pub use knobs::Knobs;
-pub use listed::{Held, Listed, listed_flags};
+pub use listed::{Held, Listed, Running, listed_flags};
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,

@@ -114,7 +114,7 @@ impl Tables {
                 self.processes.confirm_exe(exec.task.key, exe, file);
                 // A record has a part of long arguments.
                 if self.processes.lacks_args(exec.task.key)
-                    && let Some(row) = processes::one(exec.task.key.pid, Patience::Live)
+                    && let Some(row) = processes::of(exec.task.key, Patience::Live)
                 {
                     self.processes.complete_args(&row);
                 }
@@ -124,10 +124,7 @@ impl Tables {
             }
             // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) = cgroup
-                    .moved
-                    .and_then(|key| processes::one(key.pid, Patience::Live).filter(|r| r.key == key))
-                {
+                if let Some(row) = cgroup.moved.and_then(|key| processes::of(key, Patience::Live)) {
                     self.processes.learn_one(&row);
                 }
             }
@@ -148,8 +145,7 @@ impl Tables {
     /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
-            && let Some(row) = processes::one(key.pid, Patience::Live)
-            && row.key == key
+            && let Some(row) = processes::of(key, Patience::Live)
         {
             self.processes.learn_named(&row, &comm.text());
         }

@@ -5,7 +5,7 @@ mod jobs;
 
 use std::collections::HashSet;
 
-pub(super) use jobs::{JOBS, LIST_FILES, LIST_TCP, LIST_UDP, SNAPSHOT, STATE_PROBES};
+pub(super) use jobs::{JOBS, LIST_FILES, LIST_TASKS, LIST_TCP, LIST_UDP, SNAPSHOT, STATE_PROBES};
 
 /// When the probes of a job are attached. Process probes are attached first and `/proc` is read after that, so that every
 /// process is known before socket probes are attached.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::limits;
 use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessFacts, ProcessKey};
 
+mod ended;
+mod groups;
 pub mod table;
 
 pub use table::ProcessTable;
@@ -168,7 +170,7 @@ pub(crate) mod tests {
 
     /// A process with only a pid, for tests.
     pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
-        let key = ProcessKey::from_ticks(pid, u64::from(pid));
+        let key = ProcessKey::new(pid, BootTime::from_nanos(u64::from(pid) * 10_000_000 + 1));
         let bare = Process::bare(key, format!("p{pid}").into());
         let mut process = bare.under(parent);
         process.ppid = parent.map_or(0, |parent| parent.key.pid);

@@ -3,23 +3,21 @@
 //! Records of fork, exec and exit update it; `/proc` fills it at the start and after losses. Records take precedence
 //! over `/proc`, since the kernel side reads the process at the time of the record.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::ended::Ended;
+use super::groups::{Groups, names_a_group};
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
-use crate::hash::{Map, Set};
-use crate::limits;
+use crate::hash::Map;
 use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
 
-/// Processes by pid and start.
+/// Processes by pid and start. Of a process whose exact start becomes known, the key has it from then on.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     live: Map<u32, Live>,
-    gone: Map<ProcessKey, Arc<Process>>,
-    gone_order: VecDeque<ProcessKey>,
-    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`limits::MOST_CGROUPS`].
-    cgroups: Map<CgroupId, Option<Arc<str>>>,
+    gone: Ended,
+    groups: Groups,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
 }
@@ -49,10 +47,8 @@ impl ProcessTable {
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
-            let live = self.live.get(&row.key.pid);
-            if live.is_none_or(|live| {
-                live.process.key != row.key || live.changed.is_none_or(|changed| changed < began)
-            }) {
+            let changed = self.live(row.key).map(|live| live.changed);
+            if changed.flatten().is_none_or(|changed| changed < began) {
                 self.learn_one(row);
             }
         }
@@ -79,7 +75,7 @@ impl ProcessTable {
                 .live
                 .get(&row.ppid)
                 .map(|live| &live.process)
-                .filter(|parent| parent.key.age() < row.key.age())
+                .filter(|parent| parent.key.may_be_parent_of(row.key))
                 .cloned(),
         };
         // Keep the arguments of the exec record: a process can overwrite those in /proc.
@@ -88,10 +84,11 @@ impl ProcessTable {
             _ => row.image.clone(),
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
+        let key = known.map_or(row.key, |known| row.key.or_exact(known.key));
         let process = Process {
             cgroup_id: known.and_then(|known| known.cgroup_id),
             birth: known.and_then(|known| known.birth),
-            ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
+            ..Process::of(ProcessFacts { key, image, stdio, ..row.facts.clone() })
         };
         let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
@@ -100,8 +97,7 @@ impl ProcessTable {
     /// Sets the sockets that existing processes have as stdin, stdout and stderr, from a snapshot.
     pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
         for row in rows.iter().filter(|row| row.stdio != [None; 3]) {
-            if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
-                && process.key == row.key
+            if let Some(Live { process, .. }) = self.live_mut(row.key)
                 && process.birth.is_none()
             {
                 let mut known = Process::clone(process);
@@ -130,17 +126,38 @@ impl ProcessTable {
     /// lost since.
     #[must_use]
     pub fn needs_proc(&self, key: ProcessKey) -> bool {
-        match self.live.get(&key.pid) {
-            Some(live) if live.process.key == key => live.epoch != self.epoch,
-            _ => !self.gone.contains_key(&key),
+        match self.live(key) {
+            Some(live) => live.epoch != self.epoch,
+            None => self.gone.find(key).is_none(),
         }
     }
 
     /// A running or recently ended process.
     #[must_use]
     pub fn find(&self, key: ProcessKey) -> Option<&Arc<Process>> {
-        let live = self.live.get(&key.pid).map(|live| &live.process).filter(|process| process.key == key);
-        live.or_else(|| self.gone.get(&key))
+        self.live(key).map(|live| &live.process).or_else(|| self.gone.find(key))
+    }
+
+    /// The entry of a running process. One whose exact start is not known is not taken for one that has ended.
+    fn live(&self, key: ProcessKey) -> Option<&Live> {
+        let live = self.live.get(&key.pid)?;
+        let known = live.process.key;
+        (known == key || known.may_be(key) && !self.gone.has(key)).then_some(live)
+    }
+
+    /// The same, to be changed.
+    fn live_mut(&mut self, key: ProcessKey) -> Option<&mut Live> {
+        self.live(key)?;
+        self.live.get_mut(&key.pid)
+    }
+
+    /// The same. If its start becomes known exactly, its key is replaced.
+    fn find_exact(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
+        let known = self.find(key)?.clone();
+        if known.key == key || !key.is_exact() {
+            return Some(known);
+        }
+        Some(self.put_again(with_key(&known, key)))
     }
 
     /// The running process with this pid.
@@ -152,7 +169,7 @@ impl ProcessTable {
     /// The process and thread of a task, updated from its record.
     pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
-            Some(known) if is_as(known, task) => known.clone(),
+            Some(known) if known.key == task.key && is_as(known, task) => known.clone(),
             Some(known) => {
                 let mut process = Process::clone(known);
                 self.bring_up_to_date(&mut process, task);
@@ -169,15 +186,16 @@ impl ProcessTable {
     /// The process that connected a socket or called listen(), from the owner kept with the socket.
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
-        let process = self.find(owner.key)?.clone();
+        let known = self.find(owner.key)?;
+        let process = if known.key == owner.key { known.clone() } else { with_key(known, owner.key).into() };
         Some(Actor::new(process, owner.tid, None))
     }
 
     /// Sets path and identity of a process's executable from `/proc`, unless `/proc` is about another file already,
     /// because the process executed another program.
     pub fn confirm_exe(&mut self, key: ProcessKey, exe: Option<Arc<str>>, file: (u64, u64)) {
-        let Some(Live { process, .. }) = self.live.get_mut(&key.pid) else { return };
-        if process.key != key || exe.is_none() || process.image.file.1 != file.1 {
+        let Some(Live { process, .. }) = self.live_mut(key) else { return };
+        if exe.is_none() || process.image.file.1 != file.1 {
             return;
         }
         let image = Image { exe, file, ..Image::clone(&process.image) };
@@ -189,15 +207,15 @@ impl ProcessTable {
     /// Whether the arguments of a running process are known in part.
     #[must_use]
     pub fn lacks_args(&self, key: ProcessKey) -> bool {
-        self.present(key.pid).is_some_and(|process| process.key == key && process.image.args.cut().is_some())
+        self.live(key).is_some_and(|live| live.process.image.args.cut().is_some())
     }
 
     /// Completes arguments of which the record of the exec had only the beginning, from `/proc`, unless the process
     /// executed another program or has overwritten them.
     pub fn complete_args(&mut self, row: &ProcessRow) {
-        let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid) else { return };
+        let Some(Live { process, .. }) = self.live_mut(row.key) else { return };
         let (known, read) = (&process.image, &row.image);
-        if process.key != row.key || known.file != read.file || !read.args.complete(&known.args) {
+        if known.file != read.file || !read.args.complete(&known.args) {
             return;
         }
         let image = Image { args: read.args.clone(), ..Image::clone(known) };
@@ -208,12 +226,13 @@ impl ProcessTable {
 
     /// Removes processes that are not in `rows`, a snapshot that began when no entry was younger than `since`.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
-        let there: Set<_> = rows.iter().map(|row| row.key).collect();
+        let there: Map<_, _> = rows.iter().map(|row| (row.key.pid, row.key)).collect();
+        let is_there = |key: &ProcessKey| there.get(&key.pid).is_some_and(|row| row.may_be(*key));
         let ended: Vec<_> = self
             .live
             .values()
             .map(|live| live.process.key)
-            .filter(|key| key.start < since && !there.contains(key))
+            .filter(|key| key.age().0 < since && !is_there(key))
             .collect();
         for key in ended {
             self.exit(key);
@@ -223,11 +242,11 @@ impl ProcessTable {
     fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
         let birth = Some(Birth { at, cause: task.cause });
-        let parent = self.find(fork.parent).cloned();
-        if let Some(known) = self.live.get(&task.key.pid).filter(|known| known.process.key == task.key) {
+        let parent = self.find_exact(fork.parent);
+        if let Some(known) = self.live(task.key) {
             // A later record was applied already; only the fork is new.
             let (epoch, changed) = (known.epoch, known.changed);
-            let mut child = Process { birth, ..Process::clone(&known.process) };
+            let mut child = Process { birth, ..with_key(&known.process, task.key) };
             if parent.is_some() {
                 child = child.under(parent.as_ref());
             }
@@ -263,18 +282,11 @@ impl ProcessTable {
     }
 
     fn exit(&mut self, key: ProcessKey) {
-        let Some(live) = self.live.get(&key.pid) else { return };
-        if live.process.key != key {
+        if self.live(key).is_none() {
             return;
         }
         let Some(Live { process, .. }) = self.live.remove(&key.pid) else { return };
-        if self.gone_order.len() >= limits::MOST_ENDED_PROCESSES
-            && let Some(oldest) = self.gone_order.pop_front()
-        {
-            self.gone.remove(&oldest);
-        }
-        self.gone_order.push_back(key);
-        self.gone.insert(key, process);
+        self.gone.add(if process.key == key { process } else { with_key(&process, key).into() });
     }
 
     fn cgroup(&mut self, event: &CgroupEvent) {
@@ -284,15 +296,10 @@ impl ProcessTable {
         {
             self.learn_cgroup(id, Some(event.path.clone()));
         }
-        let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
-        else {
-            return;
-        };
-        if Some(process.key) != event.moved {
-            return;
-        }
+        let Some(key) = event.moved else { return };
+        let Some(Live { process, epoch, changed }) = self.live(key) else { return };
         if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
-            let mut moved = Process::clone(process);
+            let mut moved = with_key(process, key);
             moved.cgroup = event.path.clone();
             if event.hierarchy == UNIFIED {
                 moved.cgroup_id = event.id;
@@ -321,23 +328,21 @@ impl ProcessTable {
     /// Whether the path of a cgroup was learnt, or could not be found out.
     #[must_use]
     pub fn knows_cgroup(&self, id: CgroupId) -> bool {
-        self.cgroups.contains_key(&id)
+        self.groups.knows(id)
     }
 
     /// Notes the path of a cgroup in the unified hierarchy.
     pub fn learn_cgroup(&mut self, id: CgroupId, path: Option<Arc<str>>) {
-        if self.cgroups.len() >= limits::MOST_CGROUPS && !self.knows_cgroup(id) {
-            self.cgroups.clear();
-        }
-        self.cgroups.insert(id, path);
+        self.groups.learn(id, path);
     }
 
     /// The path of the task's cgroup, if it is known and [`names_a_group`].
     fn group_path(&self, task: &Task) -> Option<&Arc<str>> {
-        self.cgroups.get(&task.cgroup?)?.as_ref().filter(|path| names_a_group(path))
+        self.groups.path(task.cgroup?)
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
+        process.key = task.key.or_exact(process.key);
         process.comm = task.comm.text().into();
         process.uid = task.uid;
         process.auid = task.auid;
@@ -363,20 +368,22 @@ impl ProcessTable {
 
     /// Replaces the value of a process. Whether it has ended and its epoch do not change.
     fn put_again(&mut self, process: Process) -> Arc<Process> {
-        if let Some(gone) = self.gone.get_mut(&process.key) {
-            *gone = Arc::new(process);
-            return gone.clone();
+        let known = self.live(process.key);
+        if known.is_none() && self.gone.find(process.key).is_some() {
+            let process = Arc::new(process);
+            self.gone.replace(process.clone());
+            return process;
         }
-        let known = self.live.get(&process.key.pid).filter(|live| live.process.key == process.key);
         let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
 }
 
-/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
-/// one has only its root.
-fn names_a_group(path: &str) -> bool {
-    path.len() > 1
+/// The same process under the exact one of both keys.
+fn with_key(process: &Process, key: ProcessKey) -> Process {
+    let mut process = process.clone();
+    process.key = key.or_exact(process.key);
+    process
 }
 
 fn is_as(known: &Process, task: &Task) -> bool {

@@ -72,13 +72,13 @@ type Pass = (Inventory, Result<(Report, Facts)>);
 /// A key that is stable across passes.
 fn of_port(port: &Port) -> String {
     let server = &port.server;
-    let program = server.program().map(|program| program.actor.process.key);
+    let program = server.program().map(|program| program.actor.process.key.coarse());
     format!("{:?} {} {} {program:?}", server.proto, server.netns, server.local)
 }
 
 fn of_finding(finding: &Finding) -> String {
     let place = &finding.place;
-    let program = place.program.as_ref().map(|program| program.actor.process.key);
+    let program = place.program.as_ref().map(|program| program.actor.process.key.coarse());
     format!("{:?} {:?} {:?} {program:?}", finding.code, place.local, place.netns)
 }
 

@@ -10,7 +10,8 @@ keys! {
         Pid "pid", U32, Null::Never, "Thread group id, in the pid namespace of netwatch.";
         Tid "tid", U32, Null::Never, "The thread that acted; the thread-group leader if that is not known.";
         Key "key", PROCESS_KEY, Null::Never,
-            "`pid@start`, with the start in nanoseconds since boot. Unique although pids are reused.";
+            "`pid@start`, with the start in nanoseconds since boot. Unique although pids are reused. `~` after it: only \
+             `/proc` was read, which has the start in units of 10 ms, rounded down.";
         Start "start", TIME, Null::Maybe, "Start time.";
         Comm "comm", Is::Text, Null::Never, "Name of the thread-group leader.";
         Thread "thread", Is::Text, Null::Absent, "Name of the thread that acted, if not the leader.";
