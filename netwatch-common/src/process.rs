@@ -38,6 +38,8 @@ pub mod task_flags {
     pub const IO_URING: u32 = 2;
     /// It is in 32-bit socketcall(2). Set for the same records.
     pub const SOCKETCALL: u32 = 4;
+    /// Its executable has no link left (`i_nlink` is 0): it was deleted, or never had a name.
+    pub const EXE_UNLINKED: u32 = 8;
 }
 
 /// A new thread group.

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::decode::Task;
 use crate::limits;
 use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessFacts, ProcessKey};
 
@@ -84,6 +85,32 @@ impl Process {
             kernel: false,
             stdio: [None; 3],
         })
+    }
+
+    /// The same process under the exact one of both keys.
+    fn with_key(&self, key: ProcessKey) -> Self {
+        let mut process = self.clone();
+        process.key = key.or_exact(process.key);
+        process
+    }
+
+    /// Notes that the file of its image has no link left. It gets none again. A memfd never had one.
+    fn note_unlinked(&mut self, unlinked: bool) {
+        if unlinked && self.image.exe_state == ExeState::Ok {
+            Arc::make_mut(&mut self.image).exe_state = ExeState::Deleted;
+        }
+    }
+
+    /// Whether a record has nothing new about it.
+    fn is_as(&self, task: &Task) -> bool {
+        let is_deleted_now = task.exe_unlinked && self.image.exe_state == ExeState::Ok;
+        self.key == task.key
+            && !is_deleted_now
+            && *self.comm == *task.comm.text()
+            && self.uid == task.uid
+            && self.auid == task.auid
+            && self.ppid == task.ppid
+            && self.cgroup_id == task.cgroup
     }
 
     /// A process with only its attributes.

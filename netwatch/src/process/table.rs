@@ -10,7 +10,7 @@ use super::groups::{Groups, names_a_group};
 use super::{Actor, Birth, Process};
 use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::Map;
-use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 /// Processes by pid and start. Of a process whose exact start becomes known, the key has it from then on.
 #[derive(Debug, Default)]
@@ -85,11 +85,12 @@ impl ProcessTable {
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
         let key = known.map_or(row.key, |known| row.key.or_exact(known.key));
-        let process = Process {
+        let mut process = Process {
             cgroup_id: known.and_then(|known| known.cgroup_id),
             birth: known.and_then(|known| known.birth),
             ..Process::of(ProcessFacts { key, image, stdio, ..row.facts.clone() })
         };
+        process.note_unlinked(row.image.exe_state == ExeState::Deleted);
         let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
@@ -157,7 +158,7 @@ impl ProcessTable {
         if known.key == key || !key.is_exact() {
             return Some(known);
         }
-        Some(self.put_again(with_key(&known, key)))
+        Some(self.put_again(known.with_key(key)))
     }
 
     /// The running process with this pid.
@@ -169,7 +170,7 @@ impl ProcessTable {
     /// The process and thread of a task, updated from its record.
     pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
-            Some(known) if known.key == task.key && is_as(known, task) => known.clone(),
+            Some(known) if known.is_as(task) => known.clone(),
             Some(known) => {
                 let mut process = Process::clone(known);
                 self.bring_up_to_date(&mut process, task);
@@ -187,7 +188,7 @@ impl ProcessTable {
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
         let known = self.find(owner.key)?;
-        let process = if known.key == owner.key { known.clone() } else { with_key(known, owner.key).into() };
+        let process = if known.key == owner.key { known.clone() } else { known.with_key(owner.key).into() };
         Some(Actor::new(process, owner.tid, None))
     }
 
@@ -246,7 +247,7 @@ impl ProcessTable {
         if let Some(known) = self.live(task.key) {
             // A later record was applied already; only the fork is new.
             let (epoch, changed) = (known.epoch, known.changed);
-            let mut child = Process { birth, ..with_key(&known.process, task.key) };
+            let mut child = Process { birth, ..known.process.with_key(task.key) };
             if parent.is_some() {
                 child = child.under(parent.as_ref());
             }
@@ -257,6 +258,7 @@ impl ProcessTable {
         let mut epoch = self.unsure();
         if let Some(parent) = parent {
             child.image = parent.image.clone();
+            child.note_unlinked(task.exe_unlinked);
             child.stdio = parent.stdio;
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
             if parent.cgroup_id == task.cgroup || self.group_path(task).is_none() {
@@ -286,7 +288,7 @@ impl ProcessTable {
             return;
         }
         let Some(Live { process, .. }) = self.live.remove(&key.pid) else { return };
-        self.gone.add(if process.key == key { process } else { with_key(&process, key).into() });
+        self.gone.add(if process.key == key { process } else { process.with_key(key).into() });
     }
 
     fn cgroup(&mut self, event: &CgroupEvent) {
@@ -299,7 +301,7 @@ impl ProcessTable {
         let Some(key) = event.moved else { return };
         let Some(Live { process, epoch, changed }) = self.live(key) else { return };
         if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
-            let mut moved = with_key(process, key);
+            let mut moved = process.with_key(key);
             moved.cgroup = event.path.clone();
             if event.hierarchy == UNIFIED {
                 moved.cgroup_id = event.id;
@@ -343,6 +345,7 @@ impl ProcessTable {
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
         process.key = task.key.or_exact(process.key);
+        process.note_unlinked(task.exe_unlinked);
         process.comm = task.comm.text().into();
         process.uid = task.uid;
         process.auid = task.auid;
@@ -377,21 +380,6 @@ impl ProcessTable {
         let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
-}
-
-/// The same process under the exact one of both keys.
-fn with_key(process: &Process, key: ProcessKey) -> Process {
-    let mut process = process.clone();
-    process.key = key.or_exact(process.key);
-    process
-}
-
-fn is_as(known: &Process, task: &Task) -> bool {
-    *known.comm == *task.comm.text()
-        && known.uid == task.uid
-        && known.auid == task.auid
-        && known.ppid == task.ppid
-        && known.cgroup_id == task.cgroup
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ keys! {
         Exe "exe", Is::Text, Null::Maybe,
             "Absolute path of the executable, as `/proc/PID/exe` shows it. For a script, the interpreter.";
         ExeState "exe_state", Is::Word(EXE_STATES), Null::Never,
-            "The file of the executable at the time of the event. `unknown` also if its file system does not answer.";
+            "The file of the executable at the time of the event. `unknown` also if its file system does not answer, or \
+             if the process has ended and no file has the path: it may have been renamed. `deleted` of such a process \
+             only if that was seen before.";
         Args "args", Is::Texts, Null::Never, "Arguments at the time of exec.";
         ArgsTruncated "args_truncated", Is::True, Null::Absent,
             "Arguments are missing in the middle or at the end, because there are too many bytes or too many of them.";

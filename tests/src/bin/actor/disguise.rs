@@ -22,6 +22,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["loginuid", uid] => login(uid),
         ["rename", name] => rename(name),
         ["argv", bytes] => argv(bytes),
+        ["delete", path] => std::fs::remove_file(path).map(|()| String::new()).map_err(Into::into),
         ["twins", first, second, server] => twins([first, second], server),
         _ => return None,
     })
