@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::clock;
 use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
-use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
+use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase, Sabotage};
 use crate::loss::Loss;
 use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
@@ -125,7 +125,8 @@ impl Agent {
         for record in early {
             tables.apply(&record, &mut started.events);
         }
-        let healer = Healer::new(kernel.take_lost()?, lister);
+        let fails = options.sabotage.is_some_and(Sabotage::fails_snapshot);
+        let healer = Healer::new(kernel.take_lost()?, lister, fails);
         Ok((Self { kernel, records, tables, healer }, started))
     }
 
@@ -198,10 +199,8 @@ impl Agent {
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> (Vec<Loss>, Result<(), AgentError>) {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let mut losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
-        for loss in &mut losses {
-            self.tables.note_loss(loss);
-        }
+        let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
+        let losses = losses.into_iter().map(|(loss, doubt)| self.tables.note_loss(loss, doubt)).collect();
         let repaired = self.repair(out);
         (losses, repaired)
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netwatch_common::kind;
-
+use super::heal::Doubt;
 use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
@@ -212,16 +211,16 @@ impl Tables {
     }
 
     /// Notes what was lost, and adds the sockets concerned.
-    pub(super) fn note_loss(&mut self, loss: &mut Loss) {
-        match loss.reason {
-            LossReason::Limit => loss.sockets = self.not_followed(),
-            LossReason::Ring if loss.kinds.keys().all(|kind| !is_name_of(kind, kind::is_tcp_or_process)) => {
-                if loss.kinds.keys().any(|kind| is_name_of(kind, kind::is_udp)) {
-                    self.doubt_udp();
-                }
-            }
-            _ => self.doubt(),
+    pub(super) fn note_loss(&mut self, loss: Loss, doubt: Doubt) -> Loss {
+        match doubt {
+            Doubt::Everything => self.doubt(),
+            Doubt::Udp => self.doubt_udp(),
+            Doubt::Nothing => {}
         }
+        if loss.reason == LossReason::Limit {
+            return Loss { sockets: self.not_followed(), ..loss };
+        }
+        loss
     }
 
     /// Notes a loss that concerns UDP flows only.
@@ -256,13 +255,6 @@ fn note_started(started: &mut Vec<Arc<Process>>, process: Option<&Arc<Process>>)
     if started.len() < limits::MOST_STARTED {
         started.extend(process.cloned());
     }
-}
-
-/// Whether `name` is that of a kind of record for which `is` holds.
-fn is_name_of(name: &str, is: fn(u16) -> bool) -> bool {
-    (0..u16::MAX)
-        .take_while(|kind| u32::from(*kind) < kind::COUNT)
-        .any(|kind| is(kind) && kind::name(kind) == Some(name))
 }
 
 #[cfg(test)]

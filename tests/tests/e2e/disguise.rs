@@ -1,5 +1,7 @@
 //! Processes that are disguised: by their names, their arguments, their programs and their pids.
 
+mod paths;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
