@@ -6,20 +6,25 @@
 use std::sync::Arc;
 
 use super::ended::Ended;
-use super::groups::{Groups, names_a_group};
 use super::{Actor, Birth, Process};
-use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
+use crate::decode::{ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::Map;
 use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+
+mod cgroups;
+mod messages;
+use messages::MessageTable;
 
 /// Processes by pid and start. Of a process whose exact start becomes known, the key has it from then on.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     live: Map<u32, Live>,
     gone: Ended,
-    groups: Groups,
+    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`limits::MOST_CGROUPS`](crate::limits::MOST_CGROUPS).
+    cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
+    messages: MessageTable,
 }
 
 #[derive(Debug)]
@@ -84,11 +89,12 @@ impl ProcessTable {
             _ => row.image.clone(),
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
+        let streams = known.map_or(row.streams, |known| known.streams);
         let key = known.map_or(row.key, |known| row.key.or_exact(known.key));
         let mut process = Process {
             cgroup_id: known.and_then(|known| known.cgroup_id),
-            birth: known.and_then(|known| known.birth),
-            ..Process::of(ProcessFacts { key, image, stdio, ..row.facts.clone() })
+            birth: known.and_then(|known| known.birth.clone()),
+            ..Process::of(ProcessFacts { key, image, stdio, streams, ..row.facts.clone() })
         };
         process.note_unlinked(row.image.exe_state == ExeState::Deleted);
         let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
@@ -115,6 +121,8 @@ impl ProcessTable {
             ProcessEvent::Exec(exec) => self.exec(at, exec),
             ProcessEvent::Exit(key) => self.exit(*key),
             ProcessEvent::Cgroup(cgroup) => self.cgroup(cgroup),
+            ProcessEvent::Messages(messages) => self.messages.announce(at, messages.clone()),
+            ProcessEvent::Pair(pair) => self.messages.learn(pair),
         }
     }
 
@@ -159,6 +167,11 @@ impl ProcessTable {
             return Some(known);
         }
         Some(self.put_again(known.with_key(key)))
+    }
+
+    /// All running processes.
+    pub fn running(&self) -> impl Iterator<Item = &Arc<Process>> {
+        self.live.values().map(|live| &live.process)
     }
 
     /// The running process with this pid.
@@ -242,7 +255,7 @@ impl ProcessTable {
 
     fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
-        let birth = Some(Birth { at, cause: task.cause });
+        let birth = Some(Birth { at, cause: self.cause(at, task, fork.parent) });
         let parent = self.find_exact(fork.parent);
         if let Some(known) = self.live(task.key) {
             // A later record was applied already; only the fork is new.
@@ -260,6 +273,7 @@ impl ProcessTable {
             child.image = parent.image.clone();
             child.note_unlinked(task.exe_unlinked);
             child.stdio = parent.stdio;
+            child.streams = parent.streams;
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
             if parent.cgroup_id == task.cgroup || self.group_path(task).is_none() {
                 child.cgroup = parent.cgroup.clone();
@@ -280,6 +294,7 @@ impl ProcessTable {
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
         process.stdio = exec.stdio;
+        process.streams = exec.streams;
         self.put(process, epoch, Some(at));
     }
 
@@ -289,26 +304,6 @@ impl ProcessTable {
         }
         let Some(Live { process, .. }) = self.live.remove(&key.pid) else { return };
         self.gone.add(if process.key == key { process } else { process.with_key(key).into() });
-    }
-
-    fn cgroup(&mut self, event: &CgroupEvent) {
-        const UNIFIED: u32 = 0;
-        if event.hierarchy == UNIFIED
-            && let Some(id) = event.id
-        {
-            self.learn_cgroup(id, Some(event.path.clone()));
-        }
-        let Some(key) = event.moved else { return };
-        let Some(Live { process, epoch, changed }) = self.live(key) else { return };
-        if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
-            let mut moved = process.with_key(key);
-            moved.cgroup = event.path.clone();
-            if event.hierarchy == UNIFIED {
-                moved.cgroup_id = event.id;
-            }
-            let (epoch, changed) = (*epoch, *changed);
-            self.put(moved, epoch, changed);
-        }
     }
 
     /// A process from a record alone.
@@ -323,24 +318,9 @@ impl ProcessTable {
             cgroup: self.group_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
             stdio: [None; 3],
+            streams: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
-    }
-
-    /// Whether the path of a cgroup was learnt, or could not be found out.
-    #[must_use]
-    pub fn knows_cgroup(&self, id: CgroupId) -> bool {
-        self.groups.knows(id)
-    }
-
-    /// Notes the path of a cgroup in the unified hierarchy.
-    pub fn learn_cgroup(&mut self, id: CgroupId, path: Option<Arc<str>>) {
-        self.groups.learn(id, path);
-    }
-
-    /// The path of the task's cgroup, if it is known and [`names_a_group`].
-    fn group_path(&self, task: &Task) -> Option<&Arc<str>> {
-        self.groups.path(task.cgroup?)
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -364,7 +344,7 @@ impl ProcessTable {
     }
 
     fn put(&mut self, process: Process, epoch: u32, changed: Option<BootTime>) -> Arc<Process> {
-        let process = Arc::new(process);
+        let process = Arc::new(process.measured());
         self.live.insert(process.key.pid, Live { process: process.clone(), epoch, changed });
         process
     }

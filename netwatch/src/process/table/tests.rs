@@ -1,9 +1,13 @@
 //! The table, by sequences of records and snapshots.
 
+mod keys;
+
 use super::*;
+use crate::decode::CgroupEvent;
 use crate::limits;
 use crate::model::tests::ns;
 use crate::model::{Arguments, CgroupId, Cookie, ExeState};
+use crate::process::Cause;
 
 /// The exact key, as in records.
 fn key(pid: u32) -> ProcessKey {
@@ -40,7 +44,12 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [None; 3] })
+    ProcessEvent::Exec(ExecEvent {
+        task: task(pid, exe),
+        image: image(exe),
+        stdio: [None; 3],
+        streams: [None; 3],
+    })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
@@ -76,11 +85,12 @@ fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     table.apply(ns(6), &ProcessEvent::Exec(sh));
     table.apply(ns(7), &fork(10, 11));
     let sh = table.find(key(10)).unwrap();
-    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: ns(5), cause: Cookie::new(77) }), on_77));
+    let because = |cause, at| Some(Birth { at: ns(at), cause: Cause::of_socket(Cookie::new(cause)) });
+    assert_eq!((&sh.birth, sh.stdio), (&because(77, 5), on_77));
     let child = table.find(key(11)).unwrap();
-    assert_eq!((child.birth, child.stdio), (Some(Birth { at: ns(7), cause: None }), on_77));
+    assert_eq!((&child.birth, child.stdio), (&because(0, 7), on_77));
     assert_eq!(
-        child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(),
+        child.ancestors().map(|p| p.birth.as_ref().map(|birth| birth.at)).collect::<Vec<_>>(),
         [Some(ns(5)), None]
     );
 }
@@ -102,96 +112,6 @@ fn a_reused_pid_is_another_process() {
     // A late exit of the old process does not remove the new one.
     table.apply(ns(1), &ProcessEvent::Exit(key(10)));
     assert_eq!(table.present(10).unwrap().key, again.key);
-}
-
-#[test]
-fn pid_that_is_reused_within_a_tick_is_another_process() {
-    let mut table = ProcessTable::default();
-    let (old, new) = (at_tick(10, 100), at_tick(10, 900_000));
-    let of = |key, comm| Task { ppid: 1, ..Task::example(key, comm) };
-    let fork = |key, comm| ProcessEvent::Fork(ForkEvent { task: of(key, comm), parent: key_of_init() });
-    table.apply(ns(1), &fork(old, "old"));
-    table.apply(ns(2), &ProcessEvent::Exit(old));
-    table.apply(ns(3), &fork(new, "new"));
-    let comm = |table: &ProcessTable, key| table.find(key).map(|process| process.comm.to_string());
-    assert_eq!(comm(&table, old).as_deref(), Some("old"));
-    assert_eq!(comm(&table, new).as_deref(), Some("new"));
-    assert_eq!(comm(&table, at_tick(10, 901_000)), None);
-    assert!(table.needs_proc(at_tick(10, 901_000)) && !table.gone.has(new));
-    // /proc shows the one that runs.
-    assert_eq!(comm(&table, new.coarse()).as_deref(), Some("new"));
-    table.learn_one(&ProcessRow {
-        facts: ProcessFacts { key: new.coarse(), ..row(10, 1, "new").facts },
-        ..row(10, 1, "")
-    });
-    assert_eq!(table.present(10).unwrap().key, new);
-    // What the records of the old one say does not change the new one.
-    table.acting(&of(old, "renamed"));
-    table.apply(ns(4), &ProcessEvent::Exit(old));
-    assert_eq!((comm(&table, old).as_deref(), comm(&table, new).as_deref()), (Some("renamed"), Some("new")));
-    table.apply(ns(5), &ProcessEvent::Exit(new));
-    assert_eq!((comm(&table, old).as_deref(), comm(&table, new).as_deref()), (Some("renamed"), Some("new")));
-    // A third one, of which only /proc was read, is none of the two that ended.
-    table.live.insert(
-        10,
-        Live { process: Arc::new(Process::bare(new.coarse(), "third".into())), epoch: 0, changed: None },
-    );
-    assert_eq!(comm(&table, new).as_deref(), Some("new"));
-    assert_eq!(comm(&table, at_tick(10, 5_000_000)).as_deref(), Some("third"));
-    table.apply(ns(6), &ProcessEvent::Exit(new));
-    assert_eq!(table.present(10).map(|process| &*process.comm), Some("third"));
-    let rows = [ProcessRow {
-        facts: ProcessFacts { key: at_tick(10, 7), ..row(10, 1, "x").facts },
-        ..row(10, 1, "")
-    }];
-    table.acting(&of(at_tick(10, 5_000_000), "third"));
-    table.keep_only(&rows, ns(u64::MAX));
-    assert_eq!(table.present(10), None, "another one has its pid");
-}
-
-fn key_of_init() -> ProcessKey {
-    ProcessKey::new(1, ns(7))
-}
-
-#[test]
-fn exact_start_replaces_that_of_proc() {
-    let table = || ProcessTable::of(&[row(2, 1, "sh"), row(1, 0, "init")]);
-    let is_exact =
-        |table: &ProcessTable, pid| table.find(key(pid)).is_some_and(|process| process.key == key(pid));
-    assert!(!is_exact(&table(), 2));
-    // In whatever record it comes first.
-    let moved = CgroupEvent { hierarchy: 0, id: None, path: "/moved".into(), moved: Some(key(2)) };
-    for event in
-        [fork(1, 2), exec(2, "sh"), fork(2, 3), ProcessEvent::Exit(key(2)), ProcessEvent::Cgroup(moved)]
-    {
-        let mut table = table();
-        table.apply(ns(1), &event);
-        assert!(is_exact(&table, 2), "{event:?}");
-        // /proc does not take it back.
-        table.learn_one(&row(2, 1, "sh"));
-        assert!(is_exact(&table, 2), "{event:?}");
-    }
-    let mut acting = table();
-    let mut as_known = Task { uid: 0, auid: None, ppid: 1, cgroup: None, ..task(2, "sh") };
-    assert_eq!(acting.acting(&as_known).process.key, key(2));
-    assert!(is_exact(&acting, 2));
-    as_known.key = as_known.key.coarse();
-    assert_eq!(acting.acting(&as_known).process.key, key(2));
-    let owner = Owner { key: key(2), tid: 2, at: ns(1) };
-    assert_eq!(table().owner(&owner).unwrap().process.key, key(2));
-    // A task iterator.
-    let mut exact = row(2, 1, "sh");
-    exact.key = key(2);
-    let mut learnt = table();
-    learnt.learn(&[exact], ns(5));
-    assert!(is_exact(&learnt, 2));
-    // The parent of a child in the same tick.
-    let mut table = ProcessTable::default();
-    table.apply(ns(1), &fork(1, 5));
-    let mut child = row(6, 5, "child");
-    child.key = ProcessKey::new(6, key(5).start).coarse();
-    table.learn_one(&child);
-    assert_eq!(table.present(6).unwrap().parent.as_ref().map(|parent| parent.key), Some(key(5)));
 }
 
 #[test]
@@ -300,7 +220,7 @@ fn number_of_cgroups_is_bounded() {
     let mut table = ProcessTable::default();
     for id in 1..=limits::MOST_CGROUPS as u64 + 1 {
         table.learn_cgroup(CgroupId::new(id).unwrap(), Some("/x".into()));
-        assert!(table.groups.len() <= limits::MOST_CGROUPS);
+        assert!(table.cgroups.len() <= limits::MOST_CGROUPS);
     }
     assert!(table.knows_cgroup(CgroupId::new(limits::MOST_CGROUPS as u64 + 1).unwrap()));
 }
@@ -335,7 +255,7 @@ fn late_or_repeated_fork_does_not_reset_a_child() {
         (child.image.exe.as_deref(), &*child.comm, &*child.cgroup),
         (Some("daemon"), "daemon", "/row")
     );
-    assert_eq!(child.birth.map(|birth| birth.at), Some(ns(1)));
+    assert_eq!(child.birth.as_ref().map(|birth| birth.at), Some(ns(1)));
     assert_eq!(lineage(&table, 10), ["2:sh"]);
 
     for event in [fork(2, 11), exec(11, "worker"), fork(2, 11)] {
@@ -367,4 +287,53 @@ fn executable_that_lost_its_last_link_is_deleted() {
     table.learn_one(&memfd);
     table.acting(&unlinked(4, "memfd"));
     assert_eq!(state(&table, 4), ExeState::Memfd);
+}
+
+#[test]
+fn messages_are_found_by_time_and_thread() {
+    use crate::decode::{self, Messages, PairEvent};
+    use crate::model::Way;
+    let mut table = ProcessTable::default();
+    for pid in [9, 10] {
+        table.apply(ns(1), &fork(1, pid));
+    }
+    let path: Arc<str> = "/run/php.sock".into();
+    table.apply(
+        ns(2),
+        &ProcessEvent::Pair(PairEvent { writer: key(9), reader: key(10), path: Some(path.clone()) }),
+    );
+    let wrote = decode::Message { writer: key(9), at: ns(3), way: Way::Unix, inode: 4 };
+    table.apply(ns(5), &ProcessEvent::Messages(Messages { tid: 11, messages: vec![wrote] }));
+    let child = Task { cause: Cookie::new(77), by_message: true, ..task(11, "php") };
+    table.apply(ns(5), &ProcessEvent::Fork(ForkEvent { task: child.clone(), parent: key(10) }));
+    let birth = table.find(key(11)).unwrap().birth.clone().unwrap();
+    let [message] = birth.cause.messages() else { panic!("{birth:?}") };
+    assert_eq!((message.writer.key, message.at, &message.path), (key(9), ns(3), &Some(path)));
+    assert_eq!((birth.cause.socket, birth.cause.direct()), (Cookie::new(77), None));
+
+    // Without the record of the messages it is not known who had read from the socket.
+    let lost = Task { key: key(12), tid: 12, ..child };
+    table.apply(ns(6), &ProcessEvent::Fork(ForkEvent { task: lost, parent: key(10) }));
+    assert!(table.find(key(12)).unwrap().birth.as_ref().unwrap().cause.is_none());
+}
+
+/// Two daemons that start each other for every message hold no endless chain of each other's former states.
+#[test]
+fn chains_over_messages_are_bounded() {
+    use crate::model::Way;
+    use crate::process::Message;
+    let mut last = crate::process::tests::process(1, None);
+    for pid in 2..2000 {
+        let message = Message { writer: last.clone(), at: ns(1), way: Way::Unix, inode: 0, path: None };
+        let mut next = Process::clone(&crate::process::tests::process(pid, None));
+        next.birth = Some(Birth { at: ns(1), cause: Cause::new(None, vec![message]) });
+        let mut table = ProcessTable::default();
+        last = table.put(next, 0, None);
+    }
+    let mut depth = 0;
+    let mut at = last;
+    while let Some(message) = at.birth.clone().and_then(|birth| birth.cause.messages().first().cloned()) {
+        (at, depth) = (message.writer, depth + 1);
+    }
+    assert!(depth > 1 && depth < 2 * limits::MOST_ANCESTORS, "{depth}");
 }
