@@ -124,8 +124,8 @@ const _: () = assert!(size_of::<Exec>() == 168 && align_of::<Exec>() == 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// The cookie of an IPv4 or IPv6 socket; the inode number of a UNIX socket or a pipe; the device number of a terminal
-    /// (`inode.i_rdev`).
+    /// The cookie of an IPv4 or IPv6 socket; the inode number of a UNIX socket or a pipe; the device number of a
+    /// terminal (`inode.i_rdev`).
     pub id: u64,
     /// [`stream_kind`].
     pub kind: u32,

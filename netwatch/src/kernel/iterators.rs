@@ -124,8 +124,8 @@ impl Lister for Iterators {
 /// would begin with 32 bytes.
 const READ: usize = 64 << 10;
 
-/// Commands and an attach type of `include/uapi/linux/bpf.h`. aya consumes the link when it creates an iterator from it;
-/// here each snapshot creates its own, in any thread.
+/// Commands and an attach type of `include/uapi/linux/bpf.h`. aya consumes the link when it creates an iterator from
+/// it; here each snapshot creates its own, in any thread.
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_TRACE_ITER: u32 = 28;

@@ -78,8 +78,8 @@ impl ProcessKey {
         (first, first.saturating_add(Self::TICK - 1))
     }
 
-    /// Orders processes by age, the oldest first. A parent is never younger than its child. Where the start is not exact,
-    /// the end of the tick counts: of the processes of a snapshot, those are not exact that ended early.
+    /// Orders processes by age, the oldest first. A parent is never younger than its child. Where the start is not
+    /// exact, the end of the tick counts: of the processes of a snapshot, those are not exact that ended early.
     #[must_use]
     pub const fn age(self) -> (BootTime, u32) {
         (if self.is_exact { self.start } else { self.starts().1 }, self.pid)
@@ -175,8 +175,8 @@ pub struct ProcessFacts {
     /// Cookies of the sockets that were stdin, stdout and stderr at its last exec, or are now if the exec was not
     /// observed; `None` if not a socket or not known.
     pub stdio: [Option<Cookie>; 3],
-    /// What stdin, stdout and stderr were at its last exec, where that is a pipe, a terminal or a UNIX socket; `None` if it
-    /// was not observed.
+    /// What stdin, stdout and stderr were at its last exec, where that is a pipe, a terminal or a UNIX socket; `None`
+    /// if it was not observed.
     pub streams: [Option<Stream>; 3],
 }
 

@@ -20,7 +20,8 @@ use messages::MessageTable;
 pub struct ProcessTable {
     live: Map<u32, Live>,
     gone: Ended,
-    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`limits::MOST_CGROUPS`](crate::limits::MOST_CGROUPS).
+    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most
+    /// [`limits::MOST_CGROUPS`](crate::limits::MOST_CGROUPS).
     cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,

@@ -134,9 +134,9 @@ pub fn pids() -> Result<Vec<u32>, SnapshotError> {
 /// The suffix of a link to a file without a name (fs/d_path.c, d_path(), v6.12).
 const DELETED: &[u8] = b" (deleted)";
 
-/// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0 if
-/// not known). Nothing is known about kernel threads and processes that the caller may not inspect. If a file system does
-/// not answer, the state is not known.
+/// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0
+/// if not known). Nothing is known about kernel threads and processes that the caller may not inspect. If a file system
+/// does not answer, the state is not known.
 #[must_use]
 pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
     let link = proc::of(pid).join("exe");

@@ -369,7 +369,8 @@ fn reused_pid_is_another_process() {
     });
 }
 
-/// The directory of another process is mounted over that of a process, so that tools that read /proc name the other one.
+/// The directory of another process is mounted over that of a process, so that tools that read /proc name the other
+/// one.
 #[test]
 fn process_behind_a_mount_is_named() {
     in_fresh_netns(|| {

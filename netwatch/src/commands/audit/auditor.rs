@@ -180,8 +180,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// Listeners that are known from events, and that no view showed in this pass or the one before. Namespaces that were
-    /// not listed completely are skipped.
+    /// Listeners that are known from events, and that no view showed in this pass or the one before. Namespaces that
+    /// were not listed completely are skipped.
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
             facts.servers.iter().map(|server| (server.netns, server.proto, server.local)).collect();

@@ -72,8 +72,8 @@ pub struct AncestorView<'a> {
 }
 
 impl<'a> ProcessView<'a> {
-    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and the
-    /// clock by which its start becomes a time of day.
+    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and
+    /// the clock by which its start becomes a time of day.
     #[must_use]
     pub fn new(actor: &'a Actor, status: ExeStatus, user: Option<Arc<str>>, clock: BootClock) -> Self {
         let process = &actor.process;

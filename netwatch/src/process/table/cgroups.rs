@@ -48,8 +48,8 @@ impl ProcessTable {
     }
 }
 
-/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
-/// one has only its root.
+/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the
+/// unified one has only its root.
 fn names_a_group(path: &str) -> bool {
     path.len() > 1
 }

@@ -49,8 +49,8 @@ fn both_sources_give_the_same_rows() {
     });
 }
 
-/// Two readings of the clocks differ by some nanoseconds, and so do start times as times of day. Only the iterators give
-/// exact starts in keys.
+/// Two readings of the clocks differ by some nanoseconds, and so do start times as times of day. Only the iterators
+/// give exact starts in keys.
 fn without_starts(value: &mut Value) {
     match value {
         Value::Object(fields) => {
