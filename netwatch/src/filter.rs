@@ -7,10 +7,9 @@ use std::str::FromStr;
 use globset::GlobMatcher;
 use ipnet::IpNet;
 
-use crate::model::{Family, NetnsId, Proto, SockAddr, unmap};
+use crate::model::{Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket, unmap};
 use crate::origin::Side;
-use crate::process::Process;
-use crate::tracker::{ConnectionEvent, Endpoint, EventKind};
+use crate::tracker::{ConnectionEvent, EventKind};
 use crate::where_it_runs;
 
 /// Conditions, combined with AND; the default has none.
@@ -48,20 +47,30 @@ impl Filter {
     pub fn shows(&self, event: &ConnectionEvent) -> bool {
         let endpoint = &event.endpoint;
         let process = endpoint.process.as_ref().map(|actor| &*actor.process);
-        let ports = [Some(endpoint.local.port), endpoint.remote.map(|remote| remote.port)];
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.netns.is_none_or(|netns| netns == endpoint.netns)
             && self.proto.is_none_or(|proto| proto == endpoint.proto)
             && self.family.is_none_or(|family| family == endpoint.family)
             && self.origin.is_none_or(|side| endpoint.side() == Some(side))
-            && (self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port))))
+            && self.has_port(endpoint)
             && self.has_addresses(endpoint)
+            && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
+    }
+
+    /// Whether a socket of a snapshot passes. Kinds of events, namespace and family are not considered. `side`: who
+    /// originated it; `process`: who has it open.
+    #[must_use]
+    pub fn shows_socket(&self, socket: &Socket, side: Option<Side>, process: Option<&ProcessFacts>) -> bool {
+        self.proto.is_none_or(|proto| proto == socket.proto)
+            && self.origin.is_none_or(|origin| side == Some(origin))
+            && self.has_port(socket)
+            && self.has_addresses(socket)
             && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
     }
 
     /// Whether events of a process may pass, by the conditions on processes.
     #[must_use]
-    pub fn shows_process(&self, process: &Process) -> bool {
+    pub fn shows_process(&self, process: &ProcessFacts) -> bool {
         self.pid.is_none_or(|pid| process.key.pid == pid)
             && self.uid.is_none_or(|uid| process.uid == uid)
             && self.process.as_ref().is_none_or(|glob| is_called(process, glob))
@@ -72,18 +81,23 @@ impl Filter {
         self.pid.is_some() || self.uid.is_some() || self.process.is_some() || self.container.is_some()
     }
 
-    fn has_addresses(&self, endpoint: &Endpoint) -> bool {
+    fn has_port(&self, socket: &Socket) -> bool {
+        let ports = [Some(socket.local.port), socket.remote.map(|remote| remote.port)];
+        self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port)))
+    }
+
+    fn has_addresses(&self, endpoint: &Socket) -> bool {
         self.local.is_none_or(|pattern| pattern.fits(endpoint.local))
             && self.remote.is_none_or(|pattern| endpoint.remote.is_some_and(|remote| pattern.fits(remote)))
     }
 }
 
-fn is_called(process: &Process, glob: &GlobMatcher) -> bool {
+fn is_called(process: &ProcessFacts, glob: &GlobMatcher) -> bool {
     glob.is_match(&*process.comm) || process.image.exe.as_deref().is_some_and(|exe| glob.is_match(exe))
 }
 
 /// A prefix of an id matches, since runtimes show ids truncated to twelve digits; a name has to match completely.
-fn is_in(process: &Process, id: &str) -> bool {
+fn is_in(process: &ProcessFacts, id: &str) -> bool {
     const SHORTEST: usize = 12;
     let container = where_it_runs::of_cgroup(&process.cgroup).container;
     container.is_some_and(|container| {
@@ -165,7 +179,7 @@ mod tests {
     use super::*;
     use crate::model::tests::at;
     use crate::origin::Verdict;
-    use crate::process::Actor;
+    use crate::process::{Actor, Process};
     use crate::tracker::tests::event;
 
     fn fits(pattern: &str, endpoint: &str) -> bool {

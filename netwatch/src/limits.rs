@@ -149,6 +149,12 @@ pub const MOST_STREAMS: usize = 200_000;
 /// `relays::tests::number_of_processes_on_the_way_is_bounded`.
 pub const MOST_RELAYS: usize = 64;
 
+/// Time for the names of all hosts of a list. Test: `commands::list::resolve::tests::silent_name_server_costs_the_deadline`.
+pub const NAMES: Duration = Duration::from_secs(2);
+
+/// Names of hosts that are asked for at once. Test: `commands::list::resolve::tests::silent_name_server_costs_the_deadline`.
+pub const MOST_RESOLVERS: usize = 64;
+
 /// Pairs of processes for which the name of the UNIX socket between them is kept. Test:
 /// `process::table::messages::tests::number_of_paths_and_of_announced_messages_is_bounded`.
 pub const MOST_MESSAGE_PATHS: usize = 8192;

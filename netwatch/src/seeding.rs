@@ -101,7 +101,7 @@ impl Index {
             return Some(match row.proto {
                 // It received its own SYN, which only happens in a simultaneous open.
                 Proto::Tcp => Verdict::handshake(Side::Both),
-                Proto::Udp => {
+                Proto::Udp | Proto::Raw => {
                     Verdict { side: Side::Both, basis: Basis::Peer, confidence: Confidence::Inferred }
                 }
             });

@@ -17,6 +17,25 @@ use crate::tracker::EventKind;
 #[derive(Args)]
 #[command(next_help_heading = "Filters (combined with AND; they affect output only)")]
 pub(super) struct FilterArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    /// Show only these events
+    #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
+    event: Vec<EventKind>,
+    /// Show IPv4 only, including IPv4-mapped IPv6 addresses
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Show IPv6 only
+    #[arg(short = '6')]
+    ipv6: bool,
+    /// Show connections in this network namespace: an inode number, `self` or `all`
+    #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "all")]
+    netns: Namespaces,
+}
+
+/// The filter options that also make sense for sockets of a snapshot.
+#[derive(Args)]
+pub(super) struct WhichArgs {
     /// Show connections of this process
     #[arg(long, value_name = "N")]
     pid: Option<u32>,
@@ -38,24 +57,30 @@ pub(super) struct FilterArgs {
     /// Show connections originated by this side: local, remote, both or unknown
     #[arg(long, value_name = "SIDE", value_parser = side)]
     origin: Option<Side>,
-    /// Show only these events
-    #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
-    event: Vec<EventKind>,
     /// Show only tcp or udp; with tcp, the UDP probes are not attached
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
-    /// Show IPv4 only, including IPv4-mapped IPv6 addresses
-    #[arg(short = '4', conflicts_with = "ipv6")]
-    ipv4: bool,
-    /// Show IPv6 only
-    #[arg(short = '6')]
-    ipv6: bool,
     /// Show connections of processes in this container
     #[arg(long, value_name = "ID")]
     container: Option<String>,
-    /// Show connections in this network namespace: an inode number, `self` or `all`
-    #[arg(long, value_name = "INUM|self|all", value_parser = namespaces, default_value = "all")]
-    netns: Namespaces,
+}
+
+impl WhichArgs {
+    /// The filter by these options alone.
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            pid: self.pid,
+            process: self.process.clone(),
+            uid: self.user,
+            ports: self.port.clone(),
+            local: self.local,
+            remote: self.remote,
+            origin: self.origin,
+            proto: self.proto,
+            container: self.container.clone(),
+            ..Filter::default()
+        }
+    }
 }
 
 fn glob(text: &str) -> Result<GlobMatcher, String> {
@@ -98,17 +123,18 @@ impl FilterArgs {
             Namespaces::Own => Some("self".to_owned()),
             Namespaces::Inum(inum) => Some(inum.to_string()),
         };
+        let which = &self.which;
         let options = [
-            ("pid", self.pid.map(|pid| pid.to_string())),
-            ("process", self.process.as_ref().map(|process| process.glob().to_string())),
-            ("user", self.user.map(|uid| uid.to_string())),
-            ("port", list(self.port.iter().map(u16::to_string).collect())),
-            ("local", self.local.map(|pattern| pattern.to_string())),
-            ("remote", self.remote.map(|pattern| pattern.to_string())),
-            ("origin", self.origin.map(|side| side.name().to_owned())),
+            ("pid", which.pid.map(|pid| pid.to_string())),
+            ("process", which.process.as_ref().map(|process| process.glob().to_string())),
+            ("user", which.user.map(|uid| uid.to_string())),
+            ("port", list(which.port.iter().map(u16::to_string).collect())),
+            ("local", which.local.map(|pattern| pattern.to_string())),
+            ("remote", which.remote.map(|pattern| pattern.to_string())),
+            ("origin", which.origin.map(|side| side.name().to_owned())),
             ("event", list(self.event.iter().map(|kind| kind.name().to_owned()).collect())),
-            ("proto", self.proto.map(|proto| proto.name().to_owned())),
-            ("container", self.container.clone()),
+            ("proto", which.proto.map(|proto| proto.name().to_owned())),
+            ("container", which.container.clone()),
             ("netns", netns),
         ];
         let letters = [(self.ipv4, "-4"), (self.ipv6, "-6")];
@@ -128,22 +154,14 @@ impl FilterArgs {
             ),
         };
         Ok(Filter {
-            pid: self.pid,
-            process: self.process,
-            uid: self.user,
-            ports: self.port,
-            local: self.local,
-            remote: self.remote,
-            origin: self.origin,
             kinds: self.event,
-            proto: self.proto,
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Some(Family::Ipv4),
                 (_, true) => Some(Family::Ipv6),
                 _ => None,
             },
-            container: self.container,
             netns,
+            ..self.which.filter()
         })
     }
 }

@@ -34,7 +34,7 @@ use crate::commands::watch::WatchOptions;
 #[derive(Debug)]
 pub enum Command {
     /// List sockets from one snapshot.
-    List(ListOptions),
+    List(Box<ListOptions>),
     /// Print events as they happen.
     Watch(Box<WatchOptions>),
     /// Write events to the store.
@@ -59,10 +59,13 @@ pub enum Command {
 /// # Errors
 /// clap's error, which is also how it returns the texts of `--help` and `--version`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
-    let arguments: Vec<_> = arguments.into_iter().collect();
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    if list::is_meant(&arguments) {
+        arguments.insert(1, "list".into());
+    }
     let usage = |error: anyhow::Error| usage(&error);
     Ok(match Cli::try_parse_from(&arguments)?.command {
-        Sub::List(list) => Command::List(list.options()),
+        Sub::List(list) => Command::List(Box::new(list.options().map_err(usage)?)),
         Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(usage)?)),
         Sub::Record(record) => {
             let record = config::complete(*record, &arguments)?;
@@ -103,7 +106,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     /// List sockets as netstat does, with the originator of each connection
-    List(list::ListArgs),
+    List(Box<list::ListArgs>),
     /// Print each connection and its originator as it is made
     Watch(Box<watch::WatchArgs>),
     /// Record connections to a store

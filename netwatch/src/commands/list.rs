@@ -5,66 +5,34 @@
 //! may be in another one.
 
 use std::collections::HashMap;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::pager;
 use crate::agent;
 use crate::clock::BootClock;
 use crate::engine::complain;
 use crate::enrich::Users;
+use crate::filter::Filter;
 use crate::hash::Map;
-use crate::model::{Holders, NetnsId, ProcessRow, Proto, SocketRow};
+use crate::model::{Holders, NetnsId, ProcessRow, SocketRow, Timers};
 use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
-use crate::snapshot::{HostSnapshot, Mptcp, Note, holders, netns};
+use crate::snapshot::{self, HostSnapshot, Mptcp, Note, holders, netns};
 use crate::stderr;
+use tokio::signal::unix::{SignalKind, signal};
 
+mod letters;
+mod order;
 mod resolve;
 
-/// Options of netstat. Without any of them, `-natup`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Letters {
-    /// `-t`: TCP. If neither this nor `udp` is set, both.
-    pub tcp: bool,
-    /// `-u`: UDP.
-    pub udp: bool,
-    /// `-l`: only listeners and unconnected UDP sockets.
-    pub listening: bool,
-    /// `-a`: all sockets. If neither this nor `listening` is set, all except those of `-l`.
-    pub all: bool,
-    /// `-n`: numbers instead of names, which is the default.
-    pub numeric: bool,
-    /// `-p`: adds a column with the process.
-    pub programs: bool,
-    /// `-4`: IPv4 sockets. If neither this nor `ipv6` is set, both.
-    pub ipv4: bool,
-    /// `-6`: IPv6 sockets, including those with IPv4 addresses.
-    pub ipv6: bool,
-}
-
-impl Letters {
-    fn or_default(self) -> Self {
-        if self == Self::default() {
-            Self { tcp: true, udp: true, all: true, numeric: true, programs: true, ..self }
-        } else {
-            self
-        }
-    }
-
-    /// Selects rows as netstat does: `tcp_do_one` and `udp_do_one` in net-tools' netstat.c.
-    fn show(self, row: &SocketRow) -> bool {
-        let proto = match row.proto {
-            Proto::Tcp => self.tcp || !self.udp,
-            Proto::Udp => self.udp || !self.tcp,
-        };
-        let family = if row.is_on_ipv6() { self.ipv6 || !self.ipv4 } else { self.ipv4 || !self.ipv6 };
-        proto && family && (self.all || self.listening == row.is_server())
-    }
-}
+pub use letters::Letters;
+pub use order::{SortKey, States};
 
 /// The network namespaces whose sockets are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +47,7 @@ pub enum Namespaces {
 }
 
 /// Options of `list`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ListOptions {
     /// Rows and columns.
     pub letters: Letters,
@@ -91,6 +59,16 @@ pub struct ListOptions {
     pub namespaces: Namespaces,
     /// Source of the snapshot.
     pub source: Source,
+    /// Sockets that are shown.
+    pub filter: Filter,
+    /// States that are shown; `None`: those that the letters select.
+    pub states: Option<States>,
+    /// Order of the rows; `None`: netstat's.
+    pub sort: Option<SortKey>,
+    /// Show the table again after each of these intervals.
+    pub again: Option<Duration>,
+    /// Use colours.
+    pub colour: bool,
 }
 
 /// The source of the snapshot. Both give the same rows, but only the iterators see descriptors that `/proc` may not
@@ -106,14 +84,61 @@ pub enum Source {
     Proc,
 }
 
-/// Takes a snapshot and prints it. Prints notes about what could not be read to stderr.
+/// Takes a snapshot and prints it, again and again if the options say so. Prints notes about what could not be read to
+/// stderr. On a terminal a table that does not fit goes through a pager.
 ///
 /// # Errors
 /// If no snapshot can be taken, if the namespace of `Namespaces::Inum` does not exist, or if writing to `out` fails.
 /// The `io::Error` is in the chain, so that a closed pipe can be recognised.
 pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
+    if let Some(interval) = options.again {
+        return repeat(options, interval, out);
+    }
+    let mut table = Vec::new();
+    if !io::stdout().is_terminal() {
+        return print(options, out);
+    }
+    print(options, &mut table)?;
+    match pager::start().map(|mut pager| (pager.stdin.take(), pager)) {
+        Some((Some(mut stdin), mut pager)) => {
+            let written = stdin.write_all(&table);
+            drop(stdin);
+            pager.wait().context("cannot wait for the pager")?;
+            Ok(written?)
+        }
+        _ => Ok(out.write_all(&table)?),
+    }
+}
+
+/// Prints the table until a signal ends it. On a terminal each replaces the one before.
+fn repeat(options: &ListOptions, interval: Duration, out: &mut dyn Write) -> Result<()> {
+    /// Moves the cursor to the top left, and clears the screen.
+    const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let is_terminal = io::stdout().is_terminal();
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        loop {
+            let mut table = Vec::new();
+            if is_terminal {
+                table.extend(CLEAR);
+            }
+            print(options, &mut table)?;
+            out.write_all(&table)?;
+            out.flush()?;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
+            }
+        }
+    })
+}
+
+fn print(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
-    let snapshot = Joined::take(options.source)?;
+    let mut snapshot = Joined::take(options.source)?;
     let shown_netns = match options.namespaces {
         Namespaces::Own => Some(own),
         Namespaces::Inum(inum) if snapshot.exists(inum) => Some(inum),
@@ -132,29 +157,56 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     {
         stderr::print(&warning);
     }
+    let timers = if letters.raw || letters.timers {
+        let (raw, timers) = snapshot::extras(shown_netns)?;
+        if letters.raw {
+            snapshot.add(raw);
+        }
+        timers
+    } else {
+        Timers::default()
+    };
+    let selects = |row: &Row<'_>| match options.states {
+        Some(states) => letters.shows_kind(row.socket) && states.has(row.socket),
+        None => letters.show(row.socket),
+    };
+    let passes = |row: &Row<'_>| {
+        let side = row.origin.map(|origin| origin.verdict.side);
+        options.filter.shows_socket(row.socket, side, row.process.map(|process| &process.facts))
+    };
     let mut rows: Vec<Row<'_>> = snapshot
         .rows()
-        .filter(|row| shown_netns.is_none_or(|netns| row.socket.netns == netns) && letters.show(row.socket))
+        .filter(|row| shown_netns.is_none_or(|netns| row.socket.netns == netns))
+        .filter(|row| selects(row) && passes(row))
         .collect();
     // The order of netstat. The sort is stable, so the order of the kernel is kept within each group.
     rows.sort_by_key(|row| {
         (row.socket.netns != own, row.socket.netns, row.socket.proto, row.socket.is_on_ipv6())
     });
+    if let Some(key) = options.sort {
+        key.sort(&mut rows);
+    }
 
     let mut out = BufWriter::new(out);
+    let mut users = Users::patient();
     if options.json {
         let processes = ProcessTable::of(&snapshot.host.processes);
-        let mut users = Users::patient();
         rows.iter().flat_map(|row| [row.process, row.initiator]).flatten().for_each(|row| users.ask(row.uid));
         write_json(&rows, &processes, &users.names(), BootClock::now()?, Services::host(), &mut out)?;
     } else {
         let hosts = if options.resolve { hosts(&rows) } else { HashMap::new() };
+        if letters.extend && options.resolve {
+            rows.iter().for_each(|row| users.ask(row.socket.uid));
+        }
         let table = Columns {
-            all: letters.all,
+            all: letters.all || options.states.is_some(),
             listening: letters.listening,
             programs: letters.programs,
             netns: shown_netns.is_none(),
             names: options.resolve.then(|| Names { hosts: &hosts, services: Services::host() }),
+            users: letters.extend.then(|| users.names()),
+            timers: letters.timers.then_some(&timers),
+            colour: options.colour,
         };
         write_text(&rows, &table, &mut out)?;
     }
@@ -203,6 +255,12 @@ impl Joined {
         Ok(Self { host, origins, by_pid })
     }
 
+    /// Adds sockets that have no originator.
+    fn add(&mut self, sockets: Vec<SocketRow>) {
+        self.origins.extend(sockets.iter().map(|_| None));
+        self.host.sockets.sockets.extend(sockets);
+    }
+
     fn exists(&self, netns: NetnsId) -> bool {
         self.host.sockets.port_ranges.contains_key(&netns)
     }
@@ -245,16 +303,7 @@ mod tests {
 
     use super::*;
     use crate::hash::Set;
-    use crate::model::tests::example;
-    use crate::model::{Holder, Socket, State};
-
-    fn row(proto: Proto, mapped: bool, server: bool) -> SocketRow {
-        let mut row = SocketRow { socket: Socket { proto, mapped, ..example().socket }, ..example() };
-        if server {
-            (row.socket.remote, row.state) = (None, State::Listen);
-        }
-        row
-    }
+    use crate::model::Holder;
 
     #[test]
     fn sockets_that_netwatch_opened_for_the_snapshot_are_not_counted() {
@@ -265,22 +314,5 @@ mod tests {
         assert!(warning(&holders).unwrap().starts_with("(Not all"));
         drop(socket);
         assert!(warning(&holders).unwrap().starts_with("(No info"));
-    }
-
-    #[test]
-    fn letters_select_rows_as_in_netstat() {
-        let none = Letters::default();
-        let (tcp, udp) = (row(Proto::Tcp, false, false), row(Proto::Udp, false, false));
-        let (listener, mapped) = (row(Proto::Tcp, false, true), row(Proto::Tcp, true, false));
-        let shown =
-            |letters: Letters| [&tcp, &udp, &listener, &mapped].map(|row| letters.or_default().show(row));
-        assert_eq!(shown(none), [true, true, true, true]);
-        assert_eq!(shown(Letters { numeric: true, ..none }), [true, true, false, true]);
-        assert_eq!(shown(Letters { tcp: true, ..none }), [true, false, false, true]);
-        assert_eq!(shown(Letters { udp: true, all: true, ..none }), [false, true, false, false]);
-        assert_eq!(shown(Letters { listening: true, ..none }), [false, false, true, false]);
-        assert_eq!(shown(Letters { listening: true, all: true, ..none }), [true, true, true, true]);
-        assert_eq!(shown(Letters { ipv6: true, all: true, ..none }), [false, false, false, true]);
-        assert_eq!(shown(Letters { ipv4: true, all: true, ..none }), [true, true, true, false]);
     }
 }

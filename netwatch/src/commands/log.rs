@@ -1,12 +1,12 @@
 //! `netwatch log`: prints recorded events, with the filters and formats of `watch`.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
+use super::pager;
 use crate::filter::Filter;
 use crate::output::{Log, LogOptions};
 use crate::store::{Narrow, Reader, StoreError};
@@ -35,7 +35,7 @@ pub struct SearchOptions {
 /// caller can recognise a closed pipe.
 pub fn run(options: &SearchOptions) -> Result<()> {
     let reader = Reader::open(&options.store)?;
-    match pager() {
+    match pager::start() {
         Some(mut pager) => {
             let printed = match pager.stdin.take() {
                 Some(stdin) => print(options, &reader, &mut BufWriter::new(stdin)),
@@ -108,27 +108,4 @@ fn narrow(filter: &Filter) -> Narrow {
         return Narrow::LocalIp(ip);
     }
     filter.process.clone().map_or(Narrow::All, Narrow::Named)
-}
-
-/// Starts the pager if stdout is a terminal: `$PAGER`, else `less` if it is installed. An empty `$PAGER` means none.
-fn pager() -> Option<Child> {
-    if !io::stdout().is_terminal() {
-        return None;
-    }
-    let mut command = match std::env::var_os("PAGER") {
-        Some(pager) if pager.is_empty() => return None,
-        Some(pager) => {
-            let mut shell = Command::new("/bin/sh");
-            shell.arg("-c").arg(pager);
-            shell
-        }
-        None => {
-            let mut less = Command::new("less");
-            // Pass colours through, and do not page output that fits on one screen.
-            less.arg("-RFX");
-            less
-        }
-    };
-    command.stdin(Stdio::piped());
-    command.spawn().ok()
 }

@@ -31,6 +31,8 @@ pub enum Proto {
     Tcp,
     /// UDP
     Udp,
+    /// A raw socket; the IP protocol is in the place of the local port. Only `list` shows them.
+    Raw,
 }
 
 impl Proto {
@@ -40,6 +42,7 @@ impl Proto {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Raw => "raw",
         }
     }
 }

@@ -12,6 +12,7 @@ mod socket;
 mod state;
 mod stream;
 mod time;
+mod timer;
 
 pub use address::{Family, Proto, SockAddr, unmap};
 pub use arguments::{Arguments, Cut};
@@ -26,6 +27,7 @@ pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
 pub use stream::{Stream, StreamKind, Way};
 pub use time::BootTime;
+pub use timer::{Timer, Timers};
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -10,7 +10,7 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
 use crate::model::{
-    Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+    Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, Timers, is_connected, unmap,
 };
 use crate::{bounded, limits};
 
@@ -50,6 +50,44 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
         all.whole.extend(reading.whole);
     }
     Ok(all)
+}
+
+/// Raw sockets, and timers of TCP sockets, in one network namespace or in all that can be entered. What cannot be read is
+/// left out.
+///
+/// # Errors
+/// If the namespaces cannot be listed, or no thread can be started.
+pub fn extras(only: Option<NetnsId>) -> Result<(Vec<SocketRow>, Timers), SnapshotError> {
+    let mut namespaces = netns::all()?;
+    namespaces.retain(|namespace| only.is_none_or(|only| only == namespace.inum));
+    let readings = netns::inside_each(&namespaces, |Netns { inum, .. }, entered| {
+        let (mut raw, mut timers) = (Vec::new(), Timers::default());
+        let read = |name: &str| {
+            entered
+                .as_ref()
+                .ok()
+                .and_then(|()| bounded::whole(format!("/proc/thread-self/net/{name}"), limits::NET_FILE).ok())
+        };
+        for bytes in ["raw", "raw6"].iter().filter_map(|name| read(name)) {
+            for entry in entries(&bytes).unwrap_or_default() {
+                raw.push(row(Proto::Raw, *inum, &entry));
+            }
+        }
+        for bytes in ["tcp", "tcp6"].iter().filter_map(|name| read(name)) {
+            let lines = bytes.split(|byte| *byte == b'\n').skip(1).filter_map(parse::timer);
+            for (entry, timer) in entries(&bytes).unwrap_or_default().iter().zip(lines) {
+                let row = row(Proto::Tcp, *inum, entry);
+                timers.insert((*inum, row.local, row.remote, row.inode), timer);
+            }
+        }
+        (raw, timers)
+    });
+    let (mut raw, mut timers) = (Vec::new(), Timers::default());
+    for (some, more) in readings.map_err(SnapshotError::Thread)? {
+        raw.extend(some);
+        timers.extend(more);
+    }
+    Ok((raw, timers))
 }
 
 impl NetFiles {

@@ -1,7 +1,8 @@
 //! Parsers for files in `/proc`. Pure and total: an unexpected line gives no value instead of a panic, since processes
 //! choose their names and users choose mount points.
 
-use crate::model::NetnsId;
+use crate::model::{NetnsId, Timer};
+
 /// `PF_KTHREAD` of include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -102,6 +103,22 @@ pub(crate) fn mnt_link(link: &[u8]) -> Option<u32> {
 /// The number in `socket:[12345]`, which is what a socket's descriptor reads as.
 pub(crate) fn socket_link(link: &[u8]) -> Option<u64> {
     bracketed(link, b"socket:[")
+}
+
+/// The timer in a line of `/proc/net/tcp`: the sixth word is `KIND:EXPIRES`, the seventh the retransmissions, the ninth the
+/// probes, the first three in hexadecimal.
+pub(crate) fn timer(line: &[u8]) -> Option<Timer> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split_ascii_whitespace().skip(5);
+    let (kind, expires) = words.next()?.split_once(':')?;
+    let retransmits = u64::from_str_radix(words.next()?, 16).ok()?;
+    let probes = words.nth(1)?.parse().ok()?;
+    Some(Timer {
+        kind: u8::from_str_radix(kind, 16).ok()?,
+        expires: u64::from_str_radix(expires, 16).ok()?,
+        retransmits,
+        probes,
+    })
 }
 
 /// The number in `pipe:[12345]`.

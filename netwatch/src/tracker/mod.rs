@@ -118,7 +118,7 @@ impl Tracker {
             (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
             (Act::Use(task), Some(actor)) => match socket.proto {
                 Proto::Tcp => self.used(at, socket, actor, task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, (task, actor), None, out),
+                Proto::Udp | Proto::Raw => self.udp_used(socket.cookie, at, (task, actor), None, out),
             },
             (Act::Sent(task), Some(actor)) => {
                 self.udp_used(socket.cookie, at, (task, actor), Some(cause(task)), out);
@@ -309,7 +309,7 @@ impl Tracker {
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         let doubtful = match conn.endpoint.proto {
             Proto::Tcp => self.doubtful,
-            Proto::Udp => self.udp_doubtful,
+            Proto::Udp | Proto::Raw => self.udp_doubtful,
         };
         let other = conn
             .endpoint

@@ -1,9 +1,10 @@
 //! `netwatch list`: its table against the real netstat, row by row and cell by cell.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use tests::{binary, in_fresh_netns, ip, stranger_s_copy, until};
+use nix::sys::signal::Signal;
+use tests::{Lines, PATIENCE, Running, binary, in_fresh_netns, ip, stranger_s_copy, until};
 
 mod namespaces;
 mod objects;
@@ -61,21 +62,141 @@ fn table_equals_netstat_for_every_letter() {
         let _scene = one_of_each();
         let letters = [
             "natup", "naul6", "lanp", "natu", "nat", "nau", "natp", "tn", "un", "tun", "ln", "tln", "uln",
-            "lnp", "an4", "an6", "an46", "natup4", "natup6", "naul4", "ntl6", "n", "np", "na",
+            "lnp", "an4", "an6", "an46", "natup4", "natup6", "naul4", "ntl6", "n", "np", "na", "tulpen",
+            "plunt", "anp", "anW", "anpW", "antpe", "ane", "aune6", "natupeW", "ntle", "ntlpe", "naw",
+            "nawp", "nawe", "nwl", "nw4a", "nw6a", "natuwp", "lnwe",
         ];
         // Kernels differ in which sockets there are, not in what a letter hides.
         let letters = if tests::is_emulated() { &letters[..3] } else { &letters[..] };
         for letters in letters {
             let flag = format!("-{letters}");
             // Without a protocol netstat adds raw and UNIX sockets, which `list` does not have.
-            let protocols = if letters.contains(['t', 'u']) { "" } else { "tu" };
+            let protocols = if letters.contains(['t', 'u', 'w']) { "" } else { "tu" };
             let (ours, theirs) = both(&[&flag], &[&format!("{flag}{protocols}")]);
             assert_same(&ours, &theirs, letters);
-            assert!(ours.lines().count() > 3, "-{letters} shows too little to compare:\n{ours}");
+            assert!(ours.lines().count() > 2, "-{letters} shows too little to compare:\n{ours}");
         }
         // No letters: the usual ones.
         let (ours, theirs) = both(&[], &["-natup"]);
         assert_same(&ours, &theirs, "");
+    });
+}
+
+/// Timers run, so what remains of each is not compared.
+#[test]
+fn timers_equal_those_of_netstat() {
+    let without_times = |table: String| {
+        let line = |line: &str| match line.split_once('(') {
+            Some((name, times)) if times.contains('/') => {
+                let (_, counts) = times.split_once('/').unwrap();
+                format!("{name}(_/{counts}")
+            }
+            _ => line.to_owned(),
+        };
+        table.lines().map(line).collect::<Vec<_>>().join("\n")
+    };
+    in_fresh_netns(|| {
+        let _scene = one_of_each();
+        for letters in ["nato", "antpo", "natupo", "anoe", "antpoe", "tulpeno", "ntlo", "nauo"] {
+            let protocols = if letters.contains(['t', 'u']) { "" } else { "tu" };
+            let theirs = format!("-{letters}{protocols}");
+            let mut same = None;
+            until("sockets hold still", || {
+                let before = without_times(netstat(&[&theirs]));
+                let ours = without_times(netwatch(&[&format!("-{letters}")]));
+                let still = before == without_times(netstat(&[&theirs]));
+                same = Some((ours, before));
+                still
+            });
+            let (ours, theirs) = same.unwrap();
+            assert_same(&ours, &theirs, letters);
+        }
+        assert!(netwatch(&["-nato"]).contains(" on ("), "a SYN is sent again");
+    });
+}
+
+/// As people type it, without a command.
+#[test]
+fn letters_without_a_command_mean_list() {
+    in_fresh_netns(|| {
+        let _scene = one_of_each();
+        let bare = text(&run(Command::new(binary()).arg("-tulpen")));
+        assert_eq!(bare, netwatch(&["--tcp", "--udp", "--listening", "--programs", "--extend", "--numeric"]));
+        assert!(bare.contains("LISTEN"), "{bare}");
+        for (letter, instead) in [
+            ("-x", "ss -x"),
+            ("-r", "ip route"),
+            ("-i", "ip -s link"),
+            ("-s", "nstat"),
+            ("-g", "ip maddr"),
+            ("-M", "conntrack"),
+        ] {
+            let output = Command::new(binary()).arg(letter).output().unwrap();
+            let complaint = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), complaint.lines().count()), (Some(2), 1), "{complaint}");
+            assert!(complaint.contains(instead), "{complaint}");
+        }
+    });
+}
+
+#[test]
+fn states_order_and_filters_select_rows() {
+    in_fresh_netns(|| {
+        let _scene = one_of_each();
+        let cells = |arguments: &[&str], column: usize| -> Vec<String> {
+            let table = netwatch(arguments);
+            table
+                .lines()
+                .skip(2)
+                .map(|line| line.split_whitespace().nth(column).unwrap().to_owned())
+                .collect()
+        };
+        for arguments in [&["--state", "listen", "-t"][..], &["-t", "state", "listening"]] {
+            let states = cells(arguments, 5);
+            assert!(!states.is_empty() && states.iter().all(|state| state == "LISTEN"), "{states:?}");
+        }
+        let connected = cells(&["-t", "state", "connected", "exclude", "time-wait"], 5);
+        assert!(connected.iter().any(|state| state == "ESTABLISHED"));
+        assert!(connected.iter().all(|state| state != "LISTEN" && state != "TIME_WAIT"), "{connected:?}");
+
+        let port = |address: &String| address.rsplit(':').next().unwrap().parse::<u32>().unwrap();
+        let ports: Vec<_> = cells(&["-tan", "--sort", "-port"], 3).iter().map(port).collect();
+        assert!(ports.len() > 3 && ports.is_sorted_by(|a, b| a >= b), "{ports:?}");
+
+        let one = ports[0].to_string();
+        assert!(cells(&["-tan", "--port", &one], 3).len() < ports.len());
+        let own = std::process::id().to_string();
+        for row in netwatch(&["-tanp", "--pid", &own]).lines().skip(2) {
+            assert!(row.contains(&format!(" {own}/")), "{row}");
+        }
+        for (arguments, complaint) in [
+            (&["state", "open"][..], "not a state"),
+            (&["dport", "=", ":22"], "only `state NAME`"),
+            (&["--sort", "size"], "recv-q"),
+            (&["-c", "never"], "number of seconds"),
+        ] {
+            let output = Command::new(binary()).arg("list").args(arguments).output().unwrap();
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{error}");
+            assert!(error.contains(complaint), "{error}");
+        }
+    });
+}
+
+/// `-c` goes on until a signal ends it, with status 0.
+#[test]
+fn continuous_list_ends_with_a_signal() {
+    in_fresh_netns(|| {
+        let mut command = Command::new(binary());
+        command.args(["-tnc", "0.2"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut list = Running::start(&mut command);
+        let lines = Lines::of(list.stdout());
+        let mut titles = 0;
+        while titles < 3 {
+            titles += usize::from(lines.next(PATIENCE).expect("it goes on").starts_with("Active"));
+        }
+        list.signal(Signal::SIGINT);
+        assert!(list.ended("the list ends").success());
     });
 }
 

@@ -1,21 +1,53 @@
-//! Host names for `--resolve`. Each address is resolved once.
+//! Host names for `--resolve`. Each address is resolved once, many at a time, and within a deadline in all: a name server
+//! that does not answer costs no more than that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Instant;
 
 use nix::sys::socket::{SockaddrLike as _, SockaddrStorage};
 
-use crate::escape;
+use crate::{escape, limits};
 
 /// `NI_MAXHOST` of <netdb.h>.
 const LONGEST: usize = 1025;
 
 /// The name of each address except wildcards; the address itself if it has no name.
 pub(super) fn hosts(addresses: impl Iterator<Item = IpAddr>) -> HashMap<IpAddr, String> {
-    let mut hosts = HashMap::new();
-    for ip in addresses.filter(|ip| !ip.is_unspecified()) {
-        hosts.entry(ip).or_insert_with(|| ask(ip).unwrap_or_else(|| ip.to_string()));
+    hosts_by(addresses, ask)
+}
+
+/// `ask` may block for any time; what it answers after the deadline is not waited for.
+fn hosts_by(
+    addresses: impl Iterator<Item = IpAddr>,
+    ask: fn(IpAddr) -> Option<String>,
+) -> HashMap<IpAddr, String> {
+    let deadline = Instant::now() + limits::NAMES;
+    let addresses: BTreeSet<IpAddr> = addresses.filter(|ip| !ip.is_unspecified()).collect();
+    let mut hosts: HashMap<IpAddr, String> = addresses.iter().map(|ip| (*ip, ip.to_string())).collect();
+    let open = Arc::new(Mutex::new(addresses.into_iter().collect::<Vec<_>>()));
+    let (answers, answered) = mpsc::channel();
+    for _ in 0..limits::MOST_RESOLVERS.min(hosts.len()) {
+        let (open, answers) = (open.clone(), answers.clone());
+        // Where there cannot be more threads, those that there are do the work.
+        let _ = thread::Builder::new().name("netwatch-names".into()).spawn(move || {
+            loop {
+                let next = open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some(ip) = next else { break };
+                if answers.send((ip, ask(ip))).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    drop(answers);
+    while let Ok((ip, name)) = answered.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if let Some(name) = name {
+            hosts.insert(ip, name);
+        }
     }
     hosts
 }
@@ -43,6 +75,24 @@ fn ask(ip: IpAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A name server that never answers delays only its own addresses, and those no longer than the deadline.
+    #[test]
+    fn silent_name_server_costs_the_deadline() {
+        let began = Instant::now();
+        let asked = (0..=255).flat_map(|a| (0..4).map(move |b| IpAddr::from([10, 0, a, b])));
+        let hosts = hosts_by(asked, |ip| {
+            if ip == IpAddr::from([10, 0, 0, 1]) {
+                return Some("named".into());
+            }
+            loop {
+                thread::park();
+            }
+        });
+        assert!(began.elapsed() >= limits::NAMES);
+        assert_eq!(hosts.len(), 1024);
+        assert_eq!(hosts.get(&IpAddr::from([10, 0, 9, 1])).map(String::as_str), Some("10.0.9.1"));
+    }
 
     #[test]
     fn loopback_has_a_name_and_a_wildcard_has_none() {

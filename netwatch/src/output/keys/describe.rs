@@ -109,7 +109,9 @@ fn by_serde(word: impl serde::Serialize + Debug) -> String {
 
 pub(in crate::output) const KINDS: fn() -> Vec<String> =
     || EVERY.iter().map(|kind| (*kind).to_owned()).collect();
-pub(in crate::output) const PROTOS: fn() -> Vec<String> = words!(Proto, by_serde, Tcp, Udp);
+/// Those of events: only `list` has raw sockets.
+pub(in crate::output) const PROTOS: fn() -> Vec<String> =
+    || [Proto::Tcp, Proto::Udp].into_iter().map(by_serde).collect();
 pub(in crate::output) const FAMILIES: fn() -> Vec<String> = words!(Family, by_serde, Ipv4, Ipv6);
 pub(in crate::output) const SIDES: fn() -> Vec<String> = words!(Side, by_serde, Local, Remote, Both, Unknown);
 /// What port numbers can say of the side.

@@ -1,5 +1,6 @@
 //! Sockets as JSON, one object per line.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::stream::UserNames;
 /// The keys of the specification, in its order.
 #[derive(Serialize)]
 struct Line<'a> {
-    proto: Proto,
+    proto: Cow<'static, str>,
     family: Family,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mapped: bool,
@@ -84,7 +85,10 @@ fn line<'a>(
     let holder =
         |Holder { pid, fd }| HolderView { pid, fd, comm: table.present(pid).map(|process| &*process.comm) };
     Line {
-        proto: socket.proto,
+        proto: match socket.proto {
+            Proto::Raw => format!("raw:{}", socket.local.port).into(),
+            named => named.name().into(),
+        },
         family: socket.family,
         mapped: socket.mapped,
         local: socket.local,

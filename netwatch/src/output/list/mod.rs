@@ -5,10 +5,12 @@ mod text;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::model::{Holder, ProcessRow, Proto, SocketRow, State};
+use crate::model::{Holder, ProcessRow, Proto, SocketRow, State, Timers};
 use crate::seeding;
 use crate::services::Services;
+use crate::stream::UserNames;
 
 pub(crate) use json::write as write_json;
 pub(crate) use text::write as write_text;
@@ -28,7 +30,7 @@ pub(crate) struct Row<'a> {
 }
 
 /// Columns of the table, and the selection that its title names.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Columns<'a> {
     /// Both servers and connections were selected.
     pub(crate) all: bool,
@@ -40,6 +42,12 @@ pub(crate) struct Columns<'a> {
     pub(crate) netns: bool,
     /// Print names in place of numbers.
     pub(crate) names: Option<Names<'a>>,
+    /// Print user and inode number; users without a name here are printed as numbers.
+    pub(crate) users: Option<Arc<UserNames>>,
+    /// Print the timer.
+    pub(crate) timers: Option<&'a Timers>,
+    /// Use colours.
+    pub(crate) colour: bool,
 }
 
 /// Names of hosts and services.
@@ -54,6 +62,9 @@ pub(crate) struct Names<'a> {
 fn state_name(socket: &SocketRow) -> &'static str {
     match (socket.proto, socket.state) {
         (Proto::Udp, State::Close) => "",
+        // netstat prints the number.
+        (Proto::Raw, State::Established) => "1",
+        (Proto::Raw, _) => "7",
         (_, state) => state.name(),
     }
 }

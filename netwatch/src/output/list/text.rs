@@ -5,15 +5,19 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
+use anstyle::{AnsiColor, Style};
+
 use super::{Columns, Names, Row, state_name};
 use crate::escape;
-use crate::model::{ProcessRow, Proto, SockAddr, SocketRow, State};
+use crate::model::{ProcessRow, Proto, SockAddr, SocketRow, State, Timers};
 use crate::origin::{Confidence, Side};
 
 /// Widths of netstat's columns: the minimum for an address, and the maximum for `PID/Program name`, which netstat
 /// truncates there (including a NUL).
 const ADDRESS: usize = 23;
 const PROGRAM: usize = 20;
+/// Minimum width of the timer, which netstat prints last.
+const TIMER: usize = 24;
 
 pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write) -> io::Result<()> {
     let addresses = Addresses::of(rows, table.names.as_ref());
@@ -25,18 +29,20 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
         (false, false) => "(w/o servers)",
     };
     writeln!(out, "Active Internet connections {which}")?;
-    let optional = |out: &mut dyn Write, program: &str, netns: &str| {
-        if table.programs {
-            write!(out, " {program:<PROGRAM$}")?;
-        }
-        if table.netns {
-            write!(out, " {netns:<10}")?;
-        }
-        Ok::<(), io::Error>(())
-    };
     let (local, remote) = ("Local Address", "Foreign Address");
     write!(out, "Proto Recv-Q Send-Q {local:<local_width$} {remote:<remote_width$} {:<11}", "State")?;
-    optional(out, "PID/Program name", "NETNS")?;
+    if table.users.is_some() {
+        write!(out, " {:<10} {:<10}", "User", "Inode")?;
+    }
+    if table.programs {
+        write!(out, " {:<PROGRAM$}", "PID/Program name")?;
+    }
+    if table.timers.is_some() {
+        write!(out, " {:<TIMER$}", "Timer")?;
+    }
+    if table.netns {
+        write!(out, " {:<10}", "NETNS")?;
+    }
     writeln!(out, " ORIGIN")?;
 
     // Reused for each line: a table may have a hundred thousand.
@@ -48,19 +54,36 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
             (Proto::Tcp, true) => "tcp6",
             (Proto::Udp, false) => "udp",
             (Proto::Udp, true) => "udp6",
+            (Proto::Raw, false) => "raw",
+            (Proto::Raw, true) => "raw6",
         };
         // For a listener sock_diag has the limit of its queue here, which netstat does not print.
         let send_q = if socket.state == State::Listen { 0 } else { socket.send_q };
         write!(
             out,
-            "{proto:<5} {:>6} {send_q:>6} {local:<local_width$} {remote:<remote_width$} {:<11}",
-            socket.recv_q,
-            state_name(socket)
+            "{proto:<5} {:>6} {send_q:>6} {local:<local_width$} {remote:<remote_width$} ",
+            socket.recv_q
         )?;
+        let style = match socket.state {
+            State::Listen if table.colour => AnsiColor::Cyan.on_default(),
+            State::Established if table.colour => AnsiColor::Green.on_default(),
+            _ => Style::new(),
+        };
+        write!(out, "{style}{:<11}{style:#}", state_name(socket))?;
+        if let Some(users) = &table.users {
+            match users.get(&socket.uid).cloned().flatten() {
+                Some(name) => write!(out, " {:<10}", escape::terminal(&name))?,
+                None => write!(out, " {:<10}", socket.uid)?,
+            }
+            write!(out, " {:<10}", socket.inode)?;
+        }
         if table.programs {
             program.clear();
             name_program(row.first, &mut program);
             write!(out, " {program:<PROGRAM$}")?;
+        }
+        if let Some(timers) = table.timers {
+            write!(out, " {:<TIMER$}", timer(socket, timers))?;
         }
         if table.netns {
             write!(out, " {:<10}", socket.netns)?;
@@ -123,6 +146,22 @@ impl Addresses {
             _ => ("", ""),
         })
     }
+}
+
+/// The timer as netstat prints it: `tcp_do_one` in net-tools' netstat.c.
+fn timer(socket: &SocketRow, timers: &Timers) -> String {
+    let key = (socket.netns, socket.local, socket.remote, socket.inode);
+    let timer = timers.get(&key).copied().unwrap_or_default();
+    let seconds = format!("{}.{:02}", timer.expires / 100, timer.expires % 100);
+    let name = match timer.kind {
+        0 => return format!("off (0.00/{}/{})", timer.retransmits, timer.probes),
+        1 => "on",
+        2 => "keepalive",
+        3 => "timewait",
+        4 => "probe",
+        other => return format!("unkn-{other} ({seconds}/{}/{})", timer.retransmits, timer.probes),
+    };
+    format!("{name} ({seconds}/{}/{})", timer.retransmits, timer.probes)
 }
 
 /// `None` is printed as any address and port, in the family of the socket.

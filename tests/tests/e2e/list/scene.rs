@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, listen,
+    setsockopt, socket, sockopt,
 };
 use tests::Running;
 
@@ -56,7 +56,17 @@ pub(super) struct Scene {
     _streams: Vec<TcpStream>,
     _listeners: Vec<TcpListener>,
     _datagrams: Vec<UdpSocket>,
+    _raw: Vec<OwnedFd>,
     pub(super) holders: Vec<Running>,
+}
+
+fn raw_socket(family: AddressFamily, protocol: SockProtocol, remote: Option<&str>) -> OwnedFd {
+    let fd = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap();
+    if let Some(remote) = remote {
+        let remote: SocketAddr = remote.parse().unwrap();
+        connect(fd.as_raw_fd(), &SockaddrStorage::from(remote)).unwrap();
+    }
+    fd
 }
 
 /// One of each. Addresses are short, so that netstat's columns are as wide as they always are.
@@ -129,7 +139,20 @@ pub(super) fn one_of_each() -> Scene {
     datagrams[3].connect("[::1]:5002").unwrap();
     holders.push(Running::holding(datagrams[0].try_clone().unwrap()));
 
-    Scene { _streams: streams, _listeners: listeners, _datagrams: datagrams.into(), holders }
+    // Raw sockets, as ping has them; one is connected.
+    let raw = [
+        raw_socket(AddressFamily::Inet, SockProtocol::Icmp, None),
+        raw_socket(AddressFamily::Inet, SockProtocol::Icmp, Some("127.0.0.1:0")),
+        raw_socket(AddressFamily::Inet6, SockProtocol::IcmpV6, None),
+    ];
+
+    Scene {
+        _streams: streams,
+        _listeners: listeners,
+        _datagrams: datagrams.into(),
+        _raw: raw.into(),
+        holders,
+    }
 }
 
 fn defer_accept(listener: &TcpListener) {
