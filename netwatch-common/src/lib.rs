@@ -16,7 +16,7 @@ mod udp;
 
 pub use cause::{Cause, MESSAGES_MAX, Message, Pair, UNIX_NAME_MAX, message_flags};
 pub use knobs::Knobs;
-pub use listed::{Held, Listed, listed_flags};
+pub use listed::{Held, Listed, Running, listed_flags};
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Stream, Task, exec_flags,

@@ -1,4 +1,4 @@
-//! Output of the iterators: sockets and descriptors.
+//! Output of the iterators: sockets, descriptors and processes.
 
 use crate::Sock;
 
@@ -49,3 +49,17 @@ pub struct Held {
 }
 
 const _: () = assert!(size_of::<Held>() == 16 && align_of::<Held>() == 8);
+
+/// A process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Start of the thread group leader, in nanoseconds since boot (`task_struct.start_boottime`).
+    pub start: u64,
+    /// Thread group id in the initial pid namespace.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Running>() == 16 && align_of::<Running>() == 8);

@@ -38,6 +38,8 @@ pub mod task_flags {
     pub const IO_URING: u32 = 2;
     /// It is in 32-bit socketcall(2). Set for the same records.
     pub const SOCKETCALL: u32 = 4;
+    /// Its executable has no link left (`i_nlink` is 0): it was deleted, or never had a name.
+    pub const EXE_UNLINKED: u32 = 8;
 }
 
 /// A new thread group.
@@ -122,8 +124,8 @@ const _: () = assert!(size_of::<Exec>() == 168 && align_of::<Exec>() == 8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// The cookie of an IPv4 or IPv6 socket; the inode number of a UNIX socket or a pipe; the device number of a terminal
-    /// (`inode.i_rdev`).
+    /// The cookie of an IPv4 or IPv6 socket; the inode number of a UNIX socket or a pipe; the device number of a
+    /// terminal (`inode.i_rdev`).
     pub id: u64,
     /// [`stream_kind`].
     pub kind: u32,

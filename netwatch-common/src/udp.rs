@@ -43,8 +43,9 @@ pub struct Release {
 
 const _: () = assert!(size_of::<Release>() == 80 && align_of::<Release>() == 8);
 
-/// Key of the map of flows. Addresses are as on the wire, in network byte order, IPv4 in the first four bytes. The local
-/// address is part of the key because a socket that is bound to no address may use several; its port does not change.
+/// Key of the map of flows. Addresses are as on the wire, in network byte order, IPv4 in the first four bytes. The
+/// local address is part of the key because a socket that is bound to no address may use several; its port does not
+/// change.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowKey {

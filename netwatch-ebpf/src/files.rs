@@ -73,3 +73,17 @@ pub(crate) unsafe fn socket_of_file(file: *const c_void) -> *const c_void {
         Untyped::read(socket, offset!(socket_sk))
     }
 }
+
+/// The inode of the executable of a task; NULL if it has none.
+///
+/// # Safety
+/// `task` is a `struct task_struct`.
+#[inline(always)]
+pub(crate) unsafe fn inode_of_exe(task: *const c_void) -> *const c_void {
+    // SAFETY: guaranteed by the caller; a read through an invalid pointer gives zero.
+    unsafe {
+        let mm: *const c_void = Untyped::read(task, offset!(task_mm));
+        let file: *const c_void = Untyped::read(mm, offset!(mm_exe_file));
+        Untyped::read(file, offset!(file_inode))
+    }
+}

@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
 use netwatch_common::{COMM_LEN, Offsets, Task, task_flags};
 
+use crate::files;
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 
 /// `include/linux/sched.h`
@@ -142,7 +143,13 @@ pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
         };
         let flags: u32 = Current::read(task, offset!(task_flags));
         out.cgroup = cgroup;
-        out.flags = if flags & PF_KTHREAD != 0 { task_flags::KERNEL } else { 0 };
+        out.flags = if flags & PF_KTHREAD != 0 {
+            task_flags::KERNEL
+        } else if is_exe_unlinked(task) {
+            task_flags::EXE_UNLINKED
+        } else {
+            0
+        };
         let (leader, start) = leader(task);
         out.start = start;
         Untyped::read_to(&mut out.comm, leader, offset!(task_comm));
@@ -152,6 +159,19 @@ pub(crate) unsafe fn fill(task: *const c_void, cgroup: u64, out: &mut Task) {
         } else {
             Untyped::read_to(&mut out.thread, task, offset!(task_comm));
         }
+    }
+}
+
+/// Whether the executable has no link left. False if it cannot be read: an exiting task has no `mm`.
+///
+/// # Safety
+/// As [`fill`].
+#[inline(always)]
+unsafe fn is_exe_unlinked(task: *const c_void) -> bool {
+    // SAFETY: guaranteed by the caller; a read through an invalid pointer gives zero.
+    unsafe {
+        let inode = files::inode_of_exe(task);
+        !inode.is_null() && Untyped::read::<u32>(inode, offset!(inode_nlink)) == 0
     }
 }
 

@@ -48,7 +48,8 @@ pub fn text(path: impl AsRef<Path>, most: usize) -> io::Result<String> {
 }
 
 /// The first lines of a file that are complete within `most` bytes, without their ends. `find` sees one after the other
-/// until it returns something. Only for files of the kernel, which makes no long lines: one line is in memory at a time.
+/// until it returns something. Only for files of the kernel, which makes no long lines: one line is in memory at a
+/// time.
 ///
 /// # Errors
 /// If the file cannot be opened or read.
@@ -87,8 +88,9 @@ pub struct Gap {
     pub length: Option<u64>,
 }
 
-/// Reads a file of at most `most` bytes, or as much of a longer one: a half from its beginning, and a half from its end.
-/// `length` is asked for its length then. If it does not know it, the end is searched in the first `searched` bytes.
+/// Reads a file of at most `most` bytes, or as much of a longer one: a half from its beginning, and a half from its
+/// end. `length` is asked for its length then. If it does not know it, the end is searched in the first `searched`
+/// bytes.
 ///
 /// # Errors
 /// If the file cannot be read. If only the end cannot be read, it is left out.

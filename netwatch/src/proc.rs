@@ -1,6 +1,6 @@
 //! Where the files of processes are: in `/proc`, unless something is mounted over the directory of a process, by which
-//! whoever has the privilege makes a process look like another one, or like none. Then they are read in a procfs that is
-//! mounted for netwatch alone and has no path, so that nothing is mounted over it.
+//! whoever has the privilege makes a process look like another one, or like none. Then they are read in a procfs that
+//! is mounted for netwatch alone and has no path, so that nothing is mounted over it.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};

@@ -1,5 +1,5 @@
-//! Finds shells that take their commands from a process with a network connection and give their output back to it, over
-//! pipes, a terminal or UNIX sockets. Pure: from the descriptors of processes.
+//! Finds shells that take their commands from a process with a network connection and give their output back to it,
+//! over pipes, a terminal or UNIX sockets. Pure: from the descriptors of processes.
 
 use std::collections::VecDeque;
 
@@ -113,9 +113,9 @@ impl<'a> Ways<'a> {
         Self { by_pid, by_end }
     }
 
-    /// The processes with a connection from which a stream comes, or to which it goes, the nearest first, each with those
-    /// between. Only over pipes and UNIX sockets a way goes on: a process such as `cat` passes on what it reads, but who has
-    /// the master side of a terminal is who steers it.
+    /// The processes with a connection from which a stream comes, or to which it goes, the nearest first, each with
+    /// those between. Only over pipes and UNIX sockets a way goes on: a process such as `cat` passes on what it reads,
+    /// but who has the master side of a terminal is who steers it.
     fn follow(&self, from: End, direction: Direction, holds: &impl Fn(u32) -> bool) -> Vec<(u32, Vec<u32>)> {
         let mut found = Vec::new();
         let mut seen = Set::default();

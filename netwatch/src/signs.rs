@@ -86,8 +86,8 @@ pub fn runs_shell(process: &Process) -> bool {
 /// Options by which an interpreter gets its program from the command line: `-c`, `-e`, `-m`, `-r`, `-E`, `-p`, `-f`.
 const PROGRAM_FOLLOWS: &[char] = &['c', 'e', 'm', 'r', 'E', 'p', 'f'];
 
-/// Whether a shell or interpreter takes its commands from its standard input, by its arguments: it has neither a script nor
-/// a program on the command line.
+/// Whether a shell or interpreter takes its commands from its standard input, by its arguments: it has neither a script
+/// nor a program on the command line.
 #[must_use]
 pub fn reads_commands(process: &Process) -> bool {
     let mut arguments = process.image.args.iter().skip(1);

@@ -1,5 +1,5 @@
-//! Lines on stderr. Its reader may be slow, blocked or gone, which must not hold up the event stream: a thread writes, and
-//! what it cannot keep up with is dropped and counted.
+//! Lines on stderr. Its reader may be slow, blocked or gone, which must not hold up the event stream: a thread writes,
+//! and what it cannot keep up with is dropped and counted.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -32,6 +32,29 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const NOT_FOLLOWED: [(u16, &str); 3] =
     [(kind::FLOW, "flow"), (kind::USE, "handovers_not_followed"), (kind::PAIR, "unix_names_not_followed")];
 
+/// What a loss makes uncertain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    /// Nothing that a snapshot could repair.
+    Nothing,
+    /// UDP flows.
+    Udp,
+    /// Everything.
+    Everything,
+}
+
+impl Doubt {
+    /// By the kinds of the records that were lost.
+    fn of(kinds: impl Iterator<Item = u16>) -> Self {
+        let of_kind = |kind| match kind {
+            kind if kind::is_tcp_or_process(kind) => Self::Everything,
+            kind if kind::is_udp(kind) => Self::Udp,
+            _ => Self::Nothing,
+        };
+        kinds.map(of_kind).max().unwrap_or(Self::Nothing)
+    }
+}
+
 pub(super) struct Healer {
     counter: LostCounter,
     reported: Lost,
@@ -50,10 +73,13 @@ pub(super) struct Healer {
     /// Source of snapshots. `None`: sock_diag and `/proc`.
     lister: Option<Arc<dyn Lister>>,
     snapshot: Option<JoinHandle<Result<HostSnapshot, AgentError>>>,
+    /// A test wants the first snapshot after a loss to fail.
+    fails: bool,
 }
 
 impl Healer {
-    pub(super) fn new(counter: LostCounter, lister: Option<Arc<dyn Lister>>) -> Self {
+    /// `fails`: see [`Sabotage::fails_snapshot`](crate::kernel::Sabotage).
+    pub(super) fn new(counter: LostCounter, lister: Option<Arc<dyn Lister>>, fails: bool) -> Self {
         Self {
             counter,
             reported: [0; kind::COUNT as usize],
@@ -65,11 +91,12 @@ impl Healer {
             unhealed: None,
             lister,
             snapshot: None,
+            fails,
         }
     }
 
     /// Losses since the last report, if the counts are due. `taken`: number of records that arrived so far.
-    pub(super) fn losses_if_due(&mut self, undecodable: &mut u64, taken: u64) -> Vec<Loss> {
+    pub(super) fn losses_if_due(&mut self, undecodable: &mut u64, taken: u64) -> Vec<(Loss, Doubt)> {
         let pause = if taken == self.taken { QUIET_READS } else { READS };
         if self.read.elapsed() < pause {
             return Vec::new();
@@ -81,9 +108,8 @@ impl Healer {
     /// Last read of a run: reads twice, so that the most recent skipped runs are counted too.
     pub(super) fn last_losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
         let _ = self.counter.read(&self.reported);
-        let mut losses = self.losses(undecodable);
-        losses.extend(self.not_followed(true));
-        losses
+        let losses = self.losses(undecodable).into_iter().map(|(loss, _)| loss);
+        losses.chain(self.not_followed(true)).collect()
     }
 
     /// What a limit kept from being followed since the last report, if a report is due or `last`. It needs no repair.
@@ -106,34 +132,32 @@ impl Healer {
     }
 
     /// Losses since the last report. Resets `undecodable` to 0.
-    pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<Loss> {
+    pub(super) fn losses(&mut self, undecodable: &mut u64) -> Vec<(Loss, Doubt)> {
         self.read = Instant::now();
         let lost = self.counter.read(&self.reported);
-        let mut kinds: BTreeMap<_, _> = (0..)
+        let mut counts: BTreeMap<u16, u64> = (0..)
             .zip(lost.iter().zip(&self.reported))
-            .filter_map(|(kind, (now, before))| Some((kind::name(kind)?, now.saturating_sub(*before))))
-            .filter(|(_, count)| *count > 0)
+            .map(|(kind, (now, before))| (kind, now.saturating_sub(*before)))
             .collect();
         self.reported = lost;
-        if self.listens > 0
-            && let Some(name) = kind::name(kind::LISTEN)
-        {
-            *kinds.entry(name).or_default() += std::mem::take(&mut self.listens);
-        }
+        *counts.entry(kind::LISTEN).or_default() += std::mem::take(&mut self.listens);
+        counts.retain(|kind, count| *count > 0 && kind::name(*kind).is_some());
         let mut losses = Vec::new();
-        if !kinds.is_empty() {
-            losses.push(Loss::new(LossReason::Ring, kinds));
+        if !counts.is_empty() {
+            let kinds =
+                counts.iter().filter_map(|(kind, count)| Some((kind::name(*kind)?, *count))).collect();
+            losses.push((Loss::new(LossReason::Ring, kinds), Doubt::of(counts.into_keys())));
         }
         if *undecodable > 0 {
             let kinds = BTreeMap::from([("record", std::mem::take(undecodable))]);
-            losses.push(Loss::new(LossReason::Undecodable, kinds));
+            losses.push((Loss::new(LossReason::Undecodable, kinds), Doubt::Everything));
         }
         if !losses.is_empty() {
             let at = Instant::now();
             let first = self.unhealed.map_or(at, |(first, _)| first);
             self.unhealed = Some((first, at));
         }
-        losses.extend(self.not_followed(false));
+        losses.extend(self.not_followed(false).map(|loss| (loss, Doubt::Nothing)));
         losses
     }
 
@@ -167,13 +191,31 @@ impl Healer {
 
     /// The snapshot that was started, once it is finished.
     pub(super) fn finished(&mut self) -> Option<Result<HostSnapshot, AgentError>> {
-        let snapshot = self.snapshot.take_if(|snapshot| snapshot.is_finished())?;
-        let snapshot =
-            snapshot.join().unwrap_or_else(|_| Err(std::io::Error::other("the snapshot panicked").into()));
+        let snapshot = if self.fails && self.unhealed.is_some() {
+            self.fails = false;
+            Err(std::io::Error::other("a test wants it to fail").into())
+        } else {
+            let snapshot = self.snapshot.take_if(|snapshot| snapshot.is_finished())?;
+            snapshot.join().unwrap_or_else(|_| Err(std::io::Error::other("the snapshot panicked").into()))
+        };
         if snapshot.is_err() {
             let at = Instant::now();
             self.unhealed = Some((at, at));
         }
         Some(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_udp_records_cast_no_doubt_on_tcp() {
+        let of = |kinds: &[u16]| Doubt::of(kinds.iter().copied());
+        assert_eq!(of(&[]), Doubt::Nothing);
+        assert_eq!(of(&[kind::FLOW]), Doubt::Udp);
+        assert_eq!(of(&[kind::FLOW, kind::CONNECT]), Doubt::Everything);
+        assert_eq!(of(&[kind::EXIT]), Doubt::Everything);
     }
 }

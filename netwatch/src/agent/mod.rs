@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::clock;
 use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
-use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase};
+use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase, Sabotage};
 use crate::loss::Loss;
 use crate::model::{BootTime, Cookie, Lister, State, Via};
 use crate::process::{Process, ProcessTable};
@@ -81,7 +81,7 @@ impl Agent {
         let mut kernel = Kernel::load(options)?;
         kernel.attach(Phase::Processes, attaching)?;
         progress.step("reading the processes in /proc");
-        let processes = ProcessTable::of(&processes::all()?);
+        let mut processes = processes::all()?;
         kernel.attach(Phase::Sockets, attaching)?;
         progress.step("making a test connection");
         let mut records = Records { ring: kernel.take_records()?, taken: 0, bytes: 0, undecodable: 0 };
@@ -91,6 +91,7 @@ impl Agent {
         let HostSnapshot { sockets, processes: holders, mut notes } =
             HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio();
         notes.extend(foreign_pids());
+        processes::set_exact(&mut processes, holders.iter().map(|row| row.key));
 
         progress.step("waiting for the records of the test connection");
         let mut early = records.until(clock::since_boot()?);
@@ -104,6 +105,7 @@ impl Agent {
         progress.step("merging the snapshot");
         let tracker = Tracker::new(options.all_states);
         let cgroups = kernel.cgroup_root().and_then(CgroupPaths::of);
+        let processes = ProcessTable::of(&processes);
         let mut tables = Tables::new(tracker, processes, cgroups, kernel.take_flows()?, options.udp_idle);
         let mut started = Started { seeds: Vec::new(), events: Vec::new(), self_test, notes };
         // Holders are named as they were in the snapshot. Processes of early records are named as they were when the
@@ -123,7 +125,8 @@ impl Agent {
         for record in early {
             tables.apply(&record, &mut started.events);
         }
-        let healer = Healer::new(kernel.take_lost()?, lister);
+        let fails = options.sabotage.is_some_and(Sabotage::fails_snapshot);
+        let healer = Healer::new(kernel.take_lost()?, lister, fails);
         Ok((Self { kernel, records, tables, healer }, started))
     }
 
@@ -196,10 +199,8 @@ impl Agent {
     pub fn tick(&mut self, out: &mut Vec<ConnectionEvent>) -> (Vec<Loss>, Result<(), AgentError>) {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
-        let mut losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
-        for loss in &mut losses {
-            self.tables.note_loss(loss);
-        }
+        let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
+        let losses = losses.into_iter().map(|(loss, doubt)| self.tables.note_loss(loss, doubt)).collect();
         let repaired = self.repair(out);
         (losses, repaired)
     }

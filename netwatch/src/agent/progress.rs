@@ -1,6 +1,6 @@
 //! Reports what a start waits for. Attaching probes waits for grace periods of RCU, which take seconds on a busy host
-//! (kernel/bpf/trampoline.c, bpf_trampoline_update(); kernel/trace/ftrace.c, register_ftrace_direct(), v6.12), and cannot
-//! be cancelled.
+//! (kernel/bpf/trampoline.c, bpf_trampoline_update(); kernel/trace/ftrace.c, register_ftrace_direct(), v6.12), and
+//! cannot be cancelled.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -343,7 +343,9 @@ fn compare_task(known: &ProcessRow, read: &Task, wrong: &mut Vec<String>) {
     let time = std::fs::read_link("/proc/self/ns/time");
     // Before 5.6 there are no time namespaces.
     if time.map_or(true, |time| time.as_os_str() == INITIAL_TIME_NAMESPACE) {
-        compare("start of the process", &read.key.start.nanos(), &known.key.start.nanos(), wrong);
+        // /proc has the tick of the start.
+        let read = if read.key.may_be(known.key) { known.key.start } else { read.key.start };
+        compare("start of the process", &read.nanos(), &known.key.start.nanos(), wrong);
     }
     compare("thread", &read.tid, &nix::unistd::gettid().as_raw().unsigned_abs(), wrong);
     compare("parent", &read.ppid, &known.ppid, wrong);

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netwatch_common::kind;
-
+use super::heal::Doubt;
 use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
@@ -114,7 +113,7 @@ impl Tables {
                 self.processes.confirm_exe(exec.task.key, exe, file);
                 // A record has a part of long arguments.
                 if self.processes.lacks_args(exec.task.key)
-                    && let Some(row) = processes::one(exec.task.key.pid, Patience::Live)
+                    && let Some(row) = processes::of(exec.task.key, Patience::Live)
                 {
                     self.processes.complete_args(&row);
                 }
@@ -124,10 +123,7 @@ impl Tables {
             }
             // The record has one hierarchy, /proc has all.
             ProcessEvent::Cgroup(cgroup) => {
-                if let Some(row) = cgroup
-                    .moved
-                    .and_then(|key| processes::one(key.pid, Patience::Live).filter(|r| r.key == key))
-                {
+                if let Some(row) = cgroup.moved.and_then(|key| processes::of(key, Patience::Live)) {
                     self.processes.learn_one(&row);
                 }
             }
@@ -151,8 +147,7 @@ impl Tables {
     /// Completes a process from `/proc` if records do not name it. `comm`: its name at the time of the record.
     fn complete_from_proc(&mut self, key: ProcessKey, comm: &Name) {
         if self.processes.needs_proc(key)
-            && let Some(row) = processes::one(key.pid, Patience::Live)
-            && row.key == key
+            && let Some(row) = processes::of(key, Patience::Live)
         {
             self.processes.learn_named(&row, &comm.text());
         }
@@ -219,16 +214,16 @@ impl Tables {
     }
 
     /// Notes what was lost, and adds the sockets concerned.
-    pub(super) fn note_loss(&mut self, loss: &mut Loss) {
-        match loss.reason {
-            LossReason::Limit => loss.sockets = self.not_followed(),
-            LossReason::Ring if loss.kinds.keys().all(|kind| !is_name_of(kind, kind::is_tcp_or_process)) => {
-                if loss.kinds.keys().any(|kind| is_name_of(kind, kind::is_udp)) {
-                    self.doubt_udp();
-                }
-            }
-            _ => self.doubt(),
+    pub(super) fn note_loss(&mut self, loss: Loss, doubt: Doubt) -> Loss {
+        match doubt {
+            Doubt::Everything => self.doubt(),
+            Doubt::Udp => self.doubt_udp(),
+            Doubt::Nothing => {}
         }
+        if loss.reason == LossReason::Limit {
+            return Loss { sockets: self.not_followed(), ..loss };
+        }
+        loss
     }
 
     /// Notes a loss that concerns UDP flows only.
@@ -263,13 +258,6 @@ fn note_started(started: &mut Vec<Arc<Process>>, process: Option<&Arc<Process>>)
     if started.len() < limits::MOST_STARTED {
         started.extend(process.cloned());
     }
-}
-
-/// Whether `name` is that of a kind of record for which `is` holds.
-fn is_name_of(name: &str, is: fn(u16) -> bool) -> bool {
-    (0..u16::MAX)
-        .take_while(|kind| u32::from(*kind) < kind::COUNT)
-        .any(|kind| is(kind) && kind::name(kind) == Some(name))
 }
 
 #[cfg(test)]

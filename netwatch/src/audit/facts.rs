@@ -147,8 +147,8 @@ pub struct Raw {
     pub holders: Vec<Arc<Program>>,
 }
 
-/// A process with a network socket for stdin, stdout or stderr, or a shell whose stdin and output another process with a
-/// connection has.
+/// A process with a network socket for stdin, stdout or stderr, or a shell whose stdin and output another process with
+/// a connection has.
 #[derive(Clone, Debug)]
 pub struct Stdio {
     /// The process.

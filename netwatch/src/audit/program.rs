@@ -87,8 +87,8 @@ impl Program {
         signs::runs_shell(&self.actor.process)
     }
 
-    /// The package that is answerable for what it does: of an interpreter, that of the script. `None` where what runs is
-    /// not the package's file any more.
+    /// The package that is answerable for what it does: of an interpreter, that of the script. `None` where what runs
+    /// is not the package's file any more.
     #[must_use]
     pub fn package(&self) -> Option<&Owner> {
         let is_there = matches!(self.exe_status.state, ExeState::Ok | ExeState::Replaced);

@@ -52,8 +52,8 @@ struct State {
     is_over: bool,
 }
 
-/// Forks the helper. To be called once, before the first thread is started: the child of a process with threads may find
-/// locks taken for ever.
+/// Forks the helper. To be called once, before the first thread is started: the child of a process with threads may
+/// find locks taken for ever.
 ///
 /// # Errors
 /// If there is no memory for another process, or too many processes. Then threads of this process ask.

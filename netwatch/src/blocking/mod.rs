@@ -1,10 +1,10 @@
 //! Questions about the host whose answer may never come: a file system waits for its server (FUSE, NFS), and the name
 //! service for a directory server. Each has a deadline, and "unknown" is an answer.
 //!
-//! A helper process asks, since a thread that waits for a file system cannot always be ended: once a FUSE server has read
-//! a request, its task is in state D until the server answers (fs/fuse/dev.c, `request_wait_answer`, v6.12), and a process
-//! with such a thread stays after SIGKILL. The helper has nothing open except the socket to netwatch, so it keeps nobody
-//! waiting while it is stuck.
+//! A helper process asks, since a thread that waits for a file system cannot always be ended: once a FUSE server has
+//! read a request, its task is in state D until the server answers (fs/fuse/dev.c, `request_wait_answer`, v6.12), and a
+//! process with such a thread stays after SIGKILL. The helper has nothing open except the socket to netwatch, so it
+//! keeps nobody waiting while it is stuck.
 //!
 //! What the kernel has in its caches cannot block, and is read directly ([`stat`], [`stat_running`]).
 
@@ -104,8 +104,8 @@ pub fn user_name(uid: u32, patience: Patience) -> Option<Option<String>> {
     }
 }
 
-/// Calls `read` on a thread, which is abandoned at the deadline. For reads too long for the helper, of files that it found
-/// to answer: a thread that hangs in one may keep the process from ending.
+/// Calls `read` on a thread, which is abandoned at the deadline. For reads too long for the helper, of files that it
+/// found to answer: a thread that hangs in one may keep the process from ending.
 #[must_use]
 pub fn within<T: Send + 'static>(deadline: Duration, read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = sync_channel(1);

@@ -29,8 +29,6 @@ pub struct Subscription {
     pub reason: LossReason,
     /// Maximum number of items that are queued or being processed.
     pub most_waiting: usize,
-    /// Events that it receives; `None`: all.
-    pub filter: Option<Filter>,
     /// Its losses are reported to the other subscribers, too.
     pub is_announced: bool,
 }
@@ -86,12 +84,8 @@ impl Bus {
     fn publish_one(&mut self, batch: Batch) {
         self.announce(&batch);
         let whole = Arc::new(batch);
-        for Subscriber { subscription, queue } in &self.subscribers {
-            match subscription.filter.as_ref().and_then(|filter| selected(&whole, filter)) {
-                Some(selected) if selected.items.is_empty() => {}
-                Some(selected) => queue.push(Arc::new(selected)),
-                None => queue.push(whole.clone()),
-            }
+        for Subscriber { queue, .. } in &self.subscribers {
+            queue.push(whole.clone());
         }
     }
 
@@ -166,16 +160,4 @@ pub fn is_shown(item: &Item, filter: &Filter) -> bool {
         Item::Process(process, _) => filter.shows_process(process),
         Item::Ready(_) | Item::Loss(..) | Item::Table(_) => true,
     }
-}
-
-/// The items of a batch that pass a filter; `None`: all.
-fn selected(batch: &Batch, filter: &Filter) -> Option<Batch> {
-    let is_shown = |item: &&Item| is_shown(item, filter);
-    let shown = batch.items.iter().filter(is_shown).count();
-    if shown == batch.items.len() {
-        return None;
-    }
-    let mut items = Vec::with_capacity(shown);
-    items.extend(batch.items.iter().filter(is_shown).cloned());
-    Some(Batch { context: batch.context.clone(), items })
 }

@@ -43,8 +43,8 @@ impl FormatArgs {
 pub(super) struct LinesArgs {
     #[command(flatten)]
     format: FormatArgs,
-    /// How JSON names processes: `full` puts the whole object in every event; `once` puts the process key in events, and
-    /// emits the whole object once, before the first event that refers to it; `key` puts only the key
+    /// How JSON names processes: `full` puts the whole object in every event; `once` puts the process key in events,
+    /// and emits the whole object once, before the first event that refers to it; `key` puts only the key
     #[arg(long, value_name = "FORM", value_parser = processes, default_value = "full")]
     processes: ProcessForm,
 }

@@ -13,7 +13,8 @@ pub(super) struct VerifyArgs {
     /// Path of the store
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     store: PathBuf,
-    /// Without HASH: print the newest link of the hash chain, to be kept off this host. With HASH: verify that this link is still in the chain
+    /// Without HASH: print the newest link of the hash chain, to be kept off this host. With HASH: verify that this
+    /// link is still in the chain
     #[arg(long, value_name = "HASH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "how clap represents an option whose value is optional")]
     anchor: Option<Option<Link>>,

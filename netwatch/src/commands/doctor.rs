@@ -61,8 +61,8 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The limits of `watch` and `record` with default options that a busy or attacked host reaches first. Those of UDP only if
-/// it is observed.
+/// The limits of `watch` and `record` with default options that a busy or attacked host reaches first. Those of UDP
+/// only if it is observed.
 fn limits(coverage: &Coverage) -> Vec<Limit> {
     let limit = |what, value: String, at_limit| Limit { what, value, at_limit };
     let udp = [

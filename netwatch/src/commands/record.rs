@@ -68,8 +68,8 @@ fn take_precedence() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         log::debug!("cannot raise the scheduling priority: {error}");
     }
-    // The scheduler divides CPU time among sessions first (sched(7), autogroup). A service is the leader of its session;
-    // the session of a user's terminal is left alone.
+    // The scheduler divides CPU time among sessions first (sched(7), autogroup). A service is the leader of its
+    // session; the session of a user's terminal is left alone.
     if rustix::process::getsid(None) == Ok(rustix::process::getpid())
         && let Err(error) = std::fs::write("/proc/self/autogroup", NICE.to_string())
     {

@@ -1,4 +1,5 @@
-//! `netwatch trace`: walks from a connection back to its cause, in the store or, without one, in a snapshot of the host.
+//! `netwatch trace`: walks from a connection back to its cause, in the store or, without one, in a snapshot of the
+//! host.
 
 use std::convert::Infallible;
 use std::io::{BufWriter, Write};

@@ -1,11 +1,13 @@
-//! Decodes the output of iterators: sockets and descriptors.
+//! Decodes the output of iterators: sockets, descriptors and processes.
 
 use std::mem::offset_of;
 
-use netwatch_common::{Held, Listed, listed_flags};
+use netwatch_common::{Held, Listed, Running, listed_flags};
 
 use super::{Bytes, DecodeError, sock};
-use crate::model::{Family, Holder, NetnsId, Payload, Proto, Socket, SocketRow, State, is_connected};
+use crate::model::{
+    Family, Holder, NetnsId, Payload, ProcessKey, Proto, Socket, SocketRow, State, is_connected,
+};
 
 /// Rows of `proto` in namespace `netns`, IPv4 first, and the number of records that could not be decoded.
 pub(crate) fn rows(bytes: &[u8], proto: Proto, netns: NetnsId) -> (Vec<SocketRow>, usize) {
@@ -32,6 +34,15 @@ pub(crate) fn held(bytes: &[u8]) -> impl Iterator<Item = (u64, Holder)> {
         let pid = record.u32(offset_of!(Held, tgid)).ok()?;
         let fd = record.u32(offset_of!(Held, fd)).ok()?;
         Some((record.u64(offset_of!(Held, inode)).ok()?, Holder { pid, fd }))
+    })
+}
+
+/// Processes, with their exact starts.
+pub(crate) fn running(bytes: &[u8]) -> impl Iterator<Item = ProcessKey> {
+    bytes.chunks_exact(size_of::<Running>()).filter_map(|record| {
+        let record = Bytes(record);
+        let pid = record.u32(offset_of!(Running, tgid)).ok()?;
+        Some(ProcessKey::new(pid, record.time(offset_of!(Running, start)).ok()?))
     })
 }
 
@@ -80,6 +91,7 @@ mod tests {
             let whole = bytes.len() / size_of::<Listed>();
             prop_assert!(rows.len() <= whole && rows.len() + damaged >= whole);
             prop_assert_eq!(held(&bytes).count(), bytes.len() / size_of::<Held>());
+            prop_assert_eq!(running(&bytes).count(), bytes.len() / size_of::<Running>());
         }
     }
 }

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((record.at, record.loss), (ns(17), 3));
         let Event::Socket(event) = record.event else { panic!() };
         let Act::Connect(task) = event.act else { panic!() };
-        assert_eq!((task.key, task.tid), (ProcessKey { pid: 11, start: ns(30_000_000) }, 12));
+        assert_eq!((task.key, task.tid), (ProcessKey::new(11, ns(30_000_001)), 12));
         assert_eq!((&*task.comm.text(), task.auid), ("curl", None));
         assert_eq!(task.thread.unwrap().text(), "\\xffw");
         assert_eq!(event.socket.local, SockAddr { ip: [127, 0, 0, 1].into(), port: 40000 });

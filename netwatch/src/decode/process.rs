@@ -28,6 +28,8 @@ pub struct Task {
     pub auid: Option<u32>,
     /// Whether it is a kernel thread.
     pub kernel: bool,
+    /// Its executable has no link left.
+    pub exe_unlinked: bool,
     /// The way of its call, if the probe reads it and it is not a plain system call.
     pub via: Option<Via>,
     /// Id of its cgroup in the unified hierarchy, if known.
@@ -76,6 +78,7 @@ impl Task {
             uid: 0,
             auid: None,
             kernel: false,
+            exe_unlinked: false,
             via: None,
             cgroup: None,
             cause: None,
@@ -158,6 +161,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         uid: bytes.u32(at + offset_of!(Wire, uid))?,
         auid: (auid != u32::MAX).then_some(auid),
         kernel,
+        exe_unlinked: flags & task_flags::EXE_UNLINKED != 0,
         via,
         cgroup: CgroupId::new(bytes.u64(at + offset_of!(Wire, cgroup))?),
         cause: None,

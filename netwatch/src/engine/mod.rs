@@ -197,8 +197,8 @@ impl Flow {
         Ok(())
     }
 
-    /// Publishes what existed before, which may be more than a queue holds: this waits for subscribers, but not for long,
-    /// since the ring fills up meanwhile.
+    /// Publishes what existed before, which may be more than a queue holds: this waits for subscribers, but not for
+    /// long, since the ring fills up meanwhile.
     fn publish_seeds(&mut self, seeds: Vec<ConnectionEvent>) {
         let deadline = Instant::now() + SEED_PATIENCE;
         let mut seeds = seeds.into_iter();

@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::kernel::WAKE;
 
-/// Interval at which losses are checked, held-back events are emitted, and subscribers are notified of what they missed.
+/// Interval at which losses are checked, held-back events are emitted, and subscribers are notified of what they
+/// missed.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The same on an idle host, where ticks are most of netwatch's CPU time.
@@ -45,8 +46,8 @@ impl Ticks {
     }
 }
 
-/// When the ring is read without a wake-up. The kernel side wakes the agent at most once per [`WAKE`], so after a record
-/// the ring is polled at that interval until nothing arrived for three intervals.
+/// When the ring is read without a wake-up. The kernel side wakes the agent at most once per [`WAKE`], so after a
+/// record the ring is polled at that interval until nothing arrived for three intervals.
 #[derive(Default)]
 pub(super) struct Polls {
     until: Option<Instant>,

@@ -52,7 +52,12 @@ impl Executables {
         let (key, patience) = (Arc::as_ptr(process).addr(), self.patience);
         if let Some(remembered) = self.by_process.get_mut(&key) {
             if now.saturating_duration_since(remembered.at) >= FRESH {
-                remembered.status.state = exe_state(process, patience);
+                let before = remembered.status.state;
+                remembered.status.state = match exe_state(process, patience) {
+                    // It was deleted while the process ran.
+                    ExeState::Unknown if before == ExeState::Deleted => before,
+                    state => state,
+                };
                 remembered.at = now;
             }
             return remembered.status;
@@ -112,7 +117,11 @@ fn exe_state(process: &Process, patience: Patience) -> ExeState {
         None => ExeState::Unknown,
         Some(Ok(named)) if named.identity() == image.file => ExeState::Ok,
         Some(Ok(named)) if named.device == image.file.0 => ExeState::Replaced,
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => ExeState::Deleted,
+        // It was deleted or renamed, or its folder was. Which of them is known only if it was seen before.
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => match image.exe_state {
+            ExeState::Deleted => ExeState::Deleted,
+            _ => ExeState::Unknown,
+        },
         // Some file systems report other device numbers to user space than inside the kernel (overlayfs, btrfs).
         Some(_) => image.exe_state,
     }
@@ -134,4 +143,47 @@ fn is_world_writable(process: &Process, patience: Patience) -> bool {
 fn stat(process: &Process, place: Place<'_>, patience: Patience) -> Option<io::Result<FileFacts>> {
     let subject = || Subject::Files { device: process.image.file.0, user: process.uid };
     blocking::stat(place, subject, patience)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Image;
+
+    /// A process that has ended.
+    fn ended(path: &str, recorded: ExeState) -> Arc<Process> {
+        let mut process = Process::clone(&crate::process::tests::process(u32::MAX, None));
+        process.image = Arc::new(Image {
+            exe: Some(path.into()),
+            exe_state: recorded,
+            file: (1, 1),
+            mntns: processes::own_mntns(),
+            ..Image::clone(&process.image)
+        });
+        Arc::new(process)
+    }
+
+    #[test]
+    fn file_that_may_have_been_renamed_is_not_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let state = |recorded| {
+            let process = ended(path.to_str().unwrap(), recorded);
+            Executables::patient().status(&process, Instant::now()).state
+        };
+        assert_eq!(state(ExeState::Ok), ExeState::Unknown);
+        assert_eq!(state(ExeState::Deleted), ExeState::Deleted);
+    }
+
+    #[test]
+    fn deleted_file_stays_deleted_when_its_process_has_ended() {
+        let process = ended("/nowhere", ExeState::Ok);
+        let mut executables = Executables::patient();
+        let now = Instant::now();
+        assert_eq!(executables.status(&process, now).state, ExeState::Unknown);
+        for remembered in executables.by_process.values_mut() {
+            remembered.status.state = ExeState::Deleted;
+        }
+        assert_eq!(executables.status(&process, now + FRESH).state, ExeState::Deleted);
+    }
 }

@@ -114,6 +114,6 @@ impl Life {
     /// How and when a process first had it.
     #[must_use]
     pub fn used_by(&self, key: ProcessKey) -> Option<Use<'_>> {
-        self.uses().find(|used| used.actor.process.key == key)
+        self.uses().find(|used| used.actor.process.key.may_be(key))
     }
 }

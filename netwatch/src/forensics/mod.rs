@@ -1,8 +1,8 @@
 //! The walk from a connection back to its cause. Pure over [`Past`], which is the store or a snapshot.
 //!
-//! An inbound connection was caused by its peer endpoint: if that is on this host the walk continues there, else it ends.
-//! An outbound one was caused by a process, and a process by a connection or by its parent. The link between a process
-//! and a connection must be observed; that a connection was open is not enough ([`Tie`]).
+//! An inbound connection was caused by its peer endpoint: if that is on this host the walk continues there, else it
+//! ends. An outbound one was caused by a process, and a process by a connection or by its parent. The link between a
+//! process and a connection must be observed; that a connection was open is not enough ([`Tie`]).
 
 mod ending;
 mod life;
@@ -154,8 +154,8 @@ pub struct Origin {
     pub confidence: Confidence,
     /// What is missing to continue, one sentence each.
     pub missing: Vec<String>,
-    /// Connections that processes of the chain had open, without evidence that they were the cause: inbound ones, and those
-    /// that a process had read from or may have passed on.
+    /// Connections that processes of the chain had open, without evidence that they were the cause: inbound ones, and
+    /// those that a process had read from or may have passed on.
     pub possible: Vec<Life>,
 }
 
@@ -245,8 +245,8 @@ impl<P: Past> Walk<'_, P> {
         Ok(Some(other))
     }
 
-    /// Walks from a process that acted at `at` through the writers of messages and its ancestors, to a connection that caused
-    /// it or to a first cause.
+    /// Walks from a process that acted at `at` through the writers of messages and its ancestors, to a connection that
+    /// caused it or to a first cause.
     fn explain(
         &mut self,
         boot: &Arc<str>,
@@ -348,8 +348,8 @@ enum Explained {
     Pairs(Origin),
 }
 
-/// The kind of stream by which the parent of a program tells it what to do: its standard input, or, if the parent had just
-/// read something when it forked, its output, which the parent takes back.
+/// The kind of stream by which the parent of a program tells it what to do: its standard input, or, if the parent had
+/// just read something when it forked, its output, which the parent takes back.
 fn led_by_parent(program: &Process, cause_of_fork: &Cause) -> Option<StreamKind> {
     let [stdin, stdout, stderr] = program.streams.map(|stream| stream.filter(|stream| stream.at_parent));
     let output = stdout.or(stderr).filter(|_| !cause_of_fork.is_none());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::BootClock;
-use crate::model::Cookie;
 use crate::model::tests::ns;
+use crate::model::{Cookie, ProcessKey};
 use crate::origin::Verdict;
 use crate::process::Birth;
 use crate::tracker::tests::event;
@@ -162,6 +162,28 @@ fn other_open_connections_are_no_cause() {
     assert_eq!(from(&trace).0, OriginKind::Service);
     assert_eq!(trace.origin.process.as_ref().unwrap().process.key.pid, 10);
     assert_eq!(trace.origin.possible.iter().map(Life::id).collect::<Vec<_>>(), [open.id()]);
+}
+
+/// Connections of another process with the same pid are not those of this one, but of a process that is known from
+/// `/proc` only, they may be.
+#[test]
+fn connections_belong_to_the_process_that_started_then() {
+    let daemon = daemon();
+    let worker = |start| changed(&inside(50, &daemon, 120, None), |worker| worker.key = start);
+    let (first, second) = (ProcessKey::new(50, ns(40_000_001)), ProcessKey::new(50, ns(40_000_002)));
+    for (held_by, called_by, is_same) in [
+        (first, first, true),
+        (first, second, false),
+        (first.coarse(), second, true),
+        (first, second.coarse(), true),
+        (first.coarse(), ProcessKey::new(50, ns(50_000_000)), false),
+    ] {
+        let mut story = Story::new();
+        story.inbound(5, FAR, 100, None, &[&worker(held_by)]);
+        let out = story.outbound(7, AWAY, 130, &worker(called_by), None);
+        let possible = story.trace(&out).origin.possible.len();
+        assert_eq!(possible, usize::from(is_same), "{held_by} {called_by}");
+    }
 }
 
 #[test]

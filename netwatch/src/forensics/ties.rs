@@ -4,8 +4,8 @@
 //! - the process was started with it as stdin, stdout or stderr;
 //! - the process was forked while the connection was open, and used it;
 //! - a login began with the process, and it is its only connection;
-//! - the process passes on what it receives, by a message or as the other end of a pipe or terminal, and it had just read
-//!   from the connection, or has no other. This also holds for connections that it began itself.
+//! - the process passes on what it receives, by a message or as the other end of a pipe or terminal, and it had just
+//!   read from the connection, or has no other. This also holds for connections that it began itself.
 //!
 //! An open connection alone is no evidence: a daemon that runs scheduled jobs may have many. Those are reported as
 //! possible causes and not followed.

@@ -92,7 +92,7 @@ impl Inventory {
             // Network sockets that are not bound yet.
             inodes.extend(views.by_iter.iter().flat_map(|held| held.all()).map(|(inode, _)| inode));
         }
-        let table = ProcessTable::of(&processes::all()?);
+        let table = ProcessTable::of(&processes::with_exact_start(self.lister.as_deref())?);
         self.programs.forget();
         let held = Held::of(inodes, &views, &table, &mut self.programs);
 

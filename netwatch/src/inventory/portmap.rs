@@ -1,10 +1,10 @@
 //! Asks the portmapper which RPC programs registered which ports, over the network as `rpcinfo -p` does.
 //!
-//! Any program may listen on port 111, so the timeout is for the whole exchange, every length is bounded, and an invalid
-//! answer is an error.
+//! Any program may listen on port 111, so the timeout is for the whole exchange, every length is bounded, and an
+//! invalid answer is an error.
 //!
-//! Crates for RPC were not used: `onc-rpc` supports neither fragments nor datagrams, `onc-rpc-wire` reassembles fragments
-//! without a bound, and neither has the portmapper's list.
+//! Crates for RPC were not used: `onc-rpc` supports neither fragments nor datagrams, `onc-rpc-wire` reassembles
+//! fragments without a bound, and neither has the portmapper's list.
 
 mod names;
 mod reply;

@@ -67,8 +67,8 @@ pub(super) fn find(
     found.into_iter().filter_map(stdio).collect()
 }
 
-/// Whether another reason than the connection explains why the holder steers the shell: a login, a container that it runs,
-/// or a terminal emulator, whose connections are those to its X server.
+/// Whether another reason than the connection explains why the holder steers the shell: a login, a container that it
+/// runs, or a terminal emulator, whose connections are those to its X server.
 fn is_explained(shell: &Program, holder: &Program, connections: &[&SocketRow], kind: StreamKind) -> bool {
     let is_packaged = holder.package().is_some();
     let login = is_packaged && LOGIN_SERVERS.binary_search(&holder.name()).is_ok();

@@ -20,6 +20,7 @@ pub struct Iterators {
     tcp: ProgramFd,
     udp: ProgramFd,
     files: ProgramFd,
+    tasks: ProgramFd,
 }
 
 /// Reads one offset of the table.
@@ -52,6 +53,7 @@ impl Iterators {
             tcp: program(plan::LIST_TCP)?,
             udp: program(plan::LIST_UDP)?,
             files: program(plan::LIST_FILES)?,
+            tasks: program(plan::LIST_TASKS)?,
         })
     }
 
@@ -99,6 +101,7 @@ impl Lister for Iterators {
             Listing::Tcp => &self.tcp,
             Listing::Udp => &self.udp,
             Listing::Files => &self.files,
+            Listing::Tasks => &self.tasks,
         };
         // Lists the network namespace of the thread that opens it (kernel/bpf/bpf_iter.c, prepare_seq_file(), v6.12).
         let link = bpf(BPF_LINK_CREATE, &[program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER])?;
@@ -121,8 +124,8 @@ impl Lister for Iterators {
 /// would begin with 32 bytes.
 const READ: usize = 64 << 10;
 
-/// Commands and an attach type of `include/uapi/linux/bpf.h`. aya consumes the link when it creates an iterator from it;
-/// here each snapshot creates its own, in any thread.
+/// Commands and an attach type of `include/uapi/linux/bpf.h`. aya consumes the link when it creates an iterator from
+/// it; here each snapshot creates its own, in any thread.
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_TRACE_ITER: u32 = 28;

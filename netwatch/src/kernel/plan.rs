@@ -5,10 +5,10 @@ mod jobs;
 
 use std::collections::HashSet;
 
-pub(super) use jobs::{JOBS, LIST_FILES, LIST_TCP, LIST_UDP, SNAPSHOT, STATE_PROBES};
+pub(super) use jobs::{JOBS, LIST_FILES, LIST_TASKS, LIST_TCP, LIST_UDP, SNAPSHOT, STATE_PROBES};
 
-/// When the probes of a job are attached. Process probes are attached first and `/proc` is read after that, so that every
-/// process is known before socket probes are attached.
+/// When the probes of a job are attached. Process probes are attached first and `/proc` is read after that, so that
+/// every process is known before socket probes are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Before `/proc` is read.
@@ -101,8 +101,8 @@ const fn exit(function: &'static str) -> Probe {
     named(function, Hook::Exit(function))
 }
 
-/// A second program on the same hook, which has to run after the first. Programs on one function run in reverse order of
-/// attachment (kernel/bpf/trampoline.c, __bpf_trampoline_link_prog(), v6.12), so there it is listed first.
+/// A second program on the same hook, which has to run after the first. Programs on one function run in reverse order
+/// of attachment (kernel/bpf/trampoline.c, __bpf_trampoline_link_prog(), v6.12), so there it is listed first.
 const fn again(program: &'static str, hook: Hook) -> Probe {
     Probe { program, hook, again: true }
 }

@@ -1,5 +1,5 @@
-//! Whether the kernel may preempt a task while it runs a BPF program. Only then may it skip a run of the same program in
-//! another task (`netwatch-ebpf/src/twice.rs`).
+//! Whether the kernel may preempt a task while it runs a BPF program. Only then may it skip a run of the same program
+//! in another task (`netwatch-ebpf/src/twice.rs`).
 
 use std::fs;
 

@@ -20,6 +20,9 @@ pub enum Sabotage {
     /// Attaching the probes of this job takes longer.
     #[cfg(any(test, feature = "test-equipment"))]
     Slow(&'static str),
+    /// The first snapshot after a loss fails, in the step that reports the loss.
+    #[cfg(any(test, feature = "test-equipment"))]
+    FailingSnapshot,
 }
 
 #[cfg(not(any(test, feature = "test-equipment")))]
@@ -33,6 +36,10 @@ impl Sabotage {
     }
 
     pub(super) fn slows(self, _: &str) -> Option<Duration> {
+        match self {}
+    }
+
+    pub(crate) fn fails_snapshot(self) -> bool {
         match self {}
     }
 }
@@ -50,7 +57,7 @@ const BESIDE: u32 = 4;
 
 #[cfg(any(test, feature = "test-equipment"))]
 impl Sabotage {
-    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB`, `deaf=all` or `slow=JOB`.
+    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB`, `deaf=all`, `slow=JOB` or `fail=snapshot`.
     ///
     /// # Errors
     /// If the text has another form, or names an unknown member or job.
@@ -69,7 +76,8 @@ impl Sabotage {
                 let job = JOBS.iter().find(|job| job.name == name);
                 job.map(|job| Self::Slow(job.name)).ok_or("no such job")
             }
-            _ => Err("offset=STRUCTURE.MEMBER, deaf=JOB or slow=JOB"),
+            Some(("fail", "snapshot")) => Ok(Self::FailingSnapshot),
+            _ => Err("offset=STRUCTURE.MEMBER, deaf=JOB, slow=JOB or fail=snapshot"),
         }
     }
 
@@ -86,5 +94,9 @@ impl Sabotage {
 
     pub(super) fn slows(self, job: &str) -> Option<Duration> {
         matches!(self, Self::Slow(slow) if slow == job).then_some(SLOW)
+    }
+
+    pub(crate) fn fails_snapshot(self) -> bool {
+        self == Self::FailingSnapshot
     }
 }

@@ -11,11 +11,13 @@ pub enum Listing {
     Udp,
     /// Descriptors of sockets, of every process.
     Files,
+    /// Every process.
+    Tasks,
 }
 
 /// Lists by iterators.
 pub trait Lister: Send + Sync {
-    /// The output of the kernel side: `netwatch_common::Listed` or `Held` records, concatenated.
+    /// The output of the kernel side: `netwatch_common::Listed`, `Held` or `Running` records, concatenated.
     ///
     /// # Errors
     /// If the kernel refuses.

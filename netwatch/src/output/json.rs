@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_process_is_printed_once_though_what_is_not_printed_changes() {
         let printed = |change: fn(&mut Process)| {
-            let process = Process::bare(ProcessKey { pid: 5, start: ns(0) }, "p".into());
+            let process = Process::bare(ProcessKey::new(5, ns(0)), "p".into());
             let mut changed = process.clone();
             change(&mut changed);
             let mut json = Json::new(ProcessForm::Once);
@@ -375,7 +375,7 @@ mod tests {
         let mut seq = 0;
         let mut print = |json: &mut Json, pid: u32| {
             let mut event = event(EventKind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
-            let process = Process::bare(ProcessKey { pid, start: ns(0) }, "p".into());
+            let process = Process::bare(ProcessKey::new(pid, ns(0)), "p".into());
             event.endpoint.process = Some(Actor::leader(process.into()));
             let mut out = Vec::new();
             json.render(&mut seq, &Item::Event(event), &context, &mut out).unwrap();
@@ -386,7 +386,7 @@ mod tests {
         let Printed { process, status, object } = json.printed.values().next().unwrap();
         let again = |n| {
             let printed = Printed { process: process.clone(), status: *status, object: object.clone() };
-            (ProcessKey { pid: n, start: ns(1) }, printed)
+            (ProcessKey::new(n, ns(1)), printed)
         };
         let others: Vec<_> = (1..limits::MOST_PRINTED).map(|n| again(n.try_into().unwrap())).collect();
         json.printed.extend(others);

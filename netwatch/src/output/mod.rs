@@ -1,5 +1,5 @@
-//! Output of all commands as text or JSON. Pure functions of values: nothing here reads a file or asks a service; what a
-//! line needs is in the item and its context.
+//! Output of all commands as text or JSON. Pure functions of values: nothing here reads a file or asks a service; what
+//! a line needs is in the item and its context.
 
 pub(crate) mod audit;
 pub(crate) mod doctor;

@@ -9,11 +9,11 @@ use crate::model::{BootTime, Cookie, Way};
 /// The cause of an action. A clone costs little.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
-    /// The connection that the thread, or the writer of the first message, had last received from or accepted, if it had
-    /// not slept since.
+    /// The connection that the thread, or the writer of the first message, had last received from or accepted, if it
+    /// had not slept since.
     pub socket: Option<Cookie>,
-    /// The messages, the oldest first: each was written because of the one before. A thin pointer, since every endpoint has
-    /// a cause.
+    /// The messages, the oldest first: each was written because of the one before. A thin pointer, since every endpoint
+    /// has a cause.
     messages: Option<Arc<Vec<Message>>>,
 }
 
@@ -72,8 +72,8 @@ impl Cause {
 }
 
 impl Message {
-    /// A process holds its parent, and the writers of the messages that caused it, who hold theirs. Where this becomes too
-    /// long only the identity of the writer is kept.
+    /// A process holds its parent, and the writers of the messages that caused it, who hold theirs. Where this becomes
+    /// too long only the identity of the writer is kept.
     fn shortened(mut self) -> Self {
         if self.writer.reach() >= limits::MOST_ANCESTORS {
             self.writer = Arc::new(Process::bare(self.writer.key, self.writer.comm.clone()));

@@ -3,10 +3,12 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::decode::Task;
 use crate::limits;
 use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey};
 
 mod cause;
+mod ended;
 pub mod table;
 
 pub use cause::{Cause, Message};
@@ -86,6 +88,32 @@ impl Process {
             stdio: [None; 3],
             streams: [None; 3],
         })
+    }
+
+    /// The same process under the exact one of both keys.
+    fn with_key(&self, key: ProcessKey) -> Self {
+        let mut process = self.clone();
+        process.key = key.or_exact(process.key);
+        process
+    }
+
+    /// Notes that the file of its image has no link left. It gets none again. A memfd never had one.
+    fn note_unlinked(&mut self, unlinked: bool) {
+        if unlinked && self.image.exe_state == ExeState::Ok {
+            Arc::make_mut(&mut self.image).exe_state = ExeState::Deleted;
+        }
+    }
+
+    /// Whether a record has nothing new about it.
+    fn is_as(&self, task: &Task) -> bool {
+        let is_deleted_now = task.exe_unlinked && self.image.exe_state == ExeState::Ok;
+        self.key == task.key
+            && !is_deleted_now
+            && *self.comm == *task.comm.text()
+            && self.uid == task.uid
+            && self.auid == task.auid
+            && self.ppid == task.ppid
+            && self.cgroup_id == task.cgroup
     }
 
     /// A process with only its attributes.
@@ -185,7 +213,7 @@ pub(crate) mod tests {
 
     /// A process with only a pid, for tests.
     pub(crate) fn process(pid: u32, parent: Option<&Arc<Process>>) -> Arc<Process> {
-        let key = ProcessKey::from_ticks(pid, u64::from(pid));
+        let key = ProcessKey::new(pid, BootTime::from_nanos(u64::from(pid) * 10_000_000 + 1));
         let bare = Process::bare(key, format!("p{pid}").into());
         let mut process = bare.under(parent);
         process.ppid = parent.map_or(0, |parent| parent.key.pid);

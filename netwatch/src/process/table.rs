@@ -3,26 +3,25 @@
 //! Records of fork, exec and exit update it; `/proc` fills it at the start and after losses. Records take precedence
 //! over `/proc`, since the kernel side reads the process at the time of the record.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::ended::Ended;
 use super::{Actor, Birth, Process};
 use crate::decode::{ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
-use crate::hash::{Map, Set};
-use crate::limits;
-use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::hash::Map;
+use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 
 mod cgroups;
 mod messages;
 use messages::MessageTable;
 
-/// Processes by pid and start.
+/// Processes by pid and start. Of a process whose exact start becomes known, the key has it from then on.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
     live: Map<u32, Live>,
-    gone: Map<ProcessKey, Arc<Process>>,
-    gone_order: VecDeque<ProcessKey>,
-    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most [`limits::MOST_CGROUPS`].
+    gone: Ended,
+    /// Paths of cgroups by id in the unified hierarchy; `None` if that cannot be found out. At most
+    /// [`limits::MOST_CGROUPS`](crate::limits::MOST_CGROUPS).
     cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
@@ -54,10 +53,8 @@ impl ProcessTable {
         let mut by_age: Vec<_> = rows.iter().collect();
         by_age.sort_by_key(|row| row.key.age());
         for row in by_age {
-            let live = self.live.get(&row.key.pid);
-            if live.is_none_or(|live| {
-                live.process.key != row.key || live.changed.is_none_or(|changed| changed < began)
-            }) {
+            let changed = self.live(row.key).map(|live| live.changed);
+            if changed.flatten().is_none_or(|changed| changed < began) {
                 self.learn_one(row);
             }
         }
@@ -84,7 +81,7 @@ impl ProcessTable {
                 .live
                 .get(&row.ppid)
                 .map(|live| &live.process)
-                .filter(|parent| parent.key.age() < row.key.age())
+                .filter(|parent| parent.key.may_be_parent_of(row.key))
                 .cloned(),
         };
         // Keep the arguments of the exec record: a process can overwrite those in /proc.
@@ -94,11 +91,13 @@ impl ProcessTable {
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
         let streams = known.map_or(row.streams, |known| known.streams);
-        let process = Process {
+        let key = known.map_or(row.key, |known| row.key.or_exact(known.key));
+        let mut process = Process {
             cgroup_id: known.and_then(|known| known.cgroup_id),
             birth: known.and_then(|known| known.birth.clone()),
-            ..Process::of(ProcessFacts { image, stdio, streams, ..row.facts.clone() })
+            ..Process::of(ProcessFacts { key, image, stdio, streams, ..row.facts.clone() })
         };
+        process.note_unlinked(row.image.exe_state == ExeState::Deleted);
         let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
     }
@@ -106,8 +105,7 @@ impl ProcessTable {
     /// Sets the sockets that existing processes have as stdin, stdout and stderr, from a snapshot.
     pub fn learn_stdio(&mut self, rows: &[ProcessRow]) {
         for row in rows.iter().filter(|row| row.stdio != [None; 3]) {
-            if let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid)
-                && process.key == row.key
+            if let Some(Live { process, .. }) = self.live_mut(row.key)
                 && process.birth.is_none()
             {
                 let mut known = Process::clone(process);
@@ -138,17 +136,38 @@ impl ProcessTable {
     /// lost since.
     #[must_use]
     pub fn needs_proc(&self, key: ProcessKey) -> bool {
-        match self.live.get(&key.pid) {
-            Some(live) if live.process.key == key => live.epoch != self.epoch,
-            _ => !self.gone.contains_key(&key),
+        match self.live(key) {
+            Some(live) => live.epoch != self.epoch,
+            None => self.gone.find(key).is_none(),
         }
     }
 
     /// A running or recently ended process.
     #[must_use]
     pub fn find(&self, key: ProcessKey) -> Option<&Arc<Process>> {
-        let live = self.live.get(&key.pid).map(|live| &live.process).filter(|process| process.key == key);
-        live.or_else(|| self.gone.get(&key))
+        self.live(key).map(|live| &live.process).or_else(|| self.gone.find(key))
+    }
+
+    /// The entry of a running process. One whose exact start is not known is not taken for one that has ended.
+    fn live(&self, key: ProcessKey) -> Option<&Live> {
+        let live = self.live.get(&key.pid)?;
+        let known = live.process.key;
+        (known == key || known.may_be(key) && !self.gone.has(key)).then_some(live)
+    }
+
+    /// The same, to be changed.
+    fn live_mut(&mut self, key: ProcessKey) -> Option<&mut Live> {
+        self.live(key)?;
+        self.live.get_mut(&key.pid)
+    }
+
+    /// The same. If its start becomes known exactly, its key is replaced.
+    fn find_exact(&mut self, key: ProcessKey) -> Option<Arc<Process>> {
+        let known = self.find(key)?.clone();
+        if known.key == key || !key.is_exact() {
+            return Some(known);
+        }
+        Some(self.put_again(known.with_key(key)))
     }
 
     /// All running processes.
@@ -165,7 +184,7 @@ impl ProcessTable {
     /// The process and thread of a task, updated from its record.
     pub fn acting(&mut self, task: &Task) -> Actor {
         let process = match self.find(task.key) {
-            Some(known) if is_as(known, task) => known.clone(),
+            Some(known) if known.is_as(task) => known.clone(),
             Some(known) => {
                 let mut process = Process::clone(known);
                 self.bring_up_to_date(&mut process, task);
@@ -182,15 +201,16 @@ impl ProcessTable {
     /// The process that connected a socket or called listen(), from the owner kept with the socket.
     #[must_use]
     pub fn owner(&self, owner: &Owner) -> Option<Actor> {
-        let process = self.find(owner.key)?.clone();
+        let known = self.find(owner.key)?;
+        let process = if known.key == owner.key { known.clone() } else { known.with_key(owner.key).into() };
         Some(Actor::new(process, owner.tid, None))
     }
 
     /// Sets path and identity of a process's executable from `/proc`, unless `/proc` is about another file already,
     /// because the process executed another program.
     pub fn confirm_exe(&mut self, key: ProcessKey, exe: Option<Arc<str>>, file: (u64, u64)) {
-        let Some(Live { process, .. }) = self.live.get_mut(&key.pid) else { return };
-        if process.key != key || exe.is_none() || process.image.file.1 != file.1 {
+        let Some(Live { process, .. }) = self.live_mut(key) else { return };
+        if exe.is_none() || process.image.file.1 != file.1 {
             return;
         }
         let image = Image { exe, file, ..Image::clone(&process.image) };
@@ -202,15 +222,15 @@ impl ProcessTable {
     /// Whether the arguments of a running process are known in part.
     #[must_use]
     pub fn lacks_args(&self, key: ProcessKey) -> bool {
-        self.present(key.pid).is_some_and(|process| process.key == key && process.image.args.cut().is_some())
+        self.live(key).is_some_and(|live| live.process.image.args.cut().is_some())
     }
 
     /// Completes arguments of which the record of the exec had only the beginning, from `/proc`, unless the process
     /// executed another program or has overwritten them.
     pub fn complete_args(&mut self, row: &ProcessRow) {
-        let Some(Live { process, .. }) = self.live.get_mut(&row.key.pid) else { return };
+        let Some(Live { process, .. }) = self.live_mut(row.key) else { return };
         let (known, read) = (&process.image, &row.image);
-        if process.key != row.key || known.file != read.file || !read.args.complete(&known.args) {
+        if known.file != read.file || !read.args.complete(&known.args) {
             return;
         }
         let image = Image { args: read.args.clone(), ..Image::clone(known) };
@@ -221,12 +241,13 @@ impl ProcessTable {
 
     /// Removes processes that are not in `rows`, a snapshot that began when no entry was younger than `since`.
     pub fn keep_only(&mut self, rows: &[ProcessRow], since: BootTime) {
-        let there: Set<_> = rows.iter().map(|row| row.key).collect();
+        let there: Map<_, _> = rows.iter().map(|row| (row.key.pid, row.key)).collect();
+        let is_there = |key: &ProcessKey| there.get(&key.pid).is_some_and(|row| row.may_be(*key));
         let ended: Vec<_> = self
             .live
             .values()
             .map(|live| live.process.key)
-            .filter(|key| key.start < since && !there.contains(key))
+            .filter(|key| key.age().0 < since && !is_there(key))
             .collect();
         for key in ended {
             self.exit(key);
@@ -236,11 +257,11 @@ impl ProcessTable {
     fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
         let birth = Some(Birth { at, cause: self.cause(at, task, fork.parent) });
-        let parent = self.find(fork.parent).cloned();
-        if let Some(known) = self.live.get(&task.key.pid).filter(|known| known.process.key == task.key) {
+        let parent = self.find_exact(fork.parent);
+        if let Some(known) = self.live(task.key) {
             // A later record was applied already; only the fork is new.
             let (epoch, changed) = (known.epoch, known.changed);
-            let mut child = Process { birth, ..Process::clone(&known.process) };
+            let mut child = Process { birth, ..known.process.with_key(task.key) };
             if parent.is_some() {
                 child = child.under(parent.as_ref());
             }
@@ -251,6 +272,7 @@ impl ProcessTable {
         let mut epoch = self.unsure();
         if let Some(parent) = parent {
             child.image = parent.image.clone();
+            child.note_unlinked(task.exe_unlinked);
             child.stdio = parent.stdio;
             child.streams = parent.streams;
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
@@ -278,18 +300,11 @@ impl ProcessTable {
     }
 
     fn exit(&mut self, key: ProcessKey) {
-        let Some(live) = self.live.get(&key.pid) else { return };
-        if live.process.key != key {
+        if self.live(key).is_none() {
             return;
         }
         let Some(Live { process, .. }) = self.live.remove(&key.pid) else { return };
-        if self.gone_order.len() >= limits::MOST_ENDED_PROCESSES
-            && let Some(oldest) = self.gone_order.pop_front()
-        {
-            self.gone.remove(&oldest);
-        }
-        self.gone_order.push_back(key);
-        self.gone.insert(key, process);
+        self.gone.add(if process.key == key { process } else { process.with_key(key).into() });
     }
 
     /// A process from a record alone.
@@ -310,6 +325,8 @@ impl ProcessTable {
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
+        process.key = task.key.or_exact(process.key);
+        process.note_unlinked(task.exe_unlinked);
         process.comm = task.comm.text().into();
         process.uid = task.uid;
         process.auid = task.auid;
@@ -335,22 +352,15 @@ impl ProcessTable {
 
     /// Replaces the value of a process. Whether it has ended and its epoch do not change.
     fn put_again(&mut self, process: Process) -> Arc<Process> {
-        if let Some(gone) = self.gone.get_mut(&process.key) {
-            *gone = Arc::new(process);
-            return gone.clone();
+        let known = self.live(process.key);
+        if known.is_none() && self.gone.find(process.key).is_some() {
+            let process = Arc::new(process);
+            self.gone.replace(process.clone());
+            return process;
         }
-        let known = self.live.get(&process.key.pid).filter(|live| live.process.key == process.key);
         let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
-}
-
-fn is_as(known: &Process, task: &Task) -> bool {
-    *known.comm == *task.comm.text()
-        && known.uid == task.uid
-        && known.auid == task.auid
-        && known.ppid == task.ppid
-        && known.cgroup_id == task.cgroup
 }
 
 #[cfg(test)]

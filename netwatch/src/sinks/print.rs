@@ -46,7 +46,6 @@ impl Print {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Stdout,
             most_waiting: limits::STDOUT_ITEMS,
-            filter: None,
             is_announced: false,
         });
         let log = Log::new(options, out);

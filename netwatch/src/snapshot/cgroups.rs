@@ -36,8 +36,8 @@ impl CgroupPaths {
         (mount.is_absolute() && mount.exists()).then_some(Self { root, mount })
     }
 
-    /// The path of a group as in `/proc/PID/cgroup`, escaped for JSON. `None` if the group is removed, or netwatch lacks
-    /// `CAP_DAC_READ_SEARCH`.
+    /// The path of a group as in `/proc/PID/cgroup`, escaped for JSON. `None` if the group is removed, or netwatch
+    /// lacks `CAP_DAC_READ_SEARCH`.
     #[must_use]
     pub fn path(&self, id: CgroupId) -> Option<Arc<str>> {
         let handle = Handle { bytes: size_of::<u64>() as u32, kind: FILEID_KERNFS, id: id.get() };

@@ -65,7 +65,7 @@ pub fn all(lister: Option<&dyn Lister>) -> Result<Holders, SnapshotError> {
 /// If either cannot be read.
 pub fn named(lister: Option<&dyn Lister>) -> Result<(Holders, Vec<ProcessRow>), SnapshotError> {
     let mut holders = all(lister)?;
-    let processes = processes::all()?;
+    let processes = processes::with_exact_start(lister)?;
     remove_former(&mut holders);
     Ok((holders, processes))
 }

@@ -1,5 +1,5 @@
-//! The host at one moment: the one source of snapshots for `list`, for `trace` without a store, for the agent's start and
-//! for its repairs.
+//! The host at one moment: the one source of snapshots for `list`, for `trace` without a store, for the agent's start
+//! and for its repairs.
 
 use super::{Mptcp, Note, Scope, SnapshotError, Sockets, holders, sockets};
 use crate::hash::Map;
@@ -18,8 +18,8 @@ pub struct HostSnapshot {
 }
 
 impl HostSnapshot {
-    /// Takes one, by the kernel's iterators where there is a lister, else by sock_diag and `/proc`. Sockets and holders are
-    /// listed at once: either is half of the time that a snapshot takes.
+    /// Takes one, by the kernel's iterators where there is a lister, else by sock_diag and `/proc`. Sockets and holders
+    /// are listed at once: either is half of the time that a snapshot takes.
     ///
     /// # Errors
     /// Where sockets or processes cannot be listed at all.

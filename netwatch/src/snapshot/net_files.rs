@@ -1,5 +1,5 @@
-//! Sockets as the files in `/proc/net` list them, which netstat reads. Used for raw and packet sockets, and as a view to
-//! compare with the others.
+//! Sockets as the files in `/proc/net` list them, which netstat reads. Used for raw and packet sockets, and as a view
+//! to compare with the others.
 
 use std::io;
 use std::net::SocketAddr;

@@ -31,8 +31,8 @@ pub fn own() -> io::Result<NetnsId> {
     inum_of(Path::new("/proc/thread-self/ns/net"))
 }
 
-/// All namespaces of processes and mounts: that of the calling thread first, then by inode number. Those that may not be
-/// read (of another user's process) are left out; entering them needs the same privilege.
+/// All namespaces of processes and mounts: that of the calling thread first, then by inode number. Those that may not
+/// be read (of another user's process) are left out; entering them needs the same privilege.
 ///
 /// # Errors
 /// If `/proc` cannot be read.
@@ -59,8 +59,8 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
     Ok([own].into_iter().chain(found).map(|(inum, path)| Netns { inum, path }).collect())
 }
 
-/// Calls `work` inside each namespace, on a new thread; the calling thread does not change its namespace. `work` gets an
-/// error if the namespace is gone or may not be entered.
+/// Calls `work` inside each namespace, on a new thread; the calling thread does not change its namespace. `work` gets
+/// an error if the namespace is gone or may not be entered.
 ///
 /// # Errors
 /// If the thread cannot be started, or `work` panicked.

@@ -29,8 +29,8 @@ pub(crate) fn stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-/// Length of the arguments in memory: `arg_start` and `arg_end` of `/proc/PID/stat`, which are 0 to whoever may not trace
-/// the process (`do_task_stat` in fs/proc/array.c).
+/// Length of the arguments in memory: `arg_start` and `arg_end` of `/proc/PID/stat`, which are 0 to whoever may not
+/// trace the process (`do_task_stat` in fs/proc/array.c).
 pub(crate) fn args_length(stat: &[u8]) -> Option<u64> {
     let name_end = stat.iter().rposition(|b| *b == b')')?;
     let tail = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;

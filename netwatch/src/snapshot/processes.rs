@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 use super::{SnapshotError, parse};
 use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::bounded::{self, Ends};
-use crate::model::{Arguments, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::decode::listed;
+use crate::hash::Map;
+use crate::model::{Arguments, ExeState, Image, Lister, Listing, ProcessFacts, ProcessKey, ProcessRow};
 use crate::{escape, limits, proc};
 
 /// Reads all processes, sorted by pid. Those that end meanwhile, or are hidden by `hidepid`, are left out.
@@ -39,6 +41,38 @@ fn within(pids: impl IntoIterator<Item = u32>, most: usize) -> Vec<ProcessRow> {
 #[must_use]
 pub fn one(pid: u32, patience: Patience) -> Option<ProcessRow> {
     read(pid, patience, limits::ARGS_BYTES)
+}
+
+/// Reads the process with this key; `None` if it is gone, or the pid is another's.
+#[must_use]
+pub fn of(key: ProcessKey, patience: Patience) -> Option<ProcessRow> {
+    let mut row = one(key.pid, patience).filter(|row| row.key.may_be(key))?;
+    row.key = key.or_exact(row.key);
+    Some(row)
+}
+
+/// Reads all processes, with their exact start if the kernel's iterator can be read.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn with_exact_start(lister: Option<&dyn Lister>) -> Result<Vec<ProcessRow>, SnapshotError> {
+    let mut rows = all()?;
+    match lister.map(|lister| lister.list(Listing::Tasks)) {
+        Some(Ok(bytes)) => set_exact(&mut rows, listed::running(&bytes)),
+        Some(Err(error)) => log::info!("processes cannot be listed by an iterator: {error}"),
+        None => {}
+    }
+    Ok(rows)
+}
+
+/// Replaces the keys of the processes that are listed in `exact` by the ones there.
+pub fn set_exact(rows: &mut [ProcessRow], exact: impl IntoIterator<Item = ProcessKey>) {
+    let exact: Map<u32, ProcessKey> = exact.into_iter().map(|key| (key.pid, key)).collect();
+    for row in rows {
+        if let Some(key) = exact.get(&row.key.pid).filter(|key| key.may_be(row.key)) {
+            row.key = key.or_exact(row.key);
+        }
+    }
 }
 
 /// `most`: of its arguments, bytes.
@@ -100,9 +134,9 @@ pub fn pids() -> Result<Vec<u32>, SnapshotError> {
 /// The suffix of a link to a file without a name (fs/d_path.c, d_path(), v6.12).
 const DELETED: &[u8] = b" (deleted)";
 
-/// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0 if
-/// not known). Nothing is known about kernel threads and processes that the caller may not inspect. If a file system does
-/// not answer, the state is not known.
+/// The current executable of a process: its path (without the suffix), the state of that file, and device and inode (0
+/// if not known). Nothing is known about kernel threads and processes that the caller may not inspect. If a file system
+/// does not answer, the state is not known.
 #[must_use]
 pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u64)) {
     let link = proc::of(pid).join("exe");

@@ -1,5 +1,5 @@
-//! The descriptor tables of a process: its threads share one, or have their own. Whoever starts ten thousand threads and
-//! opens ten thousand sockets must not make netwatch read a hundred million links, so each table is read once.
+//! The descriptor tables of a process: its threads share one, or have their own. Whoever starts ten thousand threads
+//! and opens ten thousand sockets must not make netwatch read a hundred million links, so each table is read once.
 
 use std::cmp::Ordering;
 use std::fs;
@@ -90,7 +90,8 @@ fn one_of_each(threads: &[u32], mut compare: impl FnMut(u32, u32) -> Option<Orde
     sorted
 }
 
-/// The order of the descriptor tables of two threads, by kcmp(2); `None` if the kernel does not have it, or one has ended.
+/// The order of the descriptor tables of two threads, by kcmp(2); `None` if the kernel does not have it, or one has
+/// ended.
 fn compare(one: u32, other: u32) -> Option<Ordering> {
     /// `include/uapi/linux/kcmp.h`
     const KCMP_FILES: libc::c_int = 2;

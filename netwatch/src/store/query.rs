@@ -90,7 +90,7 @@ impl Query {
             && self.cookie.is_none_or(|cookie| cookie == end.id.cookie || Cookie::new(cookie) == end.cookie)
             && self.port.is_none_or(|port| either(&|at| at.port == port))
             && self.ip.is_none_or(|ip| either(&|at| at.ip == ip))
-            && self.process.is_none_or(|key| anybody(&|actor| actor.process.key == key))
+            && self.process.is_none_or(|key| anybody(&|actor| actor.process.key.may_be(key)))
             && self.pid.is_none_or(|pid| anybody(&|actor| actor.process.key.pid == pid))
             && self
                 .exe

@@ -260,7 +260,8 @@ impl Reader {
             rows.reverse();
             for row in rows {
                 if let rusqlite::types::Value::Integer(row) = row {
-                    states.push(self.processes.actor(row, &self.db)?);
+                    let actor = self.processes.actor(row, &self.db)?;
+                    states.extend(Some(actor).filter(|actor| actor.process.key.may_be(key)));
                 }
             }
         }

@@ -194,7 +194,7 @@ impl Processes {
             let [stdin, stdout, stderr] = stdio;
             let exe_state: Option<String> = row.get(21)?;
             let signs: Option<String> = row.get(22)?;
-            let key = ProcessKey { pid, start: BootTime::from_nanos(number(4)?.cast_unsigned()) };
+            let key = ProcessKey::recorded(pid, BootTime::from_nanos(number(4)?.cast_unsigned()));
             let mut process = Process::bare(key, text(7)?);
             process.uid = row.get(8)?;
             process.auid = row.get(9)?;

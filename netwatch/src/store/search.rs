@@ -11,7 +11,7 @@ use super::StoreError;
 use super::chain::Table;
 use super::rebuild::StoredRow;
 use crate::clock::BootClock;
-use crate::model::ProcessKey;
+use crate::model::{BootTime, ProcessKey};
 
 /// A segment of recording.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub enum Narrow {
     Ip(IpAddr),
     /// This pid of the process of the endpoint.
     Pid(u32),
-    /// This process.
+    /// This process, or another one with its pid that started in the same clock tick.
     Process(ProcessKey),
     /// A process with this executable.
     Exe(String),
@@ -284,10 +284,13 @@ impl Narrow {
         let integer = Value::Integer;
         let (condition, values) = match self {
             Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
-            Self::Process(key) => (
-                "p.pid = ? AND p.start = ?",
-                vec![integer(key.pid.into()), integer(key.start.nanos().cast_signed())],
-            ),
+            Self::Process(key) => {
+                let (first, last) = key.starts();
+                let start = |start: BootTime| integer(start.nanos().cast_signed());
+                // Of one process, some rows may have the exact start and others the tick.
+                let values = vec![integer(key.pid.into()), start(first), start(last)];
+                ("p.pid = ? AND p.start BETWEEN ? AND ?", values)
+            }
             Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
             Self::Exe(exe) => (
                 "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",

@@ -1,6 +1,7 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
 mod interference;
+mod keys;
 mod large;
 mod tampering;
 

@@ -109,7 +109,6 @@ impl Recorder {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Store,
             most_waiting: limits::STORE_ITEMS,
-            filter: None,
             is_announced: true,
         });
         let shared = Arc::new(Shared::default());

@@ -2,7 +2,9 @@
 
 DROP VIEW IF EXISTS processes;
 CREATE VIEW processes AS
-SELECT p.id, p.segment, s.boot, p.pid || '@' || p.start AS key, p.pid, coalesce(p.tid, p.pid) AS tid,
+SELECT p.id, p.segment, s.boot,
+    p.pid || '@' || p.start || CASE p.start % 10000000 WHEN 0 THEN '~' ELSE '' END AS key,
+    p.pid, coalesce(p.tid, p.pid) AS tid,
     strftime('%Y-%m-%d %H:%M:%f', (s.run_clock + p.start) / 1e9, 'unixepoch') AS started,
     p.comm, p.thread, i.exe, p.exe_state, i.args, p.uid, p.auid, p.ppid, p.cgroup, p.parent,
     q.comm AS parent_comm, q.pid AS parent_pid, p.stdin, p.stdout, p.stderr, p.signs

@@ -265,8 +265,9 @@ impl Conn {
     /// Makes `actor` the process of this endpoint. Returns whether this is its first use.
     pub(super) fn handed_over_to(&mut self, actor: &Actor) -> bool {
         let key = actor.process.key;
-        let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key == key);
-        if has(&self.endpoint.process) || self.rare.as_ref().is_some_and(|rare| rare.users.contains(&key)) {
+        let has = |actor: &Option<Actor>| actor.as_ref().is_some_and(|actor| actor.process.key.may_be(key));
+        let used = |rare: &Rare| rare.users.iter().any(|user| user.may_be(key));
+        if has(&self.endpoint.process) || self.rare.as_deref().is_some_and(used) {
             return false;
         }
         // The previous process may use it again, which is not an event.

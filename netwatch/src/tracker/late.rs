@@ -11,8 +11,8 @@ use crate::model::{NetnsId, SockAddr};
 /// Network namespace, local and remote address.
 type Addresses = (NetnsId, SockAddr, SockAddr);
 
-/// Keys of connections with the same addresses: their number, and all of them combined by XOR, which is the key if there
-/// is one. Whoever connects can make many with the same addresses, so no step looks at each.
+/// Keys of connections with the same addresses: their number, and all of them combined by XOR, which is the key if
+/// there is one. Whoever connects can make many with the same addresses, so no step looks at each.
 #[derive(Debug, Default)]
 struct Keys {
     number: u32,

@@ -191,7 +191,7 @@ impl Tracker {
     ) {
         let Some(cookie) = cookie else { return };
         let socket = self.udp.sockets.entry(cookie).or_default();
-        let same = |owner: &Actor| owner.process.key == actor.process.key;
+        let same = |owner: &Actor| owner.process.key.may_be(actor.process.key);
         let is_other = !socket.owner.as_ref().is_some_and(same);
         socket.owner = Some(actor.clone());
         // With many flows it is not known which one this concerns.

@@ -1,5 +1,7 @@
 //! Processes that are disguised: by their names, their arguments, their programs and their pids.
 
+mod paths;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
@@ -7,6 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -180,6 +183,12 @@ fn attempts(client: &mut Actor, watch: &mut Watch, state: &str) -> Value {
     process
 }
 
+/// The status of a file is cached for 20 ms from the event that asked for it.
+fn status_is_forgotten() {
+    let now = Instant::now();
+    until("it is", || now.elapsed() > Duration::from_millis(50));
+}
+
 #[test]
 fn program_with_a_deleted_file_has_exe_state_deleted() {
     in_fresh_netns(|| {
@@ -209,8 +218,49 @@ fn program_deleted_while_connected_has_exe_state_deleted() {
         std::fs::remove_file(&path).unwrap();
         expected["exe_state"] = "deleted".into();
         assert_has(&attempts(&mut client, &mut watch, "deleted"), expected.clone());
+        status_is_forgotten();
         client.say("close");
         assert_has(&watch.at("close", endpoint(2000, 6001)), used_by(&expected, "connect"));
+    });
+}
+
+/// It deletes its file, connects and exits: when the last event is printed, nothing of it can be read any more.
+#[test]
+fn program_that_deleted_itself_stays_deleted() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::shared();
+        let (_directory, path) = stranger_s_copy(Path::new(Actor::program()), "brief");
+        let mut server = actor();
+        CONN.listens(&mut server);
+        let connect = format!("connect {} {}", CONN.client, CONN.server);
+        let delete = format!("delete {}", path.display());
+        let ended = Command::new(&path).args([&delete, &connect]).status().unwrap();
+        assert!(ended.success() && !path.exists());
+        for kind in ["open", "close"] {
+            let event = watch.at(kind, CONN.client_endpoint());
+            let said = json!({"comm": "brief", "exe": path.to_str().unwrap(), "exe_state": "deleted"});
+            assert_has(&event["process"], said);
+        }
+    });
+}
+
+/// After the process has ended, nobody can tell a file that was renamed from one that was deleted.
+#[test]
+fn program_that_was_renamed_is_not_called_deleted() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::shared();
+        let (directory, path) = stranger_s_copy(Path::new(Actor::program()), "moved");
+        let (mut client, mut server) = (Actor::start(&path), actor());
+        CONN.listens(&mut server);
+        let mut expected = client.object();
+        expected["comm"] = "moved".into();
+        CONN.connects(&mut client, "");
+        assert_has(&watch.at("open", CONN.client_endpoint())["process"], expected.clone());
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        status_is_forgotten();
+        client.kill();
+        expected["exe_state"] = "unknown".into();
+        assert_has(&watch.at("close", CONN.client_endpoint())["process"], expected);
     });
 }
 
@@ -319,7 +369,8 @@ fn reused_pid_is_another_process() {
     });
 }
 
-/// The directory of another process is mounted over that of a process, so that tools that read /proc name the other one.
+/// The directory of another process is mounted over that of a process, so that tools that read /proc name the other
+/// one.
 #[test]
 fn process_behind_a_mount_is_named() {
     in_fresh_netns(|| {

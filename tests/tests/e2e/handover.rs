@@ -312,8 +312,8 @@ fn child_that_connects_is_the_originator() {
     });
 }
 
-/// More processes than are remembered take turns: each is one handover, and the uses beyond the budget of the socket are
-/// counted.
+/// More processes than are remembered take turns: each is one handover, and the uses beyond the budget of the socket
+/// are counted.
 #[test]
 fn uses_beyond_the_budget_are_counted() {
     const CHILDREN: u64 = 6;

@@ -95,6 +95,29 @@ fn lost_records_are_counted_and_repaired() {
     });
 }
 
+/// A snapshot fails in the moment in which a loss is reported: the loss is reported all the same, and another snapshot
+/// repairs the tables.
+#[test]
+fn loss_is_reported_although_the_snapshot_fails() {
+    in_fresh_netns(|| {
+        let netns = tests::netns();
+        let mut watch = Watch::alone(&["--ring", "4096", "--sabotage", "fail=snapshot"]);
+        let connections = if tests::is_emulated() { FLOOD / 3 } else { FLOOD };
+        let (_rest, ports) = flood("127.0.0.1:6000", connections);
+        watch.settles("losses are reported, and the log agrees with the kernel", |events| {
+            !losses(events, "ring").is_empty() && table_of_log(events, netns) == table_of_kernel()
+        });
+        let log = watch.finish();
+        assert!(log.stderr.contains("cannot take a snapshot of the host, will retry"), "{}", log.stderr);
+        let seen = |event: &&Value| kind(event) == "open" && port(event, "remote") == 6000;
+        let opened = log.events.iter().filter(seen).filter(|event| event["repaired"] != true);
+        let opened: Vec<_> = opened.map(|event| port(event, "local")).collect();
+        let missing = ports.iter().filter(|port| !opened.contains(port)).count();
+        let lost = lost(&losses(&log.events, "ring"));
+        assert!(missing > 0 && lost >= missing as u64, "{missing} missing, {lost} lost");
+    });
+}
+
 /// A netwatch whose output is not read: its stdout is a pipe that is full soon. The presence keeps other tests from
 /// having one meanwhile, since all of them would receive the flood.
 fn stuck() -> (Running, Presence) {

@@ -24,6 +24,7 @@ mod far;
 mod fastopen;
 mod filter;
 mod handover;
+mod keys;
 mod limits;
 mod list;
 mod log;

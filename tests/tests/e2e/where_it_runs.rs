@@ -98,8 +98,8 @@ fn cgroup_is_that_of_the_event() {
     });
 }
 
-/// systemd since version 255 creates the processes of units in their cgroups (`CLONE_INTO_CGROUP`), so no record says that
-/// they moved. Parent and cgroup are older than netwatch.
+/// systemd since version 255 creates the processes of units in their cgroups (`CLONE_INTO_CGROUP`), so no record says
+/// that they moved. Parent and cgroup are older than netwatch.
 #[test]
 fn child_created_in_a_cgroup_is_in_it() {
     if !unified("where_it_runs::child_created_in_a_cgroup_is_in_it") {

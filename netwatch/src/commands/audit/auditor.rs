@@ -72,13 +72,13 @@ type Pass = (Inventory, Result<(Report, Facts)>);
 /// A key that is stable across passes.
 fn of_port(port: &Port) -> String {
     let server = &port.server;
-    let program = server.program().map(|program| program.actor.process.key);
+    let program = server.program().map(|program| program.actor.process.key.coarse());
     format!("{:?} {} {} {program:?}", server.proto, server.netns, server.local)
 }
 
 fn of_finding(finding: &Finding) -> String {
     let place = &finding.place;
-    let program = place.program.as_ref().map(|program| program.actor.process.key);
+    let program = place.program.as_ref().map(|program| program.actor.process.key.coarse());
     format!("{:?} {:?} {:?} {program:?}", finding.code, place.local, place.netns)
 }
 
@@ -180,8 +180,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// Listeners that are known from events, and that no view showed in this pass or the one before. Namespaces that were
-    /// not listed completely are skipped.
+    /// Listeners that are known from events, and that no view showed in this pass or the one before. Namespaces that
+    /// were not listed completely are skipped.
     fn hidden(&mut self, facts: &Facts) -> Vec<Disagreement> {
         let shown: HashSet<_> =
             facts.servers.iter().map(|server| (server.netns, server.proto, server.local)).collect();

@@ -55,7 +55,6 @@ impl Auditing {
         let receiver = bus.subscribe(Subscription {
             reason: LossReason::Stdout,
             most_waiting: limits::AUDIT_ITEMS,
-            filter: None,
             is_announced: false,
         });
         let thread = std::thread::Builder::new().name("netwatch-audit".into());

@@ -1,5 +1,5 @@
-//! The call and its reply: RPC (RFC 5531, section 9) in XDR (RFC 4506), which consists of big-endian words of four bytes.
-//! Total: any bytes give mappings or an error.
+//! The call and its reply: RPC (RFC 5531, section 9) in XDR (RFC 4506), which consists of big-endian words of four
+//! bytes. Total: any bytes give mappings or an error.
 
 use super::{Mapping, PortmapError};
 use crate::audit::facts::PORTMAPPER;

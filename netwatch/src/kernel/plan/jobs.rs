@@ -298,10 +298,11 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
     },
 ];
 
-/// Programs that list the sockets of a network namespace, and the descriptors of all processes.
+/// Programs that list the sockets of a network namespace, the descriptors of all processes, and all processes.
 pub(in crate::kernel) const LIST_TCP: &str = "list_tcp";
 pub(in crate::kernel) const LIST_UDP: &str = "list_udp";
 pub(in crate::kernel) const LIST_FILES: &str = "list_files";
+pub(in crate::kernel) const LIST_TASKS: &str = "list_tasks";
 
 /// The job that takes a snapshot of existing sockets.
 pub(in crate::kernel) const SNAPSHOT: Job = Job {
@@ -310,11 +311,12 @@ pub(in crate::kernel) const SNAPSHOT: Job = Job {
     rungs: &[
         Rung {
             key: "iter",
-            name: "iter/{tcp,udp,task_file}",
+            name: "iter/{tcp,udp,task_file,task}",
             probes: &[
                 iterator(LIST_TCP, "tcp"),
                 iterator(LIST_UDP, "udp"),
                 iterator(LIST_FILES, "task_file"),
+                iterator(LIST_TASKS, "task"),
             ],
             only: Some(Sockets::Helpers),
             ..RUNG

@@ -70,7 +70,7 @@ pub(in crate::output) const U64: Is = Is::Integer(0, u64::MAX);
 pub(in crate::output) const TIME: Is = Is::Matching(r"^-?\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$");
 /// Boot, cookie and time.
 pub(in crate::output) const ID: Is = Is::Matching("^.*-[0-9a-f]+-[0-9a-f]+$");
-pub(in crate::output) const PROCESS_KEY: Is = Is::Matching("^[0-9]+@[0-9]+$");
+pub(in crate::output) const PROCESS_KEY: Is = Is::Matching("^[0-9]+@[0-9]+~?$");
 pub(in crate::output) const ERRNO: Is = Is::Matching("^(E[A-Z0-9]+|[0-9]+)$");
 
 /// Every kind of event, in the order of the reference page.

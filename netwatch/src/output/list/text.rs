@@ -241,7 +241,7 @@ mod tests {
 
     fn named(argv0: &[u8]) -> String {
         let mut out = String::new();
-        let key = ProcessKey { pid: 4242, start: ns(0) };
+        let key = ProcessKey::new(4242, ns(0));
         let process = ProcessRow { facts: Process::bare(key, "comm".into()).facts, argv0: argv0.into() };
         name_program(Some(&process), &mut out);
         out

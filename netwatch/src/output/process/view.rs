@@ -72,8 +72,8 @@ pub struct AncestorView<'a> {
 }
 
 impl<'a> ProcessView<'a> {
-    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and the
-    /// clock by which its start becomes a time of day.
+    /// The object of a process, with the status of its executable at the time of the event, the name of its user, and
+    /// the clock by which its start becomes a time of day.
     #[must_use]
     pub fn new(actor: &'a Actor, status: ExeStatus, user: Option<Arc<str>>, clock: BootClock) -> Self {
         let process = &actor.process;
@@ -188,7 +188,7 @@ mod tests {
         let view = ProcessView {
             pid: 4242,
             tid: 4242,
-            key: ProcessKey { pid: 4242, start: ns(17) },
+            key: ProcessKey::new(4242, ns(17)),
             start: Timestamp::from_nanosecond(1_500_000_000_000_000_000).ok(),
             comm: "sleep",
             thread: None,
@@ -204,12 +204,7 @@ mod tests {
             unit: None,
             kernel: false,
             signs: Vec::new(),
-            ancestors: vec![AncestorView {
-                pid: 1,
-                key: ProcessKey { pid: 1, start: ns(0) },
-                comm: "init",
-                exe: None,
-            }],
+            ancestors: vec![AncestorView { pid: 1, key: ProcessKey::new(1, ns(0)), comm: "init", exe: None }],
         };
         assert_eq!(
             serde_json::to_string(&view).unwrap(),

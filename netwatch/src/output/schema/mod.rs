@@ -1,6 +1,6 @@
-//! The documentation of the JSON events, generated from the declarations of their keys: docs/events.schema.json, and the
-//! tables in docs/events.md. The tests here fail where a file differs from what is generated; with `NETWATCH_WRITE_DOCS`
-//! set they write the file instead.
+//! The documentation of the JSON events, generated from the declarations of their keys: docs/events.schema.json, and
+//! the tables in docs/events.md. The tests here fail where a file differs from what is generated; with
+//! `NETWATCH_WRITE_DOCS` set they write the file instead.
 
 mod json;
 mod page;

@@ -6,7 +6,6 @@ use super::{Live, ProcessTable};
 use crate::decode::{CgroupEvent, Task};
 use crate::limits;
 use crate::model::CgroupId;
-use crate::process::Process;
 
 impl ProcessTable {
     pub(super) fn cgroup(&mut self, event: &CgroupEvent) {
@@ -16,15 +15,10 @@ impl ProcessTable {
         {
             self.learn_cgroup(id, Some(event.path.clone()));
         }
-        let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
-        else {
-            return;
-        };
-        if Some(process.key) != event.moved {
-            return;
-        }
+        let Some(key) = event.moved else { return };
+        let Some(Live { process, epoch, changed }) = self.live(key) else { return };
         if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
-            let mut moved = Process::clone(process);
+            let mut moved = process.with_key(key);
             moved.cgroup = event.path.clone();
             if event.hierarchy == UNIFIED {
                 moved.cgroup_id = event.id;
@@ -54,8 +48,8 @@ impl ProcessTable {
     }
 }
 
-/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
-/// one has only its root.
+/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the
+/// unified one has only its root.
 fn names_a_group(path: &str) -> bool {
     path.len() > 1
 }

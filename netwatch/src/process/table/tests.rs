@@ -1,13 +1,22 @@
 //! The table, by sequences of records and snapshots.
 
+mod keys;
+
 use super::*;
 use crate::decode::CgroupEvent;
+use crate::limits;
 use crate::model::tests::ns;
 use crate::model::{Arguments, CgroupId, Cookie, ExeState};
 use crate::process::Cause;
 
+/// The exact key, as in records.
 fn key(pid: u32) -> ProcessKey {
-    ProcessKey::from_ticks(pid, u64::from(pid))
+    at_tick(pid, 1)
+}
+
+/// The same, that many nanoseconds into its tick.
+fn at_tick(pid: u32, nanoseconds: u64) -> ProcessKey {
+    ProcessKey::new(pid, ns(u64::from(pid) * 10_000_000 + nanoseconds))
 }
 
 fn task(pid: u32, comm: &str) -> Task {
@@ -15,7 +24,7 @@ fn task(pid: u32, comm: &str) -> Task {
 }
 
 fn row(pid: u32, ppid: u32, exe: &str) -> ProcessRow {
-    let bare = Process::bare(key(pid), exe.into()).facts;
+    let bare = Process::bare(key(pid).coarse(), exe.into()).facts;
     let facts = ProcessFacts { ppid, image: image(exe), cgroup: "/row".into(), ..bare };
     ProcessRow { facts, argv0: Box::default() }
 }
@@ -253,6 +262,31 @@ fn late_or_repeated_fork_does_not_reset_a_child() {
         table.apply(ns(2), &event);
     }
     assert_eq!(table.find(key(11)).unwrap().image.exe.as_deref(), Some("worker"));
+}
+
+#[test]
+fn executable_that_lost_its_last_link_is_deleted() {
+    let mut table = ProcessTable::of(&[row(2, 1, "sh")]);
+    let state = |table: &ProcessTable, pid| table.find(key(pid)).unwrap().image.exe_state;
+    let unlinked = |pid, comm| Task { exe_unlinked: true, ..task(pid, comm) };
+    table.acting(&task(2, "sh"));
+    assert_eq!(state(&table, 2), ExeState::Ok);
+    let child = ForkEvent { task: unlinked(3, "sh"), parent: key(2) };
+    table.apply(ns(1), &ProcessEvent::Fork(child));
+    assert_eq!((state(&table, 2), state(&table, 3)), (ExeState::Ok, ExeState::Deleted));
+    let actor = table.acting(&unlinked(2, "sh"));
+    assert_eq!(actor.process.image.exe_state, ExeState::Deleted);
+    // /proc of a moment before does not take it back.
+    table.learn_one(&row(2, 1, "sh"));
+    assert_eq!(state(&table, 2), ExeState::Deleted);
+    table.apply(ns(2), &exec(2, "other"));
+    assert_eq!(state(&table, 2), ExeState::Ok);
+    // A memfd has no link, and is none that was deleted.
+    let mut memfd = row(4, 1, "memfd");
+    Arc::make_mut(&mut memfd.image).exe_state = ExeState::Memfd;
+    table.learn_one(&memfd);
+    table.acting(&unlinked(4, "memfd"));
+    assert_eq!(state(&table, 4), ExeState::Memfd);
 }
 
 #[test]

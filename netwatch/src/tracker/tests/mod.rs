@@ -52,7 +52,7 @@ fn task(pid: u32) -> Task {
 }
 
 pub(super) fn key(pid: u32) -> ProcessKey {
-    ProcessKey::from_ticks(pid, u64::from(pid))
+    ProcessKey::new(pid, ns(u64::from(pid) * 10_000_000 + 1))
 }
 
 /// A tracker that emits everything, with its processes and the time.

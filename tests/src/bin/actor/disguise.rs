@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_name;
-use nix::unistd::{ForkResult, Pid, gettid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, gettid};
 
 use crate::Actor;
 
@@ -21,6 +22,8 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["loginuid", uid] => login(uid),
         ["rename", name] => rename(name),
         ["argv", bytes] => argv(bytes),
+        ["delete", path] => std::fs::remove_file(path).map(|()| String::new()).map_err(Into::into),
+        ["twins", first, second, server] => twins([first, second], server),
         _ => return None,
     })
 }
@@ -76,6 +79,31 @@ fn leaderless(actor: &mut Actor, thread: &str) -> Result<String> {
     // SAFETY: nothing of this thread is used by others, except the lock.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     bail!("a thread that ended")
+}
+
+/// Two children, one after the other and with one pid, connect from these ports of 127.0.0.1 and exit.
+fn twins(ports: [&str; 2], server: &str) -> Result<String> {
+    let mut pid: Option<String> = None;
+    for port in ports {
+        let forked = match &pid {
+            // SAFETY: no other thread is running, so nothing in the child is locked forever.
+            Some(pid) => unsafe { fork_with(Choice::Pid(pid)) }?,
+            // SAFETY: the same.
+            None => unsafe { fork() }?,
+        };
+        match forked {
+            ForkResult::Child => {
+                let connected = Actor::default().obey(&format!("connect 127.0.0.1:{port} {server}"));
+                // SAFETY: ends the process, without what the parent does at its end.
+                unsafe { libc::_exit(connected.is_err().into()) };
+            }
+            ForkResult::Parent { child } => match waitpid(child, None)? {
+                WaitStatus::Exited(_, 0) => pid = Some(child.to_string()),
+                other => bail!("{other:?}"),
+            },
+        }
+    }
+    pid.context("no child")
 }
 
 /// `include/uapi/linux/sched.h`; the constant of the libc crate overflows.

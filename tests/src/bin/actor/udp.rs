@@ -112,7 +112,8 @@ fn flood(socket: &UdpSocket, count: &str, a_second: &str) -> Result<String> {
 }
 
 /// This process and a child send on the same socket at once, a byte to the address that `to` gives for 1 or 2 and the
-/// number of the round: for `race` each to addresses of its own, in 127.1.0.0/16 and 127.2.0.0/16. Answers with the pid of the child.
+/// number of the round: for `race` each to addresses of its own, in 127.1.0.0/16 and 127.2.0.0/16. Answers with the pid
+/// of the child.
 fn race(socket: &UdpSocket, rounds: &str, to: impl Fn(u8, [u8; 2]) -> SockaddrIn) -> Result<String> {
     let rounds: u16 = rounds.parse()?;
     let send = |second: u8| -> Result<()> {

@@ -167,7 +167,8 @@ fn false_portmapper_answer_explains_nothing() {
                 if std::io::Read::read_exact(&mut asker, &mut call).is_err() {
                     continue;
                 }
-                // RFC 5531: the xid, a reply, accepted, no verifier, success; RFC 1833: one mapping, of nfs, and no more.
+                // RFC 5531: the xid, a reply, accepted, no verifier, success; RFC 1833: one mapping, of nfs, and no
+                // more.
                 let mut words = vec![u32::from_be_bytes([call[4], call[5], call[6], call[7]]), 1, 0, 0, 0, 0];
                 words.extend([1, 100_003, 3, 6, 5000, 0]);
                 let body: Vec<u8> = words.into_iter().flat_map(u32::to_be_bytes).collect();

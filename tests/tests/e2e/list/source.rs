@@ -49,11 +49,15 @@ fn both_sources_give_the_same_rows() {
     });
 }
 
-/// Two readings of the clocks differ by some nanoseconds, and so do start times as times of day.
+/// Two readings of the clocks differ by some nanoseconds, and so do start times as times of day. Only the iterators
+/// give exact starts in keys.
 fn without_starts(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("start");
+            if let Some(key) = fields.get_mut("key") {
+                *key = crate::keys::coarse(key).into();
+            }
             fields.values_mut().for_each(without_starts);
         }
         Value::Array(items) => items.iter_mut().for_each(without_starts),

@@ -1,5 +1,5 @@
-//! A store whose files are moved, deleted or truncated while it is recorded to, a disk that stays full, and a reader that
-//! does not end: the recorder says so, and counts what it cannot keep.
+//! A store whose files are moved, deleted or truncated while it is recorded to, a disk that stays full, and a reader
+//! that does not end: the recorder says so, and counts what it cannot keep.
 
 use std::fs;
 use std::io::Write as _;
