@@ -29,6 +29,7 @@ use crate::commands::record::RecordOptions;
 use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
+use crate::escape;
 
 /// The command to run, with its validated options.
 #[derive(Debug)]
@@ -89,7 +90,8 @@ pub fn one_line(error: &clap::Error) -> String {
     let complaint = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<_> = complaint.split_whitespace().collect();
     let complaint = words.join(" ");
-    format!("netwatch: {}; see `netwatch --help`", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+    let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
+    format!("netwatch: {}; see `netwatch --help`", escape::terminal(complaint))
 }
 
 /// Report which process originated each network connection on this host, and on what evidence.

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod generate;
 pub mod list;
 pub mod log;
+mod progress;
 pub mod record;
 pub mod trace;
 pub mod verify;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::progress::Bar;
 use crate::output::verify::{Newest, Verdict};
 use crate::store::{self, Link, Reader};
 
@@ -45,17 +46,21 @@ pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
         Anchor::Check(link) => Some(link),
         Anchor::None => None,
     };
-    let checked = store::verify(&reader, anchor)?;
+    let bar = Bar::new("verifying")?;
+    let checked = store::verify(&reader, anchor, &mut |progress| bar.watch(progress))?;
+    drop(bar);
     let verdict = Verdict::of(&checked, anchor);
-    if options.json {
-        verdict.write_json(out)?;
-    } else {
-        verdict.write_text(out)?;
-    }
+    verdict.write(options.json, out)?;
     Ok(if verdict.holds { ExitCode::SUCCESS } else { FOUND.into() })
 }
 
+/// An anchor of a store whose schema was altered would look like a proof.
 fn print_newest(reader: &Reader, options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    let checked = store::verify_schema(reader)?;
+    if !checked.is_well() {
+        Verdict::of(&checked, None).write(options.json, out)?;
+        return Ok(FOUND.into());
+    }
     let Some((link, batch, ts)) = store::newest(reader)? else {
         anyhow::bail!("the store has no records yet, so there is no link to print");
     };

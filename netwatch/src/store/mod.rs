@@ -18,12 +18,15 @@ mod intern;
 mod keep;
 mod lock;
 mod open;
+mod place;
+mod pruned;
 mod query;
 mod read;
 mod rebuild;
 mod retain;
 mod rows;
 mod search;
+mod steady;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use place::shown;
+
 pub use chain::Link;
 pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
@@ -48,9 +53,18 @@ pub use read::{Missing, Reader, Run};
 pub use retain::Retention;
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
-pub use verify::{Broken, Checked, newest, verify};
+pub use verify::{Anchored, Broken, Checked, newest, verify, verify_schema};
 pub use visits::{Visited, Visits};
 pub use writer::Settings;
+
+/// How far long work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Parts that are done.
+    pub done: u64,
+    /// All parts.
+    pub total: u64,
+}
 
 /// The default path.
 pub const DEFAULT_PATH: &str = "/var/lib/netwatch/netwatch.db";
@@ -59,20 +73,41 @@ pub const DEFAULT_PATH: &str = "/var/lib/netwatch/netwatch.db";
 const APPLICATION_ID: i32 = 0x6e77_7374;
 
 /// Schema version (`PRAGMA user_version`).
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Why a store cannot be read or written. Each message is one line that says what to do.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The file does not exist.
-    #[error("no store at {0}: create one with `netwatch record`, or select another with --store")]
+    #[error("no store at {}: create one with `netwatch record`, or select another with --store", shown(.0))]
     Missing(PathBuf),
+    /// The file is empty.
+    #[error("{} is empty, and no netwatch store: remove it, or select another file with --store", shown(.0))]
+    Empty(PathBuf),
+    /// Another user may write to it.
+    #[error("{} {why}: it is not used as a store", shown(.path))]
+    Untrusted {
+        /// The file, link or directory.
+        path: PathBuf,
+        /// Why it is not used.
+        why: String,
+    },
+    /// There is space, but no inode.
+    #[error("cannot create {}: the file system has no inode left: delete some files", shown(.0))]
+    NoInode(PathBuf),
+    /// The file is not a database.
+    #[error(
+        "the store is damaged (its first page is not that of a database): move it away and record to a new one; \
+         `sqlite3 FILE .recover` recovers what is readable"
+    )]
+    NotADatabase,
     /// The file is not a store.
-    #[error("{0} is not a netwatch store: select another file with --store")]
+    #[error("{} is not a netwatch store: select another file with --store", shown(.0))]
     Foreign(PathBuf),
     /// The store was written by a newer version.
     #[error(
-        "{path} was written by a newer netwatch (store version {version}, this one supports {VERSION}): use the newer one"
+        "{} was written by a newer netwatch (store version {version}, this one supports {VERSION}): use the newer one",
+        shown(.path)
     )]
     Newer {
         /// The file.
@@ -81,7 +116,7 @@ pub enum StoreError {
         version: i32,
     },
     /// Another process has the store open for writing.
-    #[error("{holder} is recording to {path}: stop it, or select another file with --store")]
+    #[error("{holder} is recording to {}: stop it, or select another file with --store", shown(.path))]
     Held {
         /// The file.
         path: PathBuf,
@@ -89,7 +124,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The store cannot be opened or created.
-    #[error("cannot open {path}")]
+    #[error("cannot open {}", shown(.path))]
     Open {
         /// The file or the directory.
         path: PathBuf,
@@ -102,6 +137,12 @@ pub enum StoreError {
         "the store is damaged ({0}): move it away and record to a new one; `sqlite3 FILE .recover` recovers what is readable"
     )]
     Damaged(String),
+    /// The caller ended it.
+    #[error("interrupted before the end: nothing is verified")]
+    Interrupted,
+    /// The clocks cannot be read.
+    #[error("cannot read the clock")]
+    Clock(#[source] std::io::Error),
     /// Any other error of SQLite.
     #[error("cannot access the store: {0}")]
     Sql(rusqlite::Error),
@@ -144,8 +185,16 @@ pub enum StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        // Its text has the whole statement.
+        let error = match error {
+            rusqlite::Error::SqlInputError { error, msg, .. } => {
+                rusqlite::Error::SqliteFailure(error, Some(msg))
+            }
+            other => other,
+        };
         match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error.to_string()),
+            Some(NotADatabase) => Self::NotADatabase,
+            Some(DatabaseCorrupt) => Self::Damaged(error.to_string()),
             _ => Self::Sql(error),
         }
     }

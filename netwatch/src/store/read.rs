@@ -9,7 +9,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::chain::Table;
+use super::chain::{Format, Table};
 use super::query::{Query, StoredConnection};
 use super::rebuild::{Processes, StoredRow};
 use super::search::{Narrow, Search, Segment, segment, segments};
@@ -53,6 +53,7 @@ pub struct Run {
 /// A store that is open for reading.
 pub struct Reader {
     db: Connection,
+    version: i32,
     processes: Processes,
     /// When the transaction began, while the reader stands still.
     begun: Cell<Option<Instant>>,
@@ -74,8 +75,10 @@ impl Reader {
     /// # Errors
     /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let (db, version) = open::for_reading(path)?;
         Ok(Self {
-            db: open::for_reading(path)?,
+            db,
+            version,
             processes: Processes::default(),
             begun: Cell::new(None),
             siblings: RefCell::default(),
@@ -124,6 +127,15 @@ impl Reader {
 
     pub(super) fn db(&self) -> &Connection {
         &self.db
+    }
+
+    /// The version of the tables.
+    pub(super) fn version(&self) -> i32 {
+        self.version
+    }
+
+    pub(super) fn format(&self) -> Format {
+        if self.version >= Format::Two as i32 { Format::Two } else { Format::One }
     }
 
     /// The selected endpoints, in the order of their last event.

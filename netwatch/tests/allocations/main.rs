@@ -8,6 +8,7 @@ mod counted;
 mod script;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use netwatch::bus::Bus;
@@ -188,7 +189,11 @@ fn an_event_goes_to_the_store() {
     // Processes are written once, and tables grow.
     take(&script.connections(CONNECTIONS), &mut bus);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let rows = || netwatch::store::Reader::open(&path).ok().and_then(|reader| verify(&reader, None).ok());
+    let rows = || {
+        netwatch::store::Reader::open(&path)
+            .ok()
+            .and_then(|reader| verify(&reader, None, &mut |_| ControlFlow::Continue(())).ok())
+    };
     while rows().is_none_or(|verified| verified.rows < 2 * CONNECTIONS) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -202,7 +207,7 @@ fn an_event_goes_to_the_store() {
     });
     assert_eq!(events, EVENTS * CONNECTIONS);
     let reader = netwatch::store::Reader::open(&path).unwrap();
-    assert!(verify(&reader, None).unwrap().rows >= 4 * CONNECTIONS);
+    assert!(verify(&reader, None, &mut |_| ControlFlow::Continue(())).unwrap().rows >= 4 * CONNECTIONS);
     at_most(TO_STORE, "an event to the store", allocations, events);
 }
 

@@ -249,7 +249,7 @@ fn verify_reads_in_pieces() {
     let anchor = newest(&place.reader()).unwrap().map(|(link, ..)| link);
     let checkpoint = Connection::open(place.path()).unwrap();
     let mut pieces = 0;
-    let checked = verify_with(&place.reader(), anchor, 500, || {
+    let checked = verify_with(&place.reader(), anchor, 500, &mut |_| {
         pieces += 1;
         let busy: i64 = checkpoint.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0, "a reader holds the log");
@@ -257,6 +257,7 @@ fn verify_reads_in_pieces() {
         if pieces < 60 {
             write(&mut writer, &stories(pieces * 1000 + 10_000..pieces * 1000 + 10_600));
         }
+        std::ops::ControlFlow::Continue(())
     });
     let checked = checked.unwrap();
     assert_eq!(checked.broken, None);
@@ -266,7 +267,7 @@ fn verify_reads_in_pieces() {
     assert!(checked.anchored.is_some());
     // The same in the middle of a piece as in one piece.
     place.sql("UPDATE connection SET remote_port = 80 WHERE id = (SELECT max(id) - 100 FROM connection)");
-    let broken = |most| verify_with(&place.reader(), None, most, || ()).unwrap().broken;
+    let broken = |most| verify_with(&place.reader(), None, most, &mut go_on).unwrap().broken;
     assert!(broken(500).is_some());
     assert_eq!(broken(500), broken(u64::MAX));
     assert_eq!(broken(1), broken(u64::MAX));
