@@ -16,11 +16,12 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    /// From here on SIGINT and SIGTERM end the work instead of the process. `what`: in front of the bar.
-    pub(super) fn new(what: &'static str) -> io::Result<Self> {
+    /// From here on SIGINT and SIGTERM end the work instead of the process. `what`: in front of the bar. `is_printing`:
+    /// the command prints to stdout meanwhile.
+    pub(super) fn new(what: &'static str, is_printing: bool) -> io::Result<Self> {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-        // A pager on the same terminal has the screen.
-        if io::stderr().is_terminal() {
+        // What is printed, or a pager, has the screen.
+        if io::stderr().is_terminal() && !(is_printing && io::stdout().is_terminal()) {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%, {eta} left");

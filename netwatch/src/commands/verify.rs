@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::progress::Bar;
 use crate::output::verify::{Newest, Verdict};
-use crate::store::{self, Link, Reader};
+use crate::store::{self, Link, Reader, StoreError};
 
 /// Options of `verify`.
 #[derive(Clone, Debug)]
@@ -46,9 +46,13 @@ pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
         Anchor::Check(link) => Some(link),
         Anchor::None => None,
     };
-    let bar = Bar::new("verifying")?;
-    let checked = store::verify(&reader, anchor, &mut |progress| bar.watch(progress))?;
+    let bar = Bar::new("verifying", false)?;
+    let checked = store::verify(&reader, anchor, &mut |progress| bar.watch(progress));
     drop(bar);
+    let checked = match checked {
+        Err(StoreError::Interrupted) => bail!("interrupted before the end: nothing was verified"),
+        other => other?,
+    };
     let verdict = Verdict::of(&checked, anchor);
     verdict.write(options.json, out)?;
     Ok(if verdict.holds { ExitCode::SUCCESS } else { FOUND.into() })

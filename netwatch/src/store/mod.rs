@@ -25,6 +25,7 @@ mod read;
 mod rebuild;
 mod retain;
 mod rows;
+mod scan;
 mod search;
 mod steady;
 mod sync;
@@ -138,7 +139,7 @@ pub enum StoreError {
     )]
     Damaged(String),
     /// The caller ended it.
-    #[error("interrupted before the end: nothing is verified")]
+    #[error("interrupted before the end")]
     Interrupted,
     /// The clocks cannot be read.
     #[error("cannot read the clock")]

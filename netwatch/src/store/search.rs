@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::StoreError;
 use super::chain::Table;
 use super::rebuild::StoredRow;
+use super::{Progress, StoreError};
 use crate::clock::BootClock;
 use crate::model::ProcessKey;
 
@@ -67,9 +67,81 @@ pub(super) struct Page {
 /// Maximum number of rows per page.
 const PAGE: i64 = 4096;
 
+/// How rows of a segment are found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By {
+    /// By the indexes of the store.
+    Index,
+    /// By reading the tables: the first and last row of each that the segment has.
+    Scan { connection: (i64, i64), process: (i64, i64), image: (i64, i64) },
+}
+
+impl By {
+    fn of(segment: i64, is_scan: bool, db: &Connection) -> Result<Self, StoreError> {
+        if !is_scan {
+            return Ok(Self::Index);
+        }
+        let (mut connection, mut process, mut image) = ((1, 0), (1, 0), (1, 0));
+        let columns = "connection_from, connection_to, process_from, process_to, image_from, image_to";
+        each_batch(columns, segment, db, |row| {
+            for (place, range) in [&mut connection, &mut process, &mut image].into_iter().enumerate() {
+                let (from, to): (i64, i64) = (row.get(2 * place)?, row.get(2 * place + 1)?);
+                if from <= to {
+                    *range = (if range.0 <= range.1 { range.0 } else { from }, to);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self::Scan { connection, process, image })
+    }
+
+    /// What follows `FROM connection` and the like, up to the condition.
+    fn within(&self, table: Table) -> String {
+        let (from, to) = match (self, table) {
+            (Self::Index, _) => return "WHERE".into(),
+            (Self::Scan { process, .. }, Table::Process) => process,
+            (Self::Scan { image, .. }, Table::Image) => image,
+            (Self::Scan { connection, .. }, _) => connection,
+        };
+        let id = if table == Table::Process { "p.id" } else { "id" };
+        format!("NOT INDEXED WHERE {id} BETWEEN {from} AND {to} AND")
+    }
+}
+
+/// The batches of a segment in order, without their index: the segments of batches never go back.
+fn each_batch(
+    columns: &str,
+    segment: i64,
+    db: &Connection,
+    mut with: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> Result<(), StoreError> {
+    let ends = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM batch NOT INDEXED";
+    let (mut from, mut to): (i64, i64) =
+        db.prepare_cached(ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let at = "SELECT segment FROM batch NOT INDEXED WHERE id >= ? ORDER BY id LIMIT 1";
+    let mut at = db.prepare_cached(at)?;
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let of: Option<i64> = at.query_row([middle], |row| row.get(0)).optional()?;
+        if of.is_some_and(|of| of < segment) { from = middle + 1 } else { to = middle }
+    }
+    let select = format!("SELECT {columns}, segment FROM batch NOT INDEXED WHERE id >= ? ORDER BY id");
+    let mut select = db.prepare_cached(&select)?;
+    let mut rows = select.query([from])?;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>("segment")? != segment {
+            break;
+        }
+        with(row)?;
+    }
+    Ok(())
+}
+
 /// A paged search.
 pub(super) struct Search {
     narrow: Narrow,
+    is_scan: bool,
+    all: usize,
     newest_first: bool,
     segments: VecDeque<Arc<Segment>>,
     within: Option<Within>,
@@ -126,15 +198,24 @@ fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
 }
 
 /// Time of the last batch of a segment, in nanoseconds since the epoch.
-fn ended(segment: &Segment, db: &Connection) -> Result<Option<i64>, StoreError> {
-    let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
-    Ok(select.query_row([segment.id], |row| row.get(0))?)
+pub(super) fn last_batch(segment: i64, is_scan: bool, db: &Connection) -> Result<Option<i64>, StoreError> {
+    if !is_scan {
+        let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
+        return Ok(select.query_row([segment], |row| row.get(0))?);
+    }
+    let mut last: Option<i64> = None;
+    each_batch("ts", segment, db, |row| {
+        last = last.max(Some(row.get(0)?));
+        Ok(())
+    })?;
+    Ok(last)
 }
 
 impl Search {
-    /// Segments that overlap the time range, in nanoseconds since the epoch.
+    /// Segments that overlap the time range, in nanoseconds since the epoch. `is_scan`: without indexes.
     pub(super) fn new(
         narrow: Narrow,
+        is_scan: bool,
         boot: Option<&str>,
         since: Option<i64>,
         until: Option<i64>,
@@ -145,18 +226,26 @@ impl Search {
         for segment in segments(db)? {
             let is_boot = boot.is_none_or(|boot| *segment.boot == *boot);
             let begins = match until {
-                Some(until) => began(&segment, db)?.saturating_sub(SLACK) <= until,
-                None => true,
+                Some(until) if !is_scan => began(&segment, db)?.saturating_sub(SLACK) <= until,
+                _ => true,
             };
             let ends = match since {
-                Some(since) => ended(&segment, db)?.is_none_or(|ended| ended >= since),
-                None => true,
+                Some(since) if !is_scan => {
+                    last_batch(segment.id, false, db)?.is_none_or(|ended| ended >= since)
+                }
+                _ => true,
             };
             if is_boot && begins && ends {
                 kept.push_back(segment);
             }
         }
-        Ok(Self { narrow, newest_first, segments: kept, within: None })
+        Ok(Self { narrow, is_scan, all: kept.len(), newest_first, segments: kept, within: None })
+    }
+
+    /// Segments that were read.
+    pub(super) fn progress(&self) -> Progress {
+        let left = self.segments.len() + usize::from(self.within.is_some());
+        Progress { done: (self.all - left) as u64, total: self.all as u64 }
     }
 
     /// The next rows; `None` at the end. Rows that retention deleted meanwhile are skipped.
@@ -173,17 +262,26 @@ impl Search {
             let segment =
                 if self.newest_first { self.segments.pop_back() } else { self.segments.pop_front() };
             let Some(segment) = segment else { return Ok(None) };
+            let by = By::of(segment.id, self.is_scan, db)?;
             self.within = Some(Within {
-                batches: batches(&segment, db)?,
-                found: self.narrow.rows(&segment, db)?.map(Into::into),
+                batches: batches(&segment, self.is_scan, db)?,
+                found: self.narrow.rows(&segment, by, db)?.map(Into::into),
                 segment,
             });
         }
     }
 }
 
-fn batches(segment: &Segment, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
+fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
     let columns = "connection_from, connection_to, loss_from, loss_to";
+    if is_scan {
+        let mut all = VecDeque::new();
+        each_batch(columns, segment.id, db, |row| {
+            all.push_back([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+            Ok(())
+        })?;
+        return Ok(all);
+    }
     let mut select =
         db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
     let ranges =
@@ -239,7 +337,7 @@ impl Within {
 impl Narrow {
     /// Ids of the rows of a segment that may match, in order; `None`: all. A row whose earlier events differ from the
     /// last one always may.
-    fn rows(&self, segment: &Segment, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
+    fn rows(&self, segment: &Segment, by: By, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
         let port = |port: &u16| Value::Integer((*port).into());
         let ip = |ip: &IpAddr| Value::Text(ip.to_string());
         let (columns, values): (&[&str], Vec<Value>) = match self {
@@ -249,9 +347,10 @@ impl Narrow {
             Self::RemoteIp(remote) => (&["remote_ip"], vec![ip(remote)]),
             Self::Ip(either) => (&["local_ip", "remote_ip"], vec![ip(either)]),
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::Comm(_) | Self::Named(_) => {
-                (&["process", "listener_process"], self.processes(segment, db)?)
+                (&["process", "listener_process"], self.processes_by(segment, by, db)?)
             }
         };
+        let within = by.within(Table::Connection);
         let mut ids = Vec::new();
         for column in columns {
             // Conditions that the partial indexes require.
@@ -260,7 +359,7 @@ impl Narrow {
                 "listener_process" => "AND listener_process <> process".to_owned(),
                 _ => String::new(),
             };
-            let select = format!("SELECT id FROM connection WHERE segment = ? AND {column} = ? {partial}");
+            let select = format!("SELECT id FROM connection {within} segment = ? AND {column} = ? {partial}");
             let mut select = db.prepare_cached(&select)?;
             for value in &values {
                 let found = select
@@ -270,7 +369,8 @@ impl Narrow {
                 }
             }
         }
-        let mut odd = db.prepare_cached("SELECT id FROM connection WHERE segment = ? AND odd IS NOT NULL")?;
+        let odd = format!("SELECT id FROM connection {within} segment = ? AND odd IS NOT NULL");
+        let mut odd = db.prepare_cached(&odd)?;
         for id in odd.query_map([segment.id], |row| row.get(0))? {
             ids.push(id?);
         }
@@ -280,7 +380,19 @@ impl Narrow {
     }
 
     /// Rows of the matching processes of a segment.
-    pub(super) fn processes(&self, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
+    pub(super) fn processes(
+        &self,
+        segment: &Segment,
+        is_scan: bool,
+        db: &Connection,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.processes_by(segment, By::of(segment.id, is_scan, db)?, db)
+    }
+
+    fn processes_by(&self, segment: &Segment, by: By, db: &Connection) -> Result<Vec<Value>, StoreError> {
+        let (within, within_images) = (by.within(Table::Process), by.within(Table::Image));
+        let of_image =
+            format!("p.image IN (SELECT id FROM image {within_images} segment = p.segment AND exe = ?)");
         let integer = Value::Integer;
         let (condition, values) = match self {
             Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
@@ -289,14 +401,11 @@ impl Narrow {
                 vec![integer(key.pid.into()), integer(key.start.nanos().cast_signed())],
             ),
             Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
-            Self::Exe(exe) => (
-                "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",
-                vec![Value::Text(exe.clone())],
-            ),
-            Self::Named(glob) => return named(glob, segment, db),
+            Self::Exe(exe) => (&*of_image, vec![Value::Text(exe.clone())]),
+            Self::Named(glob) => return named(glob, segment, &within, db),
             _ => return Ok(Vec::new()),
         };
-        let select = format!("SELECT p.id FROM process p WHERE p.segment = ? AND {condition}");
+        let select = format!("SELECT p.id FROM process p {within} p.segment = ? AND {condition}");
         let mut select = db.prepare_cached(&select)?;
         let values = std::iter::once(integer(segment.id)).chain(values);
         let found = select.query_map(params_from_iter(values), |row| row.get(0))?;
@@ -304,10 +413,15 @@ impl Narrow {
     }
 }
 
-fn named(glob: &globset::GlobMatcher, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
-    let select =
-        "SELECT p.id, p.comm, i.exe FROM process p JOIN image i ON i.id = p.image WHERE p.segment = ?";
-    let mut select = db.prepare_cached(select)?;
+fn named(
+    glob: &globset::GlobMatcher,
+    segment: &Segment,
+    within: &str,
+    db: &Connection,
+) -> Result<Vec<Value>, StoreError> {
+    let image = "(SELECT exe FROM image i WHERE i.id = p.image)";
+    let select = format!("SELECT p.id, p.comm, {image} FROM process p {within} p.segment = ?");
+    let mut select = db.prepare_cached(&select)?;
     let mut rows = select.query([segment.id])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

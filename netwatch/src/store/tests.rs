@@ -5,6 +5,7 @@ mod clock;
 mod interference;
 mod large;
 mod opening;
+mod scanning;
 mod tampering;
 
 use std::path::{Path, PathBuf};
