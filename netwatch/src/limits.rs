@@ -104,6 +104,10 @@ pub const CLOCK_DRIFT: Duration = Duration::from_secs(300);
 /// anchors of that time are not found any more. Test: `store::pruned::tests::links_are_limited`.
 pub const LINKS_PART: u64 = 32;
 
+/// How long a sealing key is used. Who steals the key can alter what was recorded since, and nothing before. Test:
+/// `store::tests::sealing::a_chain_that_is_hashed_again_is_found_by_its_seals`.
+pub const SEAL_EPOCH: Duration = Duration::from_secs(60);
+
 /// How long the event stream waits for an answer about one file system, directory or name service
 /// ([`crate::blocking::Subject`]). Path lookups and name services of the host itself take microseconds; a ring of the
 /// default size holds the records of several seconds. Test: `blocked::hanging_file_system_holds_up_nothing` of the end-to-end tests.

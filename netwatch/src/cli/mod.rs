@@ -70,7 +70,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             Command::Record(Box::new(record.options().map_err(usage)?))
         }
         Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
-        Sub::Verify(verify) => Command::Verify(verify.options()),
+        Sub::Verify(verify) => Command::Verify(verify.options().map_err(usage)?),
         #[cfg(any(test, feature = "test-equipment"))]
         Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::progress::Bar;
 use crate::output::verify::{Newest, Verdict};
-use crate::store::{self, Link, Reader, StoreError};
+use crate::store::{self, Ask, Key, Link, Reader, StoreError};
 
 /// Options of `verify`.
 #[derive(Clone, Debug)]
@@ -17,6 +17,10 @@ pub struct VerifyOptions {
     pub store: PathBuf,
     /// What to do with an anchor.
     pub anchor: Anchor,
+    /// The verification key for the seals.
+    pub key: Option<Key>,
+    /// Make a sealing key instead.
+    pub new_key: bool,
     /// Print one JSON object.
     pub json: bool,
 }
@@ -40,14 +44,19 @@ pub(super) const FOUND: u8 = 3;
 /// # Errors
 /// If the store cannot be read, or `out` fails.
 pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    if options.new_key {
+        writeln!(out, "{}", *store::new_key(&options.store)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let reader = Reader::open(&options.store)?;
     let anchor = match options.anchor {
         Anchor::Print => return print_newest(&reader, options, out),
         Anchor::Check(link) => Some(link),
         Anchor::None => None,
     };
+    let key = options.key.as_ref().map(|key| (key, &*options.store));
     let bar = Bar::new("verifying", false)?;
-    let checked = store::verify(&reader, anchor, &mut |progress| bar.watch(progress));
+    let checked = store::verify(&reader, Ask { anchor, key }, &mut |progress| bar.watch(progress));
     drop(bar);
     let checked = match checked {
         Err(StoreError::Interrupted) => bail!("interrupted before the end: nothing was verified"),

@@ -31,6 +31,20 @@ pub(crate) struct Verdict {
     unexplained: Option<Broken>,
     #[serde(skip_serializing_if = "Option::is_none")]
     anchor: Option<AnchorView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seals: Option<SealsView>,
+}
+
+#[derive(Serialize)]
+struct SealsView {
+    count: u64,
+    /// The last batch that is sealed, and when.
+    through: Option<i64>,
+    ts: Option<String>,
+    /// Batches after it.
+    unsealed: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +91,13 @@ impl Verdict {
                 checked: !checked.is_pruned_without_limits && checked.unexplained.is_none(),
             }),
             broken: checked.broken.as_ref().map(broken),
+            seals: checked.seals.as_ref().map(|seals| SealsView {
+                count: seals.count,
+                through: seals.last.map(|(batch, _)| batch),
+                ts: seals.last.and_then(|(_, ts)| time(ts)),
+                unsealed: seals.unsealed,
+                broken: seals.broken.clone(),
+            }),
             schema: checked.schema.clone(),
             index: checked.index.clone(),
             unexplained: checked.unexplained.as_ref().map(broken),
@@ -129,6 +150,16 @@ impl Verdict {
                 doubt.when()
             );
         }
+        if let Some(broken) = self.seals.as_ref().and_then(|seals| seals.broken.as_ref()) {
+            return format!("NOT SEALED: {broken}; the chain is consistent in itself ({held}{pruned})");
+        }
+        let sealed = self.seals.as_ref().map_or_else(String::new, |seals| match (seals.through, &seals.ts) {
+            (Some(batch), Some(ts)) => {
+                format!("; sealed up to batch {batch}, {ts}, with {} after it", seals.unsealed)
+            }
+            _ => "; nothing is sealed yet".to_owned(),
+        });
+        let pruned = format!("{pruned}{sealed}");
         match &self.anchor {
             Some(AnchorView { batch: None, .. }) => format!(
                 "NOT FOUND: the anchor is not found in this chain, which is consistent in itself ({held}{pruned}): it is \

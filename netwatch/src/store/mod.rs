@@ -22,10 +22,12 @@ mod place;
 mod pruned;
 mod query;
 mod read;
+mod readback;
 mod rebuild;
 mod retain;
 mod rows;
 mod scan;
+mod seal;
 mod search;
 mod steady;
 mod sync;
@@ -52,9 +54,10 @@ pub use history::History;
 pub use query::{Query, StoredConnection};
 pub use read::{Missing, Reader, Run};
 pub use retain::Retention;
+pub use seal::{Key, new_key};
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
-pub use verify::{Anchored, Broken, Checked, newest, verify, verify_schema};
+pub use verify::{Anchored, Ask, Broken, Checked, Seals, newest, verify, verify_schema};
 pub use visits::{Visited, Visits};
 pub use writer::Settings;
 
@@ -93,6 +96,9 @@ pub enum StoreError {
         /// Why it is not used.
         why: String,
     },
+    /// There is no sealing key.
+    #[error("there is no sealing key at {}: make one with `netwatch verify --new-key`", shown(.0))]
+    NoKey(PathBuf),
     /// There is space, but no inode.
     #[error("cannot create {}: the file system has no inode left: delete some files", shown(.0))]
     NoInode(PathBuf),
@@ -132,6 +138,22 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// A sync failed.
+    #[error("cannot sync {}: {why}; what was written last does not count as stored until it was read back", shown(.path))]
+    Sync {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        why: std::io::Error,
+    },
+    /// The run ended before everything was synced.
+    #[error("{count} events were written, but may not be on the disk: {why}")]
+    Unsynced {
+        /// Their number.
+        count: u64,
+        /// The error of the last sync.
+        why: String,
     },
     /// The content is invalid.
     #[error(
@@ -202,6 +224,12 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether a read, a write or a sync failed.
+    fn is_io(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+    }
+
     /// Whether the error may be temporary, like a full file system.
     fn may_pass(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};

@@ -248,6 +248,10 @@ impl Retain {
                 return Ok(());
             }
         }
+        most -= delete_where(db, "seal", "batch", batch, most)?;
+        if most <= 0 {
+            return Ok(());
+        }
         // This table last, and its last row last, since it marks pending deletions.
         if delete(db, "batch", batch, most)? < most {
             self.pending = None;
@@ -284,7 +288,17 @@ fn ended(db: &Connection) -> Result<Vec<Ended>, StoreError> {
 }
 
 fn delete(db: &Connection, table: &str, through: i64, most: i64) -> Result<i64, StoreError> {
-    let rows = format!("SELECT id FROM {table} WHERE id <= ?1 ORDER BY id LIMIT ?2");
+    delete_where(db, table, "id", through, most)
+}
+
+fn delete_where(
+    db: &Connection,
+    table: &str,
+    column: &str,
+    through: i64,
+    most: i64,
+) -> Result<i64, StoreError> {
+    let rows = format!("SELECT id FROM {table} WHERE {column} <= ?1 ORDER BY id LIMIT ?2");
     let mut delete = db.prepare_cached(&format!("DELETE FROM {table} WHERE id IN ({rows})"))?;
     let deleted = delete.execute([through, most])?;
     Ok(i64::try_from(deleted).unwrap_or(most))

@@ -6,6 +6,7 @@ mod interference;
 mod large;
 mod opening;
 mod scanning;
+mod sealing;
 mod tampering;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ fn clock() -> BootClock {
 
 fn settings() -> Settings {
     let retention = Retention { age: Duration::from_secs(1 << 40), size: 2 << 30 };
-    Settings { retention, boot: "0123abcd".into(), filter: None, clock: clock() }
+    Settings { retention, boot: "0123abcd".into(), filter: None, clock: clock(), seal: false }
 }
 
 /// A folder for one store.
@@ -64,7 +65,7 @@ impl Place {
     }
 
     fn verified(&self) -> Checked {
-        verify(&self.reader(), None, &mut go_on).unwrap()
+        verify(&self.reader(), Ask::default(), &mut go_on).unwrap()
     }
 }
 
@@ -289,7 +290,9 @@ fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
         std::fs::metadata(name).map_or(0, |file| file.len())
     };
     assert!(disk("") + disk("-wal") <= size, "{} {}", disk(""), disk("-wal"));
-    let checked = verify(&place.reader(), anchor.map(|(link, ..)| link), &mut go_on).unwrap();
+    let checked =
+        verify(&place.reader(), Ask { anchor: anchor.map(|(link, ..)| link), key: None }, &mut go_on)
+            .unwrap();
     assert_eq!(checked.broken, None);
     assert!(checked.pruned.is_some() && checked.anchored.is_some(), "{checked:?}");
     let left = place.reader().connections(&Query::default()).unwrap();

@@ -5,17 +5,20 @@ mod batches;
 mod indexes;
 mod retention;
 mod schema;
+mod seals;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::chain::{Contents, Format, Link, Table};
-use super::{Progress, Reader, StoreError};
+use super::{Key, Progress, Reader, StoreError};
 use crate::limits;
 use batches::ReadBatch;
 pub(super) use batches::hash_rows;
 use retention::Deleted;
+pub use seals::Seals;
 
 /// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,17 @@ pub struct Checked {
     pub unexplained: Option<Broken>,
     /// The batch of the anchor, if one was given and found.
     pub anchored: Option<Anchored>,
+    /// What the seals say, if a key was given and the chain is consistent.
+    pub seals: Option<Seals>,
+}
+
+/// What to compare the store with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// A link that must be in the chain.
+    pub anchor: Option<Link>,
+    /// The verification key, and the path of the store.
+    pub key: Option<(&'a Key, &'a Path)>,
 }
 
 /// Where an anchor was found.
@@ -57,7 +71,12 @@ impl Checked {
     /// Whether nothing speaks against the store itself.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.broken.is_none() && self.schema.is_none() && self.index.is_none() && self.unexplained.is_none()
+        let seals = self.seals.as_ref();
+        seals.is_none_or(|seals| seals.broken.is_none())
+            && self.broken.is_none()
+            && self.schema.is_none()
+            && self.index.is_none()
+            && self.unexplained.is_none()
     }
 }
 
@@ -72,17 +91,24 @@ pub struct Broken {
     pub why: String,
 }
 
-/// Verifies a store, in pieces: the log of a recorder grows while a transaction is open. `anchor`: a link that must be in
-/// the chain. `watch` is told how far it is, and may end it.
+/// Verifies a store, in pieces: the log of a recorder grows while a transaction is open. `watch` is told how far it is, and may end it.
 ///
 /// # Errors
 /// If the store cannot be read, or `watch` ended it.
 pub fn verify(
     reader: &Reader,
-    anchor: Option<Link>,
+    ask: Ask<'_>,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Checked, StoreError> {
-    verify_with(reader, anchor, limits::VERIFIED_AT_ONCE, watch)
+    let mut checked = verify_with(reader, ask.anchor, limits::VERIFIED_AT_ONCE, watch)?;
+    if let Some((key, path)) = ask.key.filter(|_| checked.is_well()) {
+        checked.seals = Some(if reader.format() < Format::Two {
+            Seals { broken: Some("a store of version 1 has no seals".into()), ..Seals::default() }
+        } else {
+            seals::verify(reader, path, key, checked.pruned.is_some())?
+        });
+    }
+    Ok(checked)
 }
 
 /// Verifies only that the tables, indexes, views and triggers are those of the version.

@@ -15,6 +15,7 @@ use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
 use super::open::Folders;
 use super::retain::{Due, Retain, Retention};
+use super::seal::Sealer;
 use super::steady::{Reading, Steady, Step};
 use super::{StoreError, faults, open};
 use crate::clock::BootClock;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub filter: Option<String>,
     /// When the system booted, by the clock at the start of the run.
     pub clock: BootClock,
+    /// Make seals.
+    pub seal: bool,
 }
 
 /// The only writer of the store.
@@ -45,6 +48,7 @@ pub(crate) struct Writer {
     interner: Interner,
     retain: Retain,
     steady: Steady,
+    sealer: Option<Arc<Sealer>>,
     grouping: Grouping,
     scratch: Scratch,
 }
@@ -79,6 +83,7 @@ impl Writer {
         now: Reading,
     ) -> Result<Self, StoreError> {
         let opened = open::for_writing(path, settings.retention.wal_pages(), folders)?;
+        let sealer = settings.seal.then(|| Sealer::open(path, &opened.db)).transpose()?;
         let mut writer = Self {
             opened,
             clock: settings.clock,
@@ -89,6 +94,7 @@ impl Writer {
             interner: Interner::default(),
             retain: Retain::new(&settings.retention),
             steady: Steady::begin(now),
+            sealer,
             grouping: Grouping::default(),
             scratch: Scratch::default(),
             settings,
@@ -189,6 +195,10 @@ impl Writer {
         &self.opened.files
     }
 
+    pub(super) fn sealer(&self) -> Option<Arc<Sealer>> {
+        self.sealer.clone()
+    }
+
     /// The last batch that was written, and its link.
     pub(super) fn end(&self) -> (i64, Link) {
         (self.ids.batch, self.previous)
@@ -261,16 +271,24 @@ impl Writer {
         let rows = batch.rows(Table::Connection);
         self.retain.slice(&transaction, rows)?;
         let is_batch = Table::ALL.iter().any(|table| batch.rows(*table) > 0);
-        let (ids, link) = if is_batch {
-            batch.end(now.wall, self.steady.now, &self.previous)?
+        let (mut ids, mut link, mut is_sealed) = (self.ids, self.previous, false);
+        if is_batch {
+            (ids, link) = batch.end(now.wall, self.steady.now, &self.previous)?;
+            if let Some(sealer) = &self.sealer {
+                let items = items.iter().take(self.grouping.taken());
+                let is_last = items.into_iter().any(|item| matches!(item, Entry::Stopped(_)));
+                is_sealed = sealer.seal(&transaction, (ids.batch, link), (now.wall, now.boot), is_last)?;
+            }
         } else {
             drop(batch);
-            (self.ids, self.previous)
-        };
+        }
         if faults::happened() {
             return Err(StoreError::Damaged("its shared memory was truncated".into()));
         }
         transaction.commit()?;
+        if let Some(sealer) = self.sealer.as_ref().filter(|_| is_sealed) {
+            sealer.sealed(now.boot);
+        }
         if let Some(segment) = &mut segment {
             segment.rows += rows;
         }

@@ -16,7 +16,7 @@ use netwatch::decode::{Event, decode};
 use netwatch::enrich::{self, Executables, Stage};
 use netwatch::output::{Format, Log, LogOptions};
 use netwatch::process::ProcessTable;
-use netwatch::store::{Recorder, Retention, Settings, verify};
+use netwatch::store::{Ask, Recorder, Retention, Settings, verify};
 use netwatch::stream::{Batch, Context, Item};
 use netwatch::tracker::{ConnectionEvent, Tracker};
 
@@ -174,7 +174,8 @@ fn an_event_goes_to_the_store() {
     let path = place.path().join("netwatch.db");
     let mut flow = Flow::default();
     let clock = flow.batch.context.clock;
-    let settings = Settings { retention: Retention::default(), boot: "0123abcd".into(), filter: None, clock };
+    let retention = Retention::default();
+    let settings = Settings { retention, boot: "0123abcd".into(), filter: None, clock, seal: false };
     let mut bus = Bus::default();
     let recorder = Recorder::start(&path, settings, &mut bus).unwrap();
     let mut script = Script::default();
@@ -192,7 +193,7 @@ fn an_event_goes_to_the_store() {
     let rows = || {
         netwatch::store::Reader::open(&path)
             .ok()
-            .and_then(|reader| verify(&reader, None, &mut |_| ControlFlow::Continue(())).ok())
+            .and_then(|reader| verify(&reader, Ask::default(), &mut |_| ControlFlow::Continue(())).ok())
     };
     while rows().is_none_or(|verified| verified.rows < 2 * CONNECTIONS) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
@@ -207,7 +208,9 @@ fn an_event_goes_to_the_store() {
     });
     assert_eq!(events, EVENTS * CONNECTIONS);
     let reader = netwatch::store::Reader::open(&path).unwrap();
-    assert!(verify(&reader, None, &mut |_| ControlFlow::Continue(())).unwrap().rows >= 4 * CONNECTIONS);
+    assert!(
+        verify(&reader, Ask::default(), &mut |_| ControlFlow::Continue(())).unwrap().rows >= 4 * CONNECTIONS
+    );
     at_most(TO_STORE, "an event to the store", allocations, events);
 }
 

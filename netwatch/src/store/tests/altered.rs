@@ -30,7 +30,7 @@ fn five_segments(place: &Place) -> Vec<Link> {
 }
 
 fn found(place: &Place, anchor: Link) -> Checked {
-    verify(&place.reader(), Some(anchor), &mut go_on).unwrap()
+    verify(&place.reader(), Ask { anchor: Some(anchor), key: None }, &mut go_on).unwrap()
 }
 
 fn said(checked: &Checked, anchor: Option<Link>) -> String {
@@ -106,7 +106,7 @@ fn well_after_flip(place: &Place, object: &str) -> bool {
     let (at, mut byte) = (root.cast_unsigned() * 4096 - 1, [0]);
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-    let checked = verify(&place.reader(), None, &mut go_on);
+    let checked = verify(&place.reader(), Ask::default(), &mut go_on);
     file.write_all_at(&byte, at).unwrap();
     assert!(place.verified().is_well());
     checked.is_ok_and(|checked| checked.is_well())

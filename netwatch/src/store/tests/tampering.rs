@@ -41,7 +41,7 @@ fn only_an_anchor_detects_a_rewritten_chain() {
     let anchor = newest(&place.reader()).unwrap().unwrap().0;
     write(&mut writer, &stories(11..21));
     drop(writer);
-    let anchored = || verify(&place.reader(), Some(anchor), &mut go_on).unwrap();
+    let anchored = || verify(&place.reader(), Ask { anchor: Some(anchor), key: None }, &mut go_on).unwrap();
     assert_eq!(anchored().anchored, Some(Anchored { batch: 1, is_deleted: false }));
     place.sql("UPDATE connection SET remote_port = 80 WHERE id = 3");
     assert_eq!(anchored().broken.map(|broken| broken.batch), Some(1));
