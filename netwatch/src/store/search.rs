@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::chain::Table;
 use super::rebuild::StoredRow;
+use super::scan::{By, each_batch, last_batch};
 use super::{Progress, StoreError};
 use crate::clock::BootClock;
 use crate::model::ProcessKey;
@@ -66,76 +67,6 @@ pub(super) struct Page {
 
 /// Maximum number of rows per page.
 const PAGE: i64 = 4096;
-
-/// How rows of a segment are found.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum By {
-    /// By the indexes of the store.
-    Index,
-    /// By reading the tables: the first and last row of each that the segment has.
-    Scan { connection: (i64, i64), process: (i64, i64), image: (i64, i64) },
-}
-
-impl By {
-    fn of(segment: i64, is_scan: bool, db: &Connection) -> Result<Self, StoreError> {
-        if !is_scan {
-            return Ok(Self::Index);
-        }
-        let (mut connection, mut process, mut image) = ((1, 0), (1, 0), (1, 0));
-        let columns = "connection_from, connection_to, process_from, process_to, image_from, image_to";
-        each_batch(columns, segment, db, |row| {
-            for (place, range) in [&mut connection, &mut process, &mut image].into_iter().enumerate() {
-                let (from, to): (i64, i64) = (row.get(2 * place)?, row.get(2 * place + 1)?);
-                if from <= to {
-                    *range = (if range.0 <= range.1 { range.0 } else { from }, to);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Self::Scan { connection, process, image })
-    }
-
-    /// What follows `FROM connection` and the like, up to the condition.
-    fn within(&self, table: Table) -> String {
-        let (from, to) = match (self, table) {
-            (Self::Index, _) => return "WHERE".into(),
-            (Self::Scan { process, .. }, Table::Process) => process,
-            (Self::Scan { image, .. }, Table::Image) => image,
-            (Self::Scan { connection, .. }, _) => connection,
-        };
-        let id = if table == Table::Process { "p.id" } else { "id" };
-        format!("NOT INDEXED WHERE {id} BETWEEN {from} AND {to} AND")
-    }
-}
-
-/// The batches of a segment in order, without their index: the segments of batches never go back.
-fn each_batch(
-    columns: &str,
-    segment: i64,
-    db: &Connection,
-    mut with: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-) -> Result<(), StoreError> {
-    let ends = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM batch NOT INDEXED";
-    let (mut from, mut to): (i64, i64) =
-        db.prepare_cached(ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let at = "SELECT segment FROM batch NOT INDEXED WHERE id >= ? ORDER BY id LIMIT 1";
-    let mut at = db.prepare_cached(at)?;
-    while from < to {
-        let middle = from + (to - from) / 2;
-        let of: Option<i64> = at.query_row([middle], |row| row.get(0)).optional()?;
-        if of.is_some_and(|of| of < segment) { from = middle + 1 } else { to = middle }
-    }
-    let select = format!("SELECT {columns}, segment FROM batch NOT INDEXED WHERE id >= ? ORDER BY id");
-    let mut select = db.prepare_cached(&select)?;
-    let mut rows = select.query([from])?;
-    while let Some(row) = rows.next()? {
-        if row.get::<_, i64>("segment")? != segment {
-            break;
-        }
-        with(row)?;
-    }
-    Ok(())
-}
 
 /// A paged search.
 pub(super) struct Search {
@@ -195,20 +126,6 @@ fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
     let first: Option<i64> =
         db.prepare_cached(select)?.query_row([segment.id], |row| row.get(0)).optional()?;
     Ok(first.map_or(segment.started, |first| first.min(segment.started)))
-}
-
-/// Time of the last batch of a segment, in nanoseconds since the epoch.
-pub(super) fn last_batch(segment: i64, is_scan: bool, db: &Connection) -> Result<Option<i64>, StoreError> {
-    if !is_scan {
-        let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
-        return Ok(select.query_row([segment], |row| row.get(0))?);
-    }
-    let mut last: Option<i64> = None;
-    each_batch("ts", segment, db, |row| {
-        last = last.max(Some(row.get(0)?));
-        Ok(())
-    })?;
-    Ok(last)
 }
 
 impl Search {

@@ -238,8 +238,8 @@ impl Sync {
         let failed = self.failed();
         let _turn = lock(&self.shared.turn);
         // If the files are not where they were, the writer begins others.
-        if let Err(interference) = self.files.check() {
-            return Err(failed(io::Error::other(interference.to_string())));
+        if self.files.check().is_err() {
+            return Err(failed(io::Error::other("its files are being replaced")));
         }
         let (log, path) = (self.files.log(), self.files.log_path());
         let end = self.files.frames_end().unwrap_or(0);

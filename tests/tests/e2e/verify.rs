@@ -74,7 +74,8 @@ fn anchor_shows_that_batches_were_removed() {
         let last = "(SELECT max(id) FROM batch)";
         sql(&store, &format!("DELETE FROM stopped; DELETE FROM batch WHERE id = {last}"));
         // The remaining chain is valid.
-        assert_eq!(store.verify(&[]).0, Some(0));
+        let (status, text) = store.verify(&[]);
+        assert_eq!(status, Some(0), "{text}");
         let (status, text) = store.verify(&["--anchor", &newest]);
         assert!(
             status == Some(3) && text.contains("not found in this chain") && !text.contains("ALTERED"),

@@ -188,6 +188,20 @@ fn history_that_is_cut_off_as_if_by_retention_is_found() {
 }
 
 #[test]
+fn limits_that_are_forged_as_well_are_found_by_an_anchor() {
+    let place = Place::new();
+    let links = five_segments(&place);
+    let db = Connection::open(place.path()).unwrap();
+    let digest = (1..=2).map(|segment| pruned::add(&db, segment, 0).unwrap().unwrap()).last().unwrap();
+    drop(db);
+    place.sql("UPDATE segment SET max_age = 0 WHERE id = 5");
+    cut_off(&place, ", reason, pages, digest", &format!(", 'age', NULL, x'{digest}'"));
+    assert!(place.verified().is_well());
+    assert_eq!(found(&place, links[3]).anchored, Some(Anchored { batch: 4, is_deleted: false }));
+    assert_eq!(found(&place, links[4]).anchored, None);
+}
+
+#[test]
 fn a_batch_does_not_go_back_to_the_version_without_limits() {
     let place = Place::new();
     five_segments(&place);

@@ -141,6 +141,24 @@ fn seals_and_batches_that_were_cut_off_are_missed() {
 }
 
 #[test]
+fn an_older_copy_of_the_store_is_missed_by_its_seals() {
+    let mut sealing = Sealing::new();
+    (0..3).for_each(|batch| sealing.epoch(batch * 10 + 1, true));
+    let copy = sealing.place.0.path().join("copy");
+    let db = Connection::open(sealing.place.path()).unwrap();
+    db.execute("VACUUM INTO ?", [copy.to_str().unwrap()]).unwrap();
+    drop(db);
+    (3..5).for_each(|batch| sealing.epoch(batch * 10 + 1, true));
+    let anchor = newest(&sealing.place.reader()).unwrap().unwrap().0;
+    sealing.writer = None;
+    std::fs::copy(&copy, sealing.place.path()).unwrap();
+    assert!(sealing.place.verified().is_well());
+    let ask = Ask { anchor: Some(anchor), key: None };
+    assert_eq!(verify(&sealing.place.reader(), ask, &mut go_on).unwrap().anchored, None);
+    assert!(sealing.broken().contains("the seals of epochs 2 to 3 are missing"));
+}
+
+#[test]
 fn a_recorder_that_was_killed_before_the_key_was_erased_goes_on() {
     let mut sealing = Sealing::new();
     sealing.epoch(1, true);
