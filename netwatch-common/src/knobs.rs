@@ -14,6 +14,8 @@ pub struct Knobs {
     pub typed_current: u32,
     /// `bpf_task_pt_regs` is available (since 5.15), which gives the system call that a task is in.
     pub registers: u32,
+    /// `bpf_skc_to_unix_sock` is available (since 5.16), and with it the other end of a UNIX socket as a socket.
+    pub unix_helper: u32,
     /// Minimum time between two wake-ups of the reader, in nanoseconds; it polls meanwhile. 0: a wake-up for every
     /// record.
     pub wake_ns: u32,
@@ -21,18 +23,25 @@ pub struct Knobs {
 
 impl Knobs {
     /// Name of the global in the object file, which contains the wire version.
-    pub const GLOBAL: &'static str = "KNOBS_V2";
+    pub const GLOBAL: &'static str = "KNOBS_V3";
 
     /// All off: the values in the object file, which the agent overrides.
     pub const ZERO: Self =
-        Self { all_states: 0, socket_helpers: 0, typed_current: 0, registers: 0, wake_ns: 0 };
+        Self { all_states: 0, socket_helpers: 0, typed_current: 0, registers: 0, unix_helper: 0, wake_ns: 0 };
 
     /// The fields in order.
     #[must_use]
-    pub const fn to_members(&self) -> [u32; 5] {
-        [self.all_states, self.socket_helpers, self.typed_current, self.registers, self.wake_ns]
+    pub const fn to_members(&self) -> [u32; 6] {
+        [
+            self.all_states,
+            self.socket_helpers,
+            self.typed_current,
+            self.registers,
+            self.unix_helper,
+            self.wake_ns,
+        ]
     }
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 2, "Knobs::GLOBAL names the version");
-const _: () = assert!(size_of::<Knobs>() == 20 && align_of::<Knobs>() == 4);
+const _: () = assert!(crate::WIRE_VERSION == 3, "Knobs::GLOBAL names the version");
+const _: () = assert!(size_of::<Knobs>() == 24 && align_of::<Knobs>() == 4);

@@ -6,6 +6,7 @@
 //! in network byte order, IPv4 in the first four bytes of 16.
 #![no_std]
 
+mod cause;
 mod knobs;
 mod listed;
 mod offsets;
@@ -13,17 +14,19 @@ mod process;
 mod sock;
 mod udp;
 
+pub use cause::{Cause, MESSAGES_MAX, Message, Pair, UNIX_NAME_MAX, message_flags};
 pub use knobs::Knobs;
 pub use listed::{Held, Listed, listed_flags};
 pub use offsets::{Need, Offsets};
 pub use process::{
-    CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Task, exec_flags, task_flags,
+    CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Stream, Task, exec_flags,
+    stream_kind, task_flags,
 };
 pub use sock::{Begin, Change, Sock, begin_flags, change_flags, sock_flags};
 pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, flow_flags};
 
 /// Version of the wire format; the agent rejects an object with another version.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// Length of `task_struct.comm`, including the NUL (`include/linux/sched.h`, `TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -56,8 +59,12 @@ pub mod kind {
     pub const BORN: u16 = 12;
     /// [`Release`](crate::Release)
     pub const RELEASE: u16 = 13;
+    /// [`Cause`](crate::Cause): the messages by which the cause of the next record reached its thread.
+    pub const CAUSE: u16 = 14;
+    /// [`Pair`](crate::Pair): the first message between two processes over a UNIX socket.
+    pub const PAIR: u16 = 15;
     /// One more than the greatest kind: the number of counts of lost records.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 16;
 
     /// Whether records of a kind say which UDP sockets and flows exist. Anyone who may send datagrams can cause a flood
     /// of them, so their loss casts no doubt on what is known about TCP.
@@ -67,10 +74,10 @@ pub mod kind {
     }
 
     /// Whether records of a kind say which TCP endpoints and processes exist. A `USE` record only says who else uses an
-    /// endpoint.
+    /// endpoint, `CAUSE` and `PAIR` only what processes said to each other.
     #[must_use]
     pub const fn is_tcp_or_process(kind: u16) -> bool {
-        !is_udp(kind) && kind != USE
+        !is_udp(kind) && !matches!(kind, USE | CAUSE | PAIR)
     }
 
     /// The name of a kind in `loss` events; `None` for an unknown number.
@@ -90,6 +97,8 @@ pub mod kind {
             FLOW => "flow",
             BORN => "born",
             RELEASE => "release",
+            CAUSE => "cause",
+            PAIR => "pair",
             _ => return None,
         })
     }

@@ -59,10 +59,10 @@ impl Offsets {
 
     /// Name of the global in the object file. It contains the wire version, so that an object with another version does
     /// not load.
-    pub const GLOBAL: &'static str = "OFFSETS_V2";
+    pub const GLOBAL: &'static str = "OFFSETS_V3";
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 2, "Offsets::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 3, "Offsets::GLOBAL names the version");
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
 
 offsets! {
@@ -94,6 +94,11 @@ offsets! {
     udp_deficit = "udp_sock.forward_deficit", optional;
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";
+    sk_queue = "sock.sk_receive_queue.qlen";
+    unix_peer = "unix_sock.peer", optional;
+    unix_addr = "unix_sock.addr", optional;
+    unix_addr_len = "unix_address.len", optional;
+    unix_addr_name = "unix_address.name", optional;
     socket_sk = "socket.sk";
     socket_inode = "socket_alloc.vfs_inode";
     tcp_bytes_sent = "tcp_sock.bytes_sent";
@@ -145,6 +150,13 @@ offsets! {
     file_dentry = "file.f_path.dentry";
     file_inode = "file.f_inode";
     file_private = "file.private_data";
+    file_mode = "file.f_mode";
+    kiocb_file = "kiocb.ki_filp";
+    pipe_head = "pipe_inode_info.head", optional;
+    pipe_tail = "pipe_inode_info.tail", optional;
+    tty_file_tty = "tty_file_private.tty", optional;
+    tty_link = "tty_struct.link", optional;
+    inode_rdev = "inode.i_rdev";
     dentry_parent = "dentry.d_parent";
     dentry_name = "dentry.d_name.name";
     dentry_hash = "dentry.d_name.hash_len", optional;

@@ -52,10 +52,11 @@ pub struct Fork {
     pub parent_start: u64,
     /// Thread group id of the process that called fork().
     pub parent_tgid: u32,
-    /// Zero.
-    pub pad: u32,
-    /// Cookie of the socket that the thread that called fork() had last received from or accepted, if it has not slept
-    /// since; otherwise 0.
+    /// Number of messages by which the cause reached the thread that called fork(); if not 0 a
+    /// [`Cause`](crate::Cause) has them.
+    pub messages: u32,
+    /// Cookie of the socket that the thread that called fork() handled: from which it, or the first writer of the
+    /// messages, had last received, or which it had accepted. 0 if it has slept since, or there is none.
     pub cause: u64,
 }
 
@@ -111,11 +112,40 @@ pub struct Exec {
     pub mntns: u32,
     /// Length of all arguments in bytes; `u32::MAX` if it is more.
     pub args_bytes: u32,
-    /// Cookies of the IPv4 or IPv6 sockets at descriptors 0, 1 and 2; 0 for anything else.
-    pub stdio: [u64; 3],
+    /// What descriptors 0, 1 and 2 are.
+    pub stdio: [Stream; 3],
 }
 
-const _: () = assert!(size_of::<Exec>() == 144 && align_of::<Exec>() == 8);
+const _: () = assert!(size_of::<Exec>() == 168 && align_of::<Exec>() == 8);
+
+/// What a descriptor is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// The cookie of an IPv4 or IPv6 socket; the inode number of a UNIX socket or a pipe; the device number of a terminal
+    /// (`inode.i_rdev`).
+    pub id: u64,
+    /// [`stream_kind`].
+    pub kind: u32,
+    /// 1 if the parent has the other end: of a pipe, the master side of the terminal, the peer of a UNIX socket.
+    pub at_parent: u32,
+}
+
+const _: () = assert!(size_of::<Stream>() == 16 && align_of::<Stream>() == 8);
+
+/// Values of [`Stream::kind`].
+pub mod stream_kind {
+    /// Closed, a file, or anything else.
+    pub const OTHER: u32 = 0;
+    /// An IPv4 or IPv6 socket.
+    pub const SOCKET: u32 = 1;
+    /// A pipe or FIFO.
+    pub const PIPE: u32 = 2;
+    /// A pseudoterminal.
+    pub const TERMINAL: u32 = 3;
+    /// A UNIX socket.
+    pub const UNIX: u32 = 4;
+}
 
 /// Bits of [`Exec::flags`].
 pub mod exec_flags {

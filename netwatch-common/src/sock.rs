@@ -67,13 +67,15 @@ pub struct Begin {
 }
 
 const _: () = assert!(size_of::<Begin>() == 168 && align_of::<Begin>() == 8);
-const _: () = assert!(kind::COUNT == 14);
+const _: () = assert!(kind::COUNT == 16);
 
 /// Bits of [`Begin::flags`].
 pub mod begin_flags {
     /// For [`kind::USE`](crate::kind::USE): this call sent the first datagram of a UDP flow, which a
     /// [`Flow`](crate::Flow) record of the same socket and thread reported.
     pub const FIRST_DATAGRAM: u32 = 1;
+    /// The cause reached the thread by messages, which a [`Cause`](crate::Cause) has.
+    pub const BY_MESSAGE: u32 = 2;
 }
 
 /// A state transition. The current task is unrelated to the socket.

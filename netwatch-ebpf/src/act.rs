@@ -1,7 +1,7 @@
 //! Sends records about an action of the current task on a socket.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
-use netwatch_common::{Begin, Header, Sock};
+use netwatch_common::{Begin, Header, Sock, begin_flags, kind};
 
 use crate::{cause, emit, task};
 
@@ -19,6 +19,11 @@ pub(crate) unsafe fn report(
     fill: impl FnOnce(&mut Sock),
 ) -> Option<()> {
     let current = task::current();
+    let cause = cause::of(current);
+    let begins =
+        matches!(header.kind, kind::CONNECT | kind::FAIL) || flags & begin_flags::FIRST_DATAGRAM != 0;
+    // SAFETY: memory of a map, and the current task.
+    let messages = if begins { unsafe { cause::report(cause, header.ts, task::tid(current)) } } else { 0 };
     let mut entry = emit::reserve::<Begin>(header.kind)?;
     let record = entry.as_mut_ptr();
     // SAFETY: memory of the ring with the size of the record; every byte is written.
@@ -28,8 +33,8 @@ pub(crate) unsafe fn report(
         task::fill(current, bpf_get_current_cgroup_id(), &mut (*record).task);
         (*record).task.flags |= way;
         (*record).result = result;
-        (*record).flags = flags;
-        (*record).cause = cause::of(current);
+        (*record).flags = if messages == 0 { flags } else { flags | begin_flags::BY_MESSAGE };
+        (*record).cause = cause::cookie(cause);
     }
     emit::submit(entry);
     Some(())

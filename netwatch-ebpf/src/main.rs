@@ -1,8 +1,9 @@
 //! The kernel side of netwatch. Each file is one family of probes: `state` (TCP transitions), `accept`, `listen`,
 //! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec,
-//! exit), `cgroup`, `cookie`, `listed` (iterators); or a helper: `sock`, `task` and `files` read kernel structures,
-//! `mem` reads memory, `act` writes records about the current task, `cause` tracks the socket that a thread handles,
-//! `calls` threads in connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
+//! exit), `cgroup`, `cookie`, `listed` (iterators), `unix` and `pipe` (messages between processes); or a helper: `sock`,
+//! `task`, `files` and `stdio` read kernel structures, `mem` reads memory, `act` writes records about the current task,
+//! `cause` tracks what a thread acts upon, `notes` keeps with a socket what was sent and why, `calls` tracks threads in
+//! connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
 //! the ring.
 #![no_std]
 #![no_main]
@@ -22,13 +23,17 @@ mod known;
 mod listed;
 mod listen;
 mod mem;
+mod notes;
+mod pipe;
 mod process;
 mod sock;
 mod state;
+mod stdio;
 mod task;
 mod tcp;
 mod twice;
 mod udp;
+mod unix;
 mod using;
 
 #[cfg(not(test))]

@@ -13,7 +13,7 @@ use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Offsets, e
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{calls, cause, emit, files, sock, task};
+use crate::{calls, cause, emit, stdio, task};
 
 /// Maximum length of a path component, including its NUL (`NAME_MAX` in include/uapi/linux/limits.h).
 const COMPONENT_MAX: usize = 256;
@@ -50,18 +50,22 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
     // SAFETY: the argument of the tracepoints are tasks.
     unsafe {
         let cause = cause::of(parent);
-        cause::inherit(cause, child);
+        if let Some(cause) = cause {
+            cause::inherit(cause, child);
+        }
         if task::tgid(child) != task::tid(child) {
             return None;
         }
+        let header = emit::header(kind::FORK);
+        let messages = cause::report(cause, header.ts, task::tid(child));
         let mut entry = emit::reserve::<Fork>(kind::FORK)?;
         let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::FORK);
+        (*record).header = header;
         task::fill(child, task::cgroup_of(child), &mut (*record).task);
         (*record).parent_start = task::start(parent);
         (*record).parent_tgid = task::tgid(parent);
-        (*record).pad = 0;
-        (*record).cause = cause;
+        (*record).messages = messages;
+        (*record).cause = cause::cookie(cause);
         emit::submit(entry);
     }
     Some(0)
@@ -112,6 +116,7 @@ struct Scratch {
     /// The path, directly followed by the arguments. The slack lets the verifier prove that a read of the maximum
     /// length is in bounds at any start.
     tail: [u8; EXEC_PATH_MAX + COMPONENT_MAX + EXEC_ARGS_MAX],
+    sought: stdio::Sought,
 }
 
 /// One for each of the two programs, since the second may interrupt the first.
@@ -156,7 +161,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         let nsproxy: *const c_void = Untyped::read(current, offset!(task_nsproxy));
         let mnt_ns: *const c_void = Untyped::read(nsproxy, offset!(nsproxy_mnt));
         fixed.mntns = Untyped::read(mnt_ns, offset!(mnt_ns_inum));
-        fixed.stdio = [inet_cookie(current, 0), inet_cookie(current, 1), inet_cookie(current, 2)];
+        stdio::fill(current, &raw mut scratch.sought, &raw mut fixed.stdio);
 
         let tail = scratch.tail.as_mut_ptr();
         fixed.path_len = 0;
@@ -184,14 +189,6 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         let record = core::ptr::from_mut(scratch).cast();
         emit::output(kind::EXEC, record, size_of::<Exec>() + path_len + len);
     }
-}
-
-/// Cookie of the IPv4 or IPv6 socket at a descriptor; 0 for anything else, or if it has no cookie yet.
-#[inline(always)]
-unsafe fn inet_cookie(current: *const c_void, fd: u32) -> u64 {
-    let Some(sk) = files::socket_of(current, fd) else { return 0 };
-    // SAFETY: a `struct sock` of any family.
-    unsafe { if sock::is_inet::<Untyped>(sk) { Untyped::read(sk, offset!(sk_cookie)) } else { 0 } }
 }
 
 /// `value` modulo `limit`, a power of two, in a form that the compiler keeps and the verifier understands.

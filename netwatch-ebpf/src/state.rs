@@ -13,7 +13,7 @@ use netwatch_common::{Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, NOBODY, NOTHING, forget, set_users, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
-use crate::{act, calls, emit, listen, sock, task, tcp, using};
+use crate::{act, calls, emit, listen, notes, sock, task, tcp, using};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -120,6 +120,7 @@ impl Transition {
                 let reported = change(self);
                 if self.new == tcp::CLOSE {
                     forget(self.sk);
+                    notes::forget(self.sk);
                 }
                 reported
             }
@@ -177,6 +178,7 @@ fn begin(transition: Transition) -> Option<i32> {
         listen::begun(sk, cookie);
     } else {
         calls::reached_syn_sent(cookie);
+        notes::connects(sk);
     }
     // SAFETY: `sk` is the typed argument of the tracepoint; every byte of the record is written.
     unsafe {

@@ -22,7 +22,7 @@ use netwatch_common::{
 use crate::known::{BORN, Known, forget, storage_in_cgroup, users};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
-use crate::{act, emit, sock, task};
+use crate::{act, emit, notes, sock, task};
 
 /// Allocated per flow, not in advance.
 #[btf_map]
@@ -358,6 +358,7 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         let address = plain(sk.cast());
         let [user, ..] = users(address as u64, known).last;
         forget(address);
+        notes::forget(address);
         if flags & BORN == 0 && flows == 0 && user == 0 {
             return None;
         }

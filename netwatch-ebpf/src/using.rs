@@ -14,7 +14,7 @@ use netwatch_common::{begin_flags, kind};
 use crate::known::{Users, set_users, storage, users};
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{act, cause, emit, sock, task, tcp, udp};
+use crate::{act, cause, emit, notes, sock, task, tcp, udp};
 
 /// Number of records that a socket has in advance, for more alternating processes than [`crate::known::USERS`], and how
 /// many it gets back a second. Uses beyond that are counted.
@@ -44,13 +44,13 @@ fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn sends(sk: *const c_void) -> i32 {
     twice::first(Pair::Send, what(sk));
-    used(sk).unwrap_or(0)
+    sent(sk)
 }
 
 /// The second program. A user that is known already is not reported again.
 #[inline(always)]
 fn sends_again(sk: *const c_void) -> i32 {
-    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { used(sk).unwrap_or(0) } else { 0 }
+    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk) } else { 0 }
 }
 
 /// An id of the socket: its cookie, or its address, which may be reused, if it has none.
@@ -81,14 +81,45 @@ fn receives_again(sk: *const c_void, length: i32) -> i32 {
     done
 }
 
-/// Makes this socket the cause of what the thread does next. End of data (0) and errors are no cause.
+#[inline(always)]
+fn sent(sk: *const c_void) -> i32 {
+    let done = used(sk).unwrap_or(0);
+    // SAFETY: a typed `struct sock` of the probe.
+    unsafe {
+        if is_followed(sk)
+            && let Some(known) = storage(sk, false)
+        {
+            notes::asks(sk, known);
+        }
+    }
+    done
+}
+
+/// Makes this socket, or what caused the question to which this is the answer, the cause of what the thread does next.
+/// End of data (0) and errors are no cause.
 #[inline(always)]
 fn received(sk: *const c_void, length: i32) {
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
-        if length > 0 && sock::is_inet::<Typed>(sk) {
-            cause::got(sock::cookie(sk));
+        if length > 0 && is_followed(sk) {
+            notes::answered(sk);
         }
+    }
+}
+
+/// Whether a socket is TCP, MPTCP or UDP.
+///
+/// # Safety
+/// `sk` is a typed `struct sock`.
+#[inline(always)]
+unsafe fn is_followed(sk: *const c_void) -> bool {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        sock::is_inet::<Typed>(sk)
+            && matches!(
+                sock::protocol::<Typed>(sk),
+                sock::IPPROTO_TCP | sock::IPPROTO_MPTCP | sock::IPPROTO_UDP
+            )
     }
 }
 
@@ -164,11 +195,7 @@ pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
 fn used(sk: *const c_void) -> Option<i32> {
     // SAFETY: the first argument of the tracepoints is a `struct sock`.
     unsafe {
-        if !sock::is_inet::<Typed>(sk) {
-            return None;
-        }
-        if !matches!(sock::protocol::<Typed>(sk), sock::IPPROTO_TCP | sock::IPPROTO_MPTCP | sock::IPPROTO_UDP)
-        {
+        if !is_followed(sk) {
             return None;
         }
         // In the map by address no entry may be created for a closed connection.

@@ -35,6 +35,7 @@ pub mod output;
 pub mod pairs;
 pub mod proc;
 pub mod process;
+pub mod relays;
 pub mod seeding;
 pub mod services;
 pub mod signs;

@@ -161,6 +161,18 @@ pub const RING_BYTES: u32 = 16 << 20;
 /// nearer half is kept. Test: `process::tests::a_line_without_end_keeps_its_near_half`.
 pub const MOST_ANCESTORS: u32 = 128;
 
+/// Descriptors that are looked at to find what steers a shell, of all processes. A relay among later ones is not found. Test:
+/// `snapshot::streams::tests::number_of_descriptors_is_bounded`.
+pub const MOST_STREAMS: usize = 200_000;
+
+/// Processes that are looked at on the way from a shell to what steers it. Test:
+/// `relays::tests::number_of_processes_on_the_way_is_bounded`.
+pub const MOST_RELAYS: usize = 64;
+
+/// Pairs of processes for which the name of the UNIX socket between them is kept. Test:
+/// `process::table::messages::tests::number_of_paths_and_of_announced_messages_is_bounded`.
+pub const MOST_MESSAGE_PATHS: usize = 8192;
+
 /// Ended processes that are kept: the last record of a connection may arrive after the exit of its process. Test:
 /// `process::table::tests::number_of_exited_processes_is_bounded`.
 pub const MOST_ENDED_PROCESSES: usize = 8192;

@@ -83,6 +83,24 @@ pub fn runs_shell(process: &Process) -> bool {
     }
 }
 
+/// Options by which an interpreter gets its program from the command line: `-c`, `-e`, `-m`, `-r`, `-E`, `-p`, `-f`.
+const PROGRAM_FOLLOWS: &[char] = &['c', 'e', 'm', 'r', 'E', 'p', 'f'];
+
+/// Whether a shell or interpreter takes its commands from its standard input, by its arguments: it has neither a script nor
+/// a program on the command line.
+#[must_use]
+pub fn reads_commands(process: &Process) -> bool {
+    let mut arguments = process.image.args.iter().skip(1);
+    let is_option = |argument: &str| match argument.strip_prefix('-') {
+        // `-` and `-s`: standard input, and what follows are arguments.
+        Some("" | "s") => true,
+        Some(long) if long.starts_with('-') => true,
+        Some(short) => !short.contains(PROGRAM_FOLLOWS),
+        None => false,
+    };
+    runs_shell(process) && arguments.all(is_option)
+}
+
 /// The signs of a process whose executable has this status.
 pub fn of_process(process: &Process, status: ExeStatus) -> impl Iterator<Item = Sign> + use<> {
     let [stdin, stdout, _] = process.stdio;
@@ -132,6 +150,32 @@ mod tests {
         }
         for other in ["", "-", "sshd", "shred", "pythonista", "rubymine", "bashtop", "perldoc", "nodemon"] {
             assert!(!is_shell(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn shells_that_read_their_commands() {
+        for (line, reads) in [
+            ("sh", true),
+            ("-bash", true),
+            ("sh -i", true),
+            ("bash --norc -li", true),
+            ("sh -s", true),
+            ("python3 -u -", true),
+            ("sh script.sh", false),
+            ("bash -e /work/step.sh", false),
+            ("sh -c id", false),
+            ("bash -lc id", false),
+            ("python3 -m http.server", false),
+            ("perl -e 1", false),
+            ("nc -l", false),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            let args = crate::model::Arguments::of(format!("{}\0", words.join("\0")).as_bytes());
+            let image = Image { args, ..Image::clone(&Image::unknown()) };
+            let mut process = Process::clone(&crate::process::tests::process(5, None));
+            (process.comm, process.image) = (words[0].into(), Arc::new(image));
+            assert_eq!(reads_commands(&process), reads, "{line}");
         }
     }
 

@@ -27,9 +27,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The snapshot starts at the latest after this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Names in the output of what is not followed, by kind of record: datagrams of UDP flows without a place, and uses of
-/// sockets beyond the budget of each.
-const NOT_FOLLOWED: [(u16, &str); 2] = [(kind::FLOW, "flow"), (kind::USE, "handovers_not_followed")];
+/// Names in the output of what is not followed, by kind of record: datagrams of UDP flows without a place, uses of
+/// sockets beyond the budget of each, and names of UNIX sockets beyond theirs.
+const NOT_FOLLOWED: [(u16, &str); 3] =
+    [(kind::FLOW, "flow"), (kind::USE, "handovers_not_followed"), (kind::PAIR, "unix_names_not_followed")];
 
 pub(super) struct Healer {
     counter: LostCounter,

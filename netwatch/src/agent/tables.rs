@@ -131,7 +131,10 @@ impl Tables {
                     self.processes.learn_one(&row);
                 }
             }
-            ProcessEvent::Fork(_) | ProcessEvent::Exit(_) => {}
+            ProcessEvent::Fork(_)
+            | ProcessEvent::Exit(_)
+            | ProcessEvent::Messages(_)
+            | ProcessEvent::Pair(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub use super::program::{Owner, Ownership, Program, Script};
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{NetnsId, Proto, RawKind, SockAddr};
+use crate::model::{NetnsId, Proto, RawKind, SockAddr, StreamKind};
 use crate::process::Actor;
 
 /// All facts of an audit.
@@ -147,21 +147,35 @@ pub struct Raw {
     pub holders: Vec<Arc<Program>>,
 }
 
-/// A process with a network socket for stdin, stdout or stderr.
+/// A process with a network socket for stdin, stdout or stderr, or a shell whose stdin and output another process with a
+/// connection has.
 #[derive(Clone, Debug)]
 pub struct Stdio {
     /// The process.
     pub program: Arc<Program>,
     /// The descriptors, of 0, 1 and 2.
     pub fds: Vec<u32>,
-    /// The socket in words.
+    /// The socket in words; of a relay its connection.
     pub what: String,
+    /// What stands between the process and the connection.
+    pub relay: Option<Relay>,
     /// Transport, if it has one.
     pub proto: Option<Proto>,
     /// Local address.
     pub local: Option<SockAddr>,
     /// Network namespace inode number.
     pub netns: Option<NetnsId>,
+}
+
+/// A process that passes on what it receives to a shell, and back.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// The process with the connection.
+    pub holder: Arc<Program>,
+    /// Names of the processes between the shell and the holder.
+    pub between: Vec<String>,
+    /// What the standard input of the shell is.
+    pub kind: StreamKind,
 }
 
 /// Connections of one program whose originator is not known.

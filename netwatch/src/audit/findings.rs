@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::explain::{self, unanswered};
-use super::facts::{Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Script, Server, Stdio, Unknown};
+use super::facts::{
+    Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Relay, Script, Server, Stdio, Unknown,
+};
 use super::views::Disagreement;
 use super::{Code, Finding, Place, Severity, known};
 use crate::listeners::Listening;
@@ -83,7 +85,19 @@ fn stdio(stdio: &Stdio) -> Finding {
         stdio.fds.iter().map(|fd| ["stdin", "stdout", "stderr"].get(*fd as usize).copied()).collect();
     let names = names.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let verb = if stdio.fds.len() == 1 { "is" } else { "are" };
-    let evidence = format!("{names} of {} {verb} {}", who(program), stdio.what);
+    let evidence = match &stdio.relay {
+        None => format!("{names} of {} {verb} {}", who(program), stdio.what),
+        Some(Relay { holder, between, kind }) => {
+            let over = between.iter().fold(String::new(), |over, name| format!("{over} and {name}"));
+            let kind = kind.phrase();
+            format!(
+                "{names} of {} lead over {kind}{over} to {}, which has {}",
+                who(program),
+                who(holder),
+                stdio.what
+            )
+        }
+    };
     let place =
         Place { proto: stdio.proto, local: stdio.local, netns: stdio.netns, program: Some(program.clone()) };
     let next = format!(

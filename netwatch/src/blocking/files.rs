@@ -31,6 +31,8 @@ pub struct FileFacts {
     pub inode: u64,
     /// Type and permissions.
     pub mode: u32,
+    /// Device number of a device file, as in `stat.st_rdev`.
+    pub special: u64,
 }
 
 impl FileFacts {
@@ -38,6 +40,12 @@ impl FileFacts {
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
         (self.device, self.inode)
+    }
+
+    /// Whether it is a FIFO.
+    #[must_use]
+    pub fn is_fifo(&self) -> bool {
+        FileType::from_raw_mode(self.mode) == FileType::Fifo
     }
 
     /// Whether it is a regular file.
@@ -64,6 +72,14 @@ const FROM_CACHE: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT
 /// If the process has ended or may not be inspected.
 pub fn stat_running(pid: u32) -> io::Result<FileFacts> {
     Ok(facts(CWD, proc::of(pid).join("exe"), FROM_CACHE)?)
+}
+
+/// An open file of a process. Asks no server, as [`stat_running`].
+///
+/// # Errors
+/// If the process has ended, may not be inspected, or has closed it.
+pub fn stat_open(pid: u32, fd: u32) -> io::Result<FileFacts> {
+    Ok(facts(CWD, proc::of(pid).join("fd").join(fd.to_string()), FROM_CACHE)?)
 }
 
 /// The file at `place` if the kernel has the whole path in its cache; `None`: ask.
@@ -102,6 +118,7 @@ fn facts(directory: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<FileFac
         device: makedev(file.stx_dev_major, file.stx_dev_minor),
         inode: file.stx_ino,
         mode: file.stx_mode.into(),
+        special: makedev(file.stx_rdev_major, file.stx_rdev_minor),
     })
 }
 

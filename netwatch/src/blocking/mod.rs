@@ -19,7 +19,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 pub use client::{fork_helper, is_own_socket};
-pub use files::{FileFacts, Place, stat_running};
+pub use files::{FileFacts, Place, stat_open, stat_running};
 
 use crate::{bounded, limits};
 use client::Client;

@@ -1,6 +1,7 @@
 //! Decodes records of the ring. Total and safe: any bytes give an [`Event`] or a [`DecodeError`], and the caller counts
 //! the errors. One file per family of records, as in `netwatch-common`.
 
+mod cause;
 pub(crate) mod listed;
 mod process;
 mod sock;
@@ -12,6 +13,7 @@ use crate::model::BootTime;
 use netwatch_common::{Header, kind};
 use thiserror::Error;
 
+pub use cause::{Message, Messages, PairEvent};
 pub use process::{CgroupEvent, ExecEvent, ForkEvent, Name, ProcessEvent, Task};
 pub use sock::{Act, Born, Owner, SocketEvent, SocketRecord, StateChange};
 
@@ -70,6 +72,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         kind::EXEC => Event::Process(Box::new(process::exec(bytes)?)),
         kind::EXIT => Event::Process(Box::new(process::exit(bytes)?)),
         kind::CGROUP => Event::Process(Box::new(process::cgroup(bytes)?)),
+        kind::CAUSE => Event::Process(Box::new(ProcessEvent::Messages(cause::messages(bytes)?))),
+        kind::PAIR => Event::Process(Box::new(ProcessEvent::Pair(cause::pair(bytes)?))),
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Record {

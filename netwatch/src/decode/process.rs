@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use netwatch_common::{COMM_LEN, Cgroup, Exec, Exit, Fork, Task as Wire, exec_flags, task_flags};
+use netwatch_common::{
+    COMM_LEN, Cgroup, Exec, Exit, Fork, Stream as WireStream, Task as Wire, exec_flags, stream_kind,
+    task_flags,
+};
 
-use super::{Bytes, DecodeError};
+use super::{Bytes, DecodeError, Messages, PairEvent};
 use crate::escape;
-use crate::model::{Arguments, CgroupId, Cookie, ExeState, Image, ProcessKey, Via};
+use crate::model::{Arguments, CgroupId, Cookie, ExeState, Image, ProcessKey, Stream, StreamKind, Via};
 
 /// A task, read by the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Task {
     /// The socket that the thread had last received from or accepted, for a record about its action; for a new process
     /// that of the forking thread.
     pub cause: Option<Cookie>,
+    /// The cause reached the thread by messages: see [`Messages`].
+    pub by_message: bool,
     /// Name of the leader.
     pub comm: Name,
     /// Name of the thread, if it is not the leader.
@@ -74,6 +79,7 @@ impl Task {
             via: None,
             cgroup: None,
             cause: None,
+            by_message: false,
             comm: comm.into(),
             thread: None,
         }
@@ -91,6 +97,10 @@ pub enum ProcessEvent {
     Exit(ProcessKey),
     /// A cgroup was created, or a process moved to one.
     Cgroup(CgroupEvent),
+    /// The messages that led to the record with the same time.
+    Messages(Messages),
+    /// A message went from one process to another for the first time.
+    Pair(PairEvent),
 }
 
 /// A new process.
@@ -112,6 +122,8 @@ pub struct ExecEvent {
     pub image: Arc<Image>,
     /// Cookies of the IPv4 or IPv6 sockets that are stdin, stdout and stderr.
     pub stdio: [Option<Cookie>; 3],
+    /// Those that are pipes, terminals or UNIX sockets.
+    pub streams: [Option<Stream>; 3],
 }
 
 /// The path of a cgroup.
@@ -149,6 +161,7 @@ pub(super) fn task(bytes: Bytes<'_>, at: usize) -> Result<Task, DecodeError> {
         via,
         cgroup: CgroupId::new(bytes.u64(at + offset_of!(Wire, cgroup))?),
         cause: None,
+        by_message: false,
         comm: name(offset_of!(Wire, comm))?,
         thread: if tid == tgid { None } else { Some(name(offset_of!(Wire, thread))?) },
     })
@@ -161,7 +174,11 @@ pub(super) fn cookie(bytes: Bytes<'_>, at: usize) -> Result<Option<Cookie>, Deco
 
 pub(super) fn fork(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
     Ok(ProcessEvent::Fork(ForkEvent {
-        task: Task { cause: cookie(bytes, offset_of!(Fork, cause))?, ..task(bytes, offset_of!(Fork, task))? },
+        task: Task {
+            cause: cookie(bytes, offset_of!(Fork, cause))?,
+            by_message: bytes.u32(offset_of!(Fork, messages))? != 0,
+            ..task(bytes, offset_of!(Fork, task))?
+        },
         parent: ProcessKey::new(
             bytes.u32(offset_of!(Fork, parent_tgid))?,
             bytes.time(offset_of!(Fork, parent_start))?,
@@ -200,11 +217,24 @@ pub(super) fn exec(bytes: Bytes<'_>) -> Result<ProcessEvent, DecodeError> {
         },
     };
     let task = task(bytes, offset_of!(Exec, task))?;
-    let mut stdio = [None; 3];
-    for (fd, socket) in stdio.iter_mut().enumerate() {
-        *socket = cookie(bytes, offset_of!(Exec, stdio) + fd * size_of::<u64>())?;
+    let (mut stdio, mut streams) = ([None; 3], [None; 3]);
+    for (fd, (socket, stream)) in stdio.iter_mut().zip(&mut streams).enumerate() {
+        let at = offset_of!(Exec, stdio) + fd * size_of::<WireStream>();
+        let id = bytes.u64(at + offset_of!(WireStream, id))?;
+        let at_parent = bytes.u32(at + offset_of!(WireStream, at_parent))? != 0;
+        let kind = match bytes.u32(at + offset_of!(WireStream, kind))? {
+            stream_kind::SOCKET => {
+                *socket = Cookie::new(id);
+                continue;
+            }
+            stream_kind::PIPE => StreamKind::Pipe,
+            stream_kind::TERMINAL => StreamKind::Terminal,
+            stream_kind::UNIX => StreamKind::Unix,
+            _ => continue,
+        };
+        *stream = Some(Stream { kind, id, at_parent });
     }
-    Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio }))
+    Ok(ProcessEvent::Exec(ExecEvent { task, image: Arc::new(image), stdio, streams }))
 }
 
 /// Reverses the components of a path, each terminated by a NUL, which the record has from the file to the root.

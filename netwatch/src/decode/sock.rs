@@ -165,11 +165,12 @@ pub struct Owner {
 
 pub(super) fn begin(bytes: Bytes<'_>, kind: u16) -> Result<SocketEvent, DecodeError> {
     let socket = socket(bytes, offset_of!(Begin, sock))?;
+    let flags = bytes.u32(offset_of!(Begin, flags))?;
     let task = Task {
         cause: cookie(bytes, offset_of!(Begin, cause))?.filter(|cause| Some(*cause) != socket.cookie),
+        by_message: flags & begin_flags::BY_MESSAGE != 0,
         ..task(bytes, offset_of!(Begin, task))?
     };
-    let flags = bytes.u32(offset_of!(Begin, flags))?;
     let act = match kind {
         kind::CONNECT => Act::Connect(task),
         kind::LISTEN => Act::Listen(task),

@@ -86,7 +86,7 @@ impl<P: Past> Walk<'_, P> {
         }
         let began = self.past.began(boot)?.unwrap_or_default();
         let mut missing = Vec::new();
-        match top.birth {
+        match &top.birth {
             None => missing.push(format!("{} started before recording began", name(top))),
             Some(birth) => {
                 missing.push(format!("the fork of {} was not observed", name(top)));
@@ -111,7 +111,9 @@ impl<P: Past> Walk<'_, P> {
     /// Processes of the steps so far, the last first.
     fn processes(&self) -> impl Iterator<Item = &Actor> {
         self.chain.iter().rev().filter_map(|step| match &step.what {
-            super::What::Process(actor) => Some(actor),
+            super::What::Process(actor)
+            | super::What::Message { writer: actor, .. }
+            | super::What::Stream { holder: actor, .. } => Some(actor),
             super::What::Connection(_) => None,
         })
     }

@@ -17,15 +17,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::limits;
-use crate::model::{BootTime, Cookie, Via};
+use crate::model::{BootTime, StreamKind, Via, Way};
 use crate::origin::{Confidence, Side};
-use crate::process::{Actor, Process};
+use crate::process::{Actor, Cause, Message, Process};
 use crate::tracker::ConnectionEvent;
 use crate::tracker::EndpointId;
 
 pub use life::{Life, Use};
 pub use past::{Gap, LiveHistory, Past};
 pub use selector::Selector;
+use ties::Deed;
 pub use ties::Tie;
 
 /// The history of one connection.
@@ -45,7 +46,11 @@ impl Trace {
         host.event(self.connection.last_mut());
         for step in &mut self.chain {
             match &mut step.what {
-                What::Process(actor) => host.actor(actor),
+                What::Process(actor)
+                | What::Message { writer: actor, .. }
+                | What::Stream { holder: actor, .. } => {
+                    host.actor(actor);
+                }
                 What::Connection(life) => host.event(life.last_mut()),
             }
         }
@@ -81,6 +86,24 @@ pub enum What {
     Process(Actor),
     /// A connection.
     Connection(Box<Life>),
+    /// A message that a process wrote.
+    Message {
+        /// The process.
+        writer: Actor,
+        /// What it wrote to.
+        way: Way,
+        /// Inode number of its end.
+        inode: u64,
+        /// Name of the UNIX socket.
+        path: Option<Arc<str>>,
+    },
+    /// A pipe, a terminal or a pair of UNIX sockets that is the standard input of a program.
+    Stream {
+        /// The process that forked the program and has the other end.
+        holder: Actor,
+        /// Kind of stream.
+        kind: StreamKind,
+    },
 }
 
 /// Kind of the first cause.
@@ -131,7 +154,8 @@ pub struct Origin {
     pub confidence: Confidence,
     /// What is missing to continue, one sentence each.
     pub missing: Vec<String>,
-    /// Inbound connections that processes of the chain had open, without evidence that they were the cause.
+    /// Connections that processes of the chain had open, without evidence that they were the cause: inbound ones, and those
+    /// that a process had read from or may have passed on.
     pub possible: Vec<Life>,
 }
 
@@ -197,7 +221,7 @@ impl<P: Past> Walk<'_, P> {
                 at: began,
                 what: What::Process(actor.clone()),
             });
-            let cause = end.cause.filter(|_| end.verdict.side != Side::Remote);
+            let cause = if end.verdict.side == Side::Remote { Cause::default() } else { end.cause.clone() };
             match self.explain(&life.boot, actor.process, began, cause)? {
                 Explained::By(way) => life = *way,
                 Explained::Pairs(origin) => return Ok(origin),
@@ -221,16 +245,26 @@ impl<P: Past> Walk<'_, P> {
         Ok(Some(other))
     }
 
-    /// Walks from a process that acted at `at` through its ancestors, to a connection that caused it or to a first cause.
+    /// Walks from a process that acted at `at` through the writers of messages and its ancestors, to a connection that caused
+    /// it or to a first cause.
     fn explain(
         &mut self,
         boot: &Arc<str>,
         mut process: Arc<Process>,
         mut at: BootTime,
-        mut cause: Option<Cookie>,
+        mut cause: Cause,
     ) -> Result<Explained, P::Error> {
-        loop {
-            if let Some(tie) = self.tie(boot, &process, at, cause)? {
+        let mut passes_on = false;
+        while self.chain.len() < limits::MOST_STEPS {
+            // A child inherits the cause of its parent, which is nearer to it.
+            let inherited = process.birth.as_ref().is_some_and(|birth| birth.cause == cause);
+            if !inherited && let Some(first) = self.messages(&process, &cause) {
+                (process, at, cause) = (first.writer.clone(), first.at, Cause::of_socket(cause.socket));
+                passes_on = true;
+                continue;
+            }
+            let deed = Deed { process: &process, at, cause: cause.direct(), passes_on };
+            if let Some(tie) = self.tie(boot, deed)? {
                 self.trust(tie.confidence);
                 self.chain.push(Step {
                     why: tie.why,
@@ -240,39 +274,62 @@ impl<P: Past> Walk<'_, P> {
                 return Ok(Explained::By(Box::new(tie.life)));
             }
             if let Some(kind) = ending::boundary(&process)
-                && process.birth.and_then(|birth| birth.cause).is_none()
+                && process.birth.as_ref().is_none_or(|birth| birth.cause.is_none())
             {
                 return Ok(Explained::Pairs(self.started(kind, process)));
             }
             let known = process.parent.clone().filter(|parent| !ending::is_adopted(&process, parent));
-            let Some(parent) = known.filter(|_| self.chain.len() < limits::MOST_STEPS) else {
-                return Ok(Explained::Pairs(self.end_of_line(boot, &process)?));
-            };
-            match process.birth {
-                Some(birth) => (at, cause) = (birth.at, birth.cause),
+            let Some(parent) = known else { break };
+            match &process.birth {
+                Some(birth) => (at, cause) = (birth.at, birth.cause.clone()),
                 None => {
                     // The parent was read from /proc.
                     self.trust(Confidence::Inferred);
-                    (at, cause) = (process.key.start, None);
+                    (at, cause) = (process.key.start, Cause::default());
                 }
             }
-            self.chain.push(Step {
-                why: format!("forked {}", name(&process)),
-                at,
-                what: What::Process(Actor::leader(parent.clone())),
-            });
+            let holder = Actor::leader(parent.clone());
+            let (why, what) = match led_by_parent(&process, &cause) {
+                Some(kind) => {
+                    let why = format!("has the other end of the {} of {}", described(kind), name(&process));
+                    (why, What::Stream { holder, kind })
+                }
+                None => (format!("forked {}", name(&process)), What::Process(holder)),
+            };
+            passes_on = matches!(what, What::Stream { .. });
+            self.chain.push(Step { why, at, what });
             process = parent;
         }
+        Ok(Explained::Pairs(self.end_of_line(boot, &process)?))
     }
 
-    fn tie(
-        &mut self,
-        boot: &Arc<str>,
-        process: &Process,
-        at: BootTime,
-        cause: Option<Cookie>,
-    ) -> Result<Option<Tie>, P::Error> {
-        let ties = ties::find(self.past, boot, process, at, cause, &self.visited)?;
+    /// Adds the messages that led to what a process did, and returns the first one.
+    fn messages<'a>(&mut self, process: &Process, cause: &'a Cause) -> Option<&'a Message> {
+        let mut reader = name(process);
+        for message in cause.messages().iter().rev() {
+            let writer = name(&message.writer);
+            let over = match (message.way, message.path.as_deref()) {
+                (Way::Unix, Some(path)) => path.to_owned(),
+                (Way::Unix, None) => "a UNIX socket without a name".to_owned(),
+                (Way::Pipe, _) => "a pipe".to_owned(),
+            };
+            self.chain.push(Step {
+                why: format!("{reader} read a message from {writer} over {over}"),
+                at: message.at,
+                what: What::Message {
+                    writer: Actor::leader(message.writer.clone()),
+                    way: message.way,
+                    inode: message.inode,
+                    path: message.path.clone(),
+                },
+            });
+            reader = writer;
+        }
+        cause.messages().first()
+    }
+
+    fn tie(&mut self, boot: &Arc<str>, deed: Deed<'_>) -> Result<Option<Tie>, P::Error> {
+        let ties = ties::find(self.past, boot, deed, &self.visited)?;
         for life in ties.possible {
             if self.possible.iter().all(|known| known.id() != life.id()) {
                 self.possible.push(life);
@@ -289,6 +346,22 @@ impl<P: Past> Walk<'_, P> {
 enum Explained {
     By(Box<Life>),
     Pairs(Origin),
+}
+
+/// The kind of stream by which the parent of a program tells it what to do: its standard input, or, if the parent had just
+/// read something when it forked, its output, which the parent takes back.
+fn led_by_parent(program: &Process, cause_of_fork: &Cause) -> Option<StreamKind> {
+    let [stdin, stdout, stderr] = program.streams.map(|stream| stream.filter(|stream| stream.at_parent));
+    let output = stdout.or(stderr).filter(|_| !cause_of_fork.is_none());
+    Some(stdin.or(output)?.kind)
+}
+
+fn described(kind: StreamKind) -> &'static str {
+    match kind {
+        StreamKind::Pipe => "pipe",
+        StreamKind::Terminal => "terminal",
+        StreamKind::Unix => "pair of UNIX sockets",
+    }
 }
 
 /// `comm[pid]`

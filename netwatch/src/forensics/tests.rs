@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::BootClock;
+use crate::model::Cookie;
 use crate::model::tests::ns;
 use crate::origin::Verdict;
 use crate::process::Birth;
 use crate::tracker::tests::event;
 use crate::tracker::{ConnectionEvent, EventKind as Event, Party, ProcessBasis};
+
+mod passed_on;
 
 const HERE: &str = "10.0.0.1:80";
 const FAR: &str = "192.0.2.9:5555";
@@ -17,7 +20,7 @@ const AWAY: &str = "198.51.100.7:443";
 /// A process that was forked at `at`.
 fn process(pid: u32, parent: Option<&Arc<Process>>, at: u64, cause: Option<u64>) -> Arc<Process> {
     changed(&crate::process::tests::process(pid, parent), |process| {
-        process.birth = Some(Birth { at: ns(at), cause: cause.and_then(Cookie::new) });
+        process.birth = Some(Birth { at: ns(at), cause: Cause::of_socket(cause.and_then(Cookie::new)) });
     })
 }
 
@@ -96,7 +99,7 @@ impl Story {
         open.endpoint.originator = Some(Actor::leader(by.clone()));
         open.endpoint.process = open.endpoint.originator.clone();
         open.endpoint.process_basis = Some(ProcessBasis::Connect);
-        open.endpoint.cause = cause.and_then(Cookie::new);
+        open.endpoint.cause = Cause::of_socket(cause.and_then(Cookie::new));
         self.life(vec![open])
     }
 
@@ -107,7 +110,9 @@ impl Story {
 
 fn pids(trace: &Trace) -> Vec<u32> {
     let pid = |step: &Step| match &step.what {
-        What::Process(actor) => Some(actor.process.key.pid),
+        What::Process(actor) | What::Message { writer: actor, .. } | What::Stream { holder: actor, .. } => {
+            Some(actor.process.key.pid)
+        }
         What::Connection(_) => None,
     };
     trace.chain.iter().filter_map(pid).collect()

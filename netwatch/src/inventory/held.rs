@@ -62,6 +62,16 @@ impl Held {
         self.sockets.owner(inode, |pid| self.by_pid.get(&pid), key).cloned()
     }
 
+    /// A program with network sockets.
+    pub(super) fn of_pid(&self, pid: u32) -> Option<&Arc<Program>> {
+        self.by_pid.get(&pid)
+    }
+
+    /// Pids of the processes that have a socket open.
+    pub(super) fn pids(&self, inode: u64) -> impl Iterator<Item = u32> {
+        self.sockets.of(inode).iter().map(|holder| holder.pid)
+    }
+
     /// The program that an entry belongs to.
     pub(super) fn program(&self, what: &What) -> Option<Arc<Program>> {
         match what {
@@ -92,6 +102,7 @@ impl Held {
                 program: self.by_pid.get(&pid)?.clone(),
                 fds,
                 what,
+                relay: None,
                 proto: row.map(|row| row.proto),
                 local: row.map(|row| row.local),
                 netns: row.map(|row| row.netns).or(raw.map(|raw| raw.netns)),
@@ -101,7 +112,7 @@ impl Held {
     }
 }
 
-fn in_words(proto: Proto, local: SockAddr, remote: Option<SockAddr>) -> String {
+pub(super) fn in_words(proto: Proto, local: SockAddr, remote: Option<SockAddr>) -> String {
     match remote {
         Some(remote) => format!("the {} connection {local} - {remote}", proto.name()),
         None => format!("the {} socket at {local}", proto.name()),

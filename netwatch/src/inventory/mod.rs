@@ -9,6 +9,7 @@ mod past;
 mod portmap;
 mod programs;
 mod registered;
+mod relayed;
 mod units;
 mod views;
 
@@ -117,6 +118,8 @@ impl Inventory {
             disagreement.program = held.program(&disagreement.what);
         }
         let is_known = |row: &SocketRow| past.past.as_ref().is_some_and(|past| past.knows_originator(row));
+        let mut stdio = held.stdio(&rows, &raw);
+        stdio.extend(relayed::find(&table, &rows, &held, &mut self.programs));
         let facts = Facts {
             own_netns: netns::own()?,
             port_ranges: views.port_ranges().clone(),
@@ -131,7 +134,7 @@ impl Inventory {
                     holders: held.holders(row.inode),
                 })
                 .collect(),
-            stdio: held.stdio(&rows, &raw),
+            stdio,
             servers,
             disagreements,
             whole: views.whole(),

@@ -48,6 +48,7 @@ impl Prepared {
 pub(super) struct Helpers {
     typed_current: bool,
     pub(super) registers: bool,
+    unix: bool,
 }
 
 impl Helpers {
@@ -61,12 +62,15 @@ impl Helpers {
         Self {
             typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf),
             registers: has(BpfHelper::BPF_FUNC_task_pt_regs),
+            unix: has(BpfHelper::BPF_FUNC_skc_to_unix_sock),
         }
     }
 }
 
 /// Maps that are not used if only the iterators are loaded.
-const IDLE_MAPS: [&str; 11] = [
+const IDLE_MAPS: [&str; 13] = [
+    "NOTES_BY_ADDRESS",
+    "PAIRS",
     "FLOWS",
     "REMOVED_FLOWS",
     "NOT_FOLLOWED_BY",
@@ -95,6 +99,7 @@ pub(super) fn load(
         socket_helpers: u32::from(sockets == Sockets::Helpers),
         typed_current: helpers.typed_current.into(),
         registers: helpers.registers.into(),
+        unix_helper: u32::from(helpers.unix && sockets == Sockets::Helpers),
         wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },
     };
     let knobs = global(&knobs.to_members());

@@ -10,6 +10,7 @@ mod process;
 mod snapshot;
 mod socket;
 mod state;
+mod stream;
 mod time;
 
 pub use address::{Family, Proto, SockAddr, unmap};
@@ -23,6 +24,7 @@ pub use snapshot::SocketSnapshot;
 pub(crate) use socket::is_connected;
 pub use socket::{Payload, RawKind, RawRow, Socket, SocketRow};
 pub use state::{State, Via};
+pub use stream::{Stream, StreamKind, Way};
 pub use time::BootTime;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Arguments, BootTime, Cookie};
+use super::{Arguments, BootTime, Cookie, Stream};
 
 /// Identifies a process even if its pid is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +121,9 @@ pub struct ProcessFacts {
     /// Cookies of the sockets that were stdin, stdout and stderr at its last exec, or are now if the exec was not
     /// observed; `None` if not a socket or not known.
     pub stdio: [Option<Cookie>; 3],
+    /// What stdin, stdout and stderr were at its last exec, where that is a pipe, a terminal or a UNIX socket; `None` if it
+    /// was not observed.
+    pub streams: [Option<Stream>; 3],
 }
 
 /// A process as in `/proc`. The arguments of its image are the current ones, which the process may have overwritten.

@@ -4,10 +4,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::limits;
-use crate::model::{BootTime, CgroupId, Cookie, ExeState, Image, ProcessFacts, ProcessKey};
+use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey};
 
+mod cause;
 pub mod table;
 
+pub use cause::{Cause, Message};
 pub use table::ProcessTable;
 
 /// A process at one time. A later exec or name change creates another value, so a holder of this one keeps the process
@@ -28,6 +30,8 @@ pub struct Process {
     pub exe_status: Option<ExeStatus>,
     /// Number of ancestors.
     depth: u32,
+    /// The longest way over ancestors and writers of messages.
+    reach: u32,
 }
 
 /// Status of an executable file at one time.
@@ -40,13 +44,12 @@ pub struct ExeStatus {
 }
 
 /// A fork.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Birth {
     /// Time of the fork. Not truncated to a clock tick, unlike the start in the key.
     pub at: BootTime,
-    /// The socket that the forking thread had last received from or accepted, if it had not slept since: the cause of
-    /// the fork.
-    pub cause: Option<Cookie>,
+    /// What the forking thread acted upon.
+    pub cause: Cause,
 }
 
 impl Process {
@@ -81,12 +84,26 @@ impl Process {
             cgroup: "/".into(),
             kernel: false,
             stdio: [None; 3],
+            streams: [None; 3],
         })
     }
 
     /// A process with only its attributes.
     fn of(facts: ProcessFacts) -> Self {
-        Self { facts, cgroup_id: None, birth: None, parent: None, exe_status: None, depth: 0 }
+        Self { facts, cgroup_id: None, birth: None, parent: None, exe_status: None, depth: 0, reach: 0 }
+    }
+
+    /// The longest way over ancestors and writers of messages, in steps.
+    fn reach(&self) -> u32 {
+        self.reach
+    }
+
+    /// Determines [`Self::reach`], after a change of the parent or of the birth.
+    fn measured(mut self) -> Self {
+        let above = self.parent.as_ref().map_or(0, |parent| parent.reach);
+        let beside = self.birth.as_ref().map_or(0, |birth| birth.cause.reach());
+        self.reach = above.max(beside) + 1;
+        self
     }
 
     /// Sets the parent. If the chain becomes too long, its older half is dropped.
@@ -101,7 +118,7 @@ impl Process {
             }
             self = self.under(above.as_ref());
         }
-        self
+        self.measured()
     }
 }
 

@@ -7,10 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Actor, Birth, Process};
-use crate::decode::{CgroupEvent, ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
+use crate::decode::{ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::{Map, Set};
 use crate::limits;
 use crate::model::{BootTime, CgroupId, Image, ProcessFacts, ProcessKey, ProcessRow};
+
+mod cgroups;
+mod messages;
+use messages::MessageTable;
 
 /// Processes by pid and start.
 #[derive(Debug, Default)]
@@ -22,6 +26,7 @@ pub struct ProcessTable {
     cgroups: Map<CgroupId, Option<Arc<str>>>,
     /// Incremented at each loss of records; entries of an earlier epoch may be out of date.
     epoch: u32,
+    messages: MessageTable,
 }
 
 #[derive(Debug)]
@@ -88,10 +93,11 @@ impl ProcessTable {
             _ => row.image.clone(),
         };
         let stdio = known.map_or(row.stdio, |known| known.stdio);
+        let streams = known.map_or(row.streams, |known| known.streams);
         let process = Process {
             cgroup_id: known.and_then(|known| known.cgroup_id),
-            birth: known.and_then(|known| known.birth),
-            ..Process::of(ProcessFacts { image, stdio, ..row.facts.clone() })
+            birth: known.and_then(|known| known.birth.clone()),
+            ..Process::of(ProcessFacts { image, stdio, streams, ..row.facts.clone() })
         };
         let changed = self.live.get(&row.key.pid).and_then(|live| live.changed);
         self.put(process.under(parent.as_ref()), self.epoch, changed);
@@ -118,6 +124,8 @@ impl ProcessTable {
             ProcessEvent::Exec(exec) => self.exec(at, exec),
             ProcessEvent::Exit(key) => self.exit(*key),
             ProcessEvent::Cgroup(cgroup) => self.cgroup(cgroup),
+            ProcessEvent::Messages(messages) => self.messages.announce(at, messages.clone()),
+            ProcessEvent::Pair(pair) => self.messages.learn(pair),
         }
     }
 
@@ -141,6 +149,11 @@ impl ProcessTable {
     pub fn find(&self, key: ProcessKey) -> Option<&Arc<Process>> {
         let live = self.live.get(&key.pid).map(|live| &live.process).filter(|process| process.key == key);
         live.or_else(|| self.gone.get(&key))
+    }
+
+    /// All running processes.
+    pub fn running(&self) -> impl Iterator<Item = &Arc<Process>> {
+        self.live.values().map(|live| &live.process)
     }
 
     /// The running process with this pid.
@@ -222,7 +235,7 @@ impl ProcessTable {
 
     fn fork(&mut self, at: BootTime, fork: &ForkEvent) {
         let task = &fork.task;
-        let birth = Some(Birth { at, cause: task.cause });
+        let birth = Some(Birth { at, cause: self.cause(at, task, fork.parent) });
         let parent = self.find(fork.parent).cloned();
         if let Some(known) = self.live.get(&task.key.pid).filter(|known| known.process.key == task.key) {
             // A later record was applied already; only the fork is new.
@@ -239,6 +252,7 @@ impl ProcessTable {
         if let Some(parent) = parent {
             child.image = parent.image.clone();
             child.stdio = parent.stdio;
+            child.streams = parent.streams;
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
             if parent.cgroup_id == task.cgroup || self.group_path(task).is_none() {
                 child.cgroup = parent.cgroup.clone();
@@ -259,6 +273,7 @@ impl ProcessTable {
         self.bring_up_to_date(&mut process, &exec.task);
         process.image = exec.image.clone();
         process.stdio = exec.stdio;
+        process.streams = exec.streams;
         self.put(process, epoch, Some(at));
     }
 
@@ -277,31 +292,6 @@ impl ProcessTable {
         self.gone.insert(key, process);
     }
 
-    fn cgroup(&mut self, event: &CgroupEvent) {
-        const UNIFIED: u32 = 0;
-        if event.hierarchy == UNIFIED
-            && let Some(id) = event.id
-        {
-            self.learn_cgroup(id, Some(event.path.clone()));
-        }
-        let Some(Live { process, epoch, changed }) = event.moved.and_then(|key| self.live.get(&key.pid))
-        else {
-            return;
-        };
-        if Some(process.key) != event.moved {
-            return;
-        }
-        if names_a_group(&event.path) && (event.hierarchy == UNIFIED || process.cgroup.len() <= 1) {
-            let mut moved = Process::clone(process);
-            moved.cgroup = event.path.clone();
-            if event.hierarchy == UNIFIED {
-                moved.cgroup_id = event.id;
-            }
-            let (epoch, changed) = (*epoch, *changed);
-            self.put(moved, epoch, changed);
-        }
-    }
-
     /// A process from a record alone.
     fn stranger(&self, task: &Task) -> Process {
         let facts = ProcessFacts {
@@ -314,27 +304,9 @@ impl ProcessTable {
             cgroup: self.group_path(task).cloned().unwrap_or_else(|| "/".into()),
             kernel: task.kernel,
             stdio: [None; 3],
+            streams: [None; 3],
         };
         Process { cgroup_id: task.cgroup, ..Process::of(facts) }
-    }
-
-    /// Whether the path of a cgroup was learnt, or could not be found out.
-    #[must_use]
-    pub fn knows_cgroup(&self, id: CgroupId) -> bool {
-        self.cgroups.contains_key(&id)
-    }
-
-    /// Notes the path of a cgroup in the unified hierarchy.
-    pub fn learn_cgroup(&mut self, id: CgroupId, path: Option<Arc<str>>) {
-        if self.cgroups.len() >= limits::MOST_CGROUPS && !self.knows_cgroup(id) {
-            self.cgroups.clear();
-        }
-        self.cgroups.insert(id, path);
-    }
-
-    /// The path of the task's cgroup, if it is known and [`names_a_group`].
-    fn group_path(&self, task: &Task) -> Option<&Arc<str>> {
-        self.cgroups.get(&task.cgroup?)?.as_ref().filter(|path| names_a_group(path))
     }
 
     fn bring_up_to_date(&self, process: &mut Process, task: &Task) {
@@ -356,7 +328,7 @@ impl ProcessTable {
     }
 
     fn put(&mut self, process: Process, epoch: u32, changed: Option<BootTime>) -> Arc<Process> {
-        let process = Arc::new(process);
+        let process = Arc::new(process.measured());
         self.live.insert(process.key.pid, Live { process: process.clone(), epoch, changed });
         process
     }
@@ -371,12 +343,6 @@ impl ProcessTable {
         let (epoch, changed) = known.map_or((self.unsure(), None), |live| (live.epoch, live.changed));
         self.put(process, epoch, changed)
     }
-}
-
-/// Whether a path in the unified hierarchy names a group. As for `/proc/PID/cgroup`, a v1 hierarchy is used if the unified
-/// one has only its root.
-fn names_a_group(path: &str) -> bool {
-    path.len() > 1
 }
 
 fn is_as(known: &Process, task: &Task) -> bool {

@@ -22,6 +22,7 @@ pub mod netns;
 mod parse;
 pub mod processes;
 pub mod sockets;
+pub mod streams;
 pub mod tables;
 
 pub use cgroups::CgroupPaths;

@@ -7,6 +7,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::unix::nlas::Nla as UnixAttribute;
+use netlink_packet_sock_diag::unix::{self, ShowFlags, UnixRequest};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -24,6 +26,8 @@ const STATES: u32 = 0x1ffe;
 /// Result of a dump.
 pub(super) struct Dump {
     pub(super) responses: Vec<InetResponse>,
+    /// Of UNIX sockets: inode number, and that of the other end.
+    pub(super) peers: Vec<(u64, u64)>,
     /// Number of answers that could not be decoded.
     pub(super) damaged: usize,
     /// The kernel marked every try as interrupted.
@@ -74,9 +78,24 @@ impl SockDiag {
             // Ignored in a dump.
             socket_id: SocketId::new_v4(),
         };
+        self.repeated(&SockDiagMessage::InetRequest(request), wide)
+    }
+
+    /// All UNIX sockets with their other ends.
+    pub(super) fn unix_peers(&mut self) -> io::Result<Dump> {
+        let request = UnixRequest {
+            state_flags: unix::StateFlags::all(),
+            inode: 0,
+            show_flags: ShowFlags::PEER,
+            cookie: [0xff; 8],
+        };
+        self.repeated(&SockDiagMessage::UnixRequest(request), None)
+    }
+
+    fn repeated(&mut self, request: &SockDiagMessage, wide: Option<u16>) -> io::Result<Dump> {
         let mut attempt = 1;
         loop {
-            let dump = self.attempt(&request, wide)?;
+            let dump = self.attempt(request, wide)?;
             if !dump.interrupted || attempt == ATTEMPTS {
                 return Ok(dump);
             }
@@ -84,12 +103,12 @@ impl SockDiag {
         }
     }
 
-    fn attempt(&mut self, request: &InetRequest, wide: Option<u16>) -> io::Result<Dump> {
+    fn attempt(&mut self, request: &SockDiagMessage, wide: Option<u16>) -> io::Result<Dump> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request.clone()).into());
+        let mut message = NetlinkMessage::new(header, request.clone().into());
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -98,7 +117,7 @@ impl SockDiag {
         }
         self.socket.send(&bytes, 0)?;
 
-        let mut dump = Dump { responses: Vec::new(), damaged: 0, interrupted: false };
+        let mut dump = Dump { responses: Vec::new(), peers: Vec::new(), damaged: 0, interrupted: false };
         let mut buffer = Vec::with_capacity(BUFFER);
         loop {
             buffer.clear();
@@ -128,6 +147,13 @@ impl SockDiag {
                 match NetlinkMessage::<SockDiagMessage>::deserialize(rest).map(|message| message.payload) {
                     Ok(NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))) => {
                         dump.responses.push(*response);
+                    }
+                    Ok(NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(response))) => {
+                        let peer = response.nlas.iter().find_map(|attribute| match attribute {
+                            UnixAttribute::Peer(peer) => Some(u64::from(*peer)),
+                            _ => None,
+                        });
+                        dump.peers.extend(peer.map(|peer| (response.header.inode.into(), peer)));
                     }
                     Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));

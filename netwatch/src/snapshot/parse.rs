@@ -104,6 +104,11 @@ pub(crate) fn socket_link(link: &[u8]) -> Option<u64> {
     bracketed(link, b"socket:[")
 }
 
+/// The number in `pipe:[12345]`.
+pub(crate) fn pipe_link(link: &[u8]) -> Option<u64> {
+    bracketed(link, b"pipe:[")
+}
+
 fn bracketed<T: std::str::FromStr>(link: &[u8], prefix: &[u8]) -> Option<T> {
     let number = link.strip_prefix(prefix)?.strip_suffix(b"]")?;
     std::str::from_utf8(number).ok()?.parse().ok()

@@ -62,6 +62,7 @@ fn read(pid: u32, patience: Patience, most: usize) -> Option<ProcessRow> {
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
         kernel: stat.kernel,
         stdio: [None; 3],
+        streams: [None; 3],
     };
     Some(ProcessRow { facts, argv0: cmdline.bytes.split(|b| *b == 0).next().unwrap_or_default().into() })
 }

@@ -97,7 +97,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         state: State::Close,
         verdict: Verdict::CONNECT,
         originator: Some(client.clone()),
-        cause: None,
+        cause: crate::process::Cause::default(),
         process: Some(client.clone()),
         process_basis: Some(ProcessBasis::Connect),
         listener: None,

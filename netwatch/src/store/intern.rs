@@ -207,8 +207,8 @@ fn process_values(
         Owned::Int(process.kernel.into()),
         Owned::Int(image),
         number(parent),
-        cookie(process.birth.map(|birth| birth.at.nanos())),
-        cookie(process.birth.and_then(|birth| birth.cause).map(Cookie::get)),
+        cookie(process.birth.as_ref().map(|birth| birth.at.nanos())),
+        cookie(process.birth.as_ref().and_then(|birth| birth.cause.direct()).map(Cookie::get)),
     ]);
     values.extend(process.stdio.iter().map(|socket| cookie(socket.map(Cookie::get))));
     values.extend([

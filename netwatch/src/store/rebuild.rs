@@ -13,7 +13,7 @@ use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::{Arguments, BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
-use crate::process::{Actor, Birth, ExeStatus, Process};
+use crate::process::{Actor, Birth, Cause, ExeStatus, Process};
 use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 
@@ -188,7 +188,7 @@ impl Processes {
             let pid = row.get(3)?;
             let cookie = |number: Option<i64>| number.map(i64::cast_unsigned);
             let birth = cookie(maybe(16)?);
-            let cause = cookie(maybe(17)?).and_then(Cookie::new);
+            let cause = Cause::of_socket(cookie(maybe(17)?).and_then(Cookie::new));
             let stdio =
                 [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).and_then(Cookie::new)));
             let [stdin, stdout, stderr] = stdio;

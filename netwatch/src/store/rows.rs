@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::words::{self, Word};
 use crate::model::{BootTime, Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, State};
 use crate::origin::Verdict;
-use crate::process::Actor;
+use crate::process::{Actor, Cause};
 use crate::tracker::{
     ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis, Roles,
 };
@@ -142,7 +142,7 @@ impl Cells {
             int(endpoint.verdict.basis.code()),
             int(endpoint.verdict.confidence.code()),
             maybe(rows.originator, Cell::Int),
-            maybe(endpoint.cause, |cause| bits(cause.get())),
+            maybe(endpoint.cause.direct(), |cause| bits(cause.get())),
             maybe(rows.process, Cell::Int),
             maybe(endpoint.process_basis, |basis| int(basis.code())),
             cookie(listener),
@@ -247,7 +247,7 @@ impl Cells {
                 confidence: self.word(CONFIDENCE)?,
             },
             originator: actors.originator,
-            cause: self.unsigned(CAUSE).and_then(Cookie::new),
+            cause: Cause::of_socket(self.unsigned(CAUSE).and_then(Cookie::new)),
             process: actors.process,
             process_basis: self.word(PROCESS_BASIS),
             listener: party(LISTENER, actors.listener).map(Arc::new),

@@ -227,7 +227,10 @@ fn processes_come_back_with_their_line() {
     }
     let mut shell = Process::clone(&last);
     shell.stdio = [5, 5, 0].map(crate::model::Cookie::new);
-    shell.birth = Some(crate::process::Birth { at: ns(17), cause: crate::model::Cookie::new(u64::MAX) });
+    shell.birth = Some(crate::process::Birth {
+        at: ns(17),
+        cause: crate::process::Cause::of_socket(crate::model::Cookie::new(u64::MAX)),
+    });
     let shell = Arc::new(shell);
     write(&mut writer, &[Entry::Process(shell.clone(), STATUS), Entry::Process(shell.clone(), STATUS)]);
     let reader = place.reader();

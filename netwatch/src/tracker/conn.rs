@@ -10,7 +10,7 @@ use crate::decode::SocketRecord;
 use crate::listeners::Listening;
 use crate::model::{BootTime, Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
-use crate::process::Actor;
+use crate::process::{Actor, Cause};
 
 /// An endpoint with the state of its tracking.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ struct Rare {
 }
 
 /// Size matters: a busy host has a hundred thousand. See docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 240);
+const _: () = assert!(size_of::<Conn>() <= 248);
 
 impl Conn {
     pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {
@@ -66,7 +66,7 @@ impl Conn {
                 state,
                 verdict: Verdict::UNKNOWN,
                 originator: None,
-                cause: None,
+                cause: Cause::default(),
                 process: None,
                 process_basis: None,
                 listener: None,

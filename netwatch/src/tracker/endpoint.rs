@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{BootTime, Cookie, Payload, Socket, State};
+use crate::model::{BootTime, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
-use crate::process::{Actor, ExeStatus};
+use crate::process::{Actor, Cause, ExeStatus};
 
 /// Id of an endpoint or (as a flow) of a connection. Unique within a boot, since cookies are not reused and a reused
 /// socket has another start time.
@@ -103,7 +103,7 @@ pub struct Endpoint {
     pub originator: Option<Actor>,
     /// The socket that the connecting thread had last received from or accepted, for a connection originated here: see
     /// [`crate::process::Birth::cause`].
-    pub cause: Option<Cookie>,
+    pub cause: Cause,
     /// The process of this endpoint.
     pub process: Option<Actor>,
     /// How the process is known.

@@ -26,7 +26,7 @@ pub use roles::Roles;
 
 use std::num::NonZeroU64;
 
-use crate::decode::{Act, SocketEvent, SocketRecord};
+use crate::decode::{Act, SocketEvent, SocketRecord, Task};
 use crate::hash::{Map, Set};
 use crate::listeners::Listeners;
 use crate::model::{BootTime, Cookie, Proto, State, Via};
@@ -111,19 +111,22 @@ impl Tracker {
         let Some(key) = self.key_of(event) else { return };
         let socket = &SocketRecord { key, ..*socket };
         self.complete(socket, out);
+        let cause = |task: &Task| processes.cause(at, task, task.key);
         match (&event.act, actor) {
-            (Act::Connect(task), Some(actor)) => self.connect(at, socket, task, actor, out),
+            (Act::Connect(task), Some(actor)) => self.connect(at, socket, task, (actor, cause(task)), out),
             (Act::Listen(_), Some(actor)) => self.listen(at, socket, actor, out),
             (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
             (Act::Use(task), Some(actor)) => match socket.proto {
                 Proto::Tcp => self.used(at, socket, actor, task.via, out),
-                Proto::Udp => self.udp_used(socket.cookie, at, (task, actor), false, out),
+                Proto::Udp => self.udp_used(socket.cookie, at, (task, actor), None, out),
             },
             (Act::Sent(task), Some(actor)) => {
-                self.udp_used(socket.cookie, at, (task, actor), true, out);
+                self.udp_used(socket.cookie, at, (task, actor), Some(cause(task)), out);
             }
             (Act::Born(_), Some(actor)) => self.udp_born(socket.cookie, actor.clone()),
-            (Act::Fail { task, errno }, Some(actor)) => self.failed(at, socket, task, *errno, actor, out),
+            (Act::Fail { task, errno }, Some(actor)) => {
+                self.failed(at, socket, *errno, (actor, cause(task)), out);
+            }
             (&Act::Datagram { received, old_socket, thread }, _) => {
                 self.datagram(Datagram { at, received, old_socket, thread }, socket, out);
             }

@@ -10,7 +10,7 @@ use super::{
 use crate::decode::{Born, SocketRecord, StateChange, Task};
 use crate::model::{BootTime, Cookie, SockAddr, State, Via};
 use crate::origin::{Basis, Side, Verdict};
-use crate::process::{Actor, ProcessTable};
+use crate::process::{Actor, Cause, ProcessTable};
 
 /// A TCP state transition of a socket.
 pub(super) struct Transition<'a> {
@@ -25,7 +25,7 @@ impl Tracker {
         at: BootTime,
         socket: &SocketRecord,
         task: &Task,
-        actor: &Actor,
+        (actor, cause): (&Actor, Cause),
         out: &mut Vec<ConnectionEvent>,
     ) {
         self.end_unseen(at, socket.key, out);
@@ -34,7 +34,7 @@ impl Tracker {
             conn.restored_by(Some(actor.clone()));
         } else {
             conn.connected_by(Some(actor.clone()));
-            conn.endpoint.cause = task.cause;
+            conn.endpoint.cause = cause;
         }
         conn.endpoint.via = task.via.or(socket.via);
         if socket.remote().port == 0 {
@@ -105,15 +105,14 @@ impl Tracker {
         &mut self,
         at: BootTime,
         socket: &SocketRecord,
-        task: &Task,
         errno: i32,
-        actor: &Actor,
+        (actor, cause): (&Actor, Cause),
         out: &mut Vec<ConnectionEvent>,
     ) {
         let mut conn = self.remove(socket.key).unwrap_or_else(|| {
             let mut conn = self.spare.begin(at, socket, State::Close);
             conn.connected_by(Some(actor.clone()));
-            conn.endpoint.cause = task.cause;
+            conn.endpoint.cause = cause;
             conn
         });
         conn.fail(at, errno, out);

@@ -18,7 +18,7 @@ use crate::decode::{SocketRecord, Task};
 use crate::hash::Set;
 use crate::model::{BootTime, Cookie, Flow, FlowAddresses, Payload, Proto, State};
 use crate::origin::{Basis, Side, Verdict};
-use crate::process::Actor;
+use crate::process::{Actor, Cause};
 use sockets::{UdpSocket, UdpSockets};
 use waiting::Waiting;
 
@@ -186,7 +186,7 @@ impl Tracker {
         cookie: Option<Cookie>,
         at: BootTime,
         (task, actor): (&Task, &Actor),
-        sent: bool,
+        sent: Option<Cause>,
         out: &mut Vec<ConnectionEvent>,
     ) {
         let Some(cookie) = cookie else { return };
@@ -196,16 +196,17 @@ impl Tracker {
         socket.owner = Some(actor.clone());
         // With many flows it is not known which one this concerns.
         let only = socket.only_flow();
-        let sent = self.udp.waiting.sent_by(cookie, task.tid).filter(|_| sent);
-        if let Some(key) = sent {
+        let sent = sent.and_then(|cause| Some((self.udp.waiting.sent_by(cookie, task.tid)?, cause)));
+        let first = sent.as_ref().map(|(key, _)| *key);
+        if let Some((key, cause)) = sent {
             if let Some(conn) = self.conns.get_mut(&key) {
                 conn.sent_by(actor, task.via);
-                conn.endpoint.cause = task.cause;
+                conn.endpoint.cause = cause;
             }
             self.teach_peer(key);
             self.emit_waiting_for(key, out);
         }
-        if let Some(key) = only.filter(|key| is_other && sent != Some(*key))
+        if let Some(key) = only.filter(|key| is_other && first != Some(*key))
             && let Some(conn) = self.conns.get_mut(&key)
             && conn.emitted
             && conn.handed_over_to(actor)

@@ -22,7 +22,11 @@ fn doctor_names_and_tests_a_probe_for_each_job() {
         let text = String::from_utf8(output.stdout).unwrap();
         let jobs = doctor["jobs"].to_string();
         for (job, probe) in probes {
-            let probe = probe.as_str().unwrap();
+            let Some(probe) = probe.as_str() else {
+                // Only functions that can be probed show writes to pipes, and not every kernel allows that.
+                assert_eq!(job, "pipe");
+                continue;
+            };
             for said in [&text, &jobs] {
                 assert!(said.contains(job.as_str()) && said.contains(probe), "{job} by {probe}: {said}");
             }

@@ -169,6 +169,63 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
         without: "inherited and passed connections: the process that connected or accepted is reported",
     },
     Job {
+        name: "unix",
+        phase: Phase::Processes,
+        rungs: &[
+            Rung {
+                key: "fentry",
+                name: "fentry/unix_{stream,dgram}_sendmsg + fexit/unix_{stream,dgram,seqpacket}_recvmsg",
+                probes: &[
+                    named("unix_stream_sendmsg", Hook::Entry("unix_stream_sendmsg")),
+                    named("unix_dgram_sendmsg", Hook::Entry("unix_dgram_sendmsg")),
+                    exit("unix_stream_recvmsg"),
+                    exit("unix_dgram_recvmsg"),
+                    exit("unix_seqpacket_recvmsg"),
+                ],
+                ..RUNG
+            },
+            Rung {
+                key: "tp_btf",
+                name: "tp_btf/sock_{send,recv}_length for UNIX sockets",
+                probes: &[
+                    named("unix_send_length", Hook::TypedTracepoint("sock_send_length")),
+                    named("unix_recv_length", Hook::TypedTracepoint("sock_recv_length")),
+                ],
+                unseen: &[
+                    "the writer of a message over a UNIX socket that is read before the call that wrote it returns",
+                ],
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "which process acted upon a message that another one sent over a UNIX socket",
+    },
+    Job {
+        name: "pipe",
+        phase: Phase::Processes,
+        rungs: &[
+            Rung {
+                key: "anon_pipe",
+                name: "fentry/{anon,fifo}_pipe_write + fexit/{anon,fifo}_pipe_read",
+                probes: &[
+                    named("anon_pipe_write", Hook::Entry("anon_pipe_write")),
+                    exit("anon_pipe_read"),
+                    named("fifo_pipe_write", Hook::Entry("fifo_pipe_write")),
+                    exit("fifo_pipe_read"),
+                ],
+                ..RUNG
+            },
+            Rung {
+                key: "pipe",
+                name: "fentry/pipe_write + fexit/pipe_read",
+                probes: &[named("pipe_write", Hook::Entry("pipe_write")), exit("pipe_read")],
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "which process acted upon what another one wrote to a pipe; who has the other end at exec remains",
+    },
+    Job {
         name: "connect",
         phase: Phase::Sockets,
         rungs: &[

@@ -22,7 +22,9 @@ fn one(nth: usize, trace: &Trace, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  {before} [shape=octagon, label={}];", quoted(&verdict(trace)))?;
     for (step, what) in trace.chain.iter().rev().enumerate() {
         let (shape, label) = match &what.what {
-            What::Process(actor) => ("box", who(Some(actor))),
+            What::Process(actor)
+            | What::Message { writer: actor, .. }
+            | What::Stream { holder: actor, .. } => ("box", who(Some(actor))),
             What::Connection(life) => ("ellipse", ends(life)),
         };
         let node = format!("t{nth}s{step}");

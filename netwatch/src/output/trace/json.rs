@@ -11,6 +11,7 @@ use super::super::ProcessForm;
 use super::super::json::Json;
 use super::Traces;
 use crate::forensics::{Life, Trace, What};
+use crate::model::{StreamKind, Way};
 use crate::origin::Confidence;
 use crate::stream::{Context, UserNames};
 
@@ -39,6 +40,19 @@ struct Link {
     process: Option<Arc<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection: Option<Box<RawValue>>,
+    /// What a message was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<Over>,
+}
+
+#[derive(Serialize)]
+struct Over {
+    /// `unix` or `pipe`.
+    kind: &'static str,
+    /// Inode number of the writer's end.
+    inode: u64,
+    /// Name of the UNIX socket.
+    path: Option<Arc<str>>,
 }
 
 #[derive(Serialize)]
@@ -70,12 +84,30 @@ fn matched(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Match> {
     let context = Context { boot: boot.clone(), clock: *clock, run_clock: *clock, users: users.clone() };
     let json = &mut Json::new(ProcessForm::Full);
     let chain = trace.chain.iter().map(|step| {
-        let (kind, process, connection) = match &step.what {
-            What::Process(actor) => ("process", Some(json.process_object(&context, actor)?), None),
-            What::Connection(life) => ("connection", None, Some(connection(json, &context, life)?)),
+        let (kind, actor) = match &step.what {
+            What::Process(actor) => ("process", Some(actor)),
+            What::Connection(_) => ("connection", None),
+            What::Message { writer, way: Way::Unix, .. } => ("message", Some(writer)),
+            What::Message { writer, way: Way::Pipe, .. } => ("pipe", Some(writer)),
+            What::Stream { holder, kind } => match kind {
+                StreamKind::Pipe => ("pipe", Some(holder)),
+                StreamKind::Terminal => ("terminal", Some(holder)),
+                StreamKind::Unix => ("message", Some(holder)),
+            },
+        };
+        let process = actor.map(|actor| json.process_object(&context, actor)).transpose()?;
+        let connection = match &step.what {
+            What::Connection(life) => Some(connection(json, &context, life)?),
+            _ => None,
+        };
+        let over = match &step.what {
+            What::Message { way, inode, path, .. } => {
+                Some(Over { kind: way.name(), inode: *inode, path: path.clone() })
+            }
+            _ => None,
         };
         let ts = clock.time(step.at).map(|time| format!("{time:.9}"));
-        Ok(Link { kind, why: step.why.clone(), ts, process, connection })
+        Ok(Link { kind, why: step.why.clone(), ts, process, connection, over })
     });
     let chain = chain.collect::<io::Result<_>>()?;
     let origin = &trace.origin;

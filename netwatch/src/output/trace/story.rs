@@ -87,6 +87,8 @@ impl Story<'_> {
         let text = match &step.what {
             What::Process(actor) => format!("{} {why}{}", who(Some(actor)), described(actor)),
             What::Connection(life) => format!("{}; {why}", connection(life)),
+            What::Message { writer, .. } => format!("{why}{}", described(writer)),
+            What::Stream { holder, .. } => format!("{} {why}{}", who(Some(holder)), described(holder)),
         };
         self.line(&trace.connection, step.at, depth, &text, out)
     }

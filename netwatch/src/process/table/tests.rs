@@ -1,8 +1,10 @@
 //! The table, by sequences of records and snapshots.
 
 use super::*;
+use crate::decode::CgroupEvent;
 use crate::model::tests::ns;
 use crate::model::{Arguments, CgroupId, Cookie, ExeState};
+use crate::process::Cause;
 
 fn key(pid: u32) -> ProcessKey {
     ProcessKey::from_ticks(pid, u64::from(pid))
@@ -33,7 +35,12 @@ fn fork(parent: u32, child: u32) -> ProcessEvent {
 }
 
 fn exec(pid: u32, exe: &str) -> ProcessEvent {
-    ProcessEvent::Exec(ExecEvent { task: task(pid, exe), image: image(exe), stdio: [None; 3] })
+    ProcessEvent::Exec(ExecEvent {
+        task: task(pid, exe),
+        image: image(exe),
+        stdio: [None; 3],
+        streams: [None; 3],
+    })
 }
 
 fn lineage(table: &ProcessTable, pid: u32) -> Vec<String> {
@@ -69,11 +76,12 @@ fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     table.apply(ns(6), &ProcessEvent::Exec(sh));
     table.apply(ns(7), &fork(10, 11));
     let sh = table.find(key(10)).unwrap();
-    assert_eq!((sh.birth, sh.stdio), (Some(Birth { at: ns(5), cause: Cookie::new(77) }), on_77));
+    let because = |cause, at| Some(Birth { at: ns(at), cause: Cause::of_socket(Cookie::new(cause)) });
+    assert_eq!((&sh.birth, sh.stdio), (&because(77, 5), on_77));
     let child = table.find(key(11)).unwrap();
-    assert_eq!((child.birth, child.stdio), (Some(Birth { at: ns(7), cause: None }), on_77));
+    assert_eq!((&child.birth, child.stdio), (&because(0, 7), on_77));
     assert_eq!(
-        child.ancestors().map(|p| p.birth.map(|birth| birth.at)).collect::<Vec<_>>(),
+        child.ancestors().map(|p| p.birth.as_ref().map(|birth| birth.at)).collect::<Vec<_>>(),
         [Some(ns(5)), None]
     );
 }
@@ -238,11 +246,60 @@ fn late_or_repeated_fork_does_not_reset_a_child() {
         (child.image.exe.as_deref(), &*child.comm, &*child.cgroup),
         (Some("daemon"), "daemon", "/row")
     );
-    assert_eq!(child.birth.map(|birth| birth.at), Some(ns(1)));
+    assert_eq!(child.birth.as_ref().map(|birth| birth.at), Some(ns(1)));
     assert_eq!(lineage(&table, 10), ["2:sh"]);
 
     for event in [fork(2, 11), exec(11, "worker"), fork(2, 11)] {
         table.apply(ns(2), &event);
     }
     assert_eq!(table.find(key(11)).unwrap().image.exe.as_deref(), Some("worker"));
+}
+
+#[test]
+fn messages_are_found_by_time_and_thread() {
+    use crate::decode::{self, Messages, PairEvent};
+    use crate::model::Way;
+    let mut table = ProcessTable::default();
+    for pid in [9, 10] {
+        table.apply(ns(1), &fork(1, pid));
+    }
+    let path: Arc<str> = "/run/php.sock".into();
+    table.apply(
+        ns(2),
+        &ProcessEvent::Pair(PairEvent { writer: key(9), reader: key(10), path: Some(path.clone()) }),
+    );
+    let wrote = decode::Message { writer: key(9), at: ns(3), way: Way::Unix, inode: 4 };
+    table.apply(ns(5), &ProcessEvent::Messages(Messages { tid: 11, messages: vec![wrote] }));
+    let child = Task { cause: Cookie::new(77), by_message: true, ..task(11, "php") };
+    table.apply(ns(5), &ProcessEvent::Fork(ForkEvent { task: child.clone(), parent: key(10) }));
+    let birth = table.find(key(11)).unwrap().birth.clone().unwrap();
+    let [message] = birth.cause.messages() else { panic!("{birth:?}") };
+    assert_eq!((message.writer.key, message.at, &message.path), (key(9), ns(3), &Some(path)));
+    assert_eq!((birth.cause.socket, birth.cause.direct()), (Cookie::new(77), None));
+
+    // Without the record of the messages it is not known who had read from the socket.
+    let lost = Task { key: key(12), tid: 12, ..child };
+    table.apply(ns(6), &ProcessEvent::Fork(ForkEvent { task: lost, parent: key(10) }));
+    assert!(table.find(key(12)).unwrap().birth.as_ref().unwrap().cause.is_none());
+}
+
+/// Two daemons that start each other for every message hold no endless chain of each other's former states.
+#[test]
+fn chains_over_messages_are_bounded() {
+    use crate::model::Way;
+    use crate::process::Message;
+    let mut last = crate::process::tests::process(1, None);
+    for pid in 2..2000 {
+        let message = Message { writer: last.clone(), at: ns(1), way: Way::Unix, inode: 0, path: None };
+        let mut next = Process::clone(&crate::process::tests::process(pid, None));
+        next.birth = Some(Birth { at: ns(1), cause: Cause::new(None, vec![message]) });
+        let mut table = ProcessTable::default();
+        last = table.put(next, 0, None);
+    }
+    let mut depth = 0;
+    let mut at = last;
+    while let Some(message) = at.birth.clone().and_then(|birth| birth.cause.messages().first().cloned()) {
+        (at, depth) = (message.writer, depth + 1);
+    }
+    assert!(depth > 1 && depth < 2 * limits::MOST_ANCESTORS, "{depth}");
 }

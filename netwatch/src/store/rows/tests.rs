@@ -64,7 +64,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
         let listener = || Party { id: id(n[8], n[9]), process: actor(has[10], b[9]) };
         endpoint.listener = has[9].then(|| Arc::new(listener()));
         endpoint.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
-        endpoint.cause = has[14].then_some(n[10]).and_then(Cookie::new);
+        endpoint.cause = Cause::of_socket(has[14].then_some(n[10]).and_then(Cookie::new));
         endpoint.handshake = NonZeroU64::new(n[10]).filter(|_| has[15]);
         event.outcome = Outcome {
             errno: has[13].then_some(i32::from(b[11])),
