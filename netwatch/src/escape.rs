@@ -44,6 +44,12 @@ pub fn terminal(text: &str) -> std::borrow::Cow<'_, str> {
     out.into()
 }
 
+/// A path for a terminal: bytes that are not UTF-8 are escaped as well.
+#[must_use]
+pub fn path(path: &std::path::Path) -> String {
+    terminal(&utf8(path.as_os_str().as_encoded_bytes())).into_owned()
+}
+
 /// Control characters, line separators, and bidirectional overrides and isolates.
 fn hostile(c: char) -> bool {
     c.is_control()
@@ -59,6 +65,14 @@ mod tests {
         assert_eq!(utf8(b"a\xff\xfeb"), "a\\xff\\xfeb");
         assert_eq!(utf8("grün".as_bytes()), "grün");
         assert_eq!(utf8(b"\xf0\x9f"), "\\xf0\\x9f");
+    }
+
+    #[test]
+    fn paths_get_no_controls_and_keep_their_bytes() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path_of = |bytes: &[u8]| path(std::path::Path::new(std::ffi::OsStr::from_bytes(bytes)));
+        assert_eq!(path_of(b"/a/\x1b[2J\n\xff.db"), "/a/\\x1b[2J\\x0a\\xff.db");
+        assert_eq!(path_of(b"/a/b"), "/a/b");
     }
 
     #[test]

@@ -88,6 +88,26 @@ pub const VERIFIED_AT_ONCE: u64 = 1 << 16;
 /// `store::tests::interference::readers_do_not_hold_the_log`.
 pub const READ_AT_ONCE: Duration = Duration::from_secs(1);
 
+/// How long the wall clock must have been ahead or behind before that counts for the age of records: longer than it takes
+/// to notice a wrong clock, or for a time server to answer. Test: `store::steady::tests::a_jump_and_back_does_not_count`.
+pub const CLOCK_SETTLES: Duration = Duration::from_secs(6 * 3600);
+
+/// How much of the time between two observations counts for that: the recorder looks every few seconds, unless the host
+/// was suspended. Test: `store::steady::tests::time_that_nobody_observed_does_not_settle_a_step`.
+pub const CLOCK_OBSERVED: Duration = Duration::from_secs(60);
+
+/// How far the wall clock may be off without being followed. A difference that is not followed makes ages wrong by no
+/// more. Test: `store::steady::tests::a_step_that_lasts_counts`.
+pub const CLOCK_DRIFT: Duration = Duration::from_secs(300);
+
+/// The part of `--max-size` that the links of deleted batches may take, 32 bytes each: the oldest are deleted then, and
+/// anchors of that time are not found any more. Test: `store::pruned::tests::links_are_limited`.
+pub const LINKS_PART: u64 = 32;
+
+/// How long a sealing key is used. Who steals the key can alter what was recorded since, and nothing before. Test:
+/// `store::tests::sealing::a_chain_that_is_hashed_again_is_found_by_its_seals`.
+pub const SEAL_EPOCH: Duration = Duration::from_secs(60);
+
 /// How long the event stream waits for an answer about one file system, directory or name service
 /// ([`crate::blocking::Subject`]). Path lookups and name services of the host itself take microseconds; a ring of the
 /// default size holds the records of several seconds. Test: `blocked::hanging_file_system_holds_up_nothing` of the end-to-end tests.

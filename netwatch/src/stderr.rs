@@ -6,13 +6,14 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits;
+use crate::{escape, limits};
 
 static STDERR: LazyLock<Lines> = LazyLock::new(|| Lines::start(io::stderr()));
 
-/// Prints a line, later if stderr is blocked.
+/// Prints a line, later if stderr is blocked. It may contain paths and names from outside, so control characters are
+/// escaped.
 pub fn print(line: &str) {
-    STDERR.push(format!("{line}\n"));
+    STDERR.push(format!("{}\n", escape::terminal(line)));
 }
 
 /// Waits until everything is printed, or for a limited time. The process may end then.

@@ -44,9 +44,21 @@ impl Store {
     /// If it cannot be mounted.
     #[must_use]
     pub fn in_room_of(bytes: u64) -> Self {
+        Self::on_its_own(&format!("size={bytes}"))
+    }
+
+    /// The same on its own file system with this number of inodes.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    #[must_use]
+    pub fn with_inodes(inodes: u64) -> Self {
+        Self::on_its_own(&format!("size=8m,nr_inodes={inodes}"))
+    }
+
+    fn on_its_own(options: &str) -> Self {
         let mut store = Self::new();
-        let size = format!("size={bytes}");
-        mount(Some("tmpfs"), store.folder.path(), Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
+        mount(Some("tmpfs"), store.folder.path(), Some("tmpfs"), MsFlags::empty(), Some(options))
             .expect("a tmpfs");
         store.mounted = true;
         store

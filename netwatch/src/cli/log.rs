@@ -25,6 +25,9 @@ pub(super) struct LogArgs {
     /// Show only the last N events
     #[arg(long, value_name = "N")]
     count: Option<usize>,
+    /// Read the tables without the indexes and views of the store, which may have been altered; slower
+    #[arg(long)]
+    scan: bool,
     #[command(flatten)]
     format: values::LinesArgs,
     #[command(flatten)]
@@ -38,6 +41,7 @@ impl LogArgs {
             since: self.since,
             until: self.until,
             count: self.count,
+            scan: self.scan,
             log: self.format.log(self.filter.filter()?, None),
         })
     }

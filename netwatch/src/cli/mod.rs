@@ -29,6 +29,7 @@ use crate::commands::record::RecordOptions;
 use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
+use crate::escape;
 
 /// The command to run, with its validated options.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             Command::Record(Box::new(record.options().map_err(usage)?))
         }
         Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
-        Sub::Verify(verify) => Command::Verify(verify.options()),
+        Sub::Verify(verify) => Command::Verify(verify.options().map_err(usage)?),
         #[cfg(any(test, feature = "test-equipment"))]
         Sub::Generate(generate) => Command::Generate(generate.options()),
         Sub::Trace(trace) => Command::Trace(trace.options()),
@@ -92,7 +93,8 @@ pub fn one_line(error: &clap::Error) -> String {
     let complaint = text.split("\n\n").next().unwrap_or_default();
     let words: Vec<_> = complaint.split_whitespace().collect();
     let complaint = words.join(" ");
-    format!("netwatch: {}; see `netwatch --help`", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+    let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
+    format!("netwatch: {}; see `netwatch --help`", escape::terminal(complaint))
 }
 
 /// Report which process originated each network connection on this host, and on what evidence.

@@ -23,6 +23,9 @@ pub(super) struct RecordArgs {
     /// Maximum size of the store on disk: 2GiB, 500MB, or a number of bytes; the oldest records are deleted first
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "2GiB")]
     max_size: u64,
+    /// Seal the records once a minute with the key that `netwatch verify --new-key` made
+    #[arg(long)]
+    seal: bool,
     /// Also print the recorded events
     #[arg(long)]
     print: bool,
@@ -45,6 +48,7 @@ impl RecordArgs {
         Ok(RecordOptions {
             kernel: self.kernel.options(false, filter.proto),
             store: self.store,
+            seal: self.seal,
             retention: Retention { age: self.retain, size: self.max_size },
             filter,
             filter_words,

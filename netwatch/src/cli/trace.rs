@@ -17,6 +17,9 @@ pub(super) struct TraceArgs {
     /// Path of the store [default: the standard store, or the open connections if it does not exist]
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
+    /// Read the tables without the indexes and views of the store, which may have been altered; slower
+    #[arg(long)]
+    scan: bool,
     /// Trace at most N connections, the newest
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     count: u32,
@@ -43,6 +46,7 @@ impl TraceArgs {
         TraceOptions {
             selector: self.selector,
             store: self.store,
+            scan: self.scan,
             most: self.count as usize,
             format,
             colour: format == TraceFormat::Text && colour(),

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 
 use super::values::FormatArgs;
 use crate::commands::verify::{Anchor, VerifyOptions};
-use crate::store::{DEFAULT_PATH, Link};
+use crate::store::{DEFAULT_PATH, Key, Link};
+use crate::{blocking, limits};
 
 #[derive(Args)]
 pub(super) struct VerifyArgs {
@@ -18,13 +20,32 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "HASH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "how clap represents an option whose value is optional")]
     anchor: Option<Option<Link>>,
+    /// Verify the seals with this verification key
+    #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
+    key: Option<Key>,
+    /// The same with the key in this file
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Make a sealing key for `record --seal`, and print its verification key once: keep that off this host
+    #[arg(long, conflicts_with_all = ["key", "key_file", "anchor"])]
+    new_key: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
 
 impl VerifyArgs {
-    pub(super) fn options(self) -> VerifyOptions {
-        VerifyOptions {
+    pub(super) fn options(self) -> Result<VerifyOptions> {
+        let key = match (self.key, &self.key_file) {
+            (None, Some(path)) => {
+                let text = blocking::text(path, limits::PROC_FILE, limits::READ_WAIT);
+                let text = text.with_context(|| format!("cannot read the key {}", path.display()))?;
+                Some(text.parse().map_err(|what| anyhow!("{}: {what}", path.display()))?)
+            }
+            (key, _) => key,
+        };
+        Ok(VerifyOptions {
+            key,
+            new_key: self.new_key,
             anchor: match self.anchor {
                 None => Anchor::None,
                 Some(None) => Anchor::Print,
@@ -32,6 +53,6 @@ impl VerifyArgs {
             },
             json: self.format.is_json(),
             store: self.store,
-        }
+        })
     }
 }

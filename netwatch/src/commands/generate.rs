@@ -30,6 +30,7 @@ pub fn run(options: &GenerateOptions) -> Result<()> {
     }
     // Limits that retention does not reach.
     let retention = Retention { age: Duration::from_secs(u64::from(u32::MAX)), size: 1 << 40 };
-    let settings = Settings { retention, boot: "00000000".into(), filter: None, clock: BootClock::now()? };
+    let (boot, clock) = ("00000000".into(), BootClock::now()?);
+    let settings = Settings { retention, boot, filter: None, clock, seal: false };
     Ok(generate(&options.store, settings, options.connections)?)
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::pager;
+use super::progress::Bar;
 use crate::filter::Filter;
 use crate::output::{Log, LogOptions};
 use crate::store::{Narrow, Reader, StoreError};
@@ -24,6 +25,8 @@ pub struct SearchOptions {
     pub until: Option<Timestamp>,
     /// Only the last N events.
     pub count: Option<usize>,
+    /// Read the tables without indexes and views.
+    pub scan: bool,
     /// Filter and format; its limit is not used.
     pub log: LogOptions,
 }
@@ -34,7 +37,11 @@ pub struct SearchOptions {
 /// If the store does not exist or cannot be read, or the output fails. The `io::Error` is in the chain, so that the
 /// caller can recognise a closed pipe.
 pub fn run(options: &SearchOptions) -> Result<()> {
-    let reader = Reader::open(&options.store)?;
+    let mut reader = Reader::open(&options.store)?;
+    if options.scan {
+        let bar = Bar::new("reading", true)?;
+        reader.scan(Box::new(move |progress| bar.watch(progress)));
+    }
     match pager::start() {
         Some(mut pager) => {
             let printed = match pager.stdin.take() {
@@ -60,7 +67,11 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
     let filter = &options.log.filter;
     let mut events = reader.events(narrow(filter), since, until, options.count.is_some())?;
     let mut next = || {
-        let batch = events.next_batch()?;
+        let batch = match events.next_batch() {
+            // What was read is printed.
+            Err(StoreError::Interrupted) => None,
+            other => other?,
+        };
         Ok::<_, StoreError>(batch.map(|mut batch| {
             batch.items.retain(|item| bus::is_shown(item, filter));
             batch

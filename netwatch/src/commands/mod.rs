@@ -9,6 +9,7 @@ pub mod generate;
 pub mod list;
 pub mod log;
 mod pager;
+mod progress;
 pub mod record;
 pub mod trace;
 pub mod verify;

@@ -25,6 +25,8 @@ pub struct RecordOptions {
     pub kernel: Options,
     /// Path of the store.
     pub store: PathBuf,
+    /// Seal what is recorded.
+    pub seal: bool,
     /// Limits on age and size.
     pub retention: Retention,
     /// Events to record.
@@ -40,11 +42,11 @@ pub struct RecordOptions {
 /// # Errors
 /// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
-    let RecordOptions { kernel, store, retention, filter, filter_words, print } = options;
+    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print } = options;
     take_precedence();
     let context = Context::of_run(&boot::id())?;
-    let settings =
-        Settings { retention, boot: context.boot.to_string(), filter: filter_words, clock: context.clock };
+    let (boot, clock) = (context.boot.to_string(), context.clock);
+    let settings = Settings { retention, boot, filter: filter_words, clock, seal };
     let stages = enrich::live();
     let pipeline = Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context };
     engine::run(pipeline, |bus| {

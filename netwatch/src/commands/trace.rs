@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
+use super::progress::Bar;
 use crate::agent;
 use crate::boot;
 use crate::clock::BootClock;
@@ -28,6 +29,8 @@ pub struct TraceOptions {
     pub selector: Selector,
     /// Path of the store; `None`: the standard store, if it exists.
     pub store: Option<PathBuf>,
+    /// Read the tables of the store without indexes and views.
+    pub scan: bool,
     /// Maximum number of connections; the newest are taken.
     pub most: usize,
     /// Output format.
@@ -43,7 +46,13 @@ pub struct TraceOptions {
 pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let mut completion = Completion { programs: None, users: Users::patient() };
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
-        Some(reader) => traced(&History::new(reader)?, options)?,
+        Some(mut reader) => {
+            if options.scan {
+                let bar = Bar::new("reading", false)?;
+                reader.scan(Box::new(move |progress| bar.watch(progress)));
+            }
+            traced(&History::new(reader)?, options)?
+        }
         None => {
             completion.programs = Some(Executables::patient());
             complain(&format!("no store at {DEFAULT_PATH}: tracing connections that are open now"));

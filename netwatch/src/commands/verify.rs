@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use super::progress::Bar;
 use crate::output::verify::{Newest, Verdict};
-use crate::store::{self, Link, Reader};
+use crate::store::{self, Ask, Key, Link, Reader, StoreError};
 
 /// Options of `verify`.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct VerifyOptions {
     pub store: PathBuf,
     /// What to do with an anchor.
     pub anchor: Anchor,
+    /// The verification key for the seals.
+    pub key: Option<Key>,
+    /// Make a sealing key instead.
+    pub new_key: bool,
     /// Print one JSON object.
     pub json: bool,
 }
@@ -39,23 +44,36 @@ pub(super) const FOUND: u8 = 3;
 /// # Errors
 /// If the store cannot be read, or `out` fails.
 pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    if options.new_key {
+        writeln!(out, "{}", *store::new_key(&options.store)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let reader = Reader::open(&options.store)?;
     let anchor = match options.anchor {
         Anchor::Print => return print_newest(&reader, options, out),
         Anchor::Check(link) => Some(link),
         Anchor::None => None,
     };
-    let checked = store::verify(&reader, anchor)?;
+    let key = options.key.as_ref().map(|key| (key, &*options.store));
+    let bar = Bar::new("verifying", false)?;
+    let checked = store::verify(&reader, Ask { anchor, key }, &mut |progress| bar.watch(progress));
+    drop(bar);
+    let checked = match checked {
+        Err(StoreError::Interrupted) => bail!("interrupted before the end: nothing was verified"),
+        other => other?,
+    };
     let verdict = Verdict::of(&checked, anchor);
-    if options.json {
-        verdict.write_json(out)?;
-    } else {
-        verdict.write_text(out)?;
-    }
+    verdict.write(options.json, out)?;
     Ok(if verdict.holds { ExitCode::SUCCESS } else { FOUND.into() })
 }
 
+/// An anchor of a store whose schema was altered would look like a proof.
 fn print_newest(reader: &Reader, options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    let checked = store::verify_schema(reader)?;
+    if !checked.is_well() {
+        Verdict::of(&checked, None).write(options.json, out)?;
+        return Ok(FOUND.into());
+    }
     let Some((link, batch, ts)) = store::newest(reader)? else {
         anyhow::bail!("the store has no records yet, so there is no link to print");
     };

@@ -359,12 +359,12 @@ mod tests {
     #[test]
     fn an_id_is_spelled_as_it_is_printed_elsewhere() {
         let mut json = Json::new(ProcessForm::Full);
-        json.turn_to(&Context { boot: "a\"\n".into(), ..Context::of_run("").unwrap() });
+        json.turn_to(&Context { boot: "a\"\n\"".into(), ..Context::of_run("").unwrap() });
         for id in [(0, 0), (1, 15), (16, u64::MAX), (0x00ab_cdef_0123, 1 << 60)] {
             let id = EndpointId { cookie: id.0, began: ns(id.1) };
             let mut out = Vec::new();
             json.id(id, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n-{id}"));
+            assert_eq!(String::from_utf8(out).unwrap(), format!("a\\\"\\n\\\"-{id}"));
         }
     }
 

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::store::{Checked, Link};
+use crate::escape;
+use crate::store::{self, Checked, Link};
 
 /// Result of the verification.
 #[derive(Serialize)]
@@ -20,14 +21,38 @@ pub(crate) struct Verdict {
     pruned: Option<Pruned>,
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<Broken>,
+    /// The first difference of the schema or of an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
+    /// The first deletion that the limits do not explain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unexplained: Option<Broken>,
     #[serde(skip_serializing_if = "Option::is_none")]
     anchor: Option<AnchorView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seals: Option<SealsView>,
+}
+
+#[derive(Serialize)]
+struct SealsView {
+    count: u64,
+    /// The last batch that is sealed, and when.
+    through: Option<i64>,
+    ts: Option<String>,
+    /// Batches after it.
+    unsealed: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Pruned {
     through: i64,
     ts: Option<String>,
+    /// Whether the limits that were in force are recorded, and explain it.
+    checked: bool,
 }
 
 #[derive(Serialize)]
@@ -42,60 +67,119 @@ struct AnchorView {
     link: String,
     /// `None`: the link is not in the chain.
     batch: Option<i64>,
+    /// Retention deleted the batch.
+    deleted: bool,
 }
 
 impl Verdict {
     /// `anchor`: the link that was searched for, if one was given.
     pub(crate) fn of(checked: &Checked, anchor: Option<Link>) -> Self {
+        let broken = |broken: &store::Broken| Broken {
+            batch: broken.batch,
+            ts: time(broken.ts),
+            why: broken.why.clone(),
+        };
         Self {
-            holds: checked.broken.is_none() && (anchor.is_none() || checked.anchored.is_some()),
+            holds: checked.is_well() && (anchor.is_none() || checked.anchored.is_some()),
             batches: checked.batches,
             rows: checked.rows,
             range: checked.range,
             newest: checked.newest.map(|link| link.to_string()),
-            pruned: checked.pruned.map(|(through, ts)| Pruned { through, ts: time(ts) }),
-            broken: checked.broken.as_ref().map(|broken| Broken {
-                batch: broken.batch,
-                ts: time(broken.ts),
-                why: broken.why.clone(),
+            pruned: checked.pruned.map(|(through, ts)| Pruned {
+                through,
+                ts: time(ts),
+                checked: !checked.is_pruned_without_limits && checked.unexplained.is_none(),
             }),
-            anchor: anchor.map(|link| AnchorView { link: link.to_string(), batch: checked.anchored }),
+            broken: checked.broken.as_ref().map(broken),
+            seals: checked.seals.as_ref().map(|seals| SealsView {
+                count: seals.count,
+                through: seals.last.map(|(batch, _)| batch),
+                ts: seals.last.and_then(|(_, ts)| time(ts)),
+                unsealed: seals.unsealed,
+                broken: seals.broken.clone(),
+            }),
+            schema: checked.schema.clone(),
+            index: checked.index.clone(),
+            unexplained: checked.unexplained.as_ref().map(broken),
+            anchor: anchor.map(|link| AnchorView {
+                link: link.to_string(),
+                batch: checked.anchored.map(|anchored| anchored.batch),
+                deleted: checked.anchored.is_some_and(|anchored| anchored.is_deleted),
+            }),
         }
     }
 
-    /// As one object.
-    pub(crate) fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        writeln!(out)
-    }
-
-    /// Writes one sentence.
-    pub(crate) fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}", self.sentence())
+    /// Writes one object, or one sentence.
+    pub(crate) fn write(&self, json: bool, out: &mut dyn Write) -> io::Result<()> {
+        if json {
+            serde_json::to_writer(&mut *out, self)?;
+            return writeln!(out);
+        }
+        writeln!(out, "{}", escape::terminal(&self.sentence()))
     }
 
     fn sentence(&self) -> String {
+        if let Some(schema) = &self.schema {
+            return format!("ALTERED: {schema}; nothing else was verified");
+        }
         let pruned = self.pruned.as_ref().map_or_else(String::new, |pruned| {
             let when = pruned.ts.as_deref().unwrap_or("an unknown time");
-            format!("; retention deleted batches up to {} at {when}", pruned.through)
+            let doubt = if pruned.checked || self.unexplained.is_some() {
+                ""
+            } else {
+                ", by limits that this version of the store did not record"
+            };
+            format!("; retention deleted batches up to {} at {when}{doubt}", pruned.through)
         });
         if let Some(broken) = &self.broken {
-            let when = broken.ts.as_ref().map_or_else(String::new, |ts| format!(", written {ts}"));
-            return format!("ALTERED: batch {}{when}: {}{pruned}", broken.batch, broken.why);
+            return format!("ALTERED: batch {}{}: {}{pruned}", broken.batch, broken.when(), broken.why);
         }
         let range = self.range.map_or_else(String::new, |(from, to)| format!(" ({from} to {to})"));
         let batches = if self.batches == 1 { "batch" } else { "batches" };
         let held = format!("verified {} {batches}{range} with {} rows", self.batches, self.rows);
+        if let Some(index) = &self.index {
+            return format!(
+                "ALTERED: {index}; the tables themselves are as they were recorded ({held}{pruned}): read them with --scan"
+            );
+        }
+        if let Some(doubt) = &self.unexplained {
+            return format!(
+                "NOT EXPLAINED by the limits of retention: {} (noted in batch {}{}); the rest is consistent ({held})",
+                doubt.why,
+                doubt.batch,
+                doubt.when()
+            );
+        }
+        if let Some(broken) = self.seals.as_ref().and_then(|seals| seals.broken.as_ref()) {
+            return format!("NOT SEALED: {broken}; the chain is consistent in itself ({held}{pruned})");
+        }
+        let sealed = self.seals.as_ref().map_or_else(String::new, |seals| match (seals.through, &seals.ts) {
+            (Some(batch), Some(ts)) => {
+                format!("; sealed up to batch {batch}, {ts}, with {} after it", seals.unsealed)
+            }
+            _ => "; nothing is sealed yet".to_owned(),
+        });
+        let pruned = format!("{pruned}{sealed}");
         match &self.anchor {
             Some(AnchorView { batch: None, .. }) => format!(
-                "ALTERED: the anchor is not in the chain, although the chain is consistent ({held}{pruned}): the store \
-                 was truncated or hashed again, or the anchor is older than the oldest record kept"
+                "NOT FOUND: the anchor is not found in this chain, which is consistent in itself ({held}{pruned}): it is \
+                 of another store, or the end of this one was cut off or hashed again, or it is older than the links that \
+                 are kept"
             ),
+            Some(AnchorView { batch: Some(batch), deleted: true, .. }) => {
+                format!("{held}{pruned}; the anchor is batch {batch}, of which only the link is left")
+            }
             Some(AnchorView { batch: Some(batch), .. }) => {
                 format!("{held}{pruned}; the anchor is batch {batch}")
             }
             None => format!("{held}{pruned}"),
         }
+    }
+}
+
+impl Broken {
+    fn when(&self) -> String {
+        self.ts.as_ref().map_or_else(String::new, |ts| format!(", written {ts}"))
     }
 }
 

@@ -5,7 +5,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection};
 
 use super::StoreError;
-use super::chain::{Contents, Link, Table};
+use super::chain::{Contents, Format, Link, Table};
 
 /// The greatest id of each table, and of the batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,14 +67,15 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    /// Inserts the row of the batch at `ts`, in nanoseconds since the epoch. Returns the state for the next one.
-    pub(super) fn seal(self, ts: i64, previous: &Link) -> Result<(Ids, Link), StoreError> {
+    /// Inserts the row of the batch at `ts`, in nanoseconds since the epoch, and `steady`, by the steady clock. Returns
+    /// the state for the next one.
+    pub(super) fn end(self, ts: i64, steady: i64, previous: &Link) -> Result<(Ids, Link), StoreError> {
         let ids = Ids { batch: self.ids.batch + 1, ..self.ids };
-        let mut columns = vec![ids.batch, self.segment, ts];
+        let mut columns = vec![ids.batch, self.segment, ts, steady];
         for (before, after) in self.before.tables.iter().zip(ids.tables) {
             columns.extend([before + 1, after]);
         }
-        let link = self.contents.link(previous, &columns);
+        let link = self.contents.link(Format::NEWEST, previous, &columns);
         let mut insert = self.db.prepare_cached(&insert_batch())?;
         for (index, column) in columns.iter().enumerate() {
             insert.raw_bind_parameter(index + 1, column)?;
@@ -85,17 +86,8 @@ impl<'c> Batch<'c> {
     }
 }
 
-/// The columns of a batch that are hashed, in order.
-pub(super) fn batch_columns() -> Vec<String> {
-    let ranges = Table::ALL.iter().flat_map(|table| {
-        let name = table.name();
-        [format!("{name}_from"), format!("{name}_to")]
-    });
-    ["id", "segment", "ts"].into_iter().map(str::to_owned).chain(ranges).collect()
-}
-
 fn insert_batch() -> String {
-    let columns = batch_columns();
+    let columns = Format::NEWEST.batch_columns();
     let marks = vec!["?"; columns.len() + 1].join(",");
     format!("INSERT INTO batch ({}, hash) VALUES ({marks})", columns.join(","))
 }

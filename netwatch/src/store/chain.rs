@@ -2,7 +2,7 @@
 //!
 //! The hash of a batch is BLAKE3 over the previous hash, the columns of the batch without the hash, and for each table
 //! one hash over the rows of the batch in order of id. Values are hashed with type and length, so that different rows
-//! have different input.
+//! have different input. Which columns and tables there are depends on the version that wrote the batch ([`Format`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,35 @@ use std::str::FromStr;
 use rusqlite::types::ValueRef;
 
 use super::rows::COLUMNS;
+
+/// The version of the tables that a batch was written in. A new column or table belongs to the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Format {
+    One = 1,
+    Two = 2,
+}
+
+impl Format {
+    pub(super) const NEWEST: Self = Self::Two;
+
+    /// The tables that a batch covers.
+    pub(super) fn tables(self) -> impl Iterator<Item = Table> {
+        Table::ALL.into_iter().filter(move |table| table.since() <= self)
+    }
+
+    /// The columns of a batch that are hashed, in order.
+    pub(super) fn batch_columns(self) -> Vec<String> {
+        let own: &[&str] = match self {
+            Self::One => &["id", "segment", "ts"],
+            Self::Two => &["id", "segment", "ts", "steady"],
+        };
+        let ranges = self.tables().flat_map(|table| {
+            let name = table.name();
+            [format!("{name}_from"), format!("{name}_to")]
+        });
+        own.iter().map(|name| (*name).to_owned()).chain(ranges).collect()
+    }
+}
 
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +78,42 @@ impl Table {
         }
     }
 
-    /// Its columns, `id` first.
-    pub(super) fn columns(self) -> Vec<&'static str> {
-        match self {
-            Self::Segment => {
-                vec![
-                    "id",
-                    "run",
-                    "boot",
-                    "started",
-                    "clock",
-                    "run_clock",
-                    "version",
-                    "kernel",
-                    "hostname",
-                    "filter",
-                ]
+    /// The version that it belongs to.
+    #[expect(clippy::unused_self, reason = "a table of version 2 will say so here")]
+    pub(super) const fn since(self) -> Format {
+        Format::One
+    }
+
+    /// Its columns in a version, `id` first.
+    pub(super) fn columns(self, format: Format) -> Vec<&'static str> {
+        let mut columns = self.first_columns();
+        if format >= Format::Two {
+            match self {
+                Self::Segment => {
+                    columns.extend(["max_age", "max_size", "steady", "since_boot", "step", "stood"]);
+                }
+                Self::Pruned => columns.extend(["reason", "pages", "digest"]),
+                _ => {}
             }
+        }
+        columns
+    }
+
+    /// Those of the first version.
+    fn first_columns(self) -> Vec<&'static str> {
+        match self {
+            Self::Segment => vec![
+                "id",
+                "run",
+                "boot",
+                "started",
+                "clock",
+                "run_clock",
+                "version",
+                "kernel",
+                "hostname",
+                "filter",
+            ],
             Self::Image => vec!["id", "segment", "exe", "exe_state", "dev", "ino", "mntns", "args"],
             Self::Process => vec![
                 "id",
@@ -103,13 +151,18 @@ impl Table {
     }
 
     pub(super) fn insert(self) -> String {
-        let columns = self.columns();
+        let columns = self.columns(Format::NEWEST);
         let marks = vec!["?"; columns.len()].join(",");
         format!("INSERT INTO {} ({}) VALUES ({marks})", self.name(), columns.join(","))
     }
 
+    /// Its columns of the first version, which every store has.
     pub(super) fn select(self) -> String {
-        format!("SELECT {} FROM {}", self.columns().join(","), self.name())
+        self.select_in(Format::One)
+    }
+
+    pub(super) fn select_in(self, format: Format) -> String {
+        format!("SELECT {} FROM {}", self.columns(format).join(","), self.name())
     }
 }
 
@@ -175,15 +228,18 @@ impl Contents {
         }
     }
 
-    /// The link of a batch with this content and these columns, after `previous`.
-    pub(super) fn link(&self, previous: &Link, columns: &[i64]) -> Link {
+    /// The link of a batch with this content and these columns, after `previous`. Input of different versions has
+    /// different length.
+    pub(super) fn link(&self, format: Format, previous: &Link, columns: &[i64]) -> Link {
         let mut hasher = blake3::Hasher::new();
         hasher.update(previous.bytes());
         for column in columns {
             hasher.update(&column.to_le_bytes());
         }
-        for table in &self.tables {
-            hasher.update(table.finalize().as_bytes());
+        for table in format.tables() {
+            if let Some(rows) = self.tables.get(table as usize) {
+                hasher.update(rows.finalize().as_bytes());
+            }
         }
         Link(hasher.finalize())
     }
@@ -219,7 +275,7 @@ mod tests {
         for (table, values) in rows {
             contents.row(*table, values.iter().copied());
         }
-        contents.link(&Link::NONE, columns)
+        contents.link(Format::NEWEST, &Link::NONE, columns)
     }
 
     #[test]
@@ -256,10 +312,14 @@ mod tests {
     #[test]
     fn a_table_has_the_columns_of_the_schema() {
         let schema = rusqlite::Connection::open_in_memory().unwrap();
-        schema.execute_batch(include_str!("schema.sql")).unwrap();
-        for table in Table::ALL {
-            let statement = schema.prepare(&format!("SELECT * FROM {}", table.name())).unwrap();
-            assert_eq!(statement.column_names().collect::<Vec<_>>(), table.columns(), "{table:?}");
+        for (format, statements) in
+            [(Format::One, include_str!("schema.sql")), (Format::Two, include_str!("schema-2.sql"))]
+        {
+            schema.execute_batch(statements).unwrap();
+            for table in format.tables() {
+                let statement = schema.prepare(&format!("SELECT * FROM {}", table.name())).unwrap();
+                assert_eq!(statement.column_names().collect::<Vec<_>>(), table.columns(format), "{table:?}");
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ impl Reader {
         until: Option<i64>,
         newest_first: bool,
     ) -> Result<Events<'_>, StoreError> {
-        let search = Search::new(narrow, None, since, until, newest_first, self.db())?;
+        let search = Search::new(narrow, self.is_scan(), None, since, until, newest_first, self.db())?;
         Ok(Events { reader: self, search, since, until })
     }
 }
@@ -46,6 +46,7 @@ impl Events<'_> {
         let transaction = self.reader.db().unchecked_transaction()?;
         let batch = self.read()?;
         transaction.finish()?;
+        self.reader.tell(&self.search)?;
         Ok(batch)
     }
 

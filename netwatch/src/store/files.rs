@@ -3,13 +3,14 @@
 //! SQLite does not notice either: it goes on writing to a file without a name, and a log that was truncated and then
 //! written to again has a hole of zeros, which a checkpoint would copy into the database.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::StoreError;
+use crate::escape;
 
 /// The database, its log and its shared memory, held open.
 ///
@@ -21,6 +22,9 @@ pub(super) struct Files {
     index: Watched,
     /// Pages of the shared memory were missing.
     damaged: AtomicBool,
+    /// Pages of the log, or of the database, were lost after a sync that failed.
+    unsynced_log: AtomicBool,
+    unsynced: AtomicBool,
 }
 
 struct Watched {
@@ -47,6 +51,8 @@ pub(super) enum How {
     /// The path leads to another file or to none.
     Moved,
     Truncated,
+    /// A sync failed, so what was written may not be on the disk.
+    Unsynced,
 }
 
 /// Interference with the store of a running recorder.
@@ -63,8 +69,9 @@ impl std::fmt::Display for Interference {
             How::Deleted => "deleted",
             How::Moved => "moved or replaced",
             How::Truncated => "truncated",
+            How::Unsynced => "not written to the disk",
         };
-        write!(f, "{} was {how} while it was being recorded to", self.path.display())
+        write!(f, "{} was {how} while it was being recorded to", escape::path(&self.path))
     }
 }
 
@@ -74,18 +81,39 @@ impl Files {
     pub(super) fn hold(path: &Path, database: File, real: &Path) -> Result<Self, StoreError> {
         let beside = |suffix: &str| {
             let path = beside(real, suffix);
-            let file = File::open(&path);
+            let file = OpenOptions::new().read(true).write(true).open(&path);
             file.map(|file| Watched::new(path.clone(), file))
                 .map_err(|source| StoreError::Open { path, source })
         };
         let (log, index) = (beside("-wal")?, beside("-shm")?);
         let database = Watched::new(path.to_owned(), database);
-        Ok(Self { database, log, index, damaged: AtomicBool::new(false) })
+        Ok(Self {
+            database,
+            log,
+            index,
+            damaged: false.into(),
+            unsynced_log: false.into(),
+            unsynced: false.into(),
+        })
     }
 
     /// Pages of the shared memory were missing when SQLite accessed them.
     pub(super) fn index_is_damaged(&self) {
         self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Pages that were to be synced to the database may not be there.
+    pub(super) fn database_is_unsynced(&self) {
+        self.unsynced.store(true, Ordering::Relaxed);
+    }
+
+    /// Pages of the log are gone.
+    pub(super) fn log_is_unsynced(&self) {
+        self.unsynced_log.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn log(&self) -> &File {
+        &self.log.file
     }
 
     /// Length of the log in bytes.
@@ -110,6 +138,16 @@ impl Files {
 
     /// Checks the files. An error of the file system is no interference: writes report it.
     pub(super) fn check(&self) -> Result<(), Interference> {
+        let unsynced = |part, watched: &Watched| {
+            Err(Interference { part, how: How::Unsynced, path: watched.path.clone() })
+        };
+        if self.unsynced_log.load(Ordering::Relaxed) {
+            return unsynced(Part::Log, &self.log);
+        }
+        // The index of the log has what was copied.
+        if self.unsynced.load(Ordering::Relaxed) {
+            return unsynced(Part::Index, &self.database);
+        }
         for (part, watched) in
             [(Part::Database, &self.database), (Part::Log, &self.log), (Part::Index, &self.index)]
         {
@@ -155,7 +193,7 @@ impl Files {
 
     /// Where the last frame in the log ends by the shared memory, which is written after the frames:
     /// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>.
-    fn frames_end(&self) -> Option<u64> {
+    pub(super) fn frames_end(&self) -> Option<u64> {
         const HEADER: u64 = 32;
         const FRAME_HEADER: u64 = 24;
         let mut index = [0; 20];
@@ -174,7 +212,7 @@ impl Files {
             if watched.file.metadata().is_ok_and(|held| watched.is_in_place(&held))
                 && let Err(error) = fs::remove_file(&watched.path)
             {
-                log::warn!("{}: {error}", watched.path.display());
+                log::warn!("{}: {error}", escape::path(&watched.path));
             }
         }
     }

@@ -14,8 +14,8 @@ use super::unkept::Unkept;
 use super::writer::{Settings, Writer};
 use super::{StoreError, faults};
 use crate::bus::Missed;
-use crate::limits;
 use crate::loss::LossReason;
+use crate::{escape, limits};
 
 /// A store that is being written to.
 pub(super) struct Keep {
@@ -32,6 +32,8 @@ pub(super) struct Keep {
     unconfirmed: Option<(i64, Missed)>,
     /// What went with a store that could not be replaced.
     gone: Missed,
+    /// What was written and not synced yet.
+    unsynced: Missed,
 }
 
 struct Open {
@@ -77,6 +79,7 @@ impl Keep {
             recent: VecDeque::new(),
             unconfirmed: None,
             gone: Missed::default(),
+            unsynced: Missed::default(),
         })
     }
 
@@ -105,7 +108,11 @@ impl Keep {
 
     /// The files were where they were after the last commit, or it is in the store that replaced them.
     pub(super) fn confirm(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.syncer.is_synced()) {
+            self.unsynced = Missed::default();
+        }
         if let Some((batch, counts)) = self.unconfirmed.take() {
+            self.unsynced.merge(&counts);
             self.total.merge(&counts);
             remember(&mut self.recent, batch, counts, limits::BATCHES_COUNTED);
         }
@@ -130,6 +137,11 @@ impl Keep {
         self.open.as_ref().and_then(|open| open.syncer.failure())
     }
 
+    /// What the user must know of a sync.
+    pub(super) fn sync_notice(&self) -> Option<String> {
+        self.open.as_ref().and_then(|open| open.syncer.notice())
+    }
+
     /// Goes on at the path after an interference.
     pub(super) fn go_on(&mut self, interference: &Interference) -> Result<GoneOn, StoreError> {
         let Some(Open { syncer, writer }) = self.open.take() else {
@@ -139,7 +151,7 @@ impl Keep {
         let files = writer.files().clone();
         let (part, how) = (interference.part, interference.how);
         // The pages of the log are still there.
-        let is_whole = how != How::Truncated && part != Part::Index;
+        let is_whole = matches!(how, How::Deleted | How::Moved) && part != Part::Index;
         if is_whole && let Err(error) = syncer.write_back() {
             log::warn!("{error}");
         }
@@ -199,7 +211,9 @@ impl Keep {
             self.unconfirmed = None;
         }
         let whither = match aside {
-            Some(aside) => format!("it is now {}, and recording goes on in a new store", aside.display()),
+            Some(aside) => {
+                format!("it is now {}, and recording goes on in a new store", escape::path(&aside))
+            }
             None if is_same => "recording goes on in the store".into(),
             None => "recording goes on in a new store there".into(),
         };
@@ -220,16 +234,19 @@ impl Keep {
         self.unkept.write(missed) || Unkept::open(&self.path).0.write(missed)
     }
 
-    /// Checkpoints the log and closes the database. `is_whole`: everything was written.
-    pub(super) fn close(self, is_whole: bool) {
-        let Self { open, unkept, .. } = self;
+    /// Syncs and checkpoints the log and closes the database. `is_whole`: everything was written.
+    pub(super) fn close(self, is_whole: bool) -> Result<(), StoreError> {
+        let Self { open, unkept, unsynced, .. } = self;
+        let mut failure = None;
         if let Some(Open { syncer, writer }) = open {
-            drop(syncer);
+            failure = syncer.finish();
             writer.close();
         }
         if is_whole {
             unkept.remove();
         }
+        let count = unsynced.of(LossReason::Store);
+        failure.map_or(Ok(()), |why| Err(StoreError::Unsynced { count, why }))
     }
 }
 
@@ -252,7 +269,7 @@ fn losses(missed: &Missed) -> Vec<Entry> {
 
 impl Open {
     fn new(writer: Writer, settings: &Settings) -> Result<Self, StoreError> {
-        let syncer = Syncer::start(writer.files().clone(), settings.retention.wal_pages())?;
+        let syncer = Syncer::start(writer.files().clone(), settings.retention.wal_pages(), writer.sealer())?;
         writer.leave_syncing()?;
         Ok(Self { syncer, writer })
     }

@@ -18,12 +18,19 @@ mod intern;
 mod keep;
 mod lock;
 mod open;
+mod place;
+mod pruned;
 mod query;
 mod read;
+mod readback;
 mod rebuild;
 mod retain;
 mod rows;
+mod runs;
+mod scan;
+mod seal;
 mod search;
+mod steady;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -38,19 +45,32 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use place::shown;
+
 pub use chain::Link;
 pub use events::Events;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use history::History;
 pub use query::{Query, StoredConnection};
-pub use read::{Missing, Reader, Run};
+pub use read::{Missing, Reader};
 pub use retain::Retention;
+pub use runs::Run;
+pub use seal::{Key, new_key};
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
-pub use verify::{Broken, Checked, newest, verify};
+pub use verify::{Anchored, Ask, Broken, Checked, Seals, newest, verify, verify_schema};
 pub use visits::{Visited, Visits};
 pub use writer::Settings;
+
+/// How far long work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Parts that are done.
+    pub done: u64,
+    /// All parts.
+    pub total: u64,
+}
 
 /// The default path.
 pub const DEFAULT_PATH: &str = "/var/lib/netwatch/netwatch.db";
@@ -59,20 +79,44 @@ pub const DEFAULT_PATH: &str = "/var/lib/netwatch/netwatch.db";
 const APPLICATION_ID: i32 = 0x6e77_7374;
 
 /// Schema version (`PRAGMA user_version`).
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// Why a store cannot be read or written. Each message is one line that says what to do.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The file does not exist.
-    #[error("no store at {0}: create one with `netwatch record`, or select another with --store")]
+    #[error("no store at {}: create one with `netwatch record`, or select another with --store", shown(.0))]
     Missing(PathBuf),
+    /// The file is empty.
+    #[error("{} is empty, and no netwatch store: remove it, or select another file with --store", shown(.0))]
+    Empty(PathBuf),
+    /// Another user may write to it.
+    #[error("{} {why}: it is not used as a store", shown(.path))]
+    Untrusted {
+        /// The file, link or directory.
+        path: PathBuf,
+        /// Why it is not used.
+        why: String,
+    },
+    /// There is no sealing key.
+    #[error("there is no sealing key at {}: make one with `netwatch verify --new-key`", shown(.0))]
+    NoKey(PathBuf),
+    /// There is space, but no inode.
+    #[error("cannot create {}: the file system has no inode left: delete some files", shown(.0))]
+    NoInode(PathBuf),
+    /// The file is not a database.
+    #[error(
+        "the store is damaged (its first page is not that of a database): move it away and record to a new one; \
+         `sqlite3 FILE .recover` recovers what is readable"
+    )]
+    NotADatabase,
     /// The file is not a store.
-    #[error("{0} is not a netwatch store: select another file with --store")]
+    #[error("{} is not a netwatch store: select another file with --store", shown(.0))]
     Foreign(PathBuf),
     /// The store was written by a newer version.
     #[error(
-        "{path} was written by a newer netwatch (store version {version}, this one supports {VERSION}): use the newer one"
+        "{} was written by a newer netwatch (store version {version}, this one supports {VERSION}): use the newer one",
+        shown(.path)
     )]
     Newer {
         /// The file.
@@ -81,7 +125,7 @@ pub enum StoreError {
         version: i32,
     },
     /// Another process has the store open for writing.
-    #[error("{holder} is recording to {path}: stop it, or select another file with --store")]
+    #[error("{holder} is recording to {}: stop it, or select another file with --store", shown(.path))]
     Held {
         /// The file.
         path: PathBuf,
@@ -89,7 +133,7 @@ pub enum StoreError {
         holder: String,
     },
     /// The store cannot be opened or created.
-    #[error("cannot open {path}")]
+    #[error("cannot open {}", shown(.path))]
     Open {
         /// The file or the directory.
         path: PathBuf,
@@ -97,11 +141,33 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// A sync failed.
+    #[error("cannot sync {}: {why}; what was written last does not count as stored until it was read back", shown(.path))]
+    Sync {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        why: std::io::Error,
+    },
+    /// The run ended before everything was synced.
+    #[error("{count} events were written, but may not be on the disk: {why}")]
+    Unsynced {
+        /// Their number.
+        count: u64,
+        /// The error of the last sync.
+        why: String,
+    },
     /// The content is invalid.
     #[error(
         "the store is damaged ({0}): move it away and record to a new one; `sqlite3 FILE .recover` recovers what is readable"
     )]
     Damaged(String),
+    /// The caller ended it.
+    #[error("interrupted before the end")]
+    Interrupted,
+    /// The clocks cannot be read.
+    #[error("cannot read the clock")]
+    Clock(#[source] std::io::Error),
     /// Any other error of SQLite.
     #[error("cannot access the store: {0}")]
     Sql(rusqlite::Error),
@@ -144,14 +210,28 @@ pub enum StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        // Its text has the whole statement.
+        let error = match error {
+            rusqlite::Error::SqlInputError { error, msg, .. } => {
+                rusqlite::Error::SqliteFailure(error, Some(msg))
+            }
+            other => other,
+        };
         match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error.to_string()),
+            Some(NotADatabase) => Self::NotADatabase,
+            Some(DatabaseCorrupt) => Self::Damaged(error.to_string()),
             _ => Self::Sql(error),
         }
     }
 }
 
 impl StoreError {
+    /// Whether a read, a write or a sync failed.
+    fn is_io(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+    }
+
     /// Whether the error may be temporary, like a full file system.
     fn may_pass(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};

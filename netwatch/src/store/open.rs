@@ -1,9 +1,8 @@
 //! Opens, creates and upgrades stores.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::files::{Files, beside};
-use super::{APPLICATION_ID, StoreError, VERSION, lock};
+use super::{APPLICATION_ID, StoreError, VERSION, lock, place};
 
 /// Statements of each version; an older store gets those of later versions. A released statement is never changed.
-const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; VERSION as usize] = [include_str!("schema.sql"), include_str!("schema-2.sql")];
 
 /// Views for readers; recreated at each start, since they hold no data.
 const VIEWS: &str = include_str!("views.sql");
@@ -46,29 +45,31 @@ pub(super) enum Folders {
 
 /// Opens or creates the store at `path` for writing. `wal_pages`: size of the log at which it is checkpointed.
 pub(super) fn for_writing(path: &Path, wal_pages: i64, folders: Folders) -> Result<Opened, StoreError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StoreError::Open { path, source }
-    };
     let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = parent.filter(|_| folders == Folders::Create) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| StoreError::Open { path: folder.to_owned(), source })?;
     }
-    let mut options = OpenOptions::new();
-    let lock = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let lock = lock.map_err(failed(path))?;
-    if !lock.metadata().map_err(failed(path))?.is_file() {
-        return Err(StoreError::Foreign(path.to_owned()));
+    let (lock, is_new) = match place::open(path)? {
+        Some(file) => (file, false),
+        None => {
+            place::create(path, &empty_store()?)?;
+            (place::open(path)?.ok_or_else(|| StoreError::Missing(path.to_owned()))?, true)
+        }
+    };
+    let opened = open_locked(path, wal_pages, lock);
+    // Another recorder may have it by now.
+    if is_new && opened.as_ref().is_err_and(|error| !matches!(error, StoreError::Held { .. })) {
+        place::remove(path);
     }
-    lock::take(&lock, path)?;
+    opened
+}
 
+fn open_locked(path: &Path, wal_pages: i64, lock: File) -> Result<Opened, StoreError> {
+    lock::take(&lock, path)?;
+    place::create_beside(path)?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let is_new = is_empty(&db).map_err(|error| foreign(path, error))?;
-    if is_new {
-        db.pragma_update(None, "application_id", APPLICATION_ID)?;
-    } else {
-        check(path, &db)?;
-    }
+    check(path, &db).map_err(|error| foreign(path, error))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -CACHE)?;
@@ -84,6 +85,23 @@ pub(super) fn for_writing(path: &Path, wal_pages: i64, folders: Folders) -> Resu
     let real = db.path().map_or_else(|| path.to_owned(), PathBuf::from);
     let files = Files::hold(path, lock, &real)?;
     Ok(Opened { db, files: Arc::new(files) })
+}
+
+/// The content of a new store.
+fn empty_store() -> Result<Vec<u8>, StoreError> {
+    let mut db = Connection::open_in_memory()?;
+    db.pragma_update(None, "page_size", PAGE.cast_signed())?;
+    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    migrate(&db)?;
+    Ok(db.serialize("main")?.to_vec())
+}
+
+/// The schema of a version, without content.
+pub(super) fn reference(version: i32) -> Result<Connection, StoreError> {
+    let db = Connection::open_in_memory()?;
+    let steps: String = MIGRATIONS.iter().take(usize::try_from(version).unwrap_or(0)).copied().collect();
+    db.execute_batch(&format!("{steps} {VIEWS}"))?;
+    Ok(db)
 }
 
 /// Lets the connection be closed without writing to the database or removing its files.
@@ -115,29 +133,15 @@ pub(super) fn for_syncing(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Opens the store at `path` for reading, also while another process writes.
-pub(super) fn for_reading(path: &Path) -> Result<Connection, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(file) if file.is_file() => {}
-        Ok(_) => return Err(StoreError::Foreign(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(StoreError::Missing(path.to_owned()));
-        }
-        Err(source) => return Err(StoreError::Open { path: path.to_owned(), source }),
-    }
-    // stat(), not open(): closing any descriptor of a file drops the POSIX locks that the process has on it.
-    rustix::fs::access(path, rustix::fs::Access::READ_OK)
-        .map_err(|error| StoreError::Open { path: path.to_owned(), source: error.into() })?;
+/// Opens the store at `path` for reading, also while another process writes. Returns also the version of its tables.
+pub(super) fn for_reading(path: &Path) -> Result<(Connection, i32), StoreError> {
+    place::check_readable(path)?;
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let db = if is_locked_out(&db) && !beside(path, "-wal").exists() { as_it_lies(path)? } else { db };
-    // A recorder that is starting may have created an empty file.
-    if is_empty(&db).map_err(|error| foreign(path, error))? {
-        return Err(StoreError::Missing(path.to_owned()));
-    }
-    check(path, &db)?;
+    let version = check(path, &db).map_err(|error| foreign(path, error))?;
     db.pragma_update(None, "cache_size", -CACHE)?;
     db.set_prepared_statement_cache_capacity(64);
-    Ok(db)
+    Ok((db, version))
 }
 
 /// Whether it cannot be read because the shared memory and log files are missing and cannot be created, on a read-only
@@ -169,6 +173,10 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     db.busy_timeout(PATIENCE)?;
     // Otherwise SQLite plans again for each bound value, which takes longer than most queries.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // The schema is data of the file, which somebody else may have written: no function in it may have side effects, and
+    // no statement may write to internal tables.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     Ok(db)
 }
 
@@ -177,24 +185,22 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Maps "not a database" to [`StoreError::Foreign`].
-fn foreign(path: &Path, error: rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
-        _ => error.into(),
+fn foreign(path: &Path, error: StoreError) -> StoreError {
+    match &error {
+        StoreError::NotADatabase => StoreError::Foreign(path.to_owned()),
+        _ => error,
     }
 }
 
-fn check(path: &Path, db: &Connection) -> Result<(), StoreError> {
-    let path: PathBuf = path.to_owned();
+/// Returns the version.
+fn check(path: &Path, db: &Connection) -> Result<i32, StoreError> {
     let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     if pragma("application_id")? != APPLICATION_ID {
-        return Err(StoreError::Foreign(path));
+        return Err(StoreError::Foreign(path.to_owned()));
     }
     let version = pragma("user_version")?;
-    if version > VERSION {
-        return Err(StoreError::Newer { path, version });
-    }
-    Ok(())
+    place::check_version(path, version)?;
+    Ok(version)
 }
 
 /// Creates missing tables in one transaction.

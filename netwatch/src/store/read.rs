@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,13 +10,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::chain::Table;
+use super::chain::{Format, Table};
 use super::query::{Query, StoredConnection};
 use super::rebuild::{Processes, StoredRow};
+use super::scan::Scan;
 use super::search::{Narrow, Search, Segment, segment, segments};
-use super::{DEFAULT_PATH, StoreError, open};
-use crate::clock::BootClock;
-use crate::hash::{Map, Set};
+use super::{DEFAULT_PATH, Progress, StoreError, open};
+use crate::hash::Map;
 use crate::limits;
 use crate::loss::{Loss, LossReason};
 use crate::model::{BootTime, ProcessKey};
@@ -35,30 +36,17 @@ pub struct Missing {
     pub loss: Loss,
 }
 
-/// A run: a period in which everything was recorded except losses.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// Boot id.
-    pub boot: Arc<str>,
-    /// Converts times since boot to times of day.
-    pub clock: BootClock,
-    /// Start, in nanoseconds since the epoch.
-    pub began: i64,
-    /// Time of the last write, in nanoseconds since the epoch.
-    pub last: i64,
-    /// It ended in order; otherwise it may be running, or was interrupted.
-    pub stopped: bool,
-}
-
 /// A store that is open for reading.
 pub struct Reader {
     db: Connection,
+    version: i32,
     processes: Processes,
     /// When the transaction began, while the reader stands still.
     begun: Cell<Option<Instant>>,
     /// Rows of all endpoints with one cookie: the children of an MPTCP listener have its cookie, and reading all of them
     /// for each would be quadratic.
     siblings: RefCell<Siblings>,
+    scan: Option<Scan>,
 }
 
 /// Ids of the rows of the endpoints with one cookie, by start time.
@@ -74,11 +62,14 @@ impl Reader {
     /// # Errors
     /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let (db, version) = open::for_reading(path)?;
         Ok(Self {
-            db: open::for_reading(path)?,
+            db,
+            version,
             processes: Processes::default(),
             begun: Cell::new(None),
             siblings: RefCell::default(),
+            scan: None,
         })
     }
 
@@ -89,6 +80,20 @@ impl Reader {
     pub fn named_or_usual(named: Option<&Path>) -> Result<Option<Self>, StoreError> {
         let usual = Path::new(DEFAULT_PATH);
         named.or_else(|| usual.exists().then_some(usual)).map(Self::open).transpose()
+    }
+
+    /// From here on tables are read without indexes and views, which may have been altered. `watch` is told how far a
+    /// search is, and may end it.
+    pub fn scan(&mut self, watch: Box<dyn Fn(Progress) -> ControlFlow<()>>) {
+        self.scan = Some(Scan::new(watch));
+    }
+
+    pub(super) fn is_scan(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    pub(super) fn tell(&self, search: &Search) -> Result<(), StoreError> {
+        self.scan.as_ref().map_or(Ok(()), |scan| scan.tell(search.progress()))
     }
 
     /// Makes the following reads use one state of the store for as long as the log of a recorder may be held:
@@ -126,6 +131,15 @@ impl Reader {
         &self.db
     }
 
+    /// The version of the tables.
+    pub(super) fn version(&self) -> i32 {
+        self.version
+    }
+
+    pub(super) fn format(&self) -> Format {
+        if self.version >= Format::Two as i32 { Format::Two } else { Format::One }
+    }
+
     /// The selected endpoints, in the order of their last event.
     ///
     /// # Errors
@@ -154,8 +168,15 @@ impl Reader {
             return Ok(found);
         }
         let boot = query.boot.as_deref();
-        let mut search =
-            Search::new(query.narrow(), boot, query.since, query.until, query.newest_first, &self.db)?;
+        let mut search = Search::new(
+            query.narrow(),
+            self.is_scan(),
+            boot,
+            query.since,
+            query.until,
+            query.newest_first,
+            &self.db,
+        )?;
         // A page and what it refers to are read in one state.
         while let Some(page) = search.page(&self.db)? {
             let mut rows = page.rows;
@@ -168,6 +189,7 @@ impl Reader {
                     return Ok(found);
                 }
             }
+            self.tell(&search)?;
             self.step()?;
         }
         Ok(found)
@@ -206,10 +228,19 @@ impl Reader {
         // A reader that does not stand still expects what was written last.
         if siblings.cookie != Some(id.cookie) || self.begun.get().is_none() {
             *siblings = Siblings { cookie: Some(id.cookie), rows: Map::default() };
+            if let Some(scan) = &self.scan {
+                for row in scan.by_cookie(id.cookie, &self.db)? {
+                    for (row, _) in self.rows("id = ?", row)? {
+                        siblings.rows.entry(row.endpoint.began).or_default().push(row.id);
+                    }
+                }
+            }
             let mut select =
                 self.db.prepare_cached("SELECT began, id FROM connection WHERE cookie = ? ORDER BY id")?;
             let mut rows = select.query([id.cookie.cast_signed()])?;
-            while let Some(row) = rows.next()? {
+            while self.scan.is_none()
+                && let Some(row) = rows.next()?
+            {
                 let began = BootTime::from_nanos(row.get::<_, i64>(0)?.cast_unsigned());
                 siblings.rows.entry(began).or_default().push(row.get(1)?);
             }
@@ -223,6 +254,11 @@ impl Reader {
 
     /// Rows of sockets with this cookie, and of endpoints with it in their id, in order.
     fn by_cookie(&self, cookie: u64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
+        if let Some(scan) = &self.scan {
+            let ids = scan.by_socket(cookie, &self.db)?;
+            let rows = ids.into_iter().map(|id| self.rows("id = ?", id)).collect::<Result<Vec<_>, _>>()?;
+            return Ok(rows.into_iter().flatten().collect());
+        }
         let mut rows = self.rows("cookie = ?", cookie.cast_signed())?;
         rows.extend(self.rows("socket IS NOT NULL AND socket = ?", cookie.cast_signed())?);
         rows.sort_by_key(|(row, _)| row.id);
@@ -256,7 +292,7 @@ impl Reader {
         self.step()?;
         let mut states = Vec::new();
         for segment in segments(&self.db)?.iter().rev().filter(|segment| *segment.boot == *boot) {
-            let mut rows = Narrow::Process(key).processes(segment, &self.db)?;
+            let mut rows = Narrow::Process(key).processes(segment, self.is_scan(), &self.db)?;
             rows.reverse();
             for row in rows {
                 if let rusqlite::types::Value::Integer(row) = row {
@@ -328,37 +364,6 @@ impl Reader {
             }
         }
         Ok(losses.into_iter().map(|(_, missing)| missing).collect())
-    }
-
-    /// All runs, oldest first.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn runs(&self) -> Result<Vec<Run>, StoreError> {
-        let mut runs: Vec<(i64, Run)> = Vec::new();
-        let mut written = self.db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
-        // In one pass, since the table has no index.
-        let mut stopped = self.db.prepare_cached("SELECT DISTINCT segment FROM stopped")?;
-        let stopped: Set<i64> = stopped.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for segment in segments(&self.db)? {
-            let last: Option<i64> = written.query_row([segment.id], |row| row.get(0))?;
-            let is_stopped = stopped.contains(&segment.id);
-            let last = last.unwrap_or(segment.started);
-            match runs.last_mut().filter(|(run, _)| *run == segment.run) {
-                Some((_, run)) => (run.last, run.stopped) = (last, is_stopped),
-                None => runs.push((
-                    segment.run,
-                    Run {
-                        boot: segment.boot.clone(),
-                        clock: segment.clock,
-                        began: segment.started,
-                        last,
-                        stopped: is_stopped,
-                    },
-                )),
-            }
-        }
-        Ok(runs.into_iter().map(|(_, run)| run).collect())
     }
 
     pub(super) fn events_of(

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::StoreError;
 use super::chain::Table;
 use super::rebuild::StoredRow;
+use super::scan::{By, each_batch, last_batch};
+use super::{Progress, StoreError};
 use crate::clock::BootClock;
 use crate::model::{BootTime, ProcessKey};
 
@@ -70,6 +71,8 @@ const PAGE: i64 = 4096;
 /// A paged search.
 pub(super) struct Search {
     narrow: Narrow,
+    is_scan: bool,
+    all: usize,
     newest_first: bool,
     segments: VecDeque<Arc<Segment>>,
     within: Option<Within>,
@@ -125,16 +128,11 @@ fn began(segment: &Segment, db: &Connection) -> Result<i64, StoreError> {
     Ok(first.map_or(segment.started, |first| first.min(segment.started)))
 }
 
-/// Time of the last batch of a segment, in nanoseconds since the epoch.
-fn ended(segment: &Segment, db: &Connection) -> Result<Option<i64>, StoreError> {
-    let mut select = db.prepare_cached("SELECT max(ts) FROM batch WHERE segment = ?")?;
-    Ok(select.query_row([segment.id], |row| row.get(0))?)
-}
-
 impl Search {
-    /// Segments that overlap the time range, in nanoseconds since the epoch.
+    /// Segments that overlap the time range, in nanoseconds since the epoch. `is_scan`: without indexes.
     pub(super) fn new(
         narrow: Narrow,
+        is_scan: bool,
         boot: Option<&str>,
         since: Option<i64>,
         until: Option<i64>,
@@ -145,18 +143,26 @@ impl Search {
         for segment in segments(db)? {
             let is_boot = boot.is_none_or(|boot| *segment.boot == *boot);
             let begins = match until {
-                Some(until) => began(&segment, db)?.saturating_sub(SLACK) <= until,
-                None => true,
+                Some(until) if !is_scan => began(&segment, db)?.saturating_sub(SLACK) <= until,
+                _ => true,
             };
             let ends = match since {
-                Some(since) => ended(&segment, db)?.is_none_or(|ended| ended >= since),
-                None => true,
+                Some(since) if !is_scan => {
+                    last_batch(segment.id, false, db)?.is_none_or(|ended| ended >= since)
+                }
+                _ => true,
             };
             if is_boot && begins && ends {
                 kept.push_back(segment);
             }
         }
-        Ok(Self { narrow, newest_first, segments: kept, within: None })
+        Ok(Self { narrow, is_scan, all: kept.len(), newest_first, segments: kept, within: None })
+    }
+
+    /// Segments that were read.
+    pub(super) fn progress(&self) -> Progress {
+        let left = self.segments.len() + usize::from(self.within.is_some());
+        Progress { done: (self.all - left) as u64, total: self.all as u64 }
     }
 
     /// The next rows; `None` at the end. Rows that retention deleted meanwhile are skipped.
@@ -173,17 +179,26 @@ impl Search {
             let segment =
                 if self.newest_first { self.segments.pop_back() } else { self.segments.pop_front() };
             let Some(segment) = segment else { return Ok(None) };
+            let by = By::of(segment.id, self.is_scan, db)?;
             self.within = Some(Within {
-                batches: batches(&segment, db)?,
-                found: self.narrow.rows(&segment, db)?.map(Into::into),
+                batches: batches(&segment, self.is_scan, db)?,
+                found: self.narrow.rows(&segment, by, db)?.map(Into::into),
                 segment,
             });
         }
     }
 }
 
-fn batches(segment: &Segment, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
+fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
     let columns = "connection_from, connection_to, loss_from, loss_to";
+    if is_scan {
+        let mut all = VecDeque::new();
+        each_batch(columns, segment.id, db, |row| {
+            all.push_back([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+            Ok(())
+        })?;
+        return Ok(all);
+    }
     let mut select =
         db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
     let ranges =
@@ -239,7 +254,7 @@ impl Within {
 impl Narrow {
     /// Ids of the rows of a segment that may match, in order; `None`: all. A row whose earlier events differ from the
     /// last one always may.
-    fn rows(&self, segment: &Segment, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
+    fn rows(&self, segment: &Segment, by: By, db: &Connection) -> Result<Option<Vec<i64>>, StoreError> {
         let port = |port: &u16| Value::Integer((*port).into());
         let ip = |ip: &IpAddr| Value::Text(ip.to_string());
         let (columns, values): (&[&str], Vec<Value>) = match self {
@@ -249,9 +264,10 @@ impl Narrow {
             Self::RemoteIp(remote) => (&["remote_ip"], vec![ip(remote)]),
             Self::Ip(either) => (&["local_ip", "remote_ip"], vec![ip(either)]),
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::Comm(_) | Self::Named(_) => {
-                (&["process", "listener_process"], self.processes(segment, db)?)
+                (&["process", "listener_process"], self.processes_by(segment, by, db)?)
             }
         };
+        let within = by.within(Table::Connection);
         let mut ids = Vec::new();
         for column in columns {
             // Conditions that the partial indexes require.
@@ -260,7 +276,7 @@ impl Narrow {
                 "listener_process" => "AND listener_process <> process".to_owned(),
                 _ => String::new(),
             };
-            let select = format!("SELECT id FROM connection WHERE segment = ? AND {column} = ? {partial}");
+            let select = format!("SELECT id FROM connection {within} segment = ? AND {column} = ? {partial}");
             let mut select = db.prepare_cached(&select)?;
             for value in &values {
                 let found = select
@@ -270,7 +286,8 @@ impl Narrow {
                 }
             }
         }
-        let mut odd = db.prepare_cached("SELECT id FROM connection WHERE segment = ? AND odd IS NOT NULL")?;
+        let odd = format!("SELECT id FROM connection {within} segment = ? AND odd IS NOT NULL");
+        let mut odd = db.prepare_cached(&odd)?;
         for id in odd.query_map([segment.id], |row| row.get(0))? {
             ids.push(id?);
         }
@@ -280,7 +297,19 @@ impl Narrow {
     }
 
     /// Rows of the matching processes of a segment.
-    pub(super) fn processes(&self, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
+    pub(super) fn processes(
+        &self,
+        segment: &Segment,
+        is_scan: bool,
+        db: &Connection,
+    ) -> Result<Vec<Value>, StoreError> {
+        self.processes_by(segment, By::of(segment.id, is_scan, db)?, db)
+    }
+
+    fn processes_by(&self, segment: &Segment, by: By, db: &Connection) -> Result<Vec<Value>, StoreError> {
+        let (within, within_images) = (by.within(Table::Process), by.within(Table::Image));
+        let of_image =
+            format!("p.image IN (SELECT id FROM image {within_images} segment = p.segment AND exe = ?)");
         let integer = Value::Integer;
         let (condition, values) = match self {
             Self::Pid(pid) => ("p.pid = ?", vec![integer((*pid).into())]),
@@ -292,14 +321,11 @@ impl Narrow {
                 ("p.pid = ? AND p.start BETWEEN ? AND ?", values)
             }
             Self::Comm(comm) => ("p.comm = ?", vec![Value::Text(comm.clone())]),
-            Self::Exe(exe) => (
-                "p.image IN (SELECT id FROM image WHERE segment = p.segment AND exe = ?)",
-                vec![Value::Text(exe.clone())],
-            ),
-            Self::Named(glob) => return named(glob, segment, db),
+            Self::Exe(exe) => (&*of_image, vec![Value::Text(exe.clone())]),
+            Self::Named(glob) => return named(glob, segment, &within, db),
             _ => return Ok(Vec::new()),
         };
-        let select = format!("SELECT p.id FROM process p WHERE p.segment = ? AND {condition}");
+        let select = format!("SELECT p.id FROM process p {within} p.segment = ? AND {condition}");
         let mut select = db.prepare_cached(&select)?;
         let values = std::iter::once(integer(segment.id)).chain(values);
         let found = select.query_map(params_from_iter(values), |row| row.get(0))?;
@@ -307,10 +333,15 @@ impl Narrow {
     }
 }
 
-fn named(glob: &globset::GlobMatcher, segment: &Segment, db: &Connection) -> Result<Vec<Value>, StoreError> {
-    let select =
-        "SELECT p.id, p.comm, i.exe FROM process p JOIN image i ON i.id = p.image WHERE p.segment = ?";
-    let mut select = db.prepare_cached(select)?;
+fn named(
+    glob: &globset::GlobMatcher,
+    segment: &Segment,
+    within: &str,
+    db: &Connection,
+) -> Result<Vec<Value>, StoreError> {
+    let image = "(SELECT exe FROM image i WHERE i.id = p.image)";
+    let select = format!("SELECT p.id, p.comm, {image} FROM process p {within} p.segment = ?");
+    let mut select = db.prepare_cached(&select)?;
     let mut rows = select.query([segment.id])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

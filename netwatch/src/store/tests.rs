@@ -1,8 +1,13 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
+mod altered;
+mod clock;
 mod interference;
 mod keys;
 mod large;
+mod opening;
+mod scanning;
+mod sealing;
 mod tampering;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +18,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::chain::{Contents, Format};
 use super::entry::Entry;
 use super::rows::tests::any_event;
 use super::writer::{Settings, Writer};
@@ -32,7 +38,7 @@ fn clock() -> BootClock {
 
 fn settings() -> Settings {
     let retention = Retention { age: Duration::from_secs(1 << 40), size: 2 << 30 };
-    Settings { retention, boot: "0123abcd".into(), filter: None, clock: clock() }
+    Settings { retention, boot: "0123abcd".into(), filter: None, clock: clock(), seal: false }
 }
 
 /// A folder for one store.
@@ -60,8 +66,12 @@ impl Place {
     }
 
     fn verified(&self) -> Checked {
-        verify(&self.reader(), None).unwrap()
+        verify(&self.reader(), Ask::default(), &mut go_on).unwrap()
     }
+}
+
+fn go_on(_: Progress) -> std::ops::ControlFlow<()> {
+    std::ops::ControlFlow::Continue(())
 }
 
 fn write(writer: &mut Writer, items: &[Entry]) {
@@ -284,7 +294,9 @@ fn retention_by_size_drops_the_oldest_and_the_chain_holds() {
         std::fs::metadata(name).map_or(0, |file| file.len())
     };
     assert!(disk("") + disk("-wal") <= size, "{} {}", disk(""), disk("-wal"));
-    let checked = verify(&place.reader(), anchor.map(|(link, ..)| link)).unwrap();
+    let checked =
+        verify(&place.reader(), Ask { anchor: anchor.map(|(link, ..)| link), key: None }, &mut go_on)
+            .unwrap();
     assert_eq!(checked.broken, None);
     assert!(checked.pruned.is_some() && checked.anchored.is_some(), "{checked:?}");
     let left = place.reader().connections(&Query::default()).unwrap();
@@ -352,4 +364,34 @@ fn a_store_is_for_its_owner_alone() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     assert_eq!(mode(&path.with_extension("db-wal")), 0o600);
+}
+
+/// What root can do: compute all hashes again.
+fn rehash(path: &Path) {
+    rehash_from(path, 0);
+}
+
+/// The same from a batch on.
+fn rehash_from(path: &Path, first: i64) {
+    let db = Connection::open(path).unwrap();
+    let columns = Format::Two.batch_columns();
+    let batches: Vec<Vec<i64>> = db
+        .prepare(&format!("SELECT {} FROM batch WHERE id >= ? ORDER BY id", columns.join(",")))
+        .unwrap()
+        .query_map([first], |row| (0..columns.len()).map(|column| row.get(column)).collect())
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let previous =
+        db.query_row("SELECT hash FROM batch WHERE id = ?", [first - 1], |row| row.get::<_, Vec<u8>>(0));
+    let mut previous = previous.map_or(Link::NONE, |hash| Link::from_bytes(&hash).unwrap());
+    for batch in batches {
+        let mut contents = Contents::new();
+        for table in Format::Two.tables() {
+            let (from, to) = (batch[4 + 2 * table as usize], batch[5 + 2 * table as usize]);
+            verify::hash_rows(&db, table, Format::Two, from, to, &mut contents).unwrap();
+        }
+        previous = contents.link(Format::Two, &previous, &batch);
+        db.execute("UPDATE batch SET hash = ? WHERE id = ?", (previous.bytes(), batch[0])).unwrap();
+    }
 }

@@ -168,7 +168,7 @@ impl Writing<'_> {
     fn run(mut self, mut keep: Keep) {
         let mut unkept = Missed::default();
         let Err(error) = self.write_all(&mut keep, &mut unkept) else {
-            keep.close(true);
+            self.shared.lock().failure = keep.close(true).err();
             return;
         };
         self.shared.lock().status = Status::Ended;
@@ -183,7 +183,9 @@ impl Writing<'_> {
             let noted = if keep.leave(&unkept) { ", which the next run notes in the store" } else { "" };
             StoreError::Unkept { count, noted, source: Box::new(error) }
         };
-        keep.close(unkept.is_empty());
+        if let Err(error) = keep.close(unkept.is_empty()) {
+            self.shared.lock().notice(error.to_string());
+        }
         self.shared.lock().failure = Some(failure);
     }
 
@@ -195,6 +197,9 @@ impl Writing<'_> {
             let patience = if keep.has_more_to_drop() { BUSY } else { CHECKS };
             let gathered = self.receiver.gather(ENOUGH, GATHERING, patience);
             let is_idle = gathered.batches.is_empty() && !gathered.is_over && self.owed.is_empty();
+            if is_idle {
+                self.note_sync(keep);
+            }
             if is_idle && !keep.has_more_to_drop() && tended.elapsed() < IDLE && keep.check().is_ok() {
                 continue;
             }
@@ -216,6 +221,13 @@ impl Writing<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// The status is that of the last sync.
+    fn note_sync(&self, keep: &Keep) {
+        let mut shared = self.shared.lock();
+        shared.status = keep.sync_failure().map_or(Status::Well, Status::Stuck);
+        keep.sync_notice().into_iter().for_each(|notice| shared.notice(notice));
     }
 
     /// Appends the recorded items of a batch; moved if no other subscriber has it, else copied.
@@ -267,7 +279,7 @@ impl Writing<'_> {
                     let released = taken.min(items);
                     items -= released;
                     self.receiver.release(released);
-                    self.shared.lock().status = keep.sync_failure().map_or(Status::Well, Status::Stuck);
+                    self.note_sync(keep);
                 }
                 Err(error) if error.may_pass() => {
                     self.shared.lock().status = Status::Stuck(error.to_string());

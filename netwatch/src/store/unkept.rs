@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::files::beside;
 use super::read::kind_of;
 use crate::bus::Missed;
-use crate::limits;
 use crate::loss::LossReason;
+use crate::{escape, limits};
 
 /// The first line of the file.
 const HEAD: &str = "netwatch: events that the last run could not record\n";
@@ -51,7 +51,7 @@ impl Unkept {
                 (unkept, left)
             }
             Err(error) => {
-                log::warn!("{}: {error}", path.display());
+                log::warn!("{}: {error}", escape::path(&path));
                 (Self { path, file: None }, Missed::default())
             }
         }
@@ -76,7 +76,7 @@ impl Unkept {
         if self.file.is_some()
             && let Err(error) = std::fs::remove_file(&self.path)
         {
-            log::warn!("{}: {error}", self.path.display());
+            log::warn!("{}: {error}", escape::path(&self.path));
         }
     }
 }

@@ -1,11 +1,24 @@
-//! Verifies the chain: hashes every batch again, and checks that every row belongs to a batch.
+//! Verifies a store: its schema, the chain (every batch is hashed again, and every row must belong to a batch), whether the
+//! limits explain what retention deleted, and the content of the indexes.
+
+mod batches;
+mod indexes;
+mod retention;
+mod schema;
+mod seals;
+
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::batch::batch_columns;
-use super::chain::{Contents, Link, Table};
-use super::{Reader, StoreError};
+use super::chain::{Contents, Format, Link, Table};
+use super::{Key, Progress, Reader, StoreError};
 use crate::limits;
+use batches::ReadBatch;
+pub(super) use batches::hash_rows;
+use retention::Deleted;
+pub use seals::Seals;
 
 /// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,12 +31,53 @@ pub struct Checked {
     pub range: Option<(i64, i64)>,
     /// The last batch that retention deleted, and when, in nanoseconds since the epoch.
     pub pruned: Option<(i64, i64)>,
+    /// That was in a version that did not record its limits, so they cannot explain it.
+    pub is_pruned_without_limits: bool,
     /// The newest link.
     pub newest: Option<Link>,
-    /// The first inconsistency.
+    /// The first inconsistency of the chain.
     pub broken: Option<Broken>,
+    /// The first difference of the schema from the version's own. Nothing else was verified then.
+    pub schema: Option<String>,
+    /// The first index that differs from its table.
+    pub index: Option<String>,
+    /// The first deletion that the limits do not explain.
+    pub unexplained: Option<Broken>,
     /// The batch of the anchor, if one was given and found.
-    pub anchored: Option<i64>,
+    pub anchored: Option<Anchored>,
+    /// What the seals say, if a key was given and the chain is consistent.
+    pub seals: Option<Seals>,
+}
+
+/// What to compare the store with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// A link that must be in the chain.
+    pub anchor: Option<Link>,
+    /// The verification key, and the path of the store.
+    pub key: Option<(&'a Key, &'a Path)>,
+}
+
+/// Where an anchor was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchored {
+    /// The batch.
+    pub batch: i64,
+    /// Retention deleted it, and only its link is left.
+    pub is_deleted: bool,
+}
+
+impl Checked {
+    /// Whether nothing speaks against the store itself.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let seals = self.seals.as_ref();
+        seals.is_none_or(|seals| seals.broken.is_none())
+            && self.broken.is_none()
+            && self.schema.is_none()
+            && self.index.is_none()
+            && self.unexplained.is_none()
+    }
 }
 
 /// An inconsistency.
@@ -37,51 +91,71 @@ pub struct Broken {
     pub why: String,
 }
 
-struct ReadBatch {
-    id: i64,
-    ts: i64,
-    columns: Vec<i64>,
-    link: Option<Link>,
+/// Verifies a store, in pieces: the log of a recorder grows while a transaction is open. `watch` is told how far it is, and may end it.
+///
+/// # Errors
+/// If the store cannot be read, or `watch` ended it.
+pub fn verify(
+    reader: &Reader,
+    ask: Ask<'_>,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Checked, StoreError> {
+    let mut checked = verify_with(reader, ask.anchor, limits::VERIFIED_AT_ONCE, watch)?;
+    if let Some((key, path)) = ask.key.filter(|_| checked.is_well()) {
+        checked.seals = Some(if reader.format() < Format::Two {
+            Seals { broken: Some("a store of version 1 has no seals".into()), ..Seals::default() }
+        } else {
+            seals::verify(reader, path, key, checked.pruned.is_some())?
+        });
+    }
+    Ok(checked)
 }
 
-impl ReadBatch {
-    /// First and last row of a table.
-    fn range(&self, table: Table) -> (i64, i64) {
-        let at = |place: usize| self.columns.get(3 + 2 * table as usize + place).copied().unwrap_or(0);
-        (at(0), at(1))
-    }
-
-    fn broken(&self, why: impl Into<String>) -> Broken {
-        Broken { batch: self.id, ts: self.ts, why: why.into() }
-    }
-}
-
-/// Verifies the chain, in pieces: the log of a recorder grows while a transaction is open. `anchor`: a link that must be
-/// in it.
+/// Verifies only that the tables, indexes, views and triggers are those of the version.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn verify(reader: &Reader, anchor: Option<Link>) -> Result<Checked, StoreError> {
-    verify_with(reader, anchor, limits::VERIFIED_AT_ONCE, || ())
+pub fn verify_schema(reader: &Reader) -> Result<Checked, StoreError> {
+    let schema = schema::difference(reader.db(), reader.version())?;
+    Ok(Checked { schema, ..Checked::default() })
 }
 
-/// `most`: rows after which a piece ends with a batch. `between`: called between two pieces.
+/// `most`: rows after which a piece ends with a batch.
 pub(super) fn verify_with(
     reader: &Reader,
     anchor: Option<Link>,
     most: u64,
-    mut between: impl FnMut(),
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Checked, StoreError> {
-    let mut chain = Chain { anchor, ..Chain::default() };
+    let version = reader.version();
+    let mut chain = Chain { anchor, ..Chain::new(reader.format()) };
+    chain.checked.schema = schema::difference(reader.db(), version)?;
+    if chain.checked.schema.is_some() {
+        return Ok(chain.checked);
+    }
+    let bounds = "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM batch";
+    let bounds: (i64, i64) = reader.db().query_row(bounds, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Each batch is read twice.
+    let total = 2 * (bounds.1 - bounds.0 + 1).max(0).cast_unsigned();
+    let mut tell = |done: u64| match watch(Progress { done: done.min(total), total }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(StoreError::Interrupted),
+    };
     loop {
         let transaction = reader.db().unchecked_transaction()?;
         let is_over = chain.piece(&transaction, most)?;
         transaction.finish()?;
         if is_over {
-            return Ok(chain.checked);
+            break;
         }
-        between();
+        tell(chain.checked.batches)?;
     }
+    let mut checked = chain.checked;
+    if checked.is_well() {
+        let begun = checked.batches;
+        checked.index = indexes::compare(reader, version, &mut |done| tell(begun + done))?;
+    }
+    Ok(checked)
 }
 
 /// The newest link, its batch, and when that was written, in nanoseconds since the epoch.
@@ -96,8 +170,9 @@ pub fn newest(reader: &Reader) -> Result<Option<(Link, i64, i64)>, StoreError> {
     Ok(newest.and_then(|(hash, id, ts)| Some((Link::from_bytes(&hash)?, id, ts))))
 }
 
-#[derive(Default)]
 struct Chain {
+    /// The newest that the store has.
+    format: Format,
     anchor: Option<Link>,
     checked: Checked,
     previous: Link,
@@ -108,27 +183,45 @@ struct Chain {
     last: Option<(i64, [i64; Table::COUNT])>,
     /// The first segment that retention has kept.
     kept_since: i64,
+    deleted: Deleted,
+    /// A batch of version 2 was read, so no later one is of version 1.
+    is_two: bool,
 }
 
 impl Chain {
+    fn new(format: Format) -> Self {
+        Self {
+            format,
+            anchor: None,
+            checked: Checked::default(),
+            previous: Link::NONE,
+            through: 0,
+            last: None,
+            kept_since: 0,
+            deleted: Deleted::default(),
+            is_two: false,
+        }
+    }
+
     /// Verifies the next batches, with `most` rows or a little more. Returns whether it is done: at the end, or at the
     /// first inconsistency.
     fn piece(&mut self, db: &Connection, most: u64) -> Result<bool, StoreError> {
         self.skip_pruned(db)?;
         let begun = self.checked.rows;
-        let columns = batch_columns().join(",");
+        let columns = self.format.batch_columns().join(",");
         let select = format!("SELECT {columns}, hash FROM batch WHERE id > ? ORDER BY id");
         let mut select = db.prepare_cached(&select)?;
+        let mut find = db.prepare_cached("SELECT 1 FROM batch NOT INDEXED WHERE id = ?")?;
         let mut rows = select.query([self.through])?;
         while let Some(row) = rows.next()? {
             if self.checked.rows - begun >= most {
                 return Ok(false);
             }
-            let width = batch_columns().len();
-            let columns = (0..width).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>()?;
-            let hash: Vec<u8> = row.get(width)?;
-            let (id, ts) = (columns.first().copied().unwrap_or(0), columns.get(2).copied().unwrap_or(0));
-            let batch = ReadBatch { id, ts, columns, link: Link::from_bytes(&hash) };
+            let batch = ReadBatch::read(row, self.format)?;
+            if !find.exists([batch.id])? {
+                self.checked.broken = Some(batch.broken("a search for it does not find it"));
+                return Ok(true);
+            }
             if let Err(broken) = self.batch(&batch, db)? {
                 self.checked.broken = Some(broken);
                 return Ok(true);
@@ -146,11 +239,17 @@ impl Chain {
             .query_row(pruned, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;
         let Some((batch, ts, hash, segment)) = pruned else { return Ok(()) };
+        if self.format >= Format::Two && self.checked.pruned != Some((batch, ts)) {
+            self.deleted = Deleted::read(db, self.anchor)?;
+            if let Some(batch) = self.deleted.anchored {
+                self.checked.anchored = Some(Anchored { batch, is_deleted: true });
+            }
+        }
         self.kept_since = segment + 1;
         self.checked.pruned = Some((batch, ts));
         let link = Link::from_bytes(&hash).unwrap_or(Link::NONE);
         if self.anchor == Some(link) {
-            self.checked.anchored = Some(batch);
+            self.checked.anchored = Some(Anchored { batch, is_deleted: true });
         }
         if batch > self.through {
             (self.through, self.previous, self.last) = (batch, link, None);
@@ -168,9 +267,13 @@ impl Chain {
                 ),
             })));
         }
+        if self.is_two && batch.format() == Format::One {
+            return Ok(Err(batch.broken("it is of an older version than the one before it")));
+        }
+        self.is_two = batch.format() == Format::Two;
         let mut contents = Contents::new();
         let mut ends = [0; Table::COUNT];
-        for table in Table::ALL {
+        for table in batch.format().tables() {
             let (from, to) = batch.range(table);
             let before = self.last.map(|(_, ends)| ends).and_then(|ends| ends.get(table as usize).copied());
             if before.is_some_and(|before| from != before + 1) || to < from - 1 {
@@ -182,26 +285,25 @@ impl Chain {
                 let why = format!("table {} has earlier rows that belong to no batch", table.name());
                 return Ok(Err(batch.broken(why)));
             }
-            let rows = hash_rows(db, table, from, to, &mut contents)?;
+            let rows = hash_rows(db, table, batch.format(), from, to, &mut contents)?;
             // Retention deletes whole segments with their batches, so it is not the cause.
             if rows != to - from + 1 {
-                let missing = to - from + 1 - rows;
-                return Ok(
-                    Err(batch.broken(format!("{missing} rows of table {} are missing", table.name()))),
-                );
+                let (missing, table) = (from + rows, table.name());
+                return Ok(Err(batch.broken(format!("row {missing} of table {table} is missing"))));
             }
             self.checked.rows += rows.cast_unsigned();
             if let Some(end) = ends.get_mut(table as usize) {
                 *end = to;
             }
         }
-        let link = contents.link(&self.previous, &batch.columns);
+        let link = contents.link(batch.format(), &self.previous, &batch.columns);
         if batch.link != Some(link) {
             return Ok(Err(batch.broken("the hash does not match: its rows or earlier ones were changed")));
         }
         if self.anchor == Some(link) {
-            self.checked.anchored = Some(batch.id);
+            self.checked.anchored = Some(Anchored { batch: batch.id, is_deleted: false });
         }
+        self.explain(batch, db)?;
         self.previous = link;
         self.last = Some((batch.id, ends));
         self.through = batch.id;
@@ -210,6 +312,31 @@ impl Chain {
         let first = self.checked.range.map_or(batch.id, |(first, _)| first);
         self.checked.range = Some((first, batch.id));
         Ok(Ok(()))
+    }
+
+    /// Whether the limits explain the deletions that a batch notes.
+    fn explain(&mut self, batch: &ReadBatch, db: &Connection) -> Result<(), StoreError> {
+        let (from, to) = batch.range(Table::Pruned);
+        if from > to || self.checked.unexplained.is_some() {
+            return Ok(());
+        }
+        let Some(steady) = batch.steady else {
+            self.checked.is_pruned_without_limits = true;
+            return Ok(());
+        };
+        for row in retention::rows(db, from, to)? {
+            let mut doubt = self.deleted.doubt(&row, steady, db)?;
+            if let Some(segment) = self.deleted.broken {
+                doubt = Some(format!("the links of deleted segment {segment} were changed"));
+            }
+            if let Some(doubt) = doubt {
+                let (segment, through) = row.through();
+                let why = format!("batches up to {through} (segment {segment}) were deleted, but {doubt}");
+                self.checked.unexplained = Some(Broken { batch: batch.id, ts: row.ts, why });
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Rows before the first batch that retention is not about to delete.
@@ -222,7 +349,8 @@ impl Chain {
     /// Rows after the last batch.
     fn beyond(&self, db: &Connection) -> Result<Option<Broken>, StoreError> {
         let (last, ends) = self.last.unwrap_or_default();
-        for (table, end) in Table::ALL.iter().zip(ends) {
+        for table in self.format.tables() {
+            let end = ends.get(table as usize).copied().unwrap_or(0);
             let count = format!("SELECT count(*) FROM {} WHERE id > ?", table.name());
             let count: i64 = db.query_row(&count, [end], |row| row.get(0))?;
             if count > 0 {
@@ -232,27 +360,4 @@ impl Chain {
         }
         Ok(None)
     }
-}
-
-pub(super) fn hash_rows(
-    db: &Connection,
-    table: Table,
-    from: i64,
-    to: i64,
-    contents: &mut Contents,
-) -> Result<i64, StoreError> {
-    if to < from {
-        return Ok(0);
-    }
-    let select = format!("{} WHERE id BETWEEN ? AND ? ORDER BY id", table.select());
-    let mut select = db.prepare_cached(&select)?;
-    let width = select.column_count();
-    let mut rows = select.query([from, to])?;
-    let mut count = 0;
-    while let Some(row) = rows.next()? {
-        let values = (0..width).map(|column| row.get_ref(column)).collect::<Result<Vec<_>, _>>()?;
-        contents.row(table, values.into_iter());
-        count += 1;
-    }
-    Ok(count)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 
 use super::batch::{Batch, Ids, nanoseconds};
 use super::chain::{Link, Table};
@@ -14,7 +14,9 @@ use super::files::Files;
 use super::grouped::{Grouping, RowWriter, Scratch, text};
 use super::intern::Interner;
 use super::open::Folders;
-use super::retain::{Retain, Retention};
+use super::retain::{Due, Retain, Retention};
+use super::seal::Sealer;
+use super::steady::{Reading, Steady, Step};
 use super::{StoreError, faults, open};
 use crate::clock::BootClock;
 use crate::process::Actor;
@@ -30,6 +32,8 @@ pub struct Settings {
     pub filter: Option<String>,
     /// When the system booted, by the clock at the start of the run.
     pub clock: BootClock,
+    /// Make seals.
+    pub seal: bool,
 }
 
 /// The only writer of the store.
@@ -43,6 +47,8 @@ pub(crate) struct Writer {
     run: Option<i64>,
     interner: Interner,
     retain: Retain,
+    steady: Steady,
+    sealer: Option<Arc<Sealer>>,
     grouping: Grouping,
     scratch: Scratch,
 }
@@ -50,7 +56,8 @@ pub(crate) struct Writer {
 #[derive(Clone, Copy)]
 struct Segment {
     id: i64,
-    started: Timestamp,
+    /// Nanoseconds since boot.
+    started: i64,
     rows: i64,
     clock: BootClock,
 }
@@ -65,7 +72,18 @@ impl Writer {
     }
 
     pub(super) fn open_in(path: &Path, settings: Settings, folders: Folders) -> Result<Self, StoreError> {
+        Self::open_at(path, settings, folders, reading()?)
+    }
+
+    /// `now`: the clocks.
+    pub(super) fn open_at(
+        path: &Path,
+        settings: Settings,
+        folders: Folders,
+        now: Reading,
+    ) -> Result<Self, StoreError> {
         let opened = open::for_writing(path, settings.retention.wal_pages(), folders)?;
+        let sealer = settings.seal.then(|| Sealer::open(path, &opened.db)).transpose()?;
         let mut writer = Self {
             opened,
             clock: settings.clock,
@@ -75,16 +93,18 @@ impl Writer {
             run: None,
             interner: Interner::default(),
             retain: Retain::new(&settings.retention),
+            steady: Steady::begin(now),
+            sealer,
             grouping: Grouping::default(),
             scratch: Scratch::default(),
             settings,
         };
-        writer.resume()?;
+        writer.resume(now)?;
         Ok(writer)
     }
 
-    /// The end of the chain, and the next ids.
-    fn resume(&mut self) -> Result<(), StoreError> {
+    /// The end of the chain, the next ids, and the steady clock.
+    fn resume(&mut self, now: Reading) -> Result<(), StoreError> {
         let db = &self.opened.db;
         let last = db
             .query_row("SELECT id, hash FROM batch ORDER BY id DESC LIMIT 1", [], |row| {
@@ -105,6 +125,7 @@ impl Writer {
             let there: i64 = db.query_row(&there, [], |row| row.get(0))?;
             *id = covered.max(there);
         }
+        self.steady = steady(db, &self.settings.boot, now)?;
         self.retain.resume(db)
     }
 
@@ -114,14 +135,24 @@ impl Writer {
     /// # Errors
     /// The error of SQLite.
     pub(crate) fn commit(&mut self, items: &[Entry]) -> Result<usize, StoreError> {
+        self.commit_at(items, reading()?)
+    }
+
+    /// The same at this time.
+    pub(super) fn commit_at(&mut self, items: &[Entry], now: Reading) -> Result<usize, StoreError> {
+        if self.steady.observe(now) {
+            // Within a segment the steady clock goes as time since boot does.
+            self.segment = None;
+        }
         let (clock, taken) = self.grouping.take(items, self.clock);
-        let prune = self.retain.due(&self.opened.db, self.segment.map(|segment| segment.id))?;
+        let current = self.segment.map(|segment| segment.id);
+        let prune = self.retain.due(&self.opened.db, current, &self.steady)?;
         let has_rows = items.iter().take(taken).any(|item| !matches!(item, Entry::Clock(_)));
         if !has_rows && prune.is_none() && !self.retain.has_slices() {
             self.clock = clock;
             return Ok(taken);
         }
-        let written = self.write(items, clock, prune, has_rows);
+        let written = self.write(items, clock, prune.as_ref(), has_rows, now);
         match written {
             Ok(written) => {
                 self.ids = written.ids;
@@ -164,6 +195,10 @@ impl Writer {
         &self.opened.files
     }
 
+    pub(super) fn sealer(&self) -> Option<Arc<Sealer>> {
+        self.sealer.clone()
+    }
+
     /// The last batch that was written, and its link.
     pub(super) fn end(&self) -> (i64, Link) {
         (self.ids.batch, self.previous)
@@ -178,23 +213,27 @@ impl Writer {
         &mut self,
         items: &[Entry],
         clock: BootClock,
-        prune: Option<i64>,
+        prune: Option<&Due>,
         has_rows: bool,
+        now: Reading,
     ) -> Result<Written, StoreError> {
         let transaction = self.opened.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let now = Timestamp::now();
         let mut batch = Batch::new(&transaction, self.ids, self.segment.map_or(0, |segment| segment.id))?;
         let (mut segment, mut run) = (self.segment, self.run);
+        let segment_age = self.settings.retention.segment_age().as_nanos();
+        let segment_age = i64::try_from(segment_age).unwrap_or(i64::MAX);
         let is_full = |segment: &Segment| {
             segment.clock != clock
                 || segment.rows >= self.settings.retention.segment_rows()
-                || now.duration_since(segment.started).unsigned_abs() >= self.settings.retention.segment_age()
+                || now.boot.saturating_sub(segment.started) >= segment_age
         };
         let needs_segment = (has_rows || prune.is_some())
-            && segment.as_ref().is_none_or(|segment| is_full(segment) || Some(segment.id) <= prune);
+            && segment
+                .as_ref()
+                .is_none_or(|segment| is_full(segment) || prune.is_some_and(|due| segment.id <= due.through));
         if needs_segment {
             self.interner.clear();
-            segment = Some(begin_segment(&mut batch, &self.settings, now, clock, &mut run)?);
+            segment = Some(begin_segment(&mut batch, &self.settings, (now, self.steady), clock, &mut run)?);
         }
         let mut row = RowWriter {
             clock,
@@ -208,8 +247,12 @@ impl Writer {
         for item in items.iter().take(self.grouping.taken()) {
             match item {
                 Entry::Process(process, status) => {
-                    let ts = nanoseconds(now);
-                    row.interner.actor(&Actor::leader(process.clone()), Some(*status), ts, &mut batch)?;
+                    row.interner.actor(
+                        &Actor::leader(process.clone()),
+                        Some(*status),
+                        now.wall,
+                        &mut batch,
+                    )?;
                 }
                 Entry::Loss(at, loss) => {
                     for (kind, count) in &loss.kinds {
@@ -222,22 +265,30 @@ impl Writer {
                 Entry::Event(..) | Entry::Clock(_) => {}
             }
         }
-        if let Some(through) = prune {
-            self.retain.prune(&transaction, &mut batch, through, nanoseconds(now))?;
+        if let Some(due) = prune {
+            self.retain.prune(&transaction, &mut batch, due, now.wall)?;
         }
         let rows = batch.rows(Table::Connection);
         self.retain.slice(&transaction, rows)?;
         let is_batch = Table::ALL.iter().any(|table| batch.rows(*table) > 0);
-        let (ids, link) = if is_batch {
-            batch.seal(nanoseconds(now), &self.previous)?
+        let (mut ids, mut link, mut is_sealed) = (self.ids, self.previous, false);
+        if is_batch {
+            (ids, link) = batch.end(now.wall, self.steady.now, &self.previous)?;
+            if let Some(sealer) = &self.sealer {
+                let items = items.iter().take(self.grouping.taken());
+                let is_last = items.into_iter().any(|item| matches!(item, Entry::Stopped(_)));
+                is_sealed = sealer.seal(&transaction, (ids.batch, link), (now.wall, now.boot), is_last)?;
+            }
         } else {
             drop(batch);
-            (self.ids, self.previous)
-        };
+        }
         if faults::happened() {
             return Err(StoreError::Damaged("its shared memory was truncated".into()));
         }
         transaction.commit()?;
+        if let Some(sealer) = self.sealer.as_ref().filter(|_| is_sealed) {
+            sealer.sealed(now.boot);
+        }
         if let Some(segment) = &mut segment {
             segment.rows += rows;
         }
@@ -255,7 +306,7 @@ struct Written {
 fn begin_segment(
     batch: &mut Batch<'_>,
     settings: &Settings,
-    now: Timestamp,
+    (now, steady): (Reading, Steady),
     clock: BootClock,
     run: &mut Option<i64>,
 ) -> Result<Segment, StoreError> {
@@ -272,16 +323,48 @@ fn begin_segment(
             ValueRef::Integer(id),
             ValueRef::Integer(run),
             text(Some(&settings.boot)),
-            ValueRef::Integer(nanoseconds(now)),
+            ValueRef::Integer(now.wall),
             of_boot(clock),
             of_boot(settings.clock),
             text(Some(env!("CARGO_PKG_VERSION"))),
             text(Some(&kernel)),
             text(Some(&hostname)),
             text(settings.filter.as_deref()),
+            ValueRef::Integer(i64::try_from(settings.retention.age.as_nanos()).unwrap_or(i64::MAX)),
+            ValueRef::Integer(i64::try_from(settings.retention.size).unwrap_or(i64::MAX)),
+            ValueRef::Integer(steady.now),
+            ValueRef::Integer(steady.boot),
+            steady.step.map_or(ValueRef::Null, |step| ValueRef::Integer(step.by)),
+            steady.step.map_or(ValueRef::Null, |step| ValueRef::Integer(step.stood)),
         ],
     )?;
-    Ok(Segment { id, started: now, rows: 0, clock })
+    Ok(Segment { id, started: now.boot, rows: 0, clock })
+}
+
+fn reading() -> Result<Reading, StoreError> {
+    Reading::now().map_err(StoreError::Clock)
+}
+
+/// The steady clock as the last segment and the last batch have it.
+fn steady(db: &Connection, boot: &str, now: Reading) -> Result<Steady, StoreError> {
+    let last = "SELECT coalesce(steady, ts) FROM batch ORDER BY id DESC LIMIT 1";
+    let Some(last) = db.query_row(last, [], |row| row.get(0)).optional()? else {
+        return Ok(Steady::begin(now));
+    };
+    let segment = "SELECT boot, steady, since_boot, step, stood FROM segment ORDER BY id DESC LIMIT 1";
+    let segment = db.query_row(segment, [], |row| {
+        let (steady, since_boot): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+        let step: (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let step = step.0.zip(step.1).map(|(by, stood)| Step { by, stood });
+        Ok((row.get::<_, String>(0)?, steady.zip(since_boot), step))
+    });
+    let Some((of, began, step)) = segment.optional()? else {
+        return Ok(Steady::resume_after(last, None, now));
+    };
+    Ok(match began.filter(|_| of == boot && !boot.is_empty()) {
+        Some((at, since_boot)) => Steady::resume(Steady { now: at, boot: since_boot, step }, now),
+        None => Steady::resume_after(last, step, now),
+    })
 }
 
 fn insert_with_segment(

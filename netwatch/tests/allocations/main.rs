@@ -8,6 +8,7 @@ mod counted;
 mod script;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use netwatch::bus::Bus;
@@ -15,7 +16,7 @@ use netwatch::decode::{Event, decode};
 use netwatch::enrich::{self, Executables, Stage};
 use netwatch::output::{Format, Log, LogOptions};
 use netwatch::process::ProcessTable;
-use netwatch::store::{Recorder, Retention, Settings, verify};
+use netwatch::store::{Ask, Recorder, Retention, Settings, verify};
 use netwatch::stream::{Batch, Context, Item};
 use netwatch::tracker::{ConnectionEvent, Tracker};
 
@@ -173,7 +174,8 @@ fn an_event_goes_to_the_store() {
     let path = place.path().join("netwatch.db");
     let mut flow = Flow::default();
     let clock = flow.batch.context.clock;
-    let settings = Settings { retention: Retention::default(), boot: "0123abcd".into(), filter: None, clock };
+    let retention = Retention::default();
+    let settings = Settings { retention, boot: "0123abcd".into(), filter: None, clock, seal: false };
     let mut bus = Bus::default();
     let recorder = Recorder::start(&path, settings, &mut bus).unwrap();
     let mut script = Script::default();
@@ -188,7 +190,11 @@ fn an_event_goes_to_the_store() {
     // Processes are written once, and tables grow.
     take(&script.connections(CONNECTIONS), &mut bus);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let rows = || netwatch::store::Reader::open(&path).ok().and_then(|reader| verify(&reader, None).ok());
+    let rows = || {
+        netwatch::store::Reader::open(&path)
+            .ok()
+            .and_then(|reader| verify(&reader, Ask::default(), &mut |_| ControlFlow::Continue(())).ok())
+    };
     while rows().is_none_or(|verified| verified.rows < 2 * CONNECTIONS) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -202,7 +208,9 @@ fn an_event_goes_to_the_store() {
     });
     assert_eq!(events, EVENTS * CONNECTIONS);
     let reader = netwatch::store::Reader::open(&path).unwrap();
-    assert!(verify(&reader, None).unwrap().rows >= 4 * CONNECTIONS);
+    assert!(
+        verify(&reader, Ask::default(), &mut |_| ControlFlow::Continue(())).unwrap().rows >= 4 * CONNECTIONS
+    );
     at_most(TO_STORE, "an event to the store", allocations, events);
 }
 

@@ -1,5 +1,6 @@
 //! `netwatch record`: what is printed is what is recorded, and how it starts and exits.
 
+mod disk;
 mod failures;
 mod interference;
 

@@ -49,7 +49,7 @@ fn after(interfere: impl FnOnce(&Place)) -> (u64, usize, String) {
     let place = Place::new();
     let mut keep = Keep::open(&place.path(), settings()).unwrap();
     assert!(keep_writing(&mut keep, &stories(1..11)).is_empty());
-    keep.close(true);
+    keep.close(true).unwrap();
     let mut keep = Keep::open(&place.path(), settings()).unwrap();
     // In batches, of which some are lost with the end of the log.
     for cookie in 11..21 {
@@ -58,7 +58,7 @@ fn after(interfere: impl FnOnce(&Place)) -> (u64, usize, String) {
     interfere(&place);
     let gone_on = keep_writing(&mut keep, &stories(21..31));
     assert_eq!(gone_on.len(), 1);
-    keep.close(true);
+    keep.close(true).unwrap();
     assert_eq!(place.verified().broken, None);
     let notice = gone_on[0].notice.clone();
     assert!(notice.contains(&format!("; {} events", lost(&gone_on[0]))), "{notice}");
@@ -155,7 +155,7 @@ fn shared_memory_that_is_truncated_during_a_write_is_survived() {
     let gone_on = keep.go_on(&interference).unwrap();
     assert_eq!((lost(&gone_on), gone_on.has_last), (0, true));
     assert!(keep_writing(&mut keep, &stories(30_001..30_011)).is_empty());
-    keep.close(true);
+    keep.close(true).unwrap();
     assert_eq!((connections(&place.path()), place.verified().broken), (30_010, None));
 }
 
@@ -199,7 +199,7 @@ fn what_other_programs_may_do_is_no_interference() {
         assert!(keep_writing(&mut keep, &stories(31..32)).is_empty());
     }
     drop(db);
-    keep.close(true);
+    keep.close(true).unwrap();
     assert_eq!(place.verified().broken, None);
 }
 
@@ -234,7 +234,7 @@ fn log_that_a_reader_holds_ends_at_the_limit() {
     drop(reader);
     assert!(keep_writing(&mut keep, &stories(1..2)).is_empty());
     assert!(log() < most, "{}", log());
-    keep.close(true);
+    keep.close(true).unwrap();
     assert_eq!(place.verified().broken, None);
 }
 
@@ -249,7 +249,7 @@ fn verify_reads_in_pieces() {
     let anchor = newest(&place.reader()).unwrap().map(|(link, ..)| link);
     let checkpoint = Connection::open(place.path()).unwrap();
     let mut pieces = 0;
-    let checked = verify_with(&place.reader(), anchor, 500, || {
+    let checked = verify_with(&place.reader(), anchor, 500, &mut |_| {
         pieces += 1;
         let busy: i64 = checkpoint.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0, "a reader holds the log");
@@ -257,6 +257,7 @@ fn verify_reads_in_pieces() {
         if pieces < 60 {
             write(&mut writer, &stories(pieces * 1000 + 10_000..pieces * 1000 + 10_600));
         }
+        std::ops::ControlFlow::Continue(())
     });
     let checked = checked.unwrap();
     assert_eq!(checked.broken, None);
@@ -266,7 +267,7 @@ fn verify_reads_in_pieces() {
     assert!(checked.anchored.is_some());
     // The same in the middle of a piece as in one piece.
     place.sql("UPDATE connection SET remote_port = 80 WHERE id = (SELECT max(id) - 100 FROM connection)");
-    let broken = |most| verify_with(&place.reader(), None, most, || ()).unwrap().broken;
+    let broken = |most| verify_with(&place.reader(), None, most, &mut go_on).unwrap().broken;
     assert!(broken(500).is_some());
     assert_eq!(broken(500), broken(u64::MAX));
     assert_eq!(broken(1), broken(u64::MAX));

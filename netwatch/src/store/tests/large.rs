@@ -16,7 +16,7 @@ fn fill(place: &Place, sql: &str) {
 fn losses_and_runs_of_many_segments_are_read() {
     let place = Place::new();
     drop(place.writer(settings()));
-    let columns = "n, n, '0123abcd', n, 0, 0, '', '', '', NULL";
+    let columns = "n, n, '0123abcd', n, 0, 0, '', '', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL";
     fill(&place, &format!("INSERT INTO segment SELECT {columns} FROM numbers"));
     fill(&place, "INSERT INTO loss SELECT n, n, n, 'ring', 'change', 1 FROM numbers");
     fill(&place, "INSERT INTO stopped SELECT n, n, n FROM numbers WHERE n % 2");

@@ -132,7 +132,7 @@ fn a_newer_store_is_left_alone() {
         let db = rusqlite::Connection::open(store.path()).unwrap();
         db.pragma_update(None, "user_version", 99).unwrap();
         ends_with_one_line(&store, "newer netwatch");
-        db.pragma_update(None, "user_version", 1).unwrap();
+        db.pragma_update(None, "user_version", 2).unwrap();
         assert_eq!((fails(&store), store.verify(&[]).0), (3, Some(0)));
     });
 }

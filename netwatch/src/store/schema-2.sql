@@ -1,0 +1,42 @@
+-- Version 2 of the store: what it adds to version 1. docs/store.md explains it for whoever writes SQL.
+--
+-- Rows of version 1 have NULL in the new columns, and are hashed without them: a batch whose `steady` is NULL is of
+-- version 1. Tables that are added here get a range of rows in `batch` as well.
+
+-- Limits of retention in force, in nanoseconds and in bytes.
+ALTER TABLE segment ADD COLUMN max_age INTEGER;
+ALTER TABLE segment ADD COLUMN max_size INTEGER;
+-- The steady clock at the start of the segment, nanoseconds: see docs/store.md. The same moment in nanoseconds since boot.
+ALTER TABLE segment ADD COLUMN steady INTEGER;
+ALTER TABLE segment ADD COLUMN since_boot INTEGER;
+-- A step of the wall clock that does not count yet, and how long it has stood, in nanoseconds.
+ALTER TABLE segment ADD COLUMN step INTEGER;
+ALTER TABLE segment ADD COLUMN stood INTEGER;
+
+-- Why retention deleted: 'age' or 'size'. The pages in use then, and the digest of `pruned_segment`.
+ALTER TABLE pruned ADD COLUMN reason TEXT;
+ALTER TABLE pruned ADD COLUMN pages INTEGER;
+ALTER TABLE pruned ADD COLUMN digest BLOB;
+
+-- The steady clock when the batch was written.
+ALTER TABLE batch ADD COLUMN steady INTEGER;
+
+-- The links of deleted segments, so that older anchors are still found. In no batch; the digest in `pruned` covers it.
+CREATE TABLE pruned_segment (
+    id INTEGER PRIMARY KEY,        -- of the segment
+    batch_from INTEGER NOT NULL, batch_to INTEGER NOT NULL,
+    ended INTEGER NOT NULL,        -- by the steady clock
+    links BLOB NOT NULL,           -- of each batch, 32 bytes each
+    before BLOB NOT NULL           -- the digest of the segments before it
+) STRICT;
+
+-- Seals: each has the newest link, authenticated by a key that is erased then. In no batch.
+CREATE TABLE seal (
+    id INTEGER PRIMARY KEY,
+    series BLOB NOT NULL,          -- which key they began with
+    epoch INTEGER NOT NULL,        -- counts up without a gap within a series
+    ts INTEGER NOT NULL,           -- nanoseconds since the epoch of the clock
+    batch INTEGER NOT NULL,
+    link BLOB NOT NULL,
+    mac BLOB NOT NULL
+) STRICT;
