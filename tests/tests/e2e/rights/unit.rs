@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
-use serde_json::Value;
 use tests::{
     Actor, Netns, Recorder, Store, binary, forced, in_fresh_netns, kind, output, skip, stranger_s_copy, until,
 };
-
-use crate::actor;
 
 const UNIT: &str = include_str!("../../../../packaging/netwatch.service");
 
@@ -134,6 +132,14 @@ fn recorder(store: &Path, filter: BpfProgram) -> Recorder {
 /// Many times what the smallest ring holds.
 const FLOOD: usize = 2000;
 
+/// Makes connections in the calling thread's namespace, and returns some that stay.
+fn flood() -> Vec<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:7001").unwrap();
+    let connect = || (TcpStream::connect("127.0.0.1:7001").unwrap(), listener.accept().unwrap().0);
+    let all = (0..FLOOD).map(|nth| (nth, connect()));
+    all.filter(|(nth, _)| nth % 100 == 0).map(|(_, pair)| pair).collect()
+}
+
 #[test]
 fn recorder_works_with_what_the_unit_grants() {
     const TEST: &str = "rights::unit::recorder_works_with_what_the_unit_grants";
@@ -162,26 +168,14 @@ fn recorder_works_with_what_the_unit_grants() {
             assert_eq!(event["process"]["uid"], NOBODY, "{event:#}");
             assert_eq!(event["process"]["exe_state"], "ok", "{event:#}");
         }
-        // Records are lost, and what is open at the end is found by the repair.
-        let mut server = actor();
-        server.say("listen 127.0.0.1:7000 128");
-        let is = |wanted: &'static str| move |event: &Value| kind(event) == wanted;
-        let listener = std::net::TcpListener::bind("127.0.0.1:7001").unwrap();
-        let mut open = Vec::new();
-        for nth in 0..FLOOD {
-            let client = std::net::TcpStream::connect("127.0.0.1:7001").unwrap();
-            let accepted = listener.accept().unwrap();
-            if nth % 100 == 0 {
-                open.push((client, accepted));
-            }
-        }
-        until("records are lost", || events(&[]).iter().any(is("loss")));
+        // Records are lost, and what is open at the end is found by the repair, which enters the namespace.
+        let open = elsewhere.inside(flood);
+        until("records are lost", || events(&[]).iter().any(|event| kind(event) == "loss"));
         until("the repair finds what is open", || {
             let known = events(&["--port", "7001"]);
             open.iter().all(|(client, _)| {
-                let port = client.local_addr().unwrap().port();
-                let ports = |event: &&Value| tests::port(event, "local") == port && kind(event) == "open";
-                known.iter().any(|event| ports(&event))
+                let port = client.local_addr().expect("an address").port();
+                known.iter().any(|event| tests::port(event, "local") == port && kind(event) == "open")
             })
         });
         let repaired = events(&["--port", "7001"]).iter().any(|event| event["repaired"] == true);
