@@ -36,6 +36,7 @@ pub mod pairs;
 pub mod proc;
 pub mod process;
 pub mod relays;
+pub mod rights;
 pub mod seeding;
 pub mod services;
 pub mod signs;

@@ -9,7 +9,7 @@ use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
 use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, trace, verify, watch};
-use netwatch::stderr;
+use netwatch::{rights, stderr};
 
 /// Wrong usage.
 const USAGE: u8 = 2;
@@ -32,8 +32,12 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    let helper = match &command {
+        Command::Log(_) | Command::Verify(_) => &rights::NAMES,
+        _ => &rights::HELPER,
+    };
     // This process has one thread so far.
-    if let Err(error) = blocking::fork_helper() {
+    if let Err(error) = blocking::fork_helper(helper) {
         stderr::print(&format!("netwatch: cannot start a process that reads file systems: {error}"));
     }
     let result = match command {

@@ -17,6 +17,7 @@ use super::message::{Answer, Packet, Question};
 use super::{Patience, Subject};
 use crate::hash::Map;
 use crate::limits;
+use crate::rights::{self, Stage};
 
 /// The socket to the helper, until the first question.
 static HELPER: Mutex<Option<OwnedFd>> = Mutex::new(None);
@@ -53,11 +54,11 @@ struct State {
 }
 
 /// Forks the helper. To be called once, before the first thread is started: the child of a process with threads may
-/// find locks taken for ever.
+/// find locks taken for ever. `rights`: what the helper keeps.
 ///
 /// # Errors
 /// If there is no memory for another process, or too many processes. Then threads of this process ask.
-pub fn fork_helper() -> io::Result<()> {
+pub fn fork_helper(rights: &Stage) -> io::Result<()> {
     let (ours, theirs) = pair()?;
     // SAFETY: this process has no other thread, so the child may do what any process may.
     match unsafe { fork() }? {
@@ -67,7 +68,7 @@ pub fn fork_helper() -> io::Result<()> {
         }
         ForkResult::Child => {
             drop(ours);
-            be_helper(theirs);
+            be_helper(theirs, rights);
             // SAFETY: ends the process; without the parent's exit handlers, which would write its buffers.
             unsafe { libc::_exit(0) }
         }
@@ -75,7 +76,7 @@ pub fn fork_helper() -> io::Result<()> {
 }
 
 /// Releases everything that others could wait for, and serves.
-fn be_helper(socket: OwnedFd) {
+fn be_helper(socket: OwnedFd, rights: &Stage) {
     // A service manager and a terminal signal the whole group; the helper ends when netwatch does.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
         // SAFETY: to ignore a signal runs no code.
@@ -84,6 +85,7 @@ fn be_helper(socket: OwnedFd) {
     let _ = prctl::set_name(c"netwatch-host");
     let _ = std::env::set_current_dir("/");
     if release_files(socket.as_raw_fd()).is_ok() {
+        rights::give_up(rights, &[], None);
         helper::serve(socket, Arc::new(helper::answer));
     }
 }

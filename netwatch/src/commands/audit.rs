@@ -20,6 +20,7 @@ use crate::clock::BootClock;
 use crate::inventory::{Inventory, Scope};
 use crate::kernel::Options;
 use crate::output::audit::Writer;
+use crate::rights;
 use crate::snapshot::netns;
 
 mod auditor;
@@ -92,6 +93,8 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
     if let Some(path) = &options.write_baseline {
         write_baseline(path, &report)?;
     }
+    drop(inventory);
+    rights::give_up(&rights::PRINTING, &rights::names(), None);
     let mut out = BufWriter::new(out);
     writer.report(&report, &mut out)?;
     out.flush()?;

@@ -9,9 +9,11 @@ use anyhow::{Context as _, Result};
 use netwatch_common::SOCKET_FLOWS_MAX;
 
 use crate::agent::{Agent, SelfTest};
+use crate::engine::report_missing;
 use crate::kernel::{Coverage, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
 use crate::limits;
 use crate::output::doctor::{Limit, Report, SelfTestView};
+use crate::rights;
 use crate::tracker::IDLE;
 
 /// Options of `doctor`.
@@ -33,6 +35,7 @@ const RING_BYTES: u32 = 1 << 20;
 /// # Errors
 /// If the probes cannot be loaded or attached, or `out` fails.
 pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
+    report_missing("doctor")?;
     let (agent, started) = Agent::start(&Options {
         ring_bytes: RING_BYTES,
         all_states: false,
@@ -50,7 +53,10 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
         SelfTest::NotDone(why) => SelfTestView { not_done: Some(why), ..SelfTestView::default() },
     };
     let is_ok = self_test.ok;
-    let report = Report::new(&kernel, agent.coverage(), limits(agent.coverage()), self_test);
+    let coverage = agent.coverage().clone();
+    drop(agent);
+    let given = rights::give_up(&rights::PRINTING, &rights::names(), None);
+    let report = Report::new(&kernel, &coverage, limits(&coverage), self_test, &given);
     let mut out = BufWriter::new(out);
     if options.json {
         report.write_json(&mut out)?;

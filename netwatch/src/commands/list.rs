@@ -21,6 +21,7 @@ use crate::hash::Map;
 use crate::model::{Holders, NetnsId, ProcessRow, SocketRow, Timers};
 use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
+use crate::rights;
 use crate::seeding;
 use crate::services::Services;
 use crate::snapshot::{self, HostSnapshot, Mptcp, Note, holders, netns};
@@ -94,19 +95,19 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     if let Some(interval) = options.again {
         return repeat(options, interval, out);
     }
-    let mut table = Vec::new();
-    if !io::stdout().is_terminal() {
-        return print(options, out);
-    }
-    print(options, &mut table)?;
-    match pager::start().map(|mut pager| (pager.stdin.take(), pager)) {
+    let seen = Seen::look(options)?;
+    // Before no program can be executed any more.
+    let pager = pager::start().map(|mut pager| (pager.stdin.take(), pager));
+    let stage = if options.resolve { &rights::RESOLVING } else { &rights::PRINTING };
+    rights::give_up(stage, &rights::names(), None);
+    match pager {
         Some((Some(mut stdin), mut pager)) => {
-            let written = stdin.write_all(&table);
+            let printed = print(options, &seen, &mut stdin);
             drop(stdin);
             pager.wait().context("cannot wait for the pager")?;
-            Ok(written?)
+            printed
         }
-        _ => Ok(out.write_all(&table)?),
+        _ => print(options, &seen, out),
     }
 }
 
@@ -124,7 +125,7 @@ fn repeat(options: &ListOptions, interval: Duration, out: &mut dyn Write) -> Res
             if is_terminal {
                 table.extend(CLEAR);
             }
-            print(options, &mut table)?;
+            print(options, &Seen::look(options)?, &mut table)?;
             out.write_all(&table)?;
             out.flush()?;
             tokio::select! {
@@ -136,36 +137,53 @@ fn repeat(options: &ListOptions, interval: Duration, out: &mut dyn Write) -> Res
     })
 }
 
-fn print(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
-    let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
-    let mut snapshot = Joined::take(options.source)?;
-    let shown_netns = match options.namespaces {
-        Namespaces::Own => Some(own),
-        Namespaces::Inum(inum) if snapshot.exists(inum) => Some(inum),
-        Namespaces::Inum(inum) => {
-            bail!("no network namespace {inum} that can be entered here: `lsns -t net` lists them")
+/// What was read from the host for one table.
+struct Seen {
+    snapshot: Joined,
+    own: NetnsId,
+    /// The network namespace that is shown; `None`: all.
+    shown: Option<NetnsId>,
+    timers: Timers,
+}
+
+impl Seen {
+    fn look(options: &ListOptions) -> Result<Self> {
+        let own = netns::own().context("cannot tell the own network namespace (is /proc mounted?)")?;
+        let mut snapshot = Joined::take(options.source)?;
+        let shown_netns = match options.namespaces {
+            Namespaces::Own => Some(own),
+            Namespaces::Inum(inum) if snapshot.exists(inum) => Some(inum),
+            Namespaces::Inum(inum) => {
+                bail!("no network namespace {inum} that can be entered here: `lsns -t net` lists them")
+            }
+            Namespaces::All => None,
+        };
+        let letters = options.letters.or_default();
+        let is_shown = |note: &&Note| note.hides || shown_netns.is_none() || note.netns == shown_netns;
+        for note in snapshot.host.notes.iter().filter(is_shown) {
+            complain(&note.to_string());
         }
-        Namespaces::All => None,
-    };
-    let letters = options.letters.or_default();
-    let is_shown = |note: &&Note| note.hides || shown_netns.is_none() || note.netns == shown_netns;
-    for note in snapshot.host.notes.iter().filter(is_shown) {
-        complain(&note.to_string());
-    }
-    if (letters.programs || options.json)
-        && let Some(warning) = warning(&snapshot.host.sockets.holders)
-    {
-        stderr::print(&warning);
-    }
-    let timers = if letters.raw || letters.timers {
-        let (raw, timers) = snapshot::extras(shown_netns)?;
-        if letters.raw {
-            snapshot.add(raw);
+        if (letters.programs || options.json)
+            && let Some(warning) = warning(&snapshot.host.sockets.holders)
+        {
+            stderr::print(&warning);
         }
-        timers
-    } else {
-        Timers::default()
-    };
+        let timers = if letters.raw || letters.timers {
+            let (raw, timers) = snapshot::extras(shown_netns)?;
+            if letters.raw {
+                snapshot.add(raw);
+            }
+            timers
+        } else {
+            Timers::default()
+        };
+        Ok(Self { snapshot, own, shown: shown_netns, timers })
+    }
+}
+
+fn print(options: &ListOptions, seen: &Seen, out: &mut dyn Write) -> Result<()> {
+    let Seen { snapshot, own, shown: shown_netns, timers } = seen;
+    let (own, shown_netns, letters) = (*own, *shown_netns, options.letters.or_default());
     let selects = |row: &Row<'_>| match options.states {
         Some(states) => letters.shows_kind(row.socket) && states.has(row.socket),
         None => letters.show(row.socket),
@@ -205,7 +223,7 @@ fn print(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
             netns: shown_netns.is_none(),
             names: options.resolve.then(|| Names { hosts: &hosts, services: Services::host() }),
             users: letters.extend.then(|| users.names()),
-            timers: letters.timers.then_some(&timers),
+            timers: letters.timers.then_some(timers),
             colour: options.colour,
         };
         write_text(&rows, &table, &mut out)?;

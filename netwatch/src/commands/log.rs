@@ -1,7 +1,7 @@
 //! `netwatch log`: prints recorded events, with the filters and formats of `watch`.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -10,9 +10,9 @@ use super::pager;
 use super::progress::Bar;
 use crate::filter::Filter;
 use crate::output::{Log, LogOptions};
-use crate::store::{Narrow, Reader, StoreError};
+use crate::store::{self, Narrow, Reader, StoreError};
 use crate::stream::Batch;
-use crate::{bus, enrich};
+use crate::{bus, enrich, rights};
 
 /// Options of `log`.
 #[derive(Clone, Debug)]
@@ -42,7 +42,10 @@ pub fn run(options: &SearchOptions) -> Result<()> {
         let bar = Bar::new("reading", true)?;
         reader.scan(Box::new(move |progress| bar.watch(progress)));
     }
-    match pager::start() {
+    // Before no program can be executed any more.
+    let pager = pager::start();
+    rights::give_up(&rights::READING, &readable(&options.store), None);
+    match pager {
         Some(mut pager) => {
             let printed = match pager.stdin.take() {
                 Some(stdin) => print(options, &reader, &mut BufWriter::new(stdin)),
@@ -53,6 +56,13 @@ pub fn run(options: &SearchOptions) -> Result<()> {
         }
         None => print(options, &reader, &mut BufWriter::new(io::stdout().lock())),
     }
+}
+
+/// What can be opened while a store is read and printed.
+pub(super) fn readable(store: &Path) -> Vec<PathBuf> {
+    let mut files = rights::names();
+    files.extend(store::files(store));
+    files
 }
 
 fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Result<()> {

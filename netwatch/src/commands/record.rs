@@ -1,7 +1,7 @@
 //! `netwatch record`: writes events to the store. This is the daemon that a service manager runs.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -14,6 +14,7 @@ use crate::enrich;
 use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::output::LogOptions;
+use crate::rights;
 use crate::sinks::Print;
 use crate::store::{Recorder, Retention, Settings, Status};
 use crate::stream::Context;
@@ -48,7 +49,11 @@ pub fn run(options: RecordOptions) -> Result<()> {
     let (boot, clock) = (context.boot.to_string(), context.clock);
     let settings = Settings { retention, boot, filter: filter_words, clock, seal };
     let stages = enrich::live();
-    let pipeline = Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context };
+    let folder = store.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let also = rights::needed_to_write(folder);
+    let command = "record";
+    let pipeline =
+        Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context, command, also };
     engine::run(pipeline, |bus| {
         let recorder = Recorder::start(&store, settings, bus)?;
         let print = match print {

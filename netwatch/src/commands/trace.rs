@@ -3,13 +3,14 @@
 
 use std::convert::Infallible;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
+use super::log;
 use super::progress::Bar;
 use crate::agent;
 use crate::boot;
@@ -19,6 +20,7 @@ use crate::enrich::{Executables, Users, service_of};
 use crate::forensics::{self, Complete, Life, LiveHistory, Past, Selector, Trace};
 use crate::output::trace::{TraceFormat, Traces, write};
 use crate::process::Actor;
+use crate::rights;
 use crate::store::{DEFAULT_PATH, History, Reader};
 use crate::tracker::ConnectionEvent;
 
@@ -47,6 +49,8 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     let mut completion = Completion { programs: None, users: Users::patient() };
     let (mut traces, more) = match Reader::named_or_usual(options.store.as_deref())? {
         Some(mut reader) => {
+            let store = options.store.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+            rights::give_up(&rights::READING, &log::readable(store), None);
             if options.scan {
                 let bar = Bar::new("reading", false)?;
                 reader.scan(Box::new(move |progress| bar.watch(progress)));
@@ -61,6 +65,10 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
     };
     let mut out = BufWriter::new(out);
     traces.iter_mut().for_each(|trace| trace.complete(&mut completion));
+    if completion.programs.is_some() {
+        // The host was read until here.
+        rights::give_up(&rights::PRINTING, &rights::names(), None);
+    }
     let users = completion.users.names();
     let traces = Traces {
         selector: &options.selector,

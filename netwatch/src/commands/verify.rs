@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use super::log;
 use super::progress::Bar;
 use crate::output::verify::{Newest, Verdict};
-use crate::store::{self, Ask, Key, Link, Reader, StoreError};
+use crate::rights;
+use crate::store::{self, Ask, Key, Link, Reader, SealFile, StoreError};
 
 /// Options of `verify`.
 #[derive(Clone, Debug)]
@@ -49,12 +51,14 @@ pub fn run(options: &VerifyOptions, out: &mut dyn Write) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let reader = Reader::open(&options.store)?;
+    let seals = options.key.as_ref().map(|_| SealFile::read(&options.store)).transpose()?;
+    rights::give_up(&rights::READING, &log::readable(&options.store), None);
     let anchor = match options.anchor {
         Anchor::Print => return print_newest(&reader, options, out),
         Anchor::Check(link) => Some(link),
         Anchor::None => None,
     };
-    let key = options.key.as_ref().map(|key| (key, &*options.store));
+    let key = options.key.as_ref().zip(seals.as_ref());
     let bar = Bar::new("verifying", false)?;
     let checked = store::verify(&reader, Ask { anchor, key }, &mut |progress| bar.watch(progress));
     drop(bar);

@@ -43,6 +43,8 @@ pub fn run(options: WatchOptions) -> Result<()> {
         filter: log.filter.clone(),
         stages: enrich::live(),
         context: Context::of_run(&boot::id())?,
+        command: "watch",
+        also: None,
     };
     engine::run(pipeline, |bus| {
         widen_stdout();

@@ -22,6 +22,7 @@ use crate::enrich::Stage;
 use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::process::ExeStatus;
+use crate::rights::{self, Need};
 use crate::stderr;
 use crate::stream::{Batch, Context, Item, Ready};
 use crate::tracker::ConnectionEvent;
@@ -50,6 +51,10 @@ pub struct Pipeline<'a> {
     pub stages: Vec<Box<dyn Stage>>,
     /// Boot id, clock and user names at the start.
     pub context: Context,
+    /// The command, for errors.
+    pub command: &'static str,
+    /// A capability that its subscribers need besides those of the engine.
+    pub also: Option<Need>,
 }
 
 /// The hooks of a command, which run on the thread of the engine and must not block.
@@ -81,7 +86,8 @@ async fn drive<S: Supervisor>(
     pipeline: Pipeline<'_>,
     compose: impl FnOnce(&mut Bus) -> Result<S>,
 ) -> Result<()> {
-    let Pipeline { kernel, seeds, duration, filter, stages, context } = pipeline;
+    let Pipeline { kernel, seeds, duration, filter, stages, context, command, also } = pipeline;
+    report_missing(command)?;
     // From here on a signal ends the run in order.
     let mut stop = Stop {
         interrupt: signal(SignalKind::interrupt())?,
@@ -91,7 +97,8 @@ async fn drive<S: Supervisor>(
     let mut bus = Bus::default();
     let mut supervisor = compose(&mut bus)?;
     let mut flow = Flow { stages, filter, bus, batch: Batch { context, items: Vec::new() } };
-    let followed = follow(kernel, seeds, &mut stop, &mut flow, &mut supervisor).await;
+    let start = Start { kernel, seeds, also };
+    let followed = follow(start, &mut stop, &mut flow, &mut supervisor).await;
     // Subscribers end when the bus is closed, whatever happened, and are given the time to.
     if followed.is_ok() {
         flow.bus.close(&flow.batch.context);
@@ -109,16 +116,36 @@ struct Stop {
     end: Option<Instant>,
 }
 
+/// How a run starts.
+struct Start<'a> {
+    kernel: &'a Options,
+    seeds: bool,
+    also: Option<Need>,
+}
+
+/// Reports capabilities without which a command with probes sees less.
+///
+/// # Errors
+/// Names those without which it cannot run.
+pub fn report_missing(command: &str) -> Result<()> {
+    match rights::require() {
+        Err(lacks) => bail!("{command} lacks {lacks}: run it as root"),
+        Ok(Some(lacks)) => complain(&format!("{command} lacks {lacks}: it sees less of other users")),
+        Ok(None) => {}
+    }
+    Ok(())
+}
+
 /// Hands on what the agent emits until the run ends.
 async fn follow(
-    kernel: &Options,
-    seeds: bool,
+    start: Start<'_>,
     stop: &mut Stop,
     flow: &mut Flow,
     supervisor: &mut impl Supervisor,
 ) -> Result<()> {
-    let (mut agent, started) = Agent::start(kernel)?;
-    flow.begin(&agent, started, seeds)?;
+    let (mut agent, started) = Agent::start(start.kernel)?;
+    rights::give_up(&rights::LIVE, &[], start.also);
+    flow.begin(&agent, started, start.seeds)?;
     supervisor.ready();
 
     let readiness = agent.readiness()?;

@@ -7,44 +7,15 @@ use aya::programs::{
     ProgramError, TracePoint, trace_point,
 };
 use aya::{Btf, Ebpf};
-use procfs::process::Process;
 
 use super::forced::Forced;
 use super::plan::{Hook, Job, Probe, Rung, Sockets};
 use super::{Covered, KernelError, Refused, chain, mounts};
-
-/// `include/uapi/linux/capability.h`
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+use crate::rights;
 
 /// Checks capabilities first, so that the error names them; a later EPERM would not.
 pub(super) fn check_capabilities() -> Result<(), KernelError> {
-    let effective = Process::myself()
-        .and_then(|me| me.status())
-        .map(|status| status.capeff)
-        .map_err(|error| KernelError::Proc(error.to_string()))?;
-    let missing = missing_capabilities(effective);
-    if missing.is_empty() { Ok(()) } else { Err(KernelError::Capabilities(missing.join(", "))) }
-}
-
-/// CAP_SYS_ADMIN implies CAP_BPF and CAP_PERFMON (include/linux/capability.h, bpf_capable(), v6.12), but not
-/// CAP_NET_ADMIN, which cgroup hooks require.
-fn missing_capabilities(effective: u64) -> Vec<&'static str> {
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    let admin = has(CAP_SYS_ADMIN);
-    let mut missing = Vec::new();
-    if !has(CAP_BPF) && !admin {
-        missing.push("CAP_BPF");
-    }
-    if !has(CAP_PERFMON) && !admin {
-        missing.push("CAP_PERFMON");
-    }
-    if !has(CAP_NET_ADMIN) {
-        missing.push("CAP_NET_ADMIN");
-    }
-    missing
+    rights::require().map(drop).map_err(KernelError::Capabilities)
 }
 
 /// State for attaching programs.
@@ -243,18 +214,5 @@ fn said(error: ProgramError) -> String {
             format!("{}: {io_error}", filename.display())
         }
         other => chain(&other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_that_are_missing_are_named() {
-        assert!(missing_capabilities(u64::MAX).is_empty());
-        assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities(1 << CAP_SYS_ADMIN), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities(1 << CAP_BPF | 1 << CAP_NET_ADMIN), ["CAP_PERFMON"]);
     }
 }

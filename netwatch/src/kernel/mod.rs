@@ -27,6 +27,7 @@ use netwatch_common::Offsets;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::rights::Lacks;
 pub use flows::FlowTable;
 pub use forced::Forced;
 pub use iterators::Iterators;
@@ -46,11 +47,8 @@ pub const DEFAULT_UDP_FLOWS: u32 = netwatch_common::FLOWS_MAX as u32;
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The caller lacks capabilities.
-    #[error("missing capabilities: {0}; run netwatch as root")]
-    Capabilities(String),
-    /// The capabilities of netwatch cannot be read.
-    #[error("cannot read /proc/self/status (is /proc mounted?): {0}")]
-    Proc(String),
+    #[error("netwatch lacks {0}: run it as root")]
+    Capabilities(Lacks),
     /// No BTF, which has the offsets.
     #[error(
         "this kernel has no BTF ({path}: {0}): netwatch needs Linux 5.8 or later with CONFIG_DEBUG_INFO_BTF",

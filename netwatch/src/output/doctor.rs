@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::kernel::{Coverage, Covered};
+use crate::rights::{GivenUp, Need, STAGES, Stage};
 
 /// The report.
 #[derive(Serialize)]
@@ -14,7 +15,42 @@ pub(crate) struct Report<'a> {
     jobs: Vec<JobView<'a>>,
     unseen: Vec<&'static str>,
     limits: Vec<Limit>,
+    rights: RightsView<'a>,
     self_test: SelfTestView<'a>,
+}
+
+/// What commands give up.
+#[derive(Serialize)]
+struct RightsView<'a> {
+    stages: Vec<StageView>,
+    /// What this kernel does not offer, or `doctor` itself could not give up.
+    lacks: &'a [String],
+}
+
+#[derive(Serialize)]
+struct StageView {
+    what: &'static str,
+    /// Capabilities that it keeps.
+    keeps: Vec<&'static str>,
+    files: &'static str,
+    calls: &'static str,
+}
+
+impl StageView {
+    fn of(stage: &Stage) -> Self {
+        let files = if stage.closes_files {
+            "reads only a store, time zones and names of services; no network"
+        } else {
+            "all, as its user"
+        };
+        let keeps = stage.keep.iter().map(Need::name).collect();
+        Self { what: stage.what, keeps, files, calls: stage.calls.sentence() }
+    }
+
+    fn sentence(&self) -> String {
+        let keeps = if self.keeps.is_empty() { "none".to_owned() } else { self.keeps.join(", ") };
+        format!("{}: capabilities: {keeps}; files: {}; system calls: {}", self.what, self.files, self.calls)
+    }
 }
 
 /// A limit, and what happens when it is reached. All of them are in docs/limits.md.
@@ -54,6 +90,7 @@ impl<'a> Report<'a> {
         coverage: &'a Coverage,
         limits: Vec<Limit>,
         self_test: SelfTestView<'a>,
+        given: &'a GivenUp,
     ) -> Self {
         Self {
             kind: "doctor",
@@ -61,6 +98,7 @@ impl<'a> Report<'a> {
             jobs: coverage.jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
             unseen: coverage.unseen(),
             limits,
+            rights: RightsView { stages: STAGES.iter().map(StageView::of).collect(), lacks: &given.lacks },
             self_test,
         }
     }
@@ -86,6 +124,12 @@ impl<'a> Report<'a> {
         }
         for (i, Limit { what, value, at_limit }) in self.limits.iter().enumerate() {
             writeln!(out, "{:<11} {what}: {value}; {at_limit}", if i == 0 { "limits" } else { "" })?;
+        }
+        for (i, stage) in self.rights.stages.iter().enumerate() {
+            writeln!(out, "{:<11} {}", if i == 0 { "gives up" } else { "" }, stage.sentence())?;
+        }
+        for (i, lacks) in self.rights.lacks.iter().enumerate() {
+            writeln!(out, "{:<11} {lacks}", if i == 0 { "cannot" } else { "" })?;
         }
         writeln!(out, "{:<11} {}", "self-test", self.self_test.sentence())
     }

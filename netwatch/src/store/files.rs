@@ -252,6 +252,12 @@ impl Watched {
     }
 }
 
+/// The files that are read with the store at `path`.
+#[must_use]
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)).into()
+}
+
 /// The path with a suffix.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -49,6 +49,7 @@ use place::shown;
 
 pub use chain::Link;
 pub use events::Events;
+pub use files::files;
 #[cfg(any(test, feature = "test-equipment"))]
 pub use generate::generate;
 pub use history::History;
@@ -56,7 +57,7 @@ pub use query::{Query, StoredConnection};
 pub use read::{Missing, Reader};
 pub use retain::Retention;
 pub use runs::Run;
-pub use seal::{Key, new_key};
+pub use seal::{Key, SealFile, new_key};
 pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
 pub use verify::{Anchored, Ask, Broken, Checked, Seals, newest, verify, verify_schema};

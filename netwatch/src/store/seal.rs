@@ -162,13 +162,28 @@ pub fn new_key(store: &Path) -> Result<Zeroizing<String>, StoreError> {
     Ok(shown)
 }
 
-/// The state beside a store, for verification; `None`: there is none.
-pub(super) fn state(store: &Path) -> Result<Option<State>, StoreError> {
-    let path = path_of(store);
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
-        Ok(file) => State::read(&file).map(Some).map_err(failed(&path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(&path)(error)),
+/// The sealing key beside a store, for verification.
+pub struct SealFile(pub(super) Option<State>);
+
+impl std::fmt::Debug for SealFile {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SealFile").field(&self.0.as_ref().map(|state| state.epoch)).finish()
+    }
+}
+
+impl SealFile {
+    /// Reads it, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is none.
+    pub fn read(store: &Path) -> Result<Self, StoreError> {
+        let path = path_of(store);
+        match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
+            Ok(file) => State::read(&file).map(|state| Self(Some(state))).map_err(failed(&path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self(None)),
+            Err(error) => Err(failed(&path)(error)),
+        }
     }
 }
 

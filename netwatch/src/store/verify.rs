@@ -8,12 +8,11 @@ mod schema;
 mod seals;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::chain::{Contents, Format, Link, Table};
-use super::{Key, Progress, Reader, StoreError};
+use super::{Key, Progress, Reader, SealFile, StoreError};
 use crate::limits;
 use batches::ReadBatch;
 pub(super) use batches::hash_rows;
@@ -54,8 +53,8 @@ pub struct Checked {
 pub struct Ask<'a> {
     /// A link that must be in the chain.
     pub anchor: Option<Link>,
-    /// The verification key, and the path of the store.
-    pub key: Option<(&'a Key, &'a Path)>,
+    /// The verification key, and the sealing key of the store.
+    pub key: Option<(&'a Key, &'a SealFile)>,
 }
 
 /// Where an anchor was found.
@@ -101,11 +100,11 @@ pub fn verify(
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Checked, StoreError> {
     let mut checked = verify_with(reader, ask.anchor, limits::VERIFIED_AT_ONCE, watch)?;
-    if let Some((key, path)) = ask.key.filter(|_| checked.is_well()) {
+    if let Some((key, file)) = ask.key.filter(|_| checked.is_well()) {
         checked.seals = Some(if reader.format() < Format::Two {
             Seals { broken: Some("a store of version 1 has no seals".into()), ..Seals::default() }
         } else {
-            seals::verify(reader, path, key, checked.pruned.is_some())?
+            seals::verify(reader, file, key, checked.pruned.is_some())?
         });
     }
     Ok(checked)

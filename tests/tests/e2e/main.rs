@@ -36,6 +36,7 @@ mod process;
 mod processes;
 mod race;
 mod record;
+mod rights;
 mod run;
 mod seed;
 mod table;

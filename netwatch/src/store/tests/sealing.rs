@@ -59,7 +59,12 @@ impl Sealing {
 
     fn checked(&self) -> Checked {
         let path = self.place.path();
-        verify(&self.place.reader(), Ask { anchor: None, key: Some((&self.key, &path)) }, &mut go_on).unwrap()
+        verify(
+            &self.place.reader(),
+            Ask { anchor: None, key: Some((&self.key, &SealFile::read(&path).unwrap())) },
+            &mut go_on,
+        )
+        .unwrap()
     }
 
     #[track_caller]

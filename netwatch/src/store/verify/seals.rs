@@ -1,13 +1,11 @@
 //! Verifies seals with the first key.
 
-use std::path::Path;
-
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::store::chain::Link;
 use crate::store::pruned;
 use crate::store::seal::{self, Key};
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, SealFile, StoreError};
 
 /// What the seals say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,11 +20,14 @@ pub struct Seals {
     pub broken: Option<String>,
 }
 
-/// Verifies the seals in the store at `path`, whose chain was verified. `is_pruned`: retention has deleted batches, and
-/// seals with them.
-pub(super) fn verify(reader: &Reader, path: &Path, key: &Key, is_pruned: bool) -> Result<Seals, StoreError> {
-    // Before the seals, of which a recorder makes more meanwhile.
-    let state = seal::state(path)?;
+/// Verifies the seals in a store, whose chain was verified. `file` was read before the seals, of which a recorder makes
+/// more meanwhile. `is_pruned`: retention has deleted batches, and seals with them.
+pub(super) fn verify(
+    reader: &Reader,
+    file: &SealFile,
+    key: &Key,
+    is_pruned: bool,
+) -> Result<Seals, StoreError> {
     let mut seals = Seals::default();
     let (series, mut now, mut epoch) = (key.series(), key.clone(), 0);
     let db = reader.db();
@@ -68,13 +69,13 @@ pub(super) fn verify(reader: &Reader, path: &Path, key: &Key, is_pruned: bool) -
     drop(rows);
     drop(select);
     transaction.finish()?;
-    seals.broken = match state {
+    seals.broken = match &file.0 {
         None => Some("the file with the next key (-seal) is missing, so later seals may be, too".into()),
         Some(state) if state.series != series => Some("the next key (-seal) is of another series".into()),
         Some(state) if state.epoch > epoch => {
             Some(format!("the seals of epochs {epoch} to {} are missing", state.epoch - 1))
         }
-        Some(state) if !is_key_of(key, &state) => {
+        Some(state) if !is_key_of(key, state) => {
             Some("the next key (-seal) does not follow from this one".into())
         }
         Some(_) => None,
