@@ -21,6 +21,8 @@ use crate::stream::{Context, Item};
 use crate::tracker::{ConnectionEvent, EndpointId, Party};
 use crate::{limits, signs};
 
+mod messages;
+
 /// Of the lines as a whole; a key that is renamed or goes makes another.
 const VERSION: u8 = 1;
 
@@ -262,6 +264,7 @@ impl Json {
         if let Some(via) = endpoint.via {
             object.word(Event::Via, via.name());
         }
+        messages::write(endpoint.cause.messages(), context.clock, &mut object)?;
         if event.repaired {
             object.value(Event::Repaired, &true)?;
         }

@@ -50,11 +50,12 @@ pub(super) enum Table {
     Loss,
     Stopped,
     Pruned,
+    Message,
 }
 
 impl Table {
     /// In the order of the columns of a batch.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Segment,
         Self::Image,
         Self::Process,
@@ -62,6 +63,7 @@ impl Table {
         Self::Loss,
         Self::Stopped,
         Self::Pruned,
+        Self::Message,
     ];
 
     pub(super) const COUNT: usize = Self::ALL.len();
@@ -75,13 +77,16 @@ impl Table {
             Self::Loss => "loss",
             Self::Stopped => "stopped",
             Self::Pruned => "pruned",
+            Self::Message => "message",
         }
     }
 
     /// The version that it belongs to.
-    #[expect(clippy::unused_self, reason = "a table of version 2 will say so here")]
     pub(super) const fn since(self) -> Format {
-        Format::One
+        match self {
+            Self::Message => Format::Two,
+            _ => Format::One,
+        }
     }
 
     /// Its columns in a version, `id` first.
@@ -147,6 +152,9 @@ impl Table {
             Self::Loss => vec!["id", "segment", "ts", "reason", "kind", "count"],
             Self::Stopped => vec!["id", "segment", "ts"],
             Self::Pruned => vec!["id", "segment", "ts", "through_segment", "through_batch", "hash"],
+            Self::Message => {
+                vec!["id", "segment", "before", "cause", "written", "way", "inode", "path", "writer"]
+            }
         }
     }
 

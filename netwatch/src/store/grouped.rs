@@ -116,7 +116,7 @@ impl RowWriter<'_> {
         }
         let ts = self.time(head.at);
         let Some(last) = events.clone().last() else { return Ok(()) };
-        let cells = Cells::of(last, self.rows(last, ts, batch)?);
+        let cells = self.cells(last, ts, batch)?;
         let odd = self.odd(events, &cells, ts, batch)?;
         let signs: Vec<_> = signs::of_end(&last.endpoint).map(signs::Sign::name).collect();
         let signs = signs.join(",");
@@ -140,7 +140,7 @@ impl RowWriter<'_> {
                 break;
             }
             let expected = predicted(event.kind, later, last);
-            let cells = Cells::of(event, self.rows(event, ts, batch)?);
+            let cells = self.cells(event, ts, batch)?;
             if cells == expected {
                 continue;
             }
@@ -153,6 +153,18 @@ impl RowWriter<'_> {
             return Ok(None);
         }
         serde_json::to_string(&odd).map(Some).map_err(StoreError::Json)
+    }
+
+    /// The columns of an event; processes and messages are written if they are new.
+    fn cells(
+        &mut self,
+        event: &ConnectionEvent,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<Cells, StoreError> {
+        let rows = self.rows(event, ts, batch)?;
+        let cause = self.interner.cause(&event.endpoint.cause, ts, batch)?;
+        Ok(Cells::of(event, rows, cause))
     }
 
     /// The rows of the processes of an event.

@@ -10,7 +10,7 @@ use super::chain::Table;
 use super::{StoreError, words};
 use crate::hash::Map;
 use crate::model::{CgroupId, Cookie, Image};
-use crate::process::{Actor, ExeStatus, Process};
+use crate::process::{Actor, Cause, ExeStatus, Process};
 use crate::signs;
 
 /// Rows that were written in this segment.
@@ -83,8 +83,12 @@ impl Interner {
         batch: &mut Batch<'_>,
     ) -> Result<i64, StoreError> {
         let image = self.image(&actor.process.image, batch)?;
+        let cause = match &actor.process.birth {
+            Some(birth) => self.cause(&birth.cause, ts, batch)?,
+            None => None,
+        };
         let row = self.row(Table::Process, batch, |values| {
-            process_values(actor, status, image, parent, ts, values);
+            process_values(actor, status, Above { image, parent, cause }, ts, values);
         })?;
         if self.actors.len() >= MOST_HELD {
             self.actors.clear();
@@ -92,6 +96,35 @@ impl Interner {
         let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), status);
         self.actors.insert(key, (actor.clone(), row));
         Ok(row)
+    }
+
+    /// The number that stands for a cause in a row: the cookie of a socket, or the row of the last message with its sign
+    /// changed. Messages are written if they are new.
+    pub(super) fn cause(
+        &mut self,
+        cause: &Cause,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<Option<i64>, StoreError> {
+        let socket = cause.socket.map(|socket| socket.get().cast_signed());
+        let mut last = None;
+        for message in cause.messages() {
+            // A process as it was when it wrote holds no message that came after, so this ends.
+            let writer = self.actor(&Actor::leader(message.writer.clone()), None, ts, batch)?;
+            let row = self.row(Table::Message, batch, |values| {
+                values.extend([
+                    number(last),
+                    number(socket.filter(|_| last.is_none())),
+                    Owned::Int(message.at.nanos().cast_signed()),
+                    Owned::Word(message.way.name()),
+                    Owned::Int(message.inode.cast_signed()),
+                    text(message.path.as_deref()),
+                    Owned::Int(writer),
+                ]);
+            })?;
+            last = Some(row);
+        }
+        Ok(last.map(i64::wrapping_neg).or(socket))
     }
 
     fn image(&mut self, image: &Arc<Image>, batch: &mut Batch<'_>) -> Result<i64, StoreError> {
@@ -180,15 +213,17 @@ fn cookie(cookie: Option<u64>) -> Owned {
     number(cookie.map(u64::cast_signed))
 }
 
-/// In the order of the table, from `ts`.
-fn process_values(
-    actor: &Actor,
-    status: Option<ExeStatus>,
+/// Rows that the row of a process refers to.
+#[derive(Clone, Copy)]
+struct Above {
     image: i64,
     parent: Option<i64>,
-    ts: i64,
-    values: &mut Vec<Owned>,
-) {
+    /// See [`Interner::cause`].
+    cause: Option<i64>,
+}
+
+/// In the order of the table, from `ts`.
+fn process_values(actor: &Actor, status: Option<ExeStatus>, above: Above, ts: i64, values: &mut Vec<Owned>) {
     let process: &Process = &actor.process;
     let signs =
         status.map(|status| signs::of_process(process, status).map(signs::Sign::name).collect::<Vec<_>>());
@@ -205,12 +240,16 @@ fn process_values(
         Owned::Int(CgroupId::number(process.cgroup_id).cast_signed()),
         text(Some(&process.cgroup)),
         Owned::Int(process.kernel.into()),
-        Owned::Int(image),
-        number(parent),
+        Owned::Int(above.image),
+        number(above.parent),
         cookie(process.birth.as_ref().map(|birth| birth.at.nanos())),
-        cookie(process.birth.as_ref().and_then(|birth| birth.cause.direct()).map(Cookie::get)),
+        number(above.cause),
     ]);
-    values.extend(process.stdio.iter().map(|socket| cookie(socket.map(Cookie::get))));
+    let stdio = process.stdio.iter().zip(process.streams).map(|(socket, stream)| match stream {
+        Some(stream) => Owned::Int(words::stream_number(stream)),
+        None => cookie(socket.map(Cookie::get)),
+    });
+    values.extend(stdio);
     values.extend([
         status.map_or(Owned::Null, |status| Owned::Word(words::exe_state_word(status.state))),
         signs.filter(|signs| !signs.is_empty()).map_or(Owned::Null, |signs| Owned::Text(signs.join(","))),

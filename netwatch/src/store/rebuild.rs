@@ -12,8 +12,8 @@ use super::rows::{COLUMNS, Cell, Cells, find_later, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{Arguments, BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey};
-use crate::process::{Actor, Birth, Cause, ExeStatus, Process};
+use crate::model::{Arguments, BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey, Way};
+use crate::process::{Actor, Birth, Cause, ExeStatus, Message, Process};
 use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 
@@ -105,7 +105,11 @@ impl StoredRow {
             let actors = cells.rows().try_map(|row| processes.actor(row, db))?;
             let at = BootTime::from_nanos((i128::from(*ts) - boot).try_into().unwrap_or(0));
             let event = cells.event(self.endpoint, at, *kind, actors);
-            events.push(event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?);
+            let mut event = event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?;
+            if let Some(cause) = cells.cause().filter(|cause| *cause < 0) {
+                event.endpoint.cause = processes.messages(-cause, i64::MAX, db)?;
+            }
+            events.push(event);
         }
         Ok(events)
     }
@@ -188,10 +192,14 @@ impl Processes {
             let pid = row.get(3)?;
             let cookie = |number: Option<i64>| number.map(i64::cast_unsigned);
             let birth = cookie(maybe(16)?);
-            let cause = Cause::of_socket(cookie(maybe(17)?).and_then(Cookie::new));
-            let stdio =
-                [18, 19, 20].map(|column| maybe(column).map(|socket| cookie(socket).and_then(Cookie::new)));
-            let [stdin, stdout, stderr] = stdio;
+            let cause = maybe(17)?;
+            let mut standard = [(None, None); 3];
+            for (column, (socket, stream)) in (18..).zip(&mut standard) {
+                match maybe(column)? {
+                    Some(number) if number < 0 => *stream = words::stream(number),
+                    number => *socket = cookie(number).and_then(Cookie::new),
+                }
+            }
             let exe_state: Option<String> = row.get(21)?;
             let signs: Option<String> = row.get(22)?;
             let key = ProcessKey::recorded(pid, BootTime::from_nanos(number(4)?.cast_unsigned()));
@@ -202,18 +210,59 @@ impl Processes {
             process.cgroup_id = CgroupId::new(number(11)?.cast_unsigned());
             process.cgroup = text(12)?;
             process.kernel = number(13)? != 0;
-            process.birth = birth.map(|at| Birth { at: BootTime::from_nanos(at), cause });
-            process.stdio = [stdin?, stdout?, stderr?];
+            let socket =
+                cause.filter(|cause| *cause > 0).and_then(|cause| Cookie::new(cause.cast_unsigned()));
+            let at = birth.map(BootTime::from_nanos);
+            process.birth = at.map(|at| Birth { at, cause: Cause::of_socket(socket) });
+            process.stdio = standard.map(|(socket, _)| socket);
+            process.streams = standard.map(|(_, stream)| stream);
             process.exe_status = exe_state.map(|state| exe_status(&state, signs.as_deref()));
             let tid: Option<u32> = row.get(5)?;
             let thread: Option<String> = row.get(6)?;
             let (tid, thread) = (tid.unwrap_or(pid), thread.map(Into::into));
-            Ok((ReadProcess { process, tid, thread, parent: maybe(15)? }, number(14)?))
+            Ok((ReadProcess { process, tid, thread, parent: maybe(15)? }, number(14)?, cause))
         });
-        let (mut read, image) =
+        let (mut read, image, cause) =
             read.optional()?.ok_or_else(|| damaged(format!("there is no process {row}")))?;
         read.process.image = self.image(image, db)?;
+        if let Some(message) = cause.and_then(i64::checked_neg).filter(|message| *message > 0)
+            && let Some(birth) = &mut read.process.birth
+        {
+            birth.cause = self.messages(message, row, db)?;
+        }
         Ok(read)
+    }
+
+    /// The cause that came by this message and those before it. `below`: the row that refers to it; the writers are in rows
+    /// before that.
+    fn messages(&self, row: i64, below: i64, db: &Connection) -> Result<Cause, StoreError> {
+        let mut select = db.prepare_cached(&format!("{} WHERE id = ?", Table::Message.select()))?;
+        let (mut messages, mut socket, mut next) = (Vec::new(), None, Some(row));
+        while let Some(row) = next {
+            let read = select.query_row([row], |row| {
+                let (before, cause): (Option<i64>, Option<i64>) = (row.get(2)?, row.get(3)?);
+                let (written, way): (i64, String) = (row.get(4)?, row.get(5)?);
+                let (inode, path, writer): (i64, Option<String>, i64) =
+                    (row.get(6)?, row.get(7)?, row.get(8)?);
+                Ok((before, cause, written, way, inode, path, writer))
+            });
+            let (before, cause, written, way, inode, path, writer) =
+                read.optional()?.ok_or_else(|| damaged(format!("there is no message {row}")))?;
+            if before.is_some_and(|before| before >= row) || writer >= below {
+                return Err(damaged(format!("message {row} is older than what caused it")));
+            }
+            messages.push(Message {
+                writer: self.actor(writer, db)?.process,
+                at: BootTime::from_nanos(written.cast_unsigned()),
+                way: Way::from_name(&way).ok_or_else(|| damaged(format!("message {row}: {way}")))?,
+                inode: inode.cast_unsigned(),
+                path: path.map(Into::into),
+            });
+            socket = cause.and_then(|cause| Cookie::new(cause.cast_unsigned()));
+            next = before;
+        }
+        messages.reverse();
+        Ok(Cause::new(socket, messages))
     }
 
     fn image(&self, row: i64, db: &Connection) -> Result<Arc<Image>, StoreError> {

@@ -111,7 +111,8 @@ fn maybe<T>(value: Option<T>, cell: impl Fn(T) -> Cell) -> Cell {
 }
 
 impl Cells {
-    pub(super) fn of(event: &ConnectionEvent, rows: Roles<Option<i64>>) -> Self {
+    /// `cause`: as in [`super::intern::Interner::cause`].
+    pub(super) fn of(event: &ConnectionEvent, rows: Roles<Option<i64>>, cause: Option<i64>) -> Self {
         let (endpoint, outcome) = (&event.endpoint, &event.outcome);
         let flow = Some(endpoint.flow).filter(|flow| *flow != endpoint.id);
         let listener = endpoint.listener.as_ref().map(|party| party.id);
@@ -142,7 +143,7 @@ impl Cells {
             int(endpoint.verdict.basis.code()),
             int(endpoint.verdict.confidence.code()),
             maybe(rows.originator, Cell::Int),
-            maybe(endpoint.cause.direct(), |cause| bits(cause.get())),
+            maybe(cause, Cell::Int),
             maybe(rows.process, Cell::Int),
             maybe(endpoint.process_basis, |basis| int(basis.code())),
             cookie(listener),
@@ -184,6 +185,11 @@ impl Cells {
 
     fn word<T: Word>(&self, column: usize) -> Option<T> {
         T::from_code(self.number(column)?)
+    }
+
+    /// See [`super::intern::Interner::cause`].
+    pub(super) fn cause(&self) -> Option<i64> {
+        self.number(CAUSE)
     }
 
     fn unsigned(&self, column: usize) -> Option<u64> {
@@ -247,7 +253,10 @@ impl Cells {
                 confidence: self.word(CONFIDENCE)?,
             },
             originator: actors.originator,
-            cause: Cause::of_socket(self.unsigned(CAUSE).and_then(Cookie::new)),
+            // The messages of a negative number are in another table.
+            cause: Cause::of_socket(
+                self.cause().filter(|cause| *cause > 0).and_then(|cause| Cookie::new(cause.cast_unsigned())),
+            ),
             process: actors.process,
             process_basis: self.word(PROCESS_BASIS),
             listener: party(LISTENER, actors.listener).map(Arc::new),

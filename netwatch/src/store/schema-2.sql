@@ -30,6 +30,22 @@ CREATE TABLE pruned_segment (
     before BLOB NOT NULL           -- the digest of the segments before it
 ) STRICT;
 
+-- Messages over UNIX sockets and pipes by which a cause came from one process to another. In `process` and `connection` a
+-- negative `cause` is a row of this table, with its sign changed.
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    segment INTEGER NOT NULL,
+    before INTEGER,                -- the message that caused this one; NULL: it was the first
+    cause INTEGER,                 -- of the first: cookie of the connection that its writer was about
+    written INTEGER NOT NULL,      -- nanoseconds since boot
+    way TEXT NOT NULL,             -- unix or pipe
+    inode INTEGER NOT NULL,        -- of the writer's end
+    path TEXT,                     -- name of the UNIX socket
+    writer INTEGER NOT NULL        -- a row of `process`
+) STRICT;
+ALTER TABLE batch ADD COLUMN message_from INTEGER;
+ALTER TABLE batch ADD COLUMN message_to INTEGER;
+
 -- Seals: each has the newest link, authenticated by a key that is erased then. In no batch.
 CREATE TABLE seal (
     id INTEGER PRIMARY KEY,

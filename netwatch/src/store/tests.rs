@@ -1,6 +1,7 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
 mod altered;
+mod causes;
 mod clock;
 mod interference;
 mod keys;
@@ -230,7 +231,7 @@ fn processes_come_back_with_their_line() {
     shell.stdio = [5, 5, 0].map(crate::model::Cookie::new);
     shell.birth = Some(crate::process::Birth {
         at: ns(17),
-        cause: crate::process::Cause::of_socket(crate::model::Cookie::new(u64::MAX)),
+        cause: crate::process::Cause::of_socket(crate::model::Cookie::new(u64::MAX >> 1)),
     });
     let shell = Arc::new(shell);
     write(&mut writer, &[Entry::Process(shell.clone(), STATUS), Entry::Process(shell.clone(), STATUS)]);

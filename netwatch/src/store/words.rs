@@ -1,7 +1,7 @@
 //! Words as the small numbers that stand for them in rows: a word in each of a million rows would be most of the store.
 //! The views spell them. A number never changes its meaning.
 
-use crate::model::{ExeState, Family, Proto, State, Via};
+use crate::model::{ExeState, Family, Proto, State, Stream, StreamKind, Via};
 use crate::origin::{Basis, Confidence, Side};
 use crate::tracker::{ClosedBy, ProcessBasis};
 
@@ -145,6 +145,52 @@ mod tests {
         }
         for state in (1..=11).map(State::from_kernel) {
             spells(state_code(state), state.name());
+        }
+    }
+}
+
+/// The number that stands for a pipe, a terminal or a UNIX socket in the columns of standard streams, where a cookie is
+/// positive: the negative of the id, the kind and whether the parent has the other end.
+pub(super) fn stream_number(stream: Stream) -> i64 {
+    let kind = match stream.kind {
+        StreamKind::Pipe => 1,
+        StreamKind::Terminal => 2,
+        StreamKind::Unix => 3,
+    };
+    let bits = stream.id << 3 & 0x7fff_ffff_ffff_fff8 | kind << 1 | u64::from(stream.at_parent);
+    -bits.cast_signed()
+}
+
+/// The stream of a negative number.
+pub(super) fn stream(number: i64) -> Option<Stream> {
+    let bits = number.checked_neg().filter(|bits| *bits > 0)?.cast_unsigned();
+    let kind = match bits >> 1 & 3 {
+        1 => StreamKind::Pipe,
+        2 => StreamKind::Terminal,
+        3 => StreamKind::Unix,
+        _ => return None,
+    };
+    Some(Stream { kind, id: bits >> 3, at_parent: bits & 1 == 1 })
+}
+
+#[cfg(test)]
+mod stream_tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn streams_are_read_as_written(id in 0u64..1 << 60, kind in 0usize..3, at_parent: bool) {
+            let kind = [StreamKind::Pipe, StreamKind::Terminal, StreamKind::Unix][kind];
+            let written = Stream { kind, id, at_parent };
+            prop_assert!(stream_number(written) < 0);
+            prop_assert_eq!(stream(stream_number(written)), Some(written));
+        }
+
+        #[test]
+        fn no_number_panics(number: i64) {
+            let _ = stream(number);
         }
     }
 }

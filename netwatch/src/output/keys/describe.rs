@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::loss::LossReason;
-use crate::model::{ExeState, Family, Proto, State, Via};
+use crate::model::{ExeState, Family, Proto, State, Via, Way};
 use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
 use crate::tracker::{ClosedBy, EventKind, ProcessBasis};
@@ -112,6 +112,8 @@ pub(in crate::output) const KINDS: fn() -> Vec<String> =
 /// Those of events: only `list` has raw sockets.
 pub(in crate::output) const PROTOS: fn() -> Vec<String> =
     || [Proto::Tcp, Proto::Udp].into_iter().map(by_serde).collect();
+pub(in crate::output) const WAYS: fn() -> Vec<String> =
+    || [Way::Unix, Way::Pipe].into_iter().map(|way| way.name().to_owned()).collect();
 pub(in crate::output) const FAMILIES: fn() -> Vec<String> = words!(Family, by_serde, Ipv4, Ipv6);
 pub(in crate::output) const SIDES: fn() -> Vec<String> = words!(Side, by_serde, Local, Remote, Both, Unknown);
 /// What port numbers can say of the side.

@@ -75,6 +75,8 @@ keys! {
             "Who ended the connection: the sender of an RST, else of the first FIN.";
         Via "via" on SOCKETS, Is::Word(VIAS), Null::Absent,
             "How the call was made, if not by a plain system call on a plain socket.";
+        Messages "messages" on SOCKETS, Is::Objects("message"), Null::Absent,
+            "Messages over UNIX sockets or pipes by which what caused the connection reached the process that began it, the oldest first.";
         Repaired "repaired" on SOCKETS, Is::True, Null::Absent,
             "The event was lost, and reconstructed from a later snapshot.";
         Signs "signs" on SOCKETS, Is::Words(SIGNS), Null::Absent,
@@ -125,6 +127,18 @@ keys! {
         Process "process", PROCESS_KEY, Null::Maybe, "`key` of the process that created it or used it last.";
         Comm "comm", Is::Text, Null::Maybe, "Name of that process.";
         Count "count", U64, Null::Never, "Number of datagrams.";
+    }
+}
+
+keys! {
+    /// A message that led to a connection.
+    Message {
+        Ts "ts", TIME, Null::Never, "When it was written.";
+        Over "over", Is::Word(WAYS), Null::Never, "What it was written to.";
+        Inode "inode", U64, Null::Never, "Inode number of the writer's end.";
+        Path "path", Is::Text, Null::Maybe, "Name of the UNIX socket; an abstract one begins with `@`.";
+        Process "process", PROCESS_KEY, Null::Never, "`key` of the process that wrote it.";
+        Comm "comm", Is::Text, Null::Never, "Name of that process.";
     }
 }
 

@@ -16,12 +16,13 @@ struct Object {
     keys: &'static [Described],
 }
 
-const OBJECTS: [Object; 7] = [
+const OBJECTS: [Object; 8] = [
     Object { name: "origin", title: "Who originated a connection", keys: keys::Origin::ALL },
     Object { name: "endpoint", title: "An address and a port", keys: keys::Endpoint::ALL },
     Object { name: "party", title: "Another endpoint or listener", keys: keys::Party::ALL },
     Object { name: "process", title: "A process at the time of the event", keys: keys::Process::ALL },
     Object { name: "ancestor", title: "An ancestor of a process", keys: keys::Ancestor::ALL },
+    Object { name: "message", title: "A message that led to a connection", keys: keys::Message::ALL },
     Object {
         name: "loss_of_socket",
         title: "The part of a loss that concerns one socket",

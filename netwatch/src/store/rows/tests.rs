@@ -64,7 +64,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
         let listener = || Party { id: id(n[8], n[9]), process: actor(has[10], b[9]) };
         endpoint.listener = has[9].then(|| Arc::new(listener()));
         endpoint.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
-        endpoint.cause = Cause::of_socket(has[14].then_some(n[10]).and_then(Cookie::new));
+        endpoint.cause = Cause::of_socket(has[14].then_some(n[10] >> 1).and_then(Cookie::new));
         endpoint.handshake = NonZeroU64::new(n[10]).filter(|_| has[15]);
         event.outcome = Outcome {
             errno: has[13].then_some(i32::from(b[11])),
@@ -83,7 +83,7 @@ fn pids(event: &ConnectionEvent) -> Roles<Option<i64>> {
 proptest! {
     #[test]
     fn an_event_comes_back_as_it_was(event in any_event()) {
-        let cells = Cells::of(&event, pids(&event));
+        let cells = Cells::of(&event, pids(&event), event.endpoint.cause.socket.map(|socket| socket.get().cast_signed()));
         let back = cells.event(event.endpoint.id, event.at, event.kind, cells.rows().map(|row| some_actor(row as u32)));
         prop_assert_eq!(back, Some(event));
     }
