@@ -159,8 +159,9 @@ fn forward_all(actor: &mut Actor, path: &str, clients: &str) -> Result<String> {
     let count = clients.parse()?;
     let from = actor.streams.len().checked_sub(count).context("too few connections")?;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = actor.streams[from..]
+        let threads: Vec<_> = actor.streams
             .iter_mut()
+            .skip(from)
             .map(|client| {
                 scope.spawn(move || {
                     let mut request = [0; PORT];
