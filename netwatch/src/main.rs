@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
+        Command::Print(text) => io::stdout().write_all(&text).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     let status = result.unwrap_or_else(|error| {
         if is_closed_pipe(&error) {

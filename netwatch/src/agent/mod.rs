@@ -4,6 +4,7 @@
 //! snapshot came first, endpoints that begin before the probes are attached would be missed.
 
 mod heal;
+mod precedence;
 mod progress;
 mod self_test;
 mod tables;
@@ -26,6 +27,7 @@ use crate::process::{Process, ProcessTable};
 use crate::snapshot::{CgroupPaths, HostSnapshot, Mptcp, Note, SnapshotError, processes};
 use crate::tracker::{ConnectionEvent, Occasion, Tracker};
 use heal::Healer;
+use precedence::Precedence;
 use progress::Progress;
 use tables::Tables;
 
@@ -76,6 +78,7 @@ impl Agent {
     /// If the kernel side cannot run or no snapshot can be taken.
     pub fn start(options: &Options) -> Result<(Self, Started), AgentError> {
         let progress = Progress::begin();
+        let precedence = Precedence::take();
         let attaching = |job: &str| progress.step(format!("attaching the probes of `{job}`"));
         progress.step("loading the BPF programs");
         let mut kernel = Kernel::load(options)?;
@@ -127,6 +130,7 @@ impl Agent {
         }
         let fails = options.sabotage.is_some_and(Sabotage::fails_snapshot);
         let healer = Healer::new(kernel.take_lost()?, lister, fails);
+        drop(precedence);
         Ok((Self { kernel, records, tables, healer }, started))
     }
 

@@ -6,6 +6,7 @@ mod doctor;
 mod filter;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;
+mod generated;
 mod kernel;
 mod list;
 mod log;
@@ -53,6 +54,8 @@ pub enum Command {
     Audit(Box<AuditOptions>),
     /// Report the probes that this kernel supports.
     Doctor(DoctorOptions),
+    /// Print a text that is generated from the command line.
+    Print(Vec<u8>),
 }
 
 /// Parses the command line.
@@ -79,6 +82,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+        Sub::Completions(completions) => Command::Print(completions.text()),
+        Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
     })
 }
 
@@ -127,6 +132,10 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
+    /// Print completions for a shell
+    Completions(generated::CompletionsArgs),
+    /// Print the manual page of netwatch or of one of its commands
+    Man(generated::ManArgs),
 }
 
 #[cfg(test)]

@@ -47,12 +47,23 @@ pub(super) struct LinesArgs {
     /// and emits the whole object once, before the first event that refers to it; `key` puts only the key
     #[arg(long, value_name = "FORM", value_parser = processes, default_value = "full")]
     processes: ProcessForm,
+    /// Add the Community ID of each connection to JSON, by which other tools name the same connection
+    #[arg(long)]
+    community_id: bool,
 }
 
 impl LinesArgs {
     pub(super) fn log(&self, filter: Filter, limit: Option<u64>) -> LogOptions {
         let (format, colour) = (self.format.format(), self.format.colour());
-        LogOptions { format, processes: self.processes, colour, filter, limit, zone: TimeZone::system() }
+        LogOptions {
+            format,
+            processes: self.processes,
+            community_id: self.community_id,
+            colour,
+            filter,
+            limit,
+            zone: TimeZone::system(),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl<W: Write> Log<W> {
 
     fn with(options: &LogOptions, dated: bool, out: W) -> Self {
         let render: Box<dyn Render> = match options.format {
-            Format::Json => Box::new(Json::new(options.processes)),
+            Format::Json => Box::new(Json::new(options.processes).with_community_id(options.community_id)),
             Format::Text => Box::new(Text::new(options.colour, dated, options.zone.clone())),
         };
         Self { render, out, buffer: Vec::new(), seq: 0, printed: 0, limit: options.limit }

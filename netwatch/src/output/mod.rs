@@ -58,6 +58,8 @@ pub struct LogOptions {
     pub format: Format,
     /// How JSON names processes.
     pub processes: ProcessForm,
+    /// Whether JSON has the Community ID of each connection.
+    pub community_id: bool,
     /// Use colours in text.
     pub colour: bool,
     /// Events to print.
@@ -73,6 +75,7 @@ impl Default for LogOptions {
         Self {
             format: Format::default(),
             processes: ProcessForm::default(),
+            community_id: false,
             colour: false,
             filter: Filter::default(),
             limit: None,

@@ -97,3 +97,23 @@ fn log_prints_each_process_once() {
         assert_eq!(unnumbered(&events), unnumbered(&store.log(&filter)));
     });
 }
+
+/// Both ends of a connection have the ID that other tools compute, and without the option none has.
+#[test]
+fn community_id_is_that_of_other_tools() {
+    in_fresh_netns(|| {
+        let events = |options: &[&str]| {
+            let mut watch = Watch::start(&[&QUIET[..], options].concat());
+            connection();
+            watch.at("unlisten", endpoint(6000, 0));
+            watch.finish().events.split_off(1)
+        };
+        for event in events(&["--community-id"]) {
+            let is_connection = !event["remote"].is_null();
+            // By the reference implementation: 6, 127.0.0.1:2000, 127.0.0.1:6000.
+            let id = is_connection.then_some("1:fFxiKQKdSK+FQrCL2z+H/JU8Gt8=");
+            assert_eq!(event["community_id"].as_str(), id, "{event}");
+        }
+        assert!(events(&[]).iter().all(|event| event.get("community_id").is_none()));
+    });
+}

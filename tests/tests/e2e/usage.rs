@@ -1,7 +1,8 @@
 //! Wrong arguments and missing permissions: a one-line error, and the right exit status.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tests::{binary, netwatch, output, stranger_s_copy};
 
@@ -85,4 +86,24 @@ fn help_is_on_stdout() {
         assert_eq!(output.status.code(), Some(0));
         assert!(!output.stdout.is_empty() && output.stderr.is_empty());
     }
+}
+
+/// What a package installs is valid for its reader.
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    let print = |arguments: &[&str]| {
+        let output = Command::new(binary()).args(arguments).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        output.stdout
+    };
+    let mut bash =
+        Command::new("bash").arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    bash.stdin.take().unwrap().write_all(&print(&["completions", "bash"])).unwrap();
+    let checked = bash.wait_with_output().unwrap();
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+    for shell in ["zsh", "fish"] {
+        assert!(String::from_utf8(print(&["completions", shell])).unwrap().contains("retain"));
+    }
+    let page = String::from_utf8(print(&["man", "record"])).unwrap();
+    assert!(page.contains(".TH netwatch-record 1") && page.contains("EXIT STATUS"), "{page}");
 }

@@ -75,6 +75,8 @@ keys! {
             "Who ended the connection: the sender of an RST, else of the first FIN.";
         Via "via" on SOCKETS, Is::Word(VIAS), Null::Absent,
             "How the call was made, if not by a plain system call on a plain socket.";
+        CommunityId "community_id" on SOCKETS, Is::Text, Null::Absent,
+            "With `--community-id`: the Community ID of the connection, version 1 with seed 0. Both endpoints on this host have the same.";
         Messages "messages" on SOCKETS, Is::Objects("message"), Null::Absent,
             "Messages over UNIX sockets or pipes by which what caused the connection reached the process that began it, the oldest first.";
         Repaired "repaired" on SOCKETS, Is::True, Null::Absent,
