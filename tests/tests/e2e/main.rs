@@ -30,6 +30,7 @@ mod limits;
 mod list;
 mod log;
 mod loss;
+mod messages;
 mod mptcp;
 mod namespaces;
 mod preempted;

@@ -31,6 +31,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["serve", "call", remote] => serve(actor, || in_child(|| call(remote))),
         ["forward-all", path, clients] => forward_all(actor, path, clients),
         ["connect-for-all", ip, clients, threads] => connect_for_all(actor, ip, clients, threads),
+        ["pairs", children] => pairs(children),
         ["pooled", database, remote] => pooled(actor, database, remote),
         ["answer", connections, questions] => answer(actor, connections, questions),
         ["pop", queue, remote] => pop(queue, remote),
@@ -115,6 +116,16 @@ fn push(queue: &str) -> Result<()> {
     Ok(())
 }
 
+/// Reads a message from each of so many children, over a socket of each.
+fn pairs(children: &str) -> Result<String> {
+    for _ in 0..children.parse::<usize>()? {
+        let (mut own, mut its) = UnixStream::pair()?;
+        in_child(|| Ok(its.write_all(b"x")?))?;
+        own.read_exact(&mut [0])?;
+    }
+    Ok(String::new())
+}
+
 /// Waits for a job from a queue, and does it.
 fn pop(queue: &str, remote: &str) -> Result<String> {
     let mut stream = TcpStream::connect(queue)?;
@@ -159,7 +170,8 @@ fn forward_all(actor: &mut Actor, path: &str, clients: &str) -> Result<String> {
     let count = clients.parse()?;
     let from = actor.streams.len().checked_sub(count).context("too few connections")?;
     std::thread::scope(|scope| {
-        let threads: Vec<_> = actor.streams
+        let threads: Vec<_> = actor
+            .streams
             .iter_mut()
             .skip(from)
             .map(|client| {
