@@ -104,7 +104,7 @@ unsafe fn written(sk: *const c_void, after: bool) -> Option<()> {
     // SAFETY: guaranteed by the caller; notes and causes are memory of maps.
     unsafe {
         let cause = cause::of(task::current());
-        if let Some(note) = notes::on(sk, cause.is_some()) {
+        if let Some(note) = note_at(sk, cause.is_some()) {
             (*note).asked = cause.is_some().into();
         }
         let at_peer = note_at_peer(sk)?;
@@ -114,6 +114,12 @@ unsafe fn written(sk: *const c_void, after: bool) -> Option<()> {
         write(at_peer, cause, sock::inode(sk), 0);
     }
     Some(())
+}
+
+/// The note on the own end of a socket, where [`note_at_peer`] of the other end leaves it.
+#[inline(always)]
+fn note_at(sk: *const c_void, create: bool) -> Option<*mut Note> {
+    if knob!(unix_helper) { notes::on(sk, create) } else { notes::by_address(sk as u64, create) }
 }
 
 /// The note on the other end of a connected socket; created if there is none.
@@ -216,7 +222,7 @@ fn reads(sk: *const c_void, length: i32) -> i32 {
 unsafe fn received(sk: *const c_void) {
     // SAFETY: guaranteed by the caller; notes are memory of maps.
     unsafe {
-        let Some(note) = notes::on(sk, false) else { return cause::got_something() };
+        let Some(note) = note_at(sk, false) else { return cause::got_something() };
         let left: u32 = Untyped::read(sk, offset!(sk_queue));
         if let Some(writer) = read(note, left == 0) {
             introduce(sk, &writer);

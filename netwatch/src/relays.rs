@@ -27,30 +27,32 @@ pub struct End {
 pub enum To {
     /// A pipe or FIFO: device and inode number.
     Pipe(u64, u64),
-    /// A pseudoterminal with this number.
-    Terminal(u32),
-    /// The master side of the pseudoterminal with this number.
-    Master(u32),
+    /// A pseudoterminal: the device number of its devpts, and its number there.
+    Terminal(u64, u32),
+    /// The master side of a pseudoterminal, likewise; in which devpts may be unknown.
+    Master(Option<u64>, u32),
     /// A UNIX socket: its inode number, and that of its other end.
     Unix(u64, Option<u64>),
 }
 
 impl To {
-    /// What the other end is.
-    fn other(self) -> Option<Self> {
-        match self {
-            Self::Pipe(..) => Some(self),
-            Self::Terminal(number) => Some(Self::Master(number)),
-            Self::Master(_) => None,
-            Self::Unix(inode, Some(peer)) => Some(Self::Unix(peer, Some(inode))),
-            Self::Unix(_, None) => None,
-        }
+    /// What the other end may be.
+    fn others(self) -> impl Iterator<Item = Self> {
+        let (one, another) = match self {
+            Self::Pipe(..) => (Some(self), None),
+            Self::Terminal(at, number) => {
+                (Some(Self::Master(Some(at), number)), Some(Self::Master(None, number)))
+            }
+            Self::Unix(inode, Some(peer)) => (Some(Self::Unix(peer, Some(inode))), None),
+            Self::Master(..) | Self::Unix(_, None) => (None, None),
+        };
+        one.into_iter().chain(another)
     }
 
     const fn kind(self) -> StreamKind {
         match self {
             Self::Pipe(..) => StreamKind::Pipe,
-            Self::Terminal(_) | Self::Master(_) => StreamKind::Terminal,
+            Self::Terminal(..) | Self::Master(..) => StreamKind::Terminal,
             Self::Unix(..) => StreamKind::Unix,
         }
     }
@@ -122,8 +124,8 @@ impl<'a> Ways<'a> {
         seen.insert(from.pid);
         let mut open = VecDeque::from([(from, Vec::new())]);
         while let Some((end, between)) = open.pop_front() {
-            let others = end.to.other().and_then(|other| self.by_end.get(&other));
-            for other in others.into_iter().flatten() {
+            let others = end.to.others().filter_map(|other| self.by_end.get(&other));
+            for other in others.flatten() {
                 let fits = match direction {
                     Direction::Input => other.writes,
                     Direction::Output => other.reads,
@@ -142,7 +144,7 @@ impl<'a> Ways<'a> {
                     };
                     same_way && matches!(on.to, To::Pipe(..) | To::Unix(..)) && on.to != other.to
                 });
-                if !matches!(other.to, To::Master(_)) {
+                if !matches!(other.to, To::Master(..)) {
                     let way = [&between[..], &[other.pid]].concat();
                     open.extend(on.map(|on| (**on, way.clone())));
                 }
@@ -173,12 +175,17 @@ mod tests {
     #[test]
     fn terminal_and_pair_of_sockets_and_pipes() {
         let terminal = [
-            end(SHELL, 0, To::Terminal(3), "rw"),
-            end(SHELL, 1, To::Terminal(3), "rw"),
-            end(NC, 5, To::Master(3), "rw"),
+            end(SHELL, 0, To::Terminal(5, 3), "rw"),
+            end(SHELL, 1, To::Terminal(5, 3), "rw"),
+            end(NC, 5, To::Master(Some(5), 3), "rw"),
         ];
         assert_eq!(steered(&terminal, NC), Some(vec![]));
         assert_eq!(steered(&terminal, CAT), None, "the other process has the connection");
+        let [input, output, master] = terminal;
+        let elsewhere = [input, output, End { to: To::Master(Some(6), 3), ..master }];
+        assert_eq!(steered(&elsewhere, NC), None, "the same number in another container");
+        let unknown = [input, output, End { to: To::Master(None, 3), ..master }];
+        assert_eq!(steered(&unknown, NC), Some(vec![]));
         let pair = [
             end(SHELL, 0, To::Unix(7, Some(8)), "rw"),
             end(SHELL, 1, To::Unix(7, Some(8)), "rw"),
@@ -215,9 +222,9 @@ mod tests {
     #[test]
     fn terminal_is_not_followed_beyond_its_master() {
         let editor = [
-            end(SHELL, 0, To::Terminal(3), "rw"),
-            end(SHELL, 1, To::Terminal(3), "rw"),
-            end(CAT, 5, To::Master(3), "rw"),
+            end(SHELL, 0, To::Terminal(5, 3), "rw"),
+            end(SHELL, 1, To::Terminal(5, 3), "rw"),
+            end(CAT, 5, To::Master(Some(5), 3), "rw"),
             end(CAT, 0, To::Pipe(1, 7), "r"),
             end(CAT, 1, To::Pipe(1, 8), "w"),
             end(NC, 5, To::Pipe(1, 7), "w"),

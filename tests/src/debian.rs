@@ -122,6 +122,12 @@ fn view(root: &Path, place: &Path) -> io::Result<()> {
     }
     let (memory, own) = (view.join("dev/shm"), Some("mode=1777"));
     mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::empty(), own)?;
+    // An instance of its own: a test finds it without terminals (Documentation/filesystems/devpts.rst).
+    mount(Some("devpts"), &view.join("dev/pts"), Some("devpts"), MsFlags::empty(), Some("ptmxmode=0666"))?;
+    let multiplexer = view.join("dev/ptmx");
+    if fs::symlink_metadata(&multiplexer).is_err() {
+        std::os::unix::fs::symlink("pts/ptmx", multiplexer)?;
+    }
     // pivot_root(2), NOTES: the old root comes to lie on the new one, and is taken away from there.
     std::env::set_current_dir(&view)?;
     pivot_root(".", ".")?;

@@ -1,6 +1,6 @@
 //! Processes: netwatch, and others that a test starts.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -126,6 +126,15 @@ impl Running {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Writes to its stdin, which is piped and stays open.
+    ///
+    /// # Panics
+    /// If it is not piped, or the process has ended.
+    pub fn tell(&mut self, text: &str) {
+        let stdin = self.0.stdin.as_mut().expect("piped");
+        stdin.write_all(text.as_bytes()).expect("the process reads");
     }
 
     /// Its stdout, if it is piped.

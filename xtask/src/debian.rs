@@ -10,8 +10,11 @@ use crate::exec::{as_root, find, quietly, step};
 use crate::setup;
 use crate::vm::{self, Source};
 
-/// Servers of a plain Debian, and rpm, for the tests of its database.
-const PACKAGES: &str = "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm";
+/// Servers of a plain Debian; rpm, for the tests of its database; and what relays commands to a shell.
+const PACKAGES: &str = concat!(
+    "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm,",
+    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon",
+);
 
 /// The program that builds it: among Debian's bootstraps the one that works by apt, with the machine's own settings of
 /// it. It prevents services from being started (policy-rc.d, start-stop-daemon), and mounts in its own mount namespace.

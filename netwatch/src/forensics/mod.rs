@@ -257,7 +257,7 @@ impl<P: Past> Walk<'_, P> {
         let mut passes_on = false;
         while self.chain.len() < limits::MOST_STEPS {
             // A child inherits the cause of its parent, which is nearer to it.
-            let inherited = process.birth.as_ref().is_some_and(|birth| birth.cause == cause);
+            let inherited = process.birth.as_ref().is_some_and(|birth| birth.cause.is_same(&cause));
             if !inherited && let Some(first) = self.messages(&process, &cause) {
                 (process, at, cause) = (first.writer.clone(), first.at, Cause::of_socket(cause.socket));
                 passes_on = true;

@@ -15,7 +15,7 @@ use crate::{relays, signs};
 const LOGIN_SERVERS: [&str; 8] =
     ["dropbear", "in.telnetd", "login", "mosh-server", "sshd", "sshd-auth", "sshd-session", "telnetd"];
 
-/// Ports of X servers, also of those that ssh(1) forwards: a terminal emulator has such a connection.
+/// Ports of X servers on this host, and of those that sshd(8) forwards: a terminal emulator has such a connection.
 const X11_PORTS: std::ops::Range<u16> = 6000..6100;
 
 /// The shells that somebody steers over the network through another process.
@@ -73,7 +73,9 @@ fn is_explained(shell: &Program, holder: &Program, connections: &[&SocketRow], k
     let is_packaged = holder.package().is_some();
     let login = is_packaged && LOGIN_SERVERS.binary_search(&holder.name()).is_ok();
     let runtime = is_packaged && shell.container.is_some() && shell.container != holder.container;
-    let to_x11 = |row: &&SocketRow| row.remote.is_some_and(|remote| X11_PORTS.contains(&remote.port));
+    let to_x11 = |row: &&SocketRow| {
+        row.remote.is_some_and(|remote| X11_PORTS.contains(&remote.port) && remote.ip.is_loopback())
+    };
     let emulator = kind == StreamKind::Terminal && connections.iter().all(to_x11);
     login || runtime || emulator
 }

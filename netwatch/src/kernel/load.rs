@@ -53,16 +53,16 @@ pub(super) struct Helpers {
 
 impl Helpers {
     pub(super) fn probe() -> Self {
-        let has = |helper| {
+        let has = |program, helper| {
             // If this cannot be determined, do without; the coverage reports what is not seen.
-            is_helper_supported(ProgramType::RawTracePoint, helper)
-                .inspect_err(|error| log::info!("{error}"))
-                .unwrap_or(false)
+            is_helper_supported(program, helper).inspect_err(|error| log::info!("{error}")).unwrap_or(false)
         };
         Self {
-            typed_current: has(BpfHelper::BPF_FUNC_get_current_task_btf),
-            registers: has(BpfHelper::BPF_FUNC_task_pt_regs),
-            unix: has(BpfHelper::BPF_FUNC_skc_to_unix_sock),
+            typed_current: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_get_current_task_btf),
+            registers: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs),
+            // Programs with types have it since the same version, but cannot be tried without a function
+            // (kernel/trace/bpf_trace.c, tracing_prog_func_proto(), net/core/filter.c, bpf_sk_base_func_proto(), v6.12).
+            unix: has(ProgramType::SocketFilter, BpfHelper::BPF_FUNC_skc_to_unix_sock),
         }
     }
 }

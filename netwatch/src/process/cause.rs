@@ -59,6 +59,14 @@ impl Cause {
         self.socket.is_none() && self.messages.is_none()
     }
 
+    /// Whether it is the same connection by the same messages, as a child inherits them. The name of a socket is that
+    /// between two processes, so the child's cause may lack it.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |message: &Message| (message.writer.key, message.at, message.way, message.inode);
+        self.socket == other.socket && self.messages().iter().map(what).eq(other.messages().iter().map(what))
+    }
+
     /// The messages, the oldest first.
     #[must_use]
     pub fn messages(&self) -> &[Message] {

@@ -9,7 +9,7 @@ use super::ended::Ended;
 use super::{Actor, Birth, Process};
 use crate::decode::{ExecEvent, ForkEvent, Owner, ProcessEvent, Task};
 use crate::hash::Map;
-use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
+use crate::model::{BootTime, CgroupId, ExeState, Image, ProcessFacts, ProcessKey, ProcessRow, Stream};
 
 mod cgroups;
 mod messages;
@@ -274,7 +274,9 @@ impl ProcessTable {
             child.image = parent.image.clone();
             child.note_unlinked(task.exe_unlinked);
             child.stdio = parent.stdio;
-            child.streams = parent.streams;
+            // Who has their other ends is not the child's parent, but whoever forked the one that executed the program.
+            child.streams =
+                parent.streams.map(|stream| stream.map(|stream| Stream { at_parent: false, ..stream }));
             // The child may have been created in another cgroup (CLONE_INTO_CGROUP).
             if parent.cgroup_id == task.cgroup || self.group_path(task).is_none() {
                 child.cgroup = parent.cgroup.clone();

@@ -1,15 +1,18 @@
 //! Descriptors that are pipes, terminals or UNIX sockets, from `/proc/PID/fd`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::netlink::SockDiag;
 use super::{netns, parse, processes};
+use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::hash::Map;
 use crate::relays::{End, To};
-use crate::{blocking, bounded, limits, proc};
+use crate::{bounded, limits, proc};
 
 /// `Documentation/admin-guide/devices.txt`: Unix98 pseudoterminals.
 const PSEUDOTERMINALS: std::ops::Range<u32> = 136..144;
@@ -79,12 +82,25 @@ fn what(pid: u32, fd: u32, link: &[u8], peers: &Map<u64, u64>) -> Option<To> {
             let path = proc::of(pid).join("fdinfo").join(fd.to_string());
             let info = bounded::text(path, limits::PROC_FILE).ok()?;
             let number = info.lines().find_map(|line| line.strip_prefix("tty-index:"))?;
-            Some(To::Master(number.trim().parse().ok()?))
+            Some(To::Master(devpts(pid, link, &file), number.trim().parse().ok()?))
         }
         _ if PSEUDOTERMINALS.contains(&major) => {
-            Some(To::Terminal((major - PSEUDOTERMINALS.start) << 20 | minor))
+            Some(To::Terminal(file.device, (major - PSEUDOTERMINALS.start) << 20 | minor))
         }
         _ => None,
+    }
+}
+
+/// The device number of the devpts that a multiplexer belongs to, since each numbers its terminals by itself: that which
+/// is mounted on `pts` beside it, or else the one that it is in (fs/devpts/inode.c, devpts_mntget(), v6.12).
+fn devpts(pid: u32, link: &[u8], multiplexer: &FileFacts) -> Option<u64> {
+    let folder = Path::new(OsStr::from_bytes(link)).parent()?;
+    let path = folder.join("pts");
+    let place = Place { root_of: Some(pid), path: &path };
+    match blocking::stat(place, || Subject::Folder(folder.to_owned()), Patience::Command) {
+        Some(Ok(beside)) => Some(beside.device),
+        // With another root directory, the link is not as the process sees it.
+        _ => folder.ends_with("pts").then_some(multiplexer.device),
     }
 }
 

@@ -130,3 +130,19 @@ fn rung_can_be_forced() {
         assert_eq!(netwatch(&["watch", "--probe", "accept=magic"]).status.code(), Some(2));
     });
 }
+
+/// Where functions can be probed, messages and pipes are followed by that as well.
+#[test]
+fn functions_of_unix_sockets_and_pipes_are_probed_like_others() {
+    let said: Value = serde_json::from_slice(&tests::doctor_says().stdout).unwrap();
+    let rung = |name: &str| {
+        let job = said["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name);
+        job.unwrap()["rung"].as_str().unwrap_or_default().to_owned()
+    };
+    if rung("accept") == "fexit" {
+        assert_eq!(rung("unix"), "fentry", "{said}");
+        assert!(["pipe", "anon_pipe"].contains(&rung("pipe").as_str()), "{said}");
+    } else {
+        assert_ne!(rung("unix"), "", "{said}");
+    }
+}

@@ -76,7 +76,8 @@ fn key_is_exact_and_everywhere_the_same() {
         let by_iterators = kernel() >= ITERATORS && !forced().iter().any(|probe| probe == "snapshot=proc");
         let mut own = keys.iter().step_by(2);
         assert!(own.all(|key| parts(key).2), "{keys:?}");
-        assert_eq!(by_iterators, keys.iter().all(|key| parts(key).2), "{keys:?}");
+        // Without iterators the parent may be known from /proc only, but not if a record was about it.
+        assert!(!by_iterators || keys.iter().all(|key| parts(key).2), "{keys:?}");
         let in_ticks = keys.iter().filter(|key| parts(key).1.is_multiple_of(TICK)).count();
         assert!(in_ticks < keys.len() / 2 + usize::from(!by_iterators), "{keys:?}");
     });

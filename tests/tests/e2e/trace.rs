@@ -6,17 +6,17 @@ use serde_json::Value;
 use tests::{Actor, Cgroup, Far, FarSocket, Netns, Store, Tree, Watch, Wire, in_fresh_netns, until};
 
 /// The port on the far host that every scene connects to.
-const OUT: u16 = 443;
+pub(super) const OUT: u16 = 443;
 
 /// A recorder of the whole host, and its store. Scenes share it: in an emulator a start takes longer than a scene.
-struct Recording {
+pub(super) struct Recording {
     watch: Mutex<Option<Watch>>,
     store: Store,
 }
 
 impl Recording {
     /// The recorder that runs for another scene, or else a new one.
-    fn begin() -> Arc<Self> {
+    pub(super) fn begin() -> Arc<Self> {
         static RUNNING: Mutex<Weak<Recording>> = Mutex::new(Weak::new());
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         running.upgrade().unwrap_or_else(|| {
@@ -29,11 +29,15 @@ impl Recording {
     }
 
     /// Waits until the close of the connection to `remote`:[`OUT`] is in the store, and traces it.
-    fn ask(&self, remote: &str) -> Value {
-        let remote = format!("{remote}:{OUT}");
-        let words = ["--event", "close", "--remote", &remote];
+    pub(super) fn ask(&self, remote: &str) -> Value {
+        self.ask_of(&format!("{remote}:{OUT}"))
+    }
+
+    /// The same for a connection to an address and port.
+    pub(super) fn ask_of(&self, remote: &str) -> Value {
+        let words = ["--event", "close", "--remote", remote];
         until("the call out is over", || !self.store.log(&words).is_empty());
-        trace(&self.store, &remote)
+        trace(&self.store, remote)
     }
 }
 
@@ -62,7 +66,7 @@ fn actor() -> Actor {
 }
 
 /// Listens on all addresses; returns the port.
-fn listens(server: &mut Actor) -> u16 {
+pub(super) fn listens(server: &mut Actor) -> u16 {
     port_of(&server.say("listen 0.0.0.0:0 8"))
 }
 
@@ -71,13 +75,13 @@ fn port_of(address: &str) -> u16 {
 }
 
 /// Waits for the connection, and closes it.
-fn answered(out: FarSocket) {
+pub(super) fn answered(out: FarSocket) {
     out.connected();
     out.close();
 }
 
 #[track_caller]
-fn came_from(found: &Value, far: &Far, port: u16) {
+pub(super) fn came_from(found: &Value, far: &Far, port: u16) {
     let origin = &found["origin"];
     assert_eq!(
         (&origin["kind"], &origin["ip"], &origin["port"]),
@@ -89,7 +93,7 @@ fn came_from(found: &Value, far: &Far, port: u16) {
 }
 
 /// Pids of the processes on the way; the first one connected out.
-fn pids(found: &Value) -> Vec<u64> {
+pub(super) fn pids(found: &Value) -> Vec<u64> {
     let chain = found["chain"].as_array().expect("a chain");
     chain
         .iter()

@@ -6,7 +6,7 @@ use super::*;
 use crate::decode::CgroupEvent;
 use crate::limits;
 use crate::model::tests::ns;
-use crate::model::{Arguments, CgroupId, Cookie, ExeState};
+use crate::model::{Arguments, CgroupId, Cookie, ExeState, StreamKind};
 use crate::process::Cause;
 
 /// The exact key, as in records.
@@ -82,6 +82,7 @@ fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     table.apply(ns(5), &ProcessEvent::Fork(ForkEvent { task: forked, parent: key(2) }));
     let ProcessEvent::Exec(mut sh) = exec(10, "sh") else { panic!() };
     sh.stdio = on_77;
+    sh.streams[2] = Some(Stream { kind: StreamKind::Pipe, id: 5, at_parent: true });
     table.apply(ns(6), &ProcessEvent::Exec(sh));
     table.apply(ns(7), &fork(10, 11));
     let sh = table.find(key(10)).unwrap();
@@ -89,6 +90,8 @@ fn a_process_keeps_how_it_was_forked_and_what_it_was_started_on() {
     assert_eq!((&sh.birth, sh.stdio), (&because(77, 5), on_77));
     let child = table.find(key(11)).unwrap();
     assert_eq!((&child.birth, child.stdio), (&because(0, 7), on_77));
+    // The shell's parent has the other end, not the shell.
+    assert_eq!(child.streams[2], Some(Stream { kind: StreamKind::Pipe, id: 5, at_parent: false }));
     assert_eq!(
         child.ancestors().map(|p| p.birth.as_ref().map(|birth| birth.at)).collect::<Vec<_>>(),
         [Some(ns(5)), None]

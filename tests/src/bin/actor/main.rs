@@ -5,6 +5,7 @@
 //! listeners, and for workers. A module has the commands of one subject.
 
 mod disguise;
+mod hops;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
 mod mass;
@@ -19,7 +20,7 @@ mod uring;
 use std::io::BufRead;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -42,6 +43,7 @@ struct Actor {
     datagrams: Vec<UdpSocket>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
+    unix_listener: Option<UnixListener>,
     ring: Option<io_uring::IoUring>,
 }
 
@@ -95,6 +97,7 @@ impl Actor {
             uring::obey,
             rewrite::obey,
             scene::obey,
+            hops::obey,
             disguise::obey,
             udp::obey,
             #[cfg(target_arch = "x86_64")]

@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, alarm, fork, setsid};
 use crate::{Actor, LIFETIME_S};
 
 /// Long enough to have slept.
-const NAP: Duration = Duration::from_millis(20);
+pub(crate) const NAP: Duration = Duration::from_millis(20);
 
 /// `None`: not a command of this subject.
 pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> {
@@ -40,7 +40,7 @@ fn proxy(actor: &mut Actor, remote: &str) -> Result<String> {
 }
 
 /// Reads a byte of the last connection, and does something because of it.
-fn on_request(actor: &mut Actor, act: impl FnOnce() -> Result<()>) -> Result<String> {
+pub(crate) fn on_request(actor: &mut Actor, act: impl FnOnce() -> Result<()>) -> Result<String> {
     actor.streams.last_mut().context("no connection")?.read_exact(&mut [0])?;
     act()?;
     Ok(String::new())
@@ -78,7 +78,7 @@ fn job(remote: &str) -> Result<String> {
 }
 
 /// Sleeps, connects, sends a byte, and waits until the peer closes.
-fn call(remote: &str) -> Result<()> {
+pub(crate) fn call(remote: &str) -> Result<()> {
     std::thread::sleep(NAP);
     let mut stream = TcpStream::connect(remote)?;
     stream.write_all(b"x")?;
@@ -100,7 +100,7 @@ fn reverse_shell(remote: &str) -> anyhow::Error {
 }
 
 /// Does `work` in a child, and waits for it to exit.
-fn in_child(work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn in_child(work: impl FnOnce() -> Result<()>) -> Result<()> {
     // SAFETY: no other thread is running, so nothing in the child is locked forever.
     match unsafe { fork() }? {
         ForkResult::Child => {
