@@ -77,6 +77,8 @@ impl Agent {
     /// # Errors
     /// If the kernel side cannot run or no snapshot can be taken.
     pub fn start(options: &Options) -> Result<(Self, Started), AgentError> {
+        // Whatever is missing without it would be named instead.
+        std::fs::metadata("/proc/self").map_err(|source| SnapshotError::Proc { path: "/proc", source })?;
         let progress = Progress::begin();
         let precedence = Precedence::take();
         let attaching = |job: &str| progress.step(format!("attaching the probes of `{job}`"));
