@@ -272,6 +272,8 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
                 Step::Crossed => continue,
                 Step::Root => return Some(sum),
             };
+            // Before the name is read: if the entry is renamed in between, the second walk has another sum.
+            sum = with_component(sum, dentry, parent);
             let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
             let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
@@ -279,7 +281,6 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
                 return None;
             }
             written.write_volatile((room + len as usize) as u16);
-            sum = with_component(sum, dentry, parent);
             if dentry == parent {
                 return Some(sum);
             }
