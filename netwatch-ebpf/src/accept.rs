@@ -57,7 +57,7 @@ impl Taken {
         // The second argument is the new socket (of 3 arguments since 6.10, of 4 before).
         let socket: *const c_void = ctx.arg(1);
         // SAFETY: a `struct socket`; if the call failed it has no `struct sock`, and reads give zeros.
-        let sk: *const c_void = unsafe { Typed::read(socket, offset!(socket_sk)) };
+        let sk = unsafe { sock::of_socket(socket) };
         // SAFETY: as above.
         let is_ours = unsafe { sock::is_ours::<Typed>(sk) && !sock::is_subflow::<Untyped>(sk) };
         // SAFETY: a `struct sock`.

@@ -23,7 +23,7 @@ pub(crate) unsafe fn report(
     let begins =
         matches!(header.kind, kind::CONNECT | kind::FAIL) || flags & begin_flags::FIRST_DATAGRAM != 0;
     // SAFETY: memory of a map, and the current task.
-    let messages = if begins { unsafe { cause::report(cause, header.ts, task::tid(current)) } } else { 0 };
+    let messages = if begins { unsafe { cause::report(cause, header, task::tid(current)) } } else { 0 };
     let mut entry = emit::reserve::<Begin>(header.kind)?;
     let record = entry.as_mut_ptr();
     // SAFETY: memory of the ring with the size of the record; every byte is written.

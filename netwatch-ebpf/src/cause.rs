@@ -9,7 +9,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::macros::btf_map;
-use netwatch_common::{Cause as Record, MESSAGES_MAX, Message, kind};
+use netwatch_common::{Cause as Record, Header, MESSAGES_MAX, Message, kind};
 
 use crate::emit;
 use crate::mem::{Current, Memory as _, offset};
@@ -111,14 +111,9 @@ pub(crate) fn has_accepted(thread: *const c_void, cookie: u64) -> bool {
 /// `cause` is memory of a map.
 #[inline(always)]
 pub(crate) unsafe fn inherit(cause: *const Cause, child: *const c_void) {
-    let Some(about) = entry(child) else { return };
-    // SAFETY: only programs in the context of this thread or of its creator write the entry.
-    unsafe {
-        (*about).start = start(child);
-        (*about).slept = slept(child);
-        (*about).accepted = 0;
-        copy(cause, &raw mut (*about).cause);
-    }
+    let Some(about) = begin(child, 0) else { return };
+    // SAFETY: the entry of the thread, and a cause of the caller.
+    unsafe { copy(cause, &raw mut (*about).cause) };
 }
 
 /// Copies a cause. Messages beyond the count are copied as well: the number of bytes is constant.
@@ -137,27 +132,34 @@ pub(crate) unsafe fn copy(from: *const Cause, to: *mut Cause) {
 
 #[inline(always)]
 fn note(thread: *const c_void, cookie: u64, accepted: u64) {
-    let Some(about) = entry(thread) else { return };
-    // SAFETY: only programs in the context of this thread write the entry.
+    let Some(about) = begin(thread, accepted) else { return };
+    // SAFETY: the entry of the thread.
     unsafe {
-        (*about).start = start(thread);
-        (*about).slept = slept(thread);
-        (*about).accepted = accepted;
         (*about).cause.cookie = cookie;
         (*about).cause.count = 0;
     }
 }
 
-/// The entry of a thread, created if there is none.
+/// The entry of a thread, created if there is none, for a cause that holds from now until it sleeps. `accepted`: see
+/// [`About::accepted`].
 #[inline(always)]
-fn entry(thread: *const c_void) -> Option<*mut About> {
+fn begin(thread: *const c_void, accepted: u64) -> Option<*mut About> {
     let tid = tid(thread);
-    if let Some(about) = ABOUT.get_ptr_mut(tid) {
-        return Some(about);
+    let about = match ABOUT.get_ptr_mut(tid) {
+        Some(about) => about,
+        None => {
+            // On failure the thread has no cause.
+            let _ = ABOUT.insert(tid, &NO_ENTRY, 0);
+            ABOUT.get_ptr_mut(tid)?
+        }
+    };
+    // SAFETY: only programs in the context of the thread or of its creator write its entry.
+    unsafe {
+        (*about).start = start(thread);
+        (*about).slept = slept(thread);
+        (*about).accepted = accepted;
     }
-    // On failure the thread has no cause.
-    let _ = ABOUT.insert(tid, &NO_ENTRY, 0);
-    ABOUT.get_ptr_mut(tid)
+    Some(about)
 }
 
 /// The cause of a thread, in the memory of a map.
@@ -172,13 +174,13 @@ pub(crate) fn of(thread: *const c_void) -> Option<*const Cause> {
     }
 }
 
-/// Sends the messages of a cause, before the record with this time that has the rest. `tid`: see [`Record::tid`]. Returns
-/// their number.
+/// Sends the messages of a cause, before the record with this header that has the rest. `tid`: see [`Record::tid`].
+/// Returns their number.
 ///
 /// # Safety
 /// `cause` is memory of a map.
 #[inline(always)]
-pub(crate) unsafe fn report(cause: Option<*const Cause>, ts: u64, tid: u32) -> u32 {
+pub(crate) unsafe fn report(cause: Option<*const Cause>, header: Header, tid: u32) -> u32 {
     let Some(cause) = cause else { return 0 };
     // SAFETY: guaranteed by the caller; every byte of the record is written.
     unsafe {
@@ -188,8 +190,7 @@ pub(crate) unsafe fn report(cause: Option<*const Cause>, ts: u64, tid: u32) -> u
         }
         if let Some(mut entry) = emit::reserve::<Record>(kind::CAUSE) {
             let record = entry.as_mut_ptr();
-            (*record).header = emit::header(kind::CAUSE);
-            (*record).header.ts = ts;
+            (*record).header = Header { kind: kind::CAUSE, ..header };
             (*record).tid = tid;
             (*record).count = count;
             for nth in 0..MESSAGES_MAX {
@@ -231,11 +232,29 @@ pub(crate) unsafe fn same(one: *const Cause, other: *const Cause) -> bool {
 /// `cause` is memory of a map.
 #[inline(always)]
 pub(crate) unsafe fn last(cause: *const Cause) -> Message {
-    // SAFETY: guaranteed by the caller. The mask bounds the index for the verifier.
-    unsafe {
-        let nth = core::hint::black_box((*cause).count.wrapping_sub(1)) & (MESSAGES_MAX as u64 - 1);
-        (&raw const (*cause).messages).cast::<Message>().add(nth as usize).read_volatile()
-    }
+    // SAFETY: guaranteed by the caller.
+    unsafe { from_end(cause, 1) }
+}
+
+/// The message at this place from the end, where 1 is the last one, of a cause that has as many.
+///
+/// # Safety
+/// `cause` is memory of a map.
+#[inline(always)]
+pub(crate) unsafe fn from_end(cause: *const Cause, place: u64) -> Message {
+    // SAFETY: guaranteed by the caller.
+    unsafe { message(cause.cast_mut(), (*cause).count.wrapping_sub(place)).read_volatile() }
+}
+
+/// The place of a message. The mask bounds the index in a form that the compiler keeps and the verifier understands.
+///
+/// # Safety
+/// `cause` is memory of a map.
+#[inline(always)]
+pub(crate) unsafe fn message(cause: *mut Cause, nth: u64) -> *mut Message {
+    let nth = core::hint::black_box(nth) & (MESSAGES_MAX as u64 - 1);
+    // SAFETY: guaranteed by the caller.
+    unsafe { (&raw mut (*cause).messages).cast::<Message>().add(nth as usize) }
 }
 
 #[inline(always)]

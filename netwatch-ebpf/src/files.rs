@@ -42,6 +42,16 @@ pub(crate) unsafe fn file_of(task: *const c_void, fd: u32) -> *const c_void {
     }
 }
 
+/// The inode of a file; NULL for NULL.
+///
+/// # Safety
+/// `file` is a `struct file` or NULL.
+#[inline(always)]
+pub(crate) unsafe fn inode_of(file: *const c_void) -> *const c_void {
+    // SAFETY: guaranteed by the caller.
+    unsafe { Untyped::read(file, offset!(file_inode)) }
+}
+
 /// The mode of a file's inode; 0 for NULL.
 ///
 /// # Safety
@@ -49,10 +59,7 @@ pub(crate) unsafe fn file_of(task: *const c_void, fd: u32) -> *const c_void {
 #[inline(always)]
 pub(crate) unsafe fn mode_of(file: *const c_void) -> u16 {
     // SAFETY: guaranteed by the caller.
-    unsafe {
-        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
-        Untyped::read(inode, offset!(inode_mode))
-    }
+    unsafe { Untyped::read(inode_of(file), offset!(inode_mode)) }
 }
 
 /// Whether the mode of an inode is that of a socket.
@@ -84,6 +91,6 @@ pub(crate) unsafe fn inode_of_exe(task: *const c_void) -> *const c_void {
     unsafe {
         let mm: *const c_void = Untyped::read(task, offset!(task_mm));
         let file: *const c_void = Untyped::read(mm, offset!(mm_exe_file));
-        Untyped::read(file, offset!(file_inode))
+        inode_of(file)
     }
 }

@@ -9,6 +9,7 @@ use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 
+use crate::budget::Budget;
 use crate::mem::{knob, plain};
 
 /// The state of a socket.
@@ -40,16 +41,14 @@ pub(crate) struct Known {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Users {
-    /// Number of `USE` records that were sent; see [`crate::using`].
-    pub(crate) reported: u32,
-    /// When `reported` was last reduced.
-    pub(crate) refilled: u32,
+    /// Of `USE` records; see [`crate::using`].
+    pub(crate) budget: Budget,
     /// The last users, the most recent first; 0 for none. See [`crate::using::who`].
     pub(crate) last: [u64; USERS],
 }
 
 /// No users.
-pub(crate) const NOBODY: Users = Users { reported: 0, refilled: 0, last: [0; USERS] };
+pub(crate) const NOBODY: Users = Users { budget: Budget::WHOLE, last: [0; USERS] };
 
 /// A bit of [`Known::flags`] in addition to [`netwatch_common::change_flags`]: the creation of the socket was observed.
 /// Flags are not changed atomically: at transitions the kernel holds the lock of the socket, and this one is set before

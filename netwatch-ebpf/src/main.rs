@@ -2,7 +2,7 @@
 //! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec,
 //! exit), `cgroup`, `cookie`, `listed` (iterators), `unix` and `pipe` (messages between processes); or a helper: `sock`,
 //! `task`, `files` and `stdio` read kernel structures, `mem` reads memory, `act` writes records about the current task,
-//! `cause` tracks what a thread acts upon, `notes` keeps with a socket what was sent and why, `calls` tracks threads in
+//! `budget` limits records in time, `cause` tracks what a thread acts upon, `notes` keeps with a socket what was sent and why, `calls` tracks threads in
 //! connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
 //! the ring.
 #![no_std]
@@ -12,6 +12,7 @@
 
 mod accept;
 mod act;
+mod budget;
 mod calls;
 mod cause;
 mod cgroup;

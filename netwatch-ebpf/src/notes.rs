@@ -4,7 +4,8 @@
 //!   that asked. If others ask with another cause before the answer comes, the answer has no cause.
 //! - On a UNIX socket or a pipe: what its other end wrote last (`unix.rs`, `pipe.rs`). It becomes the cause of the reader.
 //!
-//! A note is written before the message is sent and read after it was received, so a reader never finds an older one.
+//! Where functions can be probed a note is written before the message is sent, and read after it was received, so a reader
+//! never finds an older one; `unix.rs` says what holds elsewhere.
 //! Notes are in socket storage or, where that is not available, in a map by address that forgets the oldest. An address
 //! may be reused: the next writer then finds what another one has sent, and the note becomes [`state::MIXED`].
 
@@ -17,7 +18,7 @@ use aya_ebpf::macros::btf_map;
 use netwatch_common::change_flags;
 
 use crate::cause::{self, Cause};
-use crate::known::{Known, storage};
+use crate::known::Known;
 use crate::mem::{Memory as _, Typed, knob, offset};
 use crate::{sock, task};
 
@@ -180,13 +181,12 @@ pub(crate) unsafe fn asks(sk: *const c_void, known: *const Known) {
 /// which this is the answer.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP.
+/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
 #[inline(always)]
-pub(crate) unsafe fn answered(sk: *const c_void) {
+pub(crate) unsafe fn answered(sk: *const c_void, known: Option<*mut Known>) {
     // SAFETY: guaranteed by the caller; notes and causes are memory of maps.
     unsafe {
-        let cookie = sock::cookie(sk);
-        if let Some(known) = storage(sk, false)
+        if let Some(known) = known
             && is_asker(sk, known)
             && let Some(note) = on(sk, false)
         {
@@ -199,7 +199,7 @@ pub(crate) unsafe fn answered(sk: *const c_void) {
                 _ => {}
             }
         }
-        cause::got(cookie);
+        cause::got(sock::cookie(sk));
     }
 }
 

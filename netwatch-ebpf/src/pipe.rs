@@ -10,7 +10,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 use netwatch_common::{Offsets, message_flags};
 
 use crate::mem::{Memory as _, Untyped, offset};
-use crate::{cause, notes, task, unix};
+use crate::{cause, files, notes, task, unix};
 
 #[fentry(function = "pipe_write")]
 fn pipe_write(ctx: FEntryContext) -> i32 {
@@ -54,7 +54,10 @@ fn writes(call: *const c_void) -> i32 {
         let (file, pipe) = pipe_of(call);
         let Some(note) = notes::by_address(pipe as u64, cause.is_some()) else { return 0 };
         match cause {
-            Some(_) => unix::write(note, cause, inode(file), message_flags::PIPE),
+            Some(_) => {
+                let inode = Untyped::read(files::inode_of(file), offset!(inode_ino));
+                unix::write(note, cause, inode, message_flags::PIPE);
+            }
             None => notes::sent_without(note),
         }
     }
@@ -87,15 +90,6 @@ unsafe fn pipe_of(call: *const c_void) -> (*const c_void, *const c_void) {
     unsafe {
         let file: *const c_void = Untyped::read(call, offset!(kiocb_file));
         (file, Untyped::read(file, offset!(file_private)))
-    }
-}
-
-#[inline(always)]
-unsafe fn inode(file: *const c_void) -> u64 {
-    // SAFETY: a `struct file`.
-    unsafe {
-        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
-        Untyped::read(inode, offset!(inode_ino))
     }
 }
 

@@ -13,7 +13,7 @@ use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Offsets, e
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
-use crate::{calls, cause, emit, stdio, task};
+use crate::{calls, cause, emit, files, stdio, task};
 
 /// Maximum length of a path component, including its NUL (`NAME_MAX` in include/uapi/linux/limits.h).
 const COMPONENT_MAX: usize = 256;
@@ -57,7 +57,7 @@ fn try_fork(ctx: &BtfTracePointContext) -> Option<i32> {
             return None;
         }
         let header = emit::header(kind::FORK);
-        let messages = cause::report(cause, header.ts, task::tid(child));
+        let messages = cause::report(cause, header, task::tid(child));
         let mut entry = emit::reserve::<Fork>(kind::FORK)?;
         let record = entry.as_mut_ptr();
         (*record).header = header;
@@ -152,7 +152,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         task::fill(current, bpf_get_current_cgroup_id(), &mut fixed.task);
         let mm: *const c_void = Untyped::read(current, offset!(task_mm));
         let file: *const c_void = Untyped::read(mm, offset!(mm_exe_file));
-        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
+        let inode = files::inode_of(file);
         let sb: *const c_void = Untyped::read(inode, offset!(inode_sb));
         fixed.dev = Untyped::read(sb, offset!(sb_dev));
         fixed.ino = Untyped::read(inode, offset!(inode_ino));
@@ -272,8 +272,7 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
                 Step::Crossed => continue,
                 Step::Root => return Some(sum),
             };
-            // Before the name is read: if the entry is renamed in between, the second walk has another sum.
-            sum = with_component(sum, dentry, parent);
+            let before = with_component(sum, dentry, parent);
             let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
             let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
@@ -281,6 +280,10 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
                 return None;
             }
             written.write_volatile((room + len as usize) as u16);
+            // If the entry was renamed while its name was read, the sum is one that no path has: the second walk alone does
+            // not notice an entry that has its old name again by then.
+            let parent_after = Untyped::read(dentry, offset!(dentry_parent));
+            sum = before ^ (before ^ with_component(sum, dentry, parent_after)).rotate_left(1);
             if dentry == parent {
                 return Some(sum);
             }

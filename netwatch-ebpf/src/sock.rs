@@ -33,6 +33,16 @@ pub(crate) const EMPTY: Sock = Sock {
     remote: [0; 16],
 };
 
+/// The `struct sock` of a `struct socket`; NULL if it has none.
+///
+/// # Safety
+/// `socket` is a typed argument of a probed function.
+#[inline(always)]
+pub(crate) unsafe fn of_socket(socket: *const c_void) -> *const c_void {
+    // SAFETY: guaranteed by the caller; valid during the function.
+    unsafe { Typed::read(socket, offset!(socket_sk)) }
+}
+
 /// Whether a socket is IPv4 or IPv6.
 ///
 /// # Safety

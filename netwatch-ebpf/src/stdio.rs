@@ -97,7 +97,7 @@ unsafe fn describe(current: *const c_void, fd: u32, mode: u32, other: *mut Other
         (*other).mode = u32::MAX;
         (*other).what = 0;
         let file = files::file_of(current, fd);
-        let inode: *const c_void = Untyped::read(file, offset!(file_inode));
+        let inode = files::inode_of(file);
         match files::mode_of(file) & S_IFMT {
             S_IFIFO => {
                 (*out).kind = stream_kind::PIPE;
@@ -150,8 +150,7 @@ unsafe fn held(file: *const c_void) -> (u32, u64, u32) {
         match files::mode_of(file) & S_IFMT {
             S_IFIFO => (stream_kind::PIPE, pipe_of(file), Untyped::read(file, offset!(file_mode))),
             S_IFCHR => {
-                let inode: *const c_void = Untyped::read(file, offset!(file_inode));
-                let device: u32 = Untyped::read(inode, offset!(inode_rdev));
+                let device: u32 = Untyped::read(files::inode_of(file), offset!(inode_rdev));
                 if device != PTMX || offset!(tty_link) == Offsets::MISSING {
                     return (0, 0, 0);
                 }

@@ -16,6 +16,7 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use netwatch_common::{MESSAGES_MAX, Message, Offsets, Pair, UNIX_NAME_MAX, kind};
 
+use crate::budget::Budget;
 use crate::cause::{self, Cause};
 use crate::mem::{Memory as _, Typed, Untyped, knob, offset};
 use crate::notes::{self, Note, state};
@@ -25,16 +26,15 @@ use crate::{emit, sock, task};
 pub(crate) const AF_UNIX: u16 = 1;
 
 /// Number of [`Pair`] records that are sent in advance, and how many more each second.
-const MOST_PAIRS: u64 = 256;
-const REFILL: u64 = 32;
+const MOST_PAIRS: u32 = 256;
+const REFILL: u32 = 32;
 
 /// The processes that wrote to each other, by hash, so that a [`Pair`] is sent once.
 #[btf_map]
 static PAIRS: LruHashMap<u64, u64, 8192> = LruHashMap::new();
 
-/// Number of records sent, and the second of the last one. Two CPUs that store at once may send one more.
-static mut SENT: u64 = 0;
-static mut SENT_AT: u64 = 0;
+/// Two CPUs that take from it at once may take one for two.
+static mut BUDGET: Budget = Budget::WHOLE;
 
 #[fentry(function = "unix_stream_sendmsg")]
 fn unix_stream_sendmsg(ctx: FEntryContext) -> i32 {
@@ -75,11 +75,11 @@ fn unix_recv_length(ctx: BtfTracePointContext) -> i32 {
     reads(ctx.arg(0), ctx.arg(1))
 }
 
-/// The `struct sock` of a `struct socket`.
+/// The `struct sock` of the first argument.
 #[inline(always)]
 fn socket_of(socket: *const c_void) -> *const c_void {
     // SAFETY: a typed argument of the probed function.
-    unsafe { Typed::read(socket, offset!(socket_sk)) }
+    unsafe { sock::of_socket(socket) }
 }
 
 /// `after`: the call has returned, and the message may have been read already.
@@ -167,7 +167,8 @@ pub(crate) unsafe fn write(note: *mut Note, cause: Option<*const Cause>, inode: 
                 && (*noted).count == count + 1
                 && last.tgid == tgid
                 && last.start == start
-                && (count == 0 || cause.is_some_and(|cause| cause::last(cause).at == before(noted).at));
+                && (count == 0
+                    || cause.is_some_and(|cause| cause::last(cause).at == cause::from_end(noted, 2).at));
             if !same {
                 (*note).state = state::MIXED;
             }
@@ -180,8 +181,7 @@ pub(crate) unsafe fn write(note: *mut Note, cause: Option<*const Cause>, inode: 
             Some(cause) => cause::copy(cause, noted),
             None => (*noted).cookie = 0,
         }
-        let nth = core::hint::black_box(count) & (MESSAGES_MAX as u64 - 1);
-        let message = (&raw mut (*noted).messages).cast::<Message>().add(nth as usize);
+        let message = cause::message(noted, count);
         (*message).at = bpf_ktime_get_boot_ns();
         (*message).start = start;
         (*message).inode = inode;
@@ -189,16 +189,6 @@ pub(crate) unsafe fn write(note: *mut Note, cause: Option<*const Cause>, inode: 
         (*message).flags = flags;
         (*noted).count = count + 1;
         (*note).state = state::SENT;
-    }
-}
-
-/// The last but one message.
-#[inline(always)]
-unsafe fn before(cause: *const Cause) -> Message {
-    // SAFETY: a cause with two or more messages, in the memory of a map.
-    unsafe {
-        let nth = core::hint::black_box((*cause).count.wrapping_sub(2)) & (MESSAGES_MAX as u64 - 1);
-        (&raw const (*cause).messages).cast::<Message>().add(nth as usize).read_volatile()
     }
 }
 
@@ -295,18 +285,12 @@ unsafe fn introduce(sk: *const c_void, writer: &Message) -> Option<()> {
         if PAIRS.get_ptr(key).is_some() {
             return None;
         }
-        let now = bpf_ktime_get_boot_ns() >> 30;
-        let (sent, at) = ((&raw const SENT).read_volatile(), (&raw const SENT_AT).read_volatile());
-        if sent >= MOST_PAIRS {
-            if at == now {
-                emit::not_followed(kind::PAIR);
-                return None;
-            }
-            (&raw mut SENT).write_volatile(MOST_PAIRS - REFILL);
-            (&raw mut SENT_AT).write_volatile(now);
-        } else {
-            (&raw mut SENT).write_volatile(sent + 1);
+        let mut budget = (&raw const BUDGET).read_volatile();
+        if !budget.take(MOST_PAIRS, REFILL) {
+            emit::not_followed(kind::PAIR);
+            return None;
         }
+        (&raw mut BUDGET).write_volatile(budget);
         // If this fails the record is sent again.
         let _ = PAIRS.insert(key, 1, 0);
         let mut entry = emit::reserve::<Pair>(kind::PAIR)?;

@@ -6,12 +6,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use netwatch_common::{begin_flags, kind};
 
-use crate::known::{Users, set_users, storage, users};
+use crate::known::{Known, set_users, storage, users};
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
 use crate::{act, cause, emit, notes, sock, task, tcp, udp};
@@ -66,44 +65,60 @@ fn what(sk: *const c_void) -> u64 {
 #[inline(always)]
 fn receives(sk: *const c_void, length: i32) -> i32 {
     twice::first(Pair::Receive, what(sk));
-    let done = used(sk).unwrap_or(0);
-    received(sk, length);
-    done
+    received(sk, length)
 }
 
 #[inline(always)]
 fn receives_again(sk: *const c_void, length: i32) -> i32 {
-    if !twice::was_left_out(Pair::Receive, what(sk), kind::USE) {
-        return 0;
-    }
-    let done = used(sk).unwrap_or(0);
-    received(sk, length);
-    done
+    if twice::was_left_out(Pair::Receive, what(sk), kind::USE) { received(sk, length) } else { 0 }
 }
 
 #[inline(always)]
 fn sent(sk: *const c_void) -> i32 {
-    let done = used(sk).unwrap_or(0);
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
         if is_followed(sk)
-            && let Some(known) = storage(sk, false)
+            && let Some(known) = state_of(sk)
         {
+            used(sk, known);
             notes::asks(sk, known);
         }
     }
-    done
+    0
 }
 
 /// Makes this socket, or what caused the question to which this is the answer, the cause of what the thread does next.
 /// End of data (0) and errors are no cause.
 #[inline(always)]
-fn received(sk: *const c_void, length: i32) {
+fn received(sk: *const c_void, length: i32) -> i32 {
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
-        if length > 0 && is_followed(sk) {
-            notes::answered(sk);
+        if is_followed(sk) {
+            let known = state_of(sk);
+            if let Some(known) = known {
+                used(sk, known);
+            }
+            if length > 0 {
+                notes::answered(sk, known);
+            }
         }
+    }
+    0
+}
+
+/// The state of a socket that is used.
+///
+/// # Safety
+/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP.
+#[inline(always)]
+unsafe fn state_of(sk: *const c_void) -> Option<*mut Known> {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        // In the map by address no entry may be created for a closed connection.
+        let create = knob!(socket_helpers)
+            || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
+            || sock::state::<Typed>(sk) != tcp::CLOSE;
+        storage(sk, create)
     }
 }
 
@@ -180,9 +195,8 @@ fn inet_sendpage_again(ctx: FExitContext) -> i32 {
 /// The `struct sock` of the first argument, a `struct socket`.
 #[inline(always)]
 fn socket_of(ctx: &FExitContext) -> *const c_void {
-    let socket: *const c_void = ctx.arg(0);
-    // SAFETY: typed, and valid during the function.
-    unsafe { Typed::read(socket, offset!(socket_sk)) }
+    // SAFETY: a typed argument of the probed function.
+    unsafe { sock::of_socket(ctx.arg(0)) }
 }
 
 /// An id of a process: thread group id, and start time in units of about a millisecond.
@@ -191,18 +205,14 @@ pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
     (tgid as u64) << 32 | start >> 20 & 0xffff_ffff
 }
 
+/// Reports the current process if it is a new user.
+///
+/// # Safety
+/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
 #[inline(always)]
-fn used(sk: *const c_void) -> Option<i32> {
-    // SAFETY: the first argument of the tracepoints is a `struct sock`.
+unsafe fn used(sk: *const c_void, known: *mut Known) -> Option<()> {
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        if !is_followed(sk) {
-            return None;
-        }
-        // In the map by address no entry may be created for a closed connection.
-        let create = knob!(socket_helpers)
-            || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
-            || sock::state::<Typed>(sk) != tcp::CLOSE;
-        let known = storage(sk, create)?;
         let current = task::current();
         // A hot path: the typed pointer of the leader is worth the longer verification.
         let leader: *const c_void = Current::read(current, offset!(task_leader));
@@ -224,7 +234,7 @@ fn used(sk: *const c_void) -> Option<i32> {
                 return None;
             }
             // No limit hides who sends the first datagram of a flow; the number of flows has a limit of its own.
-            if !has_sent && !may_report(&mut users) {
+            if !has_sent && !users.budget.take(MOST_REPORTED, REFILL) {
                 emit::not_followed(kind::USE);
                 return None;
             }
@@ -239,24 +249,6 @@ fn used(sk: *const c_void) -> Option<i32> {
         act::report(emit::header(kind::USE), task::way(current), 0, flags, |out| {
             out.cookie = cookie;
             sock::fill::<Typed>(sk, true, out);
-        })?;
+        })
     }
-    Some(0)
-}
-
-/// Takes one record from the budget of a socket. Two CPUs that do so at once may take one for two.
-#[inline(always)]
-fn may_report(users: &mut Users) -> bool {
-    if users.reported < MOST_REPORTED {
-        users.reported += 1;
-        return true;
-    }
-    // SAFETY: a helper without arguments. About a second.
-    let now = (unsafe { bpf_ktime_get_boot_ns() } >> 30) as u32;
-    if users.refilled == now {
-        return false;
-    }
-    users.refilled = now;
-    users.reported = MOST_REPORTED - REFILL + 1;
-    true
 }
