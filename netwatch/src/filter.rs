@@ -46,25 +46,23 @@ impl Filter {
     #[must_use]
     pub fn shows(&self, event: &ConnectionEvent) -> bool {
         let endpoint = &event.endpoint;
-        let process = endpoint.process.as_ref().map(|actor| &*actor.process);
+        let process = endpoint.process.as_ref().map(|actor| &actor.process.facts);
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.netns.is_none_or(|netns| netns == endpoint.netns)
-            && self.proto.is_none_or(|proto| proto == endpoint.proto)
             && self.family.is_none_or(|family| family == endpoint.family)
-            && self.origin.is_none_or(|side| endpoint.side() == Some(side))
-            && self.has_port(endpoint)
-            && self.has_addresses(endpoint)
-            && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
+            && self.shows_socket(endpoint, endpoint.side(), process)
     }
 
     /// Whether a socket of a snapshot passes. Kinds of events, namespace and family are not considered. `side`: who
     /// originated it; `process`: who has it open.
     #[must_use]
     pub fn shows_socket(&self, socket: &Socket, side: Option<Side>, process: Option<&ProcessFacts>) -> bool {
+        let ports = [Some(socket.local.port), socket.remote.map(|remote| remote.port)];
         self.proto.is_none_or(|proto| proto == socket.proto)
             && self.origin.is_none_or(|origin| side == Some(origin))
-            && self.has_port(socket)
-            && self.has_addresses(socket)
+            && (self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port))))
+            && self.local.is_none_or(|pattern| pattern.fits(socket.local))
+            && self.remote.is_none_or(|pattern| socket.remote.is_some_and(|remote| pattern.fits(remote)))
             && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
     }
 
@@ -79,16 +77,6 @@ impl Filter {
 
     fn is_about_process(&self) -> bool {
         self.pid.is_some() || self.uid.is_some() || self.process.is_some() || self.container.is_some()
-    }
-
-    fn has_port(&self, socket: &Socket) -> bool {
-        let ports = [Some(socket.local.port), socket.remote.map(|remote| remote.port)];
-        self.ports.is_empty() || self.ports.iter().any(|port| ports.contains(&Some(*port)))
-    }
-
-    fn has_addresses(&self, endpoint: &Socket) -> bool {
-        self.local.is_none_or(|pattern| pattern.fits(endpoint.local))
-            && self.remote.is_none_or(|pattern| endpoint.remote.is_some_and(|remote| pattern.fits(remote)))
     }
 }
 

@@ -81,42 +81,23 @@ pub(super) struct ListArgs {
 /// Letters of netstat that show something else than network sockets: each names the command that does.
 #[derive(Args)]
 struct Refused {
-    #[arg(short = 'x', long = "unix", hide = true, value_parser = no_unix, num_args = 0, default_missing_value = "")]
+    #[arg(short = 'x', long = "unix", hide = true, value_parser = refused("UNIX sockets are not network connections: `ss -x` lists them"), num_args = 0, default_missing_value = "")]
     unix: Option<String>,
-    #[arg(short = 'r', long = "route", hide = true, value_parser = no_route, num_args = 0, default_missing_value = "")]
+    #[arg(short = 'r', long = "route", hide = true, value_parser = refused("netwatch shows no routes: `ip route` lists them"), num_args = 0, default_missing_value = "")]
     route: Option<String>,
-    #[arg(short = 'i', long = "interfaces", hide = true, value_parser = no_interfaces, num_args = 0, default_missing_value = "")]
+    #[arg(short = 'i', long = "interfaces", hide = true, value_parser = refused("netwatch shows no interfaces: `ip -s link` lists them"), num_args = 0, default_missing_value = "")]
     interfaces: Option<String>,
-    #[arg(short = 's', long = "statistics", hide = true, value_parser = no_statistics, num_args = 0, default_missing_value = "")]
+    #[arg(short = 's', long = "statistics", hide = true, value_parser = refused("netwatch shows no statistics of protocols: `nstat -a` lists them"), num_args = 0, default_missing_value = "")]
     statistics: Option<String>,
-    #[arg(short = 'g', long = "groups", hide = true, value_parser = no_groups, num_args = 0, default_missing_value = "")]
+    #[arg(short = 'g', long = "groups", hide = true, value_parser = refused("netwatch shows no multicast groups: `ip maddr` lists them"), num_args = 0, default_missing_value = "")]
     groups: Option<String>,
-    #[arg(short = 'M', long = "masquerade", hide = true, value_parser = no_masquerade, num_args = 0, default_missing_value = "")]
+    #[arg(short = 'M', long = "masquerade", hide = true, value_parser = refused("netwatch shows no masqueraded connections: `conntrack -L` lists them"), num_args = 0, default_missing_value = "")]
     masquerade: Option<String>,
 }
 
-fn no_unix(_: &str) -> Result<String, &'static str> {
-    Err("UNIX sockets are not network connections: `ss -x` lists them")
-}
-
-fn no_route(_: &str) -> Result<String, &'static str> {
-    Err("netwatch shows no routes: `ip route` lists them")
-}
-
-fn no_interfaces(_: &str) -> Result<String, &'static str> {
-    Err("netwatch shows no interfaces: `ip -s link` lists them")
-}
-
-fn no_statistics(_: &str) -> Result<String, &'static str> {
-    Err("netwatch shows no statistics of protocols: `nstat -a` lists them")
-}
-
-fn no_groups(_: &str) -> Result<String, &'static str> {
-    Err("netwatch shows no multicast groups: `ip maddr` lists them")
-}
-
-fn no_masquerade(_: &str) -> Result<String, &'static str> {
-    Err("netwatch shows no masqueraded connections: `conntrack -L` lists them")
+/// The parser of a letter that is refused with these words.
+fn refused(why: &'static str) -> impl Fn(&str) -> Result<String, &'static str> + Clone {
+    move |_| Err(why)
 }
 
 fn interval(text: &str) -> Result<Duration, &'static str> {

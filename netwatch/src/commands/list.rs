@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::pager;
+use super::pager::Pager;
 use crate::agent;
 use crate::clock::BootClock;
 use crate::engine::complain;
@@ -26,7 +27,6 @@ use crate::seeding;
 use crate::services::Services;
 use crate::snapshot::{self, HostSnapshot, Mptcp, Note, holders, netns};
 use crate::stderr;
-use tokio::signal::unix::{SignalKind, signal};
 
 mod letters;
 mod order;
@@ -86,7 +86,7 @@ pub enum Source {
 }
 
 /// Takes a snapshot and prints it, again and again if the options say so. Prints notes about what could not be read to
-/// stderr. On a terminal a table that does not fit goes through a pager.
+/// stderr. On a terminal it goes through a pager, which leaves a table that fits on the screen.
 ///
 /// # Errors
 /// If no snapshot can be taken, if the namespace of `Namespaces::Inum` does not exist, or if writing to `out` fails.
@@ -97,18 +97,10 @@ pub fn run(options: &ListOptions, out: &mut dyn Write) -> Result<()> {
     }
     let seen = Seen::look(options)?;
     // Before no program can be executed any more.
-    let pager = pager::start().map(|mut pager| (pager.stdin.take(), pager));
+    let pager = Pager::start();
     let stage = if options.resolve { &rights::RESOLVING } else { &rights::PRINTING };
     rights::give_up(stage, &rights::names(), None);
-    match pager {
-        Some((Some(mut stdin), mut pager)) => {
-            let printed = print(options, &seen, &mut stdin);
-            drop(stdin);
-            pager.wait().context("cannot wait for the pager")?;
-            printed
-        }
-        _ => print(options, &seen, out),
-    }
+    pager.show(out, |out| print(options, &seen, out))
 }
 
 /// Prints the table until a signal ends it. On a terminal each replaces the one before.
@@ -168,15 +160,10 @@ impl Seen {
         {
             stderr::print(&warning);
         }
-        let timers = if letters.raw || letters.timers {
-            let (raw, timers) = snapshot::extras(shown_netns)?;
-            if letters.raw {
-                snapshot.add(raw);
-            }
-            timers
-        } else {
-            Timers::default()
-        };
+        if letters.raw {
+            snapshot.add(snapshot::raw_sockets(shown_netns)?);
+        }
+        let timers = if letters.timers { snapshot::timers(shown_netns)? } else { Timers::default() };
         Ok(Self { snapshot, own, shown: shown_netns, timers })
     }
 }

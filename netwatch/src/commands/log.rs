@@ -3,10 +3,10 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 
-use super::pager;
+use super::pager::Pager;
 use super::progress::Bar;
 use crate::filter::Filter;
 use crate::output::{Log, LogOptions};
@@ -43,19 +43,9 @@ pub fn run(options: &SearchOptions) -> Result<()> {
         reader.scan(Box::new(move |progress| bar.watch(progress)));
     }
     // Before no program can be executed any more.
-    let pager = pager::start();
+    let pager = Pager::start();
     rights::give_up(&rights::READING, &readable(&options.store), None);
-    match pager {
-        Some(mut pager) => {
-            let printed = match pager.stdin.take() {
-                Some(stdin) => print(options, &reader, &mut BufWriter::new(stdin)),
-                None => Ok(()),
-            };
-            pager.wait().context("cannot wait for the pager")?;
-            printed
-        }
-        None => print(options, &reader, &mut BufWriter::new(io::stdout().lock())),
-    }
+    pager.show(&mut io::stdout().lock(), |out| print(options, &reader, &mut BufWriter::new(out)))
 }
 
 /// What can be opened while a store is read and printed.

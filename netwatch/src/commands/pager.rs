@@ -1,10 +1,39 @@
 //! The pager for output that may be longer than the terminal.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::{Child, Command, Stdio};
 
-/// Starts the pager if stdout is a terminal: `$PAGER`, else `less` if it is installed. An empty `$PAGER` means none.
-pub(super) fn start() -> Option<Child> {
+use anyhow::{Context as _, Result};
+
+/// Where output goes: to a pager, or else to stdout.
+pub(super) struct Pager(Option<Child>);
+
+impl Pager {
+    /// Starts the pager if stdout is a terminal: `$PAGER`, else `less` if it is installed. An empty `$PAGER` means none.
+    pub(super) fn start() -> Self {
+        Self(start())
+    }
+
+    /// Prints to the pager and waits until its user has left it, or prints to `out` if there is none.
+    ///
+    /// # Errors
+    /// If `print` fails, or the pager cannot be waited for.
+    pub(super) fn show(
+        self,
+        out: &mut dyn Write,
+        print: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let Some(mut pager) = self.0 else { return print(out) };
+        let printed = match pager.stdin.take() {
+            Some(mut stdin) => print(&mut stdin),
+            None => Ok(()),
+        };
+        pager.wait().context("cannot wait for the pager")?;
+        printed
+    }
+}
+
+fn start() -> Option<Child> {
     if !io::stdout().is_terminal() {
         return None;
     }

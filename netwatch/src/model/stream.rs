@@ -23,16 +23,6 @@ pub enum StreamKind {
 }
 
 impl StreamKind {
-    /// Name in the output and in the store.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pipe => "pipe",
-            Self::Terminal => "terminal",
-            Self::Unix => "unix",
-        }
-    }
-
     /// In a sentence.
     #[must_use]
     pub const fn phrase(self) -> &'static str {
@@ -41,12 +31,6 @@ impl StreamKind {
             Self::Terminal => "a terminal",
             Self::Unix => "a UNIX socket",
         }
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Pipe, Self::Terminal, Self::Unix].into_iter().find(|kind| kind.name() == name)
     }
 }
 

@@ -27,7 +27,7 @@ pub mod tables;
 
 pub use cgroups::CgroupPaths;
 pub use host::HostSnapshot;
-pub use net_files::{NetFiles, extras, net_files};
+pub use net_files::{NetFiles, net_files, raw_sockets, timers};
 pub use sockets::{Mptcp, Sockets, sockets};
 
 /// Which network namespaces a snapshot includes.

@@ -52,42 +52,48 @@ pub fn net_files() -> Result<NetFiles, SnapshotError> {
     Ok(all)
 }
 
-/// Raw sockets, and timers of TCP sockets, in one network namespace or in all that can be entered. What cannot be read is
-/// left out.
+/// Raw sockets in one network namespace, or in all that can be entered. What cannot be read is left out.
 ///
 /// # Errors
 /// If the namespaces cannot be listed, or no thread can be started.
-pub fn extras(only: Option<NetnsId>) -> Result<(Vec<SocketRow>, Timers), SnapshotError> {
+pub fn raw_sockets(only: Option<NetnsId>) -> Result<Vec<SocketRow>, SnapshotError> {
+    in_each(only, ["raw", "raw6"], |netns, bytes| {
+        let rows = entries(bytes).unwrap_or_default();
+        rows.iter().map(|entry| row(Proto::Raw, netns, entry)).collect()
+    })
+}
+
+/// Timers of TCP sockets, as [`raw_sockets`].
+///
+/// # Errors
+/// As [`raw_sockets`].
+pub fn timers(only: Option<NetnsId>) -> Result<Timers, SnapshotError> {
+    let timers = in_each(only, ["tcp", "tcp6"], |netns, bytes| {
+        let lines = bytes.split(|byte| *byte == b'\n').skip(1).filter_map(parse::timer);
+        let rows = entries(bytes).unwrap_or_default();
+        let rows = rows.iter().map(|entry| row(Proto::Tcp, netns, entry));
+        rows.zip(lines).map(|(row, timer)| ((netns, row.local, row.remote, row.inode), timer)).collect()
+    });
+    Ok(timers?.into_iter().collect())
+}
+
+/// What `parse` finds in these files of each network namespace.
+fn in_each<T: Send>(
+    only: Option<NetnsId>,
+    files: [&str; 2],
+    parse: impl Fn(NetnsId, &[u8]) -> Vec<T> + Send + Sync,
+) -> Result<Vec<T>, SnapshotError> {
     let mut namespaces = netns::all()?;
     namespaces.retain(|namespace| only.is_none_or(|only| only == namespace.inum));
-    let readings = netns::inside_each(&namespaces, |Netns { inum, .. }, entered| {
-        let (mut raw, mut timers) = (Vec::new(), Timers::default());
-        let read = |name: &str| {
-            entered
-                .as_ref()
-                .ok()
-                .and_then(|()| bounded::whole(format!("/proc/thread-self/net/{name}"), limits::NET_FILE).ok())
-        };
-        for bytes in ["raw", "raw6"].iter().filter_map(|name| read(name)) {
-            for entry in entries(&bytes).unwrap_or_default() {
-                raw.push(row(Proto::Raw, *inum, &entry));
-            }
+    let found = netns::inside_each(&namespaces, |Netns { inum, .. }, entered| {
+        if entered.is_err() {
+            return Vec::new();
         }
-        for bytes in ["tcp", "tcp6"].iter().filter_map(|name| read(name)) {
-            let lines = bytes.split(|byte| *byte == b'\n').skip(1).filter_map(parse::timer);
-            for (entry, timer) in entries(&bytes).unwrap_or_default().iter().zip(lines) {
-                let row = row(Proto::Tcp, *inum, entry);
-                timers.insert((*inum, row.local, row.remote, row.inode), timer);
-            }
-        }
-        (raw, timers)
+        let read =
+            |name: &str| bounded::whole(format!("/proc/thread-self/net/{name}"), limits::NET_FILE).ok();
+        files.into_iter().filter_map(read).flat_map(|bytes| parse(*inum, &bytes)).collect::<Vec<_>>()
     });
-    let (mut raw, mut timers) = (Vec::new(), Timers::default());
-    for (some, more) in readings.map_err(SnapshotError::Thread)? {
-        raw.extend(some);
-        timers.extend(more);
-    }
-    Ok((raw, timers))
+    Ok(found.map_err(SnapshotError::Thread)?.into_iter().flatten().collect())
 }
 
 impl NetFiles {
