@@ -159,7 +159,7 @@ offsets! {
     inode_rdev = "inode.i_rdev";
     dentry_parent = "dentry.d_parent";
     dentry_name = "dentry.d_name.name";
-    dentry_hash = "dentry.d_name.hash_len", optional;
+    dentry_seq = "dentry.d_seq";
     inode_ino = "inode.i_ino";
     inode_mode = "inode.i_mode";
     inode_nlink = "inode.i_nlink";

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Offsets, exec_flags, kind};
+use netwatch_common::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, exec_flags, kind};
 
 use crate::mem::{Memory as _, Typed, Untyped, offset};
 use crate::twice::{self, Pair};
@@ -167,9 +167,7 @@ unsafe fn exec(current: *const c_void, scratch: &mut Scratch) {
         fixed.path_len = 0;
         match path(file, tail, &raw mut fixed.path_len) {
             None => fixed.flags |= exec_flags::PATH_CUT,
-            Some(sum) if offset!(dentry_hash) != Offsets::MISSING && sum != path_sum(file) => {
-                fixed.flags |= exec_flags::PATH_UNSURE;
-            }
+            Some(sum) if sum != path_sum(file) => fixed.flags |= exec_flags::PATH_UNSURE,
             Some(_) => {}
         }
 
@@ -211,6 +209,8 @@ enum Step {
         dentry: *const c_void,
         /// The same at the end of a path outside of any mount tree, like that of a memfd.
         parent: *const c_void,
+        /// Changes before and after the name and the parent do, and is odd between (fs/dcache.c, __d_move(), v6.12).
+        seq: u32,
     },
     /// From a mount to the one that it is mounted on.
     Crossed,
@@ -237,7 +237,7 @@ impl Walk {
     fn step(&mut self) -> Step {
         let Self { dentry, mount } = *self;
         // SAFETY: every pointer is read by the helper, which gives zero for an invalid address.
-        unsafe {
+        let seq = unsafe {
             let root: *const c_void = Untyped::read(mount, offset!(mount_mnt) + offset!(mnt_root));
             if dentry == root {
                 self.mount = Untyped::read(mount, offset!(mount_parent));
@@ -247,9 +247,11 @@ impl Walk {
                 self.dentry = Untyped::read(mount, offset!(mount_point));
                 return Step::Crossed;
             }
+            let seq = Untyped::read(dentry, offset!(dentry_seq));
             self.dentry = Untyped::read(dentry, offset!(dentry_parent));
-        }
-        Step::Component { dentry, parent: self.dentry }
+            seq
+        };
+        Step::Component { dentry, parent: self.dentry, seq }
     }
 }
 
@@ -260,19 +262,22 @@ impl Walk {
 /// body only once.
 ///
 /// The kernel holds `rename_lock` or repeats its walk; a program cannot. If a directory is renamed meanwhile the path may
-/// be one that never was, so [`path_sum`] walks a second time.
+/// be one that never was, so [`path_sum`] walks a second time. An entry that was not renamed between its visits had the
+/// name that was read at the end of the first walk, and so had all the others.
 #[inline(always)]
 unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u64> {
     // SAFETY: `file` is that of the caller; `out` has space for a whole component after EXEC_PATH_MAX.
     unsafe {
         let (mut walk, mut sum) = (Walk::from(file), 0);
         for _ in 0..MAX_STEPS {
-            let (dentry, parent) = match walk.step() {
-                Step::Component { dentry, parent } => (dentry, parent),
+            let (dentry, parent, seq) = match walk.step() {
+                Step::Component { dentry, parent, seq } => (dentry, parent, seq),
                 Step::Crossed => continue,
                 Step::Root => return Some(sum),
             };
-            let before = with_component(sum, dentry, parent);
+            // An entry that is being renamed now differs in the second walk, even if it still is (as raw_seqcount_begin(),
+            // include/linux/seqlock.h, v6.12).
+            sum = with_component(sum, dentry, parent, seq & !1);
             let name: *const c_void = Untyped::read(dentry, offset!(dentry_name));
             let room = bounded(usize::from(written.read_volatile()), EXEC_PATH_MAX);
             let len = bpf_probe_read_kernel_str(out.add(room).cast(), COMPONENT_MAX as u32, name);
@@ -280,10 +285,6 @@ unsafe fn path(file: *const c_void, out: *mut u8, written: *mut u16) -> Option<u
                 return None;
             }
             written.write_volatile((room + len as usize) as u16);
-            // If the entry was renamed while its name was read, the sum is one that no path has: the second walk alone does
-            // not notice an entry that has its old name again by then.
-            let parent_after = Untyped::read(dentry, offset!(dentry_parent));
-            sum = before ^ (before ^ with_component(sum, dentry, parent_after)).rotate_left(1);
             if dentry == parent {
                 return Some(sum);
             }
@@ -300,8 +301,8 @@ unsafe fn path_sum(file: *const c_void) -> u64 {
         let (mut walk, mut sum) = (Walk::from(file), 0);
         for _ in 0..MAX_STEPS {
             match walk.step() {
-                Step::Component { dentry, parent } => {
-                    sum = with_component(sum, dentry, parent);
+                Step::Component { dentry, parent, seq } => {
+                    sum = with_component(sum, dentry, parent, seq);
                     if dentry == parent {
                         break;
                     }
@@ -314,18 +315,8 @@ unsafe fn path_sum(file: *const c_void) -> u64 {
     }
 }
 
-/// Adds a component to the sum of a path: the directory entry, its parent, and the hash and length of its name.
-///
-/// # Safety
-/// `dentry` is a `struct dentry`.
+/// Adds a component to the sum of a path.
 #[inline(always)]
-unsafe fn with_component(sum: u64, dentry: *const c_void, parent: *const c_void) -> u64 {
-    // SAFETY: guaranteed by the caller.
-    let name: u64 = unsafe {
-        if offset!(dentry_hash) == Offsets::MISSING {
-            return 0;
-        }
-        Untyped::read(dentry, offset!(dentry_hash))
-    };
-    (sum.rotate_left(7) ^ dentry as u64).rotate_left(7) ^ parent as u64 ^ name
+fn with_component(sum: u64, dentry: *const c_void, parent: *const c_void, seq: u32) -> u64 {
+    (sum.rotate_left(7) ^ dentry as u64).rotate_left(7) ^ parent as u64 ^ u64::from(seq)
 }
