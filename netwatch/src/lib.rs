@@ -16,6 +16,7 @@ pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod conntrack;
 pub mod decode;
 pub mod engine;
 pub mod enrich;

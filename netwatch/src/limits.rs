@@ -34,6 +34,18 @@ pub const ARGS_ALL: usize = 64 << 20;
 /// `snapshot::processes::tests::arguments_of_all_processes_are_limited`.
 pub const ARGS_SHORT: usize = 1 << 10;
 
+/// In how many network namespaces other than a connection's own its translation is looked for. Each takes a system call
+/// for each connection. Test: `conntrack::tests::number_of_namespaces_is_bounded`.
+pub const MOST_TRACKING: usize = 32;
+
+/// How many translated connections of a network namespace a snapshot takes in; `nf_conntrack_max` is 262,144 on a host
+/// with some memory. Test: `conntrack::netlink::tests::number_of_translations_is_bounded`.
+pub const MOST_TRANSLATED: usize = 262_144;
+
+/// How many connections wait to be asked about in the connection tracking tables, when many begin at once. Test:
+/// `agent::translate::tests::number_of_waiting_connections_is_bounded`.
+pub const MOST_UNTRANSLATED: usize = 4096;
+
 /// How far `/proc/PID/cmdline` is read in search of its end, bytes, where `/proc/PID/stat` does not say how long it is:
 /// to whoever may not trace the process. What execve(2) allows. Test:
 /// `bounded::tests::line_end_beyond_the_limit_is_not_searched`.

@@ -3,7 +3,7 @@
 
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
-use crate::model::{NetnsId, Proto, SocketRow, State};
+use crate::model::{NetnsId, Proto, SockAddr, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
 use crate::pairs::Pairs;
 
@@ -29,7 +29,8 @@ pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<
         .enumerate()
         .map(|(own, row)| {
             let remote = row.remote?;
-            let peer = index.pairs.peer(row.netns, row.proto, row.local, remote);
+            let (local, there) = seen_by_the_other(row, remote);
+            let peer = index.pairs.peer(row.netns, row.proto, local, there);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
             // That the peer connected does not prove that this endpoint did not.
             let there = there.filter(|_| !index.may_be_of_two(row));
@@ -64,6 +65,11 @@ fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
     }
 }
 
+/// The addresses of an endpoint as the other one sees them.
+fn seen_by_the_other(row: &SocketRow, remote: SockAddr) -> (SockAddr, SockAddr) {
+    row.nat.translation().map_or((row.local, remote), |translation| (translation.local, translation.remote))
+}
+
 struct Index {
     /// Listeners and unconnected datagram sockets.
     listeners: Listeners<usize>,
@@ -75,7 +81,12 @@ impl Index {
         let mut index = Self { listeners: Listeners::default(), pairs: Pairs::default() };
         for (i, row) in rows.iter().enumerate() {
             match row.remote {
-                Some(remote) => index.pairs.insert(row.netns, row.proto, row.local, remote, i),
+                Some(remote) => {
+                    index.pairs.insert(row.netns, row.proto, row.local, remote, i);
+                    if let Some(translation) = row.nat.translation() {
+                        index.pairs.insert(row.netns, row.proto, translation.local, translation.remote, i);
+                    }
+                }
                 None => index.listeners.insert(Listening::of(row), i),
             }
         }

@@ -69,7 +69,9 @@ impl Netns {
         self.0.metadata().expect("an open file").ino()
     }
 
-    fn path(&self) -> String {
+    /// A path that refers to it, for `ip`.
+    #[must_use]
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }

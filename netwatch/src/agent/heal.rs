@@ -12,7 +12,7 @@ use super::AgentError;
 use crate::kernel::{Lost, LostCounter};
 use crate::loss::{Loss, LossReason};
 use crate::model::Lister;
-use crate::snapshot::{HostSnapshot, Mptcp};
+use crate::snapshot::HostSnapshot;
 
 /// Interval of reading the counts, which takes about forty system calls.
 const READS: Duration = Duration::from_millis(250);
@@ -179,7 +179,7 @@ impl Healer {
             return false;
         }
         let lister = self.lister.clone();
-        let take = move || Ok(HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio());
+        let take = move || Ok(super::take_snapshot(lister.as_deref())?);
         let Ok(snapshot) = std::thread::Builder::new().name("netwatch-snap".into()).spawn(take) else {
             // The next tick tries again.
             return false;

@@ -8,6 +8,7 @@ mod precedence;
 mod progress;
 mod self_test;
 mod tables;
+mod translate;
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,6 +19,7 @@ use aya::maps::{MapData, RingBuf};
 use thiserror::Error;
 
 use crate::clock;
+use crate::conntrack;
 use crate::decode::{Act, Event, Record, SocketEvent, decode};
 use crate::hash::Set;
 use crate::kernel::{Coverage, Iterators, Kernel, KernelError, Options, Phase, Sabotage};
@@ -93,8 +95,7 @@ impl Agent {
         let test = self_test::perform();
         progress.step("taking a snapshot of sockets and processes");
         let lister = lister(kernel.iterators());
-        let HostSnapshot { sockets, processes: holders, mut notes } =
-            HostSnapshot::take(lister.as_deref(), Mptcp::Whole)?.with_stdio();
+        let HostSnapshot { sockets, processes: holders, mut notes } = take_snapshot(lister.as_deref())?;
         notes.extend(foreign_pids());
         processes::set_exact(&mut processes, holders.iter().map(|row| row.key));
 
@@ -206,7 +207,9 @@ impl Agent {
         #[cfg(debug_assertions)]
         self.kernel.flush_lines();
         let losses = self.healer.losses_if_due(&mut self.records.undecodable, self.records.taken);
-        let losses = losses.into_iter().map(|(loss, doubt)| self.tables.note_loss(loss, doubt)).collect();
+        let mut losses: Vec<_> =
+            losses.into_iter().map(|(loss, doubt)| self.tables.note_loss(loss, doubt)).collect();
+        losses.extend(self.tables.left_out());
         let repaired = self.repair(out);
         (losses, repaired)
     }
@@ -236,8 +239,7 @@ impl Agent {
 /// # Errors
 /// If no snapshot can be taken.
 pub fn snapshot() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentError> {
-    let HostSnapshot { sockets, processes, notes } =
-        HostSnapshot::take(iterators().ok().as_deref(), Mptcp::Whole)?.with_stdio();
+    let HostSnapshot { sockets, processes, notes } = take_snapshot(iterators().ok().as_deref())?;
     let mut seeds = Vec::new();
     let processes = ProcessTable::of(&processes);
     Tracker::new(false).merge(
@@ -249,6 +251,13 @@ pub fn snapshot() -> Result<(Vec<ConnectionEvent>, Vec<Note>, BootTime), AgentEr
         &mut seeds,
     );
     Ok((seeds, notes, sockets.began))
+}
+
+/// Sockets with their translations, and processes with their standard streams.
+fn take_snapshot(lister: Option<&dyn Lister>) -> Result<HostSnapshot, SnapshotError> {
+    let mut snapshot = HostSnapshot::take(lister, Mptcp::Whole)?.with_stdio();
+    conntrack::Translations::read().complete(&mut snapshot.sockets.sockets);
+    Ok(snapshot)
 }
 
 /// Loads the kernel's iterators without the probes.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heal::Doubt;
+use super::translate::Translator;
 use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
 use crate::hash::Set;
@@ -38,6 +39,7 @@ pub(super) struct Tables {
     idle: Duration,
     /// When the flows were last checked.
     idle_checked: Instant,
+    translator: Translator,
     /// See [`super::Agent::started_on_sockets`]; at most [`limits::MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
 }
@@ -63,6 +65,7 @@ impl Tables {
             udp_doubted: false,
             idle,
             idle_checked: Instant::now(),
+            translator: Translator::new(),
             started_on_sockets: Vec::new(),
         }
     }
@@ -94,7 +97,9 @@ impl Tables {
                     self.count_flows(cookie);
                 }
                 let actor = event.act.task().map(|task| self.processes.acting(task));
+                let before = out.len();
                 self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, out);
+                self.translator.complete(out, before, &mut self.tracker);
             }
         }
     }
@@ -178,10 +183,18 @@ impl Tables {
         .collect()
     }
 
+    /// See [`Translator::left_out`].
+    pub(super) fn left_out(&mut self) -> Option<Loss> {
+        self.translator.left_out()
+    }
+
     /// Emits events that need no further record, and closes idle UDP flows. Returns the number of listeners whose port
     /// was lost.
     pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
+        let before = out.len();
         let lost = self.tracker.settle(now, out);
+        self.translator.complete(out, before, &mut self.tracker);
+        self.translator.tick(now, &mut self.tracker);
         if self.idle_checked.elapsed() < IDLE_CHECKS.min(self.idle / CHECKS_WHILE_IDLE) {
             return lost;
         }

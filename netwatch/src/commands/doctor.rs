@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use netwatch_common::SOCKET_FLOWS_MAX;
 
 use crate::agent::{Agent, SelfTest};
+use crate::conntrack;
 use crate::engine::report_missing;
 use crate::kernel::{Coverage, DEFAULT_UDP_FLOWS, Forced, Options, Sabotage};
 use crate::limits;
@@ -55,8 +56,9 @@ pub fn run(options: &DoctorOptions, out: &mut dyn Write) -> Result<ExitCode> {
     let is_ok = self_test.ok;
     let coverage = agent.coverage().clone();
     drop(agent);
+    let nat = conntrack::check().err();
     let given = rights::give_up(&rights::PRINTING, &rights::names(), None);
-    let report = Report::new(&kernel, &coverage, limits(&coverage), self_test, &given);
+    let report = Report::new(&kernel, &coverage, limits(&coverage), self_test, &given).with_nat(nat.as_ref());
     let mut out = BufWriter::new(out);
     if options.json {
         report.write_json(&mut out)?;

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::pager::Pager;
 use crate::agent;
 use crate::clock::BootClock;
+use crate::conntrack;
 use crate::engine::complain;
 use crate::enrich::Users;
 use crate::filter::Filter;
@@ -254,7 +255,8 @@ impl Joined {
             Source::Iterators => Some(agent::iterators()?),
             Source::Proc => None,
         };
-        let host = HostSnapshot::take(lister.as_deref(), Mptcp::Subflows)?;
+        let mut host = HostSnapshot::take(lister.as_deref(), Mptcp::Subflows)?;
+        conntrack::Translations::read().complete(&mut host.sockets.sockets);
         let origins = seeding::infer(&host.sockets.sockets, &host.sockets.port_ranges);
         let by_pid = host.processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect();
         Ok(Self { host, origins, by_pid })

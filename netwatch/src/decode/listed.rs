@@ -6,7 +6,7 @@ use netwatch_common::{Held, Listed, Running, listed_flags};
 
 use super::{Bytes, DecodeError, sock};
 use crate::model::{
-    Family, Holder, NetnsId, Payload, ProcessKey, Proto, Socket, SocketRow, State, is_connected,
+    Family, Holder, Nat, NetnsId, Payload, ProcessKey, Proto, Socket, SocketRow, State, is_connected,
 };
 
 /// Rows of `proto` in namespace `netns`, IPv4 first, and the number of records that could not be decoded.
@@ -70,6 +70,7 @@ fn row(record: Bytes<'_>, proto: Proto, netns: NetnsId) -> Result<SocketRow, Dec
         v6only: None,
         device: 0,
         subflow: flags & listed_flags::SUBFLOW != 0,
+        nat: Nat::Unknown,
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),
     };
     // Reported for listening and unconnected IPv6 sockets, as by sock_diag.

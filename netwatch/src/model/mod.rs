@@ -6,6 +6,7 @@ mod flow;
 mod holders;
 mod ids;
 mod listing;
+mod nat;
 mod process;
 mod snapshot;
 mod socket;
@@ -20,6 +21,7 @@ pub use flow::{Flow, FlowAddresses};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie, NetnsId};
 pub use listing::{Lister, Listing};
+pub use nat::{Nat, Translation, Tuple};
 pub use process::{ExeState, Image, ProcessFacts, ProcessKey, ProcessRow};
 pub use snapshot::SocketSnapshot;
 pub(crate) use socket::is_connected;
@@ -66,6 +68,7 @@ pub(crate) mod tests {
             device: 0,
             subflow: false,
             bytes: None,
+            nat: Nat::Unknown,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::{Cookie, Family, NetnsId, Proto, SockAddr, State, Via};
+use super::{Cookie, Family, Nat, NetnsId, Proto, SockAddr, State, Via};
 
 /// Identity of a socket, the same in a record, a snapshot, and the endpoint of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct SocketRow {
     pub subflow: bool,
     /// Payload so far; only for TCP not in TIME_WAIT.
     pub bytes: Option<Payload>,
+    /// The translation of its addresses.
+    pub nat: Nat,
 }
 
 impl SocketRow {

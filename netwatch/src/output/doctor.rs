@@ -1,5 +1,6 @@
 //! The report of `doctor`: the probe of each job, what is not seen, limits, and the result of the self-test.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ pub(crate) struct Report<'a> {
     kind: &'static str,
     kernel: &'a str,
     jobs: Vec<JobView<'a>>,
-    unseen: Vec<&'static str>,
+    unseen: Vec<Cow<'static, str>>,
     limits: Vec<Limit>,
     rights: RightsView<'a>,
     self_test: SelfTestView<'a>,
@@ -96,11 +97,19 @@ impl<'a> Report<'a> {
             kind: "doctor",
             kernel,
             jobs: coverage.jobs.iter().map(|(job, covered)| JobView { job, covered }).collect(),
-            unseen: coverage.unseen(),
+            unseen: coverage.unseen().into_iter().map(Cow::from).collect(),
             limits,
             rights: RightsView { stages: STAGES.iter().map(StageView::of).collect(), lacks: &given.lacks },
             self_test,
         }
+    }
+
+    /// The same if the connection tracking table cannot be asked, with the error.
+    pub(crate) fn with_nat(mut self, error: Option<&io::Error>) -> Self {
+        self.unseen.extend(error.map(|error| {
+            format!("address translation: the connection tracking table cannot be asked: {error}").into()
+        }));
+        self
     }
 
     /// Writes one JSON object.

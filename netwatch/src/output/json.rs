@@ -14,7 +14,7 @@ use super::timestamp::Second;
 use super::{ProcessForm, Render, exe_status, time_of};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{Cookie, Family, ProcessKey};
+use crate::model::{Cookie, Family, Nat, ProcessKey};
 use crate::origin::Origin;
 use crate::process::{Actor, ExeStatus, Process};
 use crate::stream::{Context, Item};
@@ -274,6 +274,17 @@ impl Json {
         object.value(Event::ClosedBy, &outcome.closed_by)?;
         if let Some(via) = endpoint.via {
             object.word(Event::Via, via.name());
+        }
+        match (&endpoint.nat, endpoint.remote) {
+            (Nat::Unknown, _) | (_, None) => {}
+            (Nat::None, Some(_)) => object.null(Event::Nat),
+            (Nat::Translated(seen), Some(_)) => {
+                let mut object = object.object(Event::Nat);
+                object.endpoint(keys::Nat::Local, Some(seen.local))?;
+                object.endpoint(keys::Nat::Remote, Some(seen.remote))?;
+                object.word(keys::Nat::Basis, Nat::BASIS);
+                object.end();
+            }
         }
         if self.community_id
             && let Some(id) = community::id(endpoint)

@@ -168,6 +168,9 @@ fn sentence(event: &ConnectionEvent) -> String {
     if let Some(service) = service(event) {
         let _ = write!(out, "; {service}");
     }
+    if let Some(seen) = endpoint.nat.translation() {
+        let _ = write!(out, "; nat {} {arrow} {}", seen.local, seen.remote);
+    }
     if let Some(via) = endpoint.via {
         let _ = write!(out, "; via {}", via.name());
     }

@@ -38,7 +38,11 @@ impl Need {
 
 const BPF: Need = Need::new("CAP_BPF", CapabilitySet::BPF, "to load BPF programs and read their maps");
 const PERFMON: Need = Need::new("CAP_PERFMON", CapabilitySet::PERFMON, "to attach probes");
-const NET_ADMIN: Need = Need::new("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, "to attach to cgroups");
+const NET_ADMIN: Need = Need::new(
+    "CAP_NET_ADMIN",
+    CapabilitySet::NET_ADMIN,
+    "to attach to cgroups and to ask for address translations",
+);
 const SYS_ADMIN: Need =
     Need::new("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "to enter other network namespaces");
 const SYS_PTRACE: Need = Need::new(
@@ -57,8 +61,9 @@ const DAC_OVERRIDE: Need = Need::new(
 );
 
 /// What a run with probes keeps. CAP_BPF: commands of bpf(2) on maps and links need it where
-/// `kernel.unprivileged_bpf_disabled` is set (kernel/bpf/syscall.c, __sys_bpf(), v5.15).
-pub(super) const LIVE: &[Need] = &[BPF, SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH];
+/// `kernel.unprivileged_bpf_disabled` is set (kernel/bpf/syscall.c, __sys_bpf(), v5.15). CAP_NET_ADMIN: each question to a
+/// connection tracking table needs it (net/netfilter/nfnetlink.c, nfnetlink_rcv(), v6.12).
+pub(super) const LIVE: &[Need] = &[BPF, NET_ADMIN, SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH];
 
 /// What the helper keeps.
 pub(super) const HELPER: &[Need] = &[SYS_PTRACE, DAC_READ_SEARCH];
@@ -187,7 +192,7 @@ mod tests {
         assert_eq!(names(&missing(CapabilitySet::BPF | CapabilitySet::NET_ADMIN)), ["CAP_PERFMON"]);
         assert_eq!(
             Lacks(missing(CapabilitySet::SYS_ADMIN)).to_string(),
-            "CAP_NET_ADMIN (to attach to cgroups)"
+            "CAP_NET_ADMIN (to attach to cgroups and to ask for address translations)"
         );
     }
 }

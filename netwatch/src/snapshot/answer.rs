@@ -5,7 +5,7 @@ use netlink_packet_sock_diag::inet::InetResponse;
 use netlink_packet_sock_diag::inet::nlas::Nla;
 
 use crate::model::{
-    Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+    Cookie, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap,
 };
 
 /// The row of a socket of `proto` in namespace `netns`.
@@ -38,6 +38,7 @@ pub(super) fn row(netns: NetnsId, proto: Proto, response: &InetResponse) -> Sock
         device: id.interface_id,
         subflow: false,
         bytes: None,
+        nat: Nat::Unknown,
     };
     for attribute in &response.nlas {
         match attribute {

@@ -10,7 +10,8 @@ use procfs::net::{TcpNetEntries, TcpNetEntry};
 use super::netns::{self, Netns};
 use super::{Note, SnapshotError, parse};
 use crate::model::{
-    Family, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, Timers, is_connected, unmap,
+    Family, Nat, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, Timers, is_connected,
+    unmap,
 };
 use crate::{bounded, limits};
 
@@ -190,6 +191,7 @@ fn row(proto: Proto, netns: NetnsId, entry: &TcpNetEntry) -> SocketRow {
         device: 0,
         subflow: false,
         bytes: None,
+        nat: Nat::Unknown,
     }
 }
 

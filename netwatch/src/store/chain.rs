@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use rusqlite::types::ValueRef;
 
-use super::rows::COLUMNS;
+use super::rows::{COLUMNS, FIRST_COLUMNS};
 
 /// The version of the tables that a batch was written in. A new column or table belongs to the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,11 @@ pub(super) enum Format {
 }
 
 impl Format {
+    /// The one that the tables of a version have.
+    pub(super) fn of(version: i32) -> Self {
+        if version >= Self::Two as i32 { Self::Two } else { Self::One }
+    }
+
     pub(super) const NEWEST: Self = Self::Two;
 
     /// The tables that a batch covers.
@@ -97,6 +102,7 @@ impl Table {
                 Self::Segment => {
                     columns.extend(["max_age", "max_size", "steady", "since_boot", "step", "stood"]);
                 }
+                Self::Connection => columns.extend(COLUMNS.iter().skip(FIRST_COLUMNS)),
                 Self::Pruned => columns.extend(["reason", "pages", "digest"]),
                 _ => {}
             }
@@ -147,7 +153,10 @@ impl Table {
             ],
             Self::Connection => {
                 let head = ["id", "segment", "cookie", "began", "ts", "events"];
-                head.into_iter().chain(COLUMNS).chain(["signs", "odd"]).collect()
+                head.into_iter()
+                    .chain(COLUMNS.into_iter().take(FIRST_COLUMNS))
+                    .chain(["signs", "odd"])
+                    .collect()
             }
             Self::Loss => vec!["id", "segment", "ts", "reason", "kind", "count"],
             Self::Stopped => vec!["id", "segment", "ts"],

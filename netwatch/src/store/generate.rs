@@ -9,7 +9,8 @@ use super::StoreError;
 use super::entry::Entry;
 use super::writer::{Settings, Writer};
 use crate::model::{
-    BootTime, Cookie, ExeState, Family, Image, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State,
+    BootTime, Cookie, ExeState, Family, Image, Nat, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket,
+    State,
 };
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus, Process};
@@ -103,6 +104,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         listener: None,
         peer: None,
         handshake: None,
+        nat: Nat::Unknown,
     };
     let party = |id, actor: &Actor| Some(Party { id, process: Some(actor.clone()) });
     let client_end = Endpoint {

@@ -9,7 +9,8 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::entry::Entry;
 use super::intern::Interner;
-use super::rows::{COLUMNS, Cell, Cells, Kinds, find_later, predicted};
+use super::rebuild::{HEAD, TAIL};
+use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, Kinds, find_later, predicted};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::BootTime;
@@ -82,8 +83,8 @@ pub(super) struct Scratch {
     kinds: Vec<EventKind>,
     /// See [`find_later`].
     later: Vec<Kinds>,
-    local: String,
-    remote: String,
+    /// Of the endpoint, and as the other side sees them.
+    addresses: [String; 4],
     errno: String,
 }
 
@@ -187,9 +188,9 @@ impl RowWriter<'_> {
         odd: Option<&str>,
         batch: &mut Batch<'_>,
     ) -> Result<(), StoreError> {
-        let Scratch { events, local, remote, errno, .. } = &mut *self.scratch;
-        [&mut *local, &mut *remote, &mut *errno].into_iter().for_each(String::clear);
-        let mut values = [ValueRef::Null; 6 + COLUMNS.len() + 2];
+        let Scratch { events, addresses, errno, .. } = &mut *self.scratch;
+        addresses.iter_mut().chain([&mut *errno]).for_each(String::clear);
+        let mut values = [ValueRef::Null; HEAD + COLUMNS.len() + TAIL];
         let head = [
             ValueRef::Integer(batch.next_id(Table::Connection)),
             ValueRef::Integer(batch.segment()),
@@ -199,24 +200,32 @@ impl RowWriter<'_> {
             ValueRef::Text(events.as_bytes()),
         ];
         // Texts first, since values borrow from them.
+        let mut texts = addresses.iter_mut();
         for cell in cells.0 {
             match cell {
-                Cell::Ip(ip) if local.is_empty() => _ = write!(local, "{ip}"),
-                Cell::Ip(ip) => _ = write!(remote, "{ip}"),
+                Cell::Ip(ip) => {
+                    if let Some(text) = texts.next() {
+                        _ = write!(text, "{ip}");
+                    }
+                }
                 Cell::Errno(number) => errno.push_str(&crate::errno::name(number)),
                 Cell::Null | Cell::Int(_) => {}
             }
         }
-        let mut addresses = [&**local, &**remote].into_iter();
+        let mut addresses = addresses.iter();
         let columns = cells.0.iter().map(|cell| match cell {
             Cell::Null => ValueRef::Null,
             Cell::Int(number) => ValueRef::Integer(*number),
-            Cell::Ip(_) => ValueRef::Text(addresses.next().unwrap_or_default().as_bytes()),
+            Cell::Ip(_) => text(addresses.next().map(String::as_str)),
             Cell::Errno(_) => ValueRef::Text(errno.as_bytes()),
         });
         let tail = [text(Some(signs).filter(|signs| !signs.is_empty())), text(odd)];
-        for (value, filled) in values.iter_mut().zip(head.into_iter().chain(columns).chain(tail)) {
-            *value = filled;
+        const FIRST: usize = HEAD + FIRST_COLUMNS;
+        let places = (0..FIRST).chain(FIRST + TAIL..HEAD + COLUMNS.len() + TAIL).chain(FIRST..FIRST + TAIL);
+        for (place, filled) in places.zip(head.into_iter().chain(columns).chain(tail)) {
+            if let Some(value) = values.get_mut(place) {
+                *value = filled;
+            }
         }
         batch.insert(Table::Connection, &values)
     }

@@ -137,7 +137,7 @@ impl Reader {
     }
 
     pub(super) fn format(&self) -> Format {
-        if self.version >= Format::Two as i32 { Format::Two } else { Format::One }
+        Format::of(self.version)
     }
 
     /// The selected endpoints, in the order of their last event.
@@ -266,7 +266,7 @@ impl Reader {
     }
 
     fn rows(&self, condition: &str, value: i64) -> Result<Vec<(StoredRow, Arc<Segment>)>, StoreError> {
-        let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select());
+        let select = format!("{} WHERE {condition} ORDER BY id", Table::Connection.select_in(self.format()));
         let mut select = self.db.prepare_cached(&select)?;
         let mut rows = select.query([value])?;
         let mut found: Vec<(StoredRow, Arc<Segment>)> = Vec::new();

@@ -8,7 +8,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::chain::Table;
-use super::rows::{COLUMNS, Cell, Cells, find_later, predicted};
+use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, find_later, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
@@ -26,6 +26,10 @@ pub(super) struct Processes {
 
 /// More are not held.
 const MOST_HELD: usize = 65_536;
+
+/// Number of columns before those of [`COLUMNS`], and of those after the first version's.
+pub(super) const HEAD: usize = 6;
+pub(super) const TAIL: usize = 2;
 
 /// A row of `connection` as it lies there.
 #[derive(Clone, Debug)]
@@ -48,7 +52,11 @@ impl StoredRow {
     pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         let mut cells = [Cell::Null; COLUMNS.len()];
         for (column, (cell, name)) in cells.iter_mut().zip(COLUMNS).enumerate() {
-            *cell = cell_of(name, row.get_ref(column + 6)?)?;
+            // Columns of later versions come last, if the store has them.
+            let place = if column < FIRST_COLUMNS { HEAD + column } else { HEAD + column + TAIL };
+            if place < row.as_ref().column_count() {
+                *cell = cell_of(name, row.get_ref(place)?)?;
+            }
         }
         let cookie: i64 = row.get(2)?;
         let began: i64 = row.get(3)?;
@@ -62,7 +70,7 @@ impl StoredRow {
             ts: row.get(4)?,
             events: row.get(5)?,
             cells: Cells(cells),
-            odd: row.get(COLUMNS.len() + 7)?,
+            odd: row.get(HEAD + FIRST_COLUMNS + 1)?,
         })
     }
 

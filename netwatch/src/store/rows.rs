@@ -8,7 +8,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::words::{self, Word};
-use crate::model::{BootTime, Cookie, Family, NetnsId, Payload, Proto, SockAddr, Socket, State};
+use crate::model::{
+    BootTime, Cookie, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, State, Translation,
+};
 use crate::origin::Verdict;
 use crate::process::{Actor, Cause};
 use crate::tracker::{
@@ -26,7 +28,7 @@ pub(super) enum Cell {
 }
 
 /// Columns that may differ between events of the same endpoint, in the order of the table.
-pub(super) const COLUMNS: [&str; 34] = [
+pub(super) const COLUMNS: [&str; 39] = [
     "flow_cookie",
     "flow_began",
     "proto",
@@ -61,7 +63,15 @@ pub(super) const COLUMNS: [&str; 34] = [
     "received",
     "closed_by",
     "repaired",
+    "nat",
+    "nat_local_ip",
+    "nat_local_port",
+    "nat_remote_ip",
+    "nat_remote_port",
 ];
+
+/// How many of them the first version has.
+pub(super) const FIRST_COLUMNS: usize = 34;
 
 const FLOW: usize = 0;
 pub(super) const PROTO: usize = 2;
@@ -92,6 +102,9 @@ const SENT: usize = 30;
 const RECEIVED: usize = 31;
 const CLOSED_BY: usize = 32;
 const REPAIRED: usize = 33;
+const NAT: usize = 34;
+const NAT_LOCAL: usize = 35;
+const NAT_REMOTE: usize = 37;
 
 /// The columns of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +131,7 @@ impl Cells {
         let listener = endpoint.listener.as_ref().map(|party| party.id);
         let peer = endpoint.peer.as_ref().map(|party| party.id);
         let cookie = |id: Option<EndpointId>| maybe(id, |id| bits(id.cookie));
+        let nat = endpoint.nat.translation();
         let own = Cookie::number(endpoint.cookie);
         let began = |id: Option<EndpointId>| maybe(id, |id| bits(id.began.nanos()));
         Self([
@@ -159,6 +173,15 @@ impl Cells {
             maybe(outcome.bytes, |bytes| bits(bytes.received)),
             maybe(outcome.closed_by, |closed_by| int(closed_by.code())),
             int(event.repaired),
+            match endpoint.nat {
+                Nat::Unknown => Cell::Null,
+                Nat::None => int(0),
+                Nat::Translated(_) => int(1),
+            },
+            maybe(nat, |nat| Cell::Ip(nat.local.ip)),
+            maybe(nat, |nat| int(nat.local.port)),
+            maybe(nat, |nat| Cell::Ip(nat.remote.ip)),
+            maybe(nat, |nat| int(nat.remote.port)),
         ])
     }
 
@@ -262,6 +285,11 @@ impl Cells {
             listener: party(LISTENER, actors.listener).map(Arc::new),
             peer: party(PEER, actors.peer),
             handshake: self.unsigned(HANDSHAKE).and_then(NonZeroU64::new),
+            nat: match (self.number(NAT), self.endpoint(NAT_LOCAL).zip(self.endpoint(NAT_REMOTE))) {
+                (Some(0), _) => Nat::None,
+                (Some(_), Some((local, remote))) => Nat::Translated(Translation { local, remote }.into()),
+                _ => Nat::Unknown,
+            },
         };
         let outcome = Outcome {
             errno: match self.cell(ERRNO) {

@@ -13,6 +13,14 @@ ALTER TABLE segment ADD COLUMN since_boot INTEGER;
 ALTER TABLE segment ADD COLUMN step INTEGER;
 ALTER TABLE segment ADD COLUMN stood INTEGER;
 
+-- Address translation: 0, the connection tracking table was asked and knows none; 1, the addresses as the other side saw
+-- them follow; NULL, not known.
+ALTER TABLE connection ADD COLUMN nat INTEGER;
+ALTER TABLE connection ADD COLUMN nat_local_ip TEXT;
+ALTER TABLE connection ADD COLUMN nat_local_port INTEGER;
+ALTER TABLE connection ADD COLUMN nat_remote_ip TEXT;
+ALTER TABLE connection ADD COLUMN nat_remote_port INTEGER;
+
 -- Why retention deleted: 'age' or 'size'. The pages in use then, and the digest of `pruned_segment`.
 ALTER TABLE pruned ADD COLUMN reason TEXT;
 ALTER TABLE pruned ADD COLUMN pages INTEGER;

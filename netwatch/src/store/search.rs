@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
-use super::chain::Table;
+use super::chain::{Format, Table};
 use super::rebuild::StoredRow;
 use super::scan::{By, each_batch, last_batch};
 use super::{Progress, StoreError};
@@ -220,10 +220,12 @@ impl Within {
             (from, to) = (from.min(more_from), to.max(more_to));
             (loss_from, loss_to) = (loss_from.min(more_loss_from), loss_to.max(more_loss_to));
         }
+        let format = Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?);
         let mut rows = Vec::new();
         match &mut self.found {
             None => {
-                let select = format!("{} WHERE id BETWEEN ? AND ? ORDER BY id", Table::Connection.select());
+                let select =
+                    format!("{} WHERE id BETWEEN ? AND ? ORDER BY id", Table::Connection.select_in(format));
                 let mut select = db.prepare_cached(&select)?;
                 let mut found = select.query([from, to])?;
                 while let Some(row) = found.next()? {
@@ -232,7 +234,7 @@ impl Within {
             }
             Some(found) => {
                 let mut select =
-                    db.prepare_cached(&format!("{} WHERE id = ?", Table::Connection.select()))?;
+                    db.prepare_cached(&format!("{} WHERE id = ?", Table::Connection.select_in(format)))?;
                 while let Some(id) = if newest_first { found.back() } else { found.front() }.copied() {
                     if !(from..=to).contains(&id) {
                         break;

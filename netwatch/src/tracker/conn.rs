@@ -8,7 +8,7 @@ use super::{
 };
 use crate::decode::SocketRecord;
 use crate::listeners::Listening;
-use crate::model::{BootTime, Payload, ProcessKey, Socket, State, Via};
+use crate::model::{BootTime, Nat, Payload, ProcessKey, Socket, State, Via};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause};
 
@@ -52,7 +52,7 @@ struct Rare {
 }
 
 /// Size matters: a busy host has a hundred thousand. See docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 248);
+const _: () = assert!(size_of::<Conn>() <= 264);
 
 impl Conn {
     pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {
@@ -72,6 +72,7 @@ impl Conn {
                 listener: None,
                 peer: None,
                 handshake: None,
+                nat: Nat::Unknown,
             },
             established: false,
             opened: None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{BootTime, Payload, Socket, State};
+use crate::model::{BootTime, Nat, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause, ExeStatus};
 
@@ -114,6 +114,8 @@ pub struct Endpoint {
     pub peer: Option<Party>,
     /// Duration of the handshake in nanoseconds, on the connecting side.
     pub handshake: Option<NonZeroU64>,
+    /// The translation of its addresses.
+    pub nat: Nat,
 }
 
 /// Result of a closed endpoint; for a seed, the payload so far.

@@ -196,6 +196,7 @@ impl Tracker {
     ) {
         let mut conn = self.spare.begin(at, &SocketRecord { key, ..record(row) }, row.state);
         conn.endpoint.remote = row.remote;
+        conn.endpoint.nat = row.nat.clone();
         if let Some(found) = found {
             conn.endpoint.verdict = found.verdict;
         }

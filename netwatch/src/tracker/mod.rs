@@ -16,6 +16,7 @@ mod spare;
 mod tcp;
 #[cfg(test)]
 pub(crate) mod tests;
+mod translated;
 mod udp;
 
 pub use endpoint::{
@@ -276,7 +277,10 @@ impl Tracker {
     fn take(&mut self, cookie: u64) -> Option<Box<Conn>> {
         let conn = self.conns.remove(&cookie)?;
         match conn.endpoint.remote {
-            Some(remote) => self.pairs.remove(conn.endpoint.proto, conn.endpoint.local, remote, cookie),
+            Some(remote) => {
+                self.pairs.remove(conn.endpoint.proto, conn.endpoint.local, remote, cookie);
+                self.unindex_translation(&conn);
+            }
             None => _ = self.listeners.remove(&conn.listening(), &cookie),
         }
         Some(conn)
@@ -300,6 +304,7 @@ impl Tracker {
         let endpoint = &conn.endpoint;
         if let Some(remote) = endpoint.remote {
             self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
+            self.index_translation(&conn);
         }
         self.conns.insert(conn.key, conn);
     }
@@ -316,7 +321,8 @@ impl Tracker {
             .remote
             .filter(|_| !doubtful)
             .and_then(|remote| {
-                self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, conn.endpoint.local, remote)
+                let (local, remote) = translated::addresses(&conn.endpoint.nat, conn.endpoint.local, remote);
+                self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, local, remote)
             })
             .filter(|other| *other != cookie);
         if let Some(other) = other
@@ -328,6 +334,7 @@ impl Tracker {
             conn.learn_from(peer);
             peer.learn_from(&conn);
             conn.learn_from(peer);
+            translated::agree(&mut conn, peer);
         }
         self.conns.insert(cookie, conn);
     }

@@ -75,6 +75,16 @@ impl Tracker {
         self.udp.sockets.get(&cookie)?.owner.as_ref()
     }
 
+    /// The key of a flow.
+    pub(super) fn udp_flow(&self, cookie: Cookie, addresses: &FlowAddresses) -> Option<u64> {
+        self.udp.sockets.get(&cookie)?.flow(addresses)
+    }
+
+    /// Emits a flow together with its peer, if that waits for its sender.
+    pub(super) fn udp_waits(&mut self, key: u64, peer: u64) -> bool {
+        self.udp.waiting.follow(key, peer)
+    }
+
     /// Whether a UDP socket is known.
     #[must_use]
     pub fn has_udp(&self, cookie: Cookie) -> bool {

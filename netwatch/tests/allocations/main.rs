@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use netwatch::bus::Bus;
 use netwatch::decode::{Event, decode};
 use netwatch::enrich::{self, Executables, Stage};
+use netwatch::model::Nat;
 use netwatch::output::{Format, Log, LogOptions};
 use netwatch::process::ProcessTable;
 use netwatch::store::{Ask, Recorder, Retention, Settings, verify};
@@ -102,6 +103,10 @@ impl Default for Flow {
 
 impl Flow {
     fn push(&mut self, mut event: ConnectionEvent, deliver: &mut dyn FnMut(&mut Batch)) {
+        // As if the connection tracking table had been asked.
+        if event.endpoint.remote.is_some() {
+            event.endpoint.nat = Nat::None;
+        }
         self.executables.complete_event(&mut event, self.now);
         self.batch.items.push(Item::Event(event));
         if self.batch.items.len() >= BATCH {

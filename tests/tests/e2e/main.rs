@@ -33,6 +33,7 @@ mod loss;
 mod messages;
 mod mptcp;
 mod namespaces;
+mod nat;
 mod preempted;
 mod process;
 mod processes;

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::loss::LossReason;
-use crate::model::{ExeState, Family, Proto, State, Via, Way};
+use crate::model::{ExeState, Family, Nat, Proto, State, Via, Way};
 use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
 use crate::tracker::{ClosedBy, EventKind, ProcessBasis};
@@ -45,6 +45,7 @@ pub(in crate::output) enum Is {
 
 /// When a key has no value.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "what they mean, in the words of the page")]
 pub(in crate::output) enum Null {
     Never,
     /// Null where the value is not known or there is none.
@@ -53,6 +54,8 @@ pub(in crate::output) enum Null {
     Except(&'static [&'static str]),
     /// The key is absent where there is no value.
     Absent,
+    /// The key is absent, or null.
+    AbsentOrNull,
 }
 
 impl Described {
@@ -114,6 +117,8 @@ pub(in crate::output) const PROTOS: fn() -> Vec<String> =
     || [Proto::Tcp, Proto::Udp].into_iter().map(by_serde).collect();
 pub(in crate::output) const WAYS: fn() -> Vec<String> =
     || [Way::Unix, Way::Pipe].into_iter().map(|way| way.name().to_owned()).collect();
+/// How translations are known.
+pub(in crate::output) const NAT_BASES: fn() -> Vec<String> = || vec![Nat::BASIS.to_owned()];
 pub(in crate::output) const FAMILIES: fn() -> Vec<String> = words!(Family, by_serde, Ipv4, Ipv6);
 pub(in crate::output) const SIDES: fn() -> Vec<String> = words!(Side, by_serde, Local, Remote, Both, Unknown);
 /// What port numbers can say of the side.

@@ -75,6 +75,8 @@ keys! {
             "Who ended the connection: the sender of an RST, else of the first FIN.";
         Via "via" on SOCKETS, Is::Word(VIAS), Null::Absent,
             "How the call was made, if not by a plain system call on a plain socket.";
+        Nat "nat" on SOCKETS, Is::Object("nat"), Null::AbsentOrNull,
+            "Address translation. Null if the connection tracking table was asked and knows none; absent if it could not be asked (`netwatch doctor` says why), and on listeners.";
         CommunityId "community_id" on SOCKETS, Is::Text, Null::Absent,
             "With `--community-id`: the Community ID of the connection, version 1 with seed 0. Both endpoints on this host have the same.";
         Messages "messages" on SOCKETS, Is::Objects("message"), Null::Absent,
@@ -103,6 +105,15 @@ keys! {
             "The originating process, if it is on this host and known. Null if `confidence` is `guessed`.";
         PortRule "port_rule", Is::Word(PORT_RULES), Null::Never,
             "What the rule of thumb says, by which the port above 1023 originated. It decides nothing.";
+    }
+}
+
+keys! {
+    /// The addresses of a connection as the other side sees them.
+    Nat {
+        Local "local", Is::Object("endpoint"), Null::Never, "Of this endpoint.";
+        Remote "remote", Is::Object("endpoint"), Null::Never, "Of the other endpoint: its own address and port.";
+        Basis "basis", Is::Word(NAT_BASES), Null::Never, "How that is known.";
     }
 }
 

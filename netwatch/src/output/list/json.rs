@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Cookie, Family, Holder, NetnsId, ProcessRow, Proto, SockAddr};
+use crate::model::{Cookie, Family, Holder, Nat, NetnsId, ProcessRow, Proto, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -32,6 +32,9 @@ struct Line<'a> {
     /// `null` for a listener or unconnected UDP.
     origin: Option<Origin<ProcessView<'a>>>,
     service: Option<&'a str>,
+    /// Absent if it could not be asked.
+    #[serde(skip_serializing_if = "Nat::is_unknown")]
+    nat: &'a Nat,
     process: Option<ProcessView<'a>>,
     holders: Vec<HolderView<'a>>,
 }
@@ -100,6 +103,7 @@ fn line<'a>(
         inode: socket.inode,
         cookie: Cookie::number(socket.cookie),
         origin,
+        nat: &socket.nat,
         service: responder.and_then(|end| services.name(socket.proto, end.port)),
         process,
         holders: row.holders.iter().copied().map(holder).collect(),

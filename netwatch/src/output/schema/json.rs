@@ -48,7 +48,7 @@ fn closed<'a>(keys: impl Iterator<Item = &'a Described>) -> Value {
     let mut required = Vec::new();
     for key in keys {
         properties.insert(key.name.to_owned(), property(key));
-        if key.null != Null::Absent {
+        if !matches!(key.null, Null::Absent | Null::AbsentOrNull) {
             required.push(key.name);
         }
     }
@@ -62,7 +62,7 @@ fn closed<'a>(keys: impl Iterator<Item = &'a Described>) -> Value {
 
 fn property(key: &Described) -> Value {
     let mut property = value(&key.is);
-    if matches!(key.null, Null::Maybe | Null::Except(_)) {
+    if matches!(key.null, Null::Maybe | Null::Except(_) | Null::AbsentOrNull) {
         property = or_null(property);
     }
     property["description"] = key.meaning.into();

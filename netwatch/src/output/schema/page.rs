@@ -50,6 +50,7 @@ fn row(key: &Described, events: Option<String>, out: &mut String) {
         Null::Except(CONNECTIONS) => "possible, for a listener always".to_owned(),
         Null::Except(kinds) => format!("possible on {}, else always", list(kinds)),
         Null::Absent => "absent instead".to_owned(),
+        Null::AbsentOrNull => "possible, or absent".to_owned(),
     };
     writeln!(out, "| `{name}` |{events} {is} | {null} | {meaning} |").unwrap();
 }

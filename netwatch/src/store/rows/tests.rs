@@ -1,6 +1,7 @@
 //! Rows, and arbitrary events for other tests.
 
-use crate::model::NetnsId;
+use crate::model::tests::at;
+use crate::model::{Nat, NetnsId, Translation};
 use proptest::prelude::*;
 
 use super::*;
@@ -65,6 +66,11 @@ pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
         endpoint.listener = has[9].then(|| Arc::new(listener()));
         endpoint.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
         endpoint.cause = Cause::of_socket(has[14].then_some(n[10] >> 1).and_then(Cookie::new));
+        endpoint.nat = match b[13] % 3 {
+            0 => Nat::Unknown,
+            1 => Nat::None,
+            _ => Nat::Translated(Translation { local: endpoint.local, remote: at("[fd00::1]:9") }.into()),
+        };
         endpoint.handshake = NonZeroU64::new(n[10]).filter(|_| has[15]);
         event.outcome = Outcome {
             errno: has[13].then_some(i32::from(b[11])),

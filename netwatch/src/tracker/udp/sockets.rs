@@ -31,6 +31,10 @@ impl UdpSocket {
         self.flows.contains_key(addresses)
     }
 
+    pub(super) fn flow(&self, addresses: &FlowAddresses) -> Option<u64> {
+        self.flows.get(addresses).copied()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

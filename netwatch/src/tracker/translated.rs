@@ -1,0 +1,93 @@
+//! Endpoints whose addresses are translated on the way to the other endpoint.
+
+use super::conn::Conn;
+use super::{ConnectionEvent, Tracker};
+use crate::model::{FlowAddresses, Nat, Proto, SockAddr, Tuple};
+
+/// The addresses of an endpoint as the other one sees them.
+pub(super) fn addresses(nat: &Nat, local: SockAddr, remote: SockAddr) -> (SockAddr, SockAddr) {
+    nat.translation().map_or((local, remote), |translation| (translation.local, translation.remote))
+}
+
+/// Completes the translation of two endpoints of one connection from the addresses of the other.
+pub(super) fn agree(one: &mut Conn, other: &mut Conn) {
+    let tuple = |conn: &Conn| {
+        Some(Tuple {
+            proto: conn.endpoint.proto,
+            source: conn.endpoint.local,
+            destination: conn.endpoint.remote?,
+        })
+    };
+    let (Some(here), Some(there)) = (tuple(one), tuple(other)) else { return };
+    one.endpoint.nat = Nat::of(here, there.reversed());
+    other.endpoint.nat = Nat::of(there, here.reversed());
+}
+
+impl Tracker {
+    /// Sets the translation of the endpoint of an event, joins it with its peer, and updates the event. `is_new`: the event
+    /// is not published yet. Returns whether it has to be withdrawn: it is emitted again when the sender of the first datagram
+    /// is known.
+    pub fn translate(&mut self, event: &mut ConnectionEvent, nat: Nat, is_new: bool) -> bool {
+        let Some(key) = self.key_of_event(event) else {
+            // It has ended.
+            event.endpoint.nat = nat;
+            return false;
+        };
+        let Some(conn) = self.conns.get_mut(&key) else { return false };
+        if conn.endpoint.nat == nat || conn.endpoint.peer.is_some() {
+            return false;
+        }
+        let is_translated = nat.translation().is_some();
+        conn.endpoint.nat = nat;
+        if is_translated {
+            if let Some(conn) = self.conns.remove(&key) {
+                self.index_translation(&conn);
+                self.conns.insert(key, conn);
+            }
+            if is_new && let Some(conn) = self.conns.get_mut(&key) {
+                // Its flow is not final yet.
+                conn.emitted = false;
+            }
+            self.join(key);
+        }
+        let Some(conn) = self.conns.get_mut(&key) else { return false };
+        event.endpoint = conn.endpoint.clone();
+        let waits_for = conn.peer.filter(|_| is_new && is_translated);
+        let waits = waits_for.is_some_and(|peer| self.udp_waits(key, peer.get()));
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.emitted = !waits;
+        }
+        waits
+    }
+
+    /// The key of the endpoint of an event, if it still exists.
+    fn key_of_event(&self, event: &ConnectionEvent) -> Option<u64> {
+        let endpoint = &event.endpoint;
+        let key = match endpoint.proto {
+            Proto::Udp => self.udp_flow(endpoint.cookie?, &FlowAddresses::of(&endpoint.socket)?)?,
+            Proto::Tcp | Proto::Raw => endpoint.id.cookie,
+        };
+        let conn = self.conns.get(&key)?;
+        (conn.endpoint.id == endpoint.id && conn.endpoint.remote == endpoint.remote).then_some(key)
+    }
+
+    /// Makes an endpoint findable by the addresses that the other one has.
+    pub(super) fn index_translation(&mut self, conn: &Conn) {
+        if let Some(translation) = conn.endpoint.nat.translation() {
+            let endpoint = &conn.endpoint;
+            self.pairs.insert(
+                endpoint.netns,
+                endpoint.proto,
+                translation.local,
+                translation.remote,
+                conn.key,
+            );
+        }
+    }
+
+    pub(super) fn unindex_translation(&mut self, conn: &Conn) {
+        if let Some(translation) = conn.endpoint.nat.translation() {
+            self.pairs.remove(conn.endpoint.proto, translation.local, translation.remote, conn.key);
+        }
+    }
+}
