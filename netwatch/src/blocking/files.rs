@@ -5,13 +5,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat, openat2, statx,
+    AtFlags, CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, makedev, openat,
+    openat2, statx,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 
 use crate::proc;
+
+/// `include/uapi/linux/magic.h`
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
 /// A path as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +67,8 @@ impl FileFacts {
 }
 
 /// File systems that have a server answer with what they have cached: `fuse_update_get_attr` in fs/fuse/dir.c,
-/// `nfs_getattr` in fs/nfs/inode.c, `cifs_getattr` in fs/smb/client/inode.c (v6.12). 9p asks its server all the same.
+/// `nfs_getattr` in fs/nfs/inode.c, `cifs_getattr` in fs/smb/client/inode.c (v6.12). 9p asks its server all the same unless
+/// it is mounted with a cache of metadata (`v9fs_vfs_getattr_dotl` in fs/9p/vfs_inode_dotl.c).
 const FROM_CACHE: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
 
 /// The file that a process runs. The link leads to the open file without a path lookup, so this asks no server.
@@ -105,6 +110,15 @@ pub(super) fn look_up(place: Place<'_>, how: ResolveFlags) -> Result<FileFacts, 
         }
     };
     facts(file, "", FROM_CACHE | AtFlags::EMPTY_PATH)
+}
+
+/// Opens (as `O_PATH`) the namespace with this inode number that is mounted on a path, however long that takes. Whatever
+/// else is there is not returned: to open it might wait for a server, or have an effect.
+pub(super) fn open_namespace(path: &Path, inode: u64) -> Result<OwnedFd, Errno> {
+    let file = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let is_it = fstatfs(&file)?.f_type == NSFS_MAGIC
+        && facts(&file, "", FROM_CACHE | AtFlags::EMPTY_PATH)?.inode == inode;
+    if is_it { Ok(file) } else { Err(Errno::NOENT) }
 }
 
 /// The root directory of a process: a link that needs no path lookup.

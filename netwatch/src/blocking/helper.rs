@@ -1,18 +1,23 @@
 //! The helper: answers questions, each on a thread, until netwatch closes the socket.
 
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::unistd::{Uid, User};
 use rustix::fs::ResolveFlags;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::files::{Place, look_up};
-use super::message::{Answer, LONGEST, Packet, Question};
+use super::files::{Place, look_up, open_namespace};
+use super::message::{Answer, Body, LONGEST, Opened, Packet, Question};
 use crate::limits;
 
 /// What answers a question.
@@ -36,7 +41,7 @@ pub(super) fn serve(socket: OwnedFd, host: Host) {
 
 /// All threads receive from the one socket, so a question is always taken by a thread that does nothing else.
 fn work(threads: &Arc<Threads>) {
-    while let Some(Packet { id, body }) = receive::<Packet<Question>>(&threads.socket) {
+    while let Some(Packet { id, body }) = receive::<Question>(&threads.socket) {
         let busy = threads.busy.fetch_add(1, Ordering::SeqCst) + 1;
         let all = threads.all.load(Ordering::SeqCst);
         if busy >= all && all < MOST_THREADS {
@@ -44,7 +49,7 @@ fn work(threads: &Arc<Threads>) {
         }
         let answer = (threads.host)(&body);
         threads.busy.fetch_sub(1, Ordering::SeqCst);
-        transmit(&threads.socket, &Packet { id, body: answer });
+        transmit(&threads.socket, Packet { id, body: answer });
     }
 }
 
@@ -69,18 +74,34 @@ pub(super) fn answer(question: &Question) -> Answer {
             let user = User::from_uid(Uid::from_raw(*uid)).ok().flatten();
             Answer::UserName(user.map(|user| user.name))
         }
+        Question::Namespace { path, inode } => {
+            let file = open_namespace(Path::new(path), *inode);
+            let opened = file.map(|file| Opened { file: Some(file) });
+            Answer::Namespace(opened.map_err(|error| error.raw_os_error()))
+        }
     }
 }
 
 /// The next packet; `None` if the other end is closed.
-pub(super) fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Option<T> {
+pub(super) fn receive<T: Body + DeserializeOwned>(socket: &OwnedFd) -> Option<Packet<T>> {
     let mut buffer = vec![0; LONGEST];
     loop {
-        match recv(socket, &mut buffer[..], RecvFlags::empty()) {
-            Ok((0, _)) => return None,
-            Ok((length, _)) => {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = RecvAncillaryBuffer::new(&mut room);
+        let received =
+            recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut beside, RecvFlags::CMSG_CLOEXEC);
+        match received.map(|received| received.bytes) {
+            Ok(0) => return None,
+            Ok(length) => {
+                let file = beside.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+                    _ => None,
+                });
                 // The other end is netwatch; anything else is a packet that was cut.
-                if let Some(Ok(packet)) = buffer.get(..length).map(serde_json::from_slice) {
+                if let Some(Ok(mut packet)) = buffer.get(..length).map(serde_json::from_slice::<Packet<T>>) {
+                    if let Some(opened) = packet.body.file() {
+                        opened.file = file;
+                    }
                     return Some(packet);
                 }
             }
@@ -91,8 +112,15 @@ pub(super) fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> Option<T> {
 }
 
 /// Sends a packet without waiting; false if it could not be sent.
-pub(super) fn transmit(socket: &OwnedFd, packet: &impl Serialize) -> bool {
-    let Ok(bytes) = serde_json::to_vec(packet) else { return false };
+pub(super) fn transmit<T: Body + Serialize>(socket: &OwnedFd, mut packet: Packet<T>) -> bool {
+    let Ok(bytes) = serde_json::to_vec(&packet) else { return false };
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut room);
+    let files = packet.body.file().and_then(|opened| opened.file.as_ref()).map(|file| [file.as_fd()]);
+    if let Some(files) = &files {
+        beside.push(SendAncillaryMessage::ScmRights(files));
+    }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    bytes.len() <= LONGEST && send(socket, &bytes, flags).is_ok_and(|sent| sent == bytes.len())
+    bytes.len() <= LONGEST
+        && sendmsg(socket, &[IoSlice::new(&bytes)], &mut beside, flags).is_ok_and(|sent| sent == bytes.len())
 }

@@ -12,14 +12,17 @@ mod accounts;
 mod client;
 mod files;
 mod helper;
+mod memory;
 mod message;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 pub use client::{fork_helper, is_own_socket};
 pub use files::{FileFacts, Place, stat_open, stat_running};
+pub use memory::of_memory;
 
 use crate::{bounded, limits};
 use client::Client;
@@ -40,6 +43,11 @@ pub enum Subject {
     Folder(PathBuf),
     /// The name service.
     Users,
+    /// Memory maps of the processes of a user.
+    Memory {
+        /// The user.
+        user: u32,
+    },
 }
 
 /// How long the caller may wait.
@@ -76,7 +84,7 @@ pub fn stat(
     match Client::of_host()?.ask(&question, subject(), patience)? {
         Answer::Stat(Ok(facts)) => Some(Ok(facts)),
         Answer::Stat(Err(errno)) => Some(Err(std::io::Error::from_raw_os_error(errno))),
-        Answer::RealPath(_) | Answer::UserName(_) => None,
+        Answer::RealPath(_) | Answer::UserName(_) | Answer::Namespace(_) => None,
     }
 }
 
@@ -86,7 +94,7 @@ pub fn real_path(path: &Path, patience: Patience) -> Option<PathBuf> {
     let subject = Subject::Folder(path.parent().unwrap_or(path).to_owned());
     match Client::of_host()?.ask(&Question::RealPath(path.into()), subject, patience)? {
         Answer::RealPath(real) => real.map(PathBuf::from),
-        Answer::Stat(_) | Answer::UserName(_) => None,
+        Answer::Stat(_) | Answer::UserName(_) | Answer::Namespace(_) => None,
     }
 }
 
@@ -100,7 +108,19 @@ pub fn user_name(uid: u32, patience: Patience) -> Option<Option<String>> {
     }
     match client.ask(&Question::UserName(uid), Subject::Users, patience)? {
         Answer::UserName(name) => Some(name),
-        Answer::Stat(_) | Answer::RealPath(_) => None,
+        Answer::Stat(_) | Answer::RealPath(_) | Answer::Namespace(_) => None,
+    }
+}
+
+/// The namespace with this inode number that is mounted on a path, as an `O_PATH` descriptor. `NotFound` if there is
+/// something else. `None`: no answer.
+#[must_use]
+pub fn open_namespace(path: &Path, inode: u64, patience: Patience) -> Option<std::io::Result<OwnedFd>> {
+    let subject = Subject::Folder(path.parent().unwrap_or(path).to_owned());
+    match Client::of_host()?.ask(&Question::Namespace { path: path.into(), inode }, subject, patience)? {
+        Answer::Namespace(Ok(opened)) => opened.file.map(Ok),
+        Answer::Namespace(Err(errno)) => Some(Err(std::io::Error::from_raw_os_error(errno))),
+        Answer::Stat(_) | Answer::RealPath(_) | Answer::UserName(_) => None,
     }
 }
 
