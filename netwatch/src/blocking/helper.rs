@@ -124,3 +124,71 @@ pub(super) fn transmit<T: Body + Serialize>(socket: &OwnedFd, mut packet: Packet
     bytes.len() <= LONGEST
         && sendmsg(socket, &[IoSlice::new(&bytes)], &mut beside, flags).is_ok_and(|sent| sent == bytes.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    use std::sync::mpsc::channel;
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn threads_are_limited_and_further_questions_wait() {
+        let (ours, theirs) = pair();
+        let (begun, begins) = channel();
+        let (go, gone) = channel::<()>();
+        let gone = Mutex::new(gone);
+        let begun = Mutex::new(begun);
+        let host = move |_: &Question| {
+            let _ = begun.lock().unwrap_or_else(PoisonError::into_inner).send(());
+            let _ = gone.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            Answer::UserName(None)
+        };
+        let server = std::thread::spawn(move || serve(theirs, Arc::new(host)));
+        let all = MOST_THREADS as u64 + 1;
+        (0..all).for_each(|id| assert!(transmit(&ours, Packet { id, body: Question::UserName(1) })));
+        let long = Duration::from_secs(20);
+        (0..MOST_THREADS).for_each(|_| begins.recv_timeout(long).unwrap());
+        // All are busy: the last question is taken when one returns.
+        assert!(begins.recv_timeout(Duration::from_millis(20)).is_err());
+        go.send(()).unwrap();
+        begins.recv_timeout(long).unwrap();
+        drop(go);
+        let mut answered: Vec<_> = (0..all).map(|_| receive::<Answer>(&ours).unwrap().id).collect();
+        answered.sort_unstable();
+        assert_eq!(answered, (0..all).collect::<Vec<_>>());
+        drop(ours);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn longest_path_fits_and_what_is_longer_is_not_sent() {
+        let (ours, theirs) = pair();
+        let question = |length| Packet {
+            id: u64::MAX,
+            body: Question::Stat { root_of: Some(u32::MAX), path: OsString::from_vec(vec![0xff; length]) },
+        };
+        assert!(transmit(&ours, question(4096)));
+        assert_eq!(receive::<Question>(&theirs).unwrap().body, question(4096).body);
+        assert!(!transmit(&ours, question(LONGEST)));
+    }
+
+    #[test]
+    fn only_the_namespace_that_is_asked_for_is_opened() {
+        let path: OsString = "/proc/thread-self/ns/net".into();
+        let inode = crate::snapshot::netns::own().unwrap().number().into();
+        let opened = |question| matches!(answer(&question), Answer::Namespace(Ok(Opened { file: Some(_) })));
+        assert!(opened(Question::Namespace { path: path.clone(), inode }));
+        assert!(!opened(Question::Namespace { path, inode: inode + 1 }));
+        assert!(!opened(Question::Namespace { path: "/dev/null".into(), inode }));
+    }
+}

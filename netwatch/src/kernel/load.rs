@@ -11,7 +11,7 @@ use netwatch_common::{Knobs, Offsets};
 use super::attach::Attacher;
 use super::offsets::Vmlinux;
 use super::plan::{self, Sockets};
-use super::{KernelError, Options, WAKE, chain, types};
+use super::{KernelError, Options, Sabotage, WAKE, chain, types};
 
 /// The object that build.rs compiled, aligned for the ELF reader.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -127,7 +127,15 @@ pub(super) fn load(
             loader.map_max_entries(map, 1);
         }
     }
-    loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
+    let sabotage = options.sabotage;
+    if let Some(map) = sabotage.and_then(Sabotage::full) {
+        loader.map_max_entries(map, 1);
+    }
+    let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
+    if let Some(sabotage) = sabotage {
+        sabotage.fill(&ebpf).map_err(|error| KernelError::Load(error.to_string()))?;
+    }
+    Ok(ebpf)
 }
 
 /// Checks whether the kernel loads the programs of the job `state` with the socket helpers.

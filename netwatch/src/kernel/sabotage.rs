@@ -1,8 +1,13 @@
 //! `--sabotage`: faults that tests introduce to check that they are detected. Without the feature `test-equipment` the
 //! type has no values.
 
+#[cfg(any(test, feature = "test-equipment"))]
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
+use aya::Ebpf;
+#[cfg(any(test, feature = "test-equipment"))]
+use aya::maps::Map;
 use netwatch_common::Offsets;
 
 #[cfg(any(test, feature = "test-equipment"))]
@@ -23,6 +28,9 @@ pub enum Sabotage {
     /// The first snapshot after a loss fails, in the step that reports the loss.
     #[cfg(any(test, feature = "test-equipment"))]
     FailingSnapshot,
+    /// This map of the kernel side has room for one entry, and if it does not evict, that one is taken.
+    #[cfg(any(test, feature = "test-equipment"))]
+    Full(&'static str),
 }
 
 #[cfg(not(any(test, feature = "test-equipment")))]
@@ -42,10 +50,32 @@ impl Sabotage {
     pub(crate) fn fails_snapshot(self) -> bool {
         match self {}
     }
+
+    pub(super) fn full(self) -> Option<&'static str> {
+        match self {}
+    }
+
+    pub(super) fn fill(self, _: &Ebpf) -> std::io::Result<()> {
+        match self {}
+    }
 }
 
 #[cfg(any(test, feature = "test-equipment"))]
 const ALL: &str = "all";
+
+/// Maps by thread, by socket or by address, which others can fill.
+#[cfg(any(test, feature = "test-equipment"))]
+const MAPS: [&str; 9] = [
+    "CALLS",
+    "UNBOUND",
+    "ACCEPTED",
+    "ABOUT",
+    "SENDING",
+    "NOT_FOLLOWED_BY",
+    "REMOVED_FLOWS",
+    "KNOWN_BY_ADDRESS",
+    "USERS_BY_ADDRESS",
+];
 
 /// Longer than a step of a start may take without a report.
 #[cfg(any(test, feature = "test-equipment"))]
@@ -57,7 +87,7 @@ const BESIDE: u32 = 4;
 
 #[cfg(any(test, feature = "test-equipment"))]
 impl Sabotage {
-    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB`, `deaf=all`, `slow=JOB` or `fail=snapshot`.
+    /// Parses `offset=STRUCTURE.MEMBER`, `deaf=JOB`, `deaf=all`, `slow=JOB`, `fail=snapshot` or `full=MAP`.
     ///
     /// # Errors
     /// If the text has another form, or names an unknown member or job.
@@ -76,8 +106,12 @@ impl Sabotage {
                 let job = JOBS.iter().find(|job| job.name == name);
                 job.map(|job| Self::Slow(job.name)).ok_or("no such job")
             }
+            Some(("full", name)) => {
+                let map = MAPS.iter().find(|map| **map == name);
+                map.map(|map| Self::Full(map)).ok_or("no such map")
+            }
             Some(("fail", "snapshot")) => Ok(Self::FailingSnapshot),
-            _ => Err("offset=STRUCTURE.MEMBER, deaf=JOB, slow=JOB or fail=snapshot"),
+            _ => Err("offset=STRUCTURE.MEMBER, deaf=JOB, slow=JOB, fail=snapshot or full=MAP"),
         }
     }
 
@@ -99,4 +133,41 @@ impl Sabotage {
     pub(crate) fn fails_snapshot(self) -> bool {
         self == Self::FailingSnapshot
     }
+
+    pub(super) fn full(self) -> Option<&'static str> {
+        match self {
+            Self::Full(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// Takes the place of a map that does not evict.
+    pub(super) fn fill(self, ebpf: &Ebpf) -> std::io::Result<()> {
+        match self.full().and_then(|name| ebpf.map(name)) {
+            Some(Map::HashMap(map)) => insert(map.fd().as_fd()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Inserts a key that no thread and no socket has, with a value of zeros.
+#[cfg(any(test, feature = "test-equipment"))]
+fn insert(map: BorrowedFd<'_>) -> std::io::Result<()> {
+    /// `include/uapi/linux/bpf.h`
+    const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+    #[repr(C)]
+    struct Attributes {
+        map: u64,
+        key: *const u64,
+        value: *const u8,
+        flags: u64,
+    }
+    let (key, value) = (u64::MAX, [0_u8; 4096]);
+    let map = u64::from(map.as_raw_fd().unsigned_abs());
+    let attributes = Attributes { map, key: &raw const key, value: value.as_ptr(), flags: 0 };
+    // SAFETY: the keys of these maps have eight bytes, and their values no more than the buffer.
+    let done = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const attributes, size_of::<Attributes>())
+    };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
