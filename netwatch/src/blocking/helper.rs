@@ -16,7 +16,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::files::{Place, look_up, open_namespace};
+use super::files::{Place, look_up, of_process, open_namespace};
 use super::message::{Answer, Body, LONGEST, Opened, Packet, Question};
 use crate::limits;
 
@@ -68,6 +68,9 @@ pub(super) fn answer(question: &Question) -> Answer {
         Question::Stat { root_of, path } => {
             let place = Place { root_of: *root_of, path: Path::new(path) };
             Answer::Stat(look_up(place, ResolveFlags::empty()).map_err(|error| error.raw_os_error()))
+        }
+        Question::OfProcess { pid, fd } => {
+            Answer::Stat(of_process(*pid, *fd).map_err(|error| error.raw_os_error()))
         }
         Question::RealPath(path) => Answer::RealPath(std::fs::canonicalize(path).ok().map(Into::into)),
         Question::UserName(uid) => {
@@ -180,6 +183,17 @@ mod tests {
         assert!(transmit(&ours, question(4096)));
         assert_eq!(receive::<Question>(&theirs).unwrap().body, question(4096).body);
         assert!(!transmit(&ours, question(LONGEST)));
+    }
+
+    #[test]
+    fn files_of_a_process_are_found() {
+        let pid = std::process::id();
+        let exe = of_process(pid, None).unwrap();
+        assert_eq!(answer(&Question::OfProcess { pid, fd: None }), Answer::Stat(Ok(exe)));
+        assert!(
+            matches!(answer(&Question::OfProcess { pid, fd: Some(0) }), Answer::Stat(Ok(open)) if open != exe)
+        );
+        assert!(matches!(answer(&Question::OfProcess { pid: 0, fd: None }), Answer::Stat(Err(_))));
     }
 
     #[test]

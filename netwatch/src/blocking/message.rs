@@ -14,6 +14,8 @@ pub(super) const LONGEST: usize = 32 << 10;
 pub(super) enum Question {
     /// See [`super::stat`].
     Stat { root_of: Option<u32>, path: OsString },
+    /// See [`super::stat_running`] and [`super::stat_open`].
+    OfProcess { pid: u32, fd: Option<u32> },
     /// See [`super::real_path`].
     RealPath(OsString),
     /// See [`super::user_name`].

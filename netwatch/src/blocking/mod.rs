@@ -6,7 +6,8 @@
 //! process with such a thread stays after SIGKILL. The helper has nothing open except the socket to netwatch, so it
 //! keeps nobody waiting while it is stuck.
 //!
-//! What the kernel has in its caches cannot block, and is read directly ([`stat`], [`stat_running`]).
+//! What the kernel has in its caches cannot block, and is read directly ([`stat`], and [`stat_running`] unless there may be a
+//! file system that asks its server all the same).
 
 mod accounts;
 mod client;
@@ -21,10 +22,10 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 pub use client::{fork_helper, is_own_socket};
-pub use files::{FileFacts, Place, stat_open, stat_running};
+pub use files::{FileFacts, Place};
 pub use memory::of_memory;
 
-use crate::{bounded, limits};
+use crate::{bounded, limits, proc};
 use client::Client;
 use message::{Answer, Question};
 
@@ -41,6 +42,8 @@ pub enum Subject {
     },
     /// Files in one directory.
     Folder(PathBuf),
+    /// Files that one process has open.
+    Process(u32),
     /// The name service.
     Users,
     /// Memory maps of the processes of a user.
@@ -85,6 +88,37 @@ pub fn stat(
         Answer::Stat(Ok(facts)) => Some(Ok(facts)),
         Answer::Stat(Err(errno)) => Some(Err(std::io::Error::from_raw_os_error(errno))),
         Answer::RealPath(_) | Answer::UserName(_) | Answer::Namespace(_) => None,
+    }
+}
+
+/// The file that a process runs.
+///
+/// # Errors
+/// If the process has ended or may not be inspected; `TimedOut` if there is no answer.
+pub fn stat_running(pid: u32, patience: Patience) -> std::io::Result<FileFacts> {
+    of_process(pid, None, patience)
+}
+
+/// An open file of a process.
+///
+/// # Errors
+/// As [`stat_running`], and if the process has closed it.
+pub fn stat_open(pid: u32, fd: u32, patience: Patience) -> std::io::Result<FileFacts> {
+    of_process(pid, Some(fd), patience)
+}
+
+fn of_process(pid: u32, fd: Option<u32>, patience: Patience) -> std::io::Result<FileFacts> {
+    // The helper has no procfs of its own.
+    if !files::may_ask() || proc::root() != Path::new("/proc") {
+        return Ok(files::of_process(pid, fd)?);
+    }
+    let client = Client::of_host();
+    match client
+        .and_then(|client| client.ask(&Question::OfProcess { pid, fd }, Subject::Process(pid), patience))
+    {
+        Some(Answer::Stat(Ok(facts))) => Ok(facts),
+        Some(Answer::Stat(Err(errno))) => Err(std::io::Error::from_raw_os_error(errno)),
+        _ => Err(std::io::ErrorKind::TimedOut.into()),
     }
 }
 

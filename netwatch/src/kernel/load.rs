@@ -127,15 +127,10 @@ pub(super) fn load(
             loader.map_max_entries(map, 1);
         }
     }
-    let sabotage = options.sabotage;
-    if let Some(map) = sabotage.and_then(Sabotage::full) {
-        loader.map_max_entries(map, 1);
+    if let Some((map, entries)) = options.sabotage.and_then(Sabotage::full) {
+        loader.map_max_entries(map, entries);
     }
-    let ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))?;
-    if let Some(sabotage) = sabotage {
-        sabotage.fill(&ebpf).map_err(|error| KernelError::Load(error.to_string()))?;
-    }
-    Ok(ebpf)
+    loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
 }
 
 /// Checks whether the kernel loads the programs of the job `state` with the socket helpers.

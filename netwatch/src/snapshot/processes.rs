@@ -149,7 +149,7 @@ pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u
     let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
     let target = target.into_os_string().into_vec();
     // Follows the magic link, not its text, so it is right even if the file was renamed or deleted.
-    let running = blocking::stat_running(pid).ok();
+    let running = blocking::stat_running(pid, patience).ok();
     let file = running.as_ref().map_or((0, 0), FileFacts::identity);
     let named = |path: &[u8]| named(pid, path, file.0, patience);
 

@@ -53,9 +53,9 @@ fn held_memory_map_holds_up_nothing() {
         let is_read = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let read = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+                // It fails if the process ends first.
+                _ = std::fs::read(format!("/proc/{pid}/cmdline"));
                 is_read.store(true, Ordering::SeqCst);
-                assert!(!read.is_empty());
             });
             // netwatch reads the cgroup of a process that is moved, and with it all else.
             let group = Tree::Unified.root().map(|_| Cgroup::new(Tree::Unified, "held"));
