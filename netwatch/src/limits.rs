@@ -144,6 +144,18 @@ pub const READ_WAIT: Duration = Duration::from_secs(10);
 /// one returns. Test: `blocking::client::tests::stuck_questions_are_limited`.
 pub const MOST_STUCK: usize = 8;
 
+/// How long each process is waited for whose user has used up the time for his processes that hold their memory maps, such
+/// that their arguments cannot be read: that takes microseconds. Test: `blocked::held::held_memory_map_holds_up_nothing` of the
+/// end-to-end tests.
+pub const LEAST_WAIT: Duration = Duration::from_millis(5);
+
+/// Processes of a user whose memory maps are waited for, each of which occupies a thread. When there are more, the arguments
+/// of none of his are read until one returns. Test: `blocking::memory::tests::threads_that_are_stuck_are_limited`.
+pub const MOST_STUCK_OF_USER: usize = 16;
+
+/// The same of all users. Test: `blocking::memory::tests::threads_that_are_stuck_are_limited`.
+pub const MOST_STUCK_READS: usize = 64;
+
 /// When the name of a user is asked for again if there was no answer. Test:
 /// `enrich::users::tests::late_name_is_used`.
 pub const NAME_RETRY: Duration = Duration::from_secs(1);

@@ -28,11 +28,30 @@ pub fn root() -> &'static Path {
     own().filter(|_| covered).unwrap_or(Path::new("/proc"))
 }
 
+/// The mounts that netwatch sees, as `/proc/PID/mountinfo` (proc(5)) lists them.
+#[derive(Debug)]
+pub struct Mounts(Vec<u8>);
+
+impl Mounts {
+    /// Reads them. If that fails there are none: then only namespaces without a process, and mounts over processes, are
+    /// missed.
+    #[must_use]
+    pub fn read() -> Self {
+        let read = bounded::read("/proc/self/mountinfo", limits::MOUNTS_FILE);
+        Self(read.map(|file| file.bytes).unwrap_or_default())
+    }
+
+    /// Their lines.
+    #[must_use]
+    pub fn lines(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Looks for mounts over directories of processes. Returns the processes, in order. From now on until the next call
 /// [`of`] leads around them, if netwatch may mount a procfs.
-pub fn find_mounts() -> Vec<u32> {
-    let mounts = bounded::read("/proc/self/mountinfo", limits::MOUNTS_FILE).map(|file| file.bytes);
-    let covered = covered(&String::from_utf8_lossy(&mounts.unwrap_or_default()));
+pub fn find_covered(mounts: &Mounts) -> Vec<u32> {
+    let covered = covered(&String::from_utf8_lossy(mounts.lines()));
     IS_COVERED.store(!covered.is_empty(), Ordering::Relaxed);
     covered
 }

@@ -1,4 +1,4 @@
-//! A FUSE file system with one program, which can stop answering.
+//! A FUSE file system with a program and an empty file, which can stop answering.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const LONGEST: Duration = PATIENCE.saturating_mul(2);
 #[derive(Default)]
 struct State {
     is_silent: bool,
+    /// How many times the page of the other file is yet refused.
+    refusals: usize,
     /// Answers that were not given.
     held: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -76,6 +78,17 @@ impl Hanging {
         self.folder.path().join(NAME)
     }
 
+    /// Another file, of one page.
+    #[must_use]
+    pub fn other(&self) -> PathBuf {
+        self.folder.path().join(OTHER_NAME)
+    }
+
+    /// The page of the other file cannot be read so many times, also while it does not answer.
+    pub fn refuses(&self, times: usize) {
+        self.locked().refusals = times;
+    }
+
     /// From now on it reads requests and does not answer.
     pub fn stops_answering(&self) {
         self.locked().is_silent = true;
@@ -113,6 +126,10 @@ fn answer_all(state: &Mutex<State>) {
 const NAME: &str = "actor";
 const PROGRAM: INodeNo = INodeNo(2);
 
+const OTHER_NAME: &str = "other";
+const OTHER: INodeNo = INodeNo(3);
+const PAGE: &[u8] = &[0; 4096];
+
 /// The kernel caches nothing.
 const NO_TIME: Duration = Duration::ZERO;
 
@@ -132,9 +149,18 @@ impl Served {
         }
     }
 
+    /// Whether it refuses this time.
+    fn refuses(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = state.refusals.checked_sub(1);
+        state.refusals = left.unwrap_or_default();
+        left.is_some()
+    }
+
     fn attributes(&self, ino: INodeNo) -> FileAttr {
         let (kind, size) = match ino {
             PROGRAM => (FileType::RegularFile, self.program.len() as u64),
+            OTHER => (FileType::RegularFile, PAGE.len() as u64),
             _ => (FileType::Directory, 0),
         };
         FileAttr {
@@ -159,14 +185,15 @@ impl Served {
 
 impl Filesystem for Served {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let is_there = parent == INodeNo::ROOT && name == NAME;
-        let attributes = self.attributes(PROGRAM);
-        self.give(move || {
-            if is_there {
-                reply.entry(&NO_TIME, &attributes, Generation(0));
-            } else {
-                reply.error(Errno::ENOENT);
-            }
+        let file = match name.to_str() {
+            Some(NAME) => Some(PROGRAM),
+            Some(OTHER_NAME) => Some(OTHER),
+            _ => None,
+        };
+        let attributes = file.filter(|_| parent == INodeNo::ROOT).map(|file| self.attributes(file));
+        self.give(move || match attributes {
+            Some(attributes) => reply.entry(&NO_TIME, &attributes, Generation(0)),
+            None => reply.error(Errno::ENOENT),
         });
     }
 
@@ -182,7 +209,7 @@ impl Filesystem for Served {
     fn read(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         _: FileHandle,
         offset: u64,
         size: u32,
@@ -190,7 +217,11 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let rest = usize::try_from(offset).ok().and_then(|from| self.program.get(from..)).unwrap_or_default();
+        if ino == OTHER && self.refuses() {
+            return reply.error(Errno::EIO);
+        }
+        let file = if ino == OTHER { PAGE } else { &self.program };
+        let rest = usize::try_from(offset).ok().and_then(|from| file.get(from..)).unwrap_or_default();
         let part = rest[..rest.len().min(size as usize)].to_vec();
         self.give(move || reply.data(&part));
     }

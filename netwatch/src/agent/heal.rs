@@ -173,9 +173,8 @@ impl Healer {
 
     /// Starts a snapshot if one is due. Returns whether it did.
     pub(super) fn start_snapshot(&mut self) -> bool {
-        let due =
-            self.unhealed.is_some_and(|(first, last)| last.elapsed() >= QUIET || first.elapsed() >= PATIENCE);
-        if !due || self.snapshot.is_some() {
+        let now = Instant::now();
+        if !self.unhealed.is_some_and(|losses| is_due(losses, now)) || self.snapshot.is_some() {
             return false;
         }
         let lister = self.lister.clone();
@@ -206,9 +205,23 @@ impl Healer {
     }
 }
 
+/// Whether to repair now what was lost between these times.
+fn is_due((first, last): (Instant, Instant), now: Instant) -> bool {
+    now.saturating_duration_since(last) >= QUIET || now.saturating_duration_since(first) >= PATIENCE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snapshot_is_not_put_off_for_ever() {
+        let first = Instant::now();
+        let after = |ms| first + Duration::from_millis(ms);
+        assert!(!is_due((first, first), after(299)) && is_due((first, first), after(300)));
+        // Records are lost all the time.
+        assert!(!is_due((first, after(1999)), after(1999)) && is_due((first, after(2000)), after(2000)));
+    }
 
     #[test]
     fn lost_udp_records_cast_no_doubt_on_tcp() {

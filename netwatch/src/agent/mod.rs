@@ -107,6 +107,7 @@ impl Agent {
             early.extend(records.until(clock::since_boot()?));
         }
         let self_test = test.finish(&mut early, kernel.coverage());
+        kernel.sabotage_maps();
 
         progress.step("merging the snapshot");
         let tracker = Tracker::new(options.all_states);

@@ -87,7 +87,7 @@ pub(super) fn perform() -> Test {
 fn connect() -> io::Result<Sockets> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .or_else(|error| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_err(|_| error))?;
-    let mut client = client_of(listener.local_addr()?)?;
+    let mut client = client_of(listener.local_addr()?, PATIENCE)?;
     let (mut server, _) = listener.accept()?;
     client.write_all(b"x")?;
     // The first use of a connection after accept() sends no record, unless the process used another socket in between.
@@ -110,13 +110,13 @@ fn connect() -> io::Result<Sockets> {
 /// Address of the client. It differs from that of the server, so that swapped addresses are detected.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-fn client_of(server: SocketAddr) -> io::Result<TcpStream> {
+fn client_of(server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     if server.is_ipv6() {
-        return TcpStream::connect_timeout(&server, PATIENCE);
+        return TcpStream::connect_timeout(&server, patience);
     }
     let client = tcp()?;
     // If loopback is down, the SYN may be routed elsewhere and get no answer.
-    sockopt::set_socket_timeout(&client, sockopt::Timeout::Send, Some(PATIENCE))?;
+    sockopt::set_socket_timeout(&client, sockopt::Timeout::Send, Some(patience))?;
     rustix::net::bind(&client, &SocketAddr::from((CLIENT, 0)))?;
     rustix::net::connect(&client, &server)?;
     Ok(client.into())
@@ -362,4 +362,21 @@ fn split(own: &Sockets, records: &[Record], coverage: &Coverage) -> (Vec<&'stati
         EXPECTED.iter().filter(|(_, job, _)| coverage.has(job)).partition(|(_, _, test)| came(*test));
     let names = |expected: Vec<&(&'static str, _, _)>| expected.iter().map(|(name, ..)| *name).collect();
     (names(came), names(missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_without_an_answer_is_given_up() {
+        for any in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+            let Ok(listener) = TcpListener::bind(any) else { continue };
+            // Its queue holds one connection more than this says, and then the SYN gets no answer.
+            rustix::net::listen(&listener, 0).unwrap();
+            let server = listener.local_addr().unwrap();
+            let waiting: Vec<_> = (0..3).map(|_| client_of(server, Duration::from_millis(20))).collect();
+            assert!(waiting[0].is_ok() && waiting[2].is_err(), "{waiting:?}");
+        }
+    }
 }

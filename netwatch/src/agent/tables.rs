@@ -170,17 +170,8 @@ impl Tables {
 
     /// The sockets whose flows most often found no place since the last call.
     fn not_followed(&mut self) -> Vec<LossOfSocket> {
-        let most = self.flows.not_followed().into_iter().take(MOST_SOCKETS);
-        most.map(|(cookie, count)| {
-            let process = self.tracker.udp_owner(cookie).map(|actor| &actor.process);
-            LossOfSocket {
-                cookie,
-                process: process.map(|process| process.key),
-                comm: process.map(|process| process.comm.clone()),
-                count,
-            }
-        })
-        .collect()
+        let owner = |cookie| self.tracker.udp_owner(cookie).map(|actor| &*actor.process);
+        named(self.flows.not_followed(), owner)
     }
 
     /// See [`Translator::left_out`].
@@ -266,6 +257,23 @@ impl Tables {
     }
 }
 
+/// The first of these sockets, with their processes.
+fn named<'a>(
+    sockets: Vec<(Cookie, u64)>,
+    owner: impl Fn(Cookie) -> Option<&'a Process>,
+) -> Vec<LossOfSocket> {
+    let named = |(cookie, count)| {
+        let process = owner(cookie);
+        LossOfSocket {
+            cookie,
+            process: process.map(|process| process.key),
+            comm: process.map(|process| process.comm.clone()),
+            count,
+        }
+    };
+    sockets.into_iter().take(MOST_SOCKETS).map(named).collect()
+}
+
 /// Adds a program to those that were started on sockets, unless too many were not taken yet.
 fn note_started(started: &mut Vec<Arc<Process>>, process: Option<&Arc<Process>>) {
     if started.len() < limits::MOST_STARTED {
@@ -276,6 +284,16 @@ fn note_started(started: &mut Vec<Arc<Process>>, process: Option<&Arc<Process>>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loss_names_a_limited_number_of_sockets() {
+        let process = crate::process::tests::process(5, None);
+        let sockets: Vec<_> = (1..7).filter_map(|n| Some((Cookie::new(n)?, 100 - n))).collect();
+        let named = named(sockets, |cookie| (cookie.get() == 1).then_some(&process));
+        let counts: Vec<_> = named.iter().map(|socket| socket.count).collect();
+        assert_eq!(counts, [99, 98, 97, 96]);
+        assert_eq!((named[0].process, named[1].process), (Some(process.key), None));
+    }
 
     #[test]
     fn number_of_programs_started_on_sockets_is_bounded() {

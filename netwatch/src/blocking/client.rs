@@ -168,7 +168,7 @@ impl Client {
         state.waiting.insert(id, sender);
         drop(state);
 
-        let sent = transmit(&self.socket, &Packet { id, body: question });
+        let sent = transmit(&self.socket, Packet { id, body: question.clone() });
         let answer = if sent { receiver.recv_timeout(left).ok() } else { None };
         let ended = Instant::now();
         let mut state = locked(&self.state);

@@ -3,15 +3,21 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat, openat2, statx,
+    AtFlags, CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, makedev, openat,
+    openat2, statx,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 
-use crate::proc;
+use crate::{bounded, limits, proc};
+
+/// `include/uapi/linux/magic.h`
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
 /// A path as one process sees it.
 #[derive(Clone, Copy, Debug)]
@@ -63,23 +69,38 @@ impl FileFacts {
 }
 
 /// File systems that have a server answer with what they have cached: `fuse_update_get_attr` in fs/fuse/dir.c,
-/// `nfs_getattr` in fs/nfs/inode.c, `cifs_getattr` in fs/smb/client/inode.c (v6.12). 9p asks its server all the same.
+/// `nfs_getattr` in fs/nfs/inode.c, `cifs_getattr` in fs/smb/client/inode.c (v6.12). 9p asks its server all the same unless
+/// it is mounted with a cache of metadata (`v9fs_vfs_getattr_dotl` in fs/9p/vfs_inode_dotl.c).
 const FROM_CACHE: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
 
-/// The file that a process runs. The link leads to the open file without a path lookup, so this asks no server.
-///
-/// # Errors
-/// If the process has ended or may not be inspected.
-pub fn stat_running(pid: u32) -> io::Result<FileFacts> {
-    Ok(facts(CWD, proc::of(pid).join("exe"), FROM_CACHE)?)
+/// The file that a process runs, or an open one. The link leads to it without a path lookup, so this asks no server, unless
+/// [`may_ask`] says so.
+pub(super) fn of_process(pid: u32, fd: Option<u32>) -> Result<FileFacts, Errno> {
+    let base = proc::of(pid);
+    let link = fd.map_or_else(|| base.join("exe"), |fd| base.join("fd").join(fd.to_string()));
+    facts(CWD, link, FROM_CACHE)
 }
 
-/// An open file of a process. Asks no server, as [`stat_running`].
-///
-/// # Errors
-/// If the process has ended, may not be inspected, or has closed it.
-pub fn stat_open(pid: u32, fd: u32) -> io::Result<FileFacts> {
-    Ok(facts(CWD, proc::of(pid).join("fd").join(fd.to_string()), FROM_CACHE)?)
+/// Whether this kernel has a file system that asks its server in spite of [`FROM_CACHE`]. The module may be loaded at any
+/// time, so this is asked again every second.
+pub(super) fn may_ask() -> bool {
+    const OFTEN: Duration = Duration::from_secs(1);
+    static LAST: Mutex<Option<(Instant, bool)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, known)) = *last
+        && at.elapsed() < OFTEN
+    {
+        return known;
+    }
+    let file = bounded::text("/proc/filesystems", limits::PROC_FILE);
+    let may = file.map_or(true, |file| has_9p(&file));
+    *last = Some((Instant::now(), may));
+    may
+}
+
+/// In `/proc/filesystems` the name is the second word, after `nodev` or nothing.
+fn has_9p(file_systems: &str) -> bool {
+    file_systems.lines().any(|line| line.split('\t').nth(1) == Some("9p"))
 }
 
 /// The file at `place` if the kernel has the whole path in its cache; `None`: ask.
@@ -105,6 +126,15 @@ pub(super) fn look_up(place: Place<'_>, how: ResolveFlags) -> Result<FileFacts, 
         }
     };
     facts(file, "", FROM_CACHE | AtFlags::EMPTY_PATH)
+}
+
+/// Opens (as `O_PATH`) the namespace with this inode number that is mounted on a path, however long that takes. Whatever
+/// else is there is not returned: to open it might wait for a server, or have an effect.
+pub(super) fn open_namespace(path: &Path, inode: u64) -> Result<OwnedFd, Errno> {
+    let file = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let is_it = fstatfs(&file)?.f_type == NSFS_MAGIC
+        && facts(&file, "", FROM_CACHE | AtFlags::EMPTY_PATH)?.inode == inode;
+    if is_it { Ok(file) } else { Err(Errno::NOENT) }
 }
 
 /// The root directory of a process: a link that needs no path lookup.
@@ -151,7 +181,14 @@ mod tests {
     #[test]
     fn running_file_is_found() {
         let own = std::fs::metadata("/proc/self/exe").unwrap();
-        assert_eq!(stat_running(std::process::id()).unwrap().identity(), (own.dev(), own.ino()));
-        assert!(stat_running(0).is_err());
+        assert_eq!(of_process(std::process::id(), None).unwrap().identity(), (own.dev(), own.ino()));
+        assert!(of_process(0, None).is_err());
+    }
+
+    #[test]
+    fn file_system_that_asks_its_server_is_found() {
+        assert!(has_9p("nodev\tsysfs\n\text4\nnodev\t9p\n"));
+        assert!(!has_9p("nodev\tsysfs\n\text4\nnodev\t9pnot\n") && !has_9p(""));
+        assert_eq!(may_ask(), has_9p(&std::fs::read_to_string("/proc/filesystems").unwrap()));
     }
 }

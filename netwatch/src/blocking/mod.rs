@@ -6,22 +6,26 @@
 //! process with such a thread stays after SIGKILL. The helper has nothing open except the socket to netwatch, so it
 //! keeps nobody waiting while it is stuck.
 //!
-//! What the kernel has in its caches cannot block, and is read directly ([`stat`], [`stat_running`]).
+//! What the kernel has in its caches cannot block, and is read directly ([`stat`], and [`stat_running`] unless there may be a
+//! file system that asks its server all the same).
 
 mod accounts;
 mod client;
 mod files;
 mod helper;
+mod memory;
 mod message;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 pub use client::{fork_helper, is_own_socket};
-pub use files::{FileFacts, Place, stat_open, stat_running};
+pub use files::{FileFacts, Place};
+pub use memory::of_memory;
 
-use crate::{bounded, limits};
+use crate::{bounded, limits, proc};
 use client::Client;
 use message::{Answer, Question};
 
@@ -38,8 +42,15 @@ pub enum Subject {
     },
     /// Files in one directory.
     Folder(PathBuf),
+    /// Files that one process has open.
+    Process(u32),
     /// The name service.
     Users,
+    /// Memory maps of the processes of a user.
+    Memory {
+        /// The user.
+        user: u32,
+    },
 }
 
 /// How long the caller may wait.
@@ -76,7 +87,38 @@ pub fn stat(
     match Client::of_host()?.ask(&question, subject(), patience)? {
         Answer::Stat(Ok(facts)) => Some(Ok(facts)),
         Answer::Stat(Err(errno)) => Some(Err(std::io::Error::from_raw_os_error(errno))),
-        Answer::RealPath(_) | Answer::UserName(_) => None,
+        Answer::RealPath(_) | Answer::UserName(_) | Answer::Namespace(_) => None,
+    }
+}
+
+/// The file that a process runs.
+///
+/// # Errors
+/// If the process has ended or may not be inspected; `TimedOut` if there is no answer.
+pub fn stat_running(pid: u32, patience: Patience) -> std::io::Result<FileFacts> {
+    of_process(pid, None, patience)
+}
+
+/// An open file of a process.
+///
+/// # Errors
+/// As [`stat_running`], and if the process has closed it.
+pub fn stat_open(pid: u32, fd: u32, patience: Patience) -> std::io::Result<FileFacts> {
+    of_process(pid, Some(fd), patience)
+}
+
+fn of_process(pid: u32, fd: Option<u32>, patience: Patience) -> std::io::Result<FileFacts> {
+    // The helper has no procfs of its own.
+    if !files::may_ask() || proc::root() != Path::new("/proc") {
+        return Ok(files::of_process(pid, fd)?);
+    }
+    let client = Client::of_host();
+    match client
+        .and_then(|client| client.ask(&Question::OfProcess { pid, fd }, Subject::Process(pid), patience))
+    {
+        Some(Answer::Stat(Ok(facts))) => Ok(facts),
+        Some(Answer::Stat(Err(errno))) => Err(std::io::Error::from_raw_os_error(errno)),
+        _ => Err(std::io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -86,7 +128,7 @@ pub fn real_path(path: &Path, patience: Patience) -> Option<PathBuf> {
     let subject = Subject::Folder(path.parent().unwrap_or(path).to_owned());
     match Client::of_host()?.ask(&Question::RealPath(path.into()), subject, patience)? {
         Answer::RealPath(real) => real.map(PathBuf::from),
-        Answer::Stat(_) | Answer::UserName(_) => None,
+        Answer::Stat(_) | Answer::UserName(_) | Answer::Namespace(_) => None,
     }
 }
 
@@ -100,7 +142,19 @@ pub fn user_name(uid: u32, patience: Patience) -> Option<Option<String>> {
     }
     match client.ask(&Question::UserName(uid), Subject::Users, patience)? {
         Answer::UserName(name) => Some(name),
-        Answer::Stat(_) | Answer::RealPath(_) => None,
+        Answer::Stat(_) | Answer::RealPath(_) | Answer::Namespace(_) => None,
+    }
+}
+
+/// The namespace with this inode number that is mounted on a path, as an `O_PATH` descriptor. `NotFound` if there is
+/// something else. `None`: no answer.
+#[must_use]
+pub fn open_namespace(path: &Path, inode: u64, patience: Patience) -> Option<std::io::Result<OwnedFd>> {
+    let subject = Subject::Folder(path.parent().unwrap_or(path).to_owned());
+    match Client::of_host()?.ask(&Question::Namespace { path: path.into(), inode }, subject, patience)? {
+        Answer::Namespace(Ok(opened)) => opened.file.map(Ok),
+        Answer::Namespace(Err(errno)) => Some(Err(std::io::Error::from_raw_os_error(errno))),
+        Answer::Stat(_) | Answer::RealPath(_) | Answer::UserName(_) => None,
     }
 }
 

@@ -235,9 +235,7 @@ impl Flow {
                 return;
             }
             self.publish(&mut events);
-            while !self.bus.has_room() && Instant::now() < deadline {
-                std::thread::sleep(SEED_PAUSE);
-            }
+            until_room(|| self.bus.has_room(), deadline);
         }
     }
 
@@ -322,4 +320,34 @@ async fn until(end: Option<Instant>) {
 /// Prints one line on stderr, without waiting for it.
 pub fn complain(line: &str) {
     stderr::print(&format!("netwatch: {line}"));
+}
+
+fn until_room(has_room: impl Fn() -> bool, deadline: Instant) {
+    while !has_room() && Instant::now() < deadline {
+        std::thread::sleep(SEED_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn subscribers_are_waited_for_until_the_deadline() {
+        let looks = Cell::new(0);
+        let has_room = |enough: u32| {
+            looks.set(looks.get() + 1);
+            looks.get() >= enough
+        };
+        until_room(|| has_room(3), Instant::now() + Duration::from_secs(20));
+        assert_eq!(looks.take(), 3);
+        // It ends although nobody takes anything.
+        let deadline = Instant::now() + Duration::from_millis(5);
+        until_room(|| has_room(u32::MAX), deadline);
+        assert!(Instant::now() >= deadline && looks.take() > 0);
+        until_room(|| has_room(u32::MAX), deadline);
+        assert_eq!(looks.get(), 1);
+    }
 }

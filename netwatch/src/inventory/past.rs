@@ -1,5 +1,6 @@
 //! The recorded history of listeners.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
@@ -63,8 +64,7 @@ impl Past {
             most: MOST_VISITS,
         };
         let mut visits = self.reader.visits(&visited)?;
-        visits.from.sort_by_key(|(ip, count)| (std::cmp::Reverse(*count), *ip));
-        visits.from.truncate(MOST_FROM);
+        keep_most(&mut visits.from);
         if visits.count == 0 && row.proto == Proto::Udp {
             return Ok(None);
         }
@@ -101,5 +101,26 @@ impl Past {
             ..Query::default()
         };
         Ok(self.reader.connections(&query)?)
+    }
+}
+
+/// Keeps the addresses with the most connections.
+fn keep_most(from: &mut Vec<(IpAddr, u64)>) {
+    from.sort_by_key(|(ip, count)| (std::cmp::Reverse(*count), *ip));
+    from.truncate(MOST_FROM);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_most_connections_are_kept() {
+        let mut from: Vec<_> = (0..20).map(|n| (IpAddr::from([10, 0, 0, n]), u64::from(n))).collect();
+        keep_most(&mut from);
+        assert_eq!(
+            from.iter().map(|(_, count)| *count).collect::<Vec<_>>(),
+            [19, 18, 17, 16, 15, 14, 13, 12]
+        );
     }
 }

@@ -11,9 +11,10 @@ use super::hidden::Hidden;
 use crate::audit::views::{Disagreement, Shown, View, What};
 use crate::hash::Map;
 use crate::model::{Holder, Holders, Lister, NetnsId, RawRow, SocketRow};
+use crate::proc::{self, Mounts};
 use crate::snapshot::tables::Tables;
 use crate::snapshot::{Mptcp, NetFiles, Note, Scope, Sockets, holders, net_files, processes, sockets};
-use crate::{bounded, limits, proc};
+use crate::{bounded, limits};
 
 /// All views of the host, taken one after another.
 pub(super) struct Views {
@@ -41,12 +42,14 @@ const BETWEEN: Duration = Duration::from_millis(60);
 impl Views {
     /// `first`: the first comparison, not the second one.
     pub(super) fn take(lister: Option<&Arc<dyn Lister>>, hidden: &[Hidden], first: bool) -> Result<Self> {
-        let covered = proc::find_mounts();
+        let mounts = Mounts::read();
+        let covered = proc::find_covered(&mounts);
+        let every = Scope::AllNetns(&mounts);
         let lister = lister.map(|lister| &**lister);
         let mut views = Self {
-            diag: sockets(Scope::AllNetns, Mptcp::Whole, None)?,
-            iter: lister.map(|lister| sockets(Scope::AllNetns, Mptcp::Whole, Some(lister))).transpose()?,
-            files: net_files()?,
+            diag: sockets(every, Mptcp::Whole, None)?,
+            iter: lister.map(|lister| sockets(every, Mptcp::Whole, Some(lister))).transpose()?,
+            files: net_files(&mounts)?,
             by_iter: None,
             unlisted: None,
             by_proc: holders::all(None)?,
@@ -204,11 +207,13 @@ impl Views {
 /// # Errors
 /// If sockets cannot be listed.
 pub(super) fn inodes_now(lister: Option<&Arc<dyn Lister>>) -> Result<HashSet<u64>> {
-    let mut rows = sockets(Scope::AllNetns, Mptcp::Whole, None)?.rows;
+    let mounts = Mounts::read();
+    let every = Scope::AllNetns(&mounts);
+    let mut rows = sockets(every, Mptcp::Whole, None)?.rows;
     if let Some(lister) = lister {
-        rows.extend(sockets(Scope::AllNetns, Mptcp::Whole, Some(&**lister))?.rows);
+        rows.extend(sockets(every, Mptcp::Whole, Some(&**lister))?.rows);
     }
-    rows.extend(net_files()?.rows);
+    rows.extend(net_files(&mounts)?.rows);
     Ok(rows.iter().map(|row| row.inode).collect())
 }
 

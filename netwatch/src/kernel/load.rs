@@ -11,7 +11,7 @@ use netwatch_common::{Knobs, Offsets};
 use super::attach::Attacher;
 use super::offsets::Vmlinux;
 use super::plan::{self, Sockets};
-use super::{KernelError, Options, WAKE, chain, types};
+use super::{KernelError, Options, Sabotage, WAKE, chain, types};
 
 /// The object that build.rs compiled, aligned for the ELF reader.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netwatch-ebpf"));
@@ -126,6 +126,9 @@ pub(super) fn load(
         for map in IDLE_MAPS {
             loader.map_max_entries(map, 1);
         }
+    }
+    if let Some((map, entries)) = options.sabotage.and_then(Sabotage::full) {
+        loader.map_max_entries(map, entries);
     }
     loader.load(OBJECT).map_err(|error| KernelError::Load(chain(&error)))
 }

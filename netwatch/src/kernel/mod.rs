@@ -315,6 +315,13 @@ impl Kernel {
         self.lost.take().ok_or_else(|| KernelError::Load("the object has no counts of losses".into()))
     }
 
+    /// Fills the map that a test wants full, after the self-test, which needs room.
+    pub fn sabotage_maps(&self) {
+        if let Some(sabotage) = self.sabotage {
+            sabotage.fill(&self.ebpf);
+        }
+    }
+
     /// The probes in use.
     #[must_use]
     pub fn coverage(&self) -> &Coverage {

@@ -101,7 +101,8 @@ impl Arguments {
     pub fn complete(&self, cut: &Self) -> bool {
         let text = cut.text.strip_suffix('\0').unwrap_or(&cut.text);
         let complete = text.rfind('\0').and_then(|end| text.get(..=end)).unwrap_or_default();
-        cut.cut.is_some() && self.text.starts_with(complete)
+        // There are none if they could not be read.
+        cut.cut.is_some() && !self.is_empty() && self.text.starts_with(complete)
     }
 }
 
@@ -231,5 +232,8 @@ mod tests {
         assert!(!Arguments::of(b"[kworker/0:1]\0").complete(&cut));
         // Nothing is missing.
         assert!(!whole.complete(&whole));
+        // They could not be read.
+        let cut = Arguments::of_ends(b"java", b"", Some(99));
+        assert!(!Arguments::of_ends(b"", b"", Some(99)).complete(&cut));
     }
 }

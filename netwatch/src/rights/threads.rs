@@ -15,15 +15,16 @@ fn signal() -> i32 {
     libc::SIGRTMAX() - 2
 }
 
-/// A thread that is in a file system which does not answer cannot run a handler.
+/// A thread that waits for a file system, or for the memory map of a process, cannot run a handler before that answers.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// What the handler applies, and the thread that did so last: a handler has no arguments.
+/// How long each thread is waited for once that is over: a handler takes microseconds.
+const LEAST_WAIT: Duration = Duration::from_millis(20);
+
+/// What the handler applies, and the id of the thread that did so last, negative if it failed: a handler has no arguments.
 static KEEP: AtomicU64 = AtomicU64::new(0);
 static RULESET: AtomicI32 = AtomicI32::new(-1);
 static DONE: AtomicI32 = AtomicI32::new(0);
-/// Negative: the thread failed.
-const FAILED: i32 = -1;
 
 /// Keeps only these capabilities, sets `no_new_privs` and enforces the ruleset, in all threads. The calling thread comes
 /// last, since it reads `/proc`.
@@ -45,6 +46,7 @@ fn others(own: i32) -> Result<(), String> {
     // SAFETY: the handler only makes system calls and stores atomics, and keeps errno.
     unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) };
     let mut done = vec![own];
+    let mut failure = Ok(());
     let deadline = Instant::now() + WAIT;
     // A thread that was not asked yet may start others.
     while let Some(next) = tasks().into_iter().find(|task| !done.contains(task)) {
@@ -54,18 +56,20 @@ fn others(own: i32) -> Result<(), String> {
             done.push(next);
             continue;
         }
-        while DONE.load(Ordering::SeqCst) == 0 && tasks().contains(&next) {
-            if Instant::now() > deadline {
-                return Err("capabilities of a thread that waits for a file system".into());
+        let until = deadline.max(Instant::now() + LEAST_WAIT);
+        while DONE.load(Ordering::SeqCst).abs() != next && tasks().contains(&next) {
+            if Instant::now() > until {
+                failure = Err("capabilities of a thread that waits for the host");
+                break;
             }
             std::thread::yield_now();
         }
-        if DONE.load(Ordering::SeqCst) == FAILED {
-            return Err("capabilities of a thread".into());
+        if DONE.load(Ordering::SeqCst) == -next {
+            failure = Err("capabilities of a thread");
         }
         done.push(next);
     }
-    Ok(())
+    failure.map_err(Into::into)
 }
 
 fn tasks() -> Vec<i32> {
@@ -80,7 +84,8 @@ extern "C" fn handle(_signal: i32) {
     let before = unsafe { *errno };
     let keep = Set::from_bits_retain(KEEP.load(Ordering::SeqCst));
     let applied = apply(keep, RULESET.load(Ordering::SeqCst));
-    DONE.store(if applied.is_ok() { 1 } else { FAILED }, Ordering::SeqCst);
+    let own = gettid().as_raw_nonzero().get();
+    DONE.store(if applied.is_ok() { own } else { -own }, Ordering::SeqCst);
     // SAFETY: as above.
     unsafe { *errno = before };
 }
@@ -88,12 +93,10 @@ extern "C" fn handle(_signal: i32) {
 /// To the calling thread. Async-signal-safe: system calls only.
 fn apply(keep: Set, ruleset: i32) -> rustix::io::Result<()> {
     set_no_new_privs(true)?;
-    if ruleset >= 0 {
-        // SAFETY: takes a descriptor and flags.
-        let enforced = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) };
-        if enforced != 0 {
-            return Err(rustix::io::Errno::PERM);
-        }
-    }
-    keep_only(keep)
+    // SAFETY: takes a descriptor and flags.
+    let is_enforced =
+        ruleset < 0 || unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } == 0;
+    // Also in a thread that runs the handler so late that the ruleset is closed.
+    keep_only(keep)?;
+    if is_enforced { Ok(()) } else { Err(rustix::io::Errno::PERM) }
 }

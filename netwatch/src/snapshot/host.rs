@@ -2,9 +2,10 @@
 //! and for its repairs.
 
 use super::{Mptcp, Note, Scope, SnapshotError, Sockets, holders, sockets};
+use crate::clock;
 use crate::hash::Map;
 use crate::model::{Lister, ProcessRow, SocketSnapshot};
-use crate::{clock, proc};
+use crate::proc::{self, Mounts};
 
 /// Sockets in every network namespace, who holds them, and processes, all seen after `sockets.began`.
 #[derive(Debug)]
@@ -25,10 +26,11 @@ impl HostSnapshot {
     /// Where sockets or processes cannot be listed at all.
     pub fn take(lister: Option<&dyn Lister>, mptcp: Mptcp) -> Result<Self, SnapshotError> {
         let began = clock::since_boot().map_err(SnapshotError::Clock)?;
-        let covered = proc::find_mounts();
+        let mounts = Mounts::read();
+        let covered = proc::find_covered(&mounts);
         let (listed, holders, processes) = std::thread::scope(|scope| {
             let held = scope.spawn(|| holders::named(lister));
-            let listed = sockets(Scope::AllNetns, mptcp, lister);
+            let listed = sockets(Scope::AllNetns(&mounts), mptcp, lister);
             let (holders, processes) =
                 held.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok::<_, SnapshotError>((listed?, holders, processes))

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 
 use crate::model::NetnsId;
+use crate::proc::Mounts;
 
 mod answer;
 mod cgroups;
@@ -31,12 +32,12 @@ pub use net_files::{NetFiles, net_files, raw_sockets, timers};
 pub use sockets::{Mptcp, Sockets, sockets};
 
 /// Which network namespaces a snapshot includes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
     /// The network namespace of the calling thread; needs no privilege.
     OwnNetns,
-    /// All that can be entered (`CAP_SYS_ADMIN`). For each other one there is a note.
-    AllNetns,
+    /// All that can be entered (`CAP_SYS_ADMIN`), those of these mounts among them. For each other one there is a note.
+    AllNetns(&'a Mounts),
 }
 
 /// A part of the host that could not be read; displays as one line.

@@ -13,6 +13,7 @@ use crate::model::{
     Family, Nat, NetnsId, Proto, RawKind, RawRow, SockAddr, Socket, SocketRow, State, Timers, is_connected,
     unmap,
 };
+use crate::proc::Mounts;
 use crate::{bounded, limits};
 
 /// Sockets, and notes about files that could not be read.
@@ -32,8 +33,8 @@ pub struct NetFiles {
 ///
 /// # Errors
 /// If the namespaces cannot be listed, or no thread can be started.
-pub fn net_files() -> Result<NetFiles, SnapshotError> {
-    let readings = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
+pub fn net_files(mounts: &Mounts) -> Result<NetFiles, SnapshotError> {
+    let readings = netns::inside_each(&netns::among(mounts)?, |Netns { inum, .. }, entered| {
         let mut found = NetFiles::default();
         match entered {
             Ok(()) => found.read(*inum),

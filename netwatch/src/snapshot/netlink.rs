@@ -93,14 +93,7 @@ impl SockDiag {
     }
 
     fn repeated(&mut self, request: &SockDiagMessage, wide: Option<u16>) -> io::Result<Dump> {
-        let mut attempt = 1;
-        loop {
-            let dump = self.attempt(request, wide)?;
-            if !dump.interrupted || attempt == ATTEMPTS {
-                return Ok(dump);
-            }
-            attempt += 1;
-        }
+        until_whole(|| self.attempt(request, wide))
     }
 
     fn attempt(&mut self, request: &SockDiagMessage, wide: Option<u16>) -> io::Result<Dump> {
@@ -169,5 +162,39 @@ impl SockDiag {
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(false)
+    }
+}
+
+/// A dump during which nothing changed, or the last one.
+fn until_whole(mut attempt: impl FnMut() -> io::Result<Dump>) -> io::Result<Dump> {
+    for _ in 1..ATTEMPTS {
+        let dump = attempt()?;
+        if !dump.interrupted {
+            return Ok(dump);
+        }
+    }
+    attempt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interrupted_dump_is_repeated_a_few_times() {
+        let of = |whole_from: usize| {
+            let mut attempts = 0;
+            let dump = until_whole(|| {
+                attempts += 1;
+                let interrupted = attempts < whole_from;
+                Ok(Dump { responses: Vec::new(), peers: Vec::new(), damaged: attempts, interrupted })
+            });
+            let dump = dump.unwrap();
+            assert_eq!(dump.damaged, attempts, "the last is used");
+            (attempts, dump.interrupted)
+        };
+        assert_eq!(of(1), (1, false));
+        assert_eq!(of(3), (3, false));
+        assert_eq!(of(usize::MAX), (ATTEMPTS, true));
     }
 }

@@ -4,23 +4,34 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
 
 use super::{SnapshotError, parse, processes};
+use crate::blocking::{self, Patience};
 use crate::model::NetnsId;
-use crate::{bounded, limits, proc};
+use crate::proc::{self, Mounts};
+use crate::{bounded, escape, limits};
 
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     /// Inode number.
     pub inum: NetnsId,
-    /// A file that refers to it: `/proc/PID/ns/net`, or a mount point.
-    pub path: PathBuf,
+    file: Refers,
+}
+
+/// A file that refers to a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refers {
+    /// `/proc/PID/ns/net`.
+    Process(PathBuf),
+    /// A mount point, which may be on any file system.
+    Mount(PathBuf),
 }
 
 /// The network namespace of the calling thread.
@@ -37,6 +48,14 @@ pub fn own() -> io::Result<NetnsId> {
 /// # Errors
 /// If `/proc` cannot be read.
 pub fn all() -> Result<Vec<Netns>, SnapshotError> {
+    among(&Mounts::read())
+}
+
+/// The same, of mounts that were read already.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn among(mounts: &Mounts) -> Result<Vec<Netns>, SnapshotError> {
     let proc = |source| SnapshotError::Proc { path: "/proc", source };
     let own = own().map_err(proc)?;
     let mut found = BTreeMap::new();
@@ -46,17 +65,16 @@ pub fn all() -> Result<Vec<Netns>, SnapshotError> {
         if let Ok(link) = std::fs::read_link(&path)
             && let Some(inum) = parse::net_link(&link.into_os_string().into_vec())
         {
-            found.entry(inum).or_insert(path);
+            found.entry(inum).or_insert(Refers::Process(path));
         }
     }
-    // If mountinfo cannot be read, only namespaces without a process are missed.
-    let mounts = bounded::read("/proc/self/mountinfo", limits::MOUNTS_FILE).map(|file| file.bytes);
-    for (inum, point) in parse::netns_mounts(&mounts.unwrap_or_default()) {
-        found.entry(inum).or_insert_with(|| std::ffi::OsString::from_vec(point).into());
+    for (inum, point) in parse::netns_mounts(mounts.lines()) {
+        let point = || Refers::Mount(std::ffi::OsString::from_vec(point).into());
+        found.entry(inum).or_insert_with(point);
     }
     found.remove(&own);
-    let own = (own, PathBuf::from("/proc/thread-self/ns/net"));
-    Ok([own].into_iter().chain(found).map(|(inum, path)| Netns { inum, path }).collect())
+    let own = (own, Refers::Process(PathBuf::from("/proc/thread-self/ns/net")));
+    Ok([own].into_iter().chain(found).map(|(inum, file)| Netns { inum, file }).collect())
 }
 
 /// Calls `work` inside each namespace, on a new thread; the calling thread does not change its namespace. `work` gets
@@ -89,8 +107,23 @@ pub fn inside_each<T: Send>(
 }
 
 fn enter(namespace: &Netns) -> io::Result<()> {
-    let file = File::open(&namespace.path)?;
-    // The pid may have been reused, and a mount may be covered by another.
+    let file = match &namespace.file {
+        Refers::Process(path) => File::open(path)?,
+        Refers::Mount(path) => {
+            let inode = namespace.inum.number().into();
+            let answer = blocking::open_namespace(path, inode, Patience::Command);
+            let mounted = answer.ok_or_else(|| {
+                let what = format!(
+                    "the file system of {} does not answer",
+                    escape::utf8(path.as_os_str().as_bytes())
+                );
+                io::Error::new(io::ErrorKind::TimedOut, what)
+            })??;
+            // The link leads to the namespace without a path lookup.
+            File::open(format!("/proc/self/fd/{}", mounted.as_raw_fd()))?
+        }
+    };
+    // The pid may have been reused.
     if inum(&file.metadata()?) != Some(namespace.inum) {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{SnapshotError, parse};
 use crate::blocking::{self, FileFacts, Patience, Place, Subject};
-use crate::bounded::{self, Ends};
+use crate::bounded::{self, Ends, Gap};
 use crate::decode::listed;
 use crate::hash::Map;
 use crate::model::{Arguments, ExeState, Image, Lister, Listing, ProcessFacts, ProcessKey, ProcessRow};
@@ -83,14 +83,15 @@ fn read(pid: u32, patience: Patience, most: usize) -> Option<ProcessRow> {
     let stat = parse::stat(&line)?;
     let bytes = |name: &str| bytes(name).unwrap_or_default();
     let comm = bytes("comm");
-    let cmdline = cmdline(&base, &line, most);
+    let uid = parse::effective_uid(&bytes("status"))?;
+    let cmdline = cmdline(pid, uid, &line, most, patience);
     let (exe, exe_state, file) =
         if stat.kernel { (None, ExeState::Unknown, (0, 0)) } else { exe(pid, patience) };
     let facts = ProcessFacts {
         key: ProcessKey::from_ticks(pid, stat.start_ticks),
         ppid: stat.ppid,
         comm: escape::utf8(comm.strip_suffix(b"\n").unwrap_or(&comm)).into(),
-        uid: parse::effective_uid(&bytes("status"))?,
+        uid,
         auid: parse::login_uid(&bytes("loginuid")),
         image: Arc::new(Image { exe, exe_state, file, mntns: mntns(pid), args: in_words(&cmdline) }),
         cgroup: escape::utf8(parse::cgroup(&bytes("cgroup"))).into(),
@@ -101,13 +102,18 @@ fn read(pid: u32, patience: Patience, most: usize) -> Option<ProcessRow> {
     Some(ProcessRow { facts, argv0: cmdline.bytes.split(|b| *b == 0).next().unwrap_or_default().into() })
 }
 
-/// The arguments as they lie in memory, or their ends; `stat` is what the file of that name says.
-fn cmdline(base: &Path, stat: &[u8], most: usize) -> Ends {
-    let read = || {
-        let file = File::open(base.join("cmdline"))?;
-        bounded::ends(&file, most, limits::ARGS_SEARCHED, || parse::args_length(stat))
+/// The arguments as they lie in memory, or their ends; `stat` is what the file of that name says. Nothing of them if the
+/// memory map of the process is held.
+fn cmdline(pid: u32, uid: u32, stat: &[u8], most: usize, patience: Patience) -> Ends {
+    let length = parse::args_length(stat);
+    let read = move || {
+        let file = File::open(proc::of(pid).join("cmdline"))?;
+        bounded::ends(&file, most, limits::ARGS_SEARCHED, || length)
     };
-    read().unwrap_or(Ends { bytes: Vec::new(), gap: None })
+    match blocking::of_memory(pid, uid, patience, read) {
+        Some(read) => read.unwrap_or(Ends { bytes: Vec::new(), gap: None }),
+        None => Ends { bytes: Vec::new(), gap: Some(Gap { at: 0, length }) },
+    }
 }
 
 fn in_words(cmdline: &Ends) -> Arguments {
@@ -143,7 +149,7 @@ pub fn exe(pid: u32, patience: Patience) -> (Option<Arc<str>>, ExeState, (u64, u
     let Ok(target) = fs::read_link(&link) else { return (None, ExeState::Unknown, (0, 0)) };
     let target = target.into_os_string().into_vec();
     // Follows the magic link, not its text, so it is right even if the file was renamed or deleted.
-    let running = blocking::stat_running(pid).ok();
+    let running = blocking::stat_running(pid, patience).ok();
     let file = running.as_ref().map_or((0, 0), FileFacts::identity);
     let named = |path: &[u8]| named(pid, path, file.0, patience);
 

@@ -56,7 +56,11 @@ pub enum Mptcp {
 ///
 /// # Errors
 /// If no kind of socket could be listed in any namespace.
-pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Result<Sockets, SnapshotError> {
+pub fn sockets(
+    scope: Scope<'_>,
+    mptcp: Mptcp,
+    lister: Option<&dyn Lister>,
+) -> Result<Sockets, SnapshotError> {
     let mut all = Sockets::default();
     let mut failure = None;
     match scope {
@@ -65,8 +69,8 @@ pub fn sockets(scope: Scope, mptcp: Mptcp, lister: Option<&dyn Lister>) -> Resul
                 .map_err(|source| SnapshotError::Proc { path: "/proc/thread-self/ns/net", source })?;
             all.add(own, list(own, mptcp, lister), &mut failure);
         }
-        Scope::AllNetns => {
-            let all_listed = netns::inside_each(&netns::all()?, |Netns { inum, .. }, entered| {
+        Scope::AllNetns(mounts) => {
+            let all_listed = netns::inside_each(&netns::among(mounts)?, |Netns { inum, .. }, entered| {
                 (*inum, entered.and_then(|()| list(*inum, mptcp, lister)))
             });
             for (inum, listed) in all_listed.map_err(SnapshotError::Thread)? {

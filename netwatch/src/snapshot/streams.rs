@@ -71,7 +71,7 @@ fn what(pid: u32, fd: u32, link: &[u8], peers: &Map<u64, u64>) -> Option<To> {
     if !link.starts_with(b"/") {
         return None;
     }
-    let file = blocking::stat_open(pid, fd).ok()?;
+    let file = blocking::stat_open(pid, fd, Patience::Command).ok()?;
     if file.is_fifo() {
         return Some(To::Pipe(file.device, file.inode));
     }

@@ -5,9 +5,11 @@ use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::parse;
+use crate::blocking::{self, Patience};
 use crate::hash::{Map, Set};
 use crate::model::Holder;
 use crate::proc;
@@ -39,7 +41,9 @@ fn sockets_of(pid: u32) -> io::Result<Set<u64>> {
         threads.extend(task?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     let mut held = Vec::new();
-    for thread in one_of_each(&threads, compare) {
+    let user = fs::metadata(proc::of(pid))?.uid();
+    let compared = blocking::of_memory(pid, user, Patience::Command, move || one_of_each(&threads, compare));
+    for thread in compared.ok_or(io::ErrorKind::TimedOut)? {
         descriptors(pid, proc::of(pid).join("task").join(thread.to_string()).join("fd"), &mut held)?;
     }
     Ok(held.into_iter().map(|(inode, _)| inode).collect())
@@ -91,7 +95,7 @@ fn one_of_each(threads: &[u32], mut compare: impl FnMut(u32, u32) -> Option<Orde
 }
 
 /// The order of the descriptor tables of two threads, by kcmp(2); `None` if the kernel does not have it, or one has
-/// ended.
+/// ended. May wait for both ([`blocking::of_memory`]).
 fn compare(one: u32, other: u32) -> Option<Ordering> {
     /// `include/uapi/linux/kcmp.h`
     const KCMP_FILES: libc::c_int = 2;

@@ -270,3 +270,26 @@ impl<'a> Iterator for Chain<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::ns;
+
+    #[test]
+    fn rows_of_a_batch_are_limited() {
+        let of = |cookie: usize| {
+            let mut event = crate::tracker::tests::event(EventKind::Open, "10.0.0.1:1", Some("10.0.0.2:2"));
+            event.endpoint.id = EndpointId { cookie: cookie as u64, began: ns(1) };
+            Entry::Event(event)
+        };
+        // A further event of an endpoint takes no row.
+        let mut items: Vec<_> = (1..=MOST_ROWS).chain([1]).map(of).collect();
+        let mut grouping = Grouping::default();
+        assert_eq!(grouping.take(&items, BootClock::of_boot(0)).1, MOST_ROWS + 1);
+        items.extend([of(MOST_ROWS + 1), of(MOST_ROWS + 2)]);
+        assert_eq!(grouping.take(&items, BootClock::of_boot(0)).1, MOST_ROWS + 1);
+        // The next batch has the rest.
+        assert_eq!(grouping.take(&items[MOST_ROWS + 1..], BootClock::of_boot(0)).1, 2);
+    }
+}

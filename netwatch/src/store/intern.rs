@@ -1,6 +1,7 @@
 //! Stores each value of a process and its image once per segment. Looked up by address in memory, which is enough for
 //! most events, then by content.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -90,11 +91,8 @@ impl Interner {
         let row = self.row(Table::Process, batch, |values| {
             process_values(actor, status, Above { image, parent, cause }, ts, values);
         })?;
-        if self.actors.len() >= MOST_HELD {
-            self.actors.clear();
-        }
         let key = (Arc::as_ptr(&actor.process).addr(), actor.tid(), status);
-        self.actors.insert(key, (actor.clone(), row));
+        remember(&mut self.actors, MOST_HELD, key, (actor.clone(), row));
         Ok(row)
     }
 
@@ -145,10 +143,7 @@ impl Interner {
                 Owned::Text(args),
             ]);
         })?;
-        if self.images.len() >= MOST_HELD {
-            self.images.clear();
-        }
-        self.images.insert(key, (image.clone(), row));
+        remember(&mut self.images, MOST_HELD, key, (image.clone(), row));
         Ok(row)
     }
 
@@ -172,12 +167,17 @@ impl Interner {
         }
         let values: Vec<_> = values.iter().map(Owned::value).collect();
         batch.insert(table, &values)?;
-        if self.by_content.len() >= MOST_REMEMBERED {
-            self.by_content.clear();
-        }
-        self.by_content.insert(digest, row);
+        remember(&mut self.by_content, MOST_REMEMBERED, digest, row);
         Ok(row)
     }
+}
+
+/// Adds an entry; if there are `most`, all others are forgotten.
+fn remember<K: Eq + Hash, V>(map: &mut Map<K, V>, most: usize, key: K, value: V) {
+    if map.len() >= most {
+        map.clear();
+    }
+    map.insert(key, value);
 }
 
 /// A value of a row.
@@ -272,4 +272,18 @@ fn digest(table: Table, values: &[Owned]) -> Digest {
     let mut digest = Digest::default();
     hasher.finalize_xof().fill(&mut digest);
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_remembered_are_limited() {
+        let mut rows = Map::default();
+        (0..MOST_REMEMBERED).for_each(|n| remember(&mut rows, MOST_REMEMBERED, n, n));
+        assert_eq!(rows.len(), MOST_REMEMBERED);
+        remember(&mut rows, MOST_REMEMBERED, usize::MAX, 0);
+        assert_eq!(rows.len(), 1);
+    }
 }

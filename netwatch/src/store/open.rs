@@ -215,3 +215,24 @@ fn migrate(db: &Connection) -> Result<(), StoreError> {
             error.into()
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_of_another_program_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.db");
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let (db, other) = (connect(&path, flags).unwrap(), connect(&path, flags).unwrap());
+        let wait: i64 = db.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap();
+        assert_eq!(Duration::from_millis(wait.cast_unsigned()), PATIENCE);
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        db.busy_timeout(Duration::ZERO).unwrap();
+        let error = StoreError::from(db.execute_batch("CREATE TABLE t (x)").unwrap_err());
+        assert!(error.may_pass(), "{error}");
+        other.execute_batch("COMMIT").unwrap();
+        db.execute_batch("CREATE TABLE t (x)").unwrap();
+    }
+}

@@ -328,6 +328,7 @@ mod tests {
     fn a_small_store_is_cut_into_small_parts() {
         let default = Retention::default();
         assert_eq!((default.segment_rows(), default.segment_age()), (MOST_ROWS, LONGEST));
+        assert_eq!(default.wal_pages().cast_unsigned(), MOST_WAL_PAGES);
         let small = Retention { age: Duration::from_secs(160), size: 16 << 20 };
         assert_eq!((small.segment_rows(), small.segment_age()), (2621, Duration::from_secs(10)));
         assert_eq!(small.wal_pages(), 64);

@@ -211,10 +211,11 @@ impl Sync {
             sealer.advance().map_err(&failed)?;
         }
         let length = self.files.log_length().map_err(&failed)?;
+        let (is_due, is_behind) = what_is_due(length, self.most);
         // What was written to a truncated log must not get into the database. The writer reports it.
-        if length >= self.most && self.files.check().is_ok() {
+        if is_due && self.files.check().is_ok() {
             self.write_back()?;
-            if length >= self.most * MOST_BEHIND {
+            if is_behind {
                 // Writes since the checkpoint prevent a restart of the log. They are few, and writes are blocked now.
                 let _turn = lock(&self.shared.turn);
                 self.write_back()?;
@@ -258,4 +259,20 @@ fn write_back(shared: &Shared) -> Result<(), StoreError> {
     let db = lock(&shared.db);
     let Some(db) = &*db else { return Ok(()) };
     Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+}
+
+/// Whether a log of this length is written back, and whether writes wait for that. `most`: see [`Sync::most`].
+fn what_is_due(length: u64, most: u64) -> (bool, bool) {
+    (length >= most, length >= most.saturating_mul(MOST_BEHIND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_wait_for_a_log_that_is_far_behind() {
+        let due = [99, 100, 299, 300, u64::MAX].map(|length| what_is_due(length, 100));
+        assert_eq!(due, [(false, false), (true, false), (true, false), (true, true), (true, true)]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
 mod altered;
+mod bounds;
 mod causes;
 mod clock;
 mod interference;

@@ -114,6 +114,8 @@ mod tests {
             late.put(conn(key, if key % 2 == 0 { CLIENT } else { "10.9.9.9:5" }));
         }
         assert_eq!((late.by_key.len(), late.order.len()), (limits::MOST_UNACCEPTED, limits::MOST_UNACCEPTED));
+        // One look finds out that they are many.
+        assert_eq!(late.by_addresses.len(), 2);
         assert!(late.take(&socket(3, SERVER, CLIENT)).is_none());
         assert!(late.take(&socket(4, SERVER, CLIENT)).is_some());
     }

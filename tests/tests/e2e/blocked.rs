@@ -1,5 +1,7 @@
 //! File systems that do not answer, and a stderr that is not read: neither holds up the event stream.
 
+mod held;
+
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;

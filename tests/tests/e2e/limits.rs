@@ -1,5 +1,8 @@
 //! Limits on what is read from the host: of a very large process a part is reported, at little cost.
 
+mod full;
+mod paths;
+
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 

@@ -9,13 +9,18 @@ use crate::trace::{OUT, Recording, answered, came_from, listens};
 /// Over which a cause is followed: `MESSAGES_MAX`.
 const MOST: usize = 4;
 
+/// The longest name that a socket can have: `struct sockaddr_un` has 108 bytes for it and its NUL.
+const LONGEST: usize = 107;
+
 /// What `trace` finds for a request that goes over so many UNIX sockets.
 fn over(hops: usize, check: impl Fn(&serde_json::Value, &Far, u16) + Send + Sync) {
     in_fresh_netns(|| {
         let recording = Recording::begin();
         let far = Far::away();
         let folder = tempfile::tempdir().unwrap();
-        let path = |hop: usize| folder.path().join(hop.to_string()).to_str().unwrap().to_owned();
+        let path = |hop: usize| {
+            format!("{}/{hop:0>1$}", folder.path().display(), LONGEST - 1 - folder.path().as_os_str().len())
+        };
         let out = far.listen(OUT);
         let mut chain: Vec<Actor> = (0..hops).map(|_| actor()).collect();
         for (hop, one) in chain.iter_mut().enumerate() {
@@ -47,7 +52,10 @@ fn cause_is_followed_over_a_limited_number_of_messages() {
     over(MOST, |found, far, port| {
         came_from(found, far, port);
         let chain = found["chain"].as_array().unwrap();
-        assert_eq!(chain.iter().filter(|step| step["kind"] == "message").count(), MOST, "{found:#}");
+        let messages: Vec<_> = chain.iter().filter(|step| step["kind"] == "message").collect();
+        assert_eq!(messages.len(), MOST, "{found:#}");
+        let is_whole = |step: &&serde_json::Value| step.to_string().contains(&format!("{:0>60}", ""));
+        assert!(messages.iter().all(is_whole), "{found:#}");
     });
     over(MOST + 1, |found, _, _| assert_ne!(found["origin"]["kind"], "remote", "{found:#}"));
 }

@@ -81,12 +81,25 @@ pub(super) fn check(workspace: &Path) -> Result<Vec<Violation>> {
             wrong(line, format!("{file} has no constant {name}"));
         }
     }
+    for line in untested(&page) {
+        wrong(line, "this limit has neither a test nor the reason why there is none".into());
+    }
     for (line, test) in tests(&page) {
         if !exists(workspace, test)? {
             wrong(line, format!("there is no test {test}"));
         }
     }
     Ok(violations)
+}
+
+/// Lines of the page that are rows of a table without anything in the last column.
+fn untested(page: &str) -> impl Iterator<Item = usize> {
+    let is_untested = |line: &str| {
+        let cells = line.trim().strip_prefix('|').and_then(|line| line.strip_suffix('|'));
+        let last = cells.and_then(|cells| cells.rsplit('|').next());
+        last.is_some_and(|last| matches!(last.trim(), "" | "-"))
+    };
+    page.lines().enumerate().filter(move |(_, line)| is_untested(line)).map(|(number, _)| number + 1)
 }
 
 fn is_path_of(path: &str, file: &str) -> bool {

@@ -224,6 +224,18 @@ fn said_of_limits(files: &[(&str, &str)]) -> Vec<String> {
 const PAGE: &str = "../../docs/limits.md";
 
 #[test]
+fn a_row_of_the_page_without_a_test_is_a_violation() {
+    let page = (
+        PAGE,
+        "| what | - | `far::reaches` |\n| what | 1 | - |\n| what | 1 | the kernel evicts |\n| what | |",
+    );
+    let missing = |line| {
+        format!("docs/limits.md:{line}: this limit has neither a test nor the reason why there is none")
+    };
+    assert_eq!(said_of_limits(&[page]), [missing(2), missing(4)]);
+}
+
+#[test]
 fn a_limit_that_the_page_does_not_name_is_a_violation() {
     let limits = ("limits.rs", "/// Test: `far::reaches`.\npub const FILE: usize = 1;");
     let others = ("b.rs", "const MOST_X: u8 = 1;\nfn f() { const Y_MAX: u8 = 1; }\nconst OTHER: u8 = 1;");

@@ -68,8 +68,12 @@ fn ask(ip: IpAddr) -> Option<String> {
             libc::NI_NAMEREQD,
         )
     };
-    let name = CStr::from_bytes_until_nul(&host).ok()?;
-    (status == 0).then(|| escape::utf8(name.to_bytes()))
+    (status == 0).then(|| name_in(&host))?
+}
+
+/// The name in a buffer; `None` if there was no room for it.
+fn name_in(host: &[u8]) -> Option<String> {
+    Some(escape::utf8(CStr::from_bytes_until_nul(host).ok()?.to_bytes()))
 }
 
 #[cfg(test)]
@@ -92,6 +96,14 @@ mod tests {
         assert!(began.elapsed() >= limits::NAMES);
         assert_eq!(hosts.len(), 1024);
         assert_eq!(hosts.get(&IpAddr::from([10, 0, 9, 1])).map(String::as_str), Some("10.0.9.1"));
+    }
+
+    #[test]
+    fn name_that_is_too_long_is_none() {
+        let mut host = [b'x'; LONGEST];
+        assert_eq!(name_in(&host), None);
+        host[LONGEST - 1] = 0;
+        assert_eq!(name_in(&host).map(|name| name.len()), Some(LONGEST - 1));
     }
 
     #[test]

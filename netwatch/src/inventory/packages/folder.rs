@@ -99,12 +99,36 @@ impl Folder {
     fn inside(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         // Magic links (of a /proc mounted inside) would lead out of the root.
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..TRIES {
-            match openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                done => return done,
-            }
+        tried(|| openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve))
+    }
+}
+
+fn tried<T>(mut open: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    for _ in 0..TRIES {
+        match open() {
+            Err(Errno::AGAIN) => {}
+            done => return done,
         }
-        Err(Errno::AGAIN)
+    }
+    Err(Errno::AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_is_renamed_all_the_time_is_given_up() {
+        let tries = |until: usize| {
+            let mut tries = 0;
+            let opened = tried(|| {
+                tries += 1;
+                if tries < until { Err(Errno::AGAIN) } else { Ok(()) }
+            });
+            (tries, opened)
+        };
+        assert_eq!(tries(1), (1, Ok(())));
+        assert_eq!(tries(TRIES), (TRIES, Ok(())));
+        assert_eq!(tries(TRIES + 1), (TRIES, Err(Errno::AGAIN)));
     }
 }

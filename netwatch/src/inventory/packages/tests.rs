@@ -288,3 +288,14 @@ fn database_of_this_host_names_the_package_of_dpkg() {
     assert_eq!((owner.name.as_str(), owner.manager), ("dpkg", "dpkg"), "{:?}", found.notes);
     assert!(owner.version.is_some());
 }
+
+#[test]
+fn links_that_lead_in_a_circle_end() {
+    let root = Root::new().linked("bin", "sbin").linked("sbin", "bin");
+    let aliases = Aliases::of(&Folder::open(root.0.path()).unwrap());
+    // Three times: to sbin, to bin, and to sbin.
+    assert_eq!(aliases.resolve("/bin/x"), "/sbin/x");
+    let usual = Root::new().merged();
+    let aliases = Aliases::of(&Folder::open(usual.0.path()).unwrap());
+    assert_eq!(aliases.resolve("/sbin/x"), "/usr/bin/x");
+}

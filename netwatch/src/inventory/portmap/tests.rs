@@ -94,6 +94,15 @@ fn a_good_answer() {
 }
 
 #[test]
+fn long_verifier_is_not_read() {
+    let verified = |length: u32| {
+        move |xid| [vec![xid, 1, 0, 7, length], vec![0; length.div_ceil(4) as usize], vec![0, 0]].concat()
+    };
+    assert_eq!(answer_of(verified(400)), Ok(vec![]));
+    assert_eq!(answer_of(verified(401)), nonsense("verifier too long"));
+}
+
+#[test]
 fn fragments_are_put_together() {
     let each = |xid| {
         let message = good(xid);

@@ -144,3 +144,25 @@ fn connection(life: &Life) -> String {
         format!("{} {here} {} -> {remote}", endpoint.proto.name(), endpoint.local)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn long_command_line_is_cut() {
+        let of = |length: usize| {
+            let mut process = crate::process::tests::process(5, None);
+            let mut image = (*process.image).clone();
+            image.args = ["x".repeat(length - 2), "y".to_owned()].into_iter().collect();
+            Arc::make_mut(&mut process).image = Arc::new(image);
+            described(&Actor::leader(process))
+        };
+        let whole = format!("; {} y; uid", "x".repeat(58));
+        assert!(of(60).starts_with(&whole), "{}", of(60));
+        let cut = format!("; {} …; uid", "x".repeat(59));
+        assert!(of(61).starts_with(&cut), "{}", of(61));
+    }
+}

@@ -82,6 +82,8 @@ pub(super) const OUTPUT: &[i64] = &[
     SYS_sysinfo,
     SYS_getrusage,
     // The socket to the helper, which is open. No other can be had.
+    SYS_sendmsg,
+    SYS_recvmsg,
     SYS_sendto,
     SYS_recvfrom,
     SYS_shutdown,

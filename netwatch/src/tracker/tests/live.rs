@@ -200,6 +200,19 @@ fn endpoint_that_lost_its_peer_is_not_joined_to_another() {
     );
 }
 
+/// The kernel side sends some records twice where it cannot know that it did.
+#[test]
+fn record_that_comes_twice_changes_nothing() {
+    let mut host = Host::default();
+    host.connected();
+    for act in [Act::Accept(task(33)), Act::Use(task(44))] {
+        host.one(socket(3, SERVER, CLIENT), act.clone());
+        let table = format!("{:?}", host.tracker.table());
+        assert!(host.apply(socket(3, SERVER, CLIENT), act).is_empty());
+        assert_eq!(format!("{:?}", host.tracker.table()), table);
+    }
+}
+
 #[test]
 fn another_user_is_one_handover_and_the_originator_stays() {
     let mut host = Host::default();

@@ -103,6 +103,19 @@ mod tests {
         assert!(waiting.release(1).is_empty());
     }
 
+    /// Each is looked at once, however many there are.
+    #[test]
+    fn flows_that_were_released_are_not_searched_again() {
+        const MANY: u64 = 10_000;
+        let mut waiting = Waiting::default();
+        let cookie = Cookie::new(7).unwrap();
+        (0..MANY).for_each(|key| waiting.add(key, ns(key), cookie, Some(5)));
+        (0..MANY - 1).for_each(|key| assert_eq!(waiting.release(key), [key]));
+        assert_eq!(waiting.order.len() as u64, MANY);
+        assert_eq!(waiting.older_than(ns(0)), None);
+        assert_eq!((waiting.order.len(), waiting.by_thread.len(), waiting.sending.len()), (1, 1, 1));
+    }
+
     #[test]
     fn a_thread_that_sends_again_is_the_sender_of_the_later_flow() {
         let mut waiting = Waiting::default();

@@ -5,6 +5,7 @@
 //! listeners, and for workers. A module has the commands of one subject.
 
 mod disguise;
+mod hold;
 mod hops;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
@@ -45,6 +46,7 @@ struct Actor {
     mailbox: Option<UnixDatagram>,
     unix_listener: Option<UnixListener>,
     ring: Option<io_uring::IoUring>,
+    holder: Option<hold::Holder>,
 }
 
 fn main() -> Result<()> {
@@ -94,6 +96,7 @@ impl Actor {
             staff::obey,
             pass::obey,
             mass::obey,
+            hold::obey,
             uring::obey,
             rewrite::obey,
             scene::obey,

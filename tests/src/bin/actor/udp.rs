@@ -2,15 +2,16 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrIn, SockaddrStorage,
-    recv, recvfrom, recvmmsg, recvmsg, send, sendmmsg, sendmsg, sendto, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, MultiHeaders, SockFlag, SockType, SockaddrIn, SockaddrIn6,
+    SockaddrStorage, recv, recvfrom, recvmmsg, recvmsg, send, sendmmsg, sendmsg, sendto, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
@@ -25,6 +26,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
     let ["udp", command @ ..] = words else { return None };
     Some(match command {
         ["bind", local] => open(actor, UdpSocket::bind(local).map_err(Into::into)),
+        ["extended", headers, from, to] => extended(headers, from, to),
         ["unbound", of_family] => open(actor, unbound(of_family)),
         ["close"] => actor.datagrams.pop().context("no socket").map(|_| String::new()),
         _ => match actor.datagrams.last() {
@@ -91,6 +93,33 @@ fn extend(socket: &UdpSocket) -> Result<String> {
             unsafe { libc::setsockopt(fd, libc::IPPROTO_IPV6, option, OPTIONS.as_ptr().cast(), len) };
         Errno::result(result)?;
     }
+    Ok(String::new())
+}
+
+/// Sends an empty datagram from one port of loopback to another, with so many headers of destination options.
+fn extended(headers: &str, from: &str, to: &str) -> Result<String> {
+    const UDP: u8 = libc::IPPROTO_UDP as u8;
+    const OPTIONS: u8 = libc::IPPROTO_DSTOPTS as u8;
+    let (headers, from, to): (u8, u16, u16) = (headers.parse()?, from.parse()?, to.parse()?);
+    let address = std::net::Ipv6Addr::LOCALHOST.octets();
+    let length = u16::from(headers) * 8 + 8;
+    let next = |left: u8| if left == 0 { UDP } else { OPTIONS };
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([next(headers), 64]);
+    packet.extend([address, address].concat());
+    // Padding (RFC 8200, section 4.2).
+    (0..headers).for_each(|nth| packet.extend([next(headers - nth - 1), 0, 1, 4, 0, 0, 0, 0]));
+    // Of the pseudo-header, both addresses have one bit each (RFC 8200, section 8.1).
+    let sum = [1, 1, 8, u32::from(UDP), from.into(), to.into(), 8].iter().sum::<u32>();
+    let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16))?;
+    [from, to, 8, checksum].iter().for_each(|word| packet.extend(word.to_be_bytes()));
+    // SAFETY: creates a socket.
+    let raw = Errno::result(unsafe { libc::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW) })?;
+    // SAFETY: it was just created.
+    let raw = unsafe { OwnedFd::from_raw_fd(raw) };
+    let remote = SockaddrIn6::from(std::net::SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 0, 0, 0));
+    sendto(raw.as_raw_fd(), &packet, &remote, MsgFlags::empty())?;
     Ok(String::new())
 }
 
