@@ -10,7 +10,7 @@ mod follow;
 mod netlink;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -165,8 +165,11 @@ impl Asker {
             .filter(|inum| !self.tables.contains_key(inum))
             .take(limits::MOST_TRACKING)
             .filter_map(|inum| {
-                let own = || Netns { inum: self.own, path: PathBuf::from("/proc/thread-self/ns/net") };
-                if *inum == self.own { Some(own()) } else { self.others.known.get(inum).cloned() }
+                if *inum == self.own {
+                    Some(Netns::of_thread(self.own))
+                } else {
+                    self.others.known.get(inum).cloned()
+                }
             })
             .collect();
         if missing.is_empty() {

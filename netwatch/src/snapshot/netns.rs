@@ -34,6 +34,14 @@ enum Refers {
     Mount(PathBuf),
 }
 
+impl Netns {
+    /// That of the calling thread, whose number is `inum`.
+    #[must_use]
+    pub fn of_thread(inum: NetnsId) -> Self {
+        Self { inum, file: Refers::Process(PathBuf::from("/proc/thread-self/ns/net")) }
+    }
+}
+
 /// The network namespace of the calling thread.
 ///
 /// # Errors
@@ -73,8 +81,8 @@ pub fn among(mounts: &Mounts) -> Result<Vec<Netns>, SnapshotError> {
         found.entry(inum).or_insert_with(point);
     }
     found.remove(&own);
-    let own = (own, Refers::Process(PathBuf::from("/proc/thread-self/ns/net")));
-    Ok([own].into_iter().chain(found).map(|(inum, file)| Netns { inum, file }).collect())
+    let others = found.into_iter().map(|(inum, file)| Netns { inum, file });
+    Ok([Netns::of_thread(own)].into_iter().chain(others).collect())
 }
 
 /// Calls `work` inside each namespace, on a new thread; the calling thread does not change its namespace. `work` gets
