@@ -240,6 +240,11 @@ pub const STORE_ITEMS: usize = 98_304;
 /// Test: `output::json::tests::processes_are_printed_again_after_the_limit`.
 pub const MOST_PRINTED: usize = 65_536;
 
+/// Flows with both endpoints on this host of which conn.log has a line already, and of which the other endpoint is still
+/// open or hidden by the filter. When there are more, the oldest is forgotten, and may get a second line. Test:
+/// `output::formats::tests::zeek::a_flow_within_the_host_is_one_line`.
+pub const MOST_HALVES: usize = 4096;
+
 /// Events of listeners that wait for `audit --watch`. Test:
 /// `bus::tests::missed_items_are_reported_in_order_once_half_of_the_queue_is_free`.
 pub const AUDIT_ITEMS: usize = 65_536;

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod debian;
 mod exec;
+mod judges;
 mod lint;
 mod output;
 mod programs;

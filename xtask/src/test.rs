@@ -12,7 +12,7 @@ use crate::exec::{as_root, ensure_root, step, succeeds};
 use crate::output::Output;
 use crate::programs::Programs;
 use crate::summary::Summary;
-use crate::{debian, lint, setup, vm};
+use crate::{debian, judges, lint, setup, vm};
 
 /// The kernel side is for the BPF target only; a test of it starts the agent.
 const NOT_FOR_THE_HOST: [&str; 2] = ["--exclude", "netwatch-ebpf"];
@@ -126,11 +126,17 @@ fn e2e(
         Ok(root) => ("NETWATCH_DEBIAN", root.as_os_str().to_owned()),
         Err(error) => ("NETWATCH_NO_DEBIAN", format!("{error:#}").into()),
     };
+    let judges = judges::python(verbose);
+    let (judges_name, judges_value) = match &judges {
+        Ok(python) => ("NETWATCH_JUDGES", python.as_os_str().to_owned()),
+        Err(error) => ("NETWATCH_NO_JUDGES", format!("{error:#}").into()),
+    };
     step("end-to-end tests");
     let variables = [
         ("NETWATCH_BIN", programs.netwatch.as_os_str()),
         ("NETWATCH_ACTOR", programs.actor.as_os_str()),
         (name, &value),
+        (judges_name, &judges_value),
     ];
     let mut command = as_root(&programs.tests, &variables)?;
     // Uncaptured, so that the output shows which test hangs or is skipped.

@@ -11,12 +11,12 @@ use jiff::{Timestamp, ZonedDateTime};
 use crate::commands::list::Namespaces;
 use crate::filter::Filter;
 use crate::model::NetnsId;
-use crate::output::{Format, LogOptions, ProcessForm};
+use crate::output::{Format, LogOptions, OcsfVersion, ProcessForm};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
     /// Output format: text or json
-    #[arg(long, value_name = "FORMAT", value_parser = format, default_value = "text")]
+    #[arg(long, value_name = "FORMAT", value_parser = text_or_json, default_value = "text")]
     format: Format,
     /// Short for --format json: one object per line
     #[arg(long, conflicts_with = "format")]
@@ -41,8 +41,15 @@ impl FormatArgs {
 /// Output options of the commands that print events.
 #[derive(Args)]
 pub(super) struct LinesArgs {
-    #[command(flatten)]
-    format: FormatArgs,
+    /// Output format: text, json, ecs (Elastic Common Schema), ocsf, zeek (conn.log), zeek-json or sysmon
+    #[arg(long, value_name = "FORMAT", value_parser = format, default_value = "text")]
+    format: Format,
+    /// Short for --format json: one object per line
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Version of the schema that --format ocsf follows: 1.8, or 1.9, which has `initiator_id`
+    #[arg(long, value_name = "VERSION", value_parser = ocsf, default_value = "1.8")]
+    ocsf: OcsfVersion,
     /// How JSON names processes: `full` puts the whole object in every event; `once` puts the process key in events,
     /// and emits the whole object once, before the first event that refers to it; `key` puts only the key
     #[arg(long, value_name = "FORM", value_parser = processes, default_value = "full")]
@@ -54,9 +61,11 @@ pub(super) struct LinesArgs {
 
 impl LinesArgs {
     pub(super) fn log(&self, filter: Filter, limit: Option<u64>) -> LogOptions {
-        let (format, colour) = (self.format.format(), self.format.colour());
+        let format = if self.json { Format::Json } else { self.format };
+        let colour = format == Format::Text && colour();
         LogOptions {
             format,
+            ocsf: self.ocsf,
             processes: self.processes,
             community_id: self.community_id,
             colour,
@@ -81,11 +90,27 @@ pub(super) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn format(text: &str) -> Result<Format, &'static str> {
+fn text_or_json(text: &str) -> Result<Format, &'static str> {
     match text {
         "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
         _ => Err("text or json"),
+    }
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    let known = Format::ALL.into_iter().find(|(name, _)| *name == text);
+    known.map(|(_, format)| format).ok_or_else(|| {
+        let names = Format::ALL.map(|(name, _)| name);
+        format!("one of {}", names.join(", "))
+    })
+}
+
+fn ocsf(text: &str) -> Result<OcsfVersion, &'static str> {
+    match text {
+        "1.8" | "1.8.0" => Ok(OcsfVersion::V1_8),
+        "1.9" | "1.9.0" => Ok(OcsfVersion::V1_9),
+        _ => Err("1.8 or 1.9"),
     }
 }
 

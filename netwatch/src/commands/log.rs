@@ -101,7 +101,7 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
             }
         }
     }
-    Ok(log.flush()?)
+    Ok(log.finish()?)
 }
 
 /// Chooses the index that is likely to select the fewest rows.

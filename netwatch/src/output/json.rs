@@ -21,7 +21,6 @@ use crate::stream::{Context, Item};
 use crate::tracker::{ConnectionEvent, EndpointId, Party};
 use crate::{limits, signs};
 
-mod community;
 mod messages;
 #[cfg(test)]
 mod tests;
@@ -287,7 +286,7 @@ impl Json {
             }
         }
         if self.community_id
-            && let Some(id) = community::id(endpoint)
+            && let Some(id) = super::community::id(endpoint)
         {
             object.option_text(Event::CommunityId, Some(&id));
         }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::formats::{Ecs, Lines, Ocsf, Sysmon, Zeek};
 use super::json::Json;
 use super::text::Text;
 use super::{Format, LogOptions, Render};
@@ -15,8 +16,9 @@ pub struct Log<W> {
     render: Box<dyn Render>,
     out: W,
     buffer: Vec<u8>,
+    has_begun: bool,
     seq: u64,
-    /// Number of events printed, not counting `ready`.
+    /// Number of events printed, not counting `ready`, nor what the format has no line for.
     printed: u64,
     limit: Option<u64>,
 }
@@ -36,8 +38,14 @@ impl<W: Write> Log<W> {
         let render: Box<dyn Render> = match options.format {
             Format::Json => Box::new(Json::new(options.processes).with_community_id(options.community_id)),
             Format::Text => Box::new(Text::new(options.colour, dated, options.zone.clone())),
+            Format::Ecs => Box::new(Lines(Ecs)),
+            Format::Ocsf => Box::new(Lines(Ocsf { version: options.ocsf })),
+            Format::Zeek => Box::new(Zeek::new(false, options.zone.clone())),
+            Format::ZeekJson => Box::new(Zeek::new(true, options.zone.clone())),
+            Format::Sysmon => Box::new(Lines(Sysmon)),
         };
-        Self { render, out, buffer: Vec::new(), seq: 0, printed: 0, limit: options.limit }
+        let buffer = Vec::new();
+        Self { render, out, buffer, has_begun: false, seq: 0, printed: 0, limit: options.limit }
     }
 
     /// Prints the items of a batch, as far as the limit allows.
@@ -56,8 +64,11 @@ impl<W: Write> Log<W> {
         if self.is_full() {
             return Ok(());
         }
+        self.begin()?;
+        let before = self.seq;
         self.render.render(&mut self.seq, item, context, &mut self.buffer)?;
-        self.printed += u64::from(matches!(item, Item::Event(_) | Item::Loss(..)));
+        let is_counted = matches!(item, Item::Event(_) | Item::Loss(..));
+        self.printed += u64::from(is_counted && self.seq > before);
         if self.buffer.len() >= CHUNK {
             self.write()?;
         }
@@ -77,6 +88,24 @@ impl<W: Write> Log<W> {
     pub fn flush(&mut self) -> io::Result<()> {
         self.write()?;
         self.out.flush()
+    }
+
+    /// Writes what comes after the last event.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.begin()?;
+        self.render.end(&mut self.buffer)?;
+        self.flush()
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if self.has_begun {
+            return Ok(());
+        }
+        self.has_begun = true;
+        self.render.begin(&mut self.buffer)
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -2,7 +2,9 @@
 //! a line needs is in the item and its context.
 
 pub(crate) mod audit;
+mod community;
 pub(crate) mod doctor;
+mod formats;
 mod json;
 mod keys;
 pub(crate) mod list;
@@ -37,6 +39,50 @@ pub enum Format {
     Text,
     /// JSON, one object per line.
     Json,
+    /// Elastic Common Schema.
+    Ecs,
+    /// Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// Zeek's conn.log.
+    Zeek,
+    /// The same as JSON.
+    ZeekJson,
+    /// Field names of Sysmon for Linux.
+    Sysmon,
+}
+
+impl Format {
+    /// All formats, with their names.
+    pub const ALL: [(&'static str, Self); 7] = [
+        ("text", Self::Text),
+        ("json", Self::Json),
+        ("ecs", Self::Ecs),
+        ("ocsf", Self::Ocsf),
+        ("zeek", Self::Zeek),
+        ("zeek-json", Self::ZeekJson),
+        ("sysmon", Self::Sysmon),
+    ];
+}
+
+/// Version of the Open Cybersecurity Schema Framework.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OcsfVersion {
+    /// The last one that is released.
+    #[default]
+    V1_8,
+    /// The next one, which has `initiator_id`.
+    V1_9,
+}
+
+impl OcsfVersion {
+    /// As `metadata.version`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1_8 => "1.8.0",
+            Self::V1_9 => "1.9.0",
+        }
+    }
 }
 
 /// How JSON names processes.
@@ -54,8 +100,10 @@ pub enum ProcessForm {
 /// How events are printed.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Text or JSON.
+    /// The format.
     pub format: Format,
+    /// Version of [`Format::Ocsf`].
+    pub ocsf: OcsfVersion,
     /// How JSON names processes.
     pub processes: ProcessForm,
     /// Whether JSON has the Community ID of each connection.
@@ -74,6 +122,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             format: Format::default(),
+            ocsf: OcsfVersion::default(),
             processes: ProcessForm::default(),
             community_id: false,
             colour: false,
@@ -87,6 +136,16 @@ impl Default for LogOptions {
 /// Renders items as lines. `seq` is the number of the last line; it is incremented for each.
 trait Render: Send {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// What comes before the first line.
+    fn begin(&mut self, _out: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What comes after the last line.
+    fn end(&mut self, _out: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The time of a line.

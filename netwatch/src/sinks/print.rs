@@ -83,7 +83,7 @@ fn print(receiver: &Receiver, mut log: Log<impl Write>) -> Result<(), PrintError
         }
         log.flush()?;
         if gathered.is_over || log.is_full() {
-            return Ok(());
+            return Ok(log.finish()?);
         }
     }
 }

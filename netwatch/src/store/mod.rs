@@ -26,6 +26,8 @@ mod readback;
 mod rebuild;
 mod retain;
 mod rows;
+#[cfg(test)]
+pub(crate) use rows::tests::any_event;
 mod runs;
 mod scan;
 mod seal;

@@ -23,6 +23,7 @@ mod fail;
 mod far;
 mod fastopen;
 mod filter;
+mod formats;
 mod gallery;
 mod handover;
 mod keys;

@@ -1,0 +1,158 @@
+//! Events in the formats of other programs: one file per format. Who originated a connection is put into the terms of a
+//! format only if it was observed or inferred. A guess from port numbers and an unknown origin are that format's
+//! "unknown", or the key is left out; what netwatch knows stands under a name of its own ([`own`]).
+
+mod ecs;
+mod ocsf;
+mod own;
+mod sysmon;
+#[cfg(test)]
+mod tests;
+mod zeek;
+
+use std::io;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Render, time_of};
+use crate::model::{Family, Proto, SockAddr};
+use crate::origin::{Confidence, Side};
+use crate::process::{Actor, Process};
+use crate::stream::{Context, Item};
+use crate::tracker::{Endpoint, EndpointId};
+
+pub(super) use ecs::Ecs;
+pub(super) use ocsf::Ocsf;
+pub(super) use sysmon::Sysmon;
+pub(super) use zeek::Zeek;
+
+/// A format of JSON objects.
+pub(super) trait Objects: Send {
+    /// The objects of an item, if the format can express it. `seq`: the number that the first one gets.
+    fn objects(&mut self, seq: u64, time: Timestamp, item: &Item, context: &Context) -> Vec<Value>;
+}
+
+/// One object per line.
+pub(super) struct Lines<T>(pub(super) T);
+
+impl<T: Objects> Render for Lines<T> {
+    fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
+        for object in self.0.objects(*seq + 1, time_of(item, context), item, context) {
+            serde_json::to_writer(&mut *out, &object)?;
+            out.push(b'\n');
+            *seq += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The two addresses of a connection.
+struct Ends {
+    /// Of the originator; of this endpoint if the originator is not known.
+    source: SockAddr,
+    destination: SockAddr,
+    /// Whether the originator is known.
+    is_known: bool,
+    /// Whether `source` is this endpoint.
+    is_source_here: bool,
+}
+
+impl Ends {
+    /// `None` for a listener.
+    fn of(endpoint: &Endpoint) -> Option<Self> {
+        let (local, remote) = (endpoint.local, endpoint.remote?);
+        let side = asserted(endpoint);
+        let (source, destination) =
+            if side == Some(Side::Remote) { (remote, local) } else { (local, remote) };
+        let is_known = matches!(side, Some(Side::Local | Side::Remote));
+        Some(Self { source, destination, is_known, is_source_here: side != Some(Side::Remote) })
+    }
+
+    /// A property of this endpoint and one of the other, as (source's, destination's).
+    fn by_role<T>(&self, here: T, there: T) -> (T, T) {
+        if self.is_source_here { (here, there) } else { (there, here) }
+    }
+}
+
+/// The originating side, unless it is unknown or guessed.
+fn asserted(endpoint: &Endpoint) -> Option<Side> {
+    let verdict = endpoint.verdict;
+    let is_known = verdict.confidence <= Confidence::Inferred && verdict.side != Side::Unknown;
+    (endpoint.remote.is_some() && is_known).then_some(verdict.side)
+}
+
+/// Whether both endpoints are on this host.
+fn is_within_host(endpoint: &Endpoint) -> bool {
+    let is_same = |remote: SockAddr| remote.ip.is_loopback() || remote.ip == endpoint.local.ip;
+    endpoint.peer.is_some() || endpoint.remote.is_some_and(is_same)
+}
+
+/// Removes keys without a value, and objects without keys.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let kept = object.into_iter().map(|(key, value)| (key, without_nulls(value)));
+            Value::Object(kept.filter(|(_, value)| !is_empty(value)).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+/// As `id` and `flow` in JSON.
+fn id_of(id: EndpointId, context: &Context) -> String {
+    format!("{}-{id}", context.boot)
+}
+
+/// `IPPROTO_TCP` and `IPPROTO_UDP` of include/uapi/linux/in.h; `None` for raw sockets, which have no events.
+const fn protocol_number(proto: Proto) -> Option<u8> {
+    match proto {
+        Proto::Tcp => Some(6),
+        Proto::Udp => Some(17),
+        Proto::Raw => None,
+    }
+}
+
+const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    }
+}
+
+/// The arguments of a process, separated by spaces; `None` if there are none.
+fn command_line(process: &Process) -> Option<String> {
+    let args = &process.image.args;
+    (!args.is_empty()).then(|| args.join(" "))
+}
+
+fn user_name(process: &Process, context: &Context) -> Option<String> {
+    context.users.get(&process.uid)?.as_deref().map(str::to_owned)
+}
+
+/// RFC 3339 with nine digits of a second.
+fn rfc3339(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+/// A time that is this long before another, in nanoseconds.
+fn before(time: Timestamp, nanoseconds: u64) -> Option<Timestamp> {
+    time.checked_sub(jiff::SignedDuration::from_nanos(i64::try_from(nanoseconds).ok()?)).ok()
+}
+
+/// What identifies a process.
+fn brief(actor: Option<&Actor>) -> Value {
+    actor.map_or(Value::Null, |Actor { process, .. }| {
+        json!({
+            "pid": process.key.pid,
+            "key": process.key,
+            "name": &*process.comm,
+            "executable": process.image.exe.as_deref(),
+        })
+    })
+}
