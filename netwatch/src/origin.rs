@@ -70,6 +70,19 @@ pub enum Basis {
 }
 
 impl Basis {
+    /// All, in order of decreasing trust.
+    pub const ALL: [Self; 9] = [
+        Self::Connect,
+        Self::Accept,
+        Self::Handshake,
+        Self::Peer,
+        Self::Listener,
+        Self::PortRange,
+        Self::Idle,
+        Self::Repair,
+        Self::None,
+    ];
+
     /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -102,6 +115,9 @@ pub enum Confidence {
 }
 
 impl Confidence {
+    /// All, the most reliable first.
+    pub const ALL: [Self; 4] = [Self::Observed, Self::Inferred, Self::Guessed, Self::Unknown];
+
     /// Name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -321,17 +337,7 @@ mod tests {
 
     #[test]
     fn spelling_matches_the_contract() {
-        for basis in [
-            Basis::Connect,
-            Basis::Accept,
-            Basis::Handshake,
-            Basis::Peer,
-            Basis::Listener,
-            Basis::PortRange,
-            Basis::Idle,
-            Basis::Repair,
-            Basis::None,
-        ] {
+        for basis in Basis::ALL {
             assert_eq!(serde_json::to_string(&basis).unwrap(), format!("\"{}\"", basis.name()));
         }
         for side in [Side::Local, Side::Remote, Side::Both, Side::Unknown] {

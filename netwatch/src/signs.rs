@@ -23,6 +23,10 @@ pub enum Sign {
 }
 
 impl Sign {
+    /// All signs.
+    pub const ALL: [Self; 5] =
+        [Self::ShellOnSocket, Self::ExeDeleted, Self::ExeMemfd, Self::ExeWorldWritable, Self::ShellListens];
+
     /// Name in JSON and in the store.
     #[must_use]
     pub const fn name(self) -> &'static str {

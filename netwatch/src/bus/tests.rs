@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::filter::{Condition, Term};
 use crate::loss::Loss;
 use crate::model::Proto;
 use crate::process::Process;
@@ -146,8 +147,8 @@ fn filter_hides_no_losses() {
         bus.publish(&mut all);
         taken(&receiver)
     };
-    let udp = Filter { proto: Some(Proto::Udp), ..Filter::default() };
-    assert_eq!(shown(&Filter { ports: vec![3], ..Filter::default() }), ["ready", "3", "ring {\"open\": 1}"]);
+    let udp = Filter::new([Term::any([Condition::Proto(Proto::Udp)])]);
+    assert_eq!(shown(&Filter::new([Term::any([Condition::Port(3)])])), ["ready", "3", "ring {\"open\": 1}"]);
     assert_eq!(shown(&udp), ["ready", "ring {\"open\": 1}"]);
 }
 

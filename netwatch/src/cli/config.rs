@@ -178,16 +178,28 @@ mod tests {
         assert_eq!(options.store, Path::new("/x/y.db"));
         assert_eq!(options.retention.age.as_secs(), 7 * 86_400);
         assert_eq!((options.retention.size, options.kernel.ring_bytes), (1 << 30, 1 << 20));
-        assert_eq!(options.filter.ports, [22, 80]);
+        assert_eq!(options.filter.to_string(), "port:22,80 origin:local");
         assert_eq!(options.print.unwrap().format, Format::Json);
         assert_eq!(options.filter_words.as_deref(), Some("--port 22,80 --origin local"));
         assert!(record("print = false", "").unwrap().print.is_none());
     }
 
     #[test]
+    fn an_expression_is_a_value() {
+        let options = record("filter = 'process:curl !port:53'\nuser = 0", "").unwrap();
+        assert_eq!(options.filter.to_string(), "user:0 process:curl !port:53");
+        assert_eq!(options.filter_words.as_deref(), Some("--user 0 --filter 'process:curl !port:53'"));
+        let error = record("\nfilter = 'port:x'", "").map(|_| ()).unwrap_err();
+        assert!(
+            error.starts_with("netwatch: FILE:2: filter: ") && error.contains("`port:x`: expected"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn the_command_line_takes_precedence() {
         let options = record("port = 22\nprint = true\njson = true", "--port 80 --format text").unwrap();
-        assert_eq!(options.filter.ports, [80]);
+        assert_eq!(options.filter.to_string(), "port:80");
         assert_eq!(options.print.unwrap().format, Format::Text);
     }
 

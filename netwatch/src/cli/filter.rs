@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use globset::{Glob, GlobMatcher};
+use globset::GlobMatcher;
 use nix::unistd::User;
 
 use super::values::namespaces;
 use crate::commands::list::Namespaces;
-use crate::filter::{AddressPattern, Filter};
-use crate::model::{Family, Proto};
+use crate::filter::{AddressPattern, Condition, Expression, Filter, Lookup, Term, glob, kind, proto, side};
+use crate::model::{Family, NetnsId, Proto};
 use crate::origin::Side;
 use crate::snapshot::netns;
 use crate::tracker::EventKind;
@@ -60,6 +60,12 @@ pub(super) struct WhichArgs {
     /// Show only tcp or udp; with tcp, the UDP probes are not attached
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
+    /// Show what this expression selects: terms KEY:VALUE[,VALUE], combined with AND; `!` before a term negates it; a
+    /// term without a key is searched for in names, paths, addresses, users and containers. Keys: pid, process, exe,
+    /// user, container, port, local, remote, origin, basis, confidence, event, proto, family, netns, sign. Example:
+    /// 'process:curl origin:local !port:53'
+    #[arg(id = "expression", long = "filter", value_name = "EXPRESSION", value_parser = expression)]
+    expression: Option<Expression>,
     /// Show connections of processes in this container
     #[arg(long, value_name = "ID")]
     container: Option<String>,
@@ -68,23 +74,20 @@ pub(super) struct WhichArgs {
 impl WhichArgs {
     /// The filter by these options alone.
     pub(super) fn filter(&self) -> Filter {
-        Filter {
-            pid: self.pid,
-            process: self.process.clone(),
-            uid: self.user,
-            ports: self.port.clone(),
-            local: self.local,
-            remote: self.remote,
-            origin: self.origin,
-            proto: self.proto,
-            container: self.container.clone(),
-            ..Filter::default()
-        }
+        let expression = self.expression.as_ref().map(|expression| expression.filter.clone());
+        Filter::new([
+            Term::any(self.pid.map(Condition::Pid)),
+            Term::any(self.process.clone().map(Condition::Process)),
+            Term::any(self.user.map(Condition::User)),
+            Term::any(self.port.iter().copied().map(Condition::Port)),
+            Term::any(self.local.map(Condition::Local)),
+            Term::any(self.remote.map(Condition::Remote)),
+            Term::any(self.origin.map(Condition::Origin)),
+            Term::any(self.proto.map(Condition::Proto)),
+            Term::any(self.container.clone().map(Condition::Container)),
+        ])
+        .and(expression.unwrap_or_default())
     }
-}
-
-fn glob(text: &str) -> Result<GlobMatcher, String> {
-    Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
 }
 
 fn user(text: &str) -> Result<u32, String> {
@@ -98,20 +101,18 @@ fn user(text: &str) -> Result<u32, String> {
     }
 }
 
-fn side(text: &str) -> Result<Side, &'static str> {
-    let sides = [Side::Local, Side::Remote, Side::Both, Side::Unknown];
-    sides.into_iter().find(|side| side.name() == text).ok_or("local, remote, both or unknown")
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-fn kind(text: &str) -> Result<EventKind, String> {
-    EventKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-        let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
-        format!("one of {}", names.join(", "))
-    })
+/// Parses an expression of `--filter`.
+fn expression(text: &str) -> Result<Expression, String> {
+    Expression::parse(text, Lookup { user: &user, own_netns: &own_netns })
 }
 
-fn proto(text: &str) -> Result<Proto, &'static str> {
-    [Proto::Tcp, Proto::Udp].into_iter().find(|proto| proto.name() == text).ok_or("tcp or udp")
+fn own_netns() -> Result<NetnsId, String> {
+    netns::own().map_err(|error| format!("cannot determine the network namespace of netwatch: {error}"))
 }
 
 impl FilterArgs {
@@ -136,6 +137,7 @@ impl FilterArgs {
             ("proto", which.proto.map(|proto| proto.name().to_owned())),
             ("container", which.container.clone()),
             ("netns", netns),
+            ("filter", which.expression.as_ref().map(|expression| quoted(&expression.text))),
         ];
         let letters = [(self.ipv4, "-4"), (self.ipv6, "-6")];
         let letters = letters.into_iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| letter.to_owned());
@@ -153,15 +155,16 @@ impl FilterArgs {
                     .context("cannot determine the network namespace of netwatch (is /proc mounted?)")?,
             ),
         };
-        Ok(Filter {
-            kinds: self.event,
-            family: match (self.ipv4, self.ipv6) {
-                (true, _) => Some(Family::Ipv4),
-                (_, true) => Some(Family::Ipv6),
-                _ => None,
-            },
-            netns,
-            ..self.which.filter()
-        })
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::Ipv4),
+            (_, true) => Some(Family::Ipv6),
+            _ => None,
+        };
+        let more = Filter::new([
+            Term::any(self.event.into_iter().map(Condition::Event)),
+            Term::any(family.map(Condition::Family)),
+            Term::any(netns.map(Condition::Netns)),
+        ]);
+        Ok(self.which.filter().and(more))
     }
 }

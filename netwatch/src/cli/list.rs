@@ -9,6 +9,7 @@ use clap::{ArgAction, Args};
 use super::filter::WhichArgs;
 use super::values::{FormatArgs, namespaces};
 use crate::commands::list::{Letters, ListOptions, Namespaces, SortKey, Source, States};
+use crate::filter::Filter;
 
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "the single-letter flags of netstat")]
@@ -142,12 +143,22 @@ impl ListArgs {
             json: self.format.is_json(),
             namespaces: self.netns,
             source: self.source,
-            filter: self.which.filter(),
+            filter: self.filter()?,
             states: self.states()?,
             sort: self.sort,
             again: self.continuous,
             colour: self.format.colour(),
         })
+    }
+
+    fn filter(&self) -> Result<Filter> {
+        let filter = self.which.filter();
+        match filter.of_events() {
+            Some(condition) => {
+                bail!("--filter: `{}` selects events, and `list` shows sockets", condition.key())
+            }
+            None => Ok(filter),
+        }
     }
 
     /// The states of `--state` and of the words `state NAME` and `exclude NAME`.

@@ -146,9 +146,7 @@ mod tests {
     use crate::commands::list::{Letters, Namespaces};
     use crate::kernel::Forced;
     use crate::limits;
-    use crate::origin::Side;
     use crate::output::Format;
-    use crate::tracker::EventKind;
 
     fn read(line: &str) -> Result<Command, String> {
         let arguments = line.split_whitespace().map(OsString::from);
@@ -194,10 +192,10 @@ mod tests {
     fn filters_are_read() {
         let line = "watch --json --pid 7 --user 0 --port 22,80 --origin local --event open,close -4 --local 10.0.0.0/8:5 --duration 1m30s --count 3 --no-seed";
         let Ok(Command::Watch(options)) = read(line) else { panic!() };
-        let filter = &options.log.filter;
-        assert_eq!((filter.pid, filter.uid, &filter.ports[..]), (Some(7), Some(0), &[22, 80][..]));
-        assert_eq!((filter.origin, filter.netns), (Some(Side::Local), None));
-        assert_eq!(filter.kinds, [EventKind::Open, EventKind::Close]);
+        assert_eq!(
+            options.log.filter.to_string(),
+            "pid:7 user:0 port:22,80 local:[10.0.0.0/8]:5 origin:local event:open,close family:4"
+        );
         assert_eq!(options.duration, Some(Duration::from_secs(90)));
         assert_eq!((options.log.limit, options.seeds), (Some(3), false));
         assert_eq!((options.log.format, options.kernel.ring_bytes), (Format::Json, limits::RING_BYTES));
@@ -220,6 +218,8 @@ mod tests {
             ("list --format ecs", "text or json"),
             ("log --ocsf 2", "1.8 or 1.9"),
             ("watch --netns here", "inode number"),
+            ("watch --filter port:x", "`port:x`: expected a port number up to 65535"),
+            ("list --filter event:open", "`event` selects events"),
             ("watch --probe accept=magic", "fexit, kprobe, syscall, none"),
             ("doctor --probe sleep=none", "one of the jobs"),
             ("watch -4 -6", "-6"),

@@ -46,7 +46,7 @@ impl RecordArgs {
         let filter = self.filter.filter()?;
         let print = self.print.then(|| self.format.log(filter.clone(), None));
         Ok(RecordOptions {
-            kernel: self.kernel.options(false, filter.proto),
+            kernel: self.kernel.options(false, filter.proto()),
             store: self.store,
             seal: self.seal,
             retention: Retention { age: self.retain, size: self.max_size },

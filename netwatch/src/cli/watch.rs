@@ -36,7 +36,7 @@ impl WatchArgs {
     pub(super) fn options(self) -> Result<WatchOptions> {
         let filter = self.filter.filter()?;
         Ok(WatchOptions {
-            kernel: self.kernel.options(self.states, filter.proto),
+            kernel: self.kernel.options(self.states, filter.proto()),
             seeds: !self.no_seed,
             duration: self.duration,
             log: self.format.log(filter, self.count),

@@ -177,8 +177,8 @@ fn print(options: &ListOptions, seen: &Seen, out: &mut dyn Write) -> Result<()> 
         None => letters.show(row.socket),
     };
     let passes = |row: &Row<'_>| {
-        let side = row.origin.map(|origin| origin.verdict.side);
-        options.filter.shows_socket(row.socket, side, row.process.map(|process| &process.facts))
+        let verdict = row.origin.map(|origin| origin.verdict);
+        options.filter.shows_socket(row.socket, verdict, row.process.map(|process| &process.facts))
     };
     let mut rows: Vec<Row<'_>> = snapshot
         .rows()

@@ -1,6 +1,7 @@
 //! `netwatch log`: prints recorded events, with the filters and formats of `watch`.
 
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 
 use super::pager::Pager;
 use super::progress::Bar;
-use crate::filter::Filter;
+use crate::filter::{Condition, Filter};
 use crate::output::{Log, LogOptions};
 use crate::store::{self, Narrow, Reader, StoreError};
 use crate::stream::Batch;
@@ -104,19 +105,40 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
     Ok(log.finish()?)
 }
 
-/// Chooses the index that is likely to select the fewest rows.
+/// Chooses the index that is likely to select the fewest rows. Only terms that are not negated narrow the search.
 fn narrow(filter: &Filter) -> Narrow {
-    if let Some(pid) = filter.pid {
-        return Narrow::Pid(pid);
+    let one = |ips: Vec<IpAddr>| match ips[..] {
+        [ip] => Some(ip),
+        _ => None,
+    };
+    let pid = |condition: &Condition| if let Condition::Pid(pid) = condition { Some(*pid) } else { None };
+    if let Some([pid]) = filter.one_of(pid).as_deref() {
+        return Narrow::Pid(*pid);
     }
-    if !filter.ports.is_empty() {
-        return Narrow::Ports(filter.ports.clone());
+    let port = |condition: &Condition| if let Condition::Port(port) = condition { Some(*port) } else { None };
+    if let Some(ports) = filter.one_of(port) {
+        return Narrow::Ports(ports);
     }
-    if let Some(ip) = filter.remote.and_then(|pattern| pattern.address()) {
+    let remote = |condition: &Condition| match condition {
+        Condition::Remote(pattern) => pattern.address(),
+        _ => None,
+    };
+    if let Some(ip) = filter.one_of(remote).and_then(one) {
         return Narrow::RemoteIp(ip);
     }
-    if let Some(ip) = filter.local.and_then(|pattern| pattern.address()) {
+    let local = |condition: &Condition| match condition {
+        Condition::Local(pattern) => pattern.address(),
+        _ => None,
+    };
+    if let Some(ip) = filter.one_of(local).and_then(one) {
         return Narrow::LocalIp(ip);
     }
-    filter.process.clone().map_or(Narrow::All, Narrow::Named)
+    let process = |condition: &Condition| match condition {
+        Condition::Process(glob) => Some(glob.clone()),
+        _ => None,
+    };
+    match filter.one_of(process).as_deref() {
+        Some([glob]) => Narrow::Named(glob.clone()),
+        _ => Narrow::All,
+    }
 }

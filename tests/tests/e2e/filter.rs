@@ -1,6 +1,8 @@
 //! Every filter shows what it selects and hides the rest: the same scene, with each filter and without one. A filtered
 //! output must have those events of the unfiltered one that the filter selects.
 
+mod expression;
+
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -279,12 +281,14 @@ fn filter_hides_events_and_not_what_is_known() {
 #[test]
 fn proto_tcp_attaches_no_udp_probe() {
     in_fresh_netns(|| {
-        let mut watch = Watch::everywhere(&["--proto", "tcp", "--netns", "self"]);
-        let coverage = &watch.ready()["coverage"];
-        assert_eq!(coverage["probes"]["udp"], Value::Null);
-        assert!(coverage["unseen"].as_array().unwrap().contains(&"UDP flows".into()), "{coverage}");
-        let mut client = actor();
-        assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
-        watch.at("fail", endpoint(2000, 6000));
+        for filter in [["--proto", "tcp"], ["--filter", "proto:tcp"]] {
+            let mut watch = Watch::everywhere(&[&filter[..], &["--netns", "self"]].concat());
+            let coverage = &watch.ready()["coverage"];
+            assert_eq!(coverage["probes"]["udp"], Value::Null, "{filter:?}");
+            assert!(coverage["unseen"].as_array().unwrap().contains(&"UDP flows".into()), "{coverage}");
+            let mut client = actor();
+            assert!(client.try_say("connect 127.0.0.1:2000 127.0.0.1:6000").is_err());
+            watch.at("fail", endpoint(2000, 6000));
+        }
     });
 }

@@ -15,7 +15,7 @@ use crate::bus::{Bus, Subscription};
 use crate::commands::is_closed_pipe;
 use crate::commands::verify::FOUND;
 use crate::engine::{self, Pipeline, Supervisor};
-use crate::filter::Filter;
+use crate::filter::{Condition, Filter, Term};
 use crate::inventory::Inventory;
 use crate::loss::LossReason;
 use crate::model::Proto;
@@ -45,8 +45,8 @@ pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Sco
 /// Events of TCP listeners, including those that exist at the start. No event reports that an unconnected datagram
 /// socket was bound; the next pass sees it.
 fn listening() -> Filter {
-    let kinds = vec![EventKind::Seed, EventKind::Listen, EventKind::Unlisten];
-    Filter { kinds, proto: Some(Proto::Tcp), ..Filter::default() }
+    let kinds = [EventKind::Seed, EventKind::Listen, EventKind::Unlisten];
+    Filter::new([Term::any(kinds.map(Condition::Event)), Term::any([Condition::Proto(Proto::Tcp)])])
 }
 
 /// The thread that audits.

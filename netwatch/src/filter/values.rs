@@ -1,0 +1,71 @@
+//! Values of conditions, the same in options and expressions.
+
+use globset::{Glob, GlobMatcher};
+
+use crate::model::{Family, Proto};
+use crate::origin::{Basis, Confidence, Side};
+use crate::signs::Sign;
+use crate::tracker::EventKind;
+
+/// A pattern of names.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn glob(text: &str) -> Result<GlobMatcher, String> {
+    Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
+}
+
+/// An originating side.
+///
+/// # Errors
+/// The names that there are, as with the other values.
+pub fn side(text: &str) -> Result<Side, String> {
+    one_of(text, &[Side::Local, Side::Remote, Side::Both, Side::Unknown], |side| side.name())
+}
+
+/// A kind of event.
+///
+/// # Errors
+/// See [`side`].
+pub fn kind(text: &str) -> Result<EventKind, String> {
+    one_of(text, &EventKind::ALL, |kind| kind.name())
+}
+
+/// A transport.
+///
+/// # Errors
+/// See [`side`].
+pub fn proto(text: &str) -> Result<Proto, String> {
+    one_of(text, &[Proto::Tcp, Proto::Udp], |proto| proto.name())
+}
+
+pub(super) fn basis(text: &str) -> Result<Basis, String> {
+    one_of(text, &Basis::ALL, |basis| basis.name())
+}
+
+pub(super) fn confidence(text: &str) -> Result<Confidence, String> {
+    one_of(text, &Confidence::ALL, |confidence| confidence.name())
+}
+
+pub(super) fn sign(text: &str) -> Result<Sign, String> {
+    one_of(text, &Sign::ALL, |sign| sign.name())
+}
+
+pub(super) fn family(text: &str) -> Result<Family, String> {
+    match text {
+        "4" | "ipv4" => Ok(Family::Ipv4),
+        "6" | "ipv6" => Ok(Family::Ipv6),
+        _ => Err("4 or 6".into()),
+    }
+}
+
+/// The value with this name, or the names that there are.
+fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
+    all.iter().find(|one| name(one) == text).copied().ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(name).collect();
+        match names.split_last() {
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    })
+}
