@@ -68,7 +68,8 @@ fn row(record: Bytes<'_>, proto: Proto, netns: NetnsId) -> Result<SocketRow, Dec
         recv_q: record.u32(offset_of!(Listed, recv_queue))?,
         send_q: record.u32(offset_of!(Listed, send_queue))?,
         v6only: None,
-        device: 0,
+        reuseport: Some(flags & listed_flags::REUSEPORT != 0),
+        kernel: Some(flags & listed_flags::KERNEL != 0),
         subflow: flags & listed_flags::SUBFLOW != 0,
         bytes: counted.then(|| Payload::without_fin(sent, received, state)),
     };

@@ -16,6 +16,7 @@ mod answer;
 mod cgroups;
 pub mod holders;
 mod host;
+pub mod links;
 mod net_files;
 mod netlink;
 pub mod netns;
@@ -24,6 +25,7 @@ pub mod processes;
 pub mod sockets;
 pub mod streams;
 pub mod tables;
+pub mod tunnels;
 
 pub use cgroups::CgroupPaths;
 pub use host::HostSnapshot;

@@ -179,6 +179,7 @@ fn row(proto: Proto, netns: NetnsId, entry: &TcpNetEntry) -> SocketRow {
             family: Family::of(local.ip),
             mapped: unmap(entry.local_address.ip()).1,
             via: None,
+            device: None,
             local,
             remote: is_connected(state, remote).then_some(remote),
         },
@@ -187,7 +188,8 @@ fn row(proto: Proto, netns: NetnsId, entry: &TcpNetEntry) -> SocketRow {
         recv_q: entry.rx_queue,
         send_q: entry.tx_queue,
         v6only: None,
-        device: 0,
+        kernel: None,
+        reuseport: None,
         subflow: false,
         bytes: None,
     }

@@ -91,6 +91,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
             family: Family::Ipv4,
             mapped: false,
             via: None,
+            device: None,
             local,
             remote: Some(remote),
         },
@@ -136,7 +137,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
             endpoint,
             outcome,
             repaired: false,
-            facts: HostFacts { exe, service: None },
+            facts: HostFacts { exe, ..HostFacts::default() },
         }
     };
     let client_open = Endpoint { peer: None, ..unfinished(&client_end) };
