@@ -27,7 +27,12 @@ struct Known {
 impl Devices {
     /// The name of the interface of a socket, if it has one.
     pub fn name(&mut self, socket: &Socket) -> Option<DeviceName> {
-        self.of(socket.netns, socket.device?, Instant::now(), links::of)
+        let device = socket.device?;
+        let name = self.of(socket.netns, device, Instant::now(), links::of);
+        // A datagram to an own address goes over loopback, whatever interface has the address.
+        let known = self.known.get(&socket.netns);
+        let is_loopback = known.is_some_and(|known| known.loopback == Some(device.index()));
+        name.filter(|_| device.is_bound() || !is_loopback)
     }
 
     /// Whether an index is that of the loopback interface.
