@@ -7,7 +7,7 @@ use std::str::FromStr;
 use globset::GlobMatcher;
 use ipnet::IpNet;
 
-use crate::model::{Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket, unmap};
+use crate::model::{DeviceName, Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket, unmap};
 use crate::origin::Side;
 use crate::tracker::{ConnectionEvent, EventKind};
 use crate::where_it_runs;
@@ -39,6 +39,8 @@ pub struct Filter {
     pub container: Option<String>,
     /// Network namespace inode number.
     pub netns: Option<NetnsId>,
+    /// Interface that the socket is bound to, or of its link-local addresses: name or index.
+    pub device: Option<String>,
 }
 
 impl Filter {
@@ -50,6 +52,7 @@ impl Filter {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.netns.is_none_or(|netns| netns == endpoint.netns)
             && self.family.is_none_or(|family| family == endpoint.family)
+            && self.shows_device(endpoint, event.facts.device)
             && self.shows_socket(endpoint, endpoint.side(), process)
     }
 
@@ -64,6 +67,16 @@ impl Filter {
             && self.local.is_none_or(|pattern| pattern.fits(socket.local))
             && self.remote.is_none_or(|pattern| socket.remote.is_some_and(|remote| pattern.fits(remote)))
             && (!self.is_about_process() || process.is_some_and(|process| self.shows_process(process)))
+    }
+
+    /// Whether a socket with an interface of this name passes.
+    #[must_use]
+    pub fn shows_device(&self, socket: &Socket, name: Option<DeviceName>) -> bool {
+        let is = |wanted: &String| {
+            let has_name = name.is_some_and(|name| name.as_str() == wanted);
+            has_name || socket.device.is_some_and(|device| device.index().to_string() == *wanted)
+        };
+        self.device.as_ref().is_none_or(is)
     }
 
     /// Whether events of a process may pass, by the conditions on processes.

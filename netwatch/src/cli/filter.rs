@@ -60,6 +60,9 @@ pub(super) struct WhichArgs {
     /// Show only tcp or udp; with tcp, the UDP probes are not attached
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
+    /// Show sockets that are bound to this network interface, or have link-local addresses of it: a name or an index
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Show connections of processes in this container
     #[arg(long, value_name = "ID")]
     container: Option<String>,
@@ -78,6 +81,7 @@ impl WhichArgs {
             origin: self.origin,
             proto: self.proto,
             container: self.container.clone(),
+            device: self.device.clone(),
             ..Filter::default()
         }
     }
@@ -134,6 +138,7 @@ impl FilterArgs {
             ("origin", which.origin.map(|side| side.name().to_owned())),
             ("event", list(self.event.iter().map(|kind| kind.name().to_owned()).collect())),
             ("proto", which.proto.map(|proto| proto.name().to_owned())),
+            ("device", which.device.clone()),
             ("container", which.container.clone()),
             ("netns", netns),
         ];

@@ -266,6 +266,7 @@ impl Cells {
                 family: self.word(FAMILY).unwrap_or(Family::of(local.ip)),
                 mapped: is_set(MAPPED)?,
                 via: self.word(VIA),
+                device: None,
                 local,
                 remote: self.endpoint(REMOTE),
             },
