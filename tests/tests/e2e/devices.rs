@@ -79,7 +79,7 @@ fn listeners_on_two_interfaces_are_told_apart() {
 fn connection_of_a_bound_socket_has_its_device() {
     in_fresh_netns(|| {
         let mut all = Watch::shared();
-        let mut filtered = Watch::alone(&["--device", "lo"]);
+        let mut filtered = Watch::start(&["--device", "lo"]);
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:7002 1");
         client.say("connect 127.0.0.1:2002 127.0.0.1:7002 device=lo");
