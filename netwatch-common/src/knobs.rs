@@ -23,7 +23,7 @@ pub struct Knobs {
 
 impl Knobs {
     /// Name of the global in the object file, which contains the wire version.
-    pub const GLOBAL: &'static str = "KNOBS_V3";
+    pub const GLOBAL: &'static str = "KNOBS_V4";
 
     /// All off: the values in the object file, which the agent overrides.
     pub const ZERO: Self =
@@ -43,5 +43,5 @@ impl Knobs {
     }
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 3, "Knobs::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 4, "Knobs::GLOBAL names the version");
 const _: () = assert!(size_of::<Knobs>() == 24 && align_of::<Knobs>() == 4);

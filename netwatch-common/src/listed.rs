@@ -34,6 +34,10 @@ pub mod listed_flags {
     pub const V6ONLY: u8 = 1;
     /// A subflow of an MPTCP socket.
     pub const SUBFLOW: u8 = 2;
+    /// A socket that the kernel created for itself (`sk_kern_sock`).
+    pub const KERNEL: u8 = 4;
+    /// `SO_REUSEPORT`.
+    pub const REUSEPORT: u8 = 8;
 }
 
 /// A descriptor of an IPv4 or IPv6 socket.

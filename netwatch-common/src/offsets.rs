@@ -59,10 +59,10 @@ impl Offsets {
 
     /// Name of the global in the object file. It contains the wire version, so that an object with another version does
     /// not load.
-    pub const GLOBAL: &'static str = "OFFSETS_V3";
+    pub const GLOBAL: &'static str = "OFFSETS_V4";
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 3, "Offsets::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 4, "Offsets::GLOBAL names the version");
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
 
 offsets! {
@@ -77,6 +77,8 @@ offsets! {
     sk_net = "sock.__sk_common.skc_net.net";
     sk_protocol = "sock.sk_protocol";
     sk_err = "sock.sk_err";
+    sk_err_soft = "sock.sk_err_soft";
+    sk_bound_dev_if = "sock.__sk_common.skc_bound_dev_if";
     sk_flags = "sock.__sk_common.skc_flags";
     sk_socket = "sock.sk_socket";
     sk_kern = "sock.sk_kern_sock", bit;
@@ -85,6 +87,7 @@ offsets! {
     sk_max_ack_backlog = "sock.sk_max_ack_backlog", optional;
     sk_rmem_alloc = "sock.sk_backlog.rmem_alloc.counter", optional;
     sk_wmem_alloc = "sock.sk_wmem_alloc.refs.counter", optional;
+    sk_reuseport = "sock.__sk_common.skc_reuseport", bit;
     sk_ipv6only = "sock.__sk_common.skc_ipv6only", bit;
     tw_substate = "inet_timewait_sock.tw_substate", optional;
     tcp_rcv_nxt = "tcp_sock.rcv_nxt", optional;

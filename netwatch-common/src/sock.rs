@@ -23,8 +23,9 @@ pub struct Sock {
     pub protocol: u8,
     /// [`sock_flags`].
     pub flags: u8,
-    /// Zero.
-    pub pad: [u8; 4],
+    /// Index of the interface that the socket is bound to, in its network namespace; 0 if none. The kernel binds a TCP
+    /// socket with a link-local address to the interface of that address.
+    pub device: u32,
     /// Local address, network byte order, IPv4 in the first four bytes.
     pub local: [u8; 16],
     /// Remote address, in the same form.
@@ -100,7 +101,8 @@ pub struct Change {
     pub sent: u64,
     /// `tcp_sock.bytes_received` without the FIN of the peer, on a transition to CLOSE.
     pub received: u64,
-    /// `sk_err`, a positive errno, on a transition to CLOSE; otherwise 0.
+    /// `sk_err`, a positive errno, on a transition to CLOSE, or from SYN_SENT the soft error that connect() left;
+    /// otherwise 0.
     pub error: u16,
     /// State before (`include/net/tcp_states.h`).
     pub old: u8,

@@ -17,8 +17,8 @@ pub struct Flow {
     pub tid: u32,
     /// [`flow_flags`].
     pub flags: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Index of the interface by which the datagram came or went.
+    pub interface: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 96 && align_of::<Flow>() == 8);

@@ -6,11 +6,14 @@
 //! only a cgroup hook saw may be io_uring's: such calls count as lost at most as often as the entry of connect(2) was
 //! skipped.
 
-use aya_ebpf::btf_maps::HashMap;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::{HashMap, LruHashMap};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
 use netwatch_common::{Sock, kind};
 
+use crate::mem::{Memory as _, Untyped, offset};
 use crate::{act, emit, sock, task};
 
 /// Maximum number of threads in connect() at once; others are counted as lost.
@@ -22,6 +25,8 @@ const EINPROGRESS: i64 = 115;
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) sock: Sock,
+    /// Address of the `struct sock`; 0 if not known.
+    pub(crate) sk: u64,
     /// The socket went to SYN_SENT, so state transitions report the rest.
     pub(crate) syn_sent: u32,
     /// It went back to CLOSE without an error on the socket.
@@ -60,7 +65,7 @@ impl Call {
 }
 
 /// A call of which only the entry is known.
-pub(crate) const NOTHING_YET: Call = Call { sock: sock::EMPTY, syn_sent: 0, gave_up: 0, unbegun: 0 };
+pub(crate) const NOTHING_YET: Call = Call { sock: sock::EMPTY, sk: 0, syn_sent: 0, gave_up: 0, unbegun: 0 };
 
 #[btf_map]
 static CALLS: HashMap<u64, Call, MAX_CALLS> = HashMap::new();
@@ -151,9 +156,55 @@ pub(crate) fn is_failure(result: i64) -> bool {
     result < 0 && result != -EINPROGRESS
 }
 
+/// An ICMP error that arrived during a connect(), and when the call returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SoftError {
+    at: u64,
+    error: u64,
+}
+
+/// By cookie. Such errors are rare; the oldest make room.
+#[btf_map]
+static SOFT_ERRORS: LruHashMap<u64, SoftError, 1024> = LruHashMap::new();
+
+/// Keeps an ICMP error that arrived while connect() held the socket: the kernel does not close the socket then, and
+/// SO_ERROR returns the error and clears it (net/ipv4/tcp_ipv4.c, tcp_v4_err(); net/core/sock.c, sk_getsockopt(),
+/// v6.12).
+#[inline(always)]
+fn note_soft_error(call: &Call) {
+    if call.sk == 0 {
+        return;
+    }
+    let sk = call.sk as *const c_void;
+    // SAFETY: the address was that of the socket; if that is gone, its cookie is not there any more.
+    let (cookie, error): (u64, u32) =
+        unsafe { (Untyped::read(sk, offset!(sk_cookie)), Untyped::read(sk, offset!(sk_err_soft))) };
+    if error == 0 || cookie != call.sock.cookie {
+        return;
+    }
+    // SAFETY: a helper without arguments.
+    let at = unsafe { bpf_ktime_get_boot_ns() };
+    let _ = SOFT_ERRORS.insert(cookie, SoftError { at, error: error.into() }, 0);
+}
+
+/// The ICMP error that arrived during the connect() of an attempt that began then; 0 if none.
+#[inline(always)]
+pub(crate) fn soft_error(cookie: u64, began: u64) -> u16 {
+    // SAFETY: the entry is copied.
+    match unsafe { SOFT_ERRORS.get(cookie).copied() } {
+        Some(SoftError { at, error }) if at >= began => error as u16,
+        _ => 0,
+    }
+}
+
 /// Handles the exit of a call.
 #[inline(always)]
 pub(crate) fn ended(call: Call, result: i64) -> Option<()> {
+    if result == 0 || result == -EINPROGRESS {
+        note_soft_error(&call);
+        return None;
+    }
     if !is_failure(result) || call.sock.cookie == 0 || call.is_in_transitions() {
         return None;
     }

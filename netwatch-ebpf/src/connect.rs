@@ -23,7 +23,7 @@ use crate::calls::MAX_CALLS;
 use crate::calls::{
     Call, NOTHING_YET, call_of, call_that_ends, ended, insert, is_failure, settle, take, under_way,
 };
-use crate::mem::{Memory as _, Typed, Untyped, offset};
+use crate::mem::{Memory as _, Typed, Untyped, offset, plain};
 use crate::twice::{self, Pair};
 use crate::{emit, sock};
 
@@ -191,6 +191,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
             },
             remote_port: u16::from_be(Untyped::read(address, PORT)),
             local_port: Untyped::read(sk, offset!(sk_num)),
+            device: Untyped::read(sk, offset!(sk_bound_dev_if)),
             netns: sock::netns(sk),
             ..sock::EMPTY
         }
@@ -202,7 +203,7 @@ fn begun(sk: *const c_void, address: *const c_void, family: u16, cookie: u64) ->
     {
         return Some(());
     }
-    insert(Call { sock, ..NOTHING_YET });
+    insert(Call { sock, sk: sk as u64, ..NOTHING_YET });
     Some(())
 }
 
@@ -264,6 +265,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             ((*call).syn_sent, (*call).gave_up) = (0, 0);
         }
         let sk = tcp.cast();
+        (*call).sk = plain(sk) as u64;
         (*call).sock = Sock {
             cookie,
             family,
@@ -271,6 +273,7 @@ fn enter(ctx: &SockAddrContext, address: &bpf_sock_addr, family: u16, remote: [u
             remote,
             remote_port: u16::from_be(address.user_port as u16),
             local_port: Typed::read(sk, offset!(sk_num)),
+            device: Typed::read(sk, offset!(sk_bound_dev_if)),
             netns: sock::netns(sk),
             ..sock::EMPTY
         };

@@ -190,14 +190,25 @@ unsafe fn opened(ctx: *const Sockets) -> Option<(*const Meta, *const c_void, Lis
     }
 }
 
-/// IPV6_V6ONLY, which sock_diag reports for listening and unconnected IPv6 sockets.
+/// IPV6_V6ONLY, which sock_diag reports for listening and unconnected IPv6 sockets, SO_REUSEPORT, and whether the kernel
+/// created the socket for itself.
 #[inline(always)]
 unsafe fn flags(sk: *const c_void, family: u16, state: u8) -> u8 {
     // SAFETY: the caller passes a `struct sock`.
     let only = family == sock::AF_INET6
         && matches!(i32::from(state), tcp::LISTEN | tcp::CLOSE)
         && unsafe { sock::bit::<Typed>(sk, offset!(sk_ipv6only)) };
-    if only { listed_flags::V6ONLY } else { 0 }
+    let mut flags = if only { listed_flags::V6ONLY } else { 0 };
+    // SAFETY: as above.
+    unsafe {
+        if sock::bit::<Typed>(sk, offset!(sk_reuseport)) {
+            flags |= listed_flags::REUSEPORT;
+        }
+        if sock::is_kernels::<Typed>(sk) {
+            flags |= listed_flags::KERNEL;
+        }
+    }
+    flags
 }
 
 /// If a record does not fit, the kernel runs the program on this object again (kernel/bpf/bpf_iter.c, bpf_seq_read(),

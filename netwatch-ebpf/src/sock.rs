@@ -28,7 +28,7 @@ pub(crate) const EMPTY: Sock = Sock {
     remote_port: 0,
     protocol: 0,
     flags: 0,
-    pad: [0; 4],
+    device: 0,
     local: [0; 16],
     remote: [0; 16],
 };
@@ -215,7 +215,6 @@ pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool,
         let protocol = protocol::<M>(sk);
         out.protocol = if protocol == IPPROTO_UDP { IPPROTO_UDP as u8 } else { IPPROTO_TCP as u8 };
         out.flags = if protocol == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
-        out.pad = [0; 4];
         let port: u16 = M::read(sk, offset!(sk_num));
         out.local_port = if port == 0 && closing {
             // Outside of `struct sock`, so not accessible as typed.
@@ -227,7 +226,7 @@ pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool,
     }
 }
 
-/// Fills what request sockets and TIME_WAIT have as well: family, addresses and remote port.
+/// Fills what request sockets and TIME_WAIT have as well: family, device, addresses and remote port.
 ///
 /// # Safety
 /// `sk` is a `struct sock_common`, readable as `M` says.
@@ -236,6 +235,7 @@ pub(crate) unsafe fn ends<M: Memory>(sk: *const c_void, out: &mut Sock) {
     // SAFETY: guaranteed by the caller; each offset is that of the member of this type.
     unsafe {
         out.family = M::read(sk, offset!(sk_family));
+        out.device = M::read(sk, offset!(sk_bound_dev_if));
         out.remote_port = u16::from_be(M::read(sk, offset!(sk_dport)));
         if out.family == AF_INET6 && offset!(sk_v6_daddr) != Offsets::MISSING {
             // 16 bytes with an alignment of 4: one helper call is cheaper than four loads.

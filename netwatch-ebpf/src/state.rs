@@ -344,6 +344,9 @@ unsafe fn send_change(
             (*record).owner_tgid = (*known).owner_tgid;
             (*record).owner_tid = (*known).owner_tid;
             (*record).flags = (*known).flags;
+            if closing && (*record).error == 0 && transition.old == tcp::SYN_SENT {
+                (*record).error = calls::soft_error(cookie, (*known).began);
+            }
         } else {
             (*record).listener = 0;
             (*record).began = 0;

@@ -67,6 +67,8 @@ struct Ends {
     source_port: u16,
     destination_port: u16,
     payload: u32,
+    /// Index of the interface by which it came or goes.
+    interface: u32,
 }
 
 /// Parses the headers; `None` if the packet is not UDP.
@@ -84,7 +86,7 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
     };
     let [a, b, c, d]: [u8; 4] = load(skb, header)?;
     // SAFETY: the context of the hook.
-    let len = unsafe { (*skb).len };
+    let (len, interface) = unsafe { ((*skb).len, (*skb).ifindex) };
     Some(Ends {
         family,
         source,
@@ -93,6 +95,7 @@ fn parse(skb: *mut __sk_buff) -> Option<Ends> {
         destination_port: u16::from_be_bytes([c, d]),
         // Not the length field of the header: with segmentation offload the packet is larger than one datagram.
         payload: len.saturating_sub(header + UDP_LEN),
+        interface,
     })
 }
 
@@ -305,14 +308,14 @@ fn report(
             remote_port: remote.1,
             protocol: IPPROTO_UDP as u8,
             flags: if family == ends.family { 0 } else { netwatch_common::sock_flags::MAPPED },
-            pad: [0; 4],
+            device: Untyped::read(sk, offset!(sk_bound_dev_if)),
             local: local.0,
             remote: remote.0,
         };
         (*record).tgid = tgid;
         (*record).tid = tid;
         (*record).flags = flags;
-        (*record).pad = 0;
+        (*record).interface = ends.interface;
     }
     emit::submit(entry);
     Some(())

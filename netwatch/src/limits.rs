@@ -331,3 +331,26 @@ pub const RPM_WAIT: Duration = Duration::from_secs(2);
 
 /// A unit file of systemd, bytes. Test: `bounded::tests::text_over_the_limit_is_an_error`.
 pub const UNIT_FILE: usize = 1 << 20;
+
+/// Interfaces of a network namespace that are listed; hosts with many containers have thousands. Test:
+/// `snapshot::links::tests::interfaces_are_listed_up_to_the_limit`.
+pub const MOST_LINKS: usize = 65_536;
+
+/// Network namespaces of which the names of interfaces are remembered. Test:
+/// `enrich::devices::tests::namespaces_are_remembered_up_to_the_limit`.
+pub const MOST_DEVICE_NETNS: usize = 1024;
+
+/// How long a name of an interface is used before it is read again. Test:
+/// `enrich::devices::tests::names_are_read_once_and_again_when_they_are_old`.
+pub const DEVICE_AGE: Duration = Duration::from_secs(10);
+
+/// The same of an index without a name. Test:
+/// `enrich::devices::tests::names_are_read_once_and_again_when_they_are_old`.
+pub const NO_DEVICE_AGE: Duration = Duration::from_secs(1);
+
+/// WireGuard devices of a network namespace that are asked for their port, and ports of a kind of tunnel. Test:
+/// `snapshot::tunnels::tests::tunnels_are_read_up_to_the_limit`.
+pub const MOST_TUNNELS: usize = 4096;
+
+/// Drop-ins of a unit that are read. Test: `inventory::units::tests::drop_ins_count_in_their_order`.
+pub const DROP_INS: usize = 256;

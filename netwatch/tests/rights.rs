@@ -150,7 +150,7 @@ fn live_run_keeps_what_snapshots_take() {
         let before = status("/proc/self", "CapPrm");
         let stranger = stranger();
         given_up(&LIVE, &[]);
-        let kept = 1 << 39 | 1 << 21 | 1 << 19 | 1 << 2;
+        let kept = 1 << 39 | 1 << 21 | 1 << 19 | 1 << 12 | 1 << 2;
         assert_eq!(status("/proc/self", "CapPrm"), before & kept);
         assert_eq!(status("/proc/self", "CapEff"), before & kept);
         if is_root() {

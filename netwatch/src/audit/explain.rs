@@ -1,6 +1,7 @@
 //! The rules that explain a port. Each requires a program that a package owns: anybody can choose a process name.
 
 use super::facts::{Ownership, Program, Script, Server};
+use super::forwards::{self, Forward};
 use super::{By, Port, known};
 use std::sync::Arc;
 
@@ -23,8 +24,24 @@ pub(super) fn port(server: &Arc<Server>) -> Port {
         by.push(By::Portmapper);
         reasons.push(format!("registered with the portmapper: {}", rpc(server)));
     }
+    if server.is_kernels()
+        && let Some(owner) = &server.owner
+    {
+        by.push(By::Kernel(owner.clone()));
+        reasons.push(format!("a socket of the kernel, for {owner}"));
+    }
+    let forward = forwards::of(server);
+    if let Some(Forward { words, started_by: Some(started_by) }) = &forward {
+        by.push(By::Forward(words.clone()));
+        reasons.push(format!("a forward of {words}, started by {started_by}"));
+    }
     if by.is_empty() {
         reasons = missing(server);
+        if let Some(Forward { words, .. }) = forward {
+            reasons.push(format!(
+                "it is a forward of {words}, but no login and no unit is known to have started it"
+            ));
+        }
     }
     Port { server: server.clone(), by, reasons, listed: None }
 }
@@ -65,11 +82,17 @@ fn rpc(server: &Server) -> String {
 fn missing(server: &Server) -> Vec<String> {
     let mut reasons = Vec::new();
     match server.program() {
+        None if server.kernel == Some(true) => {
+            reasons.push("the kernel created it, and no device or subsystem is known to have it".into());
+        }
         None if server.is_kernels() => {
             reasons.push(
                 "no process has it open: it belongs to the kernel (a tunnel, NFS), or its process is hidden"
                     .into(),
             );
+        }
+        None if server.kernel == Some(false) && server.holders_seen => {
+            reasons.push("no process has it open, and it is not the kernel's: its process is hidden, or it is being passed on".into());
         }
         None => reasons.push("cannot determine which process has it open".into()),
         Some(first) => {

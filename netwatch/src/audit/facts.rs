@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub use super::program::{Owner, Ownership, Program, Script};
 use super::views::{Disagreement, View};
 use crate::hash::Map;
-use crate::model::{NetnsId, Proto, RawKind, SockAddr, StreamKind};
+use crate::model::{DeviceName, NetnsId, Proto, RawKind, SockAddr, StreamKind};
 use crate::process::Actor;
 
 /// All facts of an audit.
@@ -63,6 +63,18 @@ pub struct Server {
     pub holders_seen: bool,
     /// Interface that it is bound to; 0 if none or not known.
     pub device: u32,
+    /// Name of that interface.
+    pub device_name: Option<DeviceName>,
+    /// That interface is loopback.
+    pub on_loopback: bool,
+    /// The kernel created the socket for itself; `None` if not known.
+    pub kernel: Option<bool>,
+    /// `SO_REUSEPORT`; `None` if not known.
+    pub reuseport: Option<bool>,
+    /// The device or subsystem of the kernel that has it, in words.
+    pub owner: Option<String>,
+    /// For a listener that sshd(8) opened for a client (`ssh -R`): the address of that client.
+    pub client: Option<SockAddr>,
     /// Service of the port in `/etc/services`.
     pub service: Option<String>,
     /// RPC programs registered for the port: number, and name if known.
@@ -81,25 +93,30 @@ pub enum Reach {
     Loopback,
     /// One address.
     Address,
+    /// Whoever reaches the interface that it is bound to.
+    Device,
     /// All addresses.
     All,
 }
 
 impl Server {
-    /// From where it can be reached, by its address alone.
+    /// From where it can be reached, by its address and the interface that it is bound to.
     #[must_use]
     pub fn reach(&self) -> Reach {
         match self.local.ip {
+            _ if self.on_loopback => Reach::Loopback,
+            ip if ip.is_unspecified() && self.device != 0 => Reach::Device,
             ip if ip.is_unspecified() => Reach::All,
             ip if ip.is_loopback() => Reach::Loopback,
             _ => Reach::Address,
         }
     }
 
-    /// The socket belongs to the kernel: no process has it open, and all descriptors could be read.
+    /// The socket belongs to the kernel: no process has it open, and the kernel created it or, where that is not known,
+    /// all descriptors could be read.
     #[must_use]
     pub fn is_kernels(&self) -> bool {
-        self.holders.is_empty() && self.holders_seen && self.uid == 0
+        self.holders.is_empty() && self.kernel.unwrap_or(self.holders_seen && self.uid == 0)
     }
 
     /// Whether a package owns the program of every holder.

@@ -8,7 +8,7 @@ use super::facts::{
     Facts, Ownership, PORTMAPPER, Program, Raw, Reach, Relay, Script, Server, Stdio, Unknown,
 };
 use super::views::Disagreement;
-use super::{Code, Finding, Place, Severity, known};
+use super::{Code, Finding, Place, Severity, forwards, known};
 use crate::listeners::Listening;
 use crate::model::{BootTime, ExeState, Proto, RawKind};
 
@@ -20,7 +20,8 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         .filter_map(shell)
         .chain(servers.clone().filter_map(wrong_program))
         .chain(servers.clone().filter_map(ephemeral))
-        .chain(servers.filter_map(only_local))
+        .chain(servers.clone().filter_map(only_local))
+        .chain(servers.filter_map(kernel_socket))
         .chain(shared(&facts.servers))
         .chain(facts.stdio.iter().map(stdio))
         .chain(facts.programs.iter().flat_map(executable))
@@ -149,7 +150,8 @@ fn wrong_program(server: &Arc<Server>) -> Option<Finding> {
     let program = server.program()?;
     let offers = |program: &Arc<Program>| known::offers(service, program.name());
     let stands_in = |program: &Arc<Program>| offers(program) == Some(true) || known::is_front(program.name());
-    if offers(program).is_none() || server.holders.iter().any(stands_in) {
+    let is_forward = || forwards::of(server).is_some();
+    if offers(program).is_none() || server.holders.iter().any(stands_in) || is_forward() {
         return None;
     }
     let severity = if program.package().is_some() { Severity::Medium } else { Severity::High };
@@ -192,6 +194,21 @@ fn only_local(server: &Arc<Server>) -> Option<Finding> {
     Some(finding(Code::OnlyLocalPeers, Severity::Info, at(server, server.program()), evidence, next))
 }
 
+/// A socket that the kernel created, and that nothing in it owns up to.
+fn kernel_socket(server: &Arc<Server>) -> Option<Finding> {
+    let is_owned = server.owner.is_some() || explain::is_registered(server);
+    if !server.holders.is_empty() || server.kernel != Some(true) || is_owned {
+        return None;
+    }
+    let evidence = format!(
+        "the kernel has a {} socket on {}, and no device or subsystem that netwatch knows has it",
+        server.proto.name(),
+        server.local
+    );
+    let next = "check the tunnels and kernel modules of the host: ip -d link, ip fou show, lsmod".into();
+    Some(finding(Code::KernelSocket, Severity::Medium, at(server, None), evidence, next))
+}
+
 /// Ports on which several multicast listeners are normal.
 const MULTICAST: [u16; 4] = [1900, 3702, 5353, 5355];
 
@@ -222,7 +239,7 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
             let multicast = second.proto == Proto::Udp && MULTICAST.contains(&second.local.port);
             let severity = if multicast { Severity::Info } else { Severity::High };
             let evidence = format!(
-                "{} ({}, uid {}) listens on {}, and {} ({}, uid {}) on {}: each receives part of the traffic",
+                "{} ({}, uid {}) listens on {}, and {} ({}, uid {}) on {}: {}",
                 who(other),
                 other.exe(),
                 second.uid,
@@ -231,6 +248,7 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
                 one.exe(),
                 first.uid,
                 first.local,
+                division(first, second, servers),
             );
             let next = format!(
                 "check which of the two is meant to be there; find out what started the second: netwatch trace pid:{}",
@@ -240,6 +258,32 @@ fn shared(servers: &[Arc<Server>]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Who gets what of two sockets that overlap.
+fn division(one: &Arc<Server>, other: &Arc<Server>, servers: &[Arc<Server>]) -> String {
+    let name = |server: &Server| server.program().map_or_else(|| "the other".into(), |program| who(program));
+    if one.local.ip != other.local.ip {
+        let (narrow, wide) = if one.local.ip.is_unspecified() { (other, one) } else { (one, other) };
+        return format!("{} gets what is sent to {}, {} the rest", name(narrow), narrow.local.ip, name(wide));
+    }
+    match (one.proto, one.reuseport, other.reuseport) {
+        (Proto::Tcp, ..) => "each receives part of the connections (SO_REUSEPORT)".into(),
+        (_, Some(true), Some(true)) => "each receives part of the traffic (SO_REUSEPORT)".into(),
+        (_, None, _) | (_, _, None) => {
+            "each receives part of the traffic (SO_REUSEPORT), or the one that was bound last all of it (SO_REUSEADDR)"
+                .into()
+        }
+        _ => {
+            // Every view lists the newest of the sockets with one address and port first, as the kernel looks them up
+            // (net/ipv4/udp.c, udp_lib_get_port(), v6.12).
+            let is_one = |server: &&Arc<Server>| Arc::ptr_eq(server, one) || Arc::ptr_eq(server, other);
+            let last = servers.iter().find(is_one).map_or_else(|| "the last".into(), |server| name(server));
+            format!(
+                "{last} was bound last and receives all unicast datagrams (SO_REUSEADDR); multicast reaches both"
+            )
+        }
+    }
 }
 
 /// Start time; within one clock tick the greater pid is usually the later process.

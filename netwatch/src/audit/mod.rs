@@ -5,12 +5,14 @@ pub mod baseline;
 mod explain;
 pub mod facts;
 mod findings;
+mod forwards;
 mod known;
 mod program;
 #[cfg(test)]
 mod tests;
 pub mod views;
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -86,13 +88,15 @@ pub enum Code {
     RawSocket,
     /// A packet socket.
     PacketSocket,
+    /// A socket of the kernel that no device and no subsystem is known to have.
+    KernelSocket,
     /// The originator of a connection is unknown.
     UnknownOriginator,
 }
 
 impl Code {
     /// In the order of the output among findings of equal severity.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ViewsDisagree,
         Self::StdioOnSocket,
         Self::ShellListens,
@@ -106,6 +110,7 @@ impl Code {
         Self::OnlyLocalPeers,
         Self::RawSocket,
         Self::PacketSocket,
+        Self::KernelSocket,
         Self::UnknownOriginator,
     ];
 
@@ -126,6 +131,7 @@ impl Code {
             Self::OnlyLocalPeers => "only-local-peers",
             Self::RawSocket => "raw-socket",
             Self::PacketSocket => "packet-socket",
+            Self::KernelSocket => "kernel-socket",
             Self::UnknownOriginator => "unknown-originator",
         }
     }
@@ -138,8 +144,7 @@ impl Serialize for Code {
 }
 
 /// What explains a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     /// A package owns the program; always together with `Unit` or `Container`.
     Package,
@@ -151,22 +156,32 @@ pub enum By {
     Service,
     /// The port is registered with the portmapper.
     Portmapper,
+    /// The kernel has it, for this device or subsystem.
+    Kernel(String),
+    /// A known forwarder that a login or a unit started, and what it forwards.
+    Forward(String),
     /// The baseline lists it.
     Baseline,
 }
 
-impl By {
-    /// Name in the output.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Package => "package",
-            Self::Unit => "unit",
-            Self::Container => "container",
-            Self::Service => "service",
-            Self::Portmapper => "portmapper",
-            Self::Baseline => "baseline",
+            Self::Package => f.write_str("package"),
+            Self::Unit => f.write_str("unit"),
+            Self::Container => f.write_str("container"),
+            Self::Service => f.write_str("service"),
+            Self::Portmapper => f.write_str("portmapper"),
+            Self::Kernel(owner) => write!(f, "kernel ({owner})"),
+            Self::Forward(what) => write!(f, "forward ({what})"),
+            Self::Baseline => f.write_str("baseline"),
         }
+    }
+}
+
+impl Serialize for By {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

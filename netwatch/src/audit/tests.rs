@@ -35,7 +35,7 @@ fn stray(pid: u32, exe: &str) -> Program {
     Program { owned: Ownership::Nobody, ..program(pid, exe) }
 }
 
-fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Server {
+pub(super) fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Server {
     Server {
         proto: Proto::Tcp,
         local: at(local),
@@ -50,6 +50,12 @@ fn server(local: &str, service: Option<&str>, program: Option<Program>) -> Serve
         history: None,
         holders_seen: true,
         device: 0,
+        device_name: None,
+        on_loopback: false,
+        kernel: None,
+        reuseport: None,
+        owner: None,
+        client: None,
     }
 }
 

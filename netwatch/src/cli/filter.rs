@@ -60,10 +60,13 @@ pub(super) struct WhichArgs {
     /// Show only tcp or udp; with tcp, the UDP probes are not attached
     #[arg(long, value_name = "PROTO", value_parser = proto)]
     proto: Option<Proto>,
+    /// Show sockets that are bound to this network interface, or have link-local addresses of it: a name or an index
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Show what this expression selects: terms KEY:VALUE[,VALUE], combined with AND; `!` before a term negates it; a
     /// term without a key is searched for in names, paths, addresses, users and containers. Keys: pid, process, exe,
-    /// user, container, port, local, remote, origin, basis, confidence, event, proto, family, netns, sign. Example:
-    /// 'process:curl origin:local !port:53'
+    /// user, container, port, local, remote, origin, basis, confidence, event, proto, family, netns, device, sign.
+    /// Example: 'process:curl origin:local !port:53'
     #[arg(id = "expression", long = "filter", value_name = "EXPRESSION", value_parser = expression)]
     expression: Option<Expression>,
     /// Show connections of processes in this container
@@ -85,6 +88,7 @@ impl WhichArgs {
             Term::any(self.origin.map(Condition::Origin)),
             Term::any(self.proto.map(Condition::Proto)),
             Term::any(self.container.clone().map(Condition::Container)),
+            Term::any(self.device.clone().map(Condition::Device)),
         ])
         .and(expression.unwrap_or_default())
     }
@@ -135,6 +139,7 @@ impl FilterArgs {
             ("origin", which.origin.map(|side| side.name().to_owned())),
             ("event", list(self.event.iter().map(|kind| kind.name().to_owned()).collect())),
             ("proto", which.proto.map(|proto| proto.name().to_owned())),
+            ("device", which.device.clone()),
             ("container", which.container.clone()),
             ("netns", netns),
             ("filter", which.expression.as_ref().map(|expression| quoted(&expression.text))),

@@ -17,10 +17,10 @@ use crate::agent;
 use crate::clock::BootClock;
 use crate::conntrack;
 use crate::engine::complain;
-use crate::enrich::Users;
+use crate::enrich::{Devices, Users};
 use crate::filter::Filter;
 use crate::hash::Map;
-use crate::model::{Holders, NetnsId, ProcessRow, SocketRow, Timers};
+use crate::model::{Device, DeviceName, Holders, NetnsId, ProcessRow, SocketRow, Timers};
 use crate::output::list::{Columns, Names, Row, write_json, write_text};
 use crate::process::ProcessTable;
 use crate::rights;
@@ -178,7 +178,8 @@ fn print(options: &ListOptions, seen: &Seen, out: &mut dyn Write) -> Result<()> 
     };
     let passes = |row: &Row<'_>| {
         let verdict = row.origin.map(|origin| origin.verdict);
-        options.filter.shows_socket(row.socket, verdict, row.process.map(|process| &process.facts))
+        let process = row.process.map(|process| &process.facts);
+        options.filter.shows_socket(row.socket, verdict, process, row.device)
     };
     let mut rows: Vec<Row<'_>> = snapshot
         .rows()
@@ -246,6 +247,8 @@ struct Joined {
     host: HostSnapshot,
     origins: Vec<Option<seeding::Inferred>>,
     by_pid: Map<u32, usize>,
+    /// Names of the interfaces of sockets.
+    devices: Map<(NetnsId, Option<Device>), DeviceName>,
 }
 
 impl Joined {
@@ -259,7 +262,10 @@ impl Joined {
         conntrack::Translations::read().complete(&mut host.sockets.sockets);
         let origins = seeding::infer(&host.sockets.sockets, &host.sockets.port_ranges);
         let by_pid = host.processes.iter().enumerate().map(|(i, process)| (process.key.pid, i)).collect();
-        Ok(Self { host, origins, by_pid })
+        let mut names = Devices::default();
+        let named = host.sockets.sockets.iter().filter(|row| row.device.is_some());
+        let devices = named.filter_map(|row| Some(((row.netns, row.device), names.name(row)?))).collect();
+        Ok(Self { host, origins, by_pid, devices })
     }
 
     /// Adds sockets that have no originator.
@@ -283,6 +289,7 @@ impl Joined {
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.host.sockets.sockets.iter().zip(&self.origins).map(|(socket, origin)| Row {
             socket,
+            device: self.devices.get(&(socket.netns, socket.device)).copied(),
             origin: *origin,
             process: self.owner(socket),
             initiator: origin

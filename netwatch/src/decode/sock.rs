@@ -9,7 +9,8 @@ use netwatch_common::{Begin, Change, Sock, begin_flags, change_flags, kind, sock
 use super::process::{Task, cookie, task};
 use super::{Bytes, DecodeError};
 use crate::model::{
-    BootTime, Cookie, Family, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via, unmap,
+    BootTime, Cookie, Device, Family, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket, State, Via,
+    unmap,
 };
 use crate::origin::Side;
 
@@ -259,6 +260,7 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
             flags if flags & sock_flags::KERNEL != 0 => Some(Via::Kernel),
             _ => None,
         },
+        device: Device::bound(bytes.u32(at + offset_of!(Sock, device))?),
         local: SockAddr { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
         remote: Some(SockAddr { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
     };

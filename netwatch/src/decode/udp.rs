@@ -6,11 +6,18 @@ use netwatch_common::{Flow, Release, flow_flags};
 
 use super::sock::{Act, SocketEvent, socket};
 use super::{Bytes, DecodeError};
+use crate::model::Device;
 
 pub(super) fn flow(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
     let flags = bytes.u32(offset_of!(Flow, flags))?;
+    let mut socket = socket(bytes, offset_of!(Flow, sock))?;
+    if socket.device.is_none() {
+        socket.device = Device::of_datagram(bytes.u32(offset_of!(Flow, interface))?);
+        // Without link-local addresses it is only the interface that the datagram happened to take.
+        socket.device = socket.scope();
+    }
     Ok(SocketEvent {
-        socket: socket(bytes, offset_of!(Flow, sock))?,
+        socket,
         act: Act::Datagram {
             received: flags & flow_flags::RECEIVED != 0,
             old_socket: flags & flow_flags::OLD != 0,

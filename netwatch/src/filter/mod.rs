@@ -10,7 +10,7 @@ use std::fmt;
 
 use globset::GlobMatcher;
 
-use crate::model::{Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket};
+use crate::model::{DeviceName, Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket};
 use crate::origin::{Basis, Confidence, Side, Verdict};
 use crate::signs::{self, Sign};
 use crate::tracker::{ConnectionEvent, EventKind};
@@ -66,6 +66,8 @@ pub enum Condition {
     Container(String),
     /// Network namespace inode number.
     Netns(NetnsId),
+    /// Interface that the socket is bound to, or of its link-local addresses: name or index.
+    Device(String),
     /// What is suspicious about the process or the listener.
     Sign(Sign),
     /// Text, in lower case, in the name or path of the process, its container, or an address; or the name of its user,
@@ -79,6 +81,8 @@ struct Subject<'a> {
     /// `None` for a listener.
     verdict: Option<Verdict>,
     process: Option<&'a ProcessFacts>,
+    /// Name of its interface.
+    device: Option<DeviceName>,
     /// `None` for a socket of a snapshot.
     event: Option<&'a ConnectionEvent>,
 }
@@ -105,20 +109,22 @@ impl Filter {
             socket: endpoint,
             verdict: endpoint.remote.map(|_| endpoint.verdict),
             process: endpoint.process.as_ref().map(|actor| &actor.process.facts),
+            device: event.facts.device,
             event: Some(event),
         })
     }
 
     /// Whether a socket of a snapshot passes; none does if there are conditions on events. `verdict`: who originated
-    /// it, `None` for a listener; `process`: who has it open.
+    /// it, `None` for a listener; `process`: who has it open; `device`: the name of its interface.
     #[must_use]
     pub fn shows_socket(
         &self,
         socket: &Socket,
         verdict: Option<Verdict>,
         process: Option<&ProcessFacts>,
+        device: Option<DeviceName>,
     ) -> bool {
-        self.passes(&Subject { socket, verdict, process, event: None })
+        self.passes(&Subject { socket, verdict, process, device, event: None })
     }
 
     fn passes(&self, subject: &Subject<'_>) -> bool {
@@ -170,7 +176,7 @@ impl Term {
 
 impl Condition {
     fn holds(&self, subject: &Subject<'_>) -> bool {
-        let Subject { socket, verdict, process, event } = subject;
+        let Subject { socket, verdict, process, device, event } = subject;
         match self {
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::User(_) | Self::Container(_) => {
                 process.is_some_and(|process| self.is_met_by(process) == Some(true))
@@ -187,6 +193,10 @@ impl Condition {
             Self::Proto(proto) => socket.proto == *proto,
             Self::Family(family) => socket.family == *family,
             Self::Netns(netns) => socket.netns == *netns,
+            Self::Device(wanted) => {
+                device.is_some_and(|name| name.as_str() == wanted)
+                    || socket.device.is_some_and(|device| device.index().to_string() == *wanted)
+            }
             Self::Sign(sign) => event.is_some_and(|event| has_sign(event, *sign)),
             Self::Text(text, user) => {
                 let addresses = std::iter::once(socket.local).chain(socket.remote);
@@ -218,6 +228,7 @@ impl Condition {
             | Self::Proto(_)
             | Self::Family(_)
             | Self::Netns(_)
+            | Self::Device(_)
             | Self::Sign(_)
             | Self::Text(..) => return None,
         })

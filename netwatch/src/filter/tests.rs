@@ -57,6 +57,7 @@ fn subjects() -> [ConnectionEvent; 2] {
     process.image = image.into();
     open.endpoint.process = Some(Actor::leader(process.into()));
     let state = crate::model::ExeState::Deleted;
+    open.facts.device = Some(DeviceName::new("eth0"));
     open.facts.exe.process = Some(ExeStatus { state, world_writable: false });
     [open, event(EventKind::Listen, "0.0.0.0:443", None)]
 }
@@ -111,6 +112,9 @@ fn each_condition_selects() {
         ("netns:1", [true, true]),
         ("netns:self", [true, true]),
         ("netns:2", [false, false]),
+        ("device:eth0,lo", [true, false]),
+        ("device:2", [false, false]),
+        ("!device:eth0", [false, true]),
         ("sign:exe-deleted", [true, false]),
         ("sign:exe-memfd", [false, false]),
         ("P77", [true, false]),
@@ -201,7 +205,7 @@ fn values_of_what_passes() {
 
 /// Expressions, and what looks like one.
 fn any_expression() -> impl Strategy<Value = String> {
-    let keys = "pid|process|exe|user|container|port|local|remote|origin|basis|confidence|event|proto|family|netns|sign";
+    let keys = "pid|process|exe|user|container|port|local|remote|origin|basis|confidence|event|proto|family|netns|device|sign";
     let values = "curl|443|10\\.0\\.0\\.0/8|::1|local|connect|observed|open|tcp|4|self|exe-deleted|[*?{}\\[\\]a,]{0,4}";
     let term = format!("(!{{0,2}}({keys}|[a-z]{{1,3}}|)(:|)({values}|\"[^\"]{{0,3}}\"|\"|\\\\|,){{0,3}} ?)");
     let terms = proptest::string::string_regex(&format!("{term}{{0,4}}")).unwrap();

@@ -64,6 +64,7 @@ fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(&T) -> &'static str) -> 
     all.iter().find(|one| name(one) == text).copied().ok_or_else(|| {
         let names: Vec<_> = all.iter().map(name).collect();
         match names.split_last() {
+            Some(_) if names.len() > 4 => format!("one of {}", names.join(", ")),
             Some((last, others)) => format!("{} or {last}", others.join(", ")),
             None => String::new(),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::programs::Programs;
 use crate::audit::facts::{Facts, Server};
+use crate::enrich::Devices;
 use crate::hash::Map;
 use crate::model::NetnsId;
 use crate::services::Services;
@@ -29,7 +30,13 @@ pub(crate) fn of_listener(
         is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&endpoint.local.port)),
         history: None,
         holders_seen: false,
-        device: 0,
+        device: endpoint.bound_device(),
+        device_name: Devices::default().name(endpoint).filter(|_| endpoint.bound_device() != 0),
+        on_loopback: Devices::default().is_loopback(endpoint.netns, endpoint.bound_device()),
+        kernel: None,
+        reuseport: None,
+        owner: None,
+        client: None,
         holders: holders.clone(),
     };
     Facts { servers: vec![Arc::new(server)], programs: holders, ..Facts::default() }

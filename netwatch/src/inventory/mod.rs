@@ -1,8 +1,10 @@
 //! Gathers the facts that an audit judges: views of sockets and processes, portmappers, package databases, unit files,
 //! and the store if there is one.
 
+mod forwards;
 mod held;
 mod hidden;
+mod kernel_owned;
 mod live;
 mod packages;
 mod past;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::audit::facts::{Facts, History, Program, Raw, Server, Unknown};
+use crate::enrich::Devices;
 use crate::hash::{Map, Set};
 use crate::model::{Lister, NetnsId, Proto, SockAddr, SocketRow};
 use crate::origin::Side;
@@ -29,7 +32,9 @@ use crate::process::ProcessTable;
 use crate::seeding;
 use crate::services::Services;
 use crate::snapshot::{Note, holders, netns, processes};
+use forwards::Clients;
 use held::Held;
+use kernel_owned::KernelOwned;
 use past::Past;
 use portmap::{Mapping, RpcNames};
 use registered::registered;
@@ -101,12 +106,24 @@ impl Inventory {
             Asked { past: Past::open(self.scope.store.as_deref(), &self.scope.boot)?, failure: None };
         let registered = by_port(registered(&rows, &mut notes));
         let is_below = subflow_listeners(&rows);
+        let mut devices = Devices::default();
+        let kernels = KernelOwned::of(&rows, &held, &mut notes);
+        let clients = Clients::of(&rows, &held);
         let mut servers: Vec<Arc<Server>> = rows
             .iter()
             .filter(|row| row.is_server() && row.local.port != 0 && !is_below(row))
             .map(|row| {
                 let (holders, history) = (held.holders(row.inode), past.history(row));
-                Arc::new(server(row, &views, holders, &registered, history))
+                let mut server = server(row, &views, holders, &registered, history);
+                if server.device != 0 {
+                    server.device_name = devices.name(row);
+                    server.on_loopback = devices.is_loopback(row.netns, server.device);
+                }
+                if server.holders.is_empty() {
+                    server.owner = kernels.owner(row);
+                }
+                server.client = clients.of_listener(row, &server.holders);
+                Arc::new(server)
             })
             .collect();
         if servers.iter().any(|server| server.holders.is_empty()) {
@@ -225,7 +242,13 @@ fn server(
         uid: row.uid,
         holders,
         holders_seen: views.holders_seen(),
-        device: row.device,
+        device: row.bound_device(),
+        device_name: None,
+        on_loopback: false,
+        kernel: row.kernel,
+        reuseport: row.reuseport,
+        owner: None,
+        client: None,
         service: Services::host().name(row.proto, row.local.port).map(Into::into),
         rpc,
         is_ephemeral: range.is_some_and(|(low, high)| (*low..=*high).contains(&row.local.port)),

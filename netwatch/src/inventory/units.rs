@@ -1,6 +1,8 @@
 //! The system unit of a process, and the programs that the unit starts. The name of a cgroup alone is not evidence:
 //! users can choose it, and all children of a service stay in its cgroup.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::blocking::{self, Patience, Place, Subject};
@@ -57,14 +59,39 @@ pub(super) fn installed(process: &Process) -> Option<Unit> {
         .filter_map(|path| blocking::real_path(&path, Patience::Command));
     // Not that of a masked unit, which is /dev/null.
     let file = installed.find(|path| is_file(path))?;
-    let read = file.clone();
-    let read = move || bounded::text(&read, limits::UNIT_FILE).unwrap_or_default();
+    let names: Vec<String> = names.into_iter().flatten().collect();
+    let read = (file.clone(), names);
+    let read = move || texts(Path::new("/"), &read.0, &read.1);
     let text = blocking::within(limits::READ_WAIT, read)?;
     Some(Unit {
         name: name.to_owned(),
         file: spelled(&file),
         starts: starts(&text).map(|path| real(&path)).collect(),
     })
+}
+
+/// The unit file, followed by its drop-ins in the order in which systemd reads them: by file name, of files with one name
+/// that in the directory with precedence (systemd.unit(5)).
+fn texts(root: &Path, file: &Path, names: &[String]) -> String {
+    let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for folder in FOLDERS {
+        for name in names {
+            let folder = root.join(folder.trim_start_matches('/')).join(format!("{name}.d"));
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().take(limits::DROP_INS);
+            for entry in entries {
+                let path = entry.path();
+                if path.extension().is_some_and(|extension| extension == "conf") {
+                    drop_ins.entry(entry.file_name()).or_insert(path);
+                }
+            }
+        }
+    }
+    let mut text = bounded::text(file, limits::UNIT_FILE).unwrap_or_default();
+    for path in drop_ins.values().take(limits::DROP_INS) {
+        text.push('\n');
+        text.push_str(&bounded::text(path, limits::UNIT_FILE).unwrap_or_default());
+    }
+    text
 }
 
 fn is_file(path: &Path) -> bool {
@@ -76,8 +103,15 @@ fn is_file(path: &Path) -> bool {
 /// Paths in `ExecStart=` lines as written.
 fn starts(text: &str) -> impl Iterator<Item = String> + use<> {
     let whole = text.replace("\\\n", " ");
-    let lines: Vec<String> =
-        whole.lines().filter_map(|line| line.trim().strip_prefix("ExecStart=")).map(str::to_owned).collect();
+    let mut lines: Vec<String> = Vec::new();
+    for value in whole.lines().filter_map(|line| line.trim().strip_prefix("ExecStart=")) {
+        if value.trim().is_empty() {
+            // Resets what came before: systemd.service(5).
+            lines.clear();
+        } else {
+            lines.push(value.to_owned());
+        }
+    }
     lines.into_iter().flat_map(|line| {
         // systemd.service(5), "COMMAND LINES": special prefixes may precede the path.
         let words =
@@ -114,6 +148,32 @@ mod tests {
                     ExecStart=@/usr/bin/y y\nExecStartPost=/z\n";
         assert_eq!(starts(text).collect::<Vec<_>>(), ["/usr/sbin/x", "/srv/script", "/a", "/usr/bin/y"]);
         assert_eq!(starts("").count(), 0);
+    }
+
+    #[test]
+    fn drop_ins_count_in_their_order() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("lib/systemd/system/x.service", "[Service]\nExecStart=/usr/bin/x\n");
+        let file = root.path().join("lib/systemd/system/x.service");
+        let names = ["x.service".to_owned()];
+        let started = || starts(&texts(root.path(), &file, &names)).collect::<Vec<_>>();
+        assert_eq!(started(), ["/usr/bin/x"]);
+        write("etc/systemd/system/x.service.d/20-b.conf", "[Service]\nExecStart=/usr/bin/z\n");
+        write("lib/systemd/system/x.service.d/10-a.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/y\n");
+        write("etc/systemd/system/x.service.d/30-c.txt", "[Service]\nExecStart=/usr/bin/no\n");
+        assert_eq!(started(), ["/usr/bin/y", "/usr/bin/z"]);
+        // A file of the same name in a directory with precedence replaces it.
+        write("etc/systemd/system/x.service.d/10-a.conf", "");
+        assert_eq!(started(), ["/usr/bin/x", "/usr/bin/z"]);
+        (0..=limits::DROP_INS).for_each(|n| {
+            write(&format!("run/systemd/system/x.service.d/{n:04}.conf"), "ExecStart=/usr/bin/many\n");
+        });
+        assert!(started().len() <= limits::DROP_INS + 1);
     }
 
     #[test]

@@ -78,11 +78,6 @@ impl Views {
     /// Sockets of the best view, and those that only others show.
     fn joined(&self) -> Vec<SocketRow> {
         let mut rows = self.best().rows.clone();
-        let bound = self.diag.rows.iter().filter(|row| row.device != 0);
-        let devices: Map<u64, u32> = bound.map(|row| (row.inode, row.device)).collect();
-        for row in &mut rows {
-            row.device = devices.get(&row.inode).copied().unwrap_or(0);
-        }
         let mut seen: HashSet<What> = rows.iter().filter_map(of_row).collect();
         let others = self.diag.rows.iter().chain(&self.files.rows);
         rows.extend(others.filter(|row| of_row(row).is_some_and(|what| seen.insert(what))).cloned());

@@ -2,6 +2,7 @@
 
 mod address;
 mod arguments;
+mod device;
 mod flow;
 mod holders;
 mod ids;
@@ -17,6 +18,7 @@ mod timer;
 
 pub use address::{Family, Proto, SockAddr, unmap};
 pub use arguments::{Arguments, Cut};
+pub use device::{Device, DeviceName};
 pub use flow::{Flow, FlowAddresses};
 pub use holders::{Holder, Holders};
 pub use ids::{CgroupId, Cookie, NetnsId};
@@ -57,6 +59,7 @@ pub(crate) mod tests {
                 family: Family::Ipv4,
                 mapped: false,
                 via: None,
+                device: None,
                 local: at("127.0.0.1:80"),
                 remote: Some(at("127.0.0.1:80")),
             },
@@ -65,7 +68,8 @@ pub(crate) mod tests {
             recv_q: 0,
             send_q: 0,
             v6only: None,
-            device: 0,
+            kernel: None,
+            reuseport: None,
             subflow: false,
             bytes: None,
             nat: Nat::Unknown,

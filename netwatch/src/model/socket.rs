@@ -1,9 +1,10 @@
 //! Identity of a socket, and sockets in a snapshot.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 
-use super::{Cookie, Family, Nat, NetnsId, Proto, SockAddr, State, Via};
+use super::{Cookie, Device, Family, Nat, NetnsId, Proto, SockAddr, State, Via};
 
 /// Identity of a socket, the same in a record, a snapshot, and the endpoint of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Socket {
     pub mapped: bool,
     /// How it was created or used, if not by a plain system call on a plain socket.
     pub via: Option<Via>,
+    /// Interface that it is bound to.
+    pub device: Option<Device>,
     /// Bound address; port 0 if not bound yet.
     pub local: SockAddr,
     /// Remote address; `None` for a listener and unconnected UDP.
@@ -29,12 +32,35 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// The interface of its link-local addresses, if it has one.
+    #[must_use]
+    pub fn scope(&self) -> Option<Device> {
+        let is_link_local = |address: SockAddr| match address.ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => ip.is_unicast_link_local() || is_link_multicast(ip),
+        };
+        let has_scope = is_link_local(self.local) || self.remote.is_some_and(is_link_local);
+        self.device.filter(|_| has_scope)
+    }
+
+    /// Index of the interface that it is bound to; 0 if none.
+    #[must_use]
+    pub fn bound_device(&self) -> u32 {
+        self.device.filter(|device| device.is_bound()).map_or(0, Device::index)
+    }
+
     /// Whether the socket itself is IPv6, which netstat shows as a 6 after the protocol; `family` is that of the
     /// packets.
     #[must_use]
     pub fn is_on_ipv6(&self) -> bool {
         self.mapped || self.local.ip.is_ipv6()
     }
+}
+
+/// Whether a multicast address is of one link: scope 1 or 2 of RFC 4291, section 2.7.
+fn is_link_multicast(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    first == 0xff && matches!(second & 0xf, 1 | 2)
 }
 
 /// A socket in a snapshot.
@@ -52,8 +78,10 @@ pub struct SocketRow {
     pub send_q: u32,
     /// `IPV6_V6ONLY`; `None` if not reported: the kernel reports it for listening and closed IPv6 sockets.
     pub v6only: Option<bool>,
-    /// Index of the interface that it is bound to; 0 if none, or if listed by an iterator.
-    pub device: u32,
+    /// The kernel created it for itself; `None` if not known: only iterators report it.
+    pub kernel: Option<bool>,
+    /// `SO_REUSEPORT`; likewise.
+    pub reuseport: Option<bool>,
     /// A subflow of an MPTCP socket, which is the connection.
     pub subflow: bool,
     /// Payload so far; only for TCP not in TIME_WAIT.

@@ -242,6 +242,14 @@ impl Json {
         object.number(Event::Inode, endpoint.inode);
         object.endpoint(Event::Local, Some(endpoint.local))?;
         object.endpoint(Event::Remote, endpoint.remote)?;
+        if let (Some(device), Some(name)) = (endpoint.device, event.facts.device) {
+            if device.is_bound() {
+                object.option_text(Event::Device, Some(name.as_str()));
+            }
+            if endpoint.scope().is_some() {
+                object.option_text(Event::Scope, Some(name.as_str()));
+            }
+        }
         object.value(Event::Service, &event.facts.service)?;
         object.word(Event::State, endpoint.state.name());
         match endpoint.remote {

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
 use super::Render;
 use crate::loss::{Loss, LossReason};
+use crate::model::{DeviceName, SockAddr};
 use crate::origin::{Confidence, Side};
 use crate::process::Actor;
 use crate::signs::{self, Sign};
@@ -146,7 +148,7 @@ fn sentence(event: &ConnectionEvent) -> String {
     // Writing to a String cannot fail.
     let Some(remote) = endpoint.remote else {
         let verb = if event.kind == EventKind::Unlisten { "listened on" } else { "listens on" };
-        let _ = write!(out, "{verb} {}", endpoint.local);
+        let _ = write!(out, "{verb} {}", on_device(endpoint.local, event.facts.device));
         if let Some(service) = service(event) {
             let _ = write!(out, "; {service}");
         }
@@ -159,7 +161,7 @@ fn sentence(event: &ConnectionEvent) -> String {
         Side::Both => "<>",
         Side::Unknown => "--",
     };
-    let (local, remote) = (endpoint.local.to_string(), remote.to_string());
+    let (local, remote) = (on_device(endpoint.local, event.facts.device), remote.to_string());
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // The process of the peer endpoint, if it is on this host.
     let whom = endpoint.peer.as_ref().and_then(|peer| peer.process.as_ref());
@@ -197,6 +199,16 @@ fn sentence(event: &ConnectionEvent) -> String {
         out.push_str("; found by the snapshot after a loss");
     }
     out
+}
+
+/// An address with the interface of its socket, as ss prints it: `0.0.0.0%lo:80`, `[fe80::1%eth0]:22`.
+pub(super) fn on_device(address: SockAddr, device: Option<DeviceName>) -> String {
+    let Some(device) = device else { return address.to_string() };
+    let device = escape::terminal(device.as_str()).into_owned();
+    match address.ip {
+        IpAddr::V4(ip) => format!("{ip}%{device}:{}", address.port),
+        IpAddr::V6(ip) => format!("[{ip}%{device}]:{}", address.port),
+    }
 }
 
 /// The basis of the verdict, with its confidence unless it was observed, and the verdict of the port rule if that

@@ -5,7 +5,8 @@ use netlink_packet_sock_diag::inet::InetResponse;
 use netlink_packet_sock_diag::inet::nlas::Nla;
 
 use crate::model::{
-    Cookie, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected, unmap,
+    Cookie, Device, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, SocketRow, State, is_connected,
+    unmap,
 };
 
 /// The row of a socket of `proto` in namespace `netns`.
@@ -27,6 +28,7 @@ pub(super) fn row(netns: NetnsId, proto: Proto, response: &InetResponse) -> Sock
             family: Family::of(local_ip),
             mapped,
             via: None,
+            device: Device::bound(id.interface_id),
             local: SockAddr { ip: local_ip, port: id.source_port },
             remote: connected.then_some(remote),
         },
@@ -35,7 +37,8 @@ pub(super) fn row(netns: NetnsId, proto: Proto, response: &InetResponse) -> Sock
         recv_q: header.recv_queue,
         send_q: header.send_queue,
         v6only: None,
-        device: id.interface_id,
+        kernel: None,
+        reuseport: None,
         subflow: false,
         bytes: None,
         nat: Nat::Unknown,

@@ -17,6 +17,7 @@ mod answer;
 mod cgroups;
 pub mod holders;
 mod host;
+pub mod links;
 mod net_files;
 mod netlink;
 pub mod netns;
@@ -25,6 +26,7 @@ pub mod processes;
 pub mod sockets;
 pub mod streams;
 pub mod tables;
+pub mod tunnels;
 
 pub use cgroups::CgroupPaths;
 pub use host::HostSnapshot;

@@ -92,6 +92,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
             family: Family::Ipv4,
             mapped: false,
             via: None,
+            device: None,
             local,
             remote: Some(remote),
         },
@@ -138,7 +139,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
             endpoint,
             outcome,
             repaired: false,
-            facts: HostFacts { exe, service: None },
+            facts: HostFacts { exe, ..HostFacts::default() },
         }
     };
     let client_open = Endpoint { peer: None, ..unfinished(&client_end) };

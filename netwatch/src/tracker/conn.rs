@@ -52,7 +52,7 @@ struct Rare {
 }
 
 /// Size matters: a busy host has a hundred thousand. See docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 264);
+const _: () = assert!(size_of::<Conn>() <= 272);
 
 impl Conn {
     pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{BootTime, Nat, Payload, Socket, State};
+use crate::model::{BootTime, DeviceName, Nat, Payload, Socket, State};
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause, ExeStatus};
 
@@ -202,6 +202,8 @@ pub struct HostFacts {
     pub exe: Roles<Option<ExeStatus>>,
     /// Name of the responder's port in `/etc/services`.
     pub service: Option<&'static str>,
+    /// Name of its interface: see [`Socket::device`].
+    pub device: Option<DeviceName>,
 }
 
 /// An event of an endpoint.

@@ -4,8 +4,8 @@
 //! so events are held back briefly ([`Tracker::settle`]).
 //!
 //! The side that sent the first datagram is the originator, except where that proves nothing: the flow, or one with the
-//! same remote address, was idle before; the socket has another flow with the same remote address, since a server may
-//! answer from another address than it was asked at; or it may be an answer to a multicast or broadcast datagram.
+//! same remote address, was idle before. The answer of a server that was asked at another of its addresses, or by
+//! multicast or broadcast, begins a flow of its own, whose originator is the server.
 
 mod sockets;
 mod waiting;
@@ -139,17 +139,11 @@ impl Tracker {
         conn.opened_at(at);
         conn.endpoint.process = known.owner.clone();
         conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
-        let sibling = known.sibling(addresses.remote).and_then(|sibling| self.conns.get(&sibling));
         // A socket older than the probes may have had an earlier datagram of this flow.
         conn.endpoint.verdict = if datagram.old_socket && at < self.began.saturating_add(IDLE) {
             Verdict::UNKNOWN
-        } else if let Some(sibling) = sibling {
-            conn.endpoint.originator.clone_from(&sibling.endpoint.originator);
-            as_sibling(sibling.endpoint.verdict)
         } else if known.was_idle(addresses.remote) {
             Verdict::IDLE
-        } else if received && known.may_answer(addresses.remote) {
-            Verdict::UNKNOWN
         } else {
             Verdict::handshake(if received { Side::Remote } else { Side::Local })
         };
@@ -312,13 +306,4 @@ impl Tracker {
 
 fn flow_of(conn: &Conn) -> Option<Flow> {
     Some(Flow { cookie: conn.endpoint.cookie?, addresses: FlowAddresses::of(&conn.endpoint.socket)? })
-}
-
-/// The verdict for a flow of a socket that has another one with the same remote address. That the originator's process
-/// was observed is true of the other flow only.
-fn as_sibling(verdict: Verdict) -> Verdict {
-    match verdict.basis {
-        Basis::Connect | Basis::Accept => Verdict::handshake(verdict.side),
-        _ => verdict,
-    }
 }

@@ -167,7 +167,7 @@ const CLIENT_END: Sock = Sock {
     remote_port: 6000,
     protocol: 6,
     flags: 0,
-    pad: [0; 4],
+    device: 0,
     local: LOOPBACK,
     remote: LOOPBACK,
 };

@@ -12,6 +12,7 @@ mod broken;
 mod debian;
 mod executables;
 mod findings;
+mod owned;
 mod relays;
 mod text;
 mod units;

@@ -186,3 +186,48 @@ fn failed_attempt_on_a_reused_socket_has_a_new_id() {
         assert_ne!(fail["flow"], open["flow"]);
     });
 }
+
+/// Rejections by ICMP and ICMPv6, as an nftables rule spells them, each with its port and address.
+const REJECTED: [(&str, &str); 12] = [
+    ("127.0.0.1:7101", "icmp type net-unreachable"),
+    ("127.0.0.1:7102", "icmp type host-unreachable"),
+    ("127.0.0.1:7103", "icmp type port-unreachable"),
+    ("127.0.0.1:7104", "icmp type net-prohibited"),
+    ("127.0.0.1:7105", "icmp type host-prohibited"),
+    ("127.0.0.1:7106", "icmp type admin-prohibited"),
+    ("127.0.0.1:7107", "tcp reset"),
+    ("[::1]:7108", "icmpv6 type no-route"),
+    ("[::1]:7109", "icmpv6 type admin-prohibited"),
+    ("[::1]:7110", "icmpv6 type addr-unreachable"),
+    ("[::1]:7111", "icmpv6 type port-unreachable"),
+    ("[::1]:7112", "tcp reset"),
+];
+
+/// The error arrives while connect() holds the socket, so that the kernel keeps it as a soft error, or later.
+#[test]
+fn attempt_that_icmp_ends_has_the_errno_of_so_error() {
+    const TEST: &str = "fail::attempt_that_icmp_ends_has_the_errno_of_so_error";
+    in_fresh_netns(|| {
+        let rules = REJECTED
+            .map(|(remote, with)| format!("tcp dport {} reject with {with}\n", crate::port_of(remote)));
+        let table = format!(
+            "table inet f {{\nchain o {{\ntype filter hook output priority 0\n{}}}\n}}\n",
+            rules.concat()
+        );
+        let nft = std::process::Command::new("nft").arg(&table).output();
+        if !nft.as_ref().is_ok_and(|output| output.status.success()) {
+            return tests::skip(TEST, &format!("no nft: {nft:?}"));
+        }
+        let mut watch = Watch::shared();
+        let mut client = actor();
+        for (remote, with) in REJECTED {
+            let begun = client.try_say(&format!("connect - {remote} nonblocking"));
+            let got = begun.and_then(|_| client.try_say("finish")).expect_err(with);
+            client.say("close");
+            let fail = failure(&mut watch, remote, &client);
+            assert_has(&fail, json!({"errno": got}));
+            assert_ne!(got, "ECANCELED", "{with}");
+        }
+        only_fails(watch, &client, REJECTED.len());
+    });
+}

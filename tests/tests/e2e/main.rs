@@ -15,6 +15,7 @@ mod close;
 mod connect;
 mod corners;
 mod cost;
+mod devices;
 mod disguise;
 mod doctor;
 mod documented;

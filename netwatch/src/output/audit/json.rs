@@ -10,7 +10,7 @@ use crate::audit::baseline::Listed;
 use crate::audit::facts::{Program, Reach};
 use crate::audit::{By, Code, Finding, Port, Report, Severity};
 use crate::clock::BootClock;
-use crate::model::{NetnsId, Proto, SockAddr};
+use crate::model::{DeviceName, NetnsId, Proto, SockAddr};
 use crate::output::ProcessView;
 
 /// A port: the keys of the specification in its order, then further ones.
@@ -21,6 +21,8 @@ struct PortLine<'a> {
     ts: Option<String>,
     proto: Proto,
     local: SockAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceName>,
     netns: NetnsId,
     process: Option<ProcessView<'a>>,
     service: Option<&'a str>,
@@ -122,6 +124,7 @@ impl Json {
                 ts: time.map(rfc3339),
                 proto: server.proto,
                 local: server.local,
+                device: server.device_name,
                 netns: server.netns,
                 process: program.map(|program| self.process(program)),
                 service: server.service.as_deref(),

@@ -11,6 +11,7 @@ use crate::audit::facts::{Ownership, Program, Reach, Server};
 use crate::audit::{By, Finding, Port, Report, Severity};
 use crate::escape;
 use crate::model::{NetnsId, Proto};
+use crate::output::text::on_device;
 
 /// Writes text.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Text {
 
     pub(super) fn port(&self, port: &Port, out: &mut dyn Write) -> io::Result<()> {
         let server = &port.server;
-        let local = server.local.to_string();
+        let local = on_device(server.local, server.device_name);
         let service = server
             .service
             .as_deref()
@@ -103,8 +104,8 @@ impl Text {
         } else {
             ("unexplained", AnsiColor::Yellow.on_default().bold())
         };
-        let by = port.by.iter().map(|by| By::name(*by)).collect::<Vec<_>>().join("+");
-        let mark = if by.is_empty() { mark.to_owned() } else { format!("{mark} {by}") };
+        let by = port.by.iter().map(By::to_string).collect::<Vec<_>>().join("+");
+        let mark = if by.is_empty() { mark.to_owned() } else { format!("{mark} {}", escape::terminal(&by)) };
         writeln!(out, "    {}: {}", self.styled(&mark, style), escape::terminal(&port.reasons.join("; ")))?;
         if let Some(program) = server.program() {
             writeln!(out, "    {}", described(program))?;
@@ -139,6 +140,7 @@ fn reach(server: &Server) -> &'static str {
     match server.reach() {
         Reach::Loopback => "reachable from this host only",
         Reach::Address => "reachable on one address",
+        Reach::Device => "reachable on its interface only",
         Reach::All => "reachable on all addresses",
     }
 }

@@ -48,6 +48,8 @@ pub(super) fn event(event: &ConnectionEvent, context: &Context) -> Value {
         "nat": endpoint.nat.translation().map(|seen| {
             json!({"local": seen.local, "remote": seen.remote, "basis": Nat::BASIS})
         }),
+        "device": event.facts.device.filter(|_| endpoint.device.is_some_and(|device| device.is_bound())),
+        "scope": event.facts.device.filter(|_| endpoint.scope().is_some()),
         "signs": (!signs.is_empty()).then_some(signs),
         "repaired": event.repaired.then_some(true),
     })

@@ -47,6 +47,10 @@ keys! {
             "Address and port on this side. For a UDP wildcard socket, the address of the datagram.";
         Remote "remote" on SOCKETS, Is::Object("endpoint"), Null::Except(CONNECTIONS),
             "Address and port on the other side. Null for a listener.";
+        Device "device" on SOCKETS, Is::Text, Null::Absent,
+            "The network interface that the socket is bound to: its name, or its index if it is gone. The kernel binds a TCP socket with a link-local address to the interface of the address.";
+        Scope "scope" on SOCKETS, Is::Text, Null::Absent,
+            "The interface of link-local addresses, likewise.";
         Service "service" on SOCKETS, Is::Text, Null::Maybe,
             "Name of the responder's port in `/etc/services`.";
         State "state" on SOCKETS, Is::Word(STATES), Null::Never,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Cookie, Family, Holder, Nat, NetnsId, ProcessRow, Proto, SockAddr};
+use crate::model::{Cookie, DeviceName, Family, Holder, Nat, NetnsId, ProcessRow, Proto, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -23,6 +23,10 @@ struct Line<'a> {
     mapped: bool,
     local: SockAddr,
     remote: Option<SockAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<DeviceName>,
     state: &'static str,
     recv_q: u32,
     send_q: u32,
@@ -96,6 +100,8 @@ fn line<'a>(
         mapped: socket.mapped,
         local: socket.local,
         remote: socket.remote,
+        device: row.device.filter(|_| socket.bound_device() != 0),
+        scope: row.device.filter(|_| socket.scope().is_some()),
         state: state_name(socket),
         recv_q: socket.recv_q,
         send_q: socket.send_q,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Holder, ProcessRow, Proto, SocketRow, State, Timers};
+use crate::model::{DeviceName, Holder, ProcessRow, Proto, SocketRow, State, Timers};
 use crate::seeding;
 use crate::services::Services;
 use crate::stream::UserNames;
@@ -18,6 +18,8 @@ pub(crate) use text::write as write_text;
 /// A socket with its processes.
 pub(crate) struct Row<'a> {
     pub(crate) socket: &'a SocketRow,
+    /// Name of its interface: see [`crate::model::Socket::device`].
+    pub(crate) device: Option<DeviceName>,
     pub(crate) origin: Option<seeding::Inferred>,
     /// Its owner: see [`crate::model::Holders::owner`].
     pub(crate) process: Option<&'a ProcessRow>,

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{Columns, Names, Row, state_name};
 use crate::escape;
-use crate::model::{ProcessRow, Proto, SockAddr, SocketRow, State, Timers};
+use crate::model::{DeviceName, ProcessRow, Proto, SockAddr, SocketRow, State, Timers};
 use crate::origin::{Confidence, Side};
 
 /// Widths of netstat's columns: the minimum for an address, and the maximum for `PID/Program name`, which netstat
@@ -111,8 +111,8 @@ impl Addresses {
         let mut all = Self { local_width: ADDRESS, remote_width: ADDRESS, ..Self::default() };
         all.ends.reserve(2 * rows.len());
         for row in rows {
-            let local = all.push(Some(row.socket.local), row.socket, names);
-            let remote = all.push(row.socket.remote, row.socket, names);
+            let local = all.push(Some(row.socket.local), row.device, row.socket, names);
+            let remote = all.push(row.socket.remote, None, row.socket, names);
             all.local_width = all.local_width.max(local);
             all.remote_width = all.remote_width.max(remote);
         }
@@ -120,12 +120,22 @@ impl Addresses {
     }
 
     /// Returns the width in characters.
-    fn push(&mut self, end: Option<SockAddr>, socket: &SocketRow, names: Option<&Names<'_>>) -> usize {
+    fn push(
+        &mut self,
+        end: Option<SockAddr>,
+        device: Option<DeviceName>,
+        socket: &SocketRow,
+        names: Option<&Names<'_>>,
+    ) -> usize {
         let began = self.text.len();
         match (end, names) {
             (Some(end), None) => {
                 // Writing to a String cannot fail.
-                let _ = write!(self.text, "{}:", end.ip);
+                let _ = write!(self.text, "{}", end.ip);
+                if let Some(device) = device {
+                    let _ = write!(self.text, "%{}", escape::terminal(device.as_str()));
+                }
+                self.text.push(':');
                 match end.port {
                     0 => self.text.push('*'),
                     port => _ = write!(self.text, "{port}"),

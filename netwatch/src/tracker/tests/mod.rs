@@ -41,6 +41,7 @@ pub(super) fn socket(cookie: u64, local: &str, remote: &str) -> SocketRecord {
         family: Family::Ipv4,
         mapped: false,
         via: None,
+        device: None,
         local: at(local),
         remote: Some(at(remote)),
     };

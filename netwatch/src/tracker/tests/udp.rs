@@ -108,7 +108,7 @@ fn a_thread_that_only_uses_the_socket_is_not_the_sender() {
 }
 
 #[test]
-fn an_answer_from_another_address_is_no_origin() {
+fn an_answer_from_another_address_is_a_flow_of_its_sender() {
     let mut host = host();
     let alias = "10.0.0.77:6000";
     sends(&mut host, 2, (CLIENT, SERVER), 22);
@@ -120,18 +120,18 @@ fn an_answer_from_another_address_is_no_origin() {
     let opened = host.apply(udp(3, alias, CLIENT), Act::Sent(task(33)));
     assert_eq!(
         emitted_all(&opened),
-        ["open remote handshake observed 22 33 22", "open local handshake observed - 22 33"]
+        ["open local connect observed 33 33 22", "open remote handshake observed 33 22 33"]
     );
     // Each flow has a count of its own.
     assert_eq!(host.tracker.flows_of(Cookie::new(3).unwrap()).len(), 2);
 }
 
 #[test]
-fn an_answer_to_a_multicast_datagram_may_be_one() {
+fn an_answer_to_a_multicast_datagram_is_a_flow_of_its_sender() {
     let mut host = host();
     sends(&mut host, 2, ("10.0.0.1:5353", "224.0.0.251:5353"), 22);
     let answered = receives(&mut host, 2, ("10.0.0.1:5353", "10.0.0.9:5353"));
-    assert_eq!(emitted_all(&answered), ["open unknown none unknown - 22 -"]);
+    assert_eq!(emitted_all(&answered), ["open remote handshake observed - 22 -"]);
     let other = receives(&mut host, 2, ("10.0.0.1:5353", "10.0.0.9:9"));
     assert_eq!(emitted_all(&other), ["open remote handshake observed - 22 -"]);
 }

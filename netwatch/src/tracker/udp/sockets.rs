@@ -12,10 +12,6 @@ pub(super) struct UdpSocket {
     pub(super) owner: Option<Actor>,
     /// Keys in the table of the tracker.
     flows: Map<FlowAddresses, u64>,
-    /// The first flow with each remote address. There are more if the socket uses several local addresses.
-    by_remote: Map<SockAddr, u64>,
-    /// Number of flows to multicast groups and to the broadcast address, by remote port.
-    asked_all: Map<u16, u32>,
     /// Remote addresses of flows that ended because they were idle.
     ended: Set<SockAddr>,
     /// There were more than [`limits::MOST_IDLE_REMOTES`].
@@ -44,27 +40,13 @@ impl UdpSocket {
         if self.flows.len() == 1 { self.flows.values().next().copied() } else { None }
     }
 
-    /// A flow with the same remote address and another local one.
-    pub(super) fn sibling(&self, remote: SockAddr) -> Option<u64> {
-        self.by_remote.get(&remote).copied()
-    }
-
     /// Whether a flow with this remote address, which may be this one, was idle for so long that it counts as ended.
     pub(super) fn was_idle(&self, remote: SockAddr) -> bool {
         self.ended_more || self.ended.contains(&remote)
     }
 
-    /// Whether a datagram from here may be an answer to one that the socket sent to many.
-    pub(super) fn may_answer(&self, remote: SockAddr) -> bool {
-        self.asked_all.contains_key(&remote.port)
-    }
-
     pub(super) fn insert(&mut self, addresses: FlowAddresses, key: u64) {
         self.flows.insert(addresses, key);
-        self.by_remote.entry(addresses.remote).or_insert(key);
-        if is_for_many(addresses.remote) {
-            *self.asked_all.entry(addresses.remote.port).or_default() += 1;
-        }
     }
 
     pub(super) fn remove(&mut self, addresses: &FlowAddresses, key: u64) {
@@ -72,17 +54,6 @@ impl UdpSocket {
             return;
         }
         self.flows.remove(addresses);
-        if self.by_remote.get(&addresses.remote) == Some(&key) {
-            self.by_remote.remove(&addresses.remote);
-        }
-        if is_for_many(addresses.remote)
-            && let Some(count) = self.asked_all.get_mut(&addresses.remote.port)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.asked_all.remove(&addresses.remote.port);
-            }
-        }
     }
 
     /// Notes that a flow ended because it was idle.
@@ -99,14 +70,6 @@ impl UdpSocket {
     }
 }
 
-/// Whether a datagram to this address may have several receivers.
-fn is_for_many(remote: SockAddr) -> bool {
-    match remote.ip {
-        std::net::IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
-        std::net::IpAddr::V6(ip) => ip.is_multicast(),
-    }
-}
-
 /// All UDP sockets.
 pub(super) type UdpSockets = Map<Cookie, UdpSocket>;
 
@@ -120,34 +83,16 @@ mod tests {
     }
 
     #[test]
-    fn flows_with_one_remote_address_are_siblings() {
+    fn flow_that_took_the_place_of_another_is_not_removed_with_it() {
         let mut socket = UdpSocket::default();
         let (first, second) = (flow("10.0.0.1:1", "10.0.0.9:5"), flow("10.0.0.2:1", "10.0.0.9:5"));
         socket.insert(first, 1);
         socket.insert(second, 2);
-        assert_eq!(socket.sibling(at("10.0.0.9:5")), Some(1));
         assert_eq!((socket.only_flow(), socket.has(&second)), (None, true));
-        // A flow that took the place of another is not removed with it.
         socket.remove(&first, 7);
         assert!(socket.has(&first));
         socket.remove(&first, 1);
-        assert_eq!((socket.sibling(at("10.0.0.9:5")), socket.only_flow()), (None, Some(2)));
-    }
-
-    #[test]
-    fn an_answer_to_a_multicast_datagram_has_its_port() {
-        let mut socket = UdpSocket::default();
-        for (key, group) in (1..).zip(["224.0.0.251:5353", "255.255.255.255:5353", "[ff02::fb]:5353"]) {
-            socket.insert(flow("10.0.0.1:1", group), key);
-        }
-        let answers = |socket: &UdpSocket, from| socket.may_answer(at(from));
-        assert_eq!(["10.0.0.9:5353", "10.0.0.9:53"].map(|from| answers(&socket, from)), [true, false]);
-        for (key, group) in (1..).zip(["224.0.0.251:5353", "255.255.255.255:5353", "[ff02::fb]:5353"]) {
-            assert!(answers(&socket, "10.0.0.9:5353"));
-            socket.remove(&flow("10.0.0.1:1", group), key);
-        }
-        assert!(!answers(&socket, "10.0.0.9:5353"));
-        assert!(socket.is_empty());
+        assert_eq!(socket.only_flow(), Some(2));
     }
 
     #[test]

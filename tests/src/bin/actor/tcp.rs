@@ -209,6 +209,9 @@ pub(crate) fn tcp_socket(local: Option<SocketAddr>, of_family: SocketAddr, how: 
     } else {
         socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?
     };
+    if let Some(device) = how.iter().find_map(|word| word.strip_prefix("device=")) {
+        setsockopt(&fd, sockopt::BindToDevice, &device.into())?;
+    }
     if let Some(local) = local {
         // A test's port may be in TIME_WAIT from the step before.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;

@@ -11,7 +11,7 @@ use super::{Audit, reasons};
 use crate::{actor, port_of};
 
 /// A program that has inherited `fd`, and waits for its stdin, which stays open as long as this.
-fn holding(program: &str, arguments: &[&str], fd: impl Into<OwnedFd>) -> Running {
+pub(super) fn holding(program: &str, arguments: &[&str], fd: impl Into<OwnedFd>) -> Running {
     let fd: OwnedFd = fd.into();
     // Without close-on-exec, but set after the fork: no program of another test inherits it.
     let mut command = Command::new(program);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tests::{Endpoint, Netns, Watch, Wire, assert_has, endpoint, in_fresh_netns, kind};
+use tests::{Endpoint, Netns, Watch, Wire, assert_has, endpoint, in_fresh_netns, kind, netns};
 
 use super::{CASE, Case, lives, service};
 use crate::expect::{CONN, used_by};
@@ -273,5 +273,90 @@ fn flows_without_a_place_are_counted() {
         assert_has(&of_client(&loss).unwrap(), json!({"comm": client.object()["comm"]}));
         let log = watch.finish();
         assert!([6000, 6001].iter().any(|port| log.kinds(endpoint(2000, *port)).is_empty()));
+    });
+}
+
+/// The `open` of an endpoint with these addresses.
+fn opened(watch: &mut Watch, local: &str, remote: &str) -> Value {
+    let (own, local, remote) = (netns(), address(local), address(remote));
+    watch.expect(&format!("open of {local} - {remote}"), |event| {
+        kind(event) == "open" && event["netns"] == own && event["local"] == local && event["remote"] == remote
+    })
+}
+
+/// A server on a wildcard address answers from another address than it was asked at: a flow of its own, which the server
+/// originated.
+#[test]
+fn answer_from_another_address_is_originated_by_the_server() {
+    in_fresh_netns(|| {
+        let mut watch = Watch::shared();
+        let (mut client, mut server) = (actor(), actor());
+        for (wildcard, asked, own, client_at) in [
+            ("0.0.0.0:6000", "127.0.0.2:6000", "127.0.0.1:6000", "127.0.0.1:2000"),
+            ("[::]:6001", "127.0.0.3:6001", "127.0.0.1:6001", "127.0.0.1:2001"),
+        ] {
+            server.say(&format!("udp bind {wildcard}"));
+            client.say(&format!("udp bind {client_at}"));
+            client.say(&format!("udp send sendto 10 {asked}"));
+            server.say("udp recv recvfrom");
+            let to = if wildcard.starts_with('[') {
+                client_at.replace("127.", "[::ffff:127.").replace(":20", "]:20")
+            } else {
+                client_at.into()
+            };
+            server.say(&format!("udp send sendto 20 {to}"));
+            client.say("udp recv recvfrom");
+            let asks = opened(&mut watch, client_at, asked);
+            assert_has(&asks["origin"], json!({"side": "local", "process": client.object()}));
+            let is_asked = opened(&mut watch, asked, client_at);
+            assert_has(
+                &is_asked,
+                json!({"flow": asks["flow"], "origin": {"side": "remote", "process": client.object()}}),
+            );
+            let answers = opened(&mut watch, own, client_at);
+            assert_has(
+                &answers["origin"],
+                json!({"side": "local", "basis": "connect", "process": server.object()}),
+            );
+            let is_answered = opened(&mut watch, client_at, own);
+            assert_has(
+                &is_answered,
+                json!({"flow": answers["flow"], "origin": {"side": "remote", "confidence": "observed", "process": server.object()}}),
+            );
+            assert_ne!(answers["flow"], asks["flow"]);
+        }
+    });
+}
+
+/// The reply to a broadcast or multicast query comes from the server's own address, and is originated by the server.
+#[test]
+fn reply_to_a_query_to_many_is_originated_by_its_sender() {
+    in_fresh_netns(|| {
+        tests::ip("link add dummy9 type veth peer name dummy9b");
+        tests::ip("link set dummy9 up");
+        tests::ip("link set dummy9b up");
+        tests::ip("addr add 10.99.0.1/24 brd + dev dummy9");
+        tests::ip("route add 224.0.0.0/4 dev dummy9");
+        let mut watch = Watch::shared();
+        for (nth, asked) in [(0, "10.99.0.255:6000"), (1, "224.0.0.77:6001")] {
+            let (client_at, own) = (format!("10.99.0.1:200{nth}"), format!("10.99.0.1:600{nth}"));
+            let client = std::net::UdpSocket::bind(&client_at).unwrap();
+            client.set_broadcast(true).unwrap();
+            let receiver = std::net::UdpSocket::bind(format!("0.0.0.0:600{nth}")).unwrap();
+            receiver.join_multicast_v4(&[224, 0, 0, 77].into(), &[10, 99, 0, 1].into()).unwrap();
+            client.send_to(b"who", asked).unwrap();
+            let (_, from) = receiver.recv_from(&mut [0; 3]).unwrap();
+            receiver.send_to(b"me", from).unwrap();
+            client.recv(&mut [0; 2]).unwrap();
+            let asks = opened(&mut watch, &client_at, asked);
+            assert_has(&asks["origin"], json!({"side": "local"}));
+            let answers = opened(&mut watch, &own, &client_at);
+            assert_has(&answers["origin"], json!({"side": "local", "confidence": "observed"}));
+            let is_answered = opened(&mut watch, &client_at, &own);
+            assert_has(
+                &is_answered,
+                json!({"flow": answers["flow"], "origin": {"side": "remote", "confidence": "observed"}}),
+            );
+        }
     });
 }
