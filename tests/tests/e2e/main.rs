@@ -46,6 +46,7 @@ mod seed;
 mod table;
 mod text;
 mod tools;
+mod top;
 mod trace;
 mod udp;
 mod uring;
