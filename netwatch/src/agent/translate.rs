@@ -17,7 +17,7 @@ const SHARE: u32 = 10;
 /// At most this much at once.
 const BURST: Duration = Duration::from_millis(20);
 
-/// After this time the addresses may belong to another connection, so the question is not asked any more.
+/// After this time the addresses may belong to another connection, so a translation counts for nothing.
 const STALE: Duration = Duration::from_secs(1);
 
 /// Interval of reports of what was not asked.
@@ -120,14 +120,14 @@ impl Translator {
         if self.budget.is_zero() {
             return None;
         }
-        let is_stale =
-            clock::since_boot().is_ok_and(|now| Duration::from_nanos(now.saturating_sub(event.at)) > STALE);
-        if is_stale {
+        let nat = asker.ask(&event.endpoint.socket);
+        self.budget = self.budget.saturating_sub(before.elapsed());
+        let is_stale = |now: BootTime| Duration::from_nanos(now.saturating_sub(event.at)) > STALE;
+        let is_translated = nat.as_ref().is_some_and(|nat| nat.translation().is_some());
+        if is_translated && clock::since_boot().is_ok_and(is_stale) {
             self.left_out += 1;
             return Some(Nat::Unknown);
         }
-        let nat = asker.ask(&event.endpoint.socket);
-        self.budget = self.budget.saturating_sub(before.elapsed());
         nat
     }
 }

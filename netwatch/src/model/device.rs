@@ -29,6 +29,18 @@ impl Device {
         self.0.get() & !Self::OF_DATAGRAM
     }
 
+    /// Both, as one number.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        self.0.get()
+    }
+
+    /// From [`Self::code`].
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::bound(code).and(NonZeroU32::new(code)).map(Self)
+    }
+
     /// Whether a socket is bound to it.
     #[must_use]
     pub const fn is_bound(self) -> bool {
@@ -101,5 +113,7 @@ mod tests {
         let taken = Device::of_datagram(7).unwrap();
         assert_eq!((taken.index(), taken.is_bound()), (7, false));
         assert_eq!((Device::bound(0), Device::of_datagram(0)), (None, None));
+        assert_eq!([bound, taken].map(|device| Device::from_code(device.code())), [Some(bound), Some(taken)]);
+        assert_eq!((Device::from_code(0), Device::from_code(1 << 31)), (None, None));
     }
 }

@@ -209,7 +209,7 @@ impl RowWriter<'_> {
                     }
                 }
                 Cell::Errno(number) => errno.push_str(&crate::errno::name(number)),
-                Cell::Null | Cell::Int(_) => {}
+                Cell::Null | Cell::Int(_) | Cell::Device(_) => {}
             }
         }
         let mut addresses = addresses.iter();
@@ -218,6 +218,7 @@ impl RowWriter<'_> {
             Cell::Int(number) => ValueRef::Integer(*number),
             Cell::Ip(_) => text(addresses.next().map(String::as_str)),
             Cell::Errno(_) => ValueRef::Text(errno.as_bytes()),
+            Cell::Device(name) => text(Some(name.as_str())),
         });
         let tail = [text(Some(signs).filter(|signs| !signs.is_empty())), text(odd)];
         const FIRST: usize = HEAD + FIRST_COLUMNS;
@@ -247,6 +248,7 @@ fn json(cell: Cell) -> serde_json::Value {
         Cell::Int(number) => number.into(),
         Cell::Ip(ip) => ip.to_string().into(),
         Cell::Errno(number) => crate::errno::name(number).into(),
+        Cell::Device(name) => name.as_str().into(),
     }
 }
 

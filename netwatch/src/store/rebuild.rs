@@ -12,7 +12,7 @@ use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, find_later, predicted};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
-use crate::model::{Arguments, BootTime, CgroupId, Cookie, ExeState, Image, ProcessKey, Way};
+use crate::model::{Arguments, BootTime, CgroupId, Cookie, DeviceName, ExeState, Image, ProcessKey, Way};
 use crate::process::{Actor, Birth, Cause, ExeStatus, Message, Process};
 use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
@@ -134,6 +134,9 @@ fn cell_of(column: &str, value: ValueRef<'_>) -> Result<Cell, StoreError> {
 }
 
 fn cell_of_text(column: &str, text: &str) -> Option<Cell> {
+    if column == "device" {
+        return Some(Cell::Device(DeviceName::new(text)));
+    }
     if column == "errno" {
         return crate::errno::number(text).map(Cell::Errno);
     }

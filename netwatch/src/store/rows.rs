@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::words::{self, Word};
 use crate::model::{
-    BootTime, Cookie, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, State, Translation,
+    BootTime, Cookie, Device, DeviceName, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, State,
+    Translation,
 };
 use crate::origin::Verdict;
 use crate::process::{Actor, Cause};
@@ -25,10 +26,11 @@ pub(super) enum Cell {
     Int(i64),
     Ip(IpAddr),
     Errno(i32),
+    Device(DeviceName),
 }
 
 /// Columns that may differ between events of the same endpoint, in the order of the table.
-pub(super) const COLUMNS: [&str; 39] = [
+pub(super) const COLUMNS: [&str; 41] = [
     "flow_cookie",
     "flow_began",
     "proto",
@@ -68,6 +70,8 @@ pub(super) const COLUMNS: [&str; 39] = [
     "nat_local_port",
     "nat_remote_ip",
     "nat_remote_port",
+    "interface",
+    "device",
 ];
 
 /// How many of them the first version has.
@@ -105,6 +109,8 @@ const REPAIRED: usize = 33;
 const NAT: usize = 34;
 const NAT_LOCAL: usize = 35;
 const NAT_REMOTE: usize = 37;
+const INTERFACE: usize = 39;
+const DEVICE: usize = 40;
 
 /// The columns of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +188,8 @@ impl Cells {
             maybe(nat, |nat| int(nat.local.port)),
             maybe(nat, |nat| Cell::Ip(nat.remote.ip)),
             maybe(nat, |nat| int(nat.remote.port)),
+            maybe(endpoint.device, |device| int(device.code())),
+            maybe(event.facts.device, Cell::Device),
         ])
     }
 
@@ -266,7 +274,7 @@ impl Cells {
                 family: self.word(FAMILY).unwrap_or(Family::of(local.ip)),
                 mapped: is_set(MAPPED)?,
                 via: self.word(VIA),
-                device: None,
+                device: self.small(INTERFACE).and_then(Device::from_code),
                 local,
                 remote: self.endpoint(REMOTE),
             },
@@ -307,7 +315,13 @@ impl Cells {
             endpoint,
             outcome,
             repaired: is_set(REPAIRED)?,
-            facts: HostFacts::default(),
+            facts: HostFacts {
+                device: match self.cell(DEVICE) {
+                    Cell::Device(name) => Some(name),
+                    _ => None,
+                },
+                ..HostFacts::default()
+            },
         })
     }
 }

@@ -20,6 +20,9 @@ ALTER TABLE connection ADD COLUMN nat_local_ip TEXT;
 ALTER TABLE connection ADD COLUMN nat_local_port INTEGER;
 ALTER TABLE connection ADD COLUMN nat_remote_ip TEXT;
 ALTER TABLE connection ADD COLUMN nat_remote_port INTEGER;
+-- The interface that the socket is bound to, or, plus 2^31, that of the first datagram; NULL: none. Its name, if it has one.
+ALTER TABLE connection ADD COLUMN interface INTEGER;
+ALTER TABLE connection ADD COLUMN device TEXT;
 
 -- Why retention deleted: 'age' or 'size'. The pages in use then, and the digest of `pruned_segment`.
 ALTER TABLE pruned ADD COLUMN reason TEXT;

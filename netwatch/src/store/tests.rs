@@ -128,7 +128,7 @@ fn recorded(event: &ConnectionEvent) -> ConnectionEvent {
     if let Some(peer) = &mut event.endpoint.peer {
         put(&mut peer.process, status.peer);
     }
-    event.facts = HostFacts::default();
+    event.facts = HostFacts { device: event.facts.device, ..HostFacts::default() };
     event
 }
 

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tests::{Actor, Watch, binary, in_fresh_netns, ip, kind, netns, output};
+use tests::{Actor, Recorder, Store, Watch, assert_has, binary, in_fresh_netns, ip, kind, netns, output};
 
 use crate::{actor, address};
 
@@ -79,7 +79,7 @@ fn listeners_on_two_interfaces_are_told_apart() {
 fn connection_of_a_bound_socket_has_its_device() {
     in_fresh_netns(|| {
         let mut all = Watch::shared();
-        let mut filtered = Watch::alone(&["--device", "lo"]);
+        let mut filtered = Watch::start(&["--device", "lo"]);
         let (mut server, mut client) = (actor(), actor());
         server.say("listen 127.0.0.1:7002 1");
         client.say("connect 127.0.0.1:2002 127.0.0.1:7002 device=lo");
@@ -92,6 +92,17 @@ fn connection_of_a_bound_socket_has_its_device() {
         assert_eq!(found["device"], "lo");
         client.say("close");
         of_actor(&mut filtered, &client, "close", 2002);
+
+        // The store keeps it.
+        let store = Store::new();
+        let recorder = Recorder::start(&store.path(), &["--port", "7003"]);
+        server.say("listen 127.0.0.1:7003 1");
+        client.say("connect 127.0.0.1:2003 127.0.0.1:7003 device=lo");
+        client.say("close");
+        recorder.finish();
+        let logged = store.log(&["--device", "lo", "--event", "open"]);
+        assert_eq!(logged.len(), 1, "{logged:#?}");
+        assert_has(&logged[0], json!({"device": "lo", "local": {"port": 2003}}));
     });
 }
 

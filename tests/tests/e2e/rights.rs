@@ -18,8 +18,10 @@ const SYS_PTRACE: u64 = 1 << 19;
 const SYS_ADMIN: u64 = 1 << 21;
 const BPF: u64 = 1 << 39;
 
+const NET_ADMIN: u64 = 1 << 12;
+
 /// What a run with probes keeps.
-const LIVE: u64 = BPF | SYS_ADMIN | SYS_PTRACE | DAC_READ_SEARCH;
+const LIVE: u64 = BPF | NET_ADMIN | SYS_ADMIN | SYS_PTRACE | DAC_READ_SEARCH;
 
 /// The rights of a thread.
 #[derive(Debug, PartialEq, Eq)]
@@ -194,7 +196,7 @@ fn doctor_shows_what_is_given_up() {
         };
         assert_eq!(
             of("watch, record"),
-            ["CAP_BPF", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]
+            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]
         );
         assert_eq!(of("log, verify"), [""; 0]);
         let text = String::from_utf8(tests::doctor(&[]).stdout).unwrap();

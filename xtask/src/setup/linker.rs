@@ -30,7 +30,8 @@ pub(super) fn ensure(toolchain: Toolchain, verbose: bool) -> Result<()> {
     }
     if find("cargo-binstall").is_some() {
         step("installing bpf-linker by cargo-binstall: none here reads the toolchain's bitcode");
-        quietly(&mut cargo(&["binstall", "--no-confirm", "--force", "bpf-linker"])?, verbose)
+        let pinned = format!("bpf-linker@{VERSION}");
+        quietly(&mut cargo(&["binstall", "--no-confirm", "--force", &pinned])?, verbose)
             .unwrap_or_else(|error| step(&format!("{error:#}")));
         if reads_bitcode_of(toolchain)? {
             return Ok(());
@@ -47,6 +48,11 @@ pub(super) fn ensure(toolchain: Toolchain, verbose: bool) -> Result<()> {
 
 /// Compiles bpf-linker against the LLVM that the toolchain was built with.
 fn compile(llvm: u32, verbose: bool) -> Result<()> {
+    if !LLVM_FEATURES.contains(&llvm) {
+        bail!(
+            "bpf-linker {VERSION}, which this was tried with, cannot be compiled for LLVM {llvm} of this toolchain"
+        );
+    }
     let package = format!("llvm-{llvm}-dev");
     if prefix(llvm).is_none() && apt::offers(&[&package], verbose)? {
         apt::install(&[&package], "bpf-linker is compiled against it", verbose)?;
@@ -63,10 +69,8 @@ fn compile(llvm: u32, verbose: bool) -> Result<()> {
     ));
     let feature = format!("llvm-{llvm}");
     let mut command = cargo(&["install", "bpf-linker", "--force", "--locked"])?;
-    command.args(["--no-default-features", "--features", &feature]).env("LLVM_PREFIX", prefix);
-    if LLVM_FEATURES.contains(&llvm) {
-        command.args(["--version", VERSION]);
-    }
+    command.args(["--no-default-features", "--features", &feature, "--version", VERSION]);
+    command.env("LLVM_PREFIX", prefix);
     quietly(&mut command, verbose)
 }
 

@@ -118,17 +118,13 @@ impl<'a> Suite<'a> {
     fn update(&self, verbose: bool) -> Result<()> {
         let signed = self.source.keyring.as_ref().map(|keyring| format!("[signed-by={keyring}] "));
         self.configure(&signed.unwrap_or_default())?;
-        let update = || said(self.apt("apt-get").arg("update"), verbose);
-        let Err(error) = update() else { return Ok(()) };
-        if !lacks_key(&format!("{error:#}")) {
-            return Err(error.context(format!("cannot fetch the package list of {}", self.name)));
-        }
-        step(&format!(
-            "{}: the keyring here lacks its key, so its signature is NOT checked: {error:#}",
-            self.name
-        ));
-        self.configure("[trusted=yes] ")?;
-        update().with_context(|| format!("cannot fetch the package list of {}", self.name))
+        let Err(error) = said(self.apt("apt-get").arg("update"), verbose) else { return Ok(()) };
+        let what = if lacks_key(&format!("{error:#}")) {
+            format!("the keyring here lacks the key of {}: update the package {KEYRING}", self.name)
+        } else {
+            format!("cannot fetch the package list of {}", self.name)
+        };
+        Err(error.context(what))
     }
 
     fn configure(&self, options: &str) -> Result<()> {
@@ -191,6 +187,9 @@ fn complaints(stderr: &str) -> String {
         stderr.lines().filter(|line| line.starts_with("E: ") || line.starts_with("W: ")).collect();
     if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") }
 }
+
+/// The package of Debian and its derivatives with the keys of Debian.
+const KEYRING: &str = "debian-archive-keyring";
 
 /// Whether the only error of apt is an unknown key. A missing or wrong signature is another error.
 fn lacks_key(complaint: &str) -> bool {

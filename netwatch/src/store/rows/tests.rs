@@ -1,7 +1,7 @@
 //! Rows, and arbitrary events for other tests.
 
 use crate::model::tests::at;
-use crate::model::{Nat, NetnsId, Translation};
+use crate::model::{Device, DeviceName, Nat, NetnsId, Translation};
 use proptest::prelude::*;
 
 use super::*;
@@ -66,6 +66,9 @@ pub(crate) fn any_event() -> impl Strategy<Value = ConnectionEvent> {
         endpoint.listener = has[9].then(|| Arc::new(listener()));
         endpoint.peer = has[11].then(|| Party { id: id(n[9], n[8]), process: actor(has[12], b[10]) });
         endpoint.cause = Cause::of_socket(has[14].then_some(n[10] >> 1).and_then(Cookie::new));
+        endpoint.socket.device = Device::from_code(n[4] as u32);
+        event.facts.device =
+            endpoint.device.map(|device| DeviceName::new(&format!("if{}", device.index() % 100)));
         endpoint.nat = match b[13] % 3 {
             0 => Nat::Unknown,
             1 => Nat::None,
