@@ -20,7 +20,7 @@ use crate::loss::LossReason;
 use crate::model::BootTime;
 use crate::rights;
 use crate::stream::{Batch, Context, Item};
-use crate::top::terminal::{Input, Screen};
+use crate::top::terminal::{self, Input, Screen};
 use crate::top::{Options, Request, Source, State, render};
 use crate::{agent, bus, clock, escape, limits, stderr};
 
@@ -115,6 +115,15 @@ impl Supervisor for TopSupervisor {
 }
 
 fn ended(thread: JoinHandle<Result<()>>) -> Result<()> {
+    let deadline = Instant::now() + limits::STDOUT_WAIT;
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            // Blocked in a write to the terminal, or in its reader; the thread ends with the process.
+            terminal::restore();
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
     thread.join().unwrap_or_else(|_| bail!("the thread of the screen panicked"))
 }
 
@@ -138,10 +147,12 @@ fn polled(options: &TopOptions, lacks: &str) -> Result<()> {
     let shown =
         thread.spawn(move || ui.run(screen, &held, None, &from, &tracer)).context("cannot start a thread")?;
     // An error of `send`: the screen has ended.
-    if tell.send(Message::Note(lacks)).is_ok() {
-        poll(&options.filter, &messages, &shown)?;
-    }
-    ended(shown)
+    let polled = match tell.send(Message::Note(lacks)) {
+        Ok(()) => poll(&options.filter, &messages, &shown),
+        Err(_) => Ok(()),
+    };
+    let _ = messages.send(Message::Over);
+    polled.and(ended(shown))
 }
 
 fn poll(

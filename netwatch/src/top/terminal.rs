@@ -14,6 +14,8 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{cursor, execute, queue};
 use ratatui::layout::Rect;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::{flag, low_level};
 
@@ -22,12 +24,16 @@ use super::Key;
 /// The screen is over, after a panic of some thread: nothing is drawn any more.
 static OVER: AtomicBool = AtomicBool::new(false);
 
+/// The terminal's modes are set.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 /// The terminal's modes. Dropping it restores them.
 struct Modes;
 
 impl Modes {
     fn enter() -> io::Result<Self> {
         enable_raw_mode()?;
+        TAKEN.store(true, Ordering::SeqCst);
         // Restores what was set if the next step fails.
         let modes = Self;
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
@@ -35,6 +41,10 @@ impl Modes {
     }
 
     fn leave() {
+        // Once: leaving the other screen twice moves the cursor.
+        if !TAKEN.swap(false, Ordering::SeqCst) {
+            return;
+        }
         // There is nobody to report an error to.
         let _ = execute!(io::stdout(), EndSynchronizedUpdate, cursor::Show, LeaveAlternateScreen);
         let _ = disable_raw_mode();
@@ -45,6 +55,12 @@ impl Drop for Modes {
     fn drop(&mut self) {
         Self::leave();
     }
+}
+
+/// Restores the terminal, for a program that ends without its [`Screen`].
+pub fn restore() {
+    OVER.store(true, Ordering::SeqCst);
+    Modes::leave();
 }
 
 /// What signals asked for.
@@ -170,11 +186,26 @@ impl Screen {
         if let Some(input) = self.signalled()? {
             return Ok(Some(input));
         }
-        match event::poll(patience) {
-            Ok(true) => {}
-            Ok(false) => return self.signalled(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return self.signalled(),
-            Err(error) => return Err(error),
+        // Asked here and not by crossterm, whose reader does not return any more if the terminal has hung up: it reads its
+        // end again and again (crossterm 0.29, src/event/source/unix/mio.rs, try_read()).
+        let stdin = io::stdin();
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let came = fds.iter().fold(PollFlags::empty(), |all, fd| all | fd.revents());
+        if came.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+            return Ok(Some(Input::End));
+        }
+        // With an event that is not for a key it waits for the next.
+        if !event::poll(Duration::ZERO)? {
+            if size()? != (self.shown.area.width, self.shown.area.height) && !self.shown.area.is_empty() {
+                self.forget();
+                return Ok(Some(Input::Changed));
+            }
+            return self.signalled();
         }
         Ok(match event::read()? {
             Event::Key(key) if key.kind != KeyEventKind::Release => {

@@ -160,6 +160,8 @@ fn screen_names_the_originator_of_a_connection() {
         // A closed connection is said to be, and goes.
         drop((client, server));
         terminal.shows("closed");
+        // The selected line stays until it is not selected any more.
+        terminal.keys(&["Escape"]);
         terminal
             .shows_that("nothing", |screen| screen.contains("nothing matches") || !screen.contains("closed"));
         terminal.keys(&["q"]);
@@ -231,7 +233,7 @@ fn failed_start_is_said_on_the_usual_screen() {
 fn stored_connections_are_shown_and_traced() {
     in_fresh_netns(|| {
         let store = Store::new();
-        let recorder = Recorder::start(&store.path(), &["--netns", "self"]);
+        let recorder = Recorder::start(&store.path(), &[]);
         let (client, server) = connected();
         until("all is recorded", || store.log(&["--event", "accept"]).len() == 1);
         recorder.finish();
