@@ -46,5 +46,6 @@ pub mod snapshot;
 pub mod stderr;
 pub mod store;
 pub mod stream;
+pub mod top;
 pub mod tracker;
 pub mod where_it_runs;

@@ -227,6 +227,13 @@ pub const MOST_IDLE_REMOTES: usize = 256;
 /// `loss::events_missed_by_a_stuck_reader_are_reported_as_a_loss` of the end-to-end tests.
 pub const STDOUT_ITEMS: usize = 40_960;
 
+/// How many connections and listeners that ended `top` keeps, the newest: some 4 KiB each with their events. Test:
+/// `top::tests::number_of_ended_connections_is_bounded`.
+pub const TOP_ENDED: usize = 10_000;
+
+/// How many events `top --store` shows, the newest. Test: `top::tests::stored_events_fit_into_the_table`.
+pub const TOP_STORED: usize = 20_000;
+
 /// How long the end of a run waits for the reader of stdout. Test: `loss::signal_ends_watch_although_nobody_reads` of the
 /// end-to-end tests.
 pub const STDOUT_WAIT: Duration = Duration::from_secs(2);

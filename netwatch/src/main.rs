@@ -8,7 +8,7 @@ use netwatch::blocking;
 use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
-use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, trace, verify, watch};
+use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, top, trace, verify, watch};
 use netwatch::{rights, stderr};
 
 /// Wrong usage.
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::List(options) => list::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Watch(options) => watch::run(*options).map(|()| ExitCode::SUCCESS),
+        Command::Top(options) => top::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Record(options) => record::run(*options).map(|()| ExitCode::SUCCESS),
         Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),

@@ -16,6 +16,31 @@ pub fn print(line: &str) {
     STDERR.push(format!("{}\n", escape::terminal(line)));
 }
 
+/// Lines are kept until this is dropped: a screen is shown, and stderr is likely to be the same terminal.
+#[derive(Debug)]
+pub struct Held(());
+
+/// Keeps lines from now on.
+#[must_use]
+pub fn hold() -> Held {
+    STDERR.hold(true);
+    Held(())
+}
+
+impl Held {
+    /// Takes the lines that are kept, each with its newline. They are not printed later.
+    #[must_use]
+    pub fn take(&self) -> Vec<String> {
+        STDERR.0.locked().lines.drain(..).collect()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        STDERR.hold(false);
+    }
+}
+
 /// Waits until everything is printed, or for a limited time. The process may end then.
 pub fn finish() {
     STDERR.finish(limits::STDERR_WAIT);
@@ -54,6 +79,8 @@ struct State {
     is_writing: bool,
     /// There is no thread: nothing can be written.
     is_over: bool,
+    /// Nothing is written for now.
+    is_held: bool,
 }
 
 impl Lines {
@@ -77,6 +104,11 @@ impl Lines {
         self.0.changed.notify_all();
     }
 
+    fn hold(&self, is_held: bool) {
+        self.0.locked().is_held = is_held;
+        self.0.changed.notify_all();
+    }
+
     fn finish(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut state = self.0.locked();
@@ -97,7 +129,7 @@ impl Shared {
         loop {
             state.is_writing = false;
             self.changed.notify_all();
-            while state.lines.is_empty() && state.dropped == 0 {
+            while state.is_held || (state.lines.is_empty() && state.dropped == 0) {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let line = state.lines.pop_front().unwrap_or_else(|| {

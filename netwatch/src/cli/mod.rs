@@ -11,6 +11,7 @@ mod kernel;
 mod list;
 mod log;
 mod record;
+mod top;
 mod trace;
 mod values;
 mod verify;
@@ -27,6 +28,7 @@ use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
 use crate::commands::log::SearchOptions;
 use crate::commands::record::RecordOptions;
+use crate::commands::top::TopOptions;
 use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
@@ -39,6 +41,8 @@ pub enum Command {
     List(Box<ListOptions>),
     /// Print events as they happen.
     Watch(Box<WatchOptions>),
+    /// Show the live screen.
+    Top(Box<TopOptions>),
     /// Write events to the store.
     Record(Box<RecordOptions>),
     /// Print events from the store.
@@ -71,6 +75,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(match Cli::try_parse_from(&arguments)?.command {
         Sub::List(list) => Command::List(Box::new(list.options().map_err(usage)?)),
         Sub::Watch(watch) => Command::Watch(Box::new(watch.options().map_err(usage)?)),
+        Sub::Top(top) => Command::Top(Box::new(top.options().map_err(usage)?)),
         Sub::Record(record) => {
             let record = config::complete(*record, &arguments)?;
             Command::Record(Box::new(record.options().map_err(usage)?))
@@ -116,6 +121,10 @@ enum Sub {
     List(Box<list::ListArgs>),
     /// Print each connection and its originator as it is made
     Watch(Box<watch::WatchArgs>),
+    /// Show connections, processes and originators on a live screen
+    ///
+    /// Screen readers do better with the lines of `netwatch watch` and `netwatch list`.
+    Top(Box<top::TopArgs>),
     /// Record connections to a store
     Record(Box<record::RecordArgs>),
     /// Print and search recorded events

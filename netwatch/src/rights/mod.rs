@@ -32,9 +32,13 @@ pub struct Stage {
     pub closes_files: bool,
 }
 
-/// `log`, `verify`, and `trace` with a store, once the store is open.
-pub const READING: Stage =
-    Stage { what: "log, verify, trace of a store", keep: &[], calls: Calls::Output, closes_files: true };
+/// `log`, `verify`, `trace` and `top` with a store, once the store is open.
+pub const READING: Stage = Stage {
+    what: "log, verify, trace and top of a store",
+    keep: &[],
+    calls: Calls::Output,
+    closes_files: true,
+};
 
 /// A command that has taken its snapshot, and prints it.
 pub const PRINTING: Stage = Stage {
@@ -48,9 +52,9 @@ pub const PRINTING: Stage = Stage {
 pub const RESOLVING: Stage =
     Stage { what: "list with names of hosts", keep: &[], calls: Calls::Resolve, closes_files: false };
 
-/// `watch`, `record` and `audit --watch`, once the probes are attached.
+/// `watch`, `top`, `record` and `audit --watch`, once the probes are attached.
 pub const LIVE: Stage = Stage {
-    what: "watch, record, audit --watch: once the probes are attached",
+    what: "watch, top, record, audit --watch: once the probes are attached",
     keep: capabilities::LIVE,
     calls: Calls::Live,
     closes_files: false,

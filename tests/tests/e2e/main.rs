@@ -47,6 +47,7 @@ mod seed;
 mod table;
 mod text;
 mod tools;
+mod top;
 mod trace;
 mod udp;
 mod uring;
