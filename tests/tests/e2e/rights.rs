@@ -195,7 +195,7 @@ fn doctor_shows_what_is_given_up() {
             stage.unwrap()["keeps"].as_array().unwrap().clone()
         };
         assert_eq!(
-            of("watch, record"),
+            of("watch, top, record"),
             ["CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]
         );
         assert_eq!(of("log, verify"), [""; 0]);
