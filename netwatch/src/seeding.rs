@@ -3,7 +3,7 @@
 
 use crate::hash::Map;
 use crate::listeners::{Listeners, Listening};
-use crate::model::{NetnsId, Proto, SockAddr, SocketRow, State};
+use crate::model::{NetnsId, Proto, SocketRow, State};
 use crate::origin::{Basis, Confidence, Side, Verdict, by_port_range};
 use crate::pairs::Pairs;
 
@@ -29,7 +29,7 @@ pub fn infer(rows: &[SocketRow], port_ranges: &Map<NetnsId, (u16, u16)>) -> Vec<
         .enumerate()
         .map(|(own, row)| {
             let remote = row.remote?;
-            let (local, there) = seen_by_the_other(row, remote);
+            let (local, there) = row.nat.seen(row.local, remote);
             let peer = index.pairs.peer(row.netns, row.proto, local, there);
             let (here, there) = (index.alone(row), peer.and_then(|peer| index.alone(rows.get(peer)?)));
             // That the peer connected does not prove that this endpoint did not.
@@ -63,11 +63,6 @@ fn settle(here: Option<Verdict>, there: Option<Verdict>) -> Option<Verdict> {
         (Some(here), Some(peer)) => Some(if peer.basis < here.basis { peer } else { here }),
         (here, peer) => here.or(peer),
     }
-}
-
-/// The addresses of an endpoint as the other one sees them.
-fn seen_by_the_other(row: &SocketRow, remote: SockAddr) -> (SockAddr, SockAddr) {
-    row.nat.translation().map_or((row.local, remote), |translation| (translation.local, translation.remote))
 }
 
 struct Index {

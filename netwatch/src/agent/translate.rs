@@ -17,7 +17,7 @@ const SHARE: u32 = 10;
 /// At most this much at once.
 const BURST: Duration = Duration::from_millis(20);
 
-/// After this time the addresses may belong to another connection, so a translation counts for nothing.
+/// After this time the addresses may belong to another connection, so a translation is not used.
 const STALE: Duration = Duration::from_secs(1);
 
 /// Interval of reports of what was not asked.
@@ -85,7 +85,7 @@ impl Translator {
             && let Some(mut event) = self.waiting.pop_front()
         {
             rest -= 1;
-            if Duration::from_nanos(now.saturating_sub(event.at)) > STALE {
+            if is_stale(now, &event) {
                 self.left_out += 1;
                 continue;
             }
@@ -122,14 +122,17 @@ impl Translator {
         }
         let nat = asker.ask(&event.endpoint.socket);
         self.budget = self.budget.saturating_sub(before.elapsed());
-        let is_stale = |now: BootTime| Duration::from_nanos(now.saturating_sub(event.at)) > STALE;
         let is_translated = nat.as_ref().is_some_and(|nat| nat.translation().is_some());
-        if is_translated && clock::since_boot().is_ok_and(is_stale) {
+        if is_translated && clock::since_boot().is_ok_and(|now| is_stale(now, event)) {
             self.left_out += 1;
             return Some(Nat::Unknown);
         }
         nat
     }
+}
+
+fn is_stale(now: BootTime, event: &ConnectionEvent) -> bool {
+    Duration::from_nanos(now.saturating_sub(event.at)) > STALE
 }
 
 /// Connections that begin and whose other endpoint is not known by its addresses.

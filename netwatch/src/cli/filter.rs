@@ -7,6 +7,7 @@ use nix::unistd::User;
 
 use super::values::namespaces;
 use crate::commands::list::Namespaces;
+use crate::escape;
 use crate::filter::{AddressPattern, Condition, Expression, Filter, Lookup, Term, glob, kind, proto, side};
 use crate::model::{Family, NetnsId, Proto};
 use crate::origin::Side;
@@ -105,11 +106,6 @@ fn user(text: &str) -> Result<u32, String> {
     }
 }
 
-/// As one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 /// Parses an expression of `--filter`.
 fn expression(text: &str) -> Result<Expression, String> {
     Expression::parse(text, Lookup { user: &user, own_netns: &own_netns })
@@ -142,7 +138,7 @@ impl FilterArgs {
             ("device", which.device.clone()),
             ("container", which.container.clone()),
             ("netns", netns),
-            ("filter", which.expression.as_ref().map(|expression| quoted(&expression.text))),
+            ("filter", which.expression.as_ref().map(|expression| escape::quoted(&expression.text))),
         ];
         let letters = [(self.ipv4, "-4"), (self.ipv6, "-6")];
         let letters = letters.into_iter().filter(|(is_set, _)| *is_set).map(|(_, letter)| letter.to_owned());

@@ -24,7 +24,7 @@ use netlink::{Entry, Table};
 /// nf_ct_sysctl_table, v6.12. A question would load the module of ctnetlink.
 const SYSCTL: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
-/// For how long the number of entries is used.
+/// For how long it is used that there is a table, and its number of entries.
 const FRESH: Duration = Duration::from_millis(5);
 
 /// A socket of another namespace is closed if it was not used for this time.
@@ -53,15 +53,11 @@ pub fn check() -> io::Result<()> {
     if is_there() { Table::open()?.count().map(drop) } else { Ok(()) }
 }
 
-/// The addresses of the packets that a socket sends; `None` without a remote address.
-#[must_use]
-pub fn tuple_of(socket: &Socket) -> Option<Tuple> {
-    Some(Tuple { proto: socket.proto, source: socket.local, destination: socket.remote? })
-}
-
 /// Asks about connections one by one.
 pub struct Asker {
     own: NetnsId,
+    /// Whether the kernel tracks connections, and when that was looked up.
+    there: Option<(Instant, bool)>,
     tables: Map<NetnsId, Source>,
     others: Others,
     /// A list that is being made.
@@ -110,6 +106,7 @@ impl Asker {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             own: netns::own()?,
+            there: None,
             tables: Map::default(),
             others: Others::default(),
             list: None,
@@ -119,8 +116,8 @@ impl Asker {
 
     /// What the tables have about a connection. `None` if the namespaces of the host are being listed: ask again later.
     pub fn ask(&mut self, socket: &Socket) -> Option<Nat> {
-        let Some(own) = tuple_of(socket) else { return Some(Nat::Unknown) };
-        if !is_there() {
+        let Some(own) = socket.tuple() else { return Some(Nat::Unknown) };
+        if !self.is_there() {
             return Some(Nat::None);
         }
         if socket.netns != self.own || !own.is_loopback() {
@@ -129,15 +126,11 @@ impl Asker {
                 return None;
             }
         }
-        let others: Vec<_> = self
-            .others
-            .asked
-            .iter()
-            .copied()
-            .chain([self.own])
-            .filter(|inum| *inum != socket.netns)
-            .collect();
-        self.open_for(socket.netns, if own.is_loopback() { &[] } else { &others });
+        // Packets to loopback stay in their namespace.
+        let asked = if own.is_loopback() { None } else { Some(self.others.asked.iter().chain([&self.own])) };
+        let others: Vec<_> =
+            asked.into_iter().flatten().copied().filter(|inum| *inum != socket.netns).collect();
+        self.open_for(socket.netns, &others);
         let mut is_asked = false;
         let seen = follow::follow(socket.netns, own, &others, |netns, tuple| {
             let found = self.tables.get_mut(&netns)?.find(tuple);
@@ -149,6 +142,18 @@ impl Asker {
             found.and_then(|entry| entry.translate(tuple))
         });
         Some(if is_asked || seen != own { Nat::of(own, seen) } else { Nat::Unknown })
+    }
+
+    /// See [`is_there`], which takes a system call.
+    fn is_there(&mut self) -> bool {
+        match self.there {
+            Some((at, there)) if at.elapsed() <= FRESH => there,
+            _ => {
+                let there = is_there();
+                self.there = Some((Instant::now(), there));
+                there
+            }
+        }
     }
 
     /// Closes what was not used for a while.
@@ -280,7 +285,7 @@ impl Translations {
 
     fn complete_if(&self, is_there: bool, rows: &mut [SocketRow]) {
         for row in rows {
-            let Some(own) = tuple_of(&row.socket) else { continue };
+            let Some(own) = row.tuple() else { continue };
             let seen = follow::follow(row.netns, own, &self.tracking, |netns, tuple| {
                 self.entries.get(&(netns, *tuple)).copied()
             });

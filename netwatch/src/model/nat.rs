@@ -33,6 +33,12 @@ impl Nat {
         }
     }
 
+    /// The addresses of an endpoint, `local` and `remote`, as the other one sees them.
+    #[must_use]
+    pub fn seen(&self, local: SockAddr, remote: SockAddr) -> (SockAddr, SockAddr) {
+        self.translation().map_or((local, remote), |seen| (seen.local, seen.remote))
+    }
+
     /// Whether nothing is known.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

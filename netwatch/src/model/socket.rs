@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 
-use super::{Cookie, Device, Family, Nat, NetnsId, Proto, SockAddr, State, Via};
+use super::{Cookie, Device, Family, Nat, NetnsId, Proto, SockAddr, State, Tuple, Via};
 
 /// Identity of a socket, the same in a record, a snapshot, and the endpoint of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,12 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// The addresses of the packets that it sends; `None` without a remote address.
+    #[must_use]
+    pub fn tuple(&self) -> Option<Tuple> {
+        Some(Tuple { proto: self.proto, source: self.local, destination: self.remote? })
+    }
+
     /// The interface of its link-local addresses, if it has one.
     #[must_use]
     pub fn scope(&self) -> Option<Device> {

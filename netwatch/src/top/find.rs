@@ -1,5 +1,6 @@
 //! What is typed after `/`: an expression of `--filter`.
 
+use crate::escape;
 use crate::filter::{Expression, Lookup};
 
 /// Reads a filter. A user is given by id: a question to the name service would hold up the screen.
@@ -12,13 +13,13 @@ pub fn parse(text: &str) -> Result<Expression, String> {
     Expression::parse(text, Lookup { user: &user, own_netns: &own_netns })
 }
 
-/// A word for a shell.
+/// A word for a shell, in quotes if it needs them.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:,%@+=".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    escape::quoted(word)
 }
 
 #[cfg(test)]

@@ -279,7 +279,7 @@ impl Tracker {
         match conn.endpoint.remote {
             Some(remote) => {
                 self.pairs.remove(conn.endpoint.proto, conn.endpoint.local, remote, cookie);
-                self.unindex_translation(&conn);
+                translated::unindex(&mut self.pairs, &conn);
             }
             None => _ = self.listeners.remove(&conn.listening(), &cookie),
         }
@@ -304,7 +304,7 @@ impl Tracker {
         let endpoint = &conn.endpoint;
         if let Some(remote) = endpoint.remote {
             self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
-            self.index_translation(&conn);
+            translated::index(&mut self.pairs, &conn);
         }
         self.conns.insert(conn.key, conn);
     }
@@ -321,7 +321,7 @@ impl Tracker {
             .remote
             .filter(|_| !doubtful)
             .and_then(|remote| {
-                let (local, remote) = translated::addresses(&conn.endpoint.nat, conn.endpoint.local, remote);
+                let (local, remote) = conn.endpoint.nat.seen(conn.endpoint.local, remote);
                 self.pairs.peer(conn.endpoint.netns, conn.endpoint.proto, local, remote)
             })
             .filter(|other| *other != cookie);

@@ -2,25 +2,29 @@
 
 use super::conn::Conn;
 use super::{ConnectionEvent, Tracker};
-use crate::model::{FlowAddresses, Nat, Proto, SockAddr, Tuple};
-
-/// The addresses of an endpoint as the other one sees them.
-pub(super) fn addresses(nat: &Nat, local: SockAddr, remote: SockAddr) -> (SockAddr, SockAddr) {
-    nat.translation().map_or((local, remote), |translation| (translation.local, translation.remote))
-}
+use crate::model::{FlowAddresses, Nat, Proto};
+use crate::pairs::Pairs;
 
 /// Completes the translation of two endpoints of one connection from the addresses of the other.
 pub(super) fn agree(one: &mut Conn, other: &mut Conn) {
-    let tuple = |conn: &Conn| {
-        Some(Tuple {
-            proto: conn.endpoint.proto,
-            source: conn.endpoint.local,
-            destination: conn.endpoint.remote?,
-        })
-    };
-    let (Some(here), Some(there)) = (tuple(one), tuple(other)) else { return };
+    let (Some(here), Some(there)) = (one.endpoint.tuple(), other.endpoint.tuple()) else { return };
     one.endpoint.nat = Nat::of(here, there.reversed());
     other.endpoint.nat = Nat::of(there, here.reversed());
+}
+
+/// Makes an endpoint findable by the addresses that the other one has.
+pub(super) fn index(pairs: &mut Pairs<u64>, conn: &Conn) {
+    if let Some(seen) = conn.endpoint.nat.translation() {
+        let endpoint = &conn.endpoint;
+        pairs.insert(endpoint.netns, endpoint.proto, seen.local, seen.remote, conn.key);
+    }
+}
+
+/// Undoes [`index`].
+pub(super) fn unindex(pairs: &mut Pairs<u64>, conn: &Conn) {
+    if let Some(seen) = conn.endpoint.nat.translation() {
+        pairs.remove(conn.endpoint.proto, seen.local, seen.remote, conn.key);
+    }
 }
 
 impl Tracker {
@@ -40,14 +44,9 @@ impl Tracker {
         let is_translated = nat.translation().is_some();
         conn.endpoint.nat = nat;
         if is_translated {
-            if let Some(conn) = self.conns.remove(&key) {
-                self.index_translation(&conn);
-                self.conns.insert(key, conn);
-            }
-            if is_new && let Some(conn) = self.conns.get_mut(&key) {
-                // Its flow is not final yet.
-                conn.emitted = false;
-            }
+            index(&mut self.pairs, conn);
+            // A flow that is not published is not final yet.
+            conn.emitted &= !is_new;
             self.join(key);
         }
         let Some(conn) = self.conns.get_mut(&key) else { return false };
@@ -69,25 +68,5 @@ impl Tracker {
         };
         let conn = self.conns.get(&key)?;
         (conn.endpoint.id == endpoint.id && conn.endpoint.remote == endpoint.remote).then_some(key)
-    }
-
-    /// Makes an endpoint findable by the addresses that the other one has.
-    pub(super) fn index_translation(&mut self, conn: &Conn) {
-        if let Some(translation) = conn.endpoint.nat.translation() {
-            let endpoint = &conn.endpoint;
-            self.pairs.insert(
-                endpoint.netns,
-                endpoint.proto,
-                translation.local,
-                translation.remote,
-                conn.key,
-            );
-        }
-    }
-
-    pub(super) fn unindex_translation(&mut self, conn: &Conn) {
-        if let Some(translation) = conn.endpoint.nat.translation() {
-            self.pairs.remove(conn.endpoint.proto, translation.local, translation.remote, conn.key);
-        }
     }
 }

@@ -12,7 +12,7 @@ use tests::{
     kind, stranger_s_copy, until,
 };
 
-use crate::actor;
+use crate::{actor, lives};
 
 /// A file name that breaks formats: controls, quotes, a line separator, right-to-left, bytes that are not UTF-8.
 const HOSTILE: &[u8] = b"a\t\"\n\\x09\xff\xe2\x80\xae";
@@ -26,13 +26,7 @@ fn stranger() -> (tempfile::TempDir, Actor) {
 
 /// A connection from port 2000 to 6000 that both ends close, and an attempt from port 2001.
 fn play(client: &mut Actor, server: &mut Actor) {
-    server.say("listen 127.0.0.1:6000 16");
-    client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-    server.say("accept");
-    client.say("close");
-    server.say("eof");
-    server.say("close");
-    server.say("unlisten");
+    lives(client, server);
     assert!(client.try_say("connect 127.0.0.1:2001 127.0.0.1:5999").is_err());
 }
 

@@ -56,6 +56,17 @@ mod verify;
 mod ways;
 mod where_it_runs;
 
+/// A connection from port 2000 to a listener on port 6000, which both ends and then the listener close.
+fn lives(client: &mut Actor, server: &mut Actor) {
+    server.say("listen 127.0.0.1:6000 16");
+    client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
+    server.say("accept");
+    client.say("close");
+    server.say("eof");
+    server.say("close");
+    server.say("unlisten");
+}
+
 /// An actor in the calling thread's network namespace.
 fn actor() -> Actor {
     Actor::start(Actor::program())

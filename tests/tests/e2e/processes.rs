@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tests::{Recorder, Store, Watch, endpoint, in_fresh_netns, kind};
 
-use crate::actor;
+use crate::{actor, lives};
 
 const QUIET: [&str; 5] = ["--no-seed", "--netns", "self", "--port", "6000"];
 
@@ -15,13 +15,7 @@ const PLACES: [&str; 4] = ["/process", "/origin/process", "/listener/process", "
 /// A connection between two processes.
 fn connection() {
     let (mut client, mut server) = (actor(), actor());
-    server.say("listen 127.0.0.1:6000 16");
-    client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-    server.say("accept");
-    client.say("close");
-    server.say("eof");
-    server.say("close");
-    server.say("unlisten");
+    lives(&mut client, &mut server);
 }
 
 /// Replaces the keys by the process objects that were printed before. Returns the number of objects too.

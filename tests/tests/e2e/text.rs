@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use tests::{Actor, Lines, PATIENCE, Running, Watch, binary, endpoint, in_fresh_netns, stranger_s_copy};
 
-use crate::actor;
+use crate::{actor, lives};
 
 /// Without seeds, and without the connection of another netwatch's self-test.
 const QUIET: [&str; 5] = ["--no-seed", "--netns", "self", "--port", "6000"];
@@ -30,13 +30,7 @@ fn line_has_process_direction_peer_and_basis() {
         let (running, lines, ready) = text();
         assert!(ready.contains("ready"), "{ready}");
         let (mut client, mut server) = (actor(), actor());
-        server.say("listen 127.0.0.1:6000 16");
-        client.say("connect 127.0.0.1:2000 127.0.0.1:6000");
-        server.say("accept");
-        client.say("close");
-        server.say("eof");
-        server.say("close");
-        server.say("unlisten");
+        lives(&mut client, &mut server);
         json.at("unlisten", endpoint(6000, 0));
         let events = json.finish().events;
         running.signal(Signal::SIGINT);
