@@ -3,9 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status, Tuple as TupleAttribute,
 };
@@ -13,9 +11,9 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 
 use crate::model::{Proto, SockAddr, Tuple};
+use crate::snapshot::netlink::{Message, Netlink};
 
 /// `enum cntl_msg_types` in include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 const GET_STATS: u8 = 5;
@@ -25,9 +23,6 @@ const GLOBAL_ENTRIES: u16 = 1;
 
 /// `CTA_ZONE` there.
 const ZONE: u16 = 18;
-
-/// Answers are shorter, and messages of a dump are of this size at most (include/linux/netlink.h, NLMSG_GOODSIZE, v6.12).
-const BUFFER: usize = 32 * 1024;
 
 /// An entry of the table: both directions as they arrive, `reply` after the translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,28 +48,20 @@ impl Entry {
     }
 }
 
-/// A socket in the network namespace in which it was opened. It keeps the namespace alive.
-pub(super) struct Table {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+/// The table of the network namespace in which it was opened, which it keeps alive.
+pub(super) struct Table(Netlink);
 
 impl Table {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
+        Netlink::open(NETLINK_NETFILTER).map(Self)
     }
 
     /// The number of entries.
     pub(super) fn count(&mut self) -> io::Result<u32> {
         let stats = ConntrackMessage::Other { message_type: GET_STATS, attributes: Vec::new() };
-        self.send(NetfilterProtoFamily::Unspec, stats, 0)?;
         let mut count = 0;
-        self.receive(|_, payload| {
-            count = payload.and_then(global_entries).unwrap_or(0);
+        self.ask(NetfilterProtoFamily::Unspec, stats, 0, |answer| {
+            count = answer.and_then(global_entries).unwrap_or(0);
             true
         })?;
         Ok(count)
@@ -87,12 +74,12 @@ impl Table {
             IpAddr::V4(_) => NetfilterProtoFamily::IPv4,
             IpAddr::V6(_) => NetfilterProtoFamily::IPv6,
         };
-        self.send(family, ConntrackMessage::Get(vec![attribute]), 0)?;
         let mut entry = None;
-        match self.receive(|_, payload| {
-            entry = payload.and_then(read);
+        let asked = self.ask(family, ConntrackMessage::Get(vec![attribute]), 0, |answer| {
+            entry = answer.and_then(read);
             true
-        }) {
+        });
+        match asked {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             other => other.map(|()| entry),
         }
@@ -101,74 +88,30 @@ impl Table {
     /// All entries whose addresses are translated, at most `most`.
     pub(super) fn translated(&mut self, most: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        self.send(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP)?;
-        self.receive(|is_done, payload| {
-            keep(&mut entries, payload.and_then(read), most);
-            is_done
+        let all = ConntrackMessage::Get(Vec::new());
+        self.ask(NetfilterProtoFamily::Unspec, all, NLM_F_DUMP, |answer| {
+            keep(&mut entries, answer.and_then(read), most);
+            false
         })?;
         Ok(entries)
     }
 
-    fn send(
+    /// `each` gets each message of the answer, `None` if it cannot be read.
+    fn ask(
         &mut self,
         family: NetfilterProtoFamily,
         message: ConntrackMessage,
         flags: u16,
+        mut each: impl FnMut(Option<ConntrackMessage>) -> bool,
     ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop)
-    }
-
-    /// Gives each message to `take`, with whether it is the last of a dump, until that returns true.
-    fn receive(&mut self, mut take: impl FnMut(bool, Option<ConntrackMessage>) -> bool) -> io::Result<()> {
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            let mut rest = &*self.buffer;
-            while let Ok(header) = NetlinkBuffer::new_checked(rest) {
-                let length = (header.length() as usize).next_multiple_of(4);
-                // Not the rest of an earlier answer.
-                if header.sequence_number() == self.sequence {
-                    match NetlinkMessage::<NetfilterMessage>::deserialize(rest).map(|message| message.payload)
-                    {
-                        Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
-                            return Err(io::Error::from_raw_os_error(-done.code));
-                        }
-                        Ok(NetlinkPayload::Done(_)) => {
-                            take(true, None);
-                            return Ok(());
-                        }
-                        Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                        Ok(NetlinkPayload::InnerMessage(NetfilterMessage {
-                            inner: NetfilterMessageInner::Conntrack(message),
-                            ..
-                        })) => {
-                            if take(false, Some(message)) {
-                                return Ok(());
-                            }
-                        }
-                        // An entry of a protocol that cannot be read.
-                        _ => {
-                            if take(false, None) {
-                                return Ok(());
-                            }
-                        }
-                    }
-                }
-                rest = rest.get(length..).unwrap_or_default();
-            }
-        }
+        let request = self.0.request(flags, message);
+        self.0.ask(&request, |answer: Message<NetfilterMessage>| {
+            each(answer.payload.and_then(|answer| match answer.inner {
+                NetfilterMessageInner::Conntrack(message) => Some(message),
+                _ => None,
+            }))
+        })
     }
 }
 
@@ -262,7 +205,7 @@ fn tuple(parts: &[TupleAttribute]) -> Option<Tuple> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::DefaultNla;
+    use netlink_packet_core::{DefaultNla, NetlinkMessage, NetlinkPayload};
     use proptest::prelude::*;
 
     use super::*;

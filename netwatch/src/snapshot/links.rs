@@ -2,14 +2,14 @@
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBareUdp, InfoData, InfoGeneve, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 
+use super::netlink::{Message, Netlink};
 use super::netns;
 use crate::limits;
 use crate::model::{DeviceName, NetnsId};
@@ -31,39 +31,16 @@ pub struct Link {
     pub is_wireguard: bool,
 }
 
-/// As much as the kernel puts into one datagram of a dump: see `netlink.rs`.
-const BUFFER: usize = 64 * 1024;
-
 /// The interfaces of the network namespace of the calling thread, up to [`limits::MOST_LINKS`].
 ///
 /// # Errors
 /// If the kernel does not list them.
 pub fn own() -> io::Result<Vec<Link>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    header.sequence_number = 1;
-    let mut request =
-        NetlinkMessage::new(header, RouteNetlinkMessage::GetLink(LinkMessage::default()).into());
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
+    let request = netlink.request(NLM_F_DUMP, RouteNetlinkMessage::GetLink(LinkMessage::default()));
     let mut links = Vec::new();
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        match socket.recv(&mut buffer, 0) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
-        };
-        if take(&buffer, &mut links)? || links.len() >= limits::MOST_LINKS {
-            links.truncate(limits::MOST_LINKS);
-            return Ok(links);
-        }
-    }
+    netlink.ask(&request, |message| take(message, &mut links))?;
+    Ok(links)
 }
 
 /// The interfaces of a network namespace; `None` if it cannot be entered.
@@ -78,28 +55,16 @@ pub fn of(netns: NetnsId) -> Option<Vec<Link>> {
     found.ok()?.pop()?.ok()
 }
 
-/// Takes the messages of one datagram; returns true after the last one of the dump. What cannot be decoded is left out.
-fn take(datagram: &[u8], links: &mut Vec<Link>) -> io::Result<bool> {
-    let mut rest = datagram;
-    while let Some((length, _)) =
-        rest.split_first_chunk::<4>().map(|(length, rest)| (u32::from_ne_bytes(*length), rest))
-    {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map(|message| message.payload) {
-            Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
-                links.extend(link(&message));
-            }
-            Ok(NetlinkPayload::Done(_)) => return Ok(true),
-            Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-            Ok(_) => {}
-            Err(error) => log::debug!("an interface cannot be decoded: {error}"),
+/// Takes a message; returns true at the limit. What cannot be decoded is left out.
+fn take(message: Message<RouteNetlinkMessage>, links: &mut Vec<Link>) -> bool {
+    match message.payload {
+        Some(RouteNetlinkMessage::NewLink(message)) if links.len() < limits::MOST_LINKS => {
+            links.extend(link(&message));
         }
-        if length == 0 {
-            break;
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(_) => {}
+        None => log::debug!("an interface cannot be decoded"),
     }
-    Ok(false)
+    links.len() >= limits::MOST_LINKS
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {
@@ -153,8 +118,10 @@ fn port(data: &InfoData) -> Option<(&'static str, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{NetlinkHeader, NetlinkMessage};
     use netlink_packet_route::link::InfoKind;
 
+    use super::super::netlink;
     use super::*;
 
     fn message(attributes: Vec<LinkAttribute>) -> Vec<u8> {
@@ -167,6 +134,11 @@ mod tests {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         bytes
+    }
+
+    /// Whether the datagram was the last.
+    fn read(datagram: &[u8], links: &mut Vec<Link>) -> io::Result<bool> {
+        netlink::read(datagram, 0, &mut |message| take(message, links))
     }
 
     #[test]
@@ -188,7 +160,7 @@ mod tests {
         let bytes =
             message(vec![LinkAttribute::IfName("flannel.1".into()), vxlan, LinkAttribute::LinkNetNsId(0)]);
         let mut links = Vec::new();
-        assert!(!take(&bytes, &mut links).unwrap());
+        assert!(!read(&bytes, &mut links).unwrap());
         assert_eq!((links[0].index, links[0].name.as_str()), (7, "flannel.1"));
         assert_eq!((links[0].tunnel, links[0].is_moved), (Some(("vxlan", 8472)), true));
     }
@@ -198,17 +170,15 @@ mod tests {
         let one = message(vec![LinkAttribute::IfName("x".into())]);
         let mut links = Vec::new();
         for _ in 0..=limits::MOST_LINKS {
-            take(&one, &mut links).unwrap();
+            read(&one, &mut links).unwrap();
         }
-        // As `own` does with what a dump gave.
-        links.truncate(limits::MOST_LINKS);
         assert_eq!(links.len(), limits::MOST_LINKS);
     }
 
     proptest::proptest! {
         #[test]
         fn no_datagram_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
-            let _ = take(&bytes, &mut Vec::new());
+            let _ = read(&bytes, &mut Vec::new());
         }
     }
 }

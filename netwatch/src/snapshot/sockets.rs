@@ -6,8 +6,8 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROT
 use netlink_packet_sock_diag::inet::ExtensionFlags;
 
 use super::answer::row;
-use super::netlink::SockDiag;
 use super::netns::{self, Netns};
+use super::sock_diag::SockDiag;
 use super::{Note, Scope, SnapshotError};
 use crate::decode::listed;
 use crate::hash::{Map, Set};

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::netlink::SockDiag;
+use super::sock_diag::SockDiag;
 use super::{netns, parse, processes};
 use crate::blocking::{self, FileFacts, Patience, Place, Subject};
 use crate::hash::Map;

@@ -4,10 +4,11 @@
 use std::io;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_GENERIC;
-use netlink_sys::{Socket, SocketAddr};
 
 use super::links::Link;
+use super::netlink;
 use crate::limits;
 use crate::model::{DeviceName, Proto};
 
@@ -94,9 +95,7 @@ const NLMSG_DONE: u16 = 3;
 const BUFFER: usize = 64 * 1024;
 
 fn dump(family: &Family, attributes: &[u8]) -> io::Result<Vec<u16>> {
-    let mut socket = Socket::new(NETLINK_GENERIC)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = netlink::connected(NETLINK_GENERIC)?;
     let name = attribute(CTRL_ATTR_FAMILY_NAME, format!("{}\0", family.name).as_bytes());
     socket.send(&request(GENL_ID_CTRL, NLM_F_REQUEST, CTRL_CMD_GETFAMILY, &name), 0)?;
     let mut id = None;
