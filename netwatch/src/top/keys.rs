@@ -176,7 +176,7 @@ pub(super) fn help() -> Vec<String> {
         ("port:53,443", "a port on either side; pid:, proto:, family:, container:, device: alike"),
         ("remote:10.0.0.0/8", "network of the remote address, with :PORT if wanted; local: alike"),
         ("!port:53", "not this"),
-        ("text", "anywhere in the line, in arguments or in the path of the program"),
+        ("text", "in the name, path or container of the process, or in an address"),
     ] {
         lines.push(format!("  {word:<20}{what}"));
     }
