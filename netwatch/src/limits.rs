@@ -156,6 +156,10 @@ pub const MOST_STUCK_OF_USER: usize = 16;
 /// The same of all users. Test: `blocking::memory::tests::threads_that_are_stuck_are_limited`.
 pub const MOST_STUCK_READS: usize = 64;
 
+/// The files of users and of their sources, bytes: some 10,000 users. Of a longer one the names come from the name service.
+/// Test: `blocking::tests::fifo_without_a_writer_is_not_waited_for`.
+pub const USERS_FILE: usize = 1 << 20;
+
 /// When the name of a user is asked for again if there was no answer. Test:
 /// `enrich::users::tests::late_name_is_used`.
 pub const NAME_RETRY: Duration = Duration::from_secs(1);

@@ -86,8 +86,8 @@ fn be_helper(socket: OwnedFd, rights: &Stage) {
     let _ = std::env::set_current_dir("/");
     if release_files(socket.as_raw_fd()).is_ok() {
         rights::give_up(rights, &[], None);
-        // The name service takes longer to load than an event waits for a name, so it is loaded before the first event. Without
-        // a thread the first question loads it.
+        // Loading the name service takes longer than an event waits for a name, so it is loaded beforehand. Without a
+        // thread the first question loads it.
         let load = || drop(helper::answer(&Question::UserName(0)));
         let _ = std::thread::Builder::new().name("netwatch-host".into()).spawn(load);
         helper::serve(socket, Arc::new(helper::answer));

@@ -24,7 +24,7 @@ pub trait Stage: Send {
 pub fn live() -> Vec<Box<dyn Stage>> {
     vec![
         Box::new(Executables::default()),
-        Box::new(Users::default()),
+        Box::new(Users::of_host()),
         Box::new(ServiceNames),
         Box::new(Devices::default()),
     ]
@@ -33,5 +33,5 @@ pub fn live() -> Vec<Box<dyn Stage>> {
 /// The stages for records read from a store: the status of executables is part of the record.
 #[must_use]
 pub fn recorded() -> Vec<Box<dyn Stage>> {
-    vec![Box::new(Users::default()), Box::new(ServiceNames)]
+    vec![Box::new(Users::of_host()), Box::new(ServiceNames)]
 }
