@@ -18,11 +18,57 @@ pub enum LossReason {
     Store,
     /// A limit kept something from being followed. Nothing else is affected.
     Limit,
+    /// The output of this kind was too slow, could not be reached, or refused them.
+    Output(OutputKind),
+}
+
+/// Kinds of outputs to which events are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutputKind {
+    /// A file with rotation.
+    File,
+    /// A syslog server.
+    Syslog,
+    /// The journal of systemd.
+    Journald,
+    /// An HTTP server that takes batches.
+    Webhook,
+    /// An OpenTelemetry collector.
+    Otlp,
+    /// The counters for Prometheus.
+    Metrics,
+}
+
+impl OutputKind {
+    /// Name in options and in the output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Syslog => "syslog",
+            Self::Journald => "journald",
+            Self::Webhook => "webhook",
+            Self::Otlp => "otlp",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 impl LossReason {
     /// All reasons.
-    pub const ALL: [Self; 5] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store, Self::Limit];
+    pub const ALL: [Self; 11] = [
+        Self::Ring,
+        Self::Undecodable,
+        Self::Stdout,
+        Self::Store,
+        Self::Limit,
+        Self::Output(OutputKind::File),
+        Self::Output(OutputKind::Syslog),
+        Self::Output(OutputKind::Journald),
+        Self::Output(OutputKind::Webhook),
+        Self::Output(OutputKind::Otlp),
+        Self::Output(OutputKind::Metrics),
+    ];
 
     /// Name in the output.
     #[must_use]
@@ -33,6 +79,7 @@ impl LossReason {
             Self::Stdout => "stdout",
             Self::Store => "store",
             Self::Limit => "limit",
+            Self::Output(kind) => kind.name(),
         }
     }
 }

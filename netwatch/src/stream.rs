@@ -66,6 +66,20 @@ pub enum Item {
     Table(Vec<ConnectionEvent>),
 }
 
+impl Item {
+    /// Name of its kind, as `event` in the output.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Ready(_) => "ready",
+            Self::Event(event) => event.kind.name(),
+            Self::Process(..) => "process",
+            Self::Loss(..) => "loss",
+            Self::Table(_) => "table",
+        }
+    }
+}
+
 /// A batch of items in order.
 #[derive(Clone, Debug)]
 pub struct Batch {

@@ -1,5 +1,5 @@
 //! A Debian of this machine's own suite, in a folder of the cache, with servers from packages: for the end-to-end tests
-//! of `audit`. Installing the servers on the machine itself would start them there, and leave them.
+//! of `audit`, and of what events are delivered to. Installing the servers on the machine itself would start them there, and leave them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use crate::exec::{as_root, find, quietly, step};
 use crate::setup;
 use crate::vm::{self, Source};
 
-/// Servers of a plain Debian; rpm, for the tests of its database; and what relays commands to a shell.
+/// Servers of a plain Debian; rpm, for the tests of its database; what relays commands to a shell; and what takes events.
 const PACKAGES: &str = concat!(
     "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm,",
-    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables",
+    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables,",
+    "rsyslog,systemd,systemd-journal-remote,prometheus",
 );
 
 /// The program that builds it: among Debian's bootstraps the one that works by apt, with the machine's own settings of

@@ -14,11 +14,9 @@ impl Missed {
     /// remains, the sockets in it do not.
     pub fn count(&mut self, item: &Item, reason: LossReason) {
         match item {
-            Item::Event(event) => self.add(reason, event.kind.name(), 1),
-            Item::Process(..) => self.add(reason, "process", 1),
             Item::Loss(_, loss) => self.add_loss(loss),
-            Item::Ready(_) => self.add(reason, "ready", 1),
             Item::Table(_) => {}
+            Item::Event(_) | Item::Process(..) | Item::Ready(_) => self.add(reason, item.kind(), 1),
         }
     }
 

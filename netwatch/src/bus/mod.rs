@@ -33,6 +33,17 @@ pub struct Subscription {
     pub is_announced: bool,
 }
 
+/// How full a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The subscriber.
+    pub reason: LossReason,
+    /// Number of items that are queued or being processed.
+    pub waiting: usize,
+    /// The bound on it.
+    pub most: usize,
+}
+
 /// Delivers batches to subscribers.
 #[derive(Debug, Default)]
 pub struct Bus {
@@ -110,6 +121,14 @@ impl Bus {
                 other.queue.push(Arc::new(Batch { context: batch.context.clone(), items }));
             }
         }
+    }
+
+    /// The queue of each subscriber.
+    pub fn depths(&self) -> impl Iterator<Item = Depth> {
+        self.subscribers.iter().map(|Subscriber { subscription, queue }| {
+            let (waiting, most) = queue.depth();
+            Depth { reason: subscription.reason, waiting, most }
+        })
     }
 
     /// Whether a subscriber has dropped its receiver: it is done or it failed.

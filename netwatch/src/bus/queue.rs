@@ -80,6 +80,12 @@ impl Queue {
         }
     }
 
+    /// Number of items that are queued or being processed, and the bound on it.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting + state.under_way, self.most_waiting)
+    }
+
     /// Adds a batch regardless of the bound: one that the receiver requested.
     pub(super) fn push_unbounded(&self, batch: Arc<Batch>) {
         let mut state = self.lock();
@@ -203,6 +209,23 @@ impl Receiver {
     pub fn release(&self, items: usize) {
         let mut state = self.queue.lock();
         state.under_way = state.under_way.saturating_sub(items);
+    }
+
+    /// Waits until the stream ended, or for so long. Returns whether it ended.
+    #[must_use]
+    pub fn wait_for_end(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.queue.lock();
+        while state.closed.is_none() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            (state, _) = self.queue.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
+    /// Counts what was taken and then lost: it is reported like what did not fit, before what is published next.
+    pub fn count_lost(&self, lost: &Missed) {
+        self.queue.lock().missed.merge(lost);
     }
 
     /// Ends the subscription without dropping the receiver: what is queued and what is published later is only counted.

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::record::RecordArgs;
+use super::values::plain;
 use super::{Cli, Sub};
 use crate::{blocking, limits};
 
@@ -41,6 +42,9 @@ pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<Rec
         _ => Ok(record),
     }
 }
+
+/// The option whose values may be tables.
+const OUTPUT: &str = "output";
 
 /// Options that set the same value.
 const SAME: [[&str; 2]; 1] = [["format", "json"]];
@@ -76,10 +80,13 @@ fn read(text: &str) -> Result<Vec<ReadOption>, String> {
         let at = |span: std::ops::Range<usize>, what: &str| format!("{}: {name}: {what}", line(span.start));
         let known = record.get_arguments().find(|arg| arg.get_long() == Some(name) && is_key(arg));
         let known = known.ok_or_else(|| at(key.span(), "no such option: see `netwatch record --help`"))?;
-        let words = words(known, name, value).map_err(|what| at(value.span(), &what))?;
-        let alone = [OsString::from("netwatch"), OsString::from("record")].into_iter().chain(words.clone());
-        if let Err(error) = Cli::try_parse_from(alone) {
-            return Err(at(value.span(), &complaint(&error)));
+        let mut words = Vec::new();
+        for (span, word) in words_of(known, name, value).map_err(|(span, what)| at(span, &what))? {
+            let alone = ["netwatch".into(), "record".into(), word.clone()];
+            if let Err(error) = Cli::try_parse_from(alone) {
+                return Err(at(span, &complaint(&error)));
+            }
+            words.push(word);
         }
         options.push(ReadOption { id: known.get_id().to_string(), words });
     }
@@ -92,38 +99,36 @@ fn is_key(arg: &Arg) -> bool {
     !arg.is_hide_set() && !is_other && arg.get_long() != Some("config")
 }
 
-fn words(arg: &Arg, name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<OsString>, String> {
+/// A place in the file, in bytes.
+type Span = std::ops::Range<usize>;
+
+/// The arguments of a key, each with its place.
+fn words_of(
+    arg: &Arg,
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Vec<(Span, OsString)>, (Span, String)> {
     let takes_value = arg.get_action().takes_values();
+    let (span, wrong) = (value.span(), |what: &str| (value.span(), what.to_owned()));
+    let word = |value: String| format!("--{name}={value}").into();
     match value.get_ref() {
         DeValue::Boolean(is_set) if !takes_value => {
-            Ok(if *is_set { vec![format!("--{name}").into()] } else { Vec::new() })
+            Ok(if *is_set { vec![(span, format!("--{name}").into())] } else { Vec::new() })
         }
-        _ if !takes_value => Err("expected true or false".into()),
+        _ if !takes_value => Err(wrong("expected true or false")),
         DeValue::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
-            let values =
-                values.iter().map(|value| plain(value.get_ref()).ok_or("expected strings or numbers"));
-            let values = values.collect::<Result<Vec<_>, _>>()?;
-            Ok(values.iter().map(|value| format!("--{name}={value}").into()).collect())
+            let one = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+                DeValue::Table(table) if name == OUTPUT => {
+                    Ok((value.span(), word(super::output::of_table(table)?)))
+                }
+                _ => match plain(value.get_ref()) {
+                    Some(plain) => Ok((value.span(), word(plain))),
+                    None => Err(wrong("expected strings or numbers")),
+                },
+            };
+            values.iter().map(one).collect()
         }
-        value => {
-            let value = plain(value).ok_or("expected a string or a number")?;
-            Ok(vec![format!("--{name}={value}").into()])
-        }
-    }
-}
-
-/// The value as it would be written on the command line.
-fn plain(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => {
-            i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
-        }
-        DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_)
-        | DeValue::Table(_) => None,
+        value => Ok(vec![(span, word(plain(value).ok_or(wrong("expected a string or a number"))?))]),
     }
 }
 
@@ -224,6 +229,36 @@ mod tests {
             let error = record(file, "").map(|_| ()).unwrap_err();
             assert!(error.starts_with(&format!("netwatch: {expected}")), "{file}: {error}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_tables_or_strings() {
+        let file = "port = 22\n[[output]]\nkind = 'file'\nto = '/x,y'\nfilter = 'port:22,80'\nkeep = 2\n\n\
+                    [[output]]\nkind = 'file'\nto = '/z'\ncommunity-id = true\n";
+        let names = |options: RecordOptions| -> Vec<_> {
+            options.outputs.iter().map(|output| output.target.to_string()).collect()
+        };
+        let options = record(file, "").unwrap();
+        assert_eq!(options.outputs.iter().map(|o| o.log.community_id).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(options.outputs.first().unwrap().log.filter.to_string(), "port:22,80");
+        assert_eq!(names(options), ["file:/x,y", "file:/z"]);
+        assert_eq!(names(record(file, "--output file:/other").unwrap()), ["file:/other"]);
+        let strings = "output = ['file:/a', 'file:/b,keep=1']";
+        assert_eq!(names(record(strings, "").unwrap()), ["file:/a", "file:/b"]);
+        for (file, expected) in [
+            ("\n[[output]]\nkind = 'file'\nto = '/x'\nkepe = 1\n", "2: output: invalid value"),
+            (
+                "[[output]]\nkind = 'file'\nto = '/x'\n\n[[output]]\nkind = 'fiel'\n",
+                "5: output: invalid value",
+            ),
+            ("[[output]]\nkind = 'file'\nto = ['/x']\n", "3: output: expected a string"),
+            ("[[output]]\nkind = 'file'\nTo = '/x'\n", "3: output: `To`: no such option"),
+            ("[output]\nkind = 'file'\nto = '/x'\n", "1: output: expected a string or a number"),
+            ("\noutput = ['file:/a',\n'fiel:/b']", "3: output: invalid value 'fiel:/b'"),
+        ] {
+            let error = record(file, "").map(|_| ()).unwrap_err();
+            assert!(error.starts_with(&format!("netwatch: FILE:{expected}")), "{file}: {error}");
         }
     }
 

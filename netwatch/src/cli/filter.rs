@@ -107,7 +107,7 @@ fn user(text: &str) -> Result<u32, String> {
 }
 
 /// Parses an expression of `--filter`.
-fn expression(text: &str) -> Result<Expression, String> {
+pub(super) fn expression(text: &str) -> Result<Expression, String> {
     Expression::parse(text, Lookup { user: &user, own_netns: &own_netns })
 }
 

@@ -10,6 +10,7 @@ mod generated;
 mod kernel;
 mod list;
 mod log;
+mod output;
 mod record;
 mod top;
 mod trace;

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
+use super::output::OutputArgs;
 use super::values::{LinesArgs, age, size};
 use crate::commands::record::RecordOptions;
 use crate::store::{DEFAULT_PATH, Retention};
@@ -38,6 +39,8 @@ pub(super) struct RecordArgs {
     kernel: KernelArgs,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    outputs: OutputArgs,
 }
 
 impl RecordArgs {
@@ -53,6 +56,7 @@ impl RecordArgs {
             filter,
             filter_words,
             print,
+            outputs: self.outputs.outputs,
         })
     }
 }

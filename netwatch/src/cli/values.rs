@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
+use toml::de::DeValue;
 
 use crate::commands::list::Namespaces;
 use crate::filter::Filter;
@@ -98,7 +99,7 @@ fn text_or_json(text: &str) -> Result<Format, &'static str> {
     }
 }
 
-fn format(text: &str) -> Result<Format, String> {
+pub(super) fn format(text: &str) -> Result<Format, String> {
     let known = Format::ALL.into_iter().find(|(name, _)| *name == text);
     known.map(|(_, format)| format).ok_or_else(|| {
         let names = Format::ALL.map(|(name, _)| name);
@@ -106,7 +107,7 @@ fn format(text: &str) -> Result<Format, String> {
     })
 }
 
-fn ocsf(text: &str) -> Result<OcsfVersion, &'static str> {
+pub(super) fn ocsf(text: &str) -> Result<OcsfVersion, &'static str> {
     match text {
         "1.8" | "1.8.0" => Ok(OcsfVersion::V1_8),
         "1.9" | "1.9.0" => Ok(OcsfVersion::V1_9),
@@ -196,6 +197,21 @@ fn moment_by(text: &str, now: &ZonedDateTime) -> Result<Timestamp, String> {
     }
     let ago = age(text).map_err(|_| wrong())?;
     now.timestamp().checked_sub(ago).map_err(|_| wrong())
+}
+
+/// The value as it would be written on the command line; `None` if it has no such form.
+pub(super) fn plain(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+        }
+        DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
+use super::output::OutputArgs;
 use super::values::{LinesArgs, duration};
 use crate::commands::watch::WatchOptions;
 
@@ -30,6 +31,8 @@ pub(super) struct WatchArgs {
     kernel: KernelArgs,
     #[command(flatten)]
     filter: FilterArgs,
+    #[command(flatten)]
+    outputs: OutputArgs,
 }
 
 impl WatchArgs {
@@ -40,6 +43,7 @@ impl WatchArgs {
             seeds: !self.no_seed,
             duration: self.duration,
             log: self.format.log(filter, self.count),
+            outputs: self.outputs.outputs,
         })
     }
 }

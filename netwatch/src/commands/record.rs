@@ -16,6 +16,7 @@ use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::rights;
 use crate::sinks::Print;
+use crate::sinks::outputs::{self, OutputOptions, Outputs};
 use crate::store::{Recorder, Retention, Settings, Status};
 use crate::stream::Context;
 
@@ -36,6 +37,8 @@ pub struct RecordOptions {
     pub filter_words: Option<String>,
     /// How to print recorded events; `None`: not printed. The filter applies to both.
     pub print: Option<LogOptions>,
+    /// Where events are delivered to as well.
+    pub outputs: Vec<OutputOptions>,
 }
 
 /// Records until a signal, or until the reader of the printed events closes the pipe.
@@ -43,17 +46,18 @@ pub struct RecordOptions {
 /// # Errors
 /// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
-    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print } = options;
+    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print, outputs } = options;
     take_precedence();
     let context = Context::of_run(&boot::id())?;
     let (boot, clock) = (context.boot.to_string(), context.clock);
     let settings = Settings { retention, boot, filter: filter_words, clock, seal };
     let stages = enrich::live();
     let folder = store.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let also = rights::needed_to_write(folder);
+    let also = rights::needed_to_write(folder).or_else(|| outputs::needed_to_write(&outputs));
     let command = "record";
     let pipeline =
         Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context, command, also };
+    let started = pipeline.context.clone();
     engine::run(pipeline, |bus| {
         let recorder = Recorder::start(&store, settings, bus)?;
         let print = match print {
@@ -63,8 +67,9 @@ pub fn run(options: RecordOptions) -> Result<()> {
             }
             None => None,
         };
+        let outputs = Outputs::start(&outputs, bus, &started)?;
         let watchdog = Watchdog::of_service_manager();
-        Ok(RecordSupervisor { recorder, print, store, status: Status::Well, watchdog })
+        Ok(RecordSupervisor { recorder, print, outputs, store, status: Status::Well, watchdog })
     })
 }
 
@@ -87,6 +92,7 @@ fn take_precedence() {
 struct RecordSupervisor {
     recorder: Recorder,
     print: Option<Print>,
+    outputs: Outputs,
     store: PathBuf,
     status: Status,
     watchdog: Option<Watchdog>,
@@ -113,6 +119,7 @@ impl Supervisor for RecordSupervisor {
         self.report_notices();
         let written = self.recorder.finish();
         let printed = self.print.map_or(Ok(()), Print::finish);
+        self.outputs.finish().iter().for_each(|line| complain(line));
         written?;
         Ok(printed?)
     }

@@ -7,11 +7,12 @@ use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::boot;
-use crate::engine::{self, Pipeline, Supervisor};
+use crate::engine::{self, Pipeline, Supervisor, complain};
 use crate::enrich;
 use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::sinks::Print;
+use crate::sinks::outputs::{self, OutputOptions, Outputs};
 use crate::stream::Context;
 
 /// Options of `watch`.
@@ -25,6 +26,8 @@ pub struct WatchOptions {
     pub duration: Option<Duration>,
     /// Filter, format and limit.
     pub log: LogOptions,
+    /// Where events are delivered to as well.
+    pub outputs: Vec<OutputOptions>,
 }
 
 /// The default of `fs.pipe-max-size`, the largest pipe that an unprivileged user may request.
@@ -35,7 +38,7 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// # Errors
 /// If the probes cannot be attached, or the output fails.
 pub fn run(options: WatchOptions) -> Result<()> {
-    let WatchOptions { kernel, seeds, duration, log } = options;
+    let WatchOptions { kernel, seeds, duration, log, outputs } = options;
     let pipeline = Pipeline {
         kernel: &kernel,
         seeds,
@@ -44,11 +47,13 @@ pub fn run(options: WatchOptions) -> Result<()> {
         stages: enrich::live(),
         context: Context::of_run(&boot::id())?,
         command: "watch",
-        also: None,
+        also: outputs::needed_to_write(&outputs),
     };
+    let started = pipeline.context.clone();
     engine::run(pipeline, |bus| {
         widen_stdout();
-        Ok(WatchSupervisor(Print::start(&log, bus, io::stdout())?))
+        let print = Print::start(&log, bus, io::stdout())?;
+        Ok(WatchSupervisor { print, outputs: Outputs::start(&outputs, bus, &started)? })
     })
 }
 
@@ -58,10 +63,15 @@ pub(super) fn widen_stdout() {
     let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
 }
 
-struct WatchSupervisor(Print);
+struct WatchSupervisor {
+    print: Print,
+    outputs: Outputs,
+}
 
 impl Supervisor for WatchSupervisor {
     fn finish(self) -> Result<()> {
-        Ok(self.0.finish()?)
+        let printed = self.print.finish();
+        self.outputs.finish().iter().for_each(|line| complain(line));
+        Ok(printed?)
     }
 }

@@ -2,10 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::formats::{Ecs, Lines, Ocsf, Sysmon, Zeek};
-use super::json::Json;
-use super::text::Text;
-use super::{Format, LogOptions, Render};
+use super::{Encoder, LogOptions, Stamp};
 use crate::stream::{Batch, Context, Item};
 
 /// Bytes per write: large enough that a flood needs few system calls, small enough for low latency.
@@ -13,11 +10,10 @@ const CHUNK: usize = 256 << 10;
 
 /// Prints events to `W`: when [`CHUNK`] is reached, and when flushed.
 pub struct Log<W> {
-    render: Box<dyn Render>,
+    encoder: Encoder,
     out: W,
     buffer: Vec<u8>,
     has_begun: bool,
-    seq: u64,
     /// Number of events printed, not counting `ready`, nor what the format has no line for.
     printed: u64,
     limit: Option<u64>,
@@ -26,26 +22,17 @@ pub struct Log<W> {
 impl<W: Write> Log<W> {
     /// For live events: text has only the time.
     pub fn new(options: &LogOptions, out: W) -> Self {
-        Self::with(options, false, out)
+        Self::with(options, Stamp::Time, out)
     }
 
     /// For recorded events: text has the date in each line.
     pub fn dated(options: &LogOptions, out: W) -> Self {
-        Self::with(options, true, out)
+        Self::with(options, Stamp::DateAndTime, out)
     }
 
-    fn with(options: &LogOptions, dated: bool, out: W) -> Self {
-        let render: Box<dyn Render> = match options.format {
-            Format::Json => Box::new(Json::new(options.processes).with_community_id(options.community_id)),
-            Format::Text => Box::new(Text::new(options.colour, dated, options.zone.clone())),
-            Format::Ecs => Box::new(Lines(Ecs)),
-            Format::Ocsf => Box::new(Lines(Ocsf { version: options.ocsf })),
-            Format::Zeek => Box::new(Zeek::new(false, options.zone.clone())),
-            Format::ZeekJson => Box::new(Zeek::new(true, options.zone.clone())),
-            Format::Sysmon => Box::new(Lines(Sysmon)),
-        };
-        let buffer = Vec::new();
-        Self { render, out, buffer, has_begun: false, seq: 0, printed: 0, limit: options.limit }
+    fn with(options: &LogOptions, stamp: Stamp, out: W) -> Self {
+        let encoder = Encoder::new(options, stamp);
+        Self { encoder, out, buffer: Vec::new(), has_begun: false, printed: 0, limit: options.limit }
     }
 
     /// Prints the items of a batch, as far as the limit allows.
@@ -65,10 +52,9 @@ impl<W: Write> Log<W> {
             return Ok(());
         }
         self.begin()?;
-        let before = self.seq;
-        self.render.render(&mut self.seq, item, context, &mut self.buffer)?;
+        let lines = self.encoder.item(item, context, &mut self.buffer)?;
         let is_counted = matches!(item, Item::Event(_) | Item::Loss(..));
-        self.printed += u64::from(is_counted && self.seq > before);
+        self.printed += u64::from(is_counted && lines > 0);
         if self.buffer.len() >= CHUNK {
             self.write()?;
         }
@@ -96,7 +82,7 @@ impl<W: Write> Log<W> {
     /// Those of the output.
     pub fn finish(&mut self) -> io::Result<()> {
         self.begin()?;
-        self.render.end(&mut self.buffer)?;
+        self.encoder.end(&mut self.buffer)?;
         self.flush()
     }
 
@@ -105,7 +91,7 @@ impl<W: Write> Log<W> {
             return Ok(());
         }
         self.has_begun = true;
-        self.render.begin(&mut self.buffer)
+        self.encoder.begin(&mut self.buffer)
     }
 
     fn write(&mut self) -> io::Result<()> {

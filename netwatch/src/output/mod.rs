@@ -3,7 +3,9 @@
 
 pub(crate) mod audit;
 mod community;
+pub mod delivery;
 pub(crate) mod doctor;
+mod encoder;
 mod formats;
 mod json;
 mod keys;
@@ -28,6 +30,7 @@ use crate::filter::Filter;
 use crate::process::{ExeStatus, Process};
 use crate::stream::{Context, Item};
 
+pub use encoder::Encoder;
 pub use log::Log;
 pub use process::{AncestorView, ProcessView};
 
@@ -131,6 +134,17 @@ impl Default for LogOptions {
             zone: TimeZone::UTC,
         }
     }
+}
+
+/// What a line of text begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Nothing: whoever takes the line adds the time.
+    None,
+    /// The time of day.
+    Time,
+    /// Date and time of day.
+    DateAndTime,
 }
 
 /// Renders items as lines. `seq` is the number of the last line; it is incremented for each.

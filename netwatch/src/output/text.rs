@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
-use super::Render;
+use super::{Render, Stamp};
 use crate::loss::{Loss, LossReason};
 use crate::model::{DeviceName, SockAddr};
 use crate::origin::{Confidence, Side};
@@ -26,15 +26,13 @@ const ADDRESS: usize = 21;
 
 pub(super) struct Text {
     colour: bool,
-    /// Print the date before the time.
-    dated: bool,
+    stamp: Stamp,
     zone: TimeZone,
 }
 
 impl Text {
-    /// `dated`: each line begins with the date.
-    pub(super) fn new(colour: bool, dated: bool, zone: TimeZone) -> Self {
-        Self { colour, dated, zone }
+    pub(super) fn new(colour: bool, stamp: Stamp, zone: TimeZone) -> Self {
+        Self { colour, stamp, zone }
     }
 }
 
@@ -45,8 +43,11 @@ impl Render for Text {
         }
         *seq += 1;
         let time = super::time_of(item, context).to_zoned_datetime(self.zone.clone());
-        let form = if self.dated { "%F %H:%M:%S.%6f" } else { "%H:%M:%S.%6f" };
-        write!(out, "{} ", time.strftime(form))?;
+        match self.stamp {
+            Stamp::Time => write!(out, "{} ", time.strftime("%H:%M:%S.%6f"))?,
+            Stamp::DateAndTime => write!(out, "{} ", time.strftime("%F %H:%M:%S.%6f"))?,
+            Stamp::None => {}
+        }
         match item {
             Item::Ready(Ready { probes, seeded, .. }) => {
                 let event = self.event("ready", Style::new());
@@ -120,6 +121,7 @@ fn lost(loss: &Loss) -> String {
         LossReason::Stdout => ("the reader is too slow", ""),
         LossReason::Store => ("the store is too slow or rejects writes", ""),
         LossReason::Limit => ("a limit was reached", ""),
+        LossReason::Output(_) => ("an output is too slow or down", ""),
     };
     if loss.reason == LossReason::Limit {
         let most = loss.sockets.iter().map(|socket| match (&socket.comm, socket.process) {
@@ -131,6 +133,14 @@ fn lost(loss: &Loss) -> String {
         return format!("not followed because of a limit: {}{by}", kinds.join(", "));
     }
     let records = if loss.count() == 1 { "record" } else { "records" };
+    if let LossReason::Output(kind) = loss.reason {
+        let kinds = kinds.join(", ");
+        return format!(
+            "lost {} {records} (the output {} is too slow or down): {kinds}",
+            loss.count(),
+            kind.name()
+        );
+    }
     format!("lost {} {records} ({why}): {}{then}", loss.count(), kinds.join(", "))
 }
 

@@ -66,6 +66,7 @@ pub(super) fn why(reason: LossReason) -> &'static str {
         LossReason::Stdout => "the screen was too slow",
         LossReason::Store => "the store is too slow or rejects writes",
         LossReason::Limit => "a limit was reached",
+        LossReason::Output(_) => "an output is too slow or cannot be reached",
     }
 }
 

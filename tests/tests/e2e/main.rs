@@ -36,6 +36,7 @@ mod messages;
 mod mptcp;
 mod namespaces;
 mod nat;
+mod outputs;
 mod preempted;
 mod process;
 mod processes;

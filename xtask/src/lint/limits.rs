@@ -13,8 +13,9 @@ use super::{Violation, size};
 /// The page.
 const PAGE: &str = "docs/limits.md";
 
-/// The file in which each constant is a limit; a path in the page may be relative to its folder.
+/// The file in which each constant is a limit, as in its modules; a path in the page may be relative to its folder.
 const FILE: &str = "netwatch/src/limits.rs";
+const MODULES: &str = "netwatch/src/limits/";
 const SOURCES: &str = "netwatch/src";
 
 /// Folders in which a constant whose name says so is a limit.
@@ -36,8 +37,12 @@ struct Constant {
 impl Constant {
     fn is_limit(&self, file: &str) -> bool {
         let is_named_so = self.name.starts_with("MOST_") || self.name.ends_with("_MAX");
-        self.is_const && (file == FILE || is_named_so)
+        self.is_const && (is_of_limits(file) || is_named_so)
     }
+}
+
+fn is_of_limits(file: &str) -> bool {
+    file == FILE || file.starts_with(MODULES)
 }
 
 /// Limits that the page does not name, and what the page or the file names that does not exist.
@@ -59,10 +64,10 @@ pub(super) fn check(workspace: &Path) -> Result<Vec<Violation>> {
                     let path = file.strip_prefix(SOURCES).map_or(&*file, |path| path.trim_start_matches('/'));
                     wrong(format!("{PAGE} does not name this limit: `{path}` `{}`", limit.name));
                 }
-                if file == FILE && tests(&limit.text).next().is_none() {
+                if is_of_limits(&file) && tests(&limit.text).next().is_none() {
                     wrong(format!("the comment on {} names no test: `module::tests::name`", limit.name));
                 }
-                for (_, test) in tests(&limit.text).filter(|_| file == FILE) {
+                for (_, test) in tests(&limit.text).filter(|_| is_of_limits(&file)) {
                     if !exists(workspace, test)? {
                         wrong(format!("there is no test {test}"));
                     }

@@ -7,7 +7,7 @@ mod ocsf;
 mod own;
 mod sysmon;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod zeek;
 
 use std::io;

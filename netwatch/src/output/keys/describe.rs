@@ -139,7 +139,7 @@ pub(in crate::output) const EXE_STATES: fn() -> Vec<String> =
 pub(in crate::output) const SIGNS: fn() -> Vec<String> =
     words!(Sign, by_serde, ShellOnSocket, ExeDeleted, ExeMemfd, ExeWorldWritable, ShellListens);
 pub(in crate::output) const LOSS_REASONS: fn() -> Vec<String> =
-    words!(LossReason, |reason| reason.name().to_owned(), Ring, Undecodable, Stdout, Store, Limit);
+    || LossReason::ALL.map(|reason| reason.name().to_owned()).into();
 pub(in crate::output) const STATES: fn() -> Vec<String> = words!(
     State,
     |state| state.name().to_owned(),

@@ -1,7 +1,7 @@
 //! Every kind of event in every format, compared with files; and events of any kind with hostile names.
 //! `NETWATCH_WRITE_DOCS=1 cargo test -p netwatch --lib output::formats` writes the files.
 
-mod scene;
+pub(in crate::output) mod scene;
 mod zeek;
 
 use jiff::tz::TimeZone;

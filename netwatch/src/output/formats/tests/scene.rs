@@ -14,7 +14,7 @@ use crate::stream::Ready;
 use crate::tracker::{ClosedBy, ConnectionEvent, EventKind, Outcome, Party, ProcessBasis, tests::event};
 
 /// Of the boot at 2026-01-01T00:00:00Z. Its id is hostile, as a store may have it.
-pub(super) fn context() -> Context {
+pub(in crate::output) fn context() -> Context {
     let clock = BootClock::of_boot(1_767_225_600_000_000_000);
     let mut users = Map::default();
     users.insert(0, Some("root".into()));
@@ -99,7 +99,7 @@ fn bare(kind: EventKind, proto: Proto, verdict: Verdict, outcome: Outcome) -> It
     Item::Event(at_second(event, 62))
 }
 
-pub(super) fn scene() -> Vec<Item> {
+pub(in crate::output) fn scene() -> Vec<Item> {
     use EventKind as K;
     let ready = Ready {
         probes: vec![("accept", Some("fexit")), ("udp", None)],
