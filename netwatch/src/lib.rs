@@ -31,6 +31,7 @@ pub mod limits;
 pub mod listeners;
 pub mod loss;
 pub mod model;
+pub mod names;
 pub mod origin;
 pub mod output;
 pub mod pairs;

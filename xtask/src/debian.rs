@@ -13,7 +13,7 @@ use crate::vm::{self, Source};
 /// Servers of a plain Debian; rpm, for the tests of its database; what relays commands to a shell; and what takes events.
 const PACKAGES: &str = concat!(
     "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm,",
-    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables,",
+    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables,curl,dnsmasq-base,",
     "rsyslog,systemd,systemd-journal-remote,prometheus",
 );
 

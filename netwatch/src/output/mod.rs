@@ -7,6 +7,7 @@ pub mod delivery;
 pub(crate) mod doctor;
 mod encoder;
 mod formats;
+mod host_name;
 mod json;
 mod keys;
 pub(crate) mod list;
@@ -31,6 +32,7 @@ use crate::process::{ExeStatus, Process};
 use crate::stream::{Context, Item};
 
 pub use encoder::Encoder;
+pub use host_name::HostNameView;
 pub use log::Log;
 pub use process::{AncestorView, ProcessView};
 

@@ -56,11 +56,12 @@ pub(super) enum Table {
     Stopped,
     Pruned,
     Message,
+    HostName,
 }
 
 impl Table {
     /// In the order of the columns of a batch.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Segment,
         Self::Image,
         Self::Process,
@@ -69,6 +70,7 @@ impl Table {
         Self::Stopped,
         Self::Pruned,
         Self::Message,
+        Self::HostName,
     ];
 
     pub(super) const COUNT: usize = Self::ALL.len();
@@ -83,13 +85,14 @@ impl Table {
             Self::Stopped => "stopped",
             Self::Pruned => "pruned",
             Self::Message => "message",
+            Self::HostName => "host_name",
         }
     }
 
     /// The version that it belongs to.
     pub(super) const fn since(self) -> Format {
         match self {
-            Self::Message => Format::Two,
+            Self::Message | Self::HostName => Format::Two,
             _ => Format::One,
         }
     }
@@ -164,6 +167,7 @@ impl Table {
             Self::Message => {
                 vec!["id", "segment", "before", "cause", "written", "way", "inode", "path", "writer"]
             }
+            Self::HostName => vec!["id", "segment", "name", "basis", "said", "candidates", "asker"],
         }
     }
 

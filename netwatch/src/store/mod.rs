@@ -19,6 +19,7 @@ mod keep;
 mod lock;
 mod open;
 mod place;
+mod predict;
 mod pruned;
 mod query;
 mod read;

@@ -55,6 +55,8 @@ pub enum Narrow {
     Comm(String),
     /// Processes whose name or path of the executable matches.
     Named(globset::GlobMatcher),
+    /// A host with a name that matches, on either side.
+    Host(globset::GlobMatcher),
 }
 
 /// Rows of some batches of one segment, oldest first.
@@ -268,13 +270,16 @@ impl Narrow {
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::Comm(_) | Self::Named(_) => {
                 (&["process", "listener_process"], self.processes_by(segment, by, db)?)
             }
+            Self::Host(glob) => (&["remote_name", "local_name"], hosts(glob, segment, by, db)?),
         };
         let within = by.within(Table::Connection);
         let mut ids = Vec::new();
         for column in columns {
             // Conditions that the partial indexes require.
             let partial = match *column {
-                "remote_port" | "remote_ip" | "process" => format!("AND {column} IS NOT NULL"),
+                "remote_port" | "remote_ip" | "process" | "remote_name" | "local_name" => {
+                    format!("AND {column} IS NOT NULL")
+                }
                 "listener_process" => "AND listener_process <> process".to_owned(),
                 _ => String::new(),
             };
@@ -333,6 +338,26 @@ impl Narrow {
         let found = select.query_map(params_from_iter(values), |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     }
+}
+
+/// The numbers that stand for matching names of hosts in a row.
+fn hosts(
+    glob: &globset::GlobMatcher,
+    segment: &Segment,
+    by: By,
+    db: &Connection,
+) -> Result<Vec<Value>, StoreError> {
+    let within = by.within(Table::HostName);
+    let mut select = db.prepare_cached(&format!("SELECT id, name FROM host_name {within} segment = ?"))?;
+    let mut rows = select.query([segment.id])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if glob.is_match(row.get_ref(1)?.as_str().unwrap_or_default()) {
+            let row: i64 = row.get(0)?;
+            found.extend([Value::Integer(row), Value::Integer(row.wrapping_neg())]);
+        }
+    }
+    Ok(found)
 }
 
 fn named(

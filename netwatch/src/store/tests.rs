@@ -7,6 +7,7 @@ mod clock;
 mod interference;
 mod keys;
 mod large;
+mod names;
 mod opening;
 mod scanning;
 mod sealing;

@@ -34,6 +34,7 @@ mod log;
 mod loss;
 mod messages;
 mod mptcp;
+mod names;
 mod namespaces;
 mod nat;
 mod outputs;
