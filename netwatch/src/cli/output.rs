@@ -1,6 +1,7 @@
 //! Outputs: `--output KIND[:TARGET][,KEY=VALUE]...`, and `[[output]]` of the configuration file, which is turned into the
 //! same text.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -13,6 +14,7 @@ use super::values::{age, format, ocsf, plain, size};
 use crate::filter::Filter;
 use crate::output::delivery::Facility;
 use crate::output::{Format, LogOptions, OcsfVersion};
+use crate::sinks::metrics::MetricsAddress;
 use crate::sinks::outputs::{FileOptions, Host, OutputOptions, Target, Transport};
 
 #[derive(Args)]
@@ -26,6 +28,23 @@ pub(super) struct OutputArgs {
     /// Example: 'file:/var/log/netwatch.json,rotate-size=100MiB,filter=origin:local !port:53'
     #[arg(long = "output", id = "output", value_name = "OUTPUT", value_parser = output)]
     pub(super) outputs: Vec<OutputOptions>,
+    /// Serve counters for Prometheus at http://ADDRESS/metrics: a loopback address with port, or unix:PATH
+    #[arg(long, value_name = "ADDRESS", value_parser = metrics)]
+    pub(super) metrics: Option<MetricsAddress>,
+}
+
+fn metrics(text: &str) -> Result<MetricsAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+        return Ok(MetricsAddress::Unix(path.into()));
+    }
+    let address: SocketAddr =
+        text.parse().map_err(|_| "expected 127.0.0.1:PORT, [::1]:PORT or unix:/PATH")?;
+    if !address.ip().is_loopback() {
+        return Err(
+            "metrics are served on loopback or a UNIX socket only; a proxy can serve them to others".into()
+        );
+    }
+    Ok(MetricsAddress::Tcp(address))
 }
 
 /// Options of one output. Each is taken by the kind that has it; those that are left are errors.

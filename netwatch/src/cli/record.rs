@@ -57,6 +57,7 @@ impl RecordArgs {
             filter_words,
             print,
             outputs: self.outputs.outputs,
+            metrics: self.outputs.metrics,
         })
     }
 }

@@ -44,6 +44,7 @@ impl WatchArgs {
             duration: self.duration,
             log: self.format.log(filter, self.count),
             outputs: self.outputs.outputs,
+            metrics: self.outputs.metrics,
         })
     }
 }

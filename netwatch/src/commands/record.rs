@@ -9,15 +9,17 @@ use sd_notify::NotifyState;
 
 use super::watch::widen_stdout;
 use crate::boot;
-use crate::engine::{self, Pipeline, Supervisor, complain};
+use crate::engine::{self, Pipeline, Supervisor, Vitals, complain};
 use crate::enrich;
 use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::output::LogOptions;
+use crate::output::metrics::StoreVitals;
 use crate::rights;
 use crate::sinks::Print;
+use crate::sinks::metrics::{Metrics, MetricsAddress};
 use crate::sinks::outputs::{self, OutputOptions, Outputs};
-use crate::store::{Recorder, Retention, Settings, Status};
+use crate::store::{self, Recorder, Retention, Settings, Status};
 use crate::stream::Context;
 
 /// Options of `record`.
@@ -39,6 +41,8 @@ pub struct RecordOptions {
     pub print: Option<LogOptions>,
     /// Where events are delivered to as well.
     pub outputs: Vec<OutputOptions>,
+    /// Where metrics are served.
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// Records until a signal, or until the reader of the printed events closes the pipe.
@@ -46,7 +50,8 @@ pub struct RecordOptions {
 /// # Errors
 /// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
-    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print, outputs } = options;
+    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print, outputs, metrics } =
+        options;
     take_precedence();
     let context = Context::of_run(&boot::id())?;
     let (boot, clock) = (context.boot.to_string(), context.clock);
@@ -54,9 +59,17 @@ pub fn run(options: RecordOptions) -> Result<()> {
     let stages = enrich::live();
     let folder = store.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let also = rights::needed_to_write(folder).or_else(|| outputs::needed_to_write(&outputs));
-    let command = "record";
-    let pipeline =
-        Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context, command, also };
+    let pipeline = Pipeline {
+        kernel: &kernel,
+        seeds: true,
+        duration: None,
+        filter,
+        stages,
+        context,
+        command: "record",
+        also,
+        serves: metrics.is_some(),
+    };
     let started = pipeline.context.clone();
     engine::run(pipeline, |bus| {
         let recorder = Recorder::start(&store, settings, bus)?;
@@ -68,8 +81,12 @@ pub fn run(options: RecordOptions) -> Result<()> {
             None => None,
         };
         let outputs = Outputs::start(&outputs, bus, &started)?;
+        let metrics = match &metrics {
+            Some(address) => Some(Metrics::start(address, &outputs, bus)?),
+            None => None,
+        };
         let watchdog = Watchdog::of_service_manager();
-        Ok(RecordSupervisor { recorder, print, outputs, store, status: Status::Well, watchdog })
+        Ok(RecordSupervisor { recorder, print, outputs, metrics, store, status: Status::Well, watchdog })
     })
 }
 
@@ -93,6 +110,7 @@ struct RecordSupervisor {
     recorder: Recorder,
     print: Option<Print>,
     outputs: Outputs,
+    metrics: Option<Metrics>,
     store: PathBuf,
     status: Status,
     watchdog: Option<Watchdog>,
@@ -106,8 +124,21 @@ impl Supervisor for RecordSupervisor {
         notify_service_manager(&[NotifyState::Ready]);
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, vitals: Vitals) {
         self.report_status();
+        if let Some(metrics) = &mut self.metrics {
+            let (store, recorder, status) = (&self.store, &self.recorder, &self.status);
+            metrics.note(vitals.records, vitals.queues, || {
+                Some(StoreVitals {
+                    bytes: store::files(store)
+                        .iter()
+                        .filter_map(|path| Some(path.metadata().ok()?.len()))
+                        .sum(),
+                    last_sync: recorder.last_sync(),
+                    is_well: *status == Status::Well,
+                })
+            });
+        }
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed();
         }

@@ -81,6 +81,7 @@ fn live(options: &TopOptions) -> Result<()> {
         context: Context::of_run(&boot::id())?,
         command: "top",
         also: None,
+        serves: false,
     };
     engine::run(pipeline, |bus: &mut Bus| {
         let receiver = bus.subscribe(Subscription {

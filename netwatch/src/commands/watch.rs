@@ -7,11 +7,12 @@ use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::boot;
-use crate::engine::{self, Pipeline, Supervisor, complain};
+use crate::engine::{self, Pipeline, Supervisor, Vitals, complain};
 use crate::enrich;
 use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::sinks::Print;
+use crate::sinks::metrics::{Metrics, MetricsAddress};
 use crate::sinks::outputs::{self, OutputOptions, Outputs};
 use crate::stream::Context;
 
@@ -28,6 +29,8 @@ pub struct WatchOptions {
     pub log: LogOptions,
     /// Where events are delivered to as well.
     pub outputs: Vec<OutputOptions>,
+    /// Where metrics are served.
+    pub metrics: Option<MetricsAddress>,
 }
 
 /// The default of `fs.pipe-max-size`, the largest pipe that an unprivileged user may request.
@@ -38,7 +41,7 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// # Errors
 /// If the probes cannot be attached, or the output fails.
 pub fn run(options: WatchOptions) -> Result<()> {
-    let WatchOptions { kernel, seeds, duration, log, outputs } = options;
+    let WatchOptions { kernel, seeds, duration, log, outputs, metrics } = options;
     let pipeline = Pipeline {
         kernel: &kernel,
         seeds,
@@ -48,12 +51,18 @@ pub fn run(options: WatchOptions) -> Result<()> {
         context: Context::of_run(&boot::id())?,
         command: "watch",
         also: outputs::needed_to_write(&outputs),
+        serves: metrics.is_some(),
     };
     let started = pipeline.context.clone();
     engine::run(pipeline, |bus| {
         widen_stdout();
         let print = Print::start(&log, bus, io::stdout())?;
-        Ok(WatchSupervisor { print, outputs: Outputs::start(&outputs, bus, &started)? })
+        let outputs = Outputs::start(&outputs, bus, &started)?;
+        let metrics = match &metrics {
+            Some(address) => Some(Metrics::start(address, &outputs, bus)?),
+            None => None,
+        };
+        Ok(WatchSupervisor { print, outputs, metrics })
     })
 }
 
@@ -66,9 +75,16 @@ pub(super) fn widen_stdout() {
 struct WatchSupervisor {
     print: Print,
     outputs: Outputs,
+    metrics: Option<Metrics>,
 }
 
 impl Supervisor for WatchSupervisor {
+    fn tick(&mut self, vitals: Vitals) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.note(vitals.records, vitals.queues, || None);
+        }
+    }
+
     fn finish(self) -> Result<()> {
         let printed = self.print.finish();
         self.outputs.finish().iter().for_each(|line| complain(line));

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{Agent, SelfTest, Started};
-use crate::bus::{self, Bus};
+use crate::bus::{self, Bus, Depth};
 use crate::enrich::Stage;
 use crate::filter::Filter;
 use crate::kernel::Options;
@@ -55,6 +55,17 @@ pub struct Pipeline<'a> {
     pub command: &'static str,
     /// A capability that its subscribers need besides those of the engine.
     pub also: Option<Need>,
+    /// Whether a subscriber takes connections.
+    pub serves: bool,
+}
+
+/// What the engine reports at each tick.
+#[derive(Debug)]
+pub struct Vitals {
+    /// Number of records that were read from the ring.
+    pub records: u64,
+    /// The queue of each subscriber.
+    pub queues: Vec<Depth>,
 }
 
 /// The hooks of a command, which run on the thread of the engine and must not block.
@@ -63,7 +74,7 @@ pub trait Supervisor {
     fn ready(&mut self) {}
 
     /// Called at each tick: 20 times a second, or twice on an idle host.
-    fn tick(&mut self) {}
+    fn tick(&mut self, _: Vitals) {}
 
     /// Called when the bus is closed; waits for the subscribers.
     ///
@@ -86,7 +97,7 @@ async fn drive<S: Supervisor>(
     pipeline: Pipeline<'_>,
     compose: impl FnOnce(&mut Bus) -> Result<S>,
 ) -> Result<()> {
-    let Pipeline { kernel, seeds, duration, filter, stages, context, command, also } = pipeline;
+    let Pipeline { kernel, seeds, duration, filter, stages, context, command, also, serves } = pipeline;
     report_missing(command)?;
     // From here on a signal ends the run in order.
     let mut stop = Stop {
@@ -97,7 +108,7 @@ async fn drive<S: Supervisor>(
     let mut bus = Bus::default();
     let mut supervisor = compose(&mut bus)?;
     let mut flow = Flow { stages, filter, bus, batch: Batch { context, items: Vec::new() } };
-    let start = Start { kernel, seeds, also };
+    let start = Start { kernel, seeds, also, serves };
     let followed = follow(start, &mut stop, &mut flow, &mut supervisor).await;
     // Subscribers end when the bus is closed, whatever happened, and are given the time to.
     if followed.is_ok() {
@@ -121,6 +132,7 @@ struct Start<'a> {
     kernel: &'a Options,
     seeds: bool,
     also: Option<Need>,
+    serves: bool,
 }
 
 /// Reports capabilities without which a command with probes sees less.
@@ -144,7 +156,8 @@ async fn follow(
     supervisor: &mut impl Supervisor,
 ) -> Result<()> {
     let (mut agent, started) = Agent::start(start.kernel)?;
-    rights::give_up(&rights::LIVE, &[], start.also);
+    let stage = if start.serves { &rights::SERVING } else { &rights::LIVE };
+    rights::give_up(stage, &[], start.also);
     flow.begin(&agent, started, start.seeds)?;
     supervisor.ready();
 
@@ -184,7 +197,7 @@ async fn follow(
         flow.answer_requests(&agent);
         if is_tick {
             flow.tick(&mut agent, &mut events)?;
-            supervisor.tick();
+            supervisor.tick(Vitals { records: agent.taken(), queues: flow.bus.depths().collect() });
             ticks.done(agent.is_healing());
         }
     }

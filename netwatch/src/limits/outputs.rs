@@ -36,3 +36,18 @@ pub const OUTPUT_RETRY_MOST: Duration = Duration::from_secs(30);
 /// How long the end of a run waits for all outputs together. Test:
 /// `outputs::end_does_not_wait_for_an_output_that_is_down` of the end-to-end tests.
 pub const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+
+/// Events that wait to be counted for `--metrics`. Test:
+/// `bus::tests::missed_items_are_reported_in_order_once_half_of_the_queue_is_free`.
+pub const METRICS_ITEMS: usize = 65_536;
+
+/// Clients of the metrics that are served at once; further ones get status 503. Test:
+/// `sinks::metrics::tests::clients_are_limited`.
+pub const METRICS_CLIENTS: usize = 8;
+
+/// A request to the metrics, bytes. Test: `sinks::metrics::tests::a_request_over_the_limit_is_refused`.
+pub const METRICS_REQUEST: usize = 8 << 10;
+
+/// How long a client of the metrics may take for its request, and again for the answer. Test:
+/// `sinks::metrics::tests::a_client_that_sends_nothing_is_given_up`.
+pub const METRICS_WAIT: Duration = Duration::from_secs(5);

@@ -12,6 +12,7 @@ mod json;
 mod keys;
 pub(crate) mod list;
 mod log;
+pub mod metrics;
 mod object;
 mod process;
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub enum Calls {
     Resolve,
     /// The same with BPF, entering namespaces, and mounting a procfs without a path.
     Live,
+    /// The same, and taking connections from sockets that listen already.
+    LiveServing,
 }
 
 impl Calls {
@@ -26,6 +28,7 @@ impl Calls {
             Self::Output => "only those that read and write open files, and open files for reading",
             Self::Resolve => "no exec, ptrace, mount, module, bpf, perf_event_open, setns or io_uring",
             Self::Live => "no exec, ptrace, mount, module, perf_event_open or io_uring",
+            Self::LiveServing => "no exec, ptrace, mount, module, perf_event_open or io_uring, but accept",
         }
     }
 }
@@ -60,10 +63,18 @@ fn programs(calls: Calls) -> Result<Vec<BpfProgram>, Error> {
         |more: &[&[i64]]| lists::DENIED.iter().chain(more.iter().copied().flatten()).copied().collect();
     match calls {
         Calls::Output => Ok(vec![one(lists::OUTPUT.to_vec(), errno, allow)?]),
-        Calls::Resolve => {
-            Ok(vec![one(x32(denied(&[lists::LOOKS])), allow.clone(), errno)?, one(io_uring(), allow, nosys)?])
-        }
-        Calls::Live => Ok(vec![one(x32(denied(&[])), allow.clone(), errno)?, one(io_uring(), allow, nosys)?]),
+        Calls::Resolve => Ok(vec![
+            one(x32(denied(&[lists::LOOKS, lists::SERVES, lists::LISTENS])), allow.clone(), errno)?,
+            one(io_uring(), allow, nosys)?,
+        ]),
+        Calls::Live => Ok(vec![
+            one(x32(denied(&[lists::SERVES, lists::LISTENS])), allow.clone(), errno)?,
+            one(io_uring(), allow, nosys)?,
+        ]),
+        Calls::LiveServing => Ok(vec![
+            one(x32(denied(&[lists::LISTENS])), allow.clone(), errno)?,
+            one(io_uring(), allow, nosys)?,
+        ]),
     }
 }
 
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn filters_compile_for_this_machine() {
-        for calls in [Calls::Output, Calls::Resolve, Calls::Live] {
+        for calls in [Calls::Output, Calls::Resolve, Calls::Live, Calls::LiveServing] {
             assert!(programs(calls).unwrap().iter().all(|program| !program.is_empty()));
         }
     }

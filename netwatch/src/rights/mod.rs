@@ -60,6 +60,13 @@ pub const LIVE: Stage = Stage {
     closes_files: false,
 };
 
+/// `watch` and `record` that serve metrics, once the probes are attached.
+pub const SERVING: Stage = Stage {
+    what: "watch and record with --metrics: once the probes are attached",
+    calls: Calls::LiveServing,
+    ..LIVE
+};
+
 /// The process that reads file systems for those, from its start.
 pub const HELPER: Stage = Stage {
     what: "the process that asks file systems and name services",
@@ -77,7 +84,7 @@ pub const NAMES: Stage = Stage {
 };
 
 /// In the order of `doctor`.
-pub const STAGES: [Stage; 6] = [LIVE, HELPER, PRINTING, RESOLVING, READING, NAMES];
+pub const STAGES: [Stage; 7] = [LIVE, SERVING, HELPER, PRINTING, RESOLVING, READING, NAMES];
 
 /// What was given up.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -135,6 +136,11 @@ impl Keep {
     /// The error of the last sync.
     pub(super) fn sync_failure(&self) -> Option<String> {
         self.open.as_ref().and_then(|open| open.syncer.failure())
+    }
+
+    /// Time of the last sync that succeeded.
+    pub(super) fn last_sync(&self) -> Option<SystemTime> {
+        self.open.as_ref().and_then(|open| open.syncer.last())
     }
 
     /// What the user must know of a sync.

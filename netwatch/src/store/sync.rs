@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
@@ -35,6 +35,8 @@ struct State {
     /// Number of writes, and how many of them were synced.
     writes: u64,
     synced: u64,
+    /// Time of the last sync that succeeded.
+    synced_at: Option<SystemTime>,
 }
 
 #[derive(Default)]
@@ -111,6 +113,11 @@ impl Syncer {
         lock(&self.shared.state).notice.take()
     }
 
+    /// Time of the last sync that succeeded.
+    pub(super) fn last(&self) -> Option<SystemTime> {
+        lock(&self.shared.state).synced_at
+    }
+
     /// Whether everything that was written is on the disk.
     pub(super) fn is_synced(&self) -> bool {
         let state = lock(&self.shared.state);
@@ -175,6 +182,7 @@ impl Sync {
                             Some(format!("{log} was written again, synced, and read back from the disk"));
                     }
                     (is_in_doubt, state.failure, state.synced) = (false, None, writes);
+                    state.synced_at = Some(SystemTime::now());
                 }
                 Err(error) => {
                     // The next sync would succeed without writing anything.

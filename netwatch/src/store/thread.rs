@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::StoreError;
 use super::entry::Entry;
@@ -61,6 +61,8 @@ struct Progress {
     /// Number of notices beyond the limit.
     unnoticed: u64,
     failure: Option<StoreError>,
+    /// Time of the last sync that succeeded.
+    last_sync: Option<SystemTime>,
 }
 
 impl Progress {
@@ -126,6 +128,12 @@ impl Recorder {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.lock().status.clone()
+    }
+
+    /// Time of the last sync that succeeded.
+    #[must_use]
+    pub fn last_sync(&self) -> Option<SystemTime> {
+        self.shared.lock().last_sync
     }
 
     /// What the user must know, each once.
@@ -227,6 +235,7 @@ impl Writing<'_> {
     fn note_sync(&self, keep: &Keep) {
         let mut shared = self.shared.lock();
         shared.status = keep.sync_failure().map_or(Status::Well, Status::Stuck);
+        shared.last_sync = keep.last_sync();
         keep.sync_notice().into_iter().for_each(|notice| shared.notice(notice));
     }
 

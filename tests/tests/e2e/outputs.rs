@@ -1,6 +1,7 @@
 //! Outputs: what events are delivered to, judged by the programs that users have there.
 
 mod file;
+mod metrics;
 mod syslog;
 
 use std::net::TcpListener;

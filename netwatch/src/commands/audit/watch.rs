@@ -34,8 +34,17 @@ pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Sco
     // No enrichment: the inventory gathers the facts that judging needs.
     let (filter, stages, context) = (listening(), Vec::new(), StreamContext::of_run(&boot::id())?);
     let (command, also) = ("audit --watch", None);
-    let pipeline =
-        Pipeline { kernel: &kernel, seeds: true, duration, filter, stages, context, command, also };
+    let pipeline = Pipeline {
+        kernel: &kernel,
+        seeds: true,
+        duration,
+        filter,
+        stages,
+        context,
+        command,
+        also,
+        serves: false,
+    };
     engine::run(pipeline, |bus| {
         Auditing::start(Auditor::new(inventory, writer, scope, every, is_bad.clone())?, bus)
     })?;

@@ -179,11 +179,13 @@ pub(super) const DENIED: &[i64] = &[
     // Probes are attached at the start.
     SYS_perf_event_open,
     SYS_fanotify_init,
-    // Nobody is served.
-    SYS_listen,
-    SYS_accept,
-    SYS_accept4,
 ];
+
+/// What only those take that serve somebody. Their sockets listen before.
+pub(super) const SERVES: &[i64] = &[SYS_accept, SYS_accept4];
+
+/// What they do not take either.
+pub(super) const LISTENS: &[i64] = &[SYS_listen];
 
 /// What only snapshots of the host take.
 pub(super) const LOOKS: &[i64] =

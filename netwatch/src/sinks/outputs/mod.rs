@@ -205,6 +205,7 @@ pub struct Outputs(Vec<Running>);
 
 #[derive(Debug)]
 struct Running {
+    kind: OutputKind,
     name: String,
     gauges: Arc<Gauges>,
     thread: JoinHandle<()>,
@@ -254,9 +255,14 @@ impl Outputs {
             let thread = thread
                 .spawn(move || worker.run())
                 .map_err(|error| failed("cannot start its thread", error))?;
-            outputs.0.push(Running { name, gauges, thread });
+            outputs.0.push(Running { kind, name, gauges, thread });
         }
         Ok(outputs)
+    }
+
+    /// The kind of each output, and what it reports.
+    pub fn gauges(&self) -> impl Iterator<Item = (OutputKind, Arc<Gauges>)> {
+        self.0.iter().map(|output| (output.kind, output.gauges.clone()))
     }
 
     /// Waits until everything is delivered, or for a limited time. Call it when the bus is closed. Returns a line for
