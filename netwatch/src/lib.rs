@@ -40,6 +40,7 @@ pub mod process;
 pub mod relays;
 pub mod rights;
 pub mod seeding;
+pub mod serve;
 pub mod services;
 pub mod signs;
 pub mod sinks;

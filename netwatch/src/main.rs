@@ -8,7 +8,9 @@ use netwatch::blocking;
 use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
-use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, top, trace, verify, watch};
+use netwatch::commands::{
+    audit, doctor, is_closed_pipe, list, log, record, serve, top, trace, verify, watch,
+};
 use netwatch::{rights, stderr};
 
 /// Wrong usage.
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let helper = match &command {
-        Command::Log(_) | Command::Verify(_) => &rights::NAMES,
+        Command::Log(_) | Command::Serve(_) | Command::Verify(_) => &rights::NAMES,
         _ => &rights::HELPER,
     };
     // This process has one thread so far.
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Top(options) => top::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Record(options) => record::run(*options).map(|()| ExitCode::SUCCESS),
         Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Serve(options) => serve::run(options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),
         #[cfg(feature = "test-equipment")]
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),

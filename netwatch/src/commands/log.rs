@@ -106,7 +106,7 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
 }
 
 /// Chooses the index that is likely to select the fewest rows. Only terms that are not negated narrow the search.
-fn narrow(filter: &Filter) -> Narrow {
+pub(super) fn narrow(filter: &Filter) -> Narrow {
     let one = |ips: Vec<IpAddr>| match ips[..] {
         [ip] => Some(ip),
         _ => None,

@@ -156,7 +156,7 @@ async fn follow(
     supervisor: &mut impl Supervisor,
 ) -> Result<()> {
     let (mut agent, started) = Agent::start(start.kernel)?;
-    let stage = if start.serves { &rights::SERVING } else { &rights::LIVE };
+    let stage = if start.serves { &rights::SCRAPED } else { &rights::LIVE };
     rights::give_up(stage, &[], start.also);
     flow.begin(&agent, started, start.seeds)?;
     supervisor.ready();

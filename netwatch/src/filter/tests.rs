@@ -248,3 +248,11 @@ proptest! {
         prop_assert!(shows(term) != shows(&format!("!{term}")), "{}", term);
     }
 }
+
+#[test]
+fn expression_without_the_host_has_numbers() {
+    for (text, part) in [("port:70000", "port:70000"), ("user:root", "by id"), ("netns:self", "by number")] {
+        let error = by_numbers(text).err().unwrap();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}

@@ -61,7 +61,7 @@ pub const LIVE: Stage = Stage {
 };
 
 /// `watch` and `record` that serve metrics, once the probes are attached.
-pub const SERVING: Stage = Stage {
+pub const SCRAPED: Stage = Stage {
     what: "watch and record with --metrics: once the probes are attached",
     calls: Calls::LiveServing,
     ..LIVE
@@ -83,8 +83,12 @@ pub const NAMES: Stage = Stage {
     closes_files: false,
 };
 
+/// `serve`, once it listens.
+pub const SERVING: Stage =
+    Stage { what: "serve, once it listens", keep: &[], calls: Calls::Serve, closes_files: true };
+
 /// In the order of `doctor`.
-pub const STAGES: [Stage; 7] = [LIVE, SERVING, HELPER, PRINTING, RESOLVING, READING, NAMES];
+pub const STAGES: [Stage; 8] = [LIVE, SCRAPED, HELPER, PRINTING, RESOLVING, READING, SERVING, NAMES];
 
 /// What was given up.
 #[derive(Clone, Debug, Default, Serialize)]

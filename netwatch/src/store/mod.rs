@@ -6,6 +6,7 @@
 
 mod batch;
 mod chain;
+mod counts;
 mod entry;
 mod events;
 mod faults;

@@ -181,11 +181,11 @@ pub(super) const DENIED: &[i64] = &[
     SYS_fanotify_init,
 ];
 
-/// What only those take that serve somebody. Their sockets listen before.
-pub(super) const SERVES: &[i64] = &[SYS_accept, SYS_accept4];
+/// What takes clients.
+pub(super) const ACCEPTS: &[i64] = &[SYS_accept, SYS_accept4];
 
-/// What they do not take either.
-pub(super) const LISTENS: &[i64] = &[SYS_listen];
+/// What makes connections and listeners; those that are there can be used.
+pub(super) const CONNECTS: &[i64] = &[SYS_socket, SYS_connect, SYS_bind, SYS_listen];
 
 /// What only snapshots of the host take.
 pub(super) const LOOKS: &[i64] =
