@@ -8,6 +8,7 @@
 //! Only `commands` composes rooms. See ARCHITECTURE.md.
 
 pub mod agent;
+pub mod alert;
 pub mod audit;
 pub mod blocking;
 pub mod boot;

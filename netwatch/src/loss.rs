@@ -16,13 +16,16 @@ pub enum LossReason {
     Stdout,
     /// The store was too slow, or rejected writes for a while.
     Store,
+    /// Rules could not keep up.
+    Rules,
     /// A limit kept something from being followed. Nothing else is affected.
     Limit,
 }
 
 impl LossReason {
     /// All reasons.
-    pub const ALL: [Self; 5] = [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store, Self::Limit];
+    pub const ALL: [Self; 6] =
+        [Self::Ring, Self::Undecodable, Self::Stdout, Self::Store, Self::Rules, Self::Limit];
 
     /// Name in the output.
     #[must_use]
@@ -32,6 +35,7 @@ impl LossReason {
             Self::Undecodable => "undecodable",
             Self::Stdout => "stdout",
             Self::Store => "store",
+            Self::Rules => "rules",
             Self::Limit => "limit",
         }
     }

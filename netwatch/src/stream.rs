@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::alert::Alert;
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::loss::Loss;
@@ -60,6 +61,8 @@ pub enum Item {
     Event(ConnectionEvent),
     /// A process that was started with a network socket as stdin, stdout or stderr, with the status of its executable.
     Process(Arc<Process>, ExeStatus),
+    /// What a rule found. After the event that it is about.
+    Alert(Box<Alert>),
     /// A loss, with the time when it was noticed.
     Loss(Timestamp, Loss),
     /// The table of endpoints at this place in the stream, for a subscriber that requested it.

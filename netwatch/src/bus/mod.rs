@@ -157,6 +157,7 @@ impl Drop for Bus {
 pub fn is_shown(item: &Item, filter: &Filter) -> bool {
     match item {
         Item::Event(event) => filter.shows(event),
+        Item::Alert(alert) => filter.shows_alert(alert),
         Item::Process(process, _) => filter.shows_process(process),
         Item::Ready(_) | Item::Loss(..) | Item::Table(_) => true,
     }

@@ -40,6 +40,7 @@ fn taken(receiver: &Receiver) -> Vec<String> {
         Item::Event(event) => event.endpoint.local.port.to_string(),
         Item::Loss(_, Loss { reason, kinds, .. }) => format!("{} {kinds:?}", reason.name()),
         Item::Ready(_) => "ready".into(),
+        Item::Alert(alert) => alert.rule.id.to_string(),
         Item::Process(process, _) => process.comm.to_string(),
         Item::Table(events) => format!("table of {}", events.len()),
     });

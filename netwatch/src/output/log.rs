@@ -67,7 +67,7 @@ impl<W: Write> Log<W> {
         self.begin()?;
         let before = self.seq;
         self.render.render(&mut self.seq, item, context, &mut self.buffer)?;
-        let is_counted = matches!(item, Item::Event(_) | Item::Loss(..));
+        let is_counted = matches!(item, Item::Event(_) | Item::Alert(_) | Item::Loss(..));
         self.printed += u64::from(is_counted && self.seq > before);
         if self.buffer.len() >= CHUNK {
             self.write()?;

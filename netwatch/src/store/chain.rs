@@ -45,6 +45,33 @@ impl Format {
     }
 }
 
+/// Columns of `alert`.
+pub(super) const ALERT_COLUMNS: [&str; 23] = [
+    "id",
+    "segment",
+    "ts",
+    "rule",
+    "title",
+    "level",
+    "tags",
+    "code",
+    "detail",
+    "cookie",
+    "began",
+    "proto",
+    "netns",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "side",
+    "basis",
+    "confidence",
+    "process",
+    "suppressed",
+    "trace",
+];
+
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
@@ -56,11 +83,12 @@ pub(super) enum Table {
     Stopped,
     Pruned,
     Message,
+    Alert,
 }
 
 impl Table {
     /// In the order of the columns of a batch.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Segment,
         Self::Image,
         Self::Process,
@@ -69,6 +97,7 @@ impl Table {
         Self::Stopped,
         Self::Pruned,
         Self::Message,
+        Self::Alert,
     ];
 
     pub(super) const COUNT: usize = Self::ALL.len();
@@ -83,13 +112,14 @@ impl Table {
             Self::Stopped => "stopped",
             Self::Pruned => "pruned",
             Self::Message => "message",
+            Self::Alert => "alert",
         }
     }
 
     /// The version that it belongs to.
     pub(super) const fn since(self) -> Format {
         match self {
-            Self::Message => Format::Two,
+            Self::Message | Self::Alert => Format::Two,
             _ => Format::One,
         }
     }
@@ -164,6 +194,7 @@ impl Table {
             Self::Message => {
                 vec!["id", "segment", "before", "cause", "written", "way", "inode", "path", "writer"]
             }
+            Self::Alert => ALERT_COLUMNS.to_vec(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! once, `chain` hashes the batches, `retain` deletes the oldest segments; `files` notices if the files are moved,
 //! deleted or truncated, and `keep` goes on then; `read` and `verify` are for readers.
 
+mod alerts;
 mod batch;
 mod chain;
 mod entry;

@@ -37,6 +37,8 @@ pub enum Narrow {
     /// None: all rows are read.
     #[default]
     All,
+    /// No row of a connection is read.
+    Nothing,
     /// One of these ports, on either side.
     Ports(Vec<u16>),
     /// This local address.
@@ -63,6 +65,8 @@ pub(super) struct Page {
     pub(super) rows: Vec<StoredRow>,
     /// Rows of `loss` in these batches, first and last.
     pub(super) losses: (i64, i64),
+    /// The same of `alert`.
+    pub(super) alerts: (i64, i64),
 }
 
 /// Maximum number of rows per page.
@@ -81,8 +85,8 @@ pub(super) struct Search {
 /// The current segment.
 struct Within {
     segment: Arc<Segment>,
-    /// Rows of connections and losses of its batches.
-    batches: VecDeque<[i64; 4]>,
+    /// Rows of connections, losses and alerts of its batches.
+    batches: VecDeque<[i64; 6]>,
     /// Rows that the index selected; `None`: all.
     found: Option<VecDeque<i64>>,
 }
@@ -189,36 +193,56 @@ impl Search {
     }
 }
 
-fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
-    let columns = "connection_from, connection_to, loss_from, loss_to";
+fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 6]>, StoreError> {
+    // Version 1 has no alerts.
+    let alerts = match Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?) {
+        Format::One => "1, 0",
+        Format::Two => "coalesce(alert_from, 1), coalesce(alert_to, 0)",
+    };
+    let columns = &format!("connection_from, connection_to, loss_from, loss_to, {alerts}");
     if is_scan {
         let mut all = VecDeque::new();
         each_batch(columns, segment.id, db, |row| {
-            all.push_back([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+            all.push_back(ranges(row)?);
             Ok(())
         })?;
         return Ok(all);
     }
     let mut select =
         db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
-    let ranges =
-        select.query_map([segment.id], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+    let ranges = select.query_map([segment.id], ranges)?;
     Ok(ranges.collect::<Result<_, _>>()?)
+}
+
+fn ranges(row: &Row<'_>) -> rusqlite::Result<[i64; 6]> {
+    Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
+}
+
+/// The range that covers two; an empty one counts for nothing.
+fn both(one: (i64, i64), other: (i64, i64)) -> (i64, i64) {
+    match (one.0 <= one.1, other.0 <= other.1) {
+        (true, true) => (one.0.min(other.0), one.1.max(other.1)),
+        (false, true) => other,
+        _ => one,
+    }
 }
 
 impl Within {
     fn page(&mut self, newest_first: bool, db: &Connection) -> Result<Option<Page>, StoreError> {
-        let take = |batches: &mut VecDeque<[i64; 4]>| {
+        let take = |batches: &mut VecDeque<[i64; 6]>| {
             if newest_first { batches.pop_back() } else { batches.pop_front() }
         };
-        let Some([mut from, mut to, mut loss_from, mut loss_to]) = take(&mut self.batches) else {
+        let Some([mut from, mut to, loss_from, loss_to, alert_from, alert_to]) = take(&mut self.batches)
+        else {
             return Ok(None);
         };
+        let (mut losses, mut alerts) = ((loss_from, loss_to), (alert_from, alert_to));
         while to - from < PAGE
-            && let Some([more_from, more_to, more_loss_from, more_loss_to]) = take(&mut self.batches)
+            && let Some([more_from, more_to, loss_from, loss_to, alert_from, alert_to]) =
+                take(&mut self.batches)
         {
             (from, to) = (from.min(more_from), to.max(more_to));
-            (loss_from, loss_to) = (loss_from.min(more_loss_from), loss_to.max(more_loss_to));
+            (losses, alerts) = (both(losses, (loss_from, loss_to)), both(alerts, (alert_from, alert_to)));
         }
         let format = Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?);
         let mut rows = Vec::new();
@@ -249,7 +273,7 @@ impl Within {
                 }
             }
         }
-        Ok(Some(Page { segment: self.segment.clone(), rows, losses: (loss_from, loss_to) }))
+        Ok(Some(Page { segment: self.segment.clone(), rows, losses, alerts }))
     }
 }
 
@@ -261,6 +285,7 @@ impl Narrow {
         let ip = |ip: &IpAddr| Value::Text(ip.to_string());
         let (columns, values): (&[&str], Vec<Value>) = match self {
             Self::All => return Ok(None),
+            Self::Nothing => return Ok(Some(Vec::new())),
             Self::Ports(ports) => (&["local_port", "remote_port"], ports.iter().map(port).collect()),
             Self::LocalIp(local) => (&["local_ip"], vec![ip(local)]),
             Self::RemoteIp(remote) => (&["remote_ip"], vec![ip(remote)]),

@@ -1,5 +1,6 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
+mod alerts;
 mod altered;
 mod bounds;
 mod causes;

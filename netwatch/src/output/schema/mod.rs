@@ -16,7 +16,7 @@ struct Object {
     keys: &'static [Described],
 }
 
-const OBJECTS: [Object; 9] = [
+const OBJECTS: [Object; 10] = [
     Object { name: "origin", title: "Who originated a connection", keys: keys::Origin::ALL },
     Object { name: "endpoint", title: "An address and a port", keys: keys::Endpoint::ALL },
     Object { name: "nat", title: "The addresses as the other side saw them", keys: keys::Nat::ALL },
@@ -29,6 +29,7 @@ const OBJECTS: [Object; 9] = [
         title: "The part of a loss that concerns one socket",
         keys: keys::LossOfSocket::ALL,
     },
+    Object { name: "rule", title: "The rule that raised an alert", keys: keys::Rule::ALL },
     Object { name: "coverage", title: "What the kernel side observes", keys: keys::Coverage::ALL },
 ];
 
