@@ -39,6 +39,7 @@ pub mod proc;
 pub mod process;
 pub mod relays;
 pub mod rights;
+pub mod rules;
 pub mod seeding;
 pub mod services;
 pub mod signs;

@@ -9,6 +9,7 @@ use crate::alert::Alert;
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::loss::Loss;
+use crate::model::BootTime;
 use crate::process::{ExeStatus, Process};
 use crate::tracker::ConnectionEvent;
 
@@ -61,6 +62,8 @@ pub enum Item {
     Event(ConnectionEvent),
     /// A process that was started with a network socket as stdin, stdout or stderr, with the status of its executable.
     Process(Arc<Process>, ExeStatus),
+    /// A program was executed. Only for rules: nothing else gets it.
+    Exec(BootTime, Arc<Process>),
     /// What a rule found. After the event that it is about.
     Alert(Box<Alert>),
     /// A loss, with the time when it was noticed.

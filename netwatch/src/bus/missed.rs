@@ -16,6 +16,7 @@ impl Missed {
         match item {
             Item::Event(event) => self.add(reason, event.kind.name(), 1),
             Item::Alert(_) => self.add(reason, "alert", 1),
+            Item::Exec(..) => self.add(reason, "exec", 1),
             Item::Process(..) => self.add(reason, "process", 1),
             Item::Loss(_, loss) => self.add_loss(loss),
             Item::Ready(_) => self.add(reason, "ready", 1),

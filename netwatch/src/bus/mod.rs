@@ -31,11 +31,15 @@ pub struct Subscription {
     pub most_waiting: usize,
     /// Its losses are reported to the other subscribers, too.
     pub is_announced: bool,
+    /// It receives what the filter hides as well.
+    pub sees_all: bool,
 }
 
 /// Delivers batches to subscribers.
 #[derive(Debug, Default)]
 pub struct Bus {
+    /// What subscribers receive, but for those that see all.
+    filter: Filter,
     subscribers: Vec<Subscriber>,
     notify: Arc<Notify>,
 }
@@ -47,6 +51,18 @@ struct Subscriber {
 }
 
 impl Bus {
+    /// A bus whose subscribers receive what passes a filter.
+    #[must_use]
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, subscribers: Vec::new(), notify: Arc::default() }
+    }
+
+    /// Wakes the owner of the bus: see [`Bus::attention`].
+    #[must_use]
+    pub fn notifier(&self) -> Arc<Notify> {
+        self.notify.clone()
+    }
+
     /// Adds a subscriber, until its receiver is dropped.
     pub fn subscribe(&mut self, subscription: Subscription) -> Receiver {
         let queue = Arc::new(Queue::new(&subscription, self.notify.clone()));
@@ -56,6 +72,9 @@ impl Bus {
 
     /// Delivers the items of `batch`, and leaves it empty.
     pub fn publish(&mut self, batch: &mut Batch) {
+        if !self.subscribers.iter().any(|subscriber| subscriber.subscription.sees_all) {
+            batch.items.retain(|item| is_shown(item, &self.filter));
+        }
         if batch.items.is_empty() {
             return;
         }
@@ -84,8 +103,26 @@ impl Bus {
     fn publish_one(&mut self, batch: Batch) {
         self.announce(&batch);
         let whole = Arc::new(batch);
-        for Subscriber { queue, .. } in &self.subscribers {
-            queue.push(whole.clone());
+        let shown = if whole.items.iter().all(|item| is_shown(item, &self.filter)) {
+            whole.clone()
+        } else {
+            let items = whole.items.iter().filter(|item| is_shown(item, &self.filter)).cloned().collect();
+            Arc::new(Batch { context: whole.context.clone(), items })
+        };
+        for Subscriber { queue, subscription } in &self.subscribers {
+            let batch = if subscription.sees_all { &whole } else { &shown };
+            if !batch.items.is_empty() {
+                queue.push(batch.clone());
+            }
+        }
+    }
+
+    /// Ends the stream for those that see all: what they find in the rest of it can still be published.
+    pub fn close_for_those_that_see_all(&self, context: &crate::stream::Context) {
+        let all = self.subscribers.iter().filter(|subscriber| subscriber.subscription.sees_all);
+        for subscriber in all {
+            subscriber.queue.report_missed(context, true);
+            subscriber.queue.close(Some(Timestamp::now()));
         }
     }
 
@@ -158,6 +195,7 @@ pub fn is_shown(item: &Item, filter: &Filter) -> bool {
     match item {
         Item::Event(event) => filter.shows(event),
         Item::Alert(alert) => filter.shows_alert(alert),
+        Item::Exec(..) => false,
         Item::Process(process, _) => filter.shows_process(process),
         Item::Ready(_) | Item::Loss(..) | Item::Table(_) => true,
     }

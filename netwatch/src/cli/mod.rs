@@ -11,6 +11,7 @@ mod kernel;
 mod list;
 mod log;
 mod record;
+mod rules;
 mod top;
 mod trace;
 mod values;

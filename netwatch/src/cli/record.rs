@@ -8,8 +8,10 @@ use clap::Args;
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
+use super::rules::RulesArgs;
 use super::values::{LinesArgs, age, size};
 use crate::commands::record::RecordOptions;
+use crate::rules::Detect;
 use crate::store::{DEFAULT_PATH, Retention};
 
 #[derive(Args)]
@@ -35,6 +37,8 @@ pub(super) struct RecordArgs {
     #[command(flatten)]
     format: LinesArgs,
     #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
     filter: FilterArgs,
@@ -53,6 +57,7 @@ impl RecordArgs {
             filter,
             filter_words,
             print,
+            rules: self.rules.options(Detect::USUAL)?,
         })
     }
 }

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
+use super::rules::RulesArgs;
 use super::values::{LinesArgs, duration};
 use crate::commands::watch::WatchOptions;
 
@@ -27,6 +28,8 @@ pub(super) struct WatchArgs {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
     filter: FilterArgs,
@@ -39,6 +42,7 @@ impl WatchArgs {
             kernel: self.kernel.options(self.states, filter.proto()),
             seeds: !self.no_seed,
             duration: self.duration,
+            rules: self.rules.options("none")?,
             log: self.format.log(filter, self.count),
         })
     }

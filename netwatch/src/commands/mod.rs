@@ -11,6 +11,7 @@ pub mod log;
 mod pager;
 mod progress;
 pub mod record;
+pub mod rules;
 pub mod top;
 pub mod trace;
 pub mod verify;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sd_notify::NotifyState;
 
+use super::rules::{self, RulesOptions};
 use super::watch::widen_stdout;
 use crate::boot;
 use crate::engine::{self, Pipeline, Supervisor, complain};
@@ -15,6 +16,7 @@ use crate::filter::Filter;
 use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::rights;
+use crate::rules::Rules;
 use crate::sinks::Print;
 use crate::store::{Recorder, Retention, Settings, Status};
 use crate::stream::Context;
@@ -36,6 +38,8 @@ pub struct RecordOptions {
     pub filter_words: Option<String>,
     /// How to print recorded events; `None`: not printed. The filter applies to both.
     pub print: Option<LogOptions>,
+    /// Rules that raise alerts.
+    pub rules: RulesOptions,
 }
 
 /// Records until a signal, or until the reader of the printed events closes the pipe.
@@ -43,7 +47,8 @@ pub struct RecordOptions {
 /// # Errors
 /// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
-    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print } = options;
+    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print, rules } = options;
+    let setup = rules.read()?;
     take_precedence();
     let context = Context::of_run(&boot::id())?;
     let (boot, clock) = (context.boot.to_string(), context.clock);
@@ -52,6 +57,7 @@ pub fn run(options: RecordOptions) -> Result<()> {
     let folder = store.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let also = rights::needed_to_write(folder);
     let command = "record";
+    let of_rules = context.clone();
     let pipeline =
         Pipeline { kernel: &kernel, seeds: true, duration: None, filter, stages, context, command, also };
     engine::run(pipeline, |bus| {
@@ -63,8 +69,9 @@ pub fn run(options: RecordOptions) -> Result<()> {
             }
             None => None,
         };
+        let rules = rules::start(setup, of_rules, bus)?;
         let watchdog = Watchdog::of_service_manager();
-        Ok(RecordSupervisor { recorder, print, store, status: Status::Well, watchdog })
+        Ok(RecordSupervisor { recorder, print, rules, store, status: Status::Well, watchdog })
     })
 }
 
@@ -87,6 +94,7 @@ fn take_precedence() {
 struct RecordSupervisor {
     recorder: Recorder,
     print: Option<Print>,
+    rules: Option<Rules>,
     store: PathBuf,
     status: Status,
     watchdog: Option<Watchdog>,
@@ -98,6 +106,10 @@ impl Supervisor for RecordSupervisor {
             complain(&format!("recording to {}", self.store.display()));
         }
         notify_service_manager(&[NotifyState::Ready]);
+    }
+
+    fn rules(&mut self) -> Option<&mut Rules> {
+        self.rules.as_mut()
     }
 
     fn tick(&mut self) {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::rules::{self, RulesOptions};
 use crate::boot;
 use crate::engine::{self, Pipeline, Supervisor};
 use crate::enrich;
 use crate::kernel::Options;
 use crate::output::LogOptions;
+use crate::rules::Rules;
 use crate::sinks::Print;
 use crate::stream::Context;
 
@@ -23,6 +25,8 @@ pub struct WatchOptions {
     pub seeds: bool,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// Rules that raise alerts.
+    pub rules: RulesOptions,
     /// Filter, format and limit.
     pub log: LogOptions,
 }
@@ -35,20 +39,23 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// # Errors
 /// If the probes cannot be attached, or the output fails.
 pub fn run(options: WatchOptions) -> Result<()> {
-    let WatchOptions { kernel, seeds, duration, log } = options;
+    let WatchOptions { kernel, seeds, duration, rules, log } = options;
+    let setup = rules.read()?;
+    let context = Context::of_run(&boot::id())?;
     let pipeline = Pipeline {
         kernel: &kernel,
         seeds,
         duration,
         filter: log.filter.clone(),
         stages: enrich::live(),
-        context: Context::of_run(&boot::id())?,
+        context: context.clone(),
         command: "watch",
         also: None,
     };
     engine::run(pipeline, |bus| {
         widen_stdout();
-        Ok(WatchSupervisor(Print::start(&log, bus, io::stdout())?))
+        let rules = rules::start(setup, context, bus)?;
+        Ok(WatchSupervisor { print: Print::start(&log, bus, io::stdout())?, rules })
     })
 }
 
@@ -58,10 +65,17 @@ pub(super) fn widen_stdout() {
     let _ = fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
 }
 
-struct WatchSupervisor(Print);
+struct WatchSupervisor {
+    print: Print,
+    rules: Option<Rules>,
+}
 
 impl Supervisor for WatchSupervisor {
+    fn rules(&mut self) -> Option<&mut Rules> {
+        self.rules.as_mut()
+    }
+
     fn finish(self) -> Result<()> {
-        Ok(self.0.finish()?)
+        Ok(self.print.finish()?)
     }
 }

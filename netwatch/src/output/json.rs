@@ -102,7 +102,7 @@ impl Json {
 
 impl Render for Json {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
-        if matches!(item, Item::Process(..) | Item::Table(_)) {
+        if matches!(item, Item::Process(..) | Item::Exec(..) | Item::Table(_)) {
             return Ok(());
         }
         self.turn_to(context);
@@ -155,7 +155,7 @@ impl Render for Json {
             }
             Item::Alert(alert) => self.alert(*seq, time, alert, context, out)?,
             Item::Event(event) => self.connection(Some(*seq), Some(time), event, context, out)?,
-            Item::Process(..) | Item::Table(_) => {}
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())

@@ -41,7 +41,7 @@ impl Text {
 
 impl Render for Text {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
-        if matches!(item, Item::Process(..) | Item::Table(_)) {
+        if matches!(item, Item::Process(..) | Item::Exec(..) | Item::Table(_)) {
             return Ok(());
         }
         *seq += 1;
@@ -93,7 +93,7 @@ impl Render for Text {
                 out.write_all(sentence(event).trim_end().as_bytes())?;
                 self.signs(event, out)?;
             }
-            Item::Process(..) | Item::Table(_) => {}
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())

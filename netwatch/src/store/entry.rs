@@ -38,7 +38,7 @@ impl Entry {
             Item::Process(process, status) => Some(Self::Process(process, status)),
             Item::Alert(alert) => Some(Self::Alert(alert)),
             Item::Loss(at, loss) => Some(Self::Loss(at, loss)),
-            Item::Ready(_) | Item::Table(_) => None,
+            Item::Ready(_) | Item::Exec(..) | Item::Table(_) => None,
         }
     }
 

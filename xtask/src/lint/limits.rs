@@ -15,6 +15,8 @@ const PAGE: &str = "docs/limits.md";
 
 /// The file in which each constant is a limit; a path in the page may be relative to its folder.
 const FILE: &str = "netwatch/src/limits.rs";
+/// The folder of its parts.
+const PARTS: &str = "netwatch/src/limits/";
 const SOURCES: &str = "netwatch/src";
 
 /// Folders in which a constant whose name says so is a limit.
@@ -36,7 +38,7 @@ struct Constant {
 impl Constant {
     fn is_limit(&self, file: &str) -> bool {
         let is_named_so = self.name.starts_with("MOST_") || self.name.ends_with("_MAX");
-        self.is_const && (file == FILE || is_named_so)
+        self.is_const && (is_of_limits(file) || is_named_so)
     }
 }
 
@@ -59,10 +61,10 @@ pub(super) fn check(workspace: &Path) -> Result<Vec<Violation>> {
                     let path = file.strip_prefix(SOURCES).map_or(&*file, |path| path.trim_start_matches('/'));
                     wrong(format!("{PAGE} does not name this limit: `{path}` `{}`", limit.name));
                 }
-                if file == FILE && tests(&limit.text).next().is_none() {
+                if is_of_limits(&file) && tests(&limit.text).next().is_none() {
                     wrong(format!("the comment on {} names no test: `module::tests::name`", limit.name));
                 }
-                for (_, test) in tests(&limit.text).filter(|_| file == FILE) {
+                for (_, test) in tests(&limit.text).filter(|_| is_of_limits(&file)) {
                     if !exists(workspace, test)? {
                         wrong(format!("there is no test {test}"));
                     }
@@ -100,6 +102,10 @@ fn untested(page: &str) -> impl Iterator<Item = usize> {
         last.is_some_and(|last| matches!(last.trim(), "" | "-"))
     };
     page.lines().enumerate().filter(move |(_, line)| is_untested(line)).map(|(number, _)| number + 1)
+}
+
+fn is_of_limits(file: &str) -> bool {
+    file == FILE || file.starts_with(PARTS)
 }
 
 fn is_path_of(path: &str, file: &str) -> bool {

@@ -35,7 +35,7 @@ impl Objects for Ecs {
                 own::ready(ready),
             ),
             Item::Alert(alert) => (found(alert, context), own::alert(alert, context)),
-            Item::Process(..) | Item::Table(_) => return Vec::new(),
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => return Vec::new(),
         };
         let mut object = json!({
             "@timestamp": rfc3339(time),

@@ -54,7 +54,7 @@ impl Objects for Ocsf {
                 object
             }
             Item::Alert(alert) => self.finding(seq, time, alert, context),
-            Item::Process(..) | Item::Table(_) => return Vec::new(),
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => return Vec::new(),
         };
         vec![without_nulls(Value::Object(object))]
     }

@@ -1,0 +1,48 @@
+//! Limits of rules: what raises their alerts is under the control of whoever uses the network.
+
+use std::time::Duration;
+
+/// Items that wait for rules: some 400 bytes each, several seconds of a busy host. Test:
+/// `rules::thread::tests::rules_that_are_too_slow_lose_and_hold_up_nothing`.
+pub const RULE_ITEMS: usize = 65_536;
+
+/// Endpoints that rules remember, and the walk back with them: some 4 KiB each with their events. Test:
+/// `rules::memory::tests::endpoints_are_limited`.
+pub const RULE_ENDPOINTS: usize = 8192;
+
+/// Pairs of a rule and a key that are held back. When there are more, what was held back is emitted, and all are forgotten.
+/// Test: `rules::suppress::tests::windows_are_limited_and_none_is_silent`.
+pub const RULE_WINDOWS: usize = 8192;
+
+/// Shells on sockets that were told of; the oldest are forgotten, and may be told of again. Test:
+/// `rules::detect::tests::state_is_limited`.
+pub const RULE_PROCESSES: usize = 8192;
+
+/// Remote addresses of which a port scan remembers what they tried. When there are more, those that have rested for a minute
+/// are forgotten, and then all. Test: `rules::detect::tests::state_is_limited`.
+pub const RULE_REMOTES: usize = 8192;
+
+/// Shells that may be steered over pipes and are looked at; of more, the oldest are not. Test:
+/// `rules::detect::tests::state_is_limited`.
+pub const RULE_SHELLS: usize = 256;
+
+/// Walks back in a second; each reads the memory of the rules several times. Further alerts have no `trace`. Test:
+/// `rules::detect::tests::walks_are_limited`.
+pub const RULE_WALKS: u32 = 20;
+
+/// Losses that rules remember, to say so in the walk back. Test: `rules::detect::tests::walks_are_limited`.
+pub const RULE_GAPS: usize = 1024;
+
+/// How long the end of a run waits for rules. Test: `rules::thread::tests::end_waits_for_rules_until_the_limit`.
+pub const RULE_WAIT: Duration = Duration::from_secs(2);
+
+/// Entries of a baseline. When there are more, nothing new is told of. Test:
+/// `rules::baseline::tests::number_and_length_of_entries_are_limited`.
+pub const RULE_BASELINE_ENTRIES: usize = 65_536;
+
+/// The length of one in bytes; a path has at most 4096. Test:
+/// `rules::baseline::tests::number_and_length_of_entries_are_limited`.
+pub const RULE_BASELINE_ENTRY: usize = 8192;
+
+/// The file of a baseline, bytes. Test: `rules::baseline::tests::another_file_is_not_overwritten`.
+pub const RULE_BASELINE_FILE: usize = 64 << 20;
