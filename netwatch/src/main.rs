@@ -8,7 +8,9 @@ use netwatch::blocking;
 use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
-use netwatch::commands::{audit, doctor, is_closed_pipe, list, log, record, top, trace, verify, watch};
+use netwatch::commands::{
+    audit, check, doctor, is_closed_pipe, list, log, record, top, trace, verify, watch,
+};
 use netwatch::{rights, stderr};
 
 /// Wrong usage.
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let helper = match &command {
-        Command::Log(_) | Command::Verify(_) => &rights::NAMES,
+        Command::Log(_) | Command::Verify(_) | Command::Check(_) => &rights::NAMES,
         _ => &rights::HELPER,
     };
     // This process has one thread so far.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),
+        Command::Check(options) => check::run(&options, &mut io::stdout()),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
         Command::Print(text) => io::stdout().write_all(&text).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

@@ -1,6 +1,7 @@
 //! The command line. Arguments are validated here, once, and converted to the options of each command.
 
 mod audit;
+mod check;
 mod config;
 mod doctor;
 mod filter;
@@ -23,6 +24,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::commands::audit::AuditOptions;
+use crate::commands::check::CheckOptions;
 use crate::commands::doctor::DoctorOptions;
 #[cfg(any(test, feature = "test-equipment"))]
 use crate::commands::generate::GenerateOptions;
@@ -59,6 +61,8 @@ pub enum Command {
     Audit(Box<AuditOptions>),
     /// Report the probes that this kernel supports.
     Doctor(DoctorOptions),
+    /// Check rules.
+    Check(CheckOptions),
     /// Print a text that is generated from the command line.
     Print(Vec<u8>),
 }
@@ -88,6 +92,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+        Sub::Rules(rules) => Command::Check(rules.options()),
         Sub::Completions(completions) => Command::Print(completions.text()),
         Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
     })
@@ -142,6 +147,8 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
+    /// Check rules that raise alerts
+    Rules(check::RulesCommand),
     /// Print completions for a shell
     Completions(generated::CompletionsArgs),
     /// Print the manual page of netwatch or of one of its commands

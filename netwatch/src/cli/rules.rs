@@ -17,6 +17,14 @@ pub(super) struct RulesArgs {
     /// commas between. docs/rules.md lists them. `record` has `default`, `watch` has `none`, unless given
     #[arg(long, value_name = "all|default|none|CODE,…")]
     detect: Option<Detect>,
+    /// Sigma rules: a file, or a directory with files *.yml. Those of the categories network_connection and
+    /// process_creation of linux are evaluated. May be given several times
+    #[arg(long = "rules", value_name = "PATH")]
+    rules: Vec<PathBuf>,
+    /// Raise an alert about connections to and from what this file lists: addresses, networks and names, one a line. May
+    /// be given several times
+    #[arg(long = "match-list", value_name = "FILE")]
+    lists: Vec<PathBuf>,
     /// What is usual on this host: programs that connect or listen, and where services connect to. The detections
     /// first-connect, first-listen and new-destination need it. It is made if it does not exist
     #[arg(long, value_name = "FILE")]
@@ -43,7 +51,9 @@ impl RulesArgs {
             }
             detect = detect.without_baseline();
         }
-        let baseline = self.baseline.filter(|_| detect.needs_baseline()).map(|path| (path, self.learn));
-        Ok(RulesOptions { detect, baseline, suppress: self.suppress })
+        let baseline =
+            self.baseline.clone().filter(|_| detect.needs_baseline()).map(|path| (path, self.learn));
+        let Self { rules, lists, suppress, .. } = self;
+        Ok(RulesOptions { detect, rules, lists, baseline, suppress })
     }
 }

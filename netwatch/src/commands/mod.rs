@@ -3,6 +3,7 @@
 use std::io;
 
 pub mod audit;
+pub mod check;
 pub mod doctor;
 #[cfg(any(test, feature = "test-equipment"))]
 pub mod generate;

@@ -9,19 +9,29 @@ use jiff::Timestamp;
 
 use super::audit::beside::Beside;
 use crate::bus::Bus;
+use crate::engine::complain;
 use crate::hash::Map;
 use crate::model::{NetnsId, Proto, SockAddr};
 use crate::relays::{self, Relayed};
-use crate::rules::{Baseline, Code, Detect, Host, Rules, Setup, Suppress};
+use crate::rules::sigma::Sigma;
+use crate::rules::sigma::load::Pack;
+use crate::rules::{Baseline, Code, Detect, Host, Lists, Rules, Setup, Suppress};
 use crate::snapshot::streams;
 use crate::stream::Context;
 use crate::tracker::{Endpoint, EndpointId};
+
+/// Rules that are not used and are said at the start, each in a line.
+const MOST_SAID: usize = 20;
 
 /// Options of rules.
 #[derive(Clone, Debug, Default)]
 pub struct RulesOptions {
     /// Built-in detections.
     pub detect: Detect,
+    /// Files and directories of Sigma rules.
+    pub rules: Vec<PathBuf>,
+    /// Files of match lists.
+    pub lists: Vec<PathBuf>,
     /// The file of what is usual, and for how long it learns.
     pub baseline: Option<(PathBuf, Duration)>,
     /// How long alerts are held back.
@@ -34,11 +44,13 @@ impl RulesOptions {
     /// # Errors
     /// If a file cannot be used.
     pub fn read(self) -> Result<Option<Setup>> {
-        let Self { detect, baseline, suppress } = self;
+        let Self { detect, rules, lists, baseline, suppress } = self;
+        let sigma = if rules.is_empty() { None } else { Some(sigma(&rules)?) };
+        let lists = Lists::read(&lists)?;
         let baseline =
             baseline.map(|(path, learn)| Baseline::open(&path, learn, Timestamp::now())).transpose()?;
         let judges = detect.has(Code::ListenerUnexplained);
-        let setup = Setup { detect, baseline, suppress, traces: true, host: None };
+        let setup = Setup { detect, sigma, lists, baseline, suppress, traces: true, host: None };
         if setup.is_empty() {
             return Ok(None);
         }
@@ -46,6 +58,28 @@ impl RulesOptions {
         let host = ThisHost { beside, asked: Map::default() };
         Ok(Some(Setup { host: Some(Box::new(host)), ..setup }))
     }
+}
+
+/// Reads and compiles Sigma rules. Those that are wrong are said, and the others are used.
+///
+/// # Errors
+/// If a path cannot be read.
+fn sigma(paths: &[PathBuf]) -> Result<Sigma> {
+    let mut pack = Pack::read(paths)?;
+    let sigma = Sigma::compile(&mut pack);
+    for bad in pack.bad.iter().take(MOST_SAID) {
+        complain(&format!("a rule is not used: {bad}"));
+    }
+    if pack.bad.len() > MOST_SAID {
+        complain(&format!(
+            "{} more rules are not used; see `netwatch rules check`",
+            pack.bad.len() - MOST_SAID
+        ));
+    }
+    if sigma.count() == 0 {
+        complain("none of the rules is for netwatch: see `netwatch rules check`");
+    }
+    Ok(sigma)
 }
 
 /// Subscribes the rules to a bus.

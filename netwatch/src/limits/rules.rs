@@ -46,3 +46,27 @@ pub const RULE_BASELINE_ENTRY: usize = 8192;
 
 /// The file of a baseline, bytes. Test: `rules::baseline::tests::another_file_is_not_overwritten`.
 pub const RULE_BASELINE_FILE: usize = 64 << 20;
+
+/// Files of rules below one path: all of SigmaHQ has 4000. Test: `rules::sigma::tests::files_are_limited`.
+pub const RULE_FILES: usize = 16_384;
+
+/// A file of rules, bytes. Test: `rules::sigma::tests::files_are_limited`.
+pub const RULE_FILE: usize = 1 << 20;
+
+/// Groups of all correlations that are counted at once. When there are more, the oldest are forgotten. The crate does it:
+/// `max_state_entries`. Test: `rules::sigma::tests::groups_of_a_correlation_are_limited`.
+pub const RULE_GROUPS: usize = 8192;
+
+/// Events of one group within its time. When there are more, the oldest are forgotten: `max_group_entries`. Test:
+/// `rules::sigma::tests::groups_of_a_correlation_are_limited`.
+pub const RULE_GROUP_ENTRIES: usize = 8192;
+
+/// Entries of all match lists. Test: `rules::lists::tests::lists_are_limited`.
+pub const LIST_ENTRIES: usize = 1_000_000;
+
+/// The file of a match list, bytes. Test: `rules::lists::tests::lists_are_limited`.
+pub const LIST_FILE: usize = 64 << 20;
+
+/// Programs of a store on which `rules check` has tried rules. When there are more, all are tried again. Test:
+/// `commands::check::tests::programs_are_tried_once`.
+pub const RULE_PROGRAMS: usize = 1 << 20;

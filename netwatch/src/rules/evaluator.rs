@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::baseline::Baseline;
 use super::detect::{Detect, Detections, Found, Given};
+use super::sigma::Sigma;
 use super::suppress::Suppressor;
-use super::{Host, Memory, NoHost, Suppress, walk};
+use super::{Host, Key, Lists, Memory, NoHost, Suppress, walk};
 use crate::alert::Alert;
 use crate::forensics::Gap;
 use crate::limits;
@@ -19,6 +20,10 @@ use crate::stream::{Context, Item};
 pub struct Setup {
     /// Built-in detections.
     pub detect: Detect,
+    /// Sigma rules.
+    pub sigma: Option<Sigma>,
+    /// Match lists.
+    pub lists: Lists,
     /// What is usual.
     pub baseline: Option<Baseline>,
     /// How long alerts are held back.
@@ -34,6 +39,8 @@ impl Setup {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.detect.is_empty()
+            && self.lists.is_empty()
+            && self.sigma.as_ref().is_none_or(|sigma| sigma.count() == 0)
     }
 }
 
@@ -44,6 +51,8 @@ const SAVES: Duration = Duration::from_secs(60);
 pub struct Evaluator {
     memory: Memory,
     detections: Detections,
+    sigma: Option<Sigma>,
+    lists: Lists,
     baseline: Option<Baseline>,
     /// When the baseline was written.
     saved: BootTime,
@@ -58,16 +67,19 @@ pub struct Evaluator {
     /// Walks in the second that `now` is in.
     walks: (u64, u32),
     found: Vec<Found>,
+    matched: Vec<Alert>,
 }
 
 impl Evaluator {
     /// Begins.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let Setup { detect, baseline, suppress, traces, host } = setup;
+        let Setup { detect, sigma, lists, baseline, suppress, traces, host } = setup;
         Self {
             memory: Memory::default(),
             detections: Detections::new(detect),
+            sigma,
+            lists,
             baseline,
             saved: BootTime::default(),
             suppressor: Suppressor::new(suppress),
@@ -78,6 +90,7 @@ impl Evaluator {
             traces,
             walks: (0, 0),
             found: Vec::new(),
+            matched: Vec::new(),
         }
     }
 
@@ -92,6 +105,11 @@ impl Evaluator {
                 let mut given =
                     Given { memory: &self.memory, host: &mut *self.host, baseline: self.baseline.as_mut() };
                 self.detections.event(event, &mut given, &mut found);
+                found.extend(self.lists.event(event).map(|alert| (alert, Key::Remote)));
+                if let Some(sigma) = self.sigma.as_mut().filter(|_| event.is_the_connection()) {
+                    sigma.connection(event, context, &mut self.matched);
+                    found.extend(self.matched.drain(..).map(|alert| (alert, Key::Pair)));
+                }
             }
             Item::Process(process, status) => {
                 self.detections.on_socket(process, *status, self.now, &self.memory, &mut found);
@@ -99,6 +117,10 @@ impl Evaluator {
             Item::Exec(at, process) => {
                 self.now = self.now.max(*at);
                 self.detections.exec(process, *at, &self.memory, &mut found);
+                if let Some(sigma) = &mut self.sigma {
+                    sigma.program(process, *at, context, &mut self.matched);
+                    found.extend(self.matched.drain(..).map(|alert| (alert, Key::Pair)));
+                }
             }
             Item::Loss(_, loss) => {
                 if self.gaps.len() < limits::RULE_GAPS {

@@ -7,7 +7,9 @@
 mod baseline;
 mod detect;
 mod evaluator;
+mod lists;
 mod memory;
+pub mod sigma;
 mod suppress;
 mod thread;
 mod walk;
@@ -15,6 +17,7 @@ mod walk;
 pub use baseline::{Baseline, BaselineError};
 pub use detect::{CODES, Code, Detect};
 pub use evaluator::{Evaluator, Setup};
+pub use lists::{ListError, Lists};
 pub use memory::Memory;
 pub use suppress::{Key, Suppress};
 pub use thread::Rules;

@@ -1,6 +1,7 @@
 //! Alerts: what built-in detections find, what they leave alone, and where alerts go.
 
 mod detected;
+mod rules;
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, asserted_by, before, command_line, family_name, own, protocol_number, rfc3339,
-    technique, user_name, without_nulls,
+    Ends, Objects, asserted, before, command_line, family_name, own, protocol_number, rfc3339, technique,
+    user_name, without_nulls,
 };
 use crate::alert::Alert;
 use crate::model::SockAddr;
@@ -145,7 +145,7 @@ fn found(alert: &Alert, context: &Context) -> Value {
     });
     if let Some(about) = about {
         let (local, remote) = (about.socket.local, about.socket.remote);
-        let ends = remote.and_then(|remote| Ends::between(local, remote, asserted_by(about.verdict)));
+        let ends = remote.and_then(|remote| Ends::between(local, remote, about.verdict.asserted()));
         merge(
             &mut object,
             match ends {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Render, time_of};
 use crate::model::{Family, Proto, SockAddr};
-use crate::origin::{Confidence, Side, Verdict};
+use crate::origin::Side;
 use crate::process::{Actor, Process};
 use crate::stream::{Context, Item};
 use crate::tracker::{Endpoint, EndpointId};
@@ -89,12 +89,7 @@ impl Ends {
 
 /// The originating side, unless it is unknown or guessed.
 fn asserted(endpoint: &Endpoint) -> Option<Side> {
-    asserted_by(endpoint.verdict).filter(|_| endpoint.remote.is_some())
-}
-
-fn asserted_by(verdict: Verdict) -> Option<Side> {
-    let is_known = verdict.confidence <= Confidence::Inferred && verdict.side != Side::Unknown;
-    is_known.then_some(verdict.side)
+    endpoint.verdict.asserted().filter(|_| endpoint.remote.is_some())
 }
 
 /// Whether both endpoints are on this host.

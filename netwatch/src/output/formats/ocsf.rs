@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, asserted_by, before, command_line, id_of, is_within_host, own, protocol_number,
-    technique, user_name, without_nulls,
+    Ends, Objects, asserted, before, command_line, id_of, is_within_host, own, protocol_number, technique,
+    user_name, without_nulls,
 };
 use crate::alert::Alert;
 use crate::model::{Family, ProcessKey, SockAddr};
@@ -108,9 +108,9 @@ impl Ocsf {
         let mut all = self.head(seq, time, DETECTION_FINDING, (1, "Create"), "alert");
         let about = alert.about.as_ref();
         let remote = about.and_then(|about| about.socket.remote);
-        let ends = about.zip(remote).and_then(|(about, remote)| {
-            Ends::between(about.socket.local, remote, asserted_by(about.verdict))
-        });
+        let ends = about
+            .zip(remote)
+            .and_then(|(about, remote)| Ends::between(about.socket.local, remote, about.verdict.asserted()));
         let listener = about.filter(|_| remote.is_none()).map(|about| at(about.socket.local));
         let evidence = json!({
             "actor": {"process": alert.process.as_ref().map(|(actor, _)| process(actor, context))},
@@ -118,7 +118,7 @@ impl Ocsf {
             "dst_endpoint": ends.as_ref().map(|ends| at(ends.destination)).or(listener),
             "connection_info": about.map(|about| json!({
                 "uid": id_of(about.id, context),
-                "direction_id": match asserted_by(about.verdict).filter(|_| remote.is_some()) {
+                "direction_id": match about.verdict.asserted().filter(|_| remote.is_some()) {
                     Some(Side::Local) => 2,
                     Some(Side::Remote) => 1,
                     Some(Side::Both | Side::Unknown) | None => 0,
