@@ -16,6 +16,8 @@ pub struct Knobs {
     pub registers: u32,
     /// `bpf_skc_to_unix_sock` is available (since 5.16), and with it the other end of a UNIX socket as a socket.
     pub unix_helper: u32,
+    /// Names of hosts are looked for, so that it matters whether a network namespace has the number of an older one.
+    pub names: u32,
     /// Minimum time between two wake-ups of the reader, in nanoseconds; it polls meanwhile. 0: a wake-up for every
     /// record.
     pub wake_ns: u32,
@@ -23,25 +25,33 @@ pub struct Knobs {
 
 impl Knobs {
     /// Name of the global in the object file, which contains the wire version.
-    pub const GLOBAL: &'static str = "KNOBS_V4";
+    pub const GLOBAL: &'static str = "KNOBS_V5";
 
     /// All off: the values in the object file, which the agent overrides.
-    pub const ZERO: Self =
-        Self { all_states: 0, socket_helpers: 0, typed_current: 0, registers: 0, unix_helper: 0, wake_ns: 0 };
+    pub const ZERO: Self = Self {
+        all_states: 0,
+        socket_helpers: 0,
+        typed_current: 0,
+        registers: 0,
+        unix_helper: 0,
+        names: 0,
+        wake_ns: 0,
+    };
 
     /// The fields in order.
     #[must_use]
-    pub const fn to_members(&self) -> [u32; 6] {
+    pub const fn to_members(&self) -> [u32; 7] {
         [
             self.all_states,
             self.socket_helpers,
             self.typed_current,
             self.registers,
             self.unix_helper,
+            self.names,
             self.wake_ns,
         ]
     }
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 4, "Knobs::GLOBAL names the version");
-const _: () = assert!(size_of::<Knobs>() == 24 && align_of::<Knobs>() == 4);
+const _: () = assert!(crate::WIRE_VERSION == 5, "Knobs::GLOBAL names the version");
+const _: () = assert!(size_of::<Knobs>() == 28 && align_of::<Knobs>() == 4);

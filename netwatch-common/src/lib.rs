@@ -9,6 +9,7 @@
 mod cause;
 mod knobs;
 mod listed;
+mod name;
 mod offsets;
 mod process;
 mod sock;
@@ -17,6 +18,7 @@ mod udp;
 pub use cause::{Cause, MESSAGES_MAX, Message, Pair, UNIX_NAME_MAX, message_flags};
 pub use knobs::Knobs;
 pub use listed::{Held, Listed, Running, listed_flags};
+pub use name::{ASKED_MAX, NAME_BYTES, NAME_BYTES_MAX, NETNS_MAX, Name, Netns, name_source};
 pub use offsets::{Need, Offsets};
 pub use process::{
     CGROUP_PATH_MAX, Cgroup, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Exit, Fork, Stream, Task, exec_flags,
@@ -26,7 +28,7 @@ pub use sock::{Begin, Change, Sock, begin_flags, change_flags, sock_flags};
 pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, flow_flags};
 
 /// Version of the wire format; the agent rejects an object with another version.
-pub const WIRE_VERSION: u32 = 4;
+pub const WIRE_VERSION: u32 = 5;
 
 /// Length of `task_struct.comm`, including the NUL (`include/linux/sched.h`, `TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -63,8 +65,12 @@ pub mod kind {
     pub const CAUSE: u16 = 14;
     /// [`Pair`](crate::Pair): the first message between two processes over a UNIX socket.
     pub const PAIR: u16 = 15;
+    /// [`Name`](crate::Name): the answer to a DNS question, or a TLS ClientHello.
+    pub const NAME: u16 = 16;
+    /// [`Netns`](crate::Netns): another network namespace has a number.
+    pub const NETNS: u16 = 17;
     /// One more than the greatest kind: the number of counts of lost records.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 18;
 
     /// Whether records of a kind say which UDP sockets and flows exist. Anyone who may send datagrams can cause a flood
     /// of them, so their loss casts no doubt on what is known about TCP.
@@ -74,10 +80,10 @@ pub mod kind {
     }
 
     /// Whether records of a kind say which TCP endpoints and processes exist. A `USE` record only says who else uses an
-    /// endpoint, `CAUSE` and `PAIR` only what processes said to each other.
+    /// endpoint, `CAUSE` and `PAIR` only what processes said to each other, `NAME` and `NETNS` only how a host is called.
     #[must_use]
     pub const fn is_tcp_or_process(kind: u16) -> bool {
-        !is_udp(kind) && !matches!(kind, USE | CAUSE | PAIR)
+        !is_udp(kind) && !matches!(kind, USE | CAUSE | PAIR | NAME | NETNS)
     }
 
     /// The name of a kind in `loss` events; `None` for an unknown number.
@@ -99,6 +105,8 @@ pub mod kind {
             RELEASE => "release",
             CAUSE => "cause",
             PAIR => "pair",
+            NAME => "name",
+            NETNS => "netns",
             _ => return None,
         })
     }

@@ -59,10 +59,10 @@ impl Offsets {
 
     /// Name of the global in the object file. It contains the wire version, so that an object with another version does
     /// not load.
-    pub const GLOBAL: &'static str = "OFFSETS_V4";
+    pub const GLOBAL: &'static str = "OFFSETS_V5";
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 4, "Offsets::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 5, "Offsets::GLOBAL names the version");
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
 
 offsets! {
@@ -97,6 +97,7 @@ offsets! {
     udp_deficit = "udp_sock.forward_deficit", optional;
     inet_sport = "inet_sock.inet_sport";
     net_inum = "net.ns.inum";
+    net_hash_mix = "net.hash_mix";
     sk_queue = "sock.sk_receive_queue.qlen";
     unix_peer = "unix_sock.peer", optional;
     unix_addr = "unix_sock.addr", optional;

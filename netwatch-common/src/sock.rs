@@ -68,7 +68,7 @@ pub struct Begin {
 }
 
 const _: () = assert!(size_of::<Begin>() == 168 && align_of::<Begin>() == 8);
-const _: () = assert!(kind::COUNT == 16);
+const _: () = assert!(kind::COUNT == 18);
 
 /// Bits of [`Begin::flags`].
 pub mod begin_flags {

@@ -13,7 +13,7 @@ use netwatch_common::{Change, change_flags, kind, sock_flags};
 
 use crate::known::{Known, NOBODY, NOTHING, forget, set_users, storage};
 use crate::mem::{Memory as _, Typed, knob, offset};
-use crate::{act, calls, emit, listen, notes, sock, task, tcp, using};
+use crate::{act, calls, emit, listen, netns, notes, sock, task, tcp, using};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -177,6 +177,8 @@ fn begin(transition: Transition) -> Option<i32> {
     if listens {
         listen::begun(sk, cookie);
     } else {
+        // SAFETY: the typed argument of the tracepoint.
+        unsafe { netns::recognise(sk) };
         calls::reached_syn_sent(cookie);
         notes::connects(sk);
     }

@@ -12,7 +12,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock};
 use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{
@@ -21,8 +21,9 @@ use netwatch_common::{
 
 use crate::known::{BORN, Known, forget, storage_in_cgroup, users};
 use crate::mem::{Memory as _, Untyped, offset, plain};
-use crate::sock::{AF_INET, AF_INET6, IPPROTO_UDP};
-use crate::{act, emit, notes, sock, task};
+use crate::packet::Ends;
+use crate::sock::IPPROTO_UDP;
+use crate::{act, emit, netns, notes, packet, sock, task};
 
 /// Allocated per flow, not in advance.
 #[btf_map]
@@ -54,92 +55,6 @@ fn udp_ingress(ctx: SkBuffContext) -> i32 {
 
 const PASS: i32 = 1;
 
-/// Lengths of headers: RFC 791, RFC 8200, RFC 768.
-const IPV4_MIN: u32 = 20;
-const IPV6_LEN: u32 = 40;
-const UDP_LEN: u32 = 8;
-
-/// Addresses, ports and payload length of a datagram.
-struct Ends {
-    family: u16,
-    source: [u8; 16],
-    destination: [u8; 16],
-    source_port: u16,
-    destination_port: u16,
-    payload: u32,
-    /// Index of the interface by which it came or goes.
-    interface: u32,
-}
-
-/// Parses the headers; `None` if the packet is not UDP.
-#[inline(always)]
-fn parse(skb: *mut __sk_buff) -> Option<Ends> {
-    let first: [u8; IPV4_MIN as usize] = load(skb, 0)?;
-    let (family, header, source, destination) = match first[0] >> 4 {
-        4 if u16::from(first[9]) == IPPROTO_UDP => {
-            let source = sock::widen([first[12], first[13], first[14], first[15]]);
-            let destination = sock::widen([first[16], first[17], first[18], first[19]]);
-            (AF_INET, u32::from(first[0] & 0xf) * 4, source, destination)
-        }
-        6 => (AF_INET6, ipv6_header(skb, first[6])?, load(skb, 8)?, load(skb, 24)?),
-        _ => return None,
-    };
-    let [a, b, c, d]: [u8; 4] = load(skb, header)?;
-    // SAFETY: the context of the hook.
-    let (len, interface) = unsafe { ((*skb).len, (*skb).ifindex) };
-    Some(Ends {
-        family,
-        source,
-        destination,
-        source_port: u16::from_be_bytes([a, b]),
-        destination_port: u16::from_be_bytes([c, d]),
-        // Not the length field of the header: with segmentation offload the packet is larger than one datagram.
-        payload: len.saturating_sub(header + UDP_LEN),
-        interface,
-    })
-}
-
-/// Extension headers of IPv6 that may come before UDP: hop-by-hop options, routing, fragment, destination options
-/// (RFC 8200, section 4), and authentication (RFC 4302).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
-
-/// Each may occur once, except destination options, which may occur twice.
-const MOST_EXTENSIONS: usize = 6;
-
-/// Length of the IPv6 header with its extension headers; `None` if no UDP follows.
-#[inline(always)]
-fn ipv6_header(skb: *mut __sk_buff, first: u8) -> Option<u32> {
-    let (mut next, mut at) = (first, IPV6_LEN);
-    for _ in 0..MOST_EXTENSIONS {
-        if u16::from(next) == IPPROTO_UDP {
-            return Some(at);
-        }
-        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
-            return None;
-        }
-        let [following, len]: [u8; 2] = load(skb, at)?;
-        at += match next {
-            FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(len) + 2) * 4,
-            _ => (u32::from(len) + 1) * 8,
-        };
-        next = following;
-    }
-    (u16::from(next) == IPPROTO_UDP).then_some(at)
-}
-
-#[inline(always)]
-fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0_u8; N];
-    // SAFETY: the helper writes N bytes or fails.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (result == 0).then_some(bytes)
-}
-
 #[inline(always)]
 fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     // SAFETY: the context of the hook and its socket, which may be NULL.
@@ -155,7 +70,7 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     if whole.is_null() || unsafe { (*whole).protocol } != u32::from(IPPROTO_UDP) {
         return None;
     }
-    let ends = parse(skb)?;
+    let ends = packet::udp(skb)?;
     let (local, remote) = if received == 0 {
         ((ends.source, ends.source_port), (ends.destination, ends.destination_port))
     } else {
@@ -334,6 +249,8 @@ fn created(sk: *mut bpf_sock) -> Option<()> {
         if (*sk).protocol != u32::from(IPPROTO_UDP) {
             return None;
         }
+        // A socket keeps its namespace alive, so that of an older one is known by an older socket, or older than the probes.
+        netns::recognise(plain(sk.cast()));
         let known = storage_in_cgroup(sk.cast(), true)?;
         (*known).flags |= BORN;
         // The creator is not noted as a user, so that its first use is reported and can be distinguished from a

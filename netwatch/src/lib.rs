@@ -32,6 +32,7 @@ pub mod limits;
 pub mod listeners;
 pub mod loss;
 pub mod model;
+pub mod names;
 pub mod origin;
 pub mod output;
 pub mod pairs;

@@ -160,6 +160,33 @@ pub const MOST_STUCK_OF_USER: usize = 16;
 /// The same of all users. Test: `blocking::memory::tests::threads_that_are_stuck_are_limited`.
 pub const MOST_STUCK_READS: usize = 64;
 
+/// Addresses whose names are remembered, by network namespace. When there are more, those that were not used for longest
+/// are forgotten: some 10 MB. Test: `names::tests::number_of_addresses_and_names_is_bounded`.
+pub const MOST_NAMED_ADDRESSES: usize = 16_384;
+
+/// Network namespaces whose numbers are followed; the kernel gives the lowest free one, so that there are as many as there
+/// were at once. When there are more, all names are forgotten. Test: `names::tests::namespaces_are_bounded`.
+pub const MOST_NAMED_NAMESPACES: usize = 65_536;
+
+/// Names of one address. When there are more, the oldest is forgotten: servers of many sites have one address. Test:
+/// `names::tests::number_of_addresses_and_names_is_bounded`.
+pub const MOST_NAMES_OF_ADDRESS: usize = 16;
+
+/// Addresses of one DNS answer that are noted; an answer of the longest that is read has 127. Test:
+/// `names::tests::number_of_addresses_and_names_is_bounded`.
+pub const MOST_ADDRESSES_OF_ANSWER: usize = 64;
+
+/// Aliases (CNAME) that lead from a name to its addresses. Resolvers follow some 10 to 20. Test:
+/// `names::answer::tests::long_chain_of_aliases_is_not_followed`.
+pub const MOST_ALIASES: usize = 16;
+
+/// How long a name is kept though its answer allows less: a program connects a moment after it asked. Test:
+/// `names::tests::name_is_kept_as_long_as_its_answer_says`.
+pub const NAME_KEPT_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// How long a name is kept though its answer allows more. Test: `names::tests::name_is_kept_as_long_as_its_answer_says`.
+pub const NAME_KEPT_AT_MOST: Duration = Duration::from_secs(86_400);
+
 /// The files of users and of their sources, bytes: some 10,000 users. Of a longer one the names come from the name service.
 /// Test: `blocking::tests::fifo_without_a_writer_is_not_waited_for`.
 pub const USERS_FILE: usize = 1 << 20;

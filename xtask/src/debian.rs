@@ -13,7 +13,7 @@ use crate::vm::{self, Source};
 /// Servers of a plain Debian; rpm, for the tests of its database; and what relays commands to a shell.
 const PACKAGES: &str = concat!(
     "openssh-server,rpcbind,nginx,postgresql,redis-server,rpm,",
-    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables",
+    "openssh-client,socat,ncat,netcat-openbsd,tmux,python3-minimal,php-fpm,dbus-daemon,nftables,curl,dnsmasq-base",
 );
 
 /// The program that builds it: among Debian's bootstraps the one that works by apt, with the machine's own settings of

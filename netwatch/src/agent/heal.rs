@@ -28,9 +28,13 @@ const QUIET: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Names in the output of what is not followed, by kind of record: datagrams of UDP flows without a place, uses of
-/// sockets beyond the budget of each, and names of UNIX sockets beyond theirs.
-const NOT_FOLLOWED: [(u16, &str); 3] =
-    [(kind::FLOW, "flow"), (kind::USE, "handovers_not_followed"), (kind::PAIR, "unix_names_not_followed")];
+/// sockets beyond the budget of each, and names of UNIX sockets and of hosts beyond theirs.
+const NOT_FOLLOWED: [(u16, &str); 4] = [
+    (kind::FLOW, "flow"),
+    (kind::USE, "handovers_not_followed"),
+    (kind::PAIR, "unix_names_not_followed"),
+    (kind::NAME, "names_not_followed"),
+];
 
 /// What a loss makes uncertain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

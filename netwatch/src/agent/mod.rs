@@ -4,6 +4,7 @@
 //! snapshot came first, endpoints that begin before the probes are attached would be missed.
 
 mod heal;
+mod name;
 mod precedence;
 mod progress;
 mod self_test;

@@ -232,7 +232,7 @@ impl Test {
         let own = own_cookies(records);
         records.retain(|record| match &record.event {
             Event::Socket(event) => !own.contains(&event.socket.cookie),
-            Event::Process(_) => true,
+            Event::Process(_) | Event::Name(_) | Event::Netns(_) => true,
         });
         result
     }
@@ -277,6 +277,7 @@ fn misread(own: &Sockets, records: &[Record]) -> Vec<String> {
                 compare_child(own, exe.as_deref(), event, &mut wrong);
                 continue;
             }
+            Event::Name(_) | Event::Netns(_) => continue,
         };
         let sockets = [&own.listener, &own.client, &own.server];
         let Some(known) = sockets.into_iter().find(|known| known.cookie == event.socket.cookie) else {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heal::Doubt;
+use super::name::Namer;
 use super::translate::Translator;
 use crate::blocking::Patience;
 use crate::decode::{Act, Event, Name, ProcessEvent, Record, Task};
@@ -40,6 +41,7 @@ pub(super) struct Tables {
     /// When the flows were last checked.
     idle_checked: Instant,
     translator: Translator,
+    namer: Namer,
     /// See [`super::Agent::started_on_sockets`]; at most [`limits::MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
     executed: Executed,
@@ -94,6 +96,7 @@ impl Tables {
             idle,
             idle_checked: Instant::now(),
             translator: Translator::new(),
+            namer: Namer::default(),
             started_on_sockets: Vec::new(),
             executed: Executed::default(),
         }
@@ -125,6 +128,8 @@ impl Tables {
         }
         match &record.event {
             Event::Process(event) => self.process(record.at, event),
+            Event::Netns(netns) => self.namer.forget(*netns),
+            Event::Name(event) => self.namer.note(record.at, event, &mut self.tracker),
             Event::Socket(event) => {
                 if let Some(task) = event.act.task() {
                     self.learn_cgroup(task);
@@ -138,6 +143,10 @@ impl Tables {
                 let actor = event.act.task().map(|task| self.processes.acting(task));
                 let before = out.len();
                 self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, out);
+                // What fails before a SYN is sent is not known to be in the namespace that the answers are of.
+                if !matches!(event.act, Act::Fail { .. }) {
+                    self.namer.complete(out, before, &mut self.tracker);
+                }
                 self.translator.complete(out, before, &mut self.tracker);
             }
         }
@@ -224,6 +233,7 @@ impl Tables {
     pub(super) fn settle(&mut self, now: BootTime, out: &mut Vec<ConnectionEvent>) -> u64 {
         let before = out.len();
         let lost = self.tracker.settle(now, out);
+        self.namer.complete(out, before, &mut self.tracker);
         self.translator.complete(out, before, &mut self.tracker);
         self.translator.tick(now, &mut self.tracker);
         if self.idle_checked.elapsed() < IDLE_CHECKS.min(self.idle / CHECKS_WHILE_IDLE) {

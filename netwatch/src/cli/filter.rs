@@ -8,7 +8,9 @@ use nix::unistd::User;
 use super::values::namespaces;
 use crate::commands::list::Namespaces;
 use crate::escape;
-use crate::filter::{AddressPattern, Condition, Expression, Filter, Lookup, Term, glob, kind, proto, side};
+use crate::filter::{
+    AddressPattern, Condition, Expression, Filter, Lookup, Term, glob, host, kind, proto, side,
+};
 use crate::model::{Family, NetnsId, Proto};
 use crate::origin::Side;
 use crate::snapshot::netns;
@@ -63,9 +65,12 @@ pub(super) struct WhichArgs {
     /// Show sockets that are bound to this network interface, or have link-local addresses of it: a name or an index
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
+    /// Show connections with a host whose name matches, as a DNS answer on this host or a TLS client said it
+    #[arg(long, value_name = "GLOB", value_parser = host)]
+    name: Option<GlobMatcher>,
     /// Show what this expression selects: terms KEY:VALUE[,VALUE], combined with AND; `!` before a term negates it; a
     /// term without a key is searched for in names, paths, addresses, users and containers. Keys: pid, process, exe,
-    /// user, container, port, local, remote, origin, basis, confidence, event, proto, family, netns, device, sign.
+    /// user, container, port, local, remote, origin, basis, confidence, event, proto, family, netns, device, name, sign.
     /// Example: 'process:curl origin:local !port:53'
     #[arg(id = "expression", long = "filter", value_name = "EXPRESSION", value_parser = expression)]
     expression: Option<Expression>,
@@ -89,6 +94,7 @@ impl WhichArgs {
             Term::any(self.proto.map(Condition::Proto)),
             Term::any(self.container.clone().map(Condition::Container)),
             Term::any(self.device.clone().map(Condition::Device)),
+            Term::any(self.name.clone().map(Condition::Name)),
         ])
         .and(expression.unwrap_or_default())
     }
@@ -135,6 +141,7 @@ impl FilterArgs {
             ("event", list(self.event.iter().map(|kind| kind.kind().to_owned()).collect())),
             ("proto", which.proto.map(|proto| proto.name().to_owned())),
             ("device", which.device.clone()),
+            ("name", which.name.as_ref().map(|name| name.glob().to_string())),
             ("container", which.container.clone()),
             ("netns", netns),
             ("filter", which.expression.as_ref().map(|expression| escape::quoted(&expression.text))),

@@ -42,6 +42,9 @@ pub(super) struct KernelArgs {
     /// Maximum number of UDP flows tracked at once; flows beyond it are reported as a loss
     #[arg(long, value_name = "N", default_value_t = DEFAULT_UDP_FLOWS, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     udp_flows: u32,
+    /// Do not look at DNS answers and TLS ClientHellos for the names of hosts
+    #[arg(long)]
+    no_names: bool,
     #[command(flatten)]
     probes: ProbeArgs,
 }
@@ -50,14 +53,15 @@ impl KernelArgs {
     /// `shown`: the only protocol that is shown, if there is one.
     pub(super) fn options(self, all_states: bool, shown: Option<Proto>) -> Options {
         // First, so that a --probe of the user overrides it.
-        let unwanted = (shown == Some(Proto::Tcp)).then_some(Forced::NO_UDP);
+        let no_udp = (shown == Some(Proto::Tcp)).then_some(Forced::NO_UDP);
+        let unwanted = no_udp.into_iter().chain(self.no_names.then_some(Forced::NO_NAMES));
         let sabotage = self.probes.sabotage();
         Options {
             ring_bytes: self.ring,
             all_states,
             udp_flows: self.udp_flows,
             udp_idle: self.udp_idle,
-            forced: unwanted.into_iter().chain(self.probes.probe).collect(),
+            forced: unwanted.chain(self.probes.probe).collect(),
             sabotage,
         }
     }

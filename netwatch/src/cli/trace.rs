@@ -11,7 +11,7 @@ use crate::output::trace::TraceFormat;
 
 #[derive(Args)]
 pub(super) struct TraceArgs {
-    /// Connections to trace: :PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME, id:CONN
+    /// Connections to trace: :PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME, HOST.NAME, name:HOST, id:CONN
     #[arg(value_name = "SELECTOR")]
     selector: Selector,
     /// Path of the store [default: the standard store, or the open connections if it does not exist]

@@ -143,6 +143,13 @@ fn narrow(filter: &Filter) -> Narrow {
         Condition::Process(glob) => Some(glob.clone()),
         _ => None,
     };
+    let name = |condition: &Condition| match condition {
+        Condition::Name(glob) => Some(glob.clone()),
+        _ => None,
+    };
+    if let Some([glob]) = filter.one_of(name).as_deref() {
+        return Narrow::Host(glob.clone());
+    }
     match filter.one_of(process).as_deref() {
         Some([glob]) => Narrow::Named(glob.clone()),
         _ => Narrow::All,

@@ -3,17 +3,19 @@
 
 mod cause;
 pub(crate) mod listed;
+mod name;
 mod process;
 mod sock;
 mod udp;
 
 use std::mem::offset_of;
 
-use crate::model::BootTime;
+use crate::model::{BootTime, NetnsId};
 use netwatch_common::{Header, kind};
 use thiserror::Error;
 
 pub use cause::{Message, Messages, PairEvent};
+pub use name::{NameEvent, NameSource};
 pub use process::{CgroupEvent, ExecEvent, ForkEvent, Name, ProcessEvent, Task};
 pub use sock::{Act, Born, Owner, SocketEvent, SocketRecord, StateChange};
 
@@ -24,6 +26,10 @@ pub enum Event {
     Socket(SocketEvent),
     /// About a process or a cgroup.
     Process(Box<ProcessEvent>),
+    /// About the name of a host.
+    Name(Box<NameEvent>),
+    /// The network namespace with this number is another one than before.
+    Netns(NetnsId),
 }
 
 /// A decoded record.
@@ -52,6 +58,9 @@ pub enum DecodeError {
     /// An address family that is neither IPv4 nor IPv6.
     #[error("unknown address family {0}")]
     Family(u16),
+    /// Not one of [`netwatch_common::name_source`].
+    #[error("unknown source of a name {0}")]
+    Source(u16),
 }
 
 /// Decodes one record.
@@ -74,6 +83,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
         kind::CGROUP => Event::Process(Box::new(process::cgroup(bytes)?)),
         kind::CAUSE => Event::Process(Box::new(ProcessEvent::Messages(cause::messages(bytes)?))),
         kind::PAIR => Event::Process(Box::new(ProcessEvent::Pair(cause::pair(bytes)?))),
+        kind::NETNS => Event::Netns(NetnsId::new(bytes.u32(offset_of!(netwatch_common::Netns, inum))?)),
+        kind::NAME => Event::Name(Box::new(name::name(bytes)?)),
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Record {
@@ -265,7 +276,7 @@ mod tests {
         /// Of a known kind, so that the fields are reached.
         #[test]
         fn any_fields_are_an_event_or_an_error(
-            kind in 0_u16..15,
+            kind in 0_u16..19,
             mut bytes in prop::collection::vec(any::<u8>(), 16..400),
             family in prop::sample::select(vec![2_u16, 10, 3]),
         ) {

@@ -52,7 +52,7 @@ type Read = fn(&str, Lookup<'_>) -> Result<Condition, String>;
 type Key = (&'static str, &'static str, Read);
 
 /// Another key needs a condition, a row here, and a row in docs/filters.md.
-const KEYS: [Key; 17] = [
+const KEYS: [Key; 18] = [
     ("pid", "a process id", |text, _| number(text).map(Condition::Pid)),
     ("process", "a pattern of its name or path", |text, _| values::glob(text).map(Condition::Process)),
     ("exe", "a pattern of its path or file name", |text, _| values::glob(text).map(Condition::Exe)),
@@ -69,6 +69,7 @@ const KEYS: [Key; 17] = [
     ("family", "", |text, _| values::family(text).map(Condition::Family)),
     ("netns", "an inode number or `self`", netns),
     ("device", "a name or an index", |text, _| Ok(Condition::Device(text.to_owned()))),
+    ("name", "a pattern of the name of a host", |text, _| values::host(text).map(Condition::Name)),
     ("sign", "", |text, _| values::sign(text).map(Condition::Sign)),
 ];
 
@@ -213,6 +214,7 @@ impl Condition {
             Self::Container(id) => ("container", id.clone()),
             Self::Netns(netns) => ("netns", netns.to_string()),
             Self::Device(device) => ("device", device.clone()),
+            Self::Name(glob) => ("name", glob.glob().to_string()),
             Self::Sign(sign) => ("sign", sign.name().into()),
             Self::Text(text, _) => ("", text.clone()),
         }

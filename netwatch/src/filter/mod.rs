@@ -19,7 +19,7 @@ use crate::where_it_runs;
 
 pub use address::AddressPattern;
 pub use expression::{Expression, Lookup};
-pub use values::{glob, kind, proto, side};
+pub use values::{glob, host, kind, proto, side};
 
 /// Terms, combined with AND; the default has none.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +71,8 @@ pub enum Condition {
     Netns(NetnsId),
     /// Interface that the socket is bound to, or of its link-local addresses: name or index.
     Device(String),
+    /// Name of the host on either side, in lower case.
+    Name(GlobMatcher),
     /// What is suspicious about the process or the listener.
     Sign(Sign),
     /// Text, in lower case, in the name or path of the process, its container, or an address; or the name of its user,
@@ -164,7 +166,9 @@ impl Filter {
     #[must_use]
     pub fn of_events(&self) -> Option<&Condition> {
         let all = self.terms.iter().flat_map(|term| &term.any);
-        all.into_iter().find(|one| matches!(one, Condition::Event(_) | Condition::Alert | Condition::Sign(_)))
+        all.into_iter().find(|one| {
+            matches!(one, Condition::Event(_) | Condition::Alert | Condition::Sign(_) | Condition::Name(_))
+        })
     }
 
     /// The protocol, if the filter lets only one pass.
@@ -222,12 +226,18 @@ impl Condition {
                         .and_then(|socket| socket.device)
                         .is_some_and(|device| device.index().to_string() == *wanted)
             }
+            Self::Name(glob) => {
+                event.is_some_and(|event| event.endpoint.names.iter().any(|name| glob.is_match(&*name.name)))
+            }
             Self::Sign(sign) => event.is_some_and(|event| has_sign(event, *sign)),
             Self::Text(text, user) => {
                 let addresses =
                     socket.iter().flat_map(|socket| [Some(socket.local), socket.remote]).flatten();
                 addresses.into_iter().any(|address: SockAddr| contains(&address.to_string(), text))
                     || process.is_some_and(|process| is_in_words_of(process, text, *user))
+                    || event.is_some_and(|event| {
+                        event.endpoint.names.iter().any(|name| contains(&name.name, text))
+                    })
             }
         }
     }
@@ -256,6 +266,7 @@ impl Condition {
             | Self::Family(_)
             | Self::Netns(_)
             | Self::Device(_)
+            | Self::Name(_)
             | Self::Sign(_)
             | Self::Text(..) => return None,
         })

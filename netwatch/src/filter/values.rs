@@ -17,6 +17,14 @@ pub fn glob(text: &str) -> Result<GlobMatcher, String> {
     Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
 }
 
+/// A pattern of names of hosts, which have no upper case and no dot at the end.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn host(text: &str) -> Result<GlobMatcher, String> {
+    glob(&text.strip_suffix('.').unwrap_or(text).to_lowercase())
+}
+
 /// An originating side.
 ///
 /// # Errors

@@ -24,13 +24,14 @@ pub enum Selector {
     Exe(String),
     /// `comm:NAME`: a process with this name had or originated it.
     Comm(String),
+    /// `NAME` with a dot, or `name:NAME`: a host of that name, on either side.
+    Name(String),
     /// `id:CONN`, the id of an event: boot and endpoint.
     Id(String, EndpointId),
 }
 
 /// Valid forms, for error messages.
-const FORM: &str =
-    ":PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME or id:CONN (the id of an event)";
+const FORM: &str = ":PORT, IP, IP:PORT, [IP6]:PORT, pid:N, exe:PATH, comm:NAME, a host name with a dot, name:NAME or id:CONN (the id of an event)";
 
 impl FromStr for Selector {
     type Err = String;
@@ -50,12 +51,26 @@ impl FromStr for Selector {
             Some(("pid", pid)) => pid.parse().map(Self::Pid).map_err(|_| wrong("the pid is not a number")),
             Some(("exe", exe)) if !exe.is_empty() => Ok(Self::Exe(exe.into())),
             Some(("comm", comm)) if !comm.is_empty() => Ok(Self::Comm(comm.into())),
+            Some(("name", name)) => host(name).map(Self::Name).ok_or_else(|| wrong("not the name of a host")),
             Some(("id", id)) => {
                 self::id(id).map(|(boot, id)| Self::Id(boot, id)).ok_or_else(|| wrong("not an id"))
+            }
+            None if text.contains('.') => {
+                host(text).map(Self::Name).ok_or_else(|| wrong("not the name of a host"))
             }
             _ => Err(wrong("not a selector")),
         }
     }
+}
+
+/// A name as [`crate::names::HostName`] has it.
+fn host(text: &str) -> Option<String> {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_.\\".contains(c);
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let has_labels = name.split('.').all(|label| !label.is_empty());
+    // An address that is not valid is no name.
+    let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+    (has_labels && !is_number && name.chars().all(is_valid)).then(|| name.to_ascii_lowercase())
 }
 
 /// `BOOT-COOKIE-BEGAN`
@@ -76,6 +91,8 @@ impl fmt::Display for Selector {
             Self::Pid(pid) => write!(f, "pid:{pid}"),
             Self::Exe(exe) => write!(f, "exe:{exe}"),
             Self::Comm(comm) => write!(f, "comm:{comm}"),
+            Self::Name(name) if name.contains('.') => f.write_str(name),
+            Self::Name(name) => write!(f, "name:{name}"),
             Self::Id(boot, id) => write!(f, "id:{boot}-{id}"),
         }
     }
@@ -98,6 +115,7 @@ impl Selector {
             Self::Pid(pid) => process(&|actor| actor.process.key.pid == *pid),
             Self::Exe(exe) => process(&|actor| actor.process.image.exe.as_deref() == Some(exe)),
             Self::Comm(comm) => process(&|actor| *actor.process.comm == **comm),
+            Self::Name(name) => end.names.iter().any(|known| *known.name == **name),
             Self::Id(boot, id) => *life.boot == **boot && end.id == *id,
         }
     }
@@ -120,13 +138,33 @@ mod tests {
             "pid:7",
             "exe:/usr/bin/curl",
             "comm:a:b",
+            "www.example.org",
+            "name:db1",
             "id:0123abcd-2a-ff",
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
         }
         assert_eq!("::ffff:10.0.0.1".parse(), Ok(Selector::Ip([10, 0, 0, 1].into())));
-        for bad in ["", ":", ":70000", "pid:x", "exe:", "id:1-2", "id:a-b-c-d", "id:a-x-1", "443", "host:443"]
-        {
+        assert_eq!("WWW.Example.org.".parse(), Ok(Selector::Name("www.example.org".into())));
+        for bad in [
+            "1.2.3",
+            "1.2.3.4.5",
+            "a..b",
+            ".",
+            "a.b/c",
+            "name:",
+            "name:a b",
+            "",
+            ":",
+            ":70000",
+            "pid:x",
+            "exe:",
+            "id:1-2",
+            "id:a-b-c-d",
+            "id:a-x-1",
+            "443",
+            "host:443",
+        ] {
             let error = bad.parse::<Selector>().unwrap_err();
             assert!(error.contains("IP:PORT"), "{bad}: {error}");
         }

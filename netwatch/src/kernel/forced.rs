@@ -18,6 +18,9 @@ impl Forced {
     /// Used if only TCP is shown, since the UDP probes see every packet.
     pub const NO_UDP: Self = Self { job: "udp", rung: None };
 
+    /// Used for `--no-names`.
+    pub const NO_NAMES: Self = Self { job: "names", rung: None };
+
     /// Parses `JOB=RUNG`; `none` as RUNG means no rung.
     ///
     /// # Errors
@@ -55,6 +58,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_a_job_that_may_be() {
         assert_eq!(Forced::parse("udp=none"), Ok(Forced::NO_UDP));
+        assert_eq!(Forced::parse("names=none"), Ok(Forced::NO_NAMES));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::keys::{self, Event, Key};
 use super::object::Object;
 use super::process::ProcessObjects;
 use super::timestamp::Second;
-use super::{ProcessForm, Render, exe_status, time_of};
+use super::{HostNameView, ProcessForm, Render, exe_status, time_of};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::{Cookie, Family, Nat, ProcessKey};
@@ -302,6 +302,13 @@ impl Json {
                 object.endpoint(keys::Nat::Remote, Some(seen.remote))?;
                 object.word(keys::Nat::Basis, Nat::BASIS);
                 object.end();
+            }
+        }
+        for (key, name) in
+            [(Event::RemoteName, endpoint.names.remote()), (Event::LocalName, endpoint.names.local())]
+        {
+            if let Some(name) = name {
+                object.value(key, &HostNameView::new(name, endpoint.id.began))?;
             }
         }
         if self.community_id

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 mod community;
 pub(crate) mod doctor;
 mod formats;
+mod host_name;
 mod json;
 mod keys;
 pub(crate) mod list;
@@ -28,6 +29,7 @@ use crate::filter::Filter;
 use crate::process::{ExeStatus, Process};
 use crate::stream::{Context, Item};
 
+pub use host_name::HostNameView;
 pub use log::Log;
 pub use process::{AncestorView, ProcessView};
 

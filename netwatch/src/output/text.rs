@@ -13,6 +13,7 @@ use super::Render;
 use crate::alert::{Alert, Level};
 use crate::loss::{Loss, LossReason};
 use crate::model::{DeviceName, SockAddr};
+use crate::names::{HostName, NameBasis};
 use crate::origin::{Confidence, Side};
 use crate::process::Actor;
 use crate::signs::{self, Sign};
@@ -184,6 +185,13 @@ pub(super) fn who(actor: Option<&Actor>) -> String {
     }
 }
 
+/// The name of the remote host; behind `~` if not proven: another process asked for it.
+fn spelled(name: &HostName, endpoint: &Endpoint) -> String {
+    let process = endpoint.process.as_ref().map(|actor| actor.process.key);
+    let is_proven = name.basis == NameBasis::TlsSni || name.was_asked_by(process);
+    format!("{}{}", if is_proven { "" } else { "~" }, name.name)
+}
+
 fn sentence(event: &ConnectionEvent) -> String {
     let endpoint = &event.endpoint;
     let mut out = String::new();
@@ -201,13 +209,25 @@ fn sentence(event: &ConnectionEvent) -> String {
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // The process of the peer endpoint, if it is on this host.
     let whom = endpoint.peer.as_ref().and_then(|peer| peer.process.as_ref());
-    let _ = write!(out, "{:<WHO$} ", whom.map_or_else(String::new, |whom| who(Some(whom))));
+    let name = endpoint.names.remote().map(|name| spelled(name, endpoint));
+    let shown = match (whom, &name) {
+        (Some(whom), _) => who(Some(whom)),
+        (None, Some(name)) => name.clone(),
+        (None, None) => String::new(),
+    };
+    let _ = write!(out, "{shown:<WHO$} ");
     out.push_str(&how_known(endpoint));
     if let Some(service) = service(event) {
         let _ = write!(out, "; {service}");
     }
     if let Some(seen) = endpoint.nat.translation() {
         let _ = write!(out, "; nat {} {arrow} {}", seen.local, seen.remote);
+    }
+    if let Some(name) = name.filter(|_| whom.is_some()) {
+        let _ = write!(out, "; to {name}");
+    }
+    if let Some(name) = endpoint.names.local() {
+        let _ = write!(out, "; as {}", name.name);
     }
     if let Some(via) = endpoint.via {
         let _ = write!(out, "; via {}", via.name());

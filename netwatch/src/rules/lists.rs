@@ -172,8 +172,8 @@ impl Lists {
 }
 
 /// Names by which the remote end is known.
-fn names(_event: &ConnectionEvent) -> impl Iterator<Item = &str> {
-    std::iter::empty()
+fn names(event: &ConnectionEvent) -> impl Iterator<Item = &str> {
+    event.endpoint.names.remote().into_iter().map(|name| &*name.name)
 }
 
 /// A name in lower case, without a dot at its end; `*.` before it becomes a dot.
@@ -226,6 +226,15 @@ mod tests {
         assert_eq!((line("www.example.COM"), line("a.b.example.com")), (Some(7), Some(7)));
         assert_eq!((line("example.com"), line("notexample.com")), (None, None), "only what is below");
         assert_eq!((line("evil.org"), line("www.evil.org")), (Some(8), None));
+        let mut named = event(EventKind::Open, "10.0.0.1:40000", Some("192.0.2.8:443"));
+        let said = crate::names::HostName::said("www.example.com", crate::model::tests::ns(1));
+        named.endpoint.names = crate::names::Names::new(Some(said.into()), None);
+        let alert = lists.event(&named).unwrap();
+        assert!(
+            alert.detail.starts_with("www.example.com is in ") && alert.detail.ends_with(":7"),
+            "{}",
+            alert.detail
+        );
         let close = event(EventKind::Close, "10.0.0.1:40000", Some("192.0.2.7:443"));
         assert!(lists.event(&close).is_none(), "told of when it began");
     }

@@ -83,12 +83,13 @@ pub(super) enum Table {
     Stopped,
     Pruned,
     Message,
+    HostName,
     Alert,
 }
 
 impl Table {
     /// In the order of the columns of a batch.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Segment,
         Self::Image,
         Self::Process,
@@ -97,6 +98,7 @@ impl Table {
         Self::Stopped,
         Self::Pruned,
         Self::Message,
+        Self::HostName,
         Self::Alert,
     ];
 
@@ -112,6 +114,7 @@ impl Table {
             Self::Stopped => "stopped",
             Self::Pruned => "pruned",
             Self::Message => "message",
+            Self::HostName => "host_name",
             Self::Alert => "alert",
         }
     }
@@ -119,7 +122,7 @@ impl Table {
     /// The version that it belongs to.
     pub(super) const fn since(self) -> Format {
         match self {
-            Self::Message | Self::Alert => Format::Two,
+            Self::Message | Self::HostName | Self::Alert => Format::Two,
             _ => Format::One,
         }
     }
@@ -194,6 +197,7 @@ impl Table {
             Self::Message => {
                 vec!["id", "segment", "before", "cause", "written", "way", "inode", "path", "writer"]
             }
+            Self::HostName => vec!["id", "segment", "name", "basis", "said", "candidates", "asker"],
             Self::Alert => ALERT_COLUMNS.to_vec(),
         }
     }

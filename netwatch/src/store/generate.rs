@@ -12,6 +12,7 @@ use crate::model::{
     BootTime, Cookie, ExeState, Family, Image, Nat, NetnsId, Payload, ProcessKey, Proto, SockAddr, Socket,
     State,
 };
+use crate::names::Names;
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, ExeStatus, Process};
 use crate::tracker::{
@@ -106,6 +107,7 @@ fn connection(n: u64, client: &Actor, server: &Actor) -> Vec<ConnectionEvent> {
         peer: None,
         handshake: None,
         nat: Nat::Unknown,
+        names: Names::default(),
     };
     let party = |id, actor: &Actor| Some(Party { id, process: Some(actor.clone()) });
     let client_end = Endpoint {

@@ -9,8 +9,9 @@ use super::batch::Batch;
 use super::chain::Table;
 use super::entry::Entry;
 use super::intern::Interner;
+use super::predict::{Kinds, find_later, predicted};
 use super::rebuild::{HEAD, TAIL};
-use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, Kinds, find_later, predicted};
+use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::BootTime;
@@ -156,7 +157,7 @@ impl RowWriter<'_> {
         serde_json::to_string(&odd).map(Some).map_err(StoreError::Json)
     }
 
-    /// The columns of an event; processes and messages are written if they are new.
+    /// The columns of an event; processes, messages and names are written if they are new.
     fn cells(
         &mut self,
         event: &ConnectionEvent,
@@ -165,7 +166,8 @@ impl RowWriter<'_> {
     ) -> Result<Cells, StoreError> {
         let rows = self.rows(event, ts, batch)?;
         let cause = self.interner.cause(&event.endpoint.cause, ts, batch)?;
-        Ok(Cells::of(event, rows, cause))
+        let names = self.interner.names(&event.endpoint.names, ts, batch)?;
+        Ok(Cells::of(event, rows, cause, names))
     }
 
     /// The rows of the processes of an event.

@@ -63,6 +63,7 @@ fn query(selector: &Selector) -> Query {
         Selector::Pid(pid) => query.pid = Some(*pid),
         Selector::Exe(exe) => query.exe = Some(exe.clone()),
         Selector::Comm(comm) => query.comm = Some(comm.clone()),
+        Selector::Name(name) => query.name = Some(name.clone()),
         Selector::Id(boot, id) => {
             query.boot = Some(boot.clone());
             (query.cookie, query.began) = (Some(id.cookie), Some(id.began));

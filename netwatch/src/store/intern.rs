@@ -8,9 +8,11 @@ use rusqlite::types::ValueRef;
 
 use super::batch::Batch;
 use super::chain::Table;
+use super::rows::NameRows;
 use super::{StoreError, words};
 use crate::hash::Map;
 use crate::model::{CgroupId, Cookie, Image};
+use crate::names::{HostName, NameBasis, Names};
 use crate::process::{Actor, Cause, ExeStatus, Process};
 use crate::signs;
 
@@ -123,6 +125,39 @@ impl Interner {
             last = Some(row);
         }
         Ok(last.map(i64::wrapping_neg).or(socket))
+    }
+
+    /// The numbers that stand for the names of an endpoint in a row: the row of each, with its sign changed if a TLS client
+    /// said it. They are written if they are new.
+    pub(super) fn names(
+        &mut self,
+        names: &Names,
+        ts: i64,
+        batch: &mut Batch<'_>,
+    ) -> Result<NameRows, StoreError> {
+        let mut row = |name: Option<&Arc<HostName>>| name.map(|name| self.name(name, ts, batch)).transpose();
+        Ok(NameRows { remote: row(names.remote())?, local: row(names.local())? })
+    }
+
+    fn name(&mut self, name: &HostName, ts: i64, batch: &mut Batch<'_>) -> Result<i64, StoreError> {
+        let asker = name.asked_by.as_ref().map(|asker| {
+            // The status of its executable is recorded with the connections that it has.
+            self.actor(&Actor::leader(asker.clone()), None, ts, batch)
+        });
+        let asker = asker.transpose()?;
+        let row = self.row(Table::HostName, batch, |values| {
+            values.extend([
+                text(Some(&name.name)),
+                Owned::Word(name.basis.name()),
+                Owned::Int(name.at.nanos().cast_signed()),
+                Owned::Int(name.candidates.into()),
+                number(asker),
+            ]);
+        })?;
+        Ok(match name.basis {
+            NameBasis::DnsAnswer => row,
+            NameBasis::TlsSni => row.wrapping_neg(),
+        })
     }
 
     fn image(&mut self, image: &Arc<Image>, batch: &mut Batch<'_>) -> Result<i64, StoreError> {

@@ -31,6 +31,8 @@ pub struct Query {
     pub exe: Option<String>,
     /// The name of such a process.
     pub comm: Option<String>,
+    /// The name of a host on either side.
+    pub name: Option<String>,
     /// Events at or after this time, in nanoseconds since the epoch.
     pub since: Option<i64>,
     /// Events before this time.
@@ -69,6 +71,11 @@ impl Query {
         if let Some(comm) = &self.comm {
             return Narrow::Comm(comm.clone());
         }
+        if let Some(name) = &self.name
+            && let Ok(glob) = globset::Glob::new(&globset::escape(name))
+        {
+            return Narrow::Host(glob.compile_matcher());
+        }
         if let Some(port) = self.port {
             return Narrow::Ports(vec![port]);
         }
@@ -97,6 +104,7 @@ impl Query {
                 .as_deref()
                 .is_none_or(|exe| anybody(&|actor| actor.process.image.exe.as_deref() == Some(exe)))
             && self.comm.as_deref().is_none_or(|comm| anybody(&|actor| *actor.process.comm == *comm))
+            && self.name.as_deref().is_none_or(|name| end.names.iter().any(|known| *known.name == *name))
             && self.since.is_none_or(|since| time.is_some_and(|time| time >= since.into()))
             && self.until.is_none_or(|until| time.is_some_and(|time| time <= until.into()))
     }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::chain::Table;
-use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, find_later, predicted};
+use super::chain::{Format, Table};
+use super::predict::{find_later, predicted};
+use super::rows::{COLUMNS, Cell, Cells, FIRST_COLUMNS, NameRows};
 use super::{StoreError, words};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::model::{Arguments, BootTime, CgroupId, Cookie, DeviceName, ExeState, Image, ProcessKey, Way};
+use crate::names::{HostName, NameBasis, Names};
 use crate::process::{Actor, Birth, Cause, ExeStatus, Message, Process};
 use crate::signs::Sign;
 use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
@@ -22,6 +24,7 @@ use crate::tracker::{ConnectionEvent, EndpointId, EventKind};
 pub(super) struct Processes {
     actors: RefCell<Map<i64, Actor>>,
     images: RefCell<Map<i64, Arc<Image>>>,
+    names: RefCell<Map<i64, Arc<HostName>>>,
 }
 
 /// More are not held.
@@ -112,7 +115,10 @@ impl StoredRow {
             }
             let actors = cells.rows().try_map(|row| processes.actor(row, db))?;
             let at = BootTime::from_nanos((i128::from(*ts) - boot).try_into().unwrap_or(0));
-            let event = cells.event(self.endpoint, at, *kind, actors);
+            let NameRows { remote, local } = cells.names();
+            let name = |row: Option<i64>| row.map(|row| processes.name(row, db)).transpose();
+            let names = Names::new(name(remote)?, name(local)?);
+            let event = cells.event(self.endpoint, at, *kind, actors, names);
             let mut event = event.ok_or_else(|| damaged(format!("connection {} makes no sense", self.id)))?;
             if let Some(cause) = cells.cause().filter(|cause| *cause < 0) {
                 event.endpoint.cause = processes.messages(-cause, i64::MAX, db)?;
@@ -274,6 +280,38 @@ impl Processes {
         }
         messages.reverse();
         Ok(Cause::new(socket, messages))
+    }
+
+    /// The name that a number stands for: see [`super::intern::Interner::names`].
+    fn name(&self, number: i64, db: &Connection) -> Result<Arc<HostName>, StoreError> {
+        let row = number.checked_abs().ok_or_else(|| damaged("a name has no number"))?;
+        if let Some(known) = self.names.borrow().get(&row) {
+            return Ok(known.clone());
+        }
+        let mut select =
+            db.prepare_cached(&format!("{} WHERE id = ?", Table::HostName.select_in(Format::Two)))?;
+        let read = select.query_row([row], |row| {
+            let (name, basis): (String, String) = (row.get(2)?, row.get(3)?);
+            let (said, candidates, asker): (i64, u32, Option<i64>) = (row.get(4)?, row.get(5)?, row.get(6)?);
+            Ok((name, basis, said, candidates, asker))
+        });
+        let (name, basis, said, candidates, asker) =
+            read.optional()?.ok_or_else(|| damaged(format!("there is no name {row}")))?;
+        let asked_by = asker.map(|asker| self.actor(asker, db)).transpose()?;
+        let basis = NameBasis::ALL.into_iter().find(|known| known.name() == basis);
+        let name = Arc::new(HostName {
+            name: name.into(),
+            basis: basis.ok_or_else(|| damaged(format!("name {row} has no basis")))?,
+            at: BootTime::from_nanos(said.cast_unsigned()),
+            asked_by: asked_by.map(|actor| actor.process),
+            candidates,
+        });
+        let mut names = self.names.borrow_mut();
+        if names.len() >= MOST_HELD {
+            names.clear();
+        }
+        names.insert(row, name.clone());
+        Ok(name)
     }
 
     fn image(&self, row: i64, db: &Connection) -> Result<Arc<Image>, StoreError> {

@@ -1,6 +1,6 @@
 //! Converts an endpoint to the columns of a row and back. Pure. Processes are ids of rows.
 //!
-//! A row has the endpoint of its last event, and for each earlier event the values that differ from [`predicted`],
+//! A row has the endpoint of its last event, and for each earlier event the values that differ from [`super::predict`],
 //! which is nearly always none.
 
 use std::net::IpAddr;
@@ -9,14 +9,12 @@ use std::sync::Arc;
 
 use super::words::{self, Word};
 use crate::model::{
-    BootTime, Cookie, Device, DeviceName, Family, Nat, NetnsId, Payload, Proto, SockAddr, Socket, State,
-    Translation,
+    BootTime, Cookie, Device, DeviceName, Family, Nat, NetnsId, Payload, SockAddr, Socket, State, Translation,
 };
+use crate::names::Names;
 use crate::origin::Verdict;
 use crate::process::{Actor, Cause};
-use crate::tracker::{
-    ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, ProcessBasis, Roles,
-};
+use crate::tracker::{ConnectionEvent, Endpoint, EndpointId, EventKind, HostFacts, Outcome, Party, Roles};
 
 /// A value in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub(super) enum Cell {
 }
 
 /// Columns that may differ between events of the same endpoint, in the order of the table.
-pub(super) const COLUMNS: [&str; 41] = [
+pub(super) const COLUMNS: [&str; 43] = [
     "flow_cookie",
     "flow_began",
     "proto",
@@ -72,6 +70,8 @@ pub(super) const COLUMNS: [&str; 41] = [
     "nat_remote_port",
     "interface",
     "device",
+    "remote_name",
+    "local_name",
 ];
 
 /// How many of them the first version has.
@@ -83,40 +83,49 @@ const FAMILY: usize = 3;
 const MAPPED: usize = 4;
 const NETNS: usize = 5;
 const SOCKET: usize = 6;
-const INODE: usize = 7;
+pub(super) const INODE: usize = 7;
 const LOCAL: usize = 8;
 const REMOTE: usize = 10;
 const VIA: usize = 12;
-const STATE: usize = 13;
+pub(super) const STATE: usize = 13;
 const SIDE: usize = 14;
-const BASIS: usize = 15;
+pub(super) const BASIS: usize = 15;
 const CONFIDENCE: usize = 16;
 pub(super) const ORIGINATOR: usize = 17;
 const CAUSE: usize = 18;
 pub(super) const PROCESS: usize = 19;
-const PROCESS_BASIS: usize = 20;
+pub(super) const PROCESS_BASIS: usize = 20;
 const LISTENER: usize = 21;
 pub(super) const LISTENER_PROCESS: usize = 23;
-const PEER: usize = 24;
+pub(super) const PEER: usize = 24;
 pub(super) const PEER_PROCESS: usize = 26;
-const ERRNO: usize = 27;
+pub(super) const ERRNO: usize = 27;
 const HANDSHAKE: usize = 28;
-const DURATION: usize = 29;
-const SENT: usize = 30;
-const RECEIVED: usize = 31;
-const CLOSED_BY: usize = 32;
-const REPAIRED: usize = 33;
+pub(super) const DURATION: usize = 29;
+pub(super) const SENT: usize = 30;
+pub(super) const RECEIVED: usize = 31;
+pub(super) const CLOSED_BY: usize = 32;
+pub(super) const REPAIRED: usize = 33;
 const NAT: usize = 34;
 const NAT_LOCAL: usize = 35;
 const NAT_REMOTE: usize = 37;
 const INTERFACE: usize = 39;
 const DEVICE: usize = 40;
+pub(super) const REMOTE_NAME: usize = 41;
+pub(super) const LOCAL_NAME: usize = 42;
+
+/// Rows of `host_name` that a row refers to: see [`super::intern::Interner::name`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NameRows {
+    pub(super) remote: Option<i64>,
+    pub(super) local: Option<i64>,
+}
 
 /// The columns of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cells(pub(super) [Cell; COLUMNS.len()]);
 
-fn int(value: impl Into<i64>) -> Cell {
+pub(super) fn int(value: impl Into<i64>) -> Cell {
     Cell::Int(value.into())
 }
 
@@ -125,13 +134,18 @@ fn bits(value: u64) -> Cell {
     Cell::Int(value.cast_signed())
 }
 
-fn maybe<T>(value: Option<T>, cell: impl Fn(T) -> Cell) -> Cell {
+pub(super) fn maybe<T>(value: Option<T>, cell: impl Fn(T) -> Cell) -> Cell {
     value.map_or(Cell::Null, cell)
 }
 
 impl Cells {
-    /// `cause`: as in [`super::intern::Interner::cause`].
-    pub(super) fn of(event: &ConnectionEvent, rows: Roles<Option<i64>>, cause: Option<i64>) -> Self {
+    /// `cause` and `names`: as in [`super::intern::Interner`].
+    pub(super) fn of(
+        event: &ConnectionEvent,
+        rows: Roles<Option<i64>>,
+        cause: Option<i64>,
+        names: NameRows,
+    ) -> Self {
         let (endpoint, outcome) = (&event.endpoint, &event.outcome);
         let flow = Some(endpoint.flow).filter(|flow| *flow != endpoint.id);
         let listener = endpoint.listener.as_ref().map(|party| party.id);
@@ -190,14 +204,16 @@ impl Cells {
             maybe(nat, |nat| int(nat.remote.port)),
             maybe(endpoint.device, |device| int(device.code())),
             maybe(event.facts.device, Cell::Device),
+            maybe(names.remote, Cell::Int),
+            maybe(names.local, Cell::Int),
         ])
     }
 
-    fn cell(&self, column: usize) -> Cell {
+    pub(super) fn cell(&self, column: usize) -> Cell {
         self.0.get(column).copied().unwrap_or_default()
     }
 
-    fn set(&mut self, column: usize, to: Cell) {
+    pub(super) fn set(&mut self, column: usize, to: Cell) {
         if let Some(cell) = self.0.get_mut(column) {
             *cell = to;
         }
@@ -214,13 +230,18 @@ impl Cells {
         self.number(column)?.try_into().ok()
     }
 
-    fn word<T: Word>(&self, column: usize) -> Option<T> {
+    pub(super) fn word<T: Word>(&self, column: usize) -> Option<T> {
         T::from_code(self.number(column)?)
     }
 
     /// See [`super::intern::Interner::cause`].
     pub(super) fn cause(&self) -> Option<i64> {
         self.number(CAUSE)
+    }
+
+    /// Rows of the names of its hosts.
+    pub(super) fn names(&self) -> NameRows {
+        NameRows { remote: self.number(REMOTE_NAME), local: self.number(LOCAL_NAME) }
     }
 
     fn unsigned(&self, column: usize) -> Option<u64> {
@@ -258,6 +279,7 @@ impl Cells {
         at: BootTime,
         kind: EventKind,
         actors: Roles<Option<Actor>>,
+        names: Names,
     ) -> Option<ConnectionEvent> {
         let local = self.endpoint(LOCAL)?;
         let party = |column, process| self.id(column).map(|id| Party { id, process });
@@ -299,6 +321,7 @@ impl Cells {
                 (Some(_), Some((local, remote))) => Nat::Translated(Translation { local, remote }.into()),
                 _ => Nat::Unknown,
             },
+            names,
         };
         let outcome = Outcome {
             errno: match self.cell(ERRNO) {
@@ -324,75 +347,6 @@ impl Cells {
             },
         })
     }
-}
-
-/// Replaces `later` by, for each event of a row, the kinds of the events after it.
-pub(super) fn find_later(kinds: &[EventKind], later: &mut Vec<Kinds>) {
-    later.clear();
-    let mut so_far = Kinds::default();
-    for kind in kinds.iter().rev() {
-        later.push(so_far);
-        so_far.0 |= Kinds::bit(*kind);
-    }
-    later.reverse();
-}
-
-/// A set of kinds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kinds(u16);
-
-impl Kinds {
-    fn bit(kind: EventKind) -> u16 {
-        1 << kind as u16
-    }
-
-    fn contains(self, kind: EventKind) -> bool {
-        self.0 & Self::bit(kind) != 0
-    }
-
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-/// Predicts the values of an event from the last one of the row and the kinds of the events after it: `later`,
-/// including the last. A change requires a new version of the store.
-pub(super) fn predicted(kind: EventKind, later: Kinds, last: &Cells) -> Cells {
-    let mut cells = *last;
-    let over = [EventKind::Close, EventKind::Fail, EventKind::Unlisten]
-        .into_iter()
-        .find(|kind| later.contains(*kind));
-    if let Some(over) = over {
-        let before = match over {
-            EventKind::Unlisten => State::Listen,
-            EventKind::Fail => State::SynSent,
-            _ => State::Established,
-        };
-        cells.set(STATE, int(words::state_code(before)));
-        for column in [ERRNO, DURATION, SENT, RECEIVED, CLOSED_BY] {
-            cells.set(column, Cell::Null);
-        }
-    }
-    if later.contains(EventKind::Accept) {
-        // Before accept() it has no file, and its process is the owner of the listener.
-        cells.set(INODE, int(0));
-        cells.set(PROCESS, last.cell(LISTENER_PROCESS));
-        let basis = last.number(LISTENER_PROCESS).map(|_| ProcessBasis::Listener);
-        cells.set(PROCESS_BASIS, maybe(basis, |basis| int(basis.code())));
-        if last.word(BASIS) == Some(Verdict::ACCEPT.basis) {
-            let handshake = Verdict::handshake(Verdict::ACCEPT.side);
-            cells.set(BASIS, int(handshake.basis.code()));
-        }
-    }
-    let connected = last.word(BASIS) == Some(Verdict::CONNECT.basis);
-    if kind == EventKind::Open && connected && last.word::<Proto>(PROTO) == Some(Proto::Tcp) {
-        // The connecting endpoint is open before its peer.
-        for column in [PEER, PEER + 1, PEER_PROCESS] {
-            cells.set(column, Cell::Null);
-        }
-    }
-    cells.set(REPAIRED, int(0));
-    cells
 }
 
 #[cfg(test)]

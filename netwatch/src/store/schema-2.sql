@@ -24,6 +24,13 @@ ALTER TABLE connection ADD COLUMN nat_remote_port INTEGER;
 ALTER TABLE connection ADD COLUMN interface INTEGER;
 ALTER TABLE connection ADD COLUMN device TEXT;
 
+-- Rows of `host_name`: the name of the remote host, and what the client called this one. With the sign changed if a TLS
+-- client said it, which is after the connection began; NULL: not known.
+ALTER TABLE connection ADD COLUMN remote_name INTEGER;
+ALTER TABLE connection ADD COLUMN local_name INTEGER;
+CREATE INDEX connection_by_remote_name ON connection (segment, remote_name) WHERE remote_name IS NOT NULL;
+CREATE INDEX connection_by_local_name ON connection (segment, local_name) WHERE local_name IS NOT NULL;
+
 -- Why retention deleted: 'age' or 'size'. The pages in use then, and the digest of `pruned_segment`.
 ALTER TABLE pruned ADD COLUMN reason TEXT;
 ALTER TABLE pruned ADD COLUMN pages INTEGER;
@@ -56,6 +63,20 @@ CREATE TABLE message (
 ) STRICT;
 ALTER TABLE batch ADD COLUMN message_from INTEGER;
 ALTER TABLE batch ADD COLUMN message_to INTEGER;
+
+-- Names of hosts, as a DNS answer or a TLS client said them.
+CREATE TABLE host_name (
+    id INTEGER PRIMARY KEY,
+    segment INTEGER NOT NULL,
+    name TEXT NOT NULL,            -- in lower case
+    basis TEXT NOT NULL,           -- dns-answer or tls-sni
+    said INTEGER NOT NULL,         -- nanoseconds since boot
+    candidates INTEGER NOT NULL,   -- how many names answers gave the address
+    asker INTEGER                  -- a row of `process`: who asked; NULL: nobody, or not known
+) STRICT;
+CREATE INDEX host_name_by_name ON host_name (segment, name);
+ALTER TABLE batch ADD COLUMN host_name_from INTEGER;
+ALTER TABLE batch ADD COLUMN host_name_to INTEGER;
 
 -- What rules and built-in detections found.
 CREATE TABLE alert (

@@ -8,8 +8,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::chain::{Format, Table};
+use super::ranges::{self, Ranges};
 use super::rebuild::StoredRow;
-use super::scan::{By, each_batch, last_batch};
+use super::scan::{By, last_batch};
 use super::{Progress, StoreError};
 use crate::clock::BootClock;
 use crate::model::{BootTime, ProcessKey};
@@ -57,6 +58,8 @@ pub enum Narrow {
     Comm(String),
     /// Processes whose name or path of the executable matches.
     Named(globset::GlobMatcher),
+    /// A host with a name that matches, on either side.
+    Host(globset::GlobMatcher),
 }
 
 /// Rows of some batches of one segment, oldest first.
@@ -86,7 +89,7 @@ pub(super) struct Search {
 struct Within {
     segment: Arc<Segment>,
     /// Rows of connections, losses and alerts of its batches.
-    batches: VecDeque<[i64; 6]>,
+    batches: VecDeque<Ranges>,
     /// Rows that the index selected; `None`: all.
     found: Option<VecDeque<i64>>,
 }
@@ -185,7 +188,7 @@ impl Search {
             let Some(segment) = segment else { return Ok(None) };
             let by = By::of(segment.id, self.is_scan, db)?;
             self.within = Some(Within {
-                batches: batches(&segment, self.is_scan, db)?,
+                batches: ranges::of_batches(segment.id, self.is_scan, db)?,
                 found: self.narrow.rows(&segment, by, db)?.map(Into::into),
                 segment,
             });
@@ -193,43 +196,9 @@ impl Search {
     }
 }
 
-fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 6]>, StoreError> {
-    // Version 1 has no alerts.
-    let alerts = match Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?) {
-        Format::One => "1, 0",
-        Format::Two => "coalesce(alert_from, 1), coalesce(alert_to, 0)",
-    };
-    let columns = &format!("connection_from, connection_to, loss_from, loss_to, {alerts}");
-    if is_scan {
-        let mut all = VecDeque::new();
-        each_batch(columns, segment.id, db, |row| {
-            all.push_back(ranges(row)?);
-            Ok(())
-        })?;
-        return Ok(all);
-    }
-    let mut select =
-        db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
-    let ranges = select.query_map([segment.id], ranges)?;
-    Ok(ranges.collect::<Result<_, _>>()?)
-}
-
-fn ranges(row: &Row<'_>) -> rusqlite::Result<[i64; 6]> {
-    Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?])
-}
-
-/// The range that covers two; an empty one counts for nothing.
-fn both(one: (i64, i64), other: (i64, i64)) -> (i64, i64) {
-    match (one.0 <= one.1, other.0 <= other.1) {
-        (true, true) => (one.0.min(other.0), one.1.max(other.1)),
-        (false, true) => other,
-        _ => one,
-    }
-}
-
 impl Within {
     fn page(&mut self, newest_first: bool, db: &Connection) -> Result<Option<Page>, StoreError> {
-        let take = |batches: &mut VecDeque<[i64; 6]>| {
+        let take = |batches: &mut VecDeque<Ranges>| {
             if newest_first { batches.pop_back() } else { batches.pop_front() }
         };
         let Some([mut from, mut to, loss_from, loss_to, alert_from, alert_to]) = take(&mut self.batches)
@@ -242,7 +211,8 @@ impl Within {
                 take(&mut self.batches)
         {
             (from, to) = (from.min(more_from), to.max(more_to));
-            (losses, alerts) = (both(losses, (loss_from, loss_to)), both(alerts, (alert_from, alert_to)));
+            (losses, alerts) =
+                (ranges::both(losses, (loss_from, loss_to)), ranges::both(alerts, (alert_from, alert_to)));
         }
         let format = Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?);
         let mut rows = Vec::new();
@@ -293,13 +263,16 @@ impl Narrow {
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::Comm(_) | Self::Named(_) => {
                 (&["process", "listener_process"], self.processes_by(segment, by, db)?)
             }
+            Self::Host(glob) => (&["remote_name", "local_name"], hosts(glob, segment, by, db)?),
         };
         let within = by.within(Table::Connection);
         let mut ids = Vec::new();
         for column in columns {
             // Conditions that the partial indexes require.
             let partial = match *column {
-                "remote_port" | "remote_ip" | "process" => format!("AND {column} IS NOT NULL"),
+                "remote_port" | "remote_ip" | "process" | "remote_name" | "local_name" => {
+                    format!("AND {column} IS NOT NULL")
+                }
                 "listener_process" => "AND listener_process <> process".to_owned(),
                 _ => String::new(),
             };
@@ -358,6 +331,26 @@ impl Narrow {
         let found = select.query_map(params_from_iter(values), |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     }
+}
+
+/// The numbers that stand for matching names of hosts in a row.
+fn hosts(
+    glob: &globset::GlobMatcher,
+    segment: &Segment,
+    by: By,
+    db: &Connection,
+) -> Result<Vec<Value>, StoreError> {
+    let within = by.within(Table::HostName);
+    let mut select = db.prepare_cached(&format!("SELECT id, name FROM host_name {within} segment = ?"))?;
+    let mut rows = select.query([segment.id])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if glob.is_match(row.get_ref(1)?.as_str().unwrap_or_default()) {
+            let row: i64 = row.get(0)?;
+            found.extend([Value::Integer(row), Value::Integer(row.wrapping_neg())]);
+        }
+    }
+    Ok(found)
 }
 
 fn named(

@@ -8,6 +8,7 @@ mod clock;
 mod interference;
 mod keys;
 mod large;
+mod names;
 mod opening;
 mod scanning;
 mod sealing;
@@ -86,8 +87,7 @@ fn write(writer: &mut Writer, items: &[Entry]) {
 
 const STATUS: ExeStatus = ExeStatus { state: ExeState::Deleted, world_writable: true };
 
-fn item(event: ConnectionEvent) -> Entry {
-    let mut event = event;
+fn item(mut event: ConnectionEvent) -> Entry {
     event.facts.exe = event.endpoint.actors().map(|actor| actor.process.exe_status());
     Entry::Event(event)
 }

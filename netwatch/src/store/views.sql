@@ -36,7 +36,9 @@ SELECT c.id, c.segment, s.boot, s.clock,
     c.errno, c.handshake / 1000 AS handshake_us, c.duration / 1000 AS duration_us, c.sent, c.received,
     CASE c.closed_by WHEN 1 THEN 'local' WHEN 2 THEN 'remote' WHEN 3 THEN 'reset-local' WHEN 4 THEN 'reset-remote'
         WHEN 5 THEN 'timeout' WHEN 0 THEN 'unknown' END AS closed_by,
-    c.signs, c.nat_local_ip, c.nat_local_port, c.nat_remote_ip, c.nat_remote_port, c.device
+    c.signs, c.nat_local_ip, c.nat_local_port, c.nat_remote_ip, c.nat_remote_port, c.device,
+    (SELECT n.name FROM host_name n WHERE n.id = abs(c.remote_name)) AS remote_name,
+    (SELECT n.name FROM host_name n WHERE n.id = abs(c.local_name)) AS local_name
 FROM connection c JOIN segment s ON s.id = c.segment;
 
 -- One line an end, as it was last.
@@ -50,7 +52,7 @@ SELECT c.conn, c.flow, c.proto, c.local_ip, c.local_port, c.remote_ip, c.remote_
     ) END AS closed,
     p.pid, p.comm, i.exe, p.uid, c.process_basis, o.pid AS originator_pid, o.comm AS originator_comm,
     c.errno, c.handshake_us, c.duration_us, c.sent, c.received, c.closed_by, c.via,
-    c.nat_local_ip, c.nat_local_port, c.nat_remote_ip, c.nat_remote_port, c.device,
+    c.nat_local_ip, c.nat_local_port, c.nat_remote_ip, c.nat_remote_port, c.device, c.remote_name, c.local_name,
     CASE WHEN p.signs IS NULL THEN c.signs ELSE p.signs || coalesce(',' || c.signs, '') END AS signs, c.segment, c.id AS row
 FROM spelled c LEFT JOIN process p ON p.id = c.process LEFT JOIN image i ON i.id = p.image
     LEFT JOIN process o ON o.id = c.originator

@@ -64,6 +64,16 @@ fn of_row(state: &State, row: &Row) -> Vec<String> {
     if let Some(seen) = endpoint.nat.translation() {
         out.push(format!("Translated: the other side sees {} {arrow} {}", seen.local, seen.remote));
     }
+    for (whose, name) in [("Remote name", endpoint.names.remote()), ("Called", endpoint.names.local())] {
+        if let Some(name) = name {
+            let asker = name
+                .asked_by
+                .as_ref()
+                .map(|asker| format!(", asked for by {}[{}]", clean(&asker.comm), asker.key.pid));
+            let (basis, asker) = (name.basis.name(), asker.unwrap_or_default());
+            out.push(format!("{whose}: {} ({basis}{asker}; {} known)", clean(&name.name), name.candidates));
+        }
+    }
     if let Some(service) = row.last.facts.service {
         out.push(format!("Service: {}", clean(service)));
     }

@@ -9,6 +9,7 @@ use super::{
 use crate::decode::SocketRecord;
 use crate::listeners::Listening;
 use crate::model::{BootTime, Nat, Payload, ProcessKey, Socket, State, Via};
+use crate::names::Names;
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause};
 
@@ -52,7 +53,7 @@ struct Rare {
 }
 
 /// Size matters: a busy host has a hundred thousand. See docs/performance.md.
-const _: () = assert!(size_of::<Conn>() <= 272);
+const _: () = assert!(size_of::<Conn>() <= 280);
 
 impl Conn {
     pub(super) fn new(at: BootTime, socket: &SocketRecord, state: State) -> Self {
@@ -73,6 +74,7 @@ impl Conn {
                 peer: None,
                 handshake: None,
                 nat: Nat::Unknown,
+                names: Names::default(),
             },
             established: false,
             opened: None,
@@ -89,6 +91,7 @@ impl Conn {
     pub(super) fn let_go(&mut self) {
         let endpoint = &mut self.endpoint;
         (endpoint.originator, endpoint.process, endpoint.listener, endpoint.peer) = (None, None, None, None);
+        endpoint.names = Names::default();
         self.rare = None;
     }
 
@@ -313,6 +316,7 @@ impl Conn {
     /// alone.
     pub(super) fn learn_from(&mut self, peer: &Self) {
         self.endpoint.peer = Some(peer.party());
+        self.endpoint.names.learn_from(&peer.endpoint.names);
         if self.undecided && peer.endpoint.verdict.side != Side::Both {
             return;
         }

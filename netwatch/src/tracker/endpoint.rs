@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::Roles;
 use crate::model::{BootTime, DeviceName, Nat, Payload, Proto, Socket, State};
+use crate::names::Names;
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause, ExeStatus};
 
@@ -116,6 +117,8 @@ pub struct Endpoint {
     pub handshake: Option<NonZeroU64>,
     /// The translation of its addresses.
     pub nat: Nat,
+    /// The names of its hosts.
+    pub names: Names,
 }
 
 /// Result of a closed endpoint; for a seed, the payload so far.

@@ -11,6 +11,7 @@ mod conn;
 mod endpoint;
 mod late;
 mod merge;
+mod named;
 mod roles;
 mod spare;
 mod tcp;

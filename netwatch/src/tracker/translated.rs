@@ -60,7 +60,7 @@ impl Tracker {
     }
 
     /// The key of the endpoint of an event, if it still exists.
-    fn key_of_event(&self, event: &ConnectionEvent) -> Option<u64> {
+    pub(super) fn key_of_event(&self, event: &ConnectionEvent) -> Option<u64> {
         let endpoint = &event.endpoint;
         let key = match endpoint.proto {
             Proto::Udp => self.udp_flow(endpoint.cookie?, &FlowAddresses::of(&endpoint.socket)?)?,

@@ -65,6 +65,7 @@ impl Agent {
             let record = decode(record).unwrap();
             match &record.event {
                 Event::Process(event) => self.processes.apply(record.at, event),
+                Event::Name(_) | Event::Netns(_) => {}
                 Event::Socket(event) => {
                     let actor = event.act.task().map(|task| self.processes.acting(task));
                     self.tracker.apply(record.at, event, actor.as_ref(), &self.processes, &mut self.events);

@@ -35,6 +35,7 @@ mod log;
 mod loss;
 mod messages;
 mod mptcp;
+mod names;
 mod namespaces;
 mod nat;
 mod preempted;

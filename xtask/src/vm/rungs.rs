@@ -70,6 +70,8 @@ pub(super) const SHORT: &[Rung] = &[Rung {
         "fastopen::",
         "handover::passed::",
         "mptcp::",
+        "names::connection_has_",
+        "names::name_in_tls_",
         "process::",
         "udp::every_",
         "uring::",

@@ -296,6 +296,25 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
         required: false,
         without: "UDP flows",
     },
+    Job {
+        name: "names",
+        phase: Phase::Sockets,
+        rungs: &[Rung {
+            key: "cgroup",
+            name: "cgroup_skb (DNS over UDP, TLS)",
+            probes: &[
+                // Before the questions: an answer needs one.
+                named("name_ingress", Hook::CgroupIngress),
+                named("name_egress", Hook::CgroupEgress),
+            ],
+            unseen: &[
+                "names that a program knows otherwise than by DNS over UDP: from files, caches, DNS over TCP, TLS or HTTPS, or from before the start",
+            ],
+            ..RUNG
+        }],
+        required: false,
+        without: "the names of hosts by which programs connect",
+    },
 ];
 
 /// Programs that list the sockets of a network namespace, the descriptors of all processes, and all processes.

@@ -190,13 +190,14 @@ fn peers(event: &ConnectionEvent, ends: &Ends) -> Value {
     let here = translation.and_then(|nat| seen(endpoint.local, nat.local));
     let there = translation.zip(endpoint.remote).and_then(|(nat, remote)| seen(remote, nat.remote));
     let (nat_of_source, nat_of_destination) = ends.by_role(here, there);
-    let peer = |address, bytes: Option<u64>, nat: Option<Value>| {
+    let (name_of_source, name_of_destination) = ends.names(endpoint);
+    let peer = |address, bytes: Option<u64>, nat: Option<Value>, name: Option<&str>| {
         let mut peer = at(address);
-        merge(&mut peer, json!({"bytes": bytes, "nat": nat}));
+        merge(&mut peer, json!({"bytes": bytes, "nat": nat, "domain": name}));
         peer
     };
-    let source = peer(ends.source, from_source, nat_of_source);
-    let destination = peer(ends.destination, from_destination, nat_of_destination);
+    let source = peer(ends.source, from_source, nat_of_source, name_of_source);
+    let destination = peer(ends.destination, from_destination, nat_of_destination, name_of_destination);
     let mut all = json!({"source": source, "destination": destination});
     if ends.is_known {
         merge(&mut all, json!({"client": source, "server": destination}));

@@ -11,12 +11,14 @@ mod tests;
 mod zeek;
 
 use std::io;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Render, time_of};
 use crate::model::{Family, Proto, SockAddr};
+use crate::names::HostName;
 use crate::origin::Side;
 use crate::process::{Actor, Process};
 use crate::stream::{Context, Item};
@@ -84,6 +86,12 @@ impl Ends {
     /// A property of this endpoint and one of the other, as (source's, destination's).
     fn by_role<T>(&self, here: T, there: T) -> (T, T) {
         if self.is_source_here { (here, there) } else { (there, here) }
+    }
+
+    /// The names of the hosts.
+    fn names<'a>(&self, endpoint: &'a Endpoint) -> (Option<&'a str>, Option<&'a str>) {
+        let name = |name: Option<&'a Arc<HostName>>| name.map(|name| &*name.name);
+        self.by_role(name(endpoint.names.local()), name(endpoint.names.remote()))
     }
 }
 

@@ -197,9 +197,10 @@ impl Ocsf {
             }
             None => (None, None),
         };
+        let (source, destination) = ends.names(endpoint);
         all.extend(attributes(json!({
-            "src_endpoint": at(ends.source),
-            "dst_endpoint": at(ends.destination),
+            "src_endpoint": named(ends.source, source),
+            "dst_endpoint": named(ends.destination, destination),
             "observation_point_id": observation_point(event, &ends),
             "traffic": {
                 "bytes_out": out,
@@ -264,6 +265,10 @@ fn observation_point(event: &ConnectionEvent, ends: &Ends) -> u64 {
         (false, true, true) => 1,
         (false, true, false) => 2,
     }
+}
+
+fn named(address: SockAddr, name: Option<&str>) -> Value {
+    json!({"ip": address.ip, "port": address.port, "hostname": name})
 }
 
 fn at(address: SockAddr) -> Value {

@@ -7,7 +7,7 @@ use crate::alert::Alert;
 use crate::loss::Loss;
 use crate::model::{Cookie, Nat};
 use crate::origin::Origin;
-use crate::output::exe_status;
+use crate::output::{HostNameView, exe_status};
 use crate::process::Actor;
 use crate::signs;
 use crate::stream::{Context, Ready};
@@ -49,6 +49,8 @@ pub(super) fn event(event: &ConnectionEvent, context: &Context) -> Value {
         "nat": endpoint.nat.translation().map(|seen| {
             json!({"local": seen.local, "remote": seen.remote, "basis": Nat::BASIS})
         }),
+        "remote_name": endpoint.names.remote().map(|name| HostNameView::new(name, endpoint.id.began)),
+        "local_name": endpoint.names.local().map(|name| HostNameView::new(name, endpoint.id.began)),
         "device": event.facts.device.filter(|_| endpoint.device.is_some_and(|device| device.is_bound())),
         "scope": event.facts.device.filter(|_| endpoint.scope().is_some()),
         "signs": (!signs.is_empty()).then_some(signs),

@@ -64,7 +64,13 @@ fn connection(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Va
     });
     let (Some(ends), Value::Object(fields)) = (Ends::of(endpoint), &mut object) else { return object };
     let service = event.facts.service.filter(|_| ends.is_known);
-    for (role, SockAddr { ip, port }) in [("Source", ends.source), ("Destination", ends.destination)] {
+    let (source, destination) = ends.names(endpoint);
+    for (role, SockAddr { ip, port }, name) in
+        [("Source", ends.source, source), ("Destination", ends.destination, destination)]
+    {
+        if let Some(name) = name {
+            fields.insert(format!("{role}Hostname"), name.into());
+        }
         fields.insert(format!("{role}Ip"), json!(ip));
         fields.insert(format!("{role}IsIpv6"), ip.is_ipv6().to_string().into());
         fields.insert(format!("{role}Port"), port.into());

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use crate::alert::Level;
 use crate::loss::LossReason;
 use crate::model::{ExeState, Family, Nat, Proto, State, Via, Way};
+use crate::names::NameBasis;
 use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
 use crate::tracker::{ClosedBy, EventKind, ProcessBasis};
@@ -122,6 +123,7 @@ pub(in crate::output) const WAYS: fn() -> Vec<String> =
     || [Way::Unix, Way::Pipe].into_iter().map(|way| way.name().to_owned()).collect();
 /// How translations are known.
 pub(in crate::output) const NAT_BASES: fn() -> Vec<String> = || vec![Nat::BASIS.to_owned()];
+pub(in crate::output) const NAME_BASES: fn() -> Vec<String> = words!(NameBasis, by_serde, DnsAnswer, TlsSni);
 pub(in crate::output) const FAMILIES: fn() -> Vec<String> = words!(Family, by_serde, Ipv4, Ipv6);
 pub(in crate::output) const SIDES: fn() -> Vec<String> = words!(Side, by_serde, Local, Remote, Both, Unknown);
 /// What port numbers can say of the side.

@@ -81,6 +81,10 @@ keys! {
             "How the call was made, if not by a plain system call on a plain socket.";
         Nat "nat" on SOCKETS, Is::Object("nat"), Null::AbsentOrNull,
             "Address translation. Null if the connection tracking table was asked and knows none; absent if it could not be asked (`netwatch doctor` says why), and on listeners.";
+        RemoteName "remote_name" on SOCKETS, Is::Object("host_name"), Null::Absent,
+            "The name of the remote host, by which this side came to its address or which it said in TLS. Absent if not known.";
+        LocalName "local_name" on SOCKETS, Is::Object("host_name"), Null::Absent,
+            "What the other side of the connection calls this host, likewise.";
         CommunityId "community_id" on SOCKETS, Is::Text, Null::Absent,
             "With `--community-id`: the Community ID of the connection, version 1 with seed 0. Both endpoints on this host have the same.";
         Messages "messages" on SOCKETS, Is::Objects("message"), Null::Absent,
@@ -150,6 +154,22 @@ keys! {
         Local "local", Is::Object("endpoint"), Null::Never, "Of this endpoint.";
         Remote "remote", Is::Object("endpoint"), Null::Never, "Of the other endpoint: its own address and port.";
         Basis "basis", Is::Word(NAT_BASES), Null::Never, "How that is known.";
+    }
+}
+
+keys! {
+    /// The name of a host.
+    HostName {
+        Name "name", Is::Text, Null::Never,
+            "In lower case, without a dot at the end. Other characters than letters, digits, `-` and `_` in a label are written `\\DDD`, in decimal.";
+        Basis "basis", Is::Word(NAME_BASES), Null::Never,
+            "How it is known: a DNS answer that a process on this host asked for had the address, or the client said the name in its TLS ClientHello.";
+        AskedBy "asked_by", Is::Object("ancestor"), Null::Maybe,
+            "The process that asked DNS, which may be another one than that of the connection. Null with `tls-sni`, or if not known.";
+        AgeMs "age_ms", U64, Null::Maybe,
+            "Milliseconds from the answer to the beginning of the connection. Null with `tls-sni`.";
+        Candidates "candidates", U32, Null::Never,
+            "How many names answers gave the address, this one included.";
     }
 }
 

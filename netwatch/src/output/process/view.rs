@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use super::super::keys::{self, Key};
 use crate::clock::BootClock;
 use crate::model::{Arguments, ExeState, ProcessKey};
-use crate::process::{Actor, ExeStatus};
+use crate::process::{Actor, ExeStatus, Process};
 use crate::signs::{self, Sign};
 use crate::where_it_runs;
 
@@ -97,15 +97,7 @@ impl<'a> ProcessView<'a> {
             unit: place.unit.map(Into::into),
             kernel: process.kernel,
             signs: signs::of_process(process, status).collect(),
-            ancestors: process
-                .ancestors()
-                .map(|ancestor| AncestorView {
-                    pid: ancestor.key.pid,
-                    key: ancestor.key,
-                    comm: &ancestor.comm,
-                    exe: ancestor.image.exe.as_deref(),
-                })
-                .collect(),
+            ancestors: process.ancestors().map(|ancestor| AncestorView::of(ancestor)).collect(),
         }
     }
 }
@@ -144,6 +136,19 @@ impl Serialize for ProcessView<'_> {
         }
         object.put(P::Ancestors, &self.ancestors)?;
         object.0.end()
+    }
+}
+
+impl<'a> AncestorView<'a> {
+    /// Of a process.
+    #[must_use]
+    pub fn of(process: &'a Process) -> Self {
+        Self {
+            pid: process.key.pid,
+            key: process.key,
+            comm: &process.comm,
+            exe: process.image.exe.as_deref(),
+        }
     }
 }
 

@@ -16,10 +16,11 @@ struct Object {
     keys: &'static [Described],
 }
 
-const OBJECTS: [Object; 10] = [
+const OBJECTS: [Object; 11] = [
     Object { name: "origin", title: "Who originated a connection", keys: keys::Origin::ALL },
     Object { name: "endpoint", title: "An address and a port", keys: keys::Endpoint::ALL },
     Object { name: "nat", title: "The addresses as the other side saw them", keys: keys::Nat::ALL },
+    Object { name: "host_name", title: "The name of a host", keys: keys::HostName::ALL },
     Object { name: "party", title: "Another endpoint or listener", keys: keys::Party::ALL },
     Object { name: "process", title: "A process at the time of the event", keys: keys::Process::ALL },
     Object { name: "ancestor", title: "An ancestor of a process", keys: keys::Ancestor::ALL },

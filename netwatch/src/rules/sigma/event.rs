@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::net::IpAddr;
 
 use rsigma_eval::{Event, EventValue};
 use serde_json::Value;
@@ -13,7 +12,7 @@ use crate::stream::UserNames;
 use crate::tracker::ConnectionEvent;
 
 /// Fields of a connection that have a value at least sometimes.
-pub(super) const OF_CONNECTIONS: [&str; 20] = [
+pub(super) const OF_CONNECTIONS: [&str; 21] = [
     "CommandLine",
     "DestinationHostname",
     "DestinationIp",
@@ -30,6 +29,7 @@ pub(super) const OF_CONNECTIONS: [&str; 20] = [
     "ProcessGuid",
     "ProcessId",
     "Protocol",
+    "SourceHostname",
     "SourceIp",
     "SourceIsIpv6",
     "SourcePort",
@@ -138,7 +138,8 @@ impl<'a> SigmaEvent<'a> {
             "DestinationPort" => EventValue::Int(destination.port.into()),
             "DestinationIsIpv6" => flag(destination.ip.is_ipv6()),
             "DestinationPortName" => text(event.facts.service.filter(|_| side.is_some())?),
-            "DestinationHostname" => text(hostname(event, destination.ip)?),
+            "DestinationHostname" => text(hostname(event, is_inbound)?),
+            "SourceHostname" => text(hostname(event, !is_inbound)?),
             "NetwatchBasis" => text(endpoint.verdict.basis.name()),
             "NetwatchConfidence" => text(endpoint.verdict.confidence.name()),
             _ => return None,
@@ -146,9 +147,11 @@ impl<'a> SigmaEvent<'a> {
     }
 }
 
-/// The name by which the responder was asked for.
-fn hostname(_event: &ConnectionEvent, _of: IpAddr) -> Option<&str> {
-    None
+/// The name of one of the ends.
+fn hostname(event: &ConnectionEvent, is_here: bool) -> Option<&str> {
+    let names = &event.endpoint.names;
+    let name = if is_here { names.local() } else { names.remote() };
+    name.map(|name| &*name.name)
 }
 
 fn text(text: &str) -> EventValue<'_> {

@@ -1,7 +1,7 @@
 //! Rows, and arbitrary events for other tests.
 
 use crate::model::tests::at;
-use crate::model::{Device, DeviceName, Nat, NetnsId, Translation};
+use crate::model::{Device, DeviceName, Nat, NetnsId, Proto, Translation};
 use proptest::prelude::*;
 
 use super::*;
@@ -92,8 +92,8 @@ fn pids(event: &ConnectionEvent) -> Roles<Option<i64>> {
 proptest! {
     #[test]
     fn an_event_comes_back_as_it_was(event in any_event()) {
-        let cells = Cells::of(&event, pids(&event), event.endpoint.cause.socket.map(|socket| socket.get().cast_signed()));
-        let back = cells.event(event.endpoint.id, event.at, event.kind, cells.rows().map(|row| some_actor(row as u32)));
+        let cells = Cells::of(&event, pids(&event), event.endpoint.cause.socket.map(|socket| socket.get().cast_signed()), NameRows::default());
+        let back = cells.event(event.endpoint.id, event.at, event.kind, cells.rows().map(|row| some_actor(row as u32)), Names::default());
         prop_assert_eq!(back, Some(event));
     }
 }

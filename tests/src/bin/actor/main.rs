@@ -10,6 +10,7 @@ mod hops;
 #[cfg(target_arch = "x86_64")]
 mod ia32;
 mod mass;
+mod names;
 mod pass;
 mod rewrite;
 mod scene;
@@ -96,6 +97,7 @@ impl Actor {
             staff::obey,
             pass::obey,
             mass::obey,
+            names::obey,
             hold::obey,
             uring::obey,
             rewrite::obey,

@@ -10,6 +10,7 @@ use crate::hash::Map;
 use crate::loss::{Loss, LossReason};
 use crate::model::tests::{at, ns};
 use crate::model::{Arguments, Image, Nat, Payload, State, Translation};
+use crate::names::{HostName, NameBasis, Names};
 use crate::origin::Verdict;
 use crate::stream::Ready;
 use crate::tracker::{ClosedBy, ConnectionEvent, EventKind, Outcome, Party, ProcessBasis, tests::event};
@@ -58,10 +59,18 @@ fn outgoing(kind: EventKind, outcome: Outcome) -> Item {
     event.endpoint.originator = Some(curl());
     event.endpoint.process_basis = Some(ProcessBasis::Connect);
     event.endpoint.handshake = NonZeroU64::new(1_500_000);
+    let asked = HostName {
+        name: "www.example.org".into(),
+        basis: NameBasis::DnsAnswer,
+        at: ns(0),
+        asked_by: Some(curl().process),
+        candidates: 2,
+    };
     event.endpoint.nat = Nat::Translated(Arc::new(Translation {
         local: at("203.0.113.9:61000"),
         remote: at("192.0.2.1:443"),
     }));
+    event.endpoint.names = Names::new(Some(Arc::new(asked)), None);
     event.facts.service = Some("https");
     event.outcome = outcome;
     Item::Event(at_second(event, 60))
