@@ -23,6 +23,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::alert_exec::AlertExecOptions;
 use crate::commands::audit::AuditOptions;
 use crate::commands::check::CheckOptions;
 use crate::commands::doctor::DoctorOptions;
@@ -36,6 +37,7 @@ use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
 use crate::escape;
+use crate::rules::EXEC_COMMAND;
 
 /// The command to run, with its validated options.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Check rules.
     Check(CheckOptions),
+    /// Run a program for each alert on stdin.
+    AlertExec(AlertExecOptions),
     /// Print a text that is generated from the command line.
     Print(Vec<u8>),
 }
@@ -92,6 +96,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+        Sub::AlertExec(exec) => Command::AlertExec(exec.options()),
         Sub::Rules(rules) => Command::Check(rules.options()),
         Sub::Completions(completions) => Command::Print(completions.text()),
         Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
@@ -147,6 +152,9 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
+    /// Run a program for each alert on stdin: what `--alert-exec` starts
+    #[command(name = EXEC_COMMAND, hide = true)]
+    AlertExec(check::AlertExecArgs),
     /// Check rules that raise alerts
     Rules(check::RulesCommand),
     /// Print completions for a shell

@@ -1,5 +1,6 @@
 //! Options of rules, the same for `watch` and `record`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ pub(super) struct RulesArgs {
     /// and remote address) or connection. May be given several times [default: 10m]
     #[arg(long, value_name = "[RULE[/KEY]=]TIME")]
     suppress: Vec<Suppress>,
+    /// Run this program for each alert, without privileges and without a shell, with the alert as a line of JSON on its
+    /// standard input; at most 4 at once, each for at most 10 s
+    #[arg(long, value_name = "PROGRAM")]
+    alert_exec: Option<PathBuf>,
+    /// An argument of that program. May be given several times
+    #[arg(long, value_name = "ARGUMENT", requires = "alert_exec", allow_hyphen_values = true)]
+    alert_exec_arg: Vec<OsString>,
 }
 
 impl RulesArgs {
@@ -53,7 +61,12 @@ impl RulesArgs {
         }
         let baseline =
             self.baseline.clone().filter(|_| detect.needs_baseline()).map(|path| (path, self.learn));
-        let Self { rules, lists, suppress, .. } = self;
-        Ok(RulesOptions { detect, rules, lists, baseline, suppress })
+        let Self { rules, lists, suppress, alert_exec, alert_exec_arg, .. } = self;
+        if alert_exec.as_deref().is_some_and(|program| !program.is_absolute()) {
+            bail!("--alert-exec: the path of the program has to begin with a slash");
+        }
+        let program = alert_exec.map(PathBuf::into_os_string);
+        let exec = program.into_iter().chain(alert_exec_arg).collect();
+        Ok(RulesOptions { detect, rules, lists, baseline, suppress, exec })
     }
 }

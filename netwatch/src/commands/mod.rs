@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub mod alert_exec;
 pub mod audit;
 pub mod check;
 pub mod doctor;

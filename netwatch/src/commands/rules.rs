@@ -1,10 +1,11 @@
 //! Rules of `watch` and `record`: what they are made of, and what they ask about the host.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::audit::beside::Beside;
@@ -15,7 +16,7 @@ use crate::model::{NetnsId, Proto, SockAddr};
 use crate::relays::{self, Relayed};
 use crate::rules::sigma::Sigma;
 use crate::rules::sigma::load::Pack;
-use crate::rules::{Baseline, Code, Detect, Host, Lists, Rules, Setup, Suppress};
+use crate::rules::{Baseline, Code, Detect, Exec, Host, Lists, Rules, Setup, Suppress};
 use crate::snapshot::streams;
 use crate::stream::Context;
 use crate::tracker::{Endpoint, EndpointId};
@@ -36,6 +37,8 @@ pub struct RulesOptions {
     pub baseline: Option<(PathBuf, Duration)>,
     /// How long alerts are held back.
     pub suppress: Vec<Suppress>,
+    /// The program that is run for each alert, with its arguments; empty: none.
+    pub exec: Vec<OsString>,
 }
 
 impl RulesOptions {
@@ -44,19 +47,27 @@ impl RulesOptions {
     /// # Errors
     /// If a file cannot be used.
     pub fn read(self) -> Result<Option<Setup>> {
-        let Self { detect, rules, lists, baseline, suppress } = self;
+        let Self { detect, rules, lists, baseline, suppress, exec } = self;
         let sigma = if rules.is_empty() { None } else { Some(sigma(&rules)?) };
         let lists = Lists::read(&lists)?;
         let baseline =
             baseline.map(|(path, learn)| Baseline::open(&path, learn, Timestamp::now())).transpose()?;
         let judges = detect.has(Code::ListenerUnexplained);
-        let setup = Setup { detect, sigma, lists, baseline, suppress, traces: true, host: None };
+        let setup = Setup { detect, sigma, lists, baseline, suppress, traces: true, exec: None, host: None };
         if setup.is_empty() {
             return Ok(None);
         }
+        let exec = if exec.is_empty() {
+            None
+        } else {
+            Some(
+                Exec::start(&exec)
+                    .context("cannot start the process that runs the program of --alert-exec")?,
+            )
+        };
         let beside = judges.then(|| Beside::start(Arc::new(None))).transpose()?;
         let host = ThisHost { beside, asked: Map::default() };
-        Ok(Some(Setup { host: Some(Box::new(host)), ..setup }))
+        Ok(Some(Setup { exec, host: Some(Box::new(host)), ..setup }))
     }
 }
 

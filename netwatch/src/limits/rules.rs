@@ -70,3 +70,14 @@ pub const LIST_FILE: usize = 64 << 20;
 /// Programs of a store on which `rules check` has tried rules. When there are more, all are tried again. Test:
 /// `commands::check::tests::programs_are_tried_once`.
 pub const RULE_PROGRAMS: usize = 1 << 20;
+
+/// Alerts that wait for the program of `--alert-exec`. Test:
+/// `alerts::exec::alerts_beyond_the_limit_are_counted` of the end-to-end tests.
+pub const EXEC_ALERTS: usize = 64;
+
+/// Programs of `--alert-exec` that run at once. Test:
+/// `commands::alert_exec::tests::programs_that_hang_are_ended_and_few_run_at_once`.
+pub const EXEC_AT_ONCE: usize = 4;
+
+/// How long each may run. Test: `commands::alert_exec::tests::programs_that_hang_are_ended_and_few_run_at_once`.
+pub const EXEC_TIME: Duration = Duration::from_secs(10);

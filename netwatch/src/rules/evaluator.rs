@@ -8,7 +8,7 @@ use super::baseline::Baseline;
 use super::detect::{Detect, Detections, Found, Given};
 use super::sigma::Sigma;
 use super::suppress::Suppressor;
-use super::{Host, Key, Lists, Memory, NoHost, Suppress, walk};
+use super::{Exec, Host, Key, Lists, Memory, NoHost, Suppress, walk};
 use crate::alert::Alert;
 use crate::forensics::Gap;
 use crate::limits;
@@ -30,6 +30,8 @@ pub struct Setup {
     pub suppress: Vec<Suppress>,
     /// Add the walk back to alerts.
     pub traces: bool,
+    /// The program that is run for each alert.
+    pub exec: Option<Exec>,
     /// What detections ask; `None`: nothing.
     pub host: Option<Box<dyn Host>>,
 }
@@ -74,7 +76,7 @@ impl Evaluator {
     /// Begins.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let Setup { detect, sigma, lists, baseline, suppress, traces, host } = setup;
+        let Setup { detect, sigma, lists, baseline, suppress, traces, exec: _, host } = setup;
         Self {
             memory: Memory::default(),
             detections: Detections::new(detect),

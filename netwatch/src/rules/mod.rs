@@ -7,6 +7,7 @@
 mod baseline;
 mod detect;
 mod evaluator;
+mod exec;
 mod lists;
 mod memory;
 pub mod sigma;
@@ -17,6 +18,7 @@ mod walk;
 pub use baseline::{Baseline, BaselineError};
 pub use detect::{CODES, Code, Detect};
 pub use evaluator::{Evaluator, Setup};
+pub use exec::{COMMAND as EXEC_COMMAND, Exec};
 pub use lists::{ListError, Lists};
 pub use memory::Memory;
 pub use suppress::{Key, Suppress};

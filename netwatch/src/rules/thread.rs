@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::Exec;
 use super::evaluator::{Evaluator, Setup};
 use crate::alert::Alert;
 use crate::bus::{Bus, Gathered, Receiver, Subscription};
@@ -52,8 +53,10 @@ impl Rules {
         let (work, notify) = (shared.clone(), bus.notifier());
         let thread = std::thread::Builder::new().name("netwatch-rules".into());
         let thread = thread.spawn(move || {
+            let mut setup = setup;
+            let exec = setup.exec.take();
             let evaluator = Evaluator::new(setup);
-            Evaluating { evaluator, context, shared: work, notify, panics: 0 }.run(&receiver);
+            Evaluating { evaluator, context, shared: work, notify, exec, panics: 0 }.run(&receiver);
         })?;
         Ok(Self { shared, thread })
     }
@@ -82,6 +85,7 @@ struct Evaluating {
     context: Context,
     shared: Arc<Shared>,
     notify: Arc<Notify>,
+    exec: Option<Exec>,
     /// How often a rule panicked.
     panics: u64,
 }
@@ -145,7 +149,10 @@ impl Evaluating {
         }
     }
 
-    fn emit(&self, out: &mut Vec<Alert>) {
+    fn emit(&mut self, out: &mut Vec<Alert>) {
+        if let Some(exec) = &mut self.exec {
+            out.iter().for_each(|alert| exec.pass(alert, &self.context));
+        }
         if !out.is_empty() {
             self.shared.lock().append(out);
             self.notify.notify_one();

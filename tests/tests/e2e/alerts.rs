@@ -1,6 +1,7 @@
 //! Alerts: what built-in detections find, what they leave alone, and where alerts go.
 
 mod detected;
+mod exec;
 mod rules;
 
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 
 use serde_json::{Value, json};
-use tests::{Actor, Running, Store, Watch, assert_has, in_fresh_netns, kind, netwatch};
+use tests::{Actor, Judge, Running, Store, Watch, assert_has, check_ecs, in_fresh_netns, kind, netwatch};
 
 use crate::actor;
 
@@ -119,6 +120,14 @@ fn alerts_are_recorded_by_default_and_found_again() {
             let text = String::from_utf8(output.stdout).unwrap();
             assert!(text.contains(part) && text.lines().count() == 1, "{format}: {text}");
         }
+        let lines = |format: &str| {
+            let output = store.run("log", &["--event", "alert", "--format", format]);
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let ecs: Value = serde_json::from_str(&lines("ecs")).unwrap();
+        check_ecs(&ecs).unwrap_or_else(|errors| panic!("{errors}\n{ecs:#}"));
+        let judged = Judge::Ocsf.reads("alerts::alerts_are_recorded_by_default_and_found_again", &lines("ocsf"));
+        assert!(judged.is_none_or(|count| count == [json!(1)]));
     });
 }
 

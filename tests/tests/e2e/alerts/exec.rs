@@ -1,0 +1,80 @@
+//! `--alert-exec`: a program for each alert.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+use tests::{Watch, assert_has, in_fresh_netns, kind, netwatch, until};
+
+use super::hidden;
+
+/// A folder in which anyone may create files.
+fn open_folder() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = folder.path().to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn program_gets_the_alert_and_has_no_privileges() {
+    in_fresh_netns(|| {
+        let (_folder, path) = open_folder();
+        let script = "cat > \"$0/alert.new\"; { id -u; id -G; env | wc -l; grep CapEff /proc/self/status; } > \"$0/who\"; \
+                      mv \"$0/alert.new\" \"$0/alert\"";
+        let arguments = ["-c", script, &path].map(|word| format!("--alert-exec-arg={word}"));
+        let mut watch = Watch::start(
+            &[
+                &["--detect", "exe-memfd", "--alert-exec", "/bin/sh"],
+                &arguments.each_ref().map(String::as_str)[..],
+            ]
+            .concat(),
+        );
+        let file = crate::disguise::memfd();
+        hidden(&file).say("listen 127.0.0.1:6000 16");
+        let alert = watch.expect("an alert", |event| kind(event) == "alert");
+        until("the program has run", || fs::exists(format!("{path}/alert")).unwrap());
+        let passed: Value =
+            serde_json::from_str(&fs::read_to_string(format!("{path}/alert")).unwrap()).unwrap();
+        assert_has(
+            &passed,
+            json!({"event": "alert", "rule": alert["rule"], "connection": alert["connection"]}),
+        );
+        let who = fs::read_to_string(format!("{path}/who")).unwrap();
+        let who: Vec<_> = who.lines().collect();
+        assert_eq!((who[0], who[1]), ("65534", "65534"), "{who:?}");
+        assert!(who[3].ends_with("0000000000000000"), "{who:?}");
+        assert_eq!(watch.finish().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn alerts_beyond_the_limit_are_counted() {
+    in_fresh_netns(|| {
+        let arguments =
+            ["--detect", "exe-memfd", "--suppress", "0", "--alert-exec", "/bin/sleep", "--alert-exec-arg=5"];
+        let mut watch = Watch::start(&arguments);
+        let mut server = crate::actor();
+        server.say("listen 127.0.0.1:6000 500");
+        let file = crate::disguise::memfd();
+        let mut client = hidden(&file);
+        for port in 2000..2300 {
+            client.say(&format!("connect 127.0.0.1:{port} 127.0.0.1:6000"));
+        }
+        watch.at("open", tests::endpoint(2299, 6000));
+        let log = watch.finish();
+        assert_eq!(super::alerts(&log.events).len(), 300, "none is missing in the log");
+        assert!(
+            log.stderr.contains("alerts were not passed to the program of --alert-exec"),
+            "{}",
+            log.stderr
+        );
+    });
+}
+
+#[test]
+fn relative_path_of_the_program_is_refused() {
+    let output = netwatch(&["watch", "--detect", "all", "--alert-exec", "page"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("has to begin with a slash"), "{said}");
+}
