@@ -225,3 +225,19 @@ fn one_who_sees_all_gets_what_the_filter_hides() {
     assert!(all.is_over() && !some.is_over());
     assert_eq!(taken(&some), ["2"]);
 }
+
+/// A queue may be relieved between two looks at it: the loss is then noticed by whoever adds the next batch.
+#[test]
+fn loss_is_returned_to_whoever_notices_it() {
+    let mut bus = Bus::default();
+    let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Rules, 2) });
+    bus.publish(&mut ports(1..3));
+    bus.publish(&mut ports(3..4));
+    assert_eq!(taken(&slow), ["1", "2"]);
+    let noticed = bus.subscribers[0].queue.push(Arc::new(ports(4..5)));
+    assert!(
+        matches!(noticed, Some(Item::Loss(_, loss)) if loss.reason == LossReason::Rules && loss.count() == 1)
+    );
+    assert_eq!(taken(&slow).len(), 2, "the loss, and then the batch");
+    assert!(bus.subscribers[0].queue.push(Arc::new(ports(5..6))).is_none());
+}

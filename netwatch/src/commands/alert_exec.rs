@@ -39,6 +39,9 @@ pub fn run(options: &AlertExecOptions) -> Result<()> {
     }
     give_up_privileges().context("cannot give up privileges")?;
     let _ = std::env::set_current_dir("/");
+    // Whoever started it waits for this.
+    io::stdout().write_all(b"+")?;
+    io::stdout().flush()?;
     // Unbuffered: what is in a buffer is not ready for poll(2).
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     serve(input, &options.program, limits::EXEC_AT_ONCE, limits::EXEC_TIME)

@@ -4,7 +4,7 @@
 //! which has no privileges. It is told over a pipe; what it cannot keep up with is counted and said.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -34,13 +34,21 @@ impl Exec {
     /// Starts the process. `program`: with its arguments.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If it cannot be started, or cannot give up its privileges.
     pub fn start(program: &[OsString]) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(COMMAND).arg("--").args(program);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut helper = command.spawn()?;
-        let input = helper.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
+        let (input, output) = (helper.stdin.take(), helper.stdout.take());
+        let input = input.ok_or_else(|| io::Error::other("no pipe"))?;
+        // It says so once it has no privileges any more.
+        let mut said = [0];
+        let read = output.map(|mut output| output.read_exact(&mut said));
+        if !matches!(read, Some(Ok(()))) {
+            let why = "it cannot give up its privileges: that needs CAP_SETUID and CAP_SETGID, which the unit does not have";
+            return Err(io::Error::other(why));
+        }
         let (lines, to_write) = sync_channel(limits::EXEC_ALERTS);
         let thread = std::thread::Builder::new().name("netwatch-exec".into());
         thread.spawn(move || write(&to_write, input))?;

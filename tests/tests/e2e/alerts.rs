@@ -126,7 +126,8 @@ fn alerts_are_recorded_by_default_and_found_again() {
         };
         let ecs: Value = serde_json::from_str(&lines("ecs")).unwrap();
         check_ecs(&ecs).unwrap_or_else(|errors| panic!("{errors}\n{ecs:#}"));
-        let judged = Judge::Ocsf.reads("alerts::alerts_are_recorded_by_default_and_found_again", &lines("ocsf"));
+        let judged =
+            Judge::Ocsf.reads("alerts::alerts_are_recorded_by_default_and_found_again", &lines("ocsf"));
         assert!(judged.is_none_or(|count| count == [json!(1)]));
     });
 }

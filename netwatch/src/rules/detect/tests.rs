@@ -309,6 +309,31 @@ fn state_is_limited() {
     assert_eq!((relayed.shells(), shells.told()), (limits::RULE_SHELLS, limits::RULE_PROCESSES));
 }
 
+/// What the detections of `record` cost. Run it with
+/// `cargo test --release -p netwatch --lib cost_of -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_the_usual_detections() {
+    const CONNECTIONS: u64 = 100_000;
+    let setup = Setup { detect: "default".parse().unwrap(), traces: true, ..Setup::default() };
+    let mut evaluator = Evaluator::new(setup);
+    let process = Arc::new(program(5, "/usr/bin/curl", "curl x", None));
+    let (context, mut out) = (context(), Vec::new());
+    let items: Vec<_> = (0..1000)
+        .flat_map(|n| {
+            let open = of(connection(EventKind::Open, 7 + n, ENDS, Verdict::CONNECT), &process, ExeState::Ok);
+            let close = ConnectionEvent { kind: EventKind::Close, ..open.clone() };
+            [Item::Event(open), Item::Event(close)]
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    for _ in 0..CONNECTIONS / 1000 {
+        items.iter().for_each(|item| evaluator.take(item, &context, &mut out));
+    }
+    let events = u32::try_from(CONNECTIONS * 2).unwrap();
+    println!("{:?} an event, {} alerts", began.elapsed() / events, out.len());
+}
+
 #[test]
 fn walks_are_limited() {
     let setup = Setup {

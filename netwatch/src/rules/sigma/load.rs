@@ -147,8 +147,8 @@ impl Pack {
             Err(error) => return bad(1, format!("cannot be read: {error}")),
         };
         // The parser counts nothing that aliases expand to, and a rule needs none.
-        if let Some(line) = text.lines().position(is_alias) {
-            return bad(line + 1, "aliases of YAML are not supported in rules".into());
+        if let Some(line) = line_of_alias(&text) {
+            return bad(line, "aliases of YAML are not supported in rules".into());
         }
         let parsed = catch_unwind(AssertUnwindSafe(|| parse_sigma_yaml(&text)));
         let collection = match parsed {
@@ -176,6 +176,27 @@ impl Pack {
             self.filters.push((file, line, filter));
         }
     }
+}
+
+/// The first line with an anchor or an alias. Lines of a block of text (`key: |`), which are indented deeper than its key,
+/// have none.
+fn line_of_alias(text: &str) -> Option<usize> {
+    let mut block: Option<usize> = None;
+    for (number, line) in text.lines().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        if block.is_some_and(|block| indent > block || line.trim().is_empty()) {
+            continue;
+        }
+        block = None;
+        if is_alias(line) {
+            return Some(number + 1);
+        }
+        let end = line.trim_end().trim_end_matches(['-', '+']);
+        if end.ends_with(['|', '>']) && end.contains(':') {
+            block = Some(indent);
+        }
+    }
+    None
 }
 
 /// Whether a line has an anchor or an alias as a value: `key: *name`, `- &name`.

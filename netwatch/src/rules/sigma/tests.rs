@@ -271,6 +271,16 @@ fn bad_rules_are_named_and_the_others_are_used() {
 }
 
 #[test]
+fn text_with_stars_is_no_alias() {
+    let described = "title: T\ndescription: |\n    *one* and\n\n    &two\n";
+    let text = rule("A", "network_connection", "    a:\n        Image: '*x*'\n    condition: a\n")
+        .replace("title: A\n", described);
+    let (_folder, pack) = written(&[("a.yml", &text), ("b.yml", &format!("{text}x: *a\n"))]);
+    assert_eq!((pack.rules.len(), pack.bad.len()), (1, 1), "{:?}", pack.bad);
+    assert_eq!(pack.bad[0].line, text.lines().count() + 1);
+}
+
+#[test]
 fn path_that_cannot_be_read_is_an_error() {
     let error = Pack::read(&[Path::new("/nowhere/at/all").to_owned()]).unwrap_err().to_string();
     assert!(error.starts_with("cannot read the rules /nowhere/at/all: "), "{error}");

@@ -43,7 +43,7 @@ proptest! {
 }
 
 /// Of 300 rules, of the kinds that SigmaHQ has for connections: see docs/rules.md for the figure. Run it with
-/// `cargo test --release -p netwatch --lib rules::sigma -- --ignored --nocapture`.
+/// `cargo test --release -p netwatch --lib cost_of -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_300_rules() {
