@@ -1,12 +1,10 @@
 //! `netwatch rules`
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::values;
-use crate::commands::alert_exec::AlertExecOptions;
 use crate::commands::check::CheckOptions;
 
 #[derive(Args)]
@@ -21,19 +19,6 @@ enum RulesSub {
     ///
     /// Exit status 3 if a rule is wrong or can never match.
     Check(CheckArgs),
-}
-
-/// What [`crate::rules::Exec`] starts.
-#[derive(Args)]
-pub(super) struct AlertExecArgs {
-    #[arg(required = true, last = true)]
-    program: Vec<OsString>,
-}
-
-impl AlertExecArgs {
-    pub(super) fn options(self) -> AlertExecOptions {
-        AlertExecOptions { program: self.program }
-    }
 }
 
 #[derive(Args)]

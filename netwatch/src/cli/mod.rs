@@ -77,6 +77,13 @@ pub enum Command {
 /// clap's error, which is also how it returns the texts of `--help` and `--version`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut arguments: Vec<_> = arguments.into_iter().collect();
+    // What `--alert-exec` starts is no command for people, and in no help, page or completion.
+    if let [_, command, program @ ..] = &arguments[..]
+        && command == EXEC_COMMAND
+        && !program.is_empty()
+    {
+        return Ok(Command::AlertExec(AlertExecOptions { program: program.to_vec() }));
+    }
     if list::is_meant(&arguments) {
         arguments.insert(1, "list".into());
     }
@@ -96,7 +103,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
-        Sub::AlertExec(exec) => Command::AlertExec(exec.options()),
         Sub::Rules(rules) => Command::Check(rules.options()),
         Sub::Completions(completions) => Command::Print(completions.text()),
         Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
@@ -152,9 +158,6 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
-    /// Run a program for each alert on stdin: what `--alert-exec` starts
-    #[command(name = EXEC_COMMAND, hide = true)]
-    AlertExec(check::AlertExecArgs),
     /// Check rules that raise alerts
     Rules(check::RulesCommand),
     /// Print completions for a shell

@@ -37,9 +37,9 @@ pub(super) struct RecordArgs {
     #[command(flatten)]
     format: LinesArgs,
     #[command(flatten)]
-    rules: RulesArgs,
-    #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    rules: RulesArgs,
     #[command(flatten)]
     filter: FilterArgs,
 }

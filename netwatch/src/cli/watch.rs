@@ -28,9 +28,9 @@ pub(super) struct WatchArgs {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
-    rules: RulesArgs,
-    #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    rules: RulesArgs,
     #[command(flatten)]
     filter: FilterArgs,
 }

@@ -37,7 +37,7 @@ impl Exec {
     /// If it cannot be started, or cannot give up its privileges.
     pub fn start(program: &[OsString]) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg(COMMAND).arg("--").args(program);
+        command.arg(COMMAND).args(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut helper = command.spawn()?;
         let (input, output) = (helper.stdin.take(), helper.stdout.take());
