@@ -42,6 +42,7 @@ pub mod relays;
 pub mod rights;
 pub mod rules;
 pub mod seeding;
+pub mod serve;
 pub mod services;
 pub mod signs;
 pub mod sinks;

@@ -9,7 +9,7 @@ use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
 use netwatch::commands::{
-    alert_exec, audit, check, doctor, is_closed_pipe, list, log, record, top, trace, verify, watch,
+    alert_exec, audit, check, doctor, is_closed_pipe, list, log, record, serve, top, trace, verify, watch,
 };
 use netwatch::{rights, stderr};
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let helper = match &command {
-        Command::Log(_) | Command::Verify(_) | Command::Check(_) => &rights::NAMES,
+        Command::Log(_) | Command::Serve(_) | Command::Verify(_) | Command::Check(_) => &rights::NAMES,
         _ => &rights::HELPER,
     };
     // This process has one thread so far. What runs programs asks nothing.
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Top(options) => top::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Record(options) => record::run(*options).map(|()| ExitCode::SUCCESS),
         Command::Log(options) => log::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Serve(options) => serve::run(options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => verify::run(&options, &mut io::stdout()),
         #[cfg(feature = "test-equipment")]
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),

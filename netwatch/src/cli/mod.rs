@@ -13,6 +13,7 @@ mod list;
 mod log;
 mod record;
 mod rules;
+mod serve;
 mod top;
 mod trace;
 mod values;
@@ -32,6 +33,7 @@ use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
 use crate::commands::log::SearchOptions;
 use crate::commands::record::RecordOptions;
+use crate::commands::serve::ServeOptions;
 use crate::commands::top::TopOptions;
 use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
@@ -52,6 +54,8 @@ pub enum Command {
     Record(Box<RecordOptions>),
     /// Print events from the store.
     Log(Box<SearchOptions>),
+    /// Show the store in a browser.
+    Serve(ServeOptions),
     /// Verify the hash chain of the store.
     Verify(VerifyOptions),
     /// Generate a store for benchmarks.
@@ -97,6 +101,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
             Command::Record(Box::new(record.options().map_err(usage)?))
         }
         Sub::Log(log) => Command::Log(Box::new(log.options().map_err(usage)?)),
+        Sub::Serve(serve) => Command::Serve(serve.options().map_err(usage)?),
         Sub::Verify(verify) => Command::Verify(verify.options().map_err(usage)?),
         #[cfg(any(test, feature = "test-equipment"))]
         Sub::Generate(generate) => Command::Generate(generate.options()),
@@ -146,6 +151,8 @@ enum Sub {
     Record(Box<record::RecordArgs>),
     /// Print and search recorded events
     Log(Box<log::LogArgs>),
+    /// Show the record in a browser
+    Serve(serve::ServeArgs),
     /// Verify that the store has not been altered
     Verify(verify::VerifyArgs),
     /// Generate a store of synthetic connections

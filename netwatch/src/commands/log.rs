@@ -106,7 +106,7 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
 }
 
 /// Chooses the index that is likely to select the fewest rows. Only terms that are not negated narrow the search.
-fn narrow(filter: &Filter) -> Narrow {
+pub(super) fn narrow(filter: &Filter) -> Narrow {
     let event = |condition: &Condition| {
         matches!(condition, Condition::Alert | Condition::Event(_)).then(|| condition.clone())
     };

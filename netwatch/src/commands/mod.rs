@@ -14,6 +14,7 @@ mod pager;
 mod progress;
 pub mod record;
 pub mod rules;
+pub mod serve;
 pub mod top;
 pub mod trace;
 pub mod verify;

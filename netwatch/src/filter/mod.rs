@@ -18,7 +18,7 @@ use crate::tracker::{ConnectionEvent, EventKind};
 use crate::where_it_runs;
 
 pub use address::AddressPattern;
-pub use expression::{Expression, Lookup};
+pub use expression::{Expression, Lookup, by_numbers};
 pub use values::{glob, host, kind, proto, side};
 
 /// Terms, combined with AND; the default has none.

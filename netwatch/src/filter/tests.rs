@@ -278,3 +278,11 @@ fn an_alert_passes_by_its_endpoint_and_process() {
     assert!(!parse("event:alert").unwrap().shows(&open) && parse("!event:alert").unwrap().shows(&open));
     assert_eq!(parse("event:alert,open").unwrap().to_string(), "event:alert,open");
 }
+
+#[test]
+fn expression_without_the_host_has_numbers() {
+    for (text, part) in [("port:70000", "port:70000"), ("user:root", "by id"), ("netns:self", "by number")] {
+        let error = by_numbers(text).err().unwrap();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}

@@ -14,7 +14,9 @@ pub enum Calls {
     Output,
     /// All but those that execute, trace, mount, load or administrate; no BPF, no namespace.
     Resolve,
-    /// The same with BPF, entering namespaces, and mounting a procfs without a path.
+    /// The same, taking clients of a listener that is open, but making no connection.
+    Serve,
+    /// As `Resolve`, with BPF, entering namespaces, and mounting a procfs without a path.
     Live,
 }
 
@@ -25,6 +27,7 @@ impl Calls {
         match self {
             Self::Output => "only those that read and write open files, and open files for reading",
             Self::Resolve => "no exec, ptrace, mount, module, bpf, perf_event_open, setns or io_uring",
+            Self::Serve => "no exec, ptrace, mount, module, bpf, perf_event_open, setns, io_uring or socket",
             Self::Live => "no exec, ptrace, mount, module, perf_event_open or io_uring",
         }
     }
@@ -61,11 +64,22 @@ fn programs(calls: Calls) -> Result<Vec<BpfProgram>, Error> {
     match calls {
         Calls::Output => Ok(vec![one(lists::OUTPUT.to_vec(), errno, allow)?]),
         Calls::Resolve => {
-            Ok(vec![one(x32(denied(&[lists::LOOKS])), allow.clone(), errno)?, one(io_uring(), allow, nosys)?])
+            let denied = denied(&[lists::LOOKS, LISTENS, lists::ACCEPTS]);
+            Ok(vec![one(x32(denied), allow.clone(), errno)?, one(io_uring(), allow, nosys)?])
         }
-        Calls::Live => Ok(vec![one(x32(denied(&[])), allow.clone(), errno)?, one(io_uring(), allow, nosys)?]),
+        Calls::Serve => {
+            let denied = denied(&[lists::LOOKS, lists::CONNECTS]);
+            Ok(vec![one(x32(denied), allow.clone(), errno)?, one(io_uring(), allow, nosys)?])
+        }
+        Calls::Live => {
+            let denied = denied(&[LISTENS, lists::ACCEPTS]);
+            Ok(vec![one(x32(denied), allow.clone(), errno)?, one(io_uring(), allow, nosys)?])
+        }
     }
 }
+
+/// A name service makes sockets, but serves nobody.
+const LISTENS: &[i64] = &[libc::SYS_listen];
 
 /// Programs that try it go on without it, as on a kernel that does not have it.
 fn io_uring() -> Vec<i64> {
@@ -91,7 +105,7 @@ mod tests {
 
     #[test]
     fn filters_compile_for_this_machine() {
-        for calls in [Calls::Output, Calls::Resolve, Calls::Live] {
+        for calls in [Calls::Output, Calls::Resolve, Calls::Serve, Calls::Live] {
             assert!(programs(calls).unwrap().iter().all(|program| !program.is_empty()));
         }
     }

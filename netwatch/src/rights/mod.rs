@@ -76,8 +76,12 @@ pub const NAMES: Stage = Stage {
     closes_files: false,
 };
 
+/// `serve`, once it listens.
+pub const SERVING: Stage =
+    Stage { what: "serve, once it listens", keep: &[], calls: Calls::Serve, closes_files: true };
+
 /// In the order of `doctor`.
-pub const STAGES: [Stage; 6] = [LIVE, HELPER, PRINTING, RESOLVING, READING, NAMES];
+pub const STAGES: [Stage; 7] = [LIVE, HELPER, PRINTING, RESOLVING, READING, SERVING, NAMES];
 
 /// What was given up.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -7,6 +7,7 @@
 mod alerts;
 mod batch;
 mod chain;
+mod counts;
 mod entry;
 mod events;
 mod faults;

@@ -132,6 +132,10 @@ impl Reader {
         &self.db
     }
 
+    pub(super) fn db_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+
     /// The version of the tables.
     pub(super) fn version(&self) -> i32 {
         self.version

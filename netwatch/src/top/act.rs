@@ -1,14 +1,15 @@
 //! What keys do to the state.
 
 use super::draw;
-use super::find;
 use super::groups::Group;
 use super::keys::{self, Act, Key, Step};
 use super::order::Target;
 use super::order::View;
 use super::prompt::Prompt;
+use super::shell;
 use super::state::{Page, Request, State};
 use super::table::Row;
+use crate::filter::by_numbers;
 use crate::model::{BootTime, SockAddr};
 
 impl State {
@@ -172,7 +173,7 @@ impl State {
                 if !prompt.press(key) {
                     return;
                 }
-                match find::parse(&prompt.text) {
+                match by_numbers(&prompt.text) {
                     Ok(found) => {
                         prompt.error = None;
                         self.find = Some(found).filter(|found| !found.text.trim().is_empty());
@@ -209,7 +210,7 @@ impl State {
     fn command(&self) -> String {
         let mut words = vec!["netwatch log".to_owned()];
         if let super::state::Source::Store(path) = &self.options.source {
-            words.push(format!("--store {}", find::quoted(path)));
+            words.push(format!("--store {}", shell::quoted(path)));
         }
         if let Some((_, row)) = self.row_in_question() {
             words.extend(addresses(row));
@@ -218,14 +219,14 @@ impl State {
         if let Some((_, Group::Process(Some(key)))) = &self.scope {
             words.push(format!("--pid {}", key.pid));
         }
-        words.extend(self.find.as_ref().map(|find| format!("--filter {}", find::quoted(&find.text))));
+        words.extend(self.find.as_ref().map(|find| format!("--filter {}", shell::quoted(&find.text))));
         words.join(" ")
     }
 }
 
 fn addresses(row: &Row) -> Vec<String> {
     let endpoint = row.endpoint();
-    let option = |name: &str, address: SockAddr| format!("--{name} {}", find::quoted(&address.to_string()));
+    let option = |name: &str, address: SockAddr| format!("--{name} {}", shell::quoted(&address.to_string()));
     let proto = format!("--proto {}", endpoint.proto.name());
     let local = Some(option("local", endpoint.local));
     [Some(proto), local, endpoint.remote.map(|remote| option("remote", remote))]

@@ -46,6 +46,7 @@ mod record;
 mod rights;
 mod run;
 mod seed;
+mod serve;
 mod table;
 mod text;
 mod tools;

@@ -179,11 +179,13 @@ pub(super) const DENIED: &[i64] = &[
     // Probes are attached at the start.
     SYS_perf_event_open,
     SYS_fanotify_init,
-    // Nobody is served.
-    SYS_listen,
-    SYS_accept,
-    SYS_accept4,
 ];
+
+/// What takes clients.
+pub(super) const ACCEPTS: &[i64] = &[SYS_accept, SYS_accept4];
+
+/// What makes connections and listeners; those that are there can be used.
+pub(super) const CONNECTS: &[i64] = &[SYS_socket, SYS_connect, SYS_bind, SYS_listen];
 
 /// What only snapshots of the host take.
 pub(super) const LOOKS: &[i64] =
