@@ -74,16 +74,16 @@ fn table(found: &Found) -> Markup {
                         tr {
                             td.word { a href=(path_of("c", &text(event, "/id"))) { (time(event, "ts")) } }
                             td.word { (text(event, "/event")) " " (text(event, "/proto")) }
-                            td { (process(event, "/process")) }
+                            td.name { (process(event, "/process")) }
                             td.address { (address(event, "/local")) }
                             td { (arrow(event)) }
                             td.address { (address(event, "/remote")) }
-                            td { (text(event, "/remote_name/name")) }
+                            td.name { (text(event, "/remote_name/name")) }
                             @if event["origin"].is_null() {
                                 // Nobody originated a listener.
                                 td {} td {}
                             } @else {
-                                td { a href=(path_of("walk", &text(event, "/id"))) { (originator(event)) } }
+                                td.name { a href=(path_of("walk", &text(event, "/id"))) { (originator(event)) } }
                                 td class=(text(event, "/origin/confidence")) { (text(event, "/origin/basis")) " (" (text(event, "/origin/confidence")) ")" }
                             }
                             td { (text(event, "/bytes_sent")) }

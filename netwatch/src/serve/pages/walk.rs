@@ -93,7 +93,8 @@ fn picture(walk: &Value, steps: &[Value]) -> Markup {
     let count = steps.len() + 1;
     let height = count * STEP;
     let is_remote = |nth: usize| nth == 0 && text(walk, "/origin/kind") == "remote";
-    let is_inferred = text(walk, "/origin/confidence") != "observed";
+    // What is not known is who began it all; the steps are.
+    let is_inferred = matches!(&*text(walk, "/origin/confidence"), "inferred" | "guessed");
     html! {
         svg.picture viewBox={ "0 0 " (WIDE) " " (height) } width=(WIDE) height=(height) role="img" aria-label="The same as a picture; the list below has all of it" {
             @for nth in 0..count {
