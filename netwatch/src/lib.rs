@@ -8,6 +8,7 @@
 //! Only `commands` composes rooms. See ARCHITECTURE.md.
 
 pub mod agent;
+pub mod alert;
 pub mod audit;
 pub mod blocking;
 pub mod boot;
@@ -39,6 +40,7 @@ pub mod proc;
 pub mod process;
 pub mod relays;
 pub mod rights;
+pub mod rules;
 pub mod seeding;
 pub mod serve;
 pub mod services;

@@ -10,8 +10,10 @@
 use std::time::Duration;
 
 mod outputs;
+mod rules;
 
 pub use outputs::*;
+pub use rules::*;
 
 /// A file of `/proc/PID` other than `cmdline`, bytes. The longest is `cgroup`: a path of at most 4096 bytes (`PATH_MAX`,
 /// `proc_cgroup_show` in kernel/cgroup/cgroup.c) for each of at most 16 hierarchies. In `status` the user comes before

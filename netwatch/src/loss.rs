@@ -16,6 +16,8 @@ pub enum LossReason {
     Stdout,
     /// The store was too slow, or rejected writes for a while.
     Store,
+    /// Rules could not keep up.
+    Rules,
     /// A limit kept something from being followed. Nothing else is affected.
     Limit,
     /// The output of this kind was too slow, could not be reached, or refused them.
@@ -56,11 +58,12 @@ impl OutputKind {
 
 impl LossReason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ring,
         Self::Undecodable,
         Self::Stdout,
         Self::Store,
+        Self::Rules,
         Self::Limit,
         Self::Output(OutputKind::File),
         Self::Output(OutputKind::Syslog),
@@ -78,6 +81,7 @@ impl LossReason {
             Self::Undecodable => "undecodable",
             Self::Stdout => "stdout",
             Self::Store => "store",
+            Self::Rules => "rules",
             Self::Limit => "limit",
             Self::Output(kind) => kind.name(),
         }

@@ -9,7 +9,7 @@ use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
 use netwatch::commands::{
-    audit, doctor, is_closed_pipe, list, log, record, serve, top, trace, verify, watch,
+    alert_exec, audit, check, doctor, is_closed_pipe, list, log, record, serve, top, trace, verify, watch,
 };
 use netwatch::{rights, stderr};
 
@@ -35,11 +35,12 @@ fn main() -> ExitCode {
         }
     };
     let helper = match &command {
-        Command::Log(_) | Command::Serve(_) | Command::Verify(_) => &rights::NAMES,
+        Command::Log(_) | Command::Serve(_) | Command::Verify(_) | Command::Check(_) => &rights::NAMES,
         _ => &rights::HELPER,
     };
-    // This process has one thread so far.
-    if let Err(error) = blocking::fork_helper(helper) {
+    // This process has one thread so far. What runs programs asks nothing.
+    let asks = !matches!(command, Command::AlertExec(_));
+    if asks && let Err(error) = blocking::fork_helper(helper) {
         stderr::print(&format!("netwatch: cannot start a process that reads file systems: {error}"));
     }
     let result = match command {
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
         Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Trace(options) => trace::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),
+        Command::AlertExec(options) => alert_exec::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Check(options) => check::run(&options, &mut io::stdout()),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
         Command::Print(text) => io::stdout().write_all(&text).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

@@ -157,6 +157,13 @@ impl Verdict {
     pub const LISTENER: Self =
         Self { side: Side::Remote, basis: Basis::Listener, confidence: Confidence::Inferred };
 
+    /// The originating side, unless it is unknown or guessed.
+    #[must_use]
+    pub fn asserted(self) -> Option<Side> {
+        let is_known = self.confidence <= Confidence::Inferred && self.side != Side::Unknown;
+        is_known.then_some(self.side)
+    }
+
     const fn observed(side: Side, basis: Basis) -> Self {
         Self { side, basis, confidence: Confidence::Observed }
     }

@@ -87,6 +87,16 @@ pub fn runs_shell(process: &Process) -> bool {
     }
 }
 
+/// Servers for logins: a shell that such a program steers is a session of its user.
+const LOGIN_SERVERS: [&str; 8] =
+    ["dropbear", "in.telnetd", "login", "mosh-server", "sshd", "sshd-auth", "sshd-session", "telnetd"];
+
+/// Whether this is the name of a server for logins.
+#[must_use]
+pub fn is_login_server(name: &str) -> bool {
+    LOGIN_SERVERS.binary_search(&name).is_ok()
+}
+
 /// Options by which an interpreter gets its program from the command line: `-c`, `-e`, `-m`, `-r`, `-E`, `-p`, `-f`.
 const PROGRAM_FOLLOWS: &[char] = &['c', 'e', 'm', 'r', 'E', 'p', 'f'];
 
@@ -146,7 +156,7 @@ mod tests {
 
     #[test]
     fn shells_by_name() {
-        assert!(SHELLS.is_sorted());
+        assert!(SHELLS.is_sorted() && LOGIN_SERVERS.is_sorted());
         for shell in
             ["sh", "-bash", "busybox", "python3", "python3.12", "perl5.36", "lua5.4", "php8.2", "php"]
         {

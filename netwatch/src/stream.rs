@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::alert::Alert;
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::loss::Loss;
+use crate::model::BootTime;
 use crate::process::{ExeStatus, Process};
 use crate::tracker::ConnectionEvent;
 
@@ -60,6 +62,10 @@ pub enum Item {
     Event(ConnectionEvent),
     /// A process that was started with a network socket as stdin, stdout or stderr, with the status of its executable.
     Process(Arc<Process>, ExeStatus),
+    /// A program was executed. Only for rules: nothing else gets it.
+    Exec(BootTime, Arc<Process>),
+    /// What a rule found. After the event that it is about.
+    Alert(Box<Alert>),
     /// A loss, with the time when it was noticed.
     Loss(Timestamp, Loss),
     /// The table of endpoints at this place in the stream, for a subscriber that requested it.
@@ -74,6 +80,8 @@ impl Item {
             Self::Ready(_) => "ready",
             Self::Event(event) => event.kind.name(),
             Self::Process(..) => "process",
+            Self::Exec(..) => "exec",
+            Self::Alert(_) => "alert",
             Self::Loss(..) => "loss",
             Self::Table(_) => "table",
         }

@@ -96,7 +96,7 @@ impl Checks {
         let head = format!(r#"{{"v":1,"seq":{seq},"ts":"{ts}","event":"{}""#, kind(&event));
         assert!(line.starts_with(&head), "keys do not begin with v, seq, ts, event: {line}");
         schema::validate(&event);
-        if !["ready", "loss", "process"].contains(&kind(&event)) {
+        if !["ready", "loss", "process", "alert"].contains(&kind(&event)) {
             self.socket(&event);
         }
         event

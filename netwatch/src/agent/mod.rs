@@ -174,6 +174,17 @@ impl Agent {
         self.tables.started_on_sockets()
     }
 
+    /// From now on programs that are executed are kept for [`Agent::executed`].
+    pub fn note_executed(&mut self) {
+        self.tables.note_executed();
+    }
+
+    /// Programs that were executed since the last call, as they were right after their exec, and the number of those
+    /// that were too many.
+    pub fn executed(&mut self) -> (Vec<(BootTime, Arc<Process>)>, u64) {
+        self.tables.executed()
+    }
+
     /// All current endpoints, one event each.
     #[must_use]
     pub fn table(&self) -> Vec<ConnectionEvent> {

@@ -44,6 +44,34 @@ pub(super) struct Tables {
     namer: Namer,
     /// See [`super::Agent::started_on_sockets`]; at most [`limits::MOST_STARTED`].
     started_on_sockets: Vec<Arc<Process>>,
+    executed: Executed,
+}
+
+/// Programs that were executed and not taken yet.
+#[derive(Default)]
+pub(super) struct Executed {
+    is_wanted: bool,
+    /// At most [`limits::MOST_STARTED`].
+    programs: Vec<(BootTime, Arc<Process>)>,
+    /// How many more there were.
+    missed: u64,
+}
+
+impl Executed {
+    fn note(&mut self, at: BootTime, process: Option<&Arc<Process>>) {
+        if !self.is_wanted {
+            return;
+        }
+        if self.programs.len() < limits::MOST_STARTED {
+            self.programs.extend(process.map(|process| (at, process.clone())));
+        } else {
+            self.missed += 1;
+        }
+    }
+
+    fn take(&mut self) -> (Vec<(BootTime, Arc<Process>)>, u64) {
+        (std::mem::take(&mut self.programs), std::mem::take(&mut self.missed))
+    }
 }
 
 /// Maximum number of sockets that a loss names.
@@ -70,12 +98,23 @@ impl Tables {
             translator: Translator::new(),
             namer: Namer::default(),
             started_on_sockets: Vec::new(),
+            executed: Executed::default(),
         }
     }
 
     /// See [`super::Agent::started_on_sockets`].
     pub(super) fn started_on_sockets(&mut self) -> Vec<Arc<Process>> {
         std::mem::take(&mut self.started_on_sockets)
+    }
+
+    /// Programs are noted from now on: see [`super::Agent::executed`].
+    pub(super) fn note_executed(&mut self) {
+        self.executed.is_wanted = true;
+    }
+
+    /// See [`super::Agent::executed`].
+    pub(super) fn executed(&mut self) -> (Vec<(BootTime, Arc<Process>)>, u64) {
+        self.executed.take()
     }
 
     pub(super) fn apply(&mut self, record: &Record, out: &mut Vec<ConnectionEvent>) {
@@ -131,6 +170,7 @@ impl Tables {
                 {
                     self.processes.complete_args(&row);
                 }
+                self.executed.note(at, self.processes.find(exec.task.key));
                 if exec.stdio != [None; 3] {
                     note_started(&mut self.started_on_sockets, self.processes.find(exec.task.key));
                 }
@@ -303,6 +343,20 @@ mod tests {
         let counts: Vec<_> = named.iter().map(|socket| socket.count).collect();
         assert_eq!(counts, [99, 98, 97, 96]);
         assert_eq!((named[0].process, named[1].process), (Some(process.key), None));
+    }
+
+    #[test]
+    fn number_of_programs_executed_is_bounded_and_the_rest_counted() {
+        let process = crate::process::tests::process(5, None);
+        let mut executed = Executed::default();
+        executed.note(BootTime::default(), Some(&process));
+        assert_eq!(executed.take(), (Vec::new(), 0), "nobody wants to know");
+        executed.is_wanted = true;
+        for _ in 0..limits::MOST_STARTED + 2 {
+            executed.note(BootTime::default(), Some(&process));
+        }
+        let (programs, missed) = executed.take();
+        assert_eq!((programs.len(), missed), (limits::MOST_STARTED, 2));
     }
 
     #[test]

@@ -16,7 +16,9 @@ impl Missed {
         match item {
             Item::Loss(_, loss) => self.add_loss(loss),
             Item::Table(_) => {}
-            Item::Event(_) | Item::Process(..) | Item::Ready(_) => self.add(reason, item.kind(), 1),
+            Item::Event(_) | Item::Alert(_) | Item::Exec(..) | Item::Process(..) | Item::Ready(_) => {
+                self.add(reason, item.kind(), 1);
+            }
         }
     }
 

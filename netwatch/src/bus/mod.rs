@@ -7,6 +7,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -31,6 +32,8 @@ pub struct Subscription {
     pub most_waiting: usize,
     /// Its losses are reported to the other subscribers, too.
     pub is_announced: bool,
+    /// It receives what the filter hides as well.
+    pub sees_all: bool,
 }
 
 /// How full a queue is.
@@ -47,6 +50,8 @@ pub struct Depth {
 /// Delivers batches to subscribers.
 #[derive(Debug, Default)]
 pub struct Bus {
+    /// What subscribers receive, but for those that see all.
+    filter: Filter,
     subscribers: Vec<Subscriber>,
     notify: Arc<Notify>,
 }
@@ -58,6 +63,18 @@ struct Subscriber {
 }
 
 impl Bus {
+    /// A bus whose subscribers receive what passes a filter.
+    #[must_use]
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, subscribers: Vec::new(), notify: Arc::default() }
+    }
+
+    /// Wakes the owner of the bus: see [`Bus::attention`].
+    #[must_use]
+    pub fn notifier(&self) -> Arc<Notify> {
+        self.notify.clone()
+    }
+
     /// Adds a subscriber, until its receiver is dropped.
     pub fn subscribe(&mut self, subscription: Subscription) -> Receiver {
         let queue = Arc::new(Queue::new(&subscription, self.notify.clone()));
@@ -67,6 +84,9 @@ impl Bus {
 
     /// Delivers the items of `batch`, and leaves it empty.
     pub fn publish(&mut self, batch: &mut Batch) {
+        if !self.subscribers.iter().any(|subscriber| subscriber.subscription.sees_all) {
+            batch.items.retain(|item| is_shown(item, &self.filter));
+        }
         if batch.items.is_empty() {
             return;
         }
@@ -93,32 +113,63 @@ impl Bus {
     }
 
     fn publish_one(&mut self, batch: Batch) {
-        self.announce(&batch);
+        self.tell_what_was_missed(&batch.context);
         let whole = Arc::new(batch);
-        for Subscriber { queue, .. } in &self.subscribers {
-            queue.push(whole.clone());
+        let shown = if whole.items.iter().all(|item| is_shown(item, &self.filter)) {
+            whole.clone()
+        } else {
+            let items = whole.items.iter().filter(|item| is_shown(item, &self.filter)).cloned().collect();
+            Arc::new(Batch { context: whole.context.clone(), items })
+        };
+        let mut losses = VecDeque::new();
+        for (place, Subscriber { queue, subscription }) in self.subscribers.iter().enumerate() {
+            let batch = if subscription.sees_all { &whole } else { &shown };
+            if !batch.items.is_empty() {
+                losses.extend(queue.push(batch.clone()).map(|loss| (place, loss)));
+            }
         }
+        self.tell_others(losses, &whole.context);
+    }
+
+    /// Ends the stream for those that see all: what they find in the rest of it can still be published.
+    pub fn close_for_those_that_see_all(&self, context: &crate::stream::Context) {
+        let mut losses = VecDeque::new();
+        for (place, Subscriber { queue, subscription }) in self.subscribers.iter().enumerate() {
+            if subscription.sees_all {
+                losses.extend(queue.report_missed(context, true).map(|loss| (place, loss)));
+                queue.close(Some(Timestamp::now()));
+            }
+        }
+        self.tell_others(losses, context);
     }
 
     /// Notifies each subscriber of what it missed once it has caught up, and the others if configured. Call it several
     /// times a second if nothing is published; `context` is that of the stream.
     pub fn report_missed(&mut self, context: &crate::stream::Context) {
-        let empty = Batch { context: context.clone(), items: Vec::new() };
-        self.announce(&empty);
-        for subscriber in &self.subscribers {
-            subscriber.queue.report_missed(context, false);
-        }
+        self.tell_what_was_missed(context);
     }
 
-    fn announce(&self, batch: &Batch) {
-        for (place, Subscriber { subscription, queue }) in self.subscribers.iter().enumerate() {
-            if !subscription.is_announced {
+    fn tell_what_was_missed(&self, context: &crate::stream::Context) {
+        let mut losses = VecDeque::new();
+        for (place, Subscriber { queue, .. }) in self.subscribers.iter().enumerate() {
+            losses.extend(queue.report_missed(context, false).map(|loss| (place, loss)));
+        }
+        self.tell_others(losses, context);
+    }
+
+    /// Delivers losses, one for each subscriber that had one, to the other subscribers if that is configured.
+    fn tell_others(&self, mut losses: VecDeque<(usize, Item)>, context: &crate::stream::Context) {
+        while let Some((place, loss)) = losses.pop_front() {
+            let is_announced = |subscriber: &Subscriber| subscriber.subscription.is_announced;
+            if !self.subscribers.get(place).is_some_and(is_announced) {
                 continue;
             }
-            let Some(loss) = queue.report_missed(&batch.context, false) else { continue };
-            for (_, other) in self.subscribers.iter().enumerate().filter(|(other, _)| *other != place) {
-                let items = vec![loss.clone()];
-                other.queue.push(Arc::new(Batch { context: batch.context.clone(), items }));
+            let batch = Arc::new(Batch { context: context.clone(), items: vec![loss] });
+            for (other, Subscriber { queue, .. }) in self.subscribers.iter().enumerate() {
+                if other != place {
+                    // Whoever is told may have a loss of its own to tell of.
+                    losses.extend(queue.push(batch.clone()).map(|loss| (other, loss)));
+                }
             }
         }
     }
@@ -176,6 +227,8 @@ impl Drop for Bus {
 pub fn is_shown(item: &Item, filter: &Filter) -> bool {
     match item {
         Item::Event(event) => filter.shows(event),
+        Item::Alert(alert) => filter.shows_alert(alert),
+        Item::Exec(..) => false,
         Item::Process(process, _) => filter.shows_process(process),
         Item::Ready(_) | Item::Loss(..) | Item::Table(_) => true,
     }

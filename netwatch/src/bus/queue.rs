@@ -62,22 +62,23 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a batch, or counts its items as missed.
-    pub(super) fn push(&self, batch: Arc<Batch>) {
+    /// Adds a batch, or counts its items as missed. Returns what [`Queue::report_missed`] would have, if that was due.
+    pub(super) fn push(&self, batch: Arc<Batch>) -> Option<Item> {
         let mut state = self.lock();
         if state.abandoned {
             if state.counts_on {
                 batch.items.iter().for_each(|item| state.missed.count(item, self.reason));
             }
-            return;
+            return None;
         }
-        self.release_missed(&mut state, &batch.context, false);
+        let own = self.release_missed(&mut state, &batch.context, false);
         let held = state.waiting + state.under_way;
         if state.missed.is_empty() && held + batch.items.len() <= self.most_waiting {
             self.add(&mut state, batch);
         } else {
             batch.items.iter().for_each(|item| state.missed.count(item, self.reason));
         }
+        own
     }
 
     /// Number of items that are queued or being processed, and the bound on it.

@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn subscription(reason: LossReason, most_waiting: usize) -> Subscription {
-    Subscription { reason, most_waiting, is_announced: false }
+    Subscription { reason, most_waiting, is_announced: false, sees_all: false }
 }
 
 fn context() -> Context {
@@ -40,6 +40,8 @@ fn taken(receiver: &Receiver) -> Vec<String> {
         Item::Event(event) => event.endpoint.local.port.to_string(),
         Item::Loss(_, Loss { reason, kinds, .. }) => format!("{} {kinds:?}", reason.name()),
         Item::Ready(_) => "ready".into(),
+        Item::Exec(..) => "exec".into(),
+        Item::Alert(alert) => alert.rule.id.to_string(),
         Item::Process(process, _) => process.comm.to_string(),
         Item::Table(events) => format!("table of {}", events.len()),
     });
@@ -202,4 +204,40 @@ fn there_is_room_if_every_live_subscriber_has_some() {
     assert!(!bus.has_room());
     assert_eq!(taken(&slow).len(), 2);
     assert!(bus.has_room());
+}
+
+#[test]
+fn one_who_sees_all_gets_what_the_filter_hides() {
+    let filter = Filter::new([Term::any([Condition::Port(2)])]);
+    let mut bus = Bus::new(filter);
+    let all = bus.subscribe(Subscription { sees_all: true, ..subscription(LossReason::Rules, 10) });
+    let some = bus.subscribe(subscription(LossReason::Stdout, 10));
+    let process = Arc::new(Process::clone(&crate::process::tests::process(5, None)));
+    let mut items = ports(1..4);
+    items.items.push(Item::Exec(crate::model::BootTime::default(), process));
+    bus.publish(&mut items);
+    bus.publish(&mut ports(4..6));
+    assert_eq!(taken(&all), ["1", "2", "3", "exec", "4", "5"]);
+    assert_eq!(taken(&some), ["2"]);
+    // Only for them.
+    bus.close_for_those_that_see_all(&context());
+    bus.publish(&mut ports(2..3));
+    assert!(all.is_over() && !some.is_over());
+    assert_eq!(taken(&some), ["2"]);
+}
+
+/// A queue may be relieved between two looks at it: the loss is then noticed by whoever adds the next batch.
+#[test]
+fn loss_is_returned_to_whoever_notices_it() {
+    let mut bus = Bus::default();
+    let slow = bus.subscribe(Subscription { is_announced: true, ..subscription(LossReason::Rules, 2) });
+    bus.publish(&mut ports(1..3));
+    bus.publish(&mut ports(3..4));
+    assert_eq!(taken(&slow), ["1", "2"]);
+    let noticed = bus.subscribers[0].queue.push(Arc::new(ports(4..5)));
+    assert!(
+        matches!(noticed, Some(Item::Loss(_, loss)) if loss.reason == LossReason::Rules && loss.count() == 1)
+    );
+    assert_eq!(taken(&slow).len(), 2, "the loss, and then the batch");
+    assert!(bus.subscribers[0].queue.push(Arc::new(ports(5..6))).is_none());
 }

@@ -14,7 +14,6 @@ use crate::filter::{
 use crate::model::{Family, NetnsId, Proto};
 use crate::origin::Side;
 use crate::snapshot::netns;
-use crate::tracker::EventKind;
 
 /// The filter options of every command that prints events.
 #[derive(Args)]
@@ -24,7 +23,7 @@ pub(super) struct FilterArgs {
     which: WhichArgs,
     /// Show only these events
     #[arg(long, value_name = "KIND[,KIND]", value_delimiter = ',', value_parser = kind)]
-    event: Vec<EventKind>,
+    event: Vec<Condition>,
     /// Show IPv4 only, including IPv4-mapped IPv6 addresses
     #[arg(short = '4', conflicts_with = "ipv6")]
     ipv4: bool,
@@ -139,7 +138,7 @@ impl FilterArgs {
             ("local", which.local.map(|pattern| pattern.to_string())),
             ("remote", which.remote.map(|pattern| pattern.to_string())),
             ("origin", which.origin.map(|side| side.name().to_owned())),
-            ("event", list(self.event.iter().map(|kind| kind.name().to_owned()).collect())),
+            ("event", list(self.event.iter().map(|kind| kind.kind().to_owned()).collect())),
             ("proto", which.proto.map(|proto| proto.name().to_owned())),
             ("device", which.device.clone()),
             ("name", which.name.as_ref().map(|name| name.glob().to_string())),
@@ -169,7 +168,7 @@ impl FilterArgs {
             _ => None,
         };
         let more = Filter::new([
-            Term::any(self.event.into_iter().map(Condition::Event)),
+            Term::any(self.event),
             Term::any(family.map(Condition::Family)),
             Term::any(netns.map(Condition::Netns)),
         ]);

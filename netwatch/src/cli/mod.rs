@@ -1,6 +1,7 @@
 //! The command line. Arguments are validated here, once, and converted to the options of each command.
 
 mod audit;
+mod check;
 mod config;
 mod doctor;
 mod filter;
@@ -12,6 +13,7 @@ mod list;
 mod log;
 mod output;
 mod record;
+mod rules;
 mod serve;
 mod top;
 mod trace;
@@ -23,7 +25,9 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::alert_exec::AlertExecOptions;
 use crate::commands::audit::AuditOptions;
+use crate::commands::check::CheckOptions;
 use crate::commands::doctor::DoctorOptions;
 #[cfg(any(test, feature = "test-equipment"))]
 use crate::commands::generate::GenerateOptions;
@@ -36,6 +40,7 @@ use crate::commands::trace::TraceOptions;
 use crate::commands::verify::VerifyOptions;
 use crate::commands::watch::WatchOptions;
 use crate::escape;
+use crate::rules::EXEC_COMMAND;
 
 /// The command to run, with its validated options.
 #[derive(Debug)]
@@ -63,6 +68,10 @@ pub enum Command {
     Audit(Box<AuditOptions>),
     /// Report the probes that this kernel supports.
     Doctor(DoctorOptions),
+    /// Check rules.
+    Check(CheckOptions),
+    /// Run a program for each alert on stdin.
+    AlertExec(AlertExecOptions),
     /// Print a text that is generated from the command line.
     Print(Vec<u8>),
 }
@@ -73,6 +82,13 @@ pub enum Command {
 /// clap's error, which is also how it returns the texts of `--help` and `--version`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut arguments: Vec<_> = arguments.into_iter().collect();
+    // What `--alert-exec` starts is no command for people, and in no help, page or completion.
+    if let [_, command, program @ ..] = &arguments[..]
+        && command == EXEC_COMMAND
+        && !program.is_empty()
+    {
+        return Ok(Command::AlertExec(AlertExecOptions { program: program.to_vec() }));
+    }
     if list::is_meant(&arguments) {
         arguments.insert(1, "list".into());
     }
@@ -93,6 +109,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+        Sub::Rules(rules) => Command::Check(rules.options()),
         Sub::Completions(completions) => Command::Print(completions.text()),
         Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
     })
@@ -149,6 +166,8 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
+    /// Check rules that raise alerts
+    Rules(check::RulesCommand),
     /// Print completions for a shell
     Completions(generated::CompletionsArgs),
     /// Print the manual page of netwatch or of one of its commands

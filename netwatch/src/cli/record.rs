@@ -9,8 +9,10 @@ use clap::Args;
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
 use super::output::OutputArgs;
+use super::rules::RulesArgs;
 use super::values::{LinesArgs, age, size};
 use crate::commands::record::RecordOptions;
+use crate::rules::Detect;
 use crate::store::{DEFAULT_PATH, Retention};
 
 #[derive(Args)]
@@ -38,6 +40,8 @@ pub(super) struct RecordArgs {
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
     outputs: OutputArgs,
@@ -58,6 +62,7 @@ impl RecordArgs {
             print,
             outputs: self.outputs.outputs,
             metrics: self.outputs.metrics,
+            rules: self.rules.options(Detect::USUAL)?,
         })
     }
 }

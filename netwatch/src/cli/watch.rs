@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 use super::filter::FilterArgs;
 use super::kernel::KernelArgs;
 use super::output::OutputArgs;
+use super::rules::RulesArgs;
 use super::values::{LinesArgs, duration};
 use crate::commands::watch::WatchOptions;
 
@@ -30,6 +31,8 @@ pub(super) struct WatchArgs {
     #[command(flatten)]
     kernel: KernelArgs,
     #[command(flatten)]
+    rules: RulesArgs,
+    #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
     outputs: OutputArgs,
@@ -42,6 +45,7 @@ impl WatchArgs {
             kernel: self.kernel.options(self.states, filter.proto()),
             seeds: !self.no_seed,
             duration: self.duration,
+            rules: self.rules.options("none")?,
             log: self.format.log(filter, self.count),
             outputs: self.outputs.outputs,
             metrics: self.outputs.metrics,

@@ -24,7 +24,7 @@ use crate::rights;
 use crate::snapshot::netns;
 
 mod auditor;
-mod beside;
+pub(super) mod beside;
 mod watch;
 
 pub use crate::inventory::Hidden;

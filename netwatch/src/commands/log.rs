@@ -107,6 +107,12 @@ fn print(options: &SearchOptions, reader: &Reader, out: &mut dyn Write) -> Resul
 
 /// Chooses the index that is likely to select the fewest rows. Only terms that are not negated narrow the search.
 pub(super) fn narrow(filter: &Filter) -> Narrow {
+    let event = |condition: &Condition| {
+        matches!(condition, Condition::Alert | Condition::Event(_)).then(|| condition.clone())
+    };
+    if filter.one_of(event).is_some_and(|kinds| kinds.iter().all(|kind| matches!(kind, Condition::Alert))) {
+        return Narrow::Nothing;
+    }
     let one = |ips: Vec<IpAddr>| match ips[..] {
         [ip] => Some(ip),
         _ => None,

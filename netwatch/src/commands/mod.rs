@@ -2,7 +2,9 @@
 
 use std::io;
 
+pub mod alert_exec;
 pub mod audit;
+pub mod check;
 pub mod doctor;
 #[cfg(any(test, feature = "test-equipment"))]
 pub mod generate;
@@ -11,6 +13,7 @@ pub mod log;
 mod pager;
 mod progress;
 pub mod record;
+pub mod rules;
 pub mod serve;
 pub mod top;
 pub mod trace;

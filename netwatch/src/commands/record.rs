@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sd_notify::NotifyState;
 
+use super::rules::{self, RulesOptions};
 use super::watch::widen_stdout;
 use crate::boot;
 use crate::engine::{self, Pipeline, Supervisor, Vitals, complain};
@@ -16,6 +17,7 @@ use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::output::metrics::StoreVitals;
 use crate::rights;
+use crate::rules::Rules;
 use crate::sinks::Print;
 use crate::sinks::metrics::{Metrics, MetricsAddress};
 use crate::sinks::outputs::{self, OutputOptions, Outputs};
@@ -43,6 +45,8 @@ pub struct RecordOptions {
     pub outputs: Vec<OutputOptions>,
     /// Where metrics are served.
     pub metrics: Option<MetricsAddress>,
+    /// Rules that raise alerts.
+    pub rules: RulesOptions,
 }
 
 /// Records until a signal, or until the reader of the printed events closes the pipe.
@@ -50,8 +54,19 @@ pub struct RecordOptions {
 /// # Errors
 /// If the store cannot be opened, the probes cannot be attached, or the writer fails.
 pub fn run(options: RecordOptions) -> Result<()> {
-    let RecordOptions { kernel, store, seal, retention, filter, filter_words, print, outputs, metrics } =
-        options;
+    let RecordOptions {
+        kernel,
+        store,
+        seal,
+        retention,
+        filter,
+        filter_words,
+        print,
+        outputs,
+        metrics,
+        rules,
+    } = options;
+    let setup = rules.read()?;
     take_precedence();
     let context = Context::of_run(&boot::id())?;
     let (boot, clock) = (context.boot.to_string(), context.clock);
@@ -59,6 +74,7 @@ pub fn run(options: RecordOptions) -> Result<()> {
     let stages = enrich::live();
     let folder = store.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let also = rights::needed_to_write(folder).or_else(|| outputs::needed_to_write(&outputs));
+    let started = context.clone();
     let pipeline = Pipeline {
         kernel: &kernel,
         seeds: true,
@@ -70,7 +86,6 @@ pub fn run(options: RecordOptions) -> Result<()> {
         also,
         serves: metrics.is_some(),
     };
-    let started = pipeline.context.clone();
     engine::run(pipeline, |bus| {
         let recorder = Recorder::start(&store, settings, bus)?;
         let print = match print {
@@ -85,8 +100,10 @@ pub fn run(options: RecordOptions) -> Result<()> {
             Some(address) => Some(Metrics::start(address, &outputs, bus)?),
             None => None,
         };
+        let rules = rules::start(setup, started, bus)?;
         let watchdog = Watchdog::of_service_manager();
-        Ok(RecordSupervisor { recorder, print, outputs, metrics, store, status: Status::Well, watchdog })
+        let status = Status::Well;
+        Ok(RecordSupervisor { recorder, print, outputs, metrics, rules, store, status, watchdog })
     })
 }
 
@@ -111,6 +128,7 @@ struct RecordSupervisor {
     print: Option<Print>,
     outputs: Outputs,
     metrics: Option<Metrics>,
+    rules: Option<Rules>,
     store: PathBuf,
     status: Status,
     watchdog: Option<Watchdog>,
@@ -122,6 +140,10 @@ impl Supervisor for RecordSupervisor {
             complain(&format!("recording to {}", self.store.display()));
         }
         notify_service_manager(&[NotifyState::Ready]);
+    }
+
+    fn rules(&mut self) -> Option<&mut Rules> {
+        self.rules.as_mut()
     }
 
     fn tick(&mut self, vitals: Vitals) {

@@ -88,6 +88,7 @@ fn live(options: &TopOptions) -> Result<()> {
             reason: LossReason::Stdout,
             most_waiting: limits::STDOUT_ITEMS,
             is_announced: false,
+            sees_all: false,
         });
         // Taken here, so that a signal from now on finds its handler.
         let screen = Screen::enter().context("cannot use the terminal")?;

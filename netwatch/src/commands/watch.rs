@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::rules::{self, RulesOptions};
 use crate::boot;
 use crate::engine::{self, Pipeline, Supervisor, Vitals, complain};
 use crate::enrich;
 use crate::kernel::Options;
 use crate::output::LogOptions;
+use crate::rules::Rules;
 use crate::sinks::Print;
 use crate::sinks::metrics::{Metrics, MetricsAddress};
 use crate::sinks::outputs::{self, OutputOptions, Outputs};
@@ -25,6 +27,8 @@ pub struct WatchOptions {
     pub seeds: bool,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// Rules that raise alerts.
+    pub rules: RulesOptions,
     /// Filter, format and limit.
     pub log: LogOptions,
     /// Where events are delivered to as well.
@@ -41,14 +45,16 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// # Errors
 /// If the probes cannot be attached, or the output fails.
 pub fn run(options: WatchOptions) -> Result<()> {
-    let WatchOptions { kernel, seeds, duration, log, outputs, metrics } = options;
+    let WatchOptions { kernel, seeds, duration, rules, log, outputs, metrics } = options;
+    let setup = rules.read()?;
+    let context = Context::of_run(&boot::id())?;
     let pipeline = Pipeline {
         kernel: &kernel,
         seeds,
         duration,
         filter: log.filter.clone(),
         stages: enrich::live(),
-        context: Context::of_run(&boot::id())?,
+        context,
         command: "watch",
         also: outputs::needed_to_write(&outputs),
         serves: metrics.is_some(),
@@ -62,7 +68,8 @@ pub fn run(options: WatchOptions) -> Result<()> {
             Some(address) => Some(Metrics::start(address, &outputs, bus)?),
             None => None,
         };
-        Ok(WatchSupervisor { print, outputs, metrics })
+        let rules = rules::start(setup, started, bus)?;
+        Ok(WatchSupervisor { print, outputs, metrics, rules })
     })
 }
 
@@ -76,9 +83,14 @@ struct WatchSupervisor {
     print: Print,
     outputs: Outputs,
     metrics: Option<Metrics>,
+    rules: Option<Rules>,
 }
 
 impl Supervisor for WatchSupervisor {
+    fn rules(&mut self) -> Option<&mut Rules> {
+        self.rules.as_mut()
+    }
+
     fn tick(&mut self, vitals: Vitals) {
         if let Some(metrics) = &mut self.metrics {
             metrics.note(vitals.records, vitals.queues, || None);

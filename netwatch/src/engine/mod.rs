@@ -6,6 +6,7 @@
 //! ```
 
 mod schedule;
+mod vitals;
 
 use std::time::Duration;
 
@@ -16,17 +17,22 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent::{Agent, SelfTest, Started};
-use crate::bus::{self, Bus, Depth};
+use crate::agent::{Agent, Started};
+use crate::bus::{self, Bus};
 use crate::enrich::Stage;
 use crate::filter::Filter;
 use crate::kernel::Options;
+use crate::loss::{Loss, LossReason};
 use crate::process::ExeStatus;
 use crate::rights::{self, Need};
+use crate::rules::Rules;
 use crate::stderr;
 use crate::stream::{Batch, Context, Item, Ready};
 use crate::tracker::ConnectionEvent;
 use schedule::{Polls, Ticks};
+
+pub use vitals::Vitals;
+use vitals::report_self_test;
 
 /// Maximum number of records that are read before the loop checks signals and ticks.
 const BATCH: usize = 2048;
@@ -59,15 +65,6 @@ pub struct Pipeline<'a> {
     pub serves: bool,
 }
 
-/// What the engine reports at each tick.
-#[derive(Debug)]
-pub struct Vitals {
-    /// Number of records that were read from the ring.
-    pub records: u64,
-    /// The queue of each subscriber.
-    pub queues: Vec<Depth>,
-}
-
 /// The hooks of a command, which run on the thread of the engine and must not block.
 pub trait Supervisor {
     /// Called when the probes are attached.
@@ -75,6 +72,11 @@ pub trait Supervisor {
 
     /// Called at each tick: 20 times a second, or twice on an idle host.
     fn tick(&mut self, _: Vitals) {}
+
+    /// The rules, whose alerts are published.
+    fn rules(&mut self) -> Option<&mut Rules> {
+        None
+    }
 
     /// Called when the bus is closed; waits for the subscribers.
     ///
@@ -105,13 +107,14 @@ async fn drive<S: Supervisor>(
         terminate: signal(SignalKind::terminate())?,
         end: duration.map(|duration| Instant::now() + duration),
     };
-    let mut bus = Bus::default();
+    let mut bus = Bus::new(filter);
     let mut supervisor = compose(&mut bus)?;
-    let mut flow = Flow { stages, filter, bus, batch: Batch { context, items: Vec::new() } };
+    let mut flow = Flow { stages, bus, batch: Batch { context, items: Vec::new() } };
     let start = Start { kernel, seeds, also, serves };
     let followed = follow(start, &mut stop, &mut flow, &mut supervisor).await;
     // Subscribers end when the bus is closed, whatever happened, and are given the time to.
     if followed.is_ok() {
+        flow.last_alerts(&mut supervisor);
         flow.bus.close(&flow.batch.context);
     } else {
         drop(flow);
@@ -156,6 +159,10 @@ async fn follow(
     supervisor: &mut impl Supervisor,
 ) -> Result<()> {
     let (mut agent, started) = Agent::start(start.kernel)?;
+    let has_rules = supervisor.rules().is_some();
+    if has_rules {
+        agent.note_executed();
+    }
     let stage = if start.serves { &rights::SCRAPED } else { &rights::LIVE };
     rights::give_up(stage, &[], start.also);
     flow.begin(&agent, started, start.seeds)?;
@@ -185,12 +192,15 @@ async fn follow(
         let before = agent.taken();
         while agent.take(BATCH, &mut events) {
             flow.publish(&mut events);
+            flow.executed(&mut agent, has_rules);
             if ticks.due <= Instant::now() || flow.bus.has_lost_one() {
                 is_tick = true;
                 break;
             }
         }
         flow.publish(&mut events);
+        flow.executed(&mut agent, has_rules);
+        flow.alerts(supervisor);
         let came = agent.taken() != before;
         polls.note(came);
         ticks.note(came);
@@ -205,13 +215,13 @@ async fn follow(
     let losses = agent.finish(&mut events)?;
     flow.publish(&mut events);
     flow.lost(losses);
+    flow.alerts(supervisor);
     Ok(())
 }
 
 /// The path from the agent to the bus.
 struct Flow {
     stages: Vec<Box<dyn Stage>>,
-    filter: Filter,
     bus: Bus,
     /// Reused for every publication.
     batch: Batch,
@@ -261,11 +271,39 @@ impl Flow {
         for stage in &mut self.stages {
             stage.enrich(&mut self.batch);
         }
-        self.batch.items.retain(|item| bus::is_shown(item, &self.filter));
         self.bus.publish(&mut self.batch);
     }
 
-    fn lost(&mut self, losses: Vec<crate::loss::Loss>) {
+    /// Publishes programs that were executed.
+    fn executed(&mut self, agent: &mut Agent, has_rules: bool) {
+        if !has_rules {
+            return;
+        }
+        let (programs, missed) = agent.executed();
+        self.batch.items.extend(programs.into_iter().map(|(at, process)| Item::Exec(at, process)));
+        self.publish(&mut Vec::new());
+        if missed > 0 {
+            self.lost(vec![Loss::new(LossReason::Rules, [("exec", missed)].into())]);
+        }
+    }
+
+    /// Publishes what rules have found.
+    fn alerts(&mut self, supervisor: &mut impl Supervisor) {
+        let Some(rules) = supervisor.rules() else { return };
+        self.batch.items.extend(rules.take().into_iter().map(|alert| Item::Alert(Box::new(alert))));
+        self.publish(&mut Vec::new());
+    }
+
+    /// Lets rules see the rest of the stream, and publishes what they find in it.
+    fn last_alerts(&mut self, supervisor: &mut impl Supervisor) {
+        self.bus.close_for_those_that_see_all(&self.batch.context);
+        if let Some(rules) = supervisor.rules() {
+            rules.wait();
+        }
+        self.alerts(supervisor);
+    }
+
+    fn lost(&mut self, losses: Vec<Loss>) {
         let now = Timestamp::now();
         self.batch.items.extend(losses.into_iter().map(|loss| Item::Loss(now, loss)));
         self.publish(&mut Vec::new());
@@ -299,28 +337,6 @@ impl Flow {
             table
         });
     }
-}
-
-/// Reports a self-test that did not pass.
-fn report_self_test(self_test: &SelfTest) -> Result<()> {
-    match self_test {
-        SelfTest::Passed(_) => {}
-        SelfTest::Missing(missing) => complain(&format!(
-            "self-test failed: the probes are attached, but these records of a test connection did not arrive: {}; \
-             run `netwatch doctor`",
-            missing.join(", ")
-        )),
-        // If fields of a known connection are misread, no record can be trusted.
-        SelfTest::Misread(wrong) => bail!(
-            "self-test failed: the kernel side misreads kernel structures, so no record can be trusted: {}; please \
-             report this with the kernel version",
-            wrong.join(", ")
-        ),
-        SelfTest::NotDone(why) => {
-            complain(&format!("the self-test could not be run (is loopback up?): {why}"));
-        }
-    }
-    Ok(())
 }
 
 async fn until(end: Option<Instant>) {

@@ -79,7 +79,7 @@ impl Stage for Devices {
                 Item::Table(events) => {
                     events.iter_mut().for_each(|event| event.facts.device = self.name(&event.endpoint));
                 }
-                Item::Ready(_) | Item::Process(..) | Item::Loss(..) => {}
+                Item::Ready(_) | Item::Exec(..) | Item::Alert(_) | Item::Process(..) | Item::Loss(..) => {}
             }
         }
     }

@@ -93,7 +93,7 @@ impl Stage for Executables {
                 Item::Event(event) => self.complete_event(event, now),
                 Item::Table(events) => events.iter_mut().for_each(|event| self.complete_event(event, now)),
                 Item::Process(process, status) => *status = self.status(process, now),
-                Item::Ready(_) | Item::Loss(..) => {}
+                Item::Ready(_) | Item::Exec(..) | Item::Alert(_) | Item::Loss(..) => {}
             }
         }
     }

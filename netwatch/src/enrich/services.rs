@@ -16,7 +16,7 @@ impl Stage for ServiceNames {
             match item {
                 Item::Event(event) => service_of(event),
                 Item::Table(events) => events.iter_mut().for_each(service_of),
-                Item::Ready(_) | Item::Process(..) | Item::Loss(..) => {}
+                Item::Ready(_) | Item::Exec(..) | Item::Alert(_) | Item::Process(..) | Item::Loss(..) => {}
             }
         }
     }

@@ -108,6 +108,8 @@ impl Stage for Users {
                 Item::Event(event) => self.ask_for_event(event),
                 Item::Table(events) => events.iter().for_each(|event| self.ask_for_event(event)),
                 Item::Process(process, _) => self.ask(process.uid),
+                Item::Alert(alert) => alert.process.iter().for_each(|(actor, _)| self.ask(actor.process.uid)),
+                Item::Exec(_, process) => self.ask(process.uid),
                 Item::Ready(_) | Item::Loss(..) => {}
             }
         }

@@ -75,7 +75,7 @@ const KEYS: [Key; 18] = [
     ("origin", "", |text, _| values::side(text).map(Condition::Origin)),
     ("basis", "", |text, _| values::basis(text).map(Condition::Basis)),
     ("confidence", "", |text, _| values::confidence(text).map(Condition::Confidence)),
-    ("event", "", |text, _| values::kind(text).map(Condition::Event)),
+    ("event", "", |text, _| values::kind(text)),
     ("proto", "", |text, _| values::proto(text).map(Condition::Proto)),
     ("family", "", |text, _| values::family(text).map(Condition::Family)),
     ("netns", "an inode number or `self`", netns),
@@ -218,7 +218,7 @@ impl Condition {
             Self::Origin(side) => ("origin", side.name().into()),
             Self::Basis(basis) => ("basis", basis.name().into()),
             Self::Confidence(confidence) => ("confidence", confidence.name().into()),
-            Self::Event(kind) => ("event", kind.name().into()),
+            Self::Event(_) | Self::Alert => ("event", self.kind().into()),
             Self::Proto(proto) => ("proto", proto.name().into()),
             Self::Family(Family::Ipv4) => ("family", "4".into()),
             Self::Family(Family::Ipv6) => ("family", "6".into()),
@@ -228,6 +228,15 @@ impl Condition {
             Self::Name(glob) => ("name", glob.glob().to_string()),
             Self::Sign(sign) => ("sign", sign.name().into()),
             Self::Text(text, _) => ("", text.clone()),
+        }
+    }
+
+    /// The kind of event that it selects; empty for another condition.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(kind) => kind.name(),
+            Self::Alert => "alert",
+            _ => "",
         }
     }
 

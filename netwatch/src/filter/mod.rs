@@ -10,6 +10,7 @@ use std::fmt;
 
 use globset::GlobMatcher;
 
+use crate::alert::Alert;
 use crate::model::{DeviceName, Family, NetnsId, ProcessFacts, Proto, SockAddr, Socket};
 use crate::origin::{Basis, Confidence, Side, Verdict};
 use crate::signs::{self, Sign};
@@ -58,6 +59,8 @@ pub enum Condition {
     Confidence(Confidence),
     /// Kind of event.
     Event(EventKind),
+    /// An alert.
+    Alert,
     /// Transport.
     Proto(Proto),
     /// IPv4-mapped is IPv4.
@@ -79,14 +82,16 @@ pub enum Condition {
 
 /// What conditions are about.
 struct Subject<'a> {
-    socket: &'a Socket,
+    /// `None` for an alert that is about a process alone.
+    socket: Option<&'a Socket>,
     /// `None` for a listener.
     verdict: Option<Verdict>,
     process: Option<&'a ProcessFacts>,
     /// Name of its interface.
     device: Option<DeviceName>,
-    /// `None` for a socket of a snapshot.
+    /// `None` for a socket of a snapshot and for an alert.
     event: Option<&'a ConnectionEvent>,
+    is_alert: bool,
 }
 
 impl Filter {
@@ -108,11 +113,26 @@ impl Filter {
     pub fn shows(&self, event: &ConnectionEvent) -> bool {
         let endpoint = &event.endpoint;
         self.passes(&Subject {
-            socket: endpoint,
+            socket: Some(endpoint),
             verdict: endpoint.remote.map(|_| endpoint.verdict),
             process: endpoint.process.as_ref().map(|actor| &actor.process.facts),
             device: event.facts.device,
             event: Some(event),
+            is_alert: false,
+        })
+    }
+
+    /// Whether an alert passes: the endpoint and the process that it is about decide.
+    #[must_use]
+    pub fn shows_alert(&self, alert: &Alert) -> bool {
+        let about = alert.about.as_ref();
+        self.passes(&Subject {
+            socket: about.map(|about| &about.socket),
+            verdict: about.filter(|about| about.socket.remote.is_some()).map(|about| about.verdict),
+            process: alert.process.as_ref().map(|(actor, _)| &actor.process.facts),
+            device: None,
+            event: None,
+            is_alert: true,
         })
     }
 
@@ -126,7 +146,7 @@ impl Filter {
         process: Option<&ProcessFacts>,
         device: Option<DeviceName>,
     ) -> bool {
-        self.passes(&Subject { socket, verdict, process, device, event: None })
+        self.passes(&Subject { socket: Some(socket), verdict, process, device, event: None, is_alert: false })
     }
 
     fn passes(&self, subject: &Subject<'_>) -> bool {
@@ -146,8 +166,9 @@ impl Filter {
     #[must_use]
     pub fn of_events(&self) -> Option<&Condition> {
         let all = self.terms.iter().flat_map(|term| &term.any);
-        all.into_iter()
-            .find(|one| matches!(one, Condition::Event(_) | Condition::Sign(_) | Condition::Name(_)))
+        all.into_iter().find(|one| {
+            matches!(one, Condition::Event(_) | Condition::Alert | Condition::Sign(_) | Condition::Name(_))
+        })
     }
 
     /// The protocol, if the filter lets only one pass.
@@ -179,33 +200,39 @@ impl Term {
 
 impl Condition {
     fn holds(&self, subject: &Subject<'_>) -> bool {
-        let Subject { socket, verdict, process, device, event } = subject;
+        let Subject { socket, verdict, process, device, event, is_alert } = subject;
         match self {
             Self::Pid(_) | Self::Process(_) | Self::Exe(_) | Self::User(_) | Self::Container(_) => {
                 process.is_some_and(|process| self.is_met_by(process) == Some(true))
             }
-            Self::Port(port) => {
+            Self::Port(port) => socket.is_some_and(|socket| {
                 socket.local.port == *port || socket.remote.is_some_and(|remote| remote.port == *port)
+            }),
+            Self::Local(pattern) => socket.is_some_and(|socket| pattern.fits(socket.local)),
+            Self::Remote(pattern) => {
+                socket.and_then(|socket| socket.remote).is_some_and(|remote| pattern.fits(remote))
             }
-            Self::Local(pattern) => pattern.fits(socket.local),
-            Self::Remote(pattern) => socket.remote.is_some_and(|remote| pattern.fits(remote)),
             Self::Origin(side) => verdict.is_some_and(|verdict| verdict.side == *side),
             Self::Basis(basis) => verdict.is_some_and(|verdict| verdict.basis == *basis),
             Self::Confidence(confidence) => verdict.is_some_and(|verdict| verdict.confidence == *confidence),
             Self::Event(kind) => event.is_some_and(|event| event.kind == *kind),
-            Self::Proto(proto) => socket.proto == *proto,
-            Self::Family(family) => socket.family == *family,
-            Self::Netns(netns) => socket.netns == *netns,
+            Self::Alert => *is_alert,
+            Self::Proto(proto) => socket.is_some_and(|socket| socket.proto == *proto),
+            Self::Family(family) => socket.is_some_and(|socket| socket.family == *family),
+            Self::Netns(netns) => socket.is_some_and(|socket| socket.netns == *netns),
             Self::Device(wanted) => {
                 device.is_some_and(|name| name.as_str() == wanted)
-                    || socket.device.is_some_and(|device| device.index().to_string() == *wanted)
+                    || socket
+                        .and_then(|socket| socket.device)
+                        .is_some_and(|device| device.index().to_string() == *wanted)
             }
             Self::Name(glob) => {
                 event.is_some_and(|event| event.endpoint.names.iter().any(|name| glob.is_match(&*name.name)))
             }
             Self::Sign(sign) => event.is_some_and(|event| has_sign(event, *sign)),
             Self::Text(text, user) => {
-                let addresses = std::iter::once(socket.local).chain(socket.remote);
+                let addresses =
+                    socket.iter().flat_map(|socket| [Some(socket.local), socket.remote]).flatten();
                 addresses.into_iter().any(|address: SockAddr| contains(&address.to_string(), text))
                     || process.is_some_and(|process| is_in_words_of(process, text, *user))
                     || event.is_some_and(|event| {
@@ -234,6 +261,7 @@ impl Condition {
             | Self::Basis(_)
             | Self::Confidence(_)
             | Self::Event(_)
+            | Self::Alert
             | Self::Proto(_)
             | Self::Family(_)
             | Self::Netns(_)

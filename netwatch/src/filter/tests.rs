@@ -250,6 +250,36 @@ proptest! {
 }
 
 #[test]
+fn an_alert_passes_by_its_endpoint_and_process() {
+    use crate::alert::{Alert, Level, Rule};
+    let [open, _] = subjects();
+    let (id, title) = ("a".into(), "A".into());
+    let rule = std::sync::Arc::new(Rule { id, title, level: Level::Low, tags: Vec::new(), code: None });
+    let of_event = Alert::of_event(&rule, &open, "");
+    let of_process = Alert { about: None, ..of_event.clone() };
+    for (text, event, process) in [
+        ("event:alert", true, true),
+        ("!event:alert", false, false),
+        ("event:alert,open port:443", true, false),
+        ("event:open", false, false),
+        ("port:444", false, false),
+        ("user:5", true, true),
+        ("user:6", false, false),
+        ("origin:local remote:10.0.0.2", true, false),
+        ("10.0.0.2", true, false),
+    ] {
+        let filter = parse(text).unwrap();
+        assert_eq!(
+            (filter.shows_alert(&of_event), filter.shows_alert(&of_process)),
+            (event, process),
+            "{text}"
+        );
+    }
+    assert!(!parse("event:alert").unwrap().shows(&open) && parse("!event:alert").unwrap().shows(&open));
+    assert_eq!(parse("event:alert,open").unwrap().to_string(), "event:alert,open");
+}
+
+#[test]
 fn expression_without_the_host_has_numbers() {
     for (text, part) in [("port:70000", "port:70000"), ("user:root", "by id"), ("netns:self", "by number")] {
         let error = by_numbers(text).err().unwrap();

@@ -7,6 +7,8 @@ use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
 use crate::tracker::EventKind;
 
+use super::Condition;
+
 /// A pattern of names.
 ///
 /// # Errors
@@ -35,8 +37,9 @@ pub fn side(text: &str) -> Result<Side, String> {
 ///
 /// # Errors
 /// See [`side`].
-pub fn kind(text: &str) -> Result<EventKind, String> {
-    one_of(text, &EventKind::ALL, |kind| kind.name())
+pub fn kind(text: &str) -> Result<Condition, String> {
+    let kinds = EventKind::ALL.into_iter().map(Condition::Event).chain([Condition::Alert]);
+    one_of(text, &kinds.collect::<Vec<_>>(), Condition::kind)
 }
 
 /// A transport.
@@ -68,8 +71,8 @@ pub(super) fn family(text: &str) -> Result<Family, String> {
 }
 
 /// The value with this name, or the names that there are.
-fn one_of<T: Copy>(text: &str, all: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
-    all.iter().find(|one| name(one) == text).copied().ok_or_else(|| {
+fn one_of<T: Clone>(text: &str, all: &[T], name: impl Fn(&T) -> &'static str) -> Result<T, String> {
+    all.iter().find(|one| name(one) == text).cloned().ok_or_else(|| {
         let names: Vec<_> = all.iter().map(name).collect();
         match names.split_last() {
             Some(_) if names.len() > 4 => format!("one of {}", names.join(", ")),

@@ -11,10 +11,6 @@ use crate::process::{Process, ProcessTable};
 use crate::snapshot::streams;
 use crate::{relays, signs};
 
-/// Servers for logins: a shell that such a program steers is a session of its user.
-const LOGIN_SERVERS: [&str; 8] =
-    ["dropbear", "in.telnetd", "login", "mosh-server", "sshd", "sshd-auth", "sshd-session", "telnetd"];
-
 /// Ports of X servers on this host, and of those that sshd(8) forwards: a terminal emulator has such a connection.
 const X11_PORTS: std::ops::Range<u16> = 6000..6100;
 
@@ -71,21 +67,11 @@ pub(super) fn find(
 /// runs, or a terminal emulator, whose connections are those to its X server.
 fn is_explained(shell: &Program, holder: &Program, connections: &[&SocketRow], kind: StreamKind) -> bool {
     let is_packaged = holder.package().is_some();
-    let login = is_packaged && LOGIN_SERVERS.binary_search(&holder.name()).is_ok();
+    let login = is_packaged && signs::is_login_server(holder.name());
     let runtime = is_packaged && shell.container.is_some() && shell.container != holder.container;
     let to_x11 = |row: &&SocketRow| {
         row.remote.is_some_and(|remote| X11_PORTS.contains(&remote.port) && remote.ip.is_loopback())
     };
     let emulator = kind == StreamKind::Terminal && connections.iter().all(to_x11);
     login || runtime || emulator
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_sorted() {
-        assert!(LOGIN_SERVERS.is_sorted());
-    }
 }

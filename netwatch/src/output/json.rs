@@ -21,6 +21,7 @@ use crate::stream::{Context, Item};
 use crate::tracker::{ConnectionEvent, EndpointId, Party};
 use crate::{limits, signs};
 
+mod alerts;
 mod messages;
 #[cfg(test)]
 mod tests;
@@ -101,15 +102,26 @@ impl Json {
 
 impl Render for Json {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
-        if matches!(item, Item::Process(..) | Item::Table(_)) {
+        if matches!(item, Item::Process(..) | Item::Exec(..) | Item::Table(_)) {
             return Ok(());
         }
         self.turn_to(context);
         let time = time_of(item, context);
-        if let Item::Event(event) = item
-            && self.form == ProcessForm::Once
-        {
-            self.print_processes(seq, time, event, context, out)?;
+        if self.form == ProcessForm::Once {
+            match item {
+                Item::Event(event) => {
+                    let roles = event.endpoint.actors().with(event.facts.exe);
+                    let roles = [roles.process, roles.originator, roles.listener, roles.peer];
+                    let roles = roles.into_iter().flatten();
+                    let roles = roles.map(|(actor, status)| (actor, exe_status(status, &actor.process)));
+                    self.print_processes(seq, time, roles, context, out)?;
+                }
+                Item::Alert(alert) => {
+                    let process = alert.process.iter().map(|(actor, status)| (actor, *status));
+                    self.print_processes(seq, time, process, context, out)?;
+                }
+                _ => {}
+            }
         }
         *seq += 1;
         match item {
@@ -141,8 +153,9 @@ impl Render for Json {
                 object.value(Event::Kinds, &loss.kinds)?;
                 object.end();
             }
+            Item::Alert(alert) => self.alert(*seq, time, alert, context, out)?,
             Item::Event(event) => self.connection(Some(*seq), Some(time), event, context, out)?,
-            Item::Process(..) | Item::Table(_) => {}
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())
@@ -166,19 +179,17 @@ impl Json {
         object
     }
 
-    /// An event for each process of `event` whose object was not printed before, or has changed since.
-    fn print_processes(
+    /// An event for each of the processes whose object was not printed before, or has changed since.
+    fn print_processes<'a>(
         &mut self,
         seq: &mut u64,
         time: Timestamp,
-        event: &ConnectionEvent,
+        actors: impl Iterator<Item = (&'a Actor, ExeStatus)>,
         context: &Context,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let roles = event.endpoint.actors().with(event.facts.exe);
-        let roles = [roles.process, roles.originator, roles.listener, roles.peer];
-        for (actor, status) in roles.into_iter().flatten() {
-            let (key, status) = (actor.process.key, exe_status(status, &actor.process));
+        for (actor, status) in actors {
+            let key = actor.process.key;
             let is_known = |printed: &Printed| {
                 let same = Arc::ptr_eq(&printed.process, &actor.process) || printed.process == actor.process;
                 printed.status == status && same

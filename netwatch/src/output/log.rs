@@ -53,7 +53,7 @@ impl<W: Write> Log<W> {
         }
         self.begin()?;
         let lines = self.encoder.item(item, context, &mut self.buffer)?;
-        let is_counted = matches!(item, Item::Event(_) | Item::Loss(..));
+        let is_counted = matches!(item, Item::Event(_) | Item::Alert(_) | Item::Loss(..));
         self.printed += u64::from(is_counted && lines > 0);
         if self.buffer.len() >= CHUNK {
             self.write()?;

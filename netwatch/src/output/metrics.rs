@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::alert::Level;
 use crate::loss::Loss;
 use crate::stream::Item;
 use crate::tracker::{ConnectionEvent, EventKind};
@@ -40,6 +42,8 @@ struct Labels {
 pub struct Counts {
     events: BTreeMap<Labels, u64>,
     lost: BTreeMap<(&'static str, &'static str), u64>,
+    /// By level, and by code of the built-in detection, if it was one.
+    alerts: BTreeMap<(Level, Option<Arc<str>>), u64>,
     /// Of each bucket, without those below.
     handshakes: [u64; BUCKETS.len()],
     handshake_count: u64,
@@ -57,7 +61,10 @@ impl Counts {
             Item::Ready(ready) => {
                 self.probes = ready.probes.iter().map(|(job, probe)| (*job, probe.is_some())).collect();
             }
-            Item::Process(..) | Item::Table(_) => {}
+            Item::Alert(alert) => {
+                *self.alerts.entry((alert.rule.level, alert.rule.code.clone())).or_default() += 1;
+            }
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
     }
 
@@ -174,6 +181,15 @@ pub fn text(counts: &Counts, run: &RunVitals) -> String {
         "counter",
         "Records and events that were lost, by reason and kind.",
         counts.lost.iter().map(lost),
+    );
+    let alert = |((level, code), count): (&(Level, Option<Arc<str>>), &u64)| {
+        (labels(&[("level", level.name()), ("code", code.as_deref().unwrap_or_default())]), *count)
+    };
+    out.family(
+        "alerts_total",
+        "counter",
+        "Alerts, by level, and by code of the built-in detection if it was one.",
+        counts.alerts.iter().map(alert),
     );
     let probe = |(job, has): (&&str, &bool)| (labels(&[("job", job)]), u64::from(*has));
     out.family(

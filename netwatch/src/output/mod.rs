@@ -169,8 +169,9 @@ trait Render: Send {
 fn time_of(item: &Item, context: &Context) -> Timestamp {
     let known = match item {
         Item::Event(event) => context.clock.time(event.at),
+        Item::Alert(alert) => context.clock.time(alert.at),
         Item::Loss(time, _) => Some(*time),
-        Item::Ready(_) | Item::Process(..) | Item::Table(_) => None,
+        Item::Ready(_) | Item::Process(..) | Item::Exec(..) | Item::Table(_) => None,
     };
     known.unwrap_or_else(Timestamp::now)
 }

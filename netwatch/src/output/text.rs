@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 
 use super::{Render, Stamp};
+use crate::alert::{Alert, Level};
 use crate::loss::{Loss, LossReason};
 use crate::model::{DeviceName, SockAddr};
 use crate::names::{HostName, NameBasis};
@@ -39,7 +40,7 @@ impl Text {
 
 impl Render for Text {
     fn render(&mut self, seq: &mut u64, item: &Item, context: &Context, out: &mut Vec<u8>) -> io::Result<()> {
-        if matches!(item, Item::Process(..) | Item::Table(_)) {
+        if matches!(item, Item::Process(..) | Item::Exec(..) | Item::Table(_)) {
             return Ok(());
         }
         *seq += 1;
@@ -65,6 +66,14 @@ impl Render for Text {
             Item::Loss(_, loss) => {
                 write!(out, "{} {}", self.event("loss", AnsiColor::Red.on_default().bold()), lost(loss))?;
             }
+            Item::Alert(alert) => {
+                let style = match alert.rule.level {
+                    Level::Critical | Level::High => AnsiColor::Red.on_default().bold(),
+                    Level::Medium => AnsiColor::Yellow.on_default().bold(),
+                    Level::Low | Level::Informational => AnsiColor::Yellow.on_default(),
+                };
+                write!(out, "{} {}", self.event("alert", style), found(alert))?;
+            }
             Item::Event(event) => {
                 let style = match event.kind {
                     EventKind::Fail => AnsiColor::Red.on_default(),
@@ -86,7 +95,7 @@ impl Render for Text {
                 out.write_all(sentence(event).trim_end().as_bytes())?;
                 self.signs(event, out)?;
             }
-            Item::Process(..) | Item::Table(_) => {}
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
         out.push(b'\n');
         Ok(())
@@ -114,6 +123,38 @@ impl Text {
     }
 }
 
+/// An alert in a sentence: level, title, process, connection, and what was found.
+fn found(alert: &Alert) -> String {
+    let rule = &alert.rule;
+    let mut out = format!("{} {}:", rule.level.name(), escape::terminal(&rule.title));
+    // Writing to a String cannot fail.
+    if let Some((actor, _)) = &alert.process {
+        let _ = write!(out, " {}", who(Some(actor)));
+    }
+    if let Some(about) = &alert.about {
+        let (proto, local) = (about.socket.proto.name(), about.socket.local);
+        let _ = match about.socket.remote {
+            Some(remote) => write!(out, " {proto} {local} {} {remote}", arrow(about.verdict.side)),
+            None => write!(out, " {proto} {local}"),
+        };
+    }
+    let _ = write!(out, "; {}", escape::terminal(&alert.detail));
+    if alert.suppressed > 0 {
+        let _ = write!(out, "; {} more were held back", alert.suppressed);
+    }
+    out
+}
+
+/// Points away from the originator.
+const fn arrow(side: Side) -> &'static str {
+    match side {
+        Side::Local => "->",
+        Side::Remote => "<-",
+        Side::Both => "<>",
+        Side::Unknown => "--",
+    }
+}
+
 fn lost(loss: &Loss) -> String {
     let kinds: Vec<_> = loss.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     let (why, then) = match loss.reason {
@@ -121,6 +162,7 @@ fn lost(loss: &Loss) -> String {
         LossReason::Undecodable => ("could not be decoded", "; resynchronising with a snapshot"),
         LossReason::Stdout => ("the reader is too slow", ""),
         LossReason::Store => ("the store is too slow or rejects writes", ""),
+        LossReason::Rules => ("the rules are too slow", ""),
         LossReason::Limit => ("a limit was reached", ""),
         LossReason::Output(_) => ("an output is too slow or down", ""),
     };
@@ -172,13 +214,7 @@ fn sentence(event: &ConnectionEvent) -> String {
         }
         return out;
     };
-    // The arrow points away from the originator.
-    let arrow = match endpoint.verdict.side {
-        Side::Local => "->",
-        Side::Remote => "<-",
-        Side::Both => "<>",
-        Side::Unknown => "--",
-    };
+    let arrow = arrow(endpoint.verdict.side);
     let (local, remote) = (on_device(endpoint.local, event.facts.device), remote.to_string());
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // The process of the peer endpoint, if it is on this host.

@@ -47,6 +47,7 @@ impl Print {
             reason: LossReason::Stdout,
             most_waiting: limits::STDOUT_ITEMS,
             is_announced: false,
+            sees_all: false,
         });
         let log = Log::new(options, out);
         let thread = std::thread::Builder::new().name("netwatch-print".into());

@@ -45,6 +45,33 @@ impl Format {
     }
 }
 
+/// Columns of `alert`.
+pub(super) const ALERT_COLUMNS: [&str; 23] = [
+    "id",
+    "segment",
+    "ts",
+    "rule",
+    "title",
+    "level",
+    "tags",
+    "code",
+    "detail",
+    "cookie",
+    "began",
+    "proto",
+    "netns",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "side",
+    "basis",
+    "confidence",
+    "process",
+    "suppressed",
+    "trace",
+];
+
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
@@ -57,11 +84,12 @@ pub(super) enum Table {
     Pruned,
     Message,
     HostName,
+    Alert,
 }
 
 impl Table {
     /// In the order of the columns of a batch.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Segment,
         Self::Image,
         Self::Process,
@@ -71,6 +99,7 @@ impl Table {
         Self::Pruned,
         Self::Message,
         Self::HostName,
+        Self::Alert,
     ];
 
     pub(super) const COUNT: usize = Self::ALL.len();
@@ -86,13 +115,14 @@ impl Table {
             Self::Pruned => "pruned",
             Self::Message => "message",
             Self::HostName => "host_name",
+            Self::Alert => "alert",
         }
     }
 
     /// The version that it belongs to.
     pub(super) const fn since(self) -> Format {
         match self {
-            Self::Message | Self::HostName => Format::Two,
+            Self::Message | Self::HostName | Self::Alert => Format::Two,
             _ => Format::One,
         }
     }
@@ -168,6 +198,7 @@ impl Table {
                 vec!["id", "segment", "before", "cause", "written", "way", "inode", "path", "writer"]
             }
             Self::HostName => vec!["id", "segment", "name", "basis", "said", "candidates", "asker"],
+            Self::Alert => ALERT_COLUMNS.to_vec(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::alert::Alert;
 use crate::bus::Missed;
 use crate::clock::BootClock;
 use crate::loss::{Loss, LossReason};
@@ -19,6 +20,8 @@ pub(crate) enum Entry {
     Event(ConnectionEvent),
     /// A process without an event.
     Process(Arc<Process>, ExeStatus),
+    /// An alert.
+    Alert(Box<Alert>),
     /// A loss, with the time when it was noticed.
     Loss(Timestamp, Loss),
     /// A new clock for the following entries.
@@ -33,8 +36,9 @@ impl Entry {
         match item {
             Item::Event(event) => Some(Self::Event(event)),
             Item::Process(process, status) => Some(Self::Process(process, status)),
+            Item::Alert(alert) => Some(Self::Alert(alert)),
             Item::Loss(at, loss) => Some(Self::Loss(at, loss)),
-            Item::Ready(_) | Item::Table(_) => None,
+            Item::Ready(_) | Item::Exec(..) | Item::Table(_) => None,
         }
     }
 
@@ -42,6 +46,7 @@ impl Entry {
     pub(super) fn count(&self, counts: &mut Missed) {
         match self {
             Self::Event(event) => counts.add(LossReason::Store, event.kind.name(), 1),
+            Self::Alert(_) => counts.add(LossReason::Store, "alert", 1),
             Self::Process(..) => counts.add(LossReason::Store, "process", 1),
             Self::Loss(_, loss) => counts.add_loss(loss),
             Self::Clock(_) | Self::Stopped(_) => {}

@@ -66,6 +66,10 @@ impl Events<'_> {
                 items.push((missing.at, missing.time, Item::Loss(missing.time, missing.loss)));
             }
         }
+        for alert in self.reader.alerts_of(&segment, page.alerts)? {
+            let time = segment.clock.time(alert.at).unwrap_or_default();
+            items.push((alert.at, time, Item::Alert(Box::new(alert))));
+        }
         // Sorted by time since boot, which never goes back; equal times in the order of writing.
         items.sort_by_key(|(at, ..)| *at);
         let is_meant = |time: &Timestamp| {

@@ -59,7 +59,7 @@ impl Grouping {
                         firsts.push(place);
                     }
                 },
-                Entry::Process(..) | Entry::Loss(..) | Entry::Stopped(_) => {}
+                Entry::Process(..) | Entry::Alert(_) | Entry::Loss(..) | Entry::Stopped(_) => {}
             }
             next.push(None);
         }

@@ -4,6 +4,7 @@
 //! once, `chain` hashes the batches, `retain` deletes the oldest segments; `files` notices if the files are moved,
 //! deleted or truncated, and `keep` goes on then; `read` and `verify` are for readers.
 
+mod alerts;
 mod batch;
 mod chain;
 mod counts;
@@ -23,6 +24,7 @@ mod place;
 mod predict;
 mod pruned;
 mod query;
+mod ranges;
 mod read;
 mod readback;
 mod rebuild;

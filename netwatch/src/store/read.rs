@@ -15,7 +15,8 @@ use super::query::{Query, StoredConnection};
 use super::rebuild::{Processes, StoredRow};
 use super::scan::Scan;
 use super::search::{Narrow, Search, Segment, segment, segments};
-use super::{DEFAULT_PATH, Progress, StoreError, open};
+use super::{DEFAULT_PATH, Progress, StoreError, alerts, open};
+use crate::alert::Alert;
 use crate::hash::Map;
 use crate::limits;
 use crate::loss::{Loss, LossReason};
@@ -370,6 +371,11 @@ impl Reader {
         Ok(losses.into_iter().map(|(_, missing)| missing).collect())
     }
 
+    /// Alerts in these rows that belong to a segment.
+    pub(super) fn alerts_of(&self, segment: &Segment, rows: (i64, i64)) -> Result<Vec<Alert>, StoreError> {
+        alerts::read(segment, rows, &self.processes, &self.db)
+    }
+
     pub(super) fn events_of(
         &self,
         row: &StoredRow,
@@ -385,6 +391,6 @@ pub(super) fn kind_of(name: &str) -> &'static str {
         (u32::from(kind) < netwatch_common::kind::COUNT).then(|| netwatch_common::kind::name(kind))
     });
     let events = EventKind::ALL.iter().map(|kind| kind.name());
-    let known = records.flatten().chain(events).chain(["process", "loss", "record", "flow"]);
+    let known = records.flatten().chain(events).chain(["process", "alert", "loss", "record", "flow"]);
     known.into_iter().find(|known| *known == name).unwrap_or("other")
 }

@@ -78,6 +78,35 @@ CREATE INDEX host_name_by_name ON host_name (segment, name);
 ALTER TABLE batch ADD COLUMN host_name_from INTEGER;
 ALTER TABLE batch ADD COLUMN host_name_to INTEGER;
 
+-- What rules and built-in detections found.
+CREATE TABLE alert (
+    id INTEGER PRIMARY KEY,
+    segment INTEGER NOT NULL,
+    ts INTEGER NOT NULL,           -- of what raised it, nanoseconds since the epoch
+    rule TEXT NOT NULL,            -- id of the rule
+    title TEXT NOT NULL,
+    level TEXT NOT NULL,           -- informational, low, medium, high, critical
+    tags TEXT NOT NULL,            -- a JSON array
+    code TEXT,                     -- of a built-in detection
+    detail TEXT NOT NULL,          -- what was found
+    cookie INTEGER,                -- the endpoint that it is about, as in `connection`; NULL: a process alone
+    began INTEGER,
+    proto INTEGER,
+    netns INTEGER,
+    local_ip TEXT,
+    local_port INTEGER,
+    remote_ip TEXT,                -- NULL: it listens
+    remote_port INTEGER,
+    side INTEGER,
+    basis INTEGER,
+    confidence INTEGER,
+    process INTEGER,               -- a row of `process`
+    suppressed INTEGER NOT NULL,   -- how many more of the rule and its key were held back before
+    trace TEXT                     -- the walk back, as `trace --format json` has a match
+) STRICT;
+ALTER TABLE batch ADD COLUMN alert_from INTEGER;
+ALTER TABLE batch ADD COLUMN alert_to INTEGER;
+
 -- Seals: each has the newest link, authenticated by a key that is erased then. In no batch.
 CREATE TABLE seal (
     id INTEGER PRIMARY KEY,

@@ -8,8 +8,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
 use super::chain::{Format, Table};
+use super::ranges::{self, Ranges};
 use super::rebuild::StoredRow;
-use super::scan::{By, each_batch, last_batch};
+use super::scan::{By, last_batch};
 use super::{Progress, StoreError};
 use crate::clock::BootClock;
 use crate::model::{BootTime, ProcessKey};
@@ -37,6 +38,8 @@ pub enum Narrow {
     /// None: all rows are read.
     #[default]
     All,
+    /// No row of a connection is read.
+    Nothing,
     /// One of these ports, on either side.
     Ports(Vec<u16>),
     /// This local address.
@@ -65,6 +68,8 @@ pub(super) struct Page {
     pub(super) rows: Vec<StoredRow>,
     /// Rows of `loss` in these batches, first and last.
     pub(super) losses: (i64, i64),
+    /// The same of `alert`.
+    pub(super) alerts: (i64, i64),
 }
 
 /// Maximum number of rows per page.
@@ -83,8 +88,8 @@ pub(super) struct Search {
 /// The current segment.
 struct Within {
     segment: Arc<Segment>,
-    /// Rows of connections and losses of its batches.
-    batches: VecDeque<[i64; 4]>,
+    /// Rows of connections, losses and alerts of its batches.
+    batches: VecDeque<Ranges>,
     /// Rows that the index selected; `None`: all.
     found: Option<VecDeque<i64>>,
 }
@@ -183,7 +188,7 @@ impl Search {
             let Some(segment) = segment else { return Ok(None) };
             let by = By::of(segment.id, self.is_scan, db)?;
             self.within = Some(Within {
-                batches: batches(&segment, self.is_scan, db)?,
+                batches: ranges::of_batches(segment.id, self.is_scan, db)?,
                 found: self.narrow.rows(&segment, by, db)?.map(Into::into),
                 segment,
             });
@@ -191,36 +196,23 @@ impl Search {
     }
 }
 
-fn batches(segment: &Segment, is_scan: bool, db: &Connection) -> Result<VecDeque<[i64; 4]>, StoreError> {
-    let columns = "connection_from, connection_to, loss_from, loss_to";
-    if is_scan {
-        let mut all = VecDeque::new();
-        each_batch(columns, segment.id, db, |row| {
-            all.push_back([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
-            Ok(())
-        })?;
-        return Ok(all);
-    }
-    let mut select =
-        db.prepare_cached(&format!("SELECT {columns} FROM batch WHERE segment = ? ORDER BY id"))?;
-    let ranges =
-        select.query_map([segment.id], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
-    Ok(ranges.collect::<Result<_, _>>()?)
-}
-
 impl Within {
     fn page(&mut self, newest_first: bool, db: &Connection) -> Result<Option<Page>, StoreError> {
-        let take = |batches: &mut VecDeque<[i64; 4]>| {
+        let take = |batches: &mut VecDeque<Ranges>| {
             if newest_first { batches.pop_back() } else { batches.pop_front() }
         };
-        let Some([mut from, mut to, mut loss_from, mut loss_to]) = take(&mut self.batches) else {
+        let Some([mut from, mut to, loss_from, loss_to, alert_from, alert_to]) = take(&mut self.batches)
+        else {
             return Ok(None);
         };
+        let (mut losses, mut alerts) = ((loss_from, loss_to), (alert_from, alert_to));
         while to - from < PAGE
-            && let Some([more_from, more_to, more_loss_from, more_loss_to]) = take(&mut self.batches)
+            && let Some([more_from, more_to, loss_from, loss_to, alert_from, alert_to]) =
+                take(&mut self.batches)
         {
             (from, to) = (from.min(more_from), to.max(more_to));
-            (loss_from, loss_to) = (loss_from.min(more_loss_from), loss_to.max(more_loss_to));
+            (losses, alerts) =
+                (ranges::both(losses, (loss_from, loss_to)), ranges::both(alerts, (alert_from, alert_to)));
         }
         let format = Format::of(db.pragma_query_value(None, "user_version", |row| row.get(0))?);
         let mut rows = Vec::new();
@@ -251,7 +243,7 @@ impl Within {
                 }
             }
         }
-        Ok(Some(Page { segment: self.segment.clone(), rows, losses: (loss_from, loss_to) }))
+        Ok(Some(Page { segment: self.segment.clone(), rows, losses, alerts }))
     }
 }
 
@@ -263,6 +255,7 @@ impl Narrow {
         let ip = |ip: &IpAddr| Value::Text(ip.to_string());
         let (columns, values): (&[&str], Vec<Value>) = match self {
             Self::All => return Ok(None),
+            Self::Nothing => return Ok(Some(Vec::new())),
             Self::Ports(ports) => (&["local_port", "remote_port"], ports.iter().map(port).collect()),
             Self::LocalIp(local) => (&["local_ip"], vec![ip(local)]),
             Self::RemoteIp(remote) => (&["remote_ip"], vec![ip(remote)]),

@@ -1,5 +1,6 @@
 //! The store as a whole: what is written is read back completely, or not at all.
 
+mod alerts;
 mod altered;
 mod bounds;
 mod causes;
@@ -86,8 +87,7 @@ fn write(writer: &mut Writer, items: &[Entry]) {
 
 const STATUS: ExeStatus = ExeStatus { state: ExeState::Deleted, world_writable: true };
 
-fn item(event: ConnectionEvent) -> Entry {
-    let mut event = event;
+fn item(mut event: ConnectionEvent) -> Entry {
     event.facts.exe = event.endpoint.actors().map(|actor| actor.process.exe_status());
     Entry::Event(event)
 }

@@ -112,6 +112,7 @@ impl Recorder {
             reason: LossReason::Store,
             most_waiting: limits::STORE_ITEMS,
             is_announced: true,
+            sees_all: false,
         });
         let shared = Arc::new(Shared::default());
         let work = shared.clone();

@@ -17,7 +17,7 @@ use super::open::Folders;
 use super::retain::{Due, Retain, Retention};
 use super::seal::Sealer;
 use super::steady::{Reading, Steady, Step};
-use super::{StoreError, faults, open};
+use super::{StoreError, alerts, faults, open};
 use crate::clock::BootClock;
 use crate::process::Actor;
 
@@ -253,6 +253,9 @@ impl Writer {
                         now.wall,
                         &mut batch,
                     )?;
+                }
+                Entry::Alert(alert) => {
+                    alerts::write(alert, clock, now.wall, row.interner, &mut batch)?;
                 }
                 Entry::Loss(at, loss) => {
                     for (kind, count) in &loss.kinds {

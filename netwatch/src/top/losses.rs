@@ -65,6 +65,7 @@ pub(super) fn why(reason: LossReason) -> &'static str {
         LossReason::Undecodable => "could not be decoded",
         LossReason::Stdout => "the screen was too slow",
         LossReason::Store => "the store is too slow or rejects writes",
+        LossReason::Rules => "the rules are too slow",
         LossReason::Limit => "a limit was reached",
         LossReason::Output(_) => "an output is too slow or cannot be reached",
     }

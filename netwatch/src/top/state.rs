@@ -178,7 +178,7 @@ impl State {
                     self.table.replace(table, &batch.context, now, selected);
                 }
                 // Its connections are events of their own.
-                Item::Process(..) => {}
+                Item::Process(..) | Item::Exec(..) | Item::Alert(_) => {}
             }
         }
         self.is_stale |= !batch.items.is_empty();

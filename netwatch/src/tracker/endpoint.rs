@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Roles;
-use crate::model::{BootTime, DeviceName, Nat, Payload, Socket, State};
+use crate::model::{BootTime, DeviceName, Nat, Payload, Proto, Socket, State};
 use crate::names::Names;
 use crate::origin::{Side, Verdict};
 use crate::process::{Actor, Cause, ExeStatus};
@@ -224,6 +224,22 @@ pub struct ConnectionEvent {
     pub repaired: bool,
     /// Facts about its processes and ports.
     pub facts: HostFacts,
+}
+
+impl ConnectionEvent {
+    /// Whether this event stands for its connection, of which there is one. A TCP connection from the other side is of
+    /// the process that accepts it, which is known then; a snapshot after a loss may find one that was accepted before.
+    #[must_use]
+    pub fn is_the_connection(&self) -> bool {
+        let endpoint = &self.endpoint;
+        let is_inbound = endpoint.remote.is_some() && endpoint.verdict.asserted() == Some(Side::Remote);
+        let is_accepted = endpoint.proto == Proto::Tcp && is_inbound;
+        match self.kind {
+            EventKind::Open => !is_accepted || self.repaired,
+            EventKind::Accept => is_accepted,
+            _ => false,
+        }
+    }
 }
 
 impl Endpoint {

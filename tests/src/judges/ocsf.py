@@ -8,7 +8,7 @@ import sys
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-CLASSES = {0: "base_event", 4001: "network_activity"}
+CLASSES = {0: "base_event", 2004: "detection_finding", 4001: "network_activity"}
 
 schema = OcsfJsonSchemaEmbedded(get_ocsf_schema("1.8.0"))
 validators = {

@@ -26,7 +26,7 @@ fn every_kind_of_event_matches_the_schema() {
 fn all_but_loss(processes: &str) -> BTreeSet<String> {
     let mut server = actor();
     server.say("listen 127.0.0.1:6000 16");
-    let mut watch = Watch::start(&["--states", "--processes", processes]);
+    let mut watch = Watch::start(&["--states", "--processes", processes, "--detect", "exe-memfd"]);
     watch.at("seed", endpoint(6000, 0));
 
     let mut client = actor();
@@ -52,6 +52,12 @@ fn all_but_loss(processes: &str) -> BTreeSet<String> {
     watch.at("unlisten", endpoint(6001, 0));
     watch.at("close", endpoint(2000, 6000));
     watch.at("close", endpoint(6000, 2000));
+
+    let file = crate::disguise::memfd();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&file));
+    let mut hidden = tests::Actor::start(&path);
+    hidden.say("listen 127.0.0.1:6002 16");
+    watch.expect("an alert", |event| kind(event) == "alert");
 
     let log = watch.finish();
     let named = log.events.iter().find(|event| event["process"]["ancestors"].is_array());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tests::Actor;
 
 mod accept;
+mod alerts;
 mod attacks;
 mod audit;
 mod bare;

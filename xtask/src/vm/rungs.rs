@@ -27,6 +27,12 @@ const WHO_CONNECTS_AND_ACCEPTS: &[&str] = &[
 /// would take most of the time, since each starts several netwatches. The judgement of an audit does not depend on the
 /// kernel; the views that it compares do (`audit::views`, `audit::executables`).
 pub(super) const SAME_EVERYWHERE: &[&str] = &[
+    "alerts::alerts_are_recorded",
+    "alerts::exec::",
+    "alerts::filter_decides",
+    "alerts::rules::",
+    "alerts::what_is_held_back",
+    "alerts::wrong_options",
     "audit::baseline::",
     "audit::broken::",
     "audit::findings::",

@@ -311,7 +311,7 @@ impl Auditor {
                 let listeners = events.iter().filter(is_listener);
                 self.live = listeners.map(|event| (key(event.endpoint.id), event.endpoint.clone())).collect();
             }
-            Item::Process(..) => {}
+            Item::Process(..) | Item::Exec(..) | Item::Alert(_) => {}
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::model::NetnsId;
 use crate::tracker::Endpoint;
 
 /// Handle of the thread.
-pub(super) struct Beside {
+pub(in crate::commands) struct Beside {
     jobs: Option<SyncSender<Job>>,
     reports: Receiver<Report>,
 }
@@ -32,7 +32,7 @@ impl Beside {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(super) fn start(known: Arc<Option<Baseline>>) -> Result<Self> {
+    pub(in crate::commands) fn start(known: Arc<Option<Baseline>>) -> Result<Self> {
         let (jobs, to_do) = sync_channel(limits::AUDIT_LISTENERS);
         let (done, reports) = channel();
         let work = move || {
@@ -58,7 +58,7 @@ impl Beside {
     }
 
     /// Has a socket judged; false where too many wait already.
-    pub(super) fn listens(&self, endpoint: &Endpoint) -> bool {
+    pub(in crate::commands) fn listens(&self, endpoint: &Endpoint) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Listens(Box::new(endpoint.clone()))).is_ok())
     }
 
@@ -71,7 +71,7 @@ impl Beside {
     }
 
     /// What was judged so far.
-    pub(super) fn judged(&self) -> Vec<Report> {
+    pub(in crate::commands) fn judged(&self) -> Vec<Report> {
         self.reports.try_iter().collect()
     }
 

@@ -67,6 +67,7 @@ impl Auditing {
             reason: LossReason::Stdout,
             most_waiting: limits::AUDIT_ITEMS,
             is_announced: false,
+            sees_all: false,
         });
         let thread = std::thread::Builder::new().name("netwatch-audit".into());
         Ok(Self(thread.spawn(move || auditor.run(&receiver)).context("cannot start a thread")?))

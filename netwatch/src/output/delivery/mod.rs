@@ -7,6 +7,7 @@ mod tests;
 use std::io;
 
 use super::{Encoder, LogOptions, Stamp, exe_status};
+use crate::alert::Level;
 use crate::signs;
 use crate::stream::{Context, Item};
 use crate::tracker::EventKind;
@@ -16,6 +17,8 @@ pub use syslog::{Facility, Syslog};
 /// Severities of syslog, RFC 5424, section 6.2.1. journald has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
+    Critical = 2,
+    Error = 3,
     Warning = 4,
     Notice = 5,
     Info = 6,
@@ -26,6 +29,13 @@ impl Severity {
     fn of(item: &Item) -> Self {
         match item {
             Item::Loss(..) => Self::Warning,
+            Item::Alert(alert) => match alert.rule.level {
+                Level::Critical => Self::Critical,
+                Level::High => Self::Error,
+                Level::Medium => Self::Warning,
+                Level::Low => Self::Notice,
+                Level::Informational => Self::Info,
+            },
             Item::Event(event) => {
                 let process = event.endpoint.process.as_ref();
                 let of_process = process.map(|actor| {
@@ -38,7 +48,7 @@ impl Severity {
                     _ => Self::Info,
                 }
             }
-            Item::Ready(_) | Item::Process(..) | Item::Table(_) => Self::Info,
+            Item::Ready(_) | Item::Process(..) | Item::Exec(..) | Item::Table(_) => Self::Info,
         }
     }
 }

@@ -89,7 +89,14 @@ impl Syslog {
                 data.param("reason", loss.reason.name())?;
                 data.param("count", loss.count())?;
             }
-            Item::Ready(_) | Item::Process(..) | Item::Table(_) => {}
+            Item::Alert(alert) => {
+                data.param("rule", &alert.rule.id)?;
+                data.param("level", alert.rule.level.name())?;
+                if let Some(about) = &alert.about {
+                    data.param("connection", format_args!("{}-{}", context.boot, about.id))?;
+                }
+            }
+            Item::Ready(_) | Item::Process(..) | Item::Exec(..) | Item::Table(_) => {}
         }
         out.extend_from_slice(b"] ");
         out.extend_from_slice(text);

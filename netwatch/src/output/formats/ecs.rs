@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, before, command_line, family_name, own, protocol_number, rfc3339, user_name,
-    without_nulls,
+    Ends, Objects, asserted, before, command_line, family_name, own, protocol_number, rfc3339, technique,
+    user_name, without_nulls,
 };
+use crate::alert::Alert;
 use crate::model::SockAddr;
 use crate::origin::Side;
 use crate::output::community;
@@ -33,7 +34,8 @@ impl Objects for Ecs {
                 json!({"event": {"kind": "event", "category": ["process"], "type": ["info"], "action": "ready"}}),
                 own::ready(ready),
             ),
-            Item::Process(..) | Item::Table(_) => return Vec::new(),
+            Item::Alert(alert) => (found(alert, context), own::alert(alert, context)),
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => return Vec::new(),
         };
         let mut object = json!({
             "@timestamp": rfc3339(time),
@@ -106,6 +108,55 @@ fn about(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Value {
         "related": {"ip": related},
     });
     merge(&mut object, peers);
+    object
+}
+
+/// An alert: `event.severity` is 0 to 4, as the levels of Sigma.
+fn found(alert: &Alert, context: &Context) -> Value {
+    let rule = &alert.rule;
+    let (techniques, parts): (Vec<_>, Vec<_>) = rule.tags.iter().filter_map(|tag| technique(tag)).unzip();
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let about = alert.about.as_ref();
+    let category = if about.is_some() { "network" } else { "process" };
+    let actor = alert.process.as_ref().map(|(actor, _)| actor);
+    let process = actor.map(|actor| &actor.process);
+    let mut object = json!({
+        "message": &*alert.detail,
+        "event": {
+            "kind": "alert",
+            "category": [category],
+            "type": ["info"],
+            "action": "alert",
+            "severity": rule.level as u8,
+        },
+        "rule": {"id": &*rule.id, "name": &*rule.title},
+        "threat": (!techniques.is_empty()).then(|| json!({
+            "framework": "MITRE ATT&CK",
+            "technique": {
+                "id": techniques,
+                "subtechnique": (!parts.is_empty()).then(|| json!({"id": parts})),
+            },
+        })),
+        "tags": (!rule.tags.is_empty()).then_some(&rule.tags),
+        "network": {"transport": about.map(|about| about.socket.proto.name())},
+        "process": actor.map(|actor| process_object(actor, context)),
+        "user": process.map(|process| json!({"id": process.uid.to_string(), "name": user_name(process, context)})),
+        "container": {"id": process.and_then(|process| where_it_runs::of_cgroup(&process.cgroup).container)},
+    });
+    if let Some(about) = about {
+        let (local, remote) = (about.socket.local, about.socket.remote);
+        let ends = remote.and_then(|remote| Ends::between(local, remote, about.verdict.asserted()));
+        merge(
+            &mut object,
+            match ends {
+                Some(ends) => json!({"source": at(ends.source), "destination": at(ends.destination)}),
+                None => json!({"server": at(local)}),
+            },
+        );
+        let mut related = vec![local.ip];
+        related.extend(remote.map(|remote| remote.ip).filter(|ip| *ip != local.ip));
+        merge(&mut object, json!({"related": {"ip": related}}));
+    }
     object
 }
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{Render, time_of};
 use crate::model::{Family, Proto, SockAddr};
 use crate::names::HostName;
-use crate::origin::{Confidence, Side};
+use crate::origin::Side;
 use crate::process::{Actor, Process};
 use crate::stream::{Context, Item};
 use crate::tracker::{Endpoint, EndpointId};
@@ -49,6 +49,15 @@ impl<T: Objects> Render for Lines<T> {
     }
 }
 
+/// The technique of MITRE ATT&CK that a tag of a rule names, and the part of it: `attack.t1059.004`.
+fn technique(tag: &str) -> Option<(String, Option<String>)> {
+    let number = tag.strip_prefix("attack.t")?;
+    let (whole, part) = number.split_once('.').map_or((number, None), |(whole, part)| (whole, Some(part)));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_technique = is_number(whole) && part.is_none_or(is_number);
+    is_technique.then(|| (format!("T{whole}"), part.map(|part| format!("T{whole}.{part}"))))
+}
+
 /// The two addresses of a connection.
 struct Ends {
     /// Of the originator; of this endpoint if the originator is not known.
@@ -63,8 +72,11 @@ struct Ends {
 impl Ends {
     /// `None` for a listener.
     fn of(endpoint: &Endpoint) -> Option<Self> {
-        let (local, remote) = (endpoint.local, endpoint.remote?);
-        let side = asserted(endpoint);
+        Self::between(endpoint.local, endpoint.remote?, asserted(endpoint))
+    }
+
+    /// `side`: who originated it, unless it is unknown or guessed.
+    fn between(local: SockAddr, remote: SockAddr, side: Option<Side>) -> Option<Self> {
         let (source, destination) =
             if side == Some(Side::Remote) { (remote, local) } else { (local, remote) };
         let is_known = matches!(side, Some(Side::Local | Side::Remote));
@@ -85,9 +97,7 @@ impl Ends {
 
 /// The originating side, unless it is unknown or guessed.
 fn asserted(endpoint: &Endpoint) -> Option<Side> {
-    let verdict = endpoint.verdict;
-    let is_known = verdict.confidence <= Confidence::Inferred && verdict.side != Side::Unknown;
-    (endpoint.remote.is_some() && is_known).then_some(verdict.side)
+    endpoint.verdict.asserted().filter(|_| endpoint.remote.is_some())
 }
 
 /// Whether both endpoints are on this host.

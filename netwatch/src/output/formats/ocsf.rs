@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, before, command_line, id_of, is_within_host, own, protocol_number, user_name,
-    without_nulls,
+    Ends, Objects, asserted, before, command_line, id_of, is_within_host, own, protocol_number, technique,
+    user_name, without_nulls,
 };
+use crate::alert::Alert;
 use crate::model::{Family, ProcessKey, SockAddr};
 use crate::origin::Side;
 use crate::output::{OcsfVersion, community};
@@ -22,6 +23,7 @@ pub(in crate::output) struct Ocsf {
 
 /// Category and class.
 const NETWORK_ACTIVITY: (u64, u64) = (4, 4001);
+const DETECTION_FINDING: (u64, u64) = (2, 2004);
 const BASE_EVENT: (u64, u64) = (0, 0);
 
 /// `activity_id` for what has no number of its own.
@@ -51,7 +53,8 @@ impl Objects for Ocsf {
                 object.insert("unmapped".into(), json!({"netwatch": own::ready(ready)}));
                 object
             }
-            Item::Process(..) | Item::Table(_) => return Vec::new(),
+            Item::Alert(alert) => self.finding(seq, time, alert, context),
+            Item::Process(..) | Item::Exec(..) | Item::Table(_) => return Vec::new(),
         };
         vec![without_nulls(Value::Object(object))]
     }
@@ -97,6 +100,63 @@ impl Ocsf {
                 "sequence": seq,
             },
         }))
+    }
+
+    fn finding(&self, seq: u64, time: Timestamp, alert: &Alert, context: &Context) -> Attributes {
+        let rule = &alert.rule;
+        // `activity_id` 1: a new finding.
+        let mut all = self.head(seq, time, DETECTION_FINDING, (1, "Create"), "alert");
+        let about = alert.about.as_ref();
+        let remote = about.and_then(|about| about.socket.remote);
+        let ends = about
+            .zip(remote)
+            .and_then(|(about, remote)| Ends::between(about.socket.local, remote, about.verdict.asserted()));
+        let listener = about.filter(|_| remote.is_none()).map(|about| at(about.socket.local));
+        let evidence = json!({
+            "actor": {"process": alert.process.as_ref().map(|(actor, _)| process(actor, context))},
+            "src_endpoint": ends.as_ref().map(|ends| at(ends.source)),
+            "dst_endpoint": ends.as_ref().map(|ends| at(ends.destination)).or(listener),
+            "connection_info": about.map(|about| json!({
+                "uid": id_of(about.id, context),
+                "direction_id": match about.verdict.asserted().filter(|_| remote.is_some()) {
+                    Some(Side::Local) => 2,
+                    Some(Side::Remote) => 1,
+                    Some(Side::Both | Side::Unknown) | None => 0,
+                },
+                "protocol_name": about.socket.proto.name(),
+                "protocol_num": protocol_number(about.socket.proto),
+            })),
+        });
+        let id = about.map(|about| id_of(about.id, context));
+        let key = alert.process.as_ref().map(|(actor, _)| actor.process.key.to_string());
+        let uid = format!("{}/{}/{}", rule.id, id.or(key).unwrap_or_default(), alert.at.nanos());
+        let attacks: Vec<_> = rule
+            .tags
+            .iter()
+            .filter_map(|tag| technique(tag))
+            .map(|(uid, part)| {
+                json!({"technique": {"uid": uid}, "sub_technique": part.map(|uid| json!({"uid": uid}))})
+            })
+            .collect();
+        all.extend(attributes(json!({
+            // 1 is informational, 5 critical.
+            "severity_id": rule.level as u64 + 1,
+            "message": &*alert.detail,
+            // As many as it stands for.
+            "count": alert.suppressed.saturating_add(1),
+            "finding_info": {
+                "uid": uid,
+                "title": &*rule.title,
+                "desc": &*alert.detail,
+                "created_time": time.as_millisecond(),
+                // `type_id` 1: a rule.
+                "analytic": {"uid": &*rule.id, "name": &*rule.title, "type_id": 1},
+                "attacks": (!attacks.is_empty()).then_some(attacks),
+            },
+            "evidences": [evidence],
+            "unmapped": {"netwatch": own::alert(alert, context)},
+        })));
+        all
     }
 
     fn connection(&self, event: &ConnectionEvent, time: Timestamp, context: &Context) -> Attributes {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{brief, id_of};
+use crate::alert::Alert;
 use crate::loss::Loss;
 use crate::model::{Cookie, Nat};
 use crate::origin::Origin;
@@ -76,6 +77,20 @@ fn process(event: &ConnectionEvent, actor: &Actor) -> Value {
 pub(super) fn ready(ready: &Ready) -> Value {
     let probes: std::collections::BTreeMap<_, _> = ready.probes.iter().copied().collect();
     json!({"event": "ready", "seeded": ready.seeded, "coverage": {"probes": probes, "unseen": ready.unseen}})
+}
+
+/// Of an alert.
+pub(super) fn alert(alert: &Alert, context: &Context) -> Value {
+    json!({
+        "event": "alert",
+        "code": alert.rule.code,
+        "id": alert.about.as_ref().map(|about| id_of(about.id, context)),
+        "side": alert.about.as_ref().filter(|about| about.socket.remote.is_some()).map(|about| about.verdict.side),
+        "key": alert.process.as_ref().map(|(actor, _)| actor.process.key),
+        "exe_state": alert.process.as_ref().map(|(_, status)| status.state),
+        "suppressed": alert.suppressed,
+        "trace": alert.trace,
+    })
 }
 
 pub(super) fn loss(loss: &Loss) -> Value {

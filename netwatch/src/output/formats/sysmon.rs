@@ -6,10 +6,10 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{Ends, Objects, asserted, command_line, id_of, user_name, without_nulls};
-use crate::model::{Proto, SockAddr};
+use crate::model::SockAddr;
 use crate::origin::Side;
 use crate::stream::{Context, Item};
-use crate::tracker::{ConnectionEvent, EventKind};
+use crate::tracker::ConnectionEvent;
 
 pub(in crate::output) struct Sysmon;
 
@@ -20,7 +20,7 @@ const ERROR: u64 = 255;
 impl Objects for Sysmon {
     fn objects(&mut self, _: u64, time: Timestamp, item: &Item, context: &Context) -> Vec<Value> {
         let object = match item {
-            Item::Event(event) if is_connection(event) => connection(event, time, context),
+            Item::Event(event) if event.is_the_connection() => connection(event, time, context),
             Item::Loss(_, loss) => json!({
                 "EventID": ERROR,
                 "UtcTime": utc(time),
@@ -30,18 +30,6 @@ impl Objects for Sysmon {
             _ => return Vec::new(),
         };
         vec![without_nulls(object)]
-    }
-}
-
-/// Whether an event is the one that stands for its connection. A TCP connection from the other side is of the process
-/// that accepts it, which is known then; a snapshot after a loss may find one that was accepted before.
-fn is_connection(event: &ConnectionEvent) -> bool {
-    let endpoint = &event.endpoint;
-    let is_accepted = endpoint.proto == Proto::Tcp && asserted(endpoint) == Some(Side::Remote);
-    match event.kind {
-        EventKind::Open => !is_accepted || event.repaired,
-        EventKind::Accept => is_accepted,
-        _ => false,
     }
 }
 

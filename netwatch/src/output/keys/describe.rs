@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use crate::alert::Level;
 use crate::loss::LossReason;
 use crate::model::{ExeState, Family, Nat, Proto, State, Via, Way};
 use crate::names::NameBasis;
@@ -40,6 +41,8 @@ pub(in crate::output) enum Is {
     Object(&'static str),
     /// An array of those.
     Objects(&'static str),
+    /// An object that another page describes.
+    Opaque,
     /// A process object, or a process key as `--processes once` and `key` write it.
     Process,
 }
@@ -80,7 +83,7 @@ pub(in crate::output) const ERRNO: Is = Is::Matching("^(E[A-Z0-9]+|[0-9]+)$");
 /// Every kind of event, in the order of the reference page.
 pub(in crate::output) const EVERY: &[&str] = &[
     "ready", "seed", "listen", "unlisten", "attempt", "open", "accept", "handover", "fail", "close", "state",
-    "loss", "process",
+    "loss", "process", "alert",
 ];
 
 /// Kinds of events about a connection or a listener.
@@ -142,6 +145,8 @@ pub(in crate::output) const SIGNS: fn() -> Vec<String> =
     words!(Sign, by_serde, ShellOnSocket, ExeDeleted, ExeMemfd, ExeWorldWritable, ShellListens);
 pub(in crate::output) const LOSS_REASONS: fn() -> Vec<String> =
     || LossReason::ALL.map(|reason| reason.name().to_owned()).into();
+pub(in crate::output) const LEVELS: fn() -> Vec<String> =
+    words!(Level, by_serde, Informational, Low, Medium, High, Critical);
 pub(in crate::output) const STATES: fn() -> Vec<String> = words!(
     State,
     |state| state.name().to_owned(),
@@ -163,5 +168,5 @@ pub(in crate::output) const STATES: fn() -> Vec<String> = words!(
 fn kinds_are_the_tracker_s_and_those_of_lines_about_no_socket() {
     assert_eq!(SOCKETS, EventKind::ALL.map(EventKind::name));
     let others: Vec<_> = EVERY.iter().filter(|kind| !SOCKETS.contains(kind)).collect();
-    assert_eq!(others, [&"ready", &"loss", &"process"]);
+    assert_eq!(others, [&"ready", &"loss", &"process", &"alert"]);
 }

@@ -22,11 +22,11 @@ keys! {
         Count "count" on &["loss"], Is::Integer(1, u64::MAX), Null::Never,
             "Number of records or events that were lost since the last `loss`.";
         Reason "reason" on &["loss"], Is::Word(LOSS_REASONS), Null::Never,
-            "Where they were lost: `ring`, the ring buffer was full or the kernel skipped a probe; `undecodable`, a record was malformed; `stdout` or `store`, this subscriber was too slow.";
+            "Where they were lost: `ring`, the ring buffer was full or the kernel skipped a probe; `undecodable`, a record was malformed; `stdout`, `store` or `rules`, this subscriber was too slow.";
         Sockets "sockets" on &["loss"], Is::Objects("loss_of_socket"), Null::Absent,
             "With the reason `limit`: the sockets with the most datagrams of flows that are not followed.";
         Kinds "kinds" on &["loss"], Is::Counts, Null::Never,
-            "`count` by kind: of kernel record for `ring` and `undecodable`, of event for `stdout` and `store`.";
+            "`count` by kind: of kernel record for `ring` and `undecodable`, of event for `stdout`, `store` and `rules`.";
         Id "id" on SOCKETS, ID, Null::Never,
             "The connection endpoint or listener: the same from its first event to its last, unique across runs and boots.";
         Flow "flow" on SOCKETS, ID, Null::Except(CONNECTIONS),
@@ -95,6 +95,28 @@ keys! {
             "What is suspicious about a listener. A process has its own.";
         OneProcess "process" on &["process"], Is::Object("process"), Null::Never,
             "With `--processes once`: a process, before the first event that has its `key`, and again when it has changed.";
+        OfRule "rule" on &["alert"], Is::Object("rule"), Null::Never,
+            "The rule that raised the alert.";
+        Code "code" on &["alert"], Is::Text, Null::Absent,
+            "Code of a built-in detection: see docs/rules.md.";
+        Detail "detail" on &["alert"], Is::Text, Null::Never,
+            "What was found, as a sentence.";
+        Connection "connection" on &["alert"], ID, Null::Maybe,
+            "`id` of the connection endpoint or listener that the alert is about. Null if it is about a process alone.";
+        AlertProto "proto" on &["alert"], Is::Word(PROTOS), Null::Absent,
+            "Its transport protocol.";
+        AlertLocal "local" on &["alert"], Is::Object("endpoint"), Null::Absent,
+            "Its address and port on this side.";
+        AlertRemote "remote" on &["alert"], Is::Object("endpoint"), Null::Absent,
+            "Its address and port on the other side; absent for a listener.";
+        AlertSide "side" on &["alert"], Is::Word(SIDES), Null::Absent,
+            "Which of them originated it; absent for a listener.";
+        AlertProcess "process" on &["alert"], Is::Process, Null::Maybe,
+            "The process that the alert is about.";
+        Suppressed "suppressed" on &["alert"], U64, Null::Never,
+            "Alerts of the same rule and key that were held back before this one: see `--suppress`.";
+        AlertTrace "trace" on &["alert"], Is::Opaque, Null::Maybe,
+            "The walk back from the connection, as `netwatch trace --format json` has a match. Null if there is no connection or none is known.";
     }
 }
 
@@ -113,6 +135,16 @@ keys! {
             "The originating process, if it is on this host and known. Null if `confidence` is `guessed`.";
         PortRule "port_rule", Is::Word(PORT_RULES), Null::Never,
             "What the rule of thumb says, by which the port above 1023 originated. It decides nothing.";
+    }
+}
+
+keys! {
+    /// The rule that raised an alert.
+    Rule {
+        Id "id", Is::Text, Null::Never, "Its id; of a built-in detection the code.";
+        Title "title", Is::Text, Null::Never, "Its title.";
+        Level "level", Is::Word(LEVELS), Null::Never, "How serious it is.";
+        Tags "tags", Is::Texts, Null::Never, "Tags, such as `attack.t1059.004`.";
     }
 }
 

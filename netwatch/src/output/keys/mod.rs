@@ -9,7 +9,9 @@ mod process;
 
 #[cfg(test)]
 pub(super) use describe::{CONNECTIONS, Described, EVERY, Is, Null, PROCESS_KEY, SOCKETS};
-pub(super) use events::{Coverage, Endpoint, Event, HostName, LossOfSocket, Message, Nat, Origin, Party};
+pub(super) use events::{
+    Coverage, Endpoint, Event, HostName, LossOfSocket, Message, Nat, Origin, Party, Rule,
+};
 pub(super) use process::{Ancestor, Process};
 
 /// The keys of one JSON object.

@@ -103,6 +103,7 @@ fn value(is: &Is) -> Value {
             "additionalProperties": {"type": "integer", "minimum": 1, "maximum": u64::MAX},
         }),
         Is::Names => json!({"type": "object", "additionalProperties": {"type": ["string", "null"]}}),
+        Is::Opaque => json!({"type": "object"}),
         Is::Object(name) => reference(name),
         Is::Objects(name) => json!({"type": "array", "items": reference(name)}),
         Is::Process => json!({"anyOf": [reference("process"), value(&keys::PROCESS_KEY)]}),

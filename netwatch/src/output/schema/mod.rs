@@ -16,7 +16,7 @@ struct Object {
     keys: &'static [Described],
 }
 
-const OBJECTS: [Object; 10] = [
+const OBJECTS: [Object; 11] = [
     Object { name: "origin", title: "Who originated a connection", keys: keys::Origin::ALL },
     Object { name: "endpoint", title: "An address and a port", keys: keys::Endpoint::ALL },
     Object { name: "nat", title: "The addresses as the other side saw them", keys: keys::Nat::ALL },
@@ -30,6 +30,7 @@ const OBJECTS: [Object; 10] = [
         title: "The part of a loss that concerns one socket",
         keys: keys::LossOfSocket::ALL,
     },
+    Object { name: "rule", title: "The rule that raised an alert", keys: keys::Rule::ALL },
     Object { name: "coverage", title: "What the kernel side observes", keys: keys::Coverage::ALL },
 ];
 

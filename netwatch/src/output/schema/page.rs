@@ -80,6 +80,7 @@ fn spelled(is: &Is) -> String {
         Is::Texts => "array of strings".to_owned(),
         Is::Counts => "object: names to integers".to_owned(),
         Is::Names => "object: names to strings or null".to_owned(),
+        Is::Opaque => "object".to_owned(),
         Is::Object(name) => object(name),
         Is::Objects(name) => format!("array of {}", object(name)),
         Is::Process => format!("{} or its key", object("process")),

@@ -79,6 +79,11 @@ pub(super) fn write(found: Traces<'_>, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
+/// One of the traces.
+pub(super) fn value(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Box<RawValue>> {
+    Ok(serde_json::value::to_raw_value(&matched(trace, users)?)?)
+}
+
 fn matched(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Match> {
     let Life { clock, boot, .. } = &trace.connection;
     let context = Context { boot: boot.clone(), clock: *clock, run_clock: *clock, users: users.clone() };

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use serde_json::value::RawValue;
 
 use crate::forensics::{OriginKind, Selector, Trace};
 use crate::stream::UserNames;
@@ -51,6 +52,14 @@ pub fn write(found: Traces<'_>, format: TraceFormat, colour: bool, out: &mut imp
         TraceFormat::Json => json::write(found, out),
         TraceFormat::Dot => dot::write(found, out),
     }
+}
+
+/// A trace as JSON has it in `matches`.
+///
+/// # Errors
+/// If a value cannot be serialised.
+pub fn matched(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Box<RawValue>> {
+    json::value(trace, users)
 }
 
 /// The verdict in a few words.

@@ -84,6 +84,7 @@ impl Metrics {
             reason: LossReason::Output(OutputKind::Metrics),
             most_waiting: limits::METRICS_ITEMS,
             is_announced: true,
+            sees_all: false,
         });
         let shared = Arc::<Shared>::default();
         let served = shared.clone();

@@ -236,6 +236,7 @@ impl Outputs {
                 reason: LossReason::Output(kind),
                 most_waiting: limits::OUTPUT_ITEMS,
                 is_announced: true,
+                sees_all: false,
             });
             let worker = Worker {
                 receiver,

@@ -76,6 +76,7 @@ impl Scene {
                 reason: LossReason::Output(OutputKind::Webhook),
                 most_waiting: limits::OUTPUT_ITEMS,
                 is_announced: true,
+                sees_all: false,
             }),
             output: Box::new(ToFar { far: far.clone(), length }),
             kind: OutputKind::Webhook,
@@ -178,6 +179,7 @@ fn an_output_that_is_down_loses_only_what_has_no_room() {
         reason: LossReason::Stdout,
         most_waiting: usize::MAX,
         is_announced: false,
+        sees_all: false,
     });
     let batch = u16::try_from(crate::bus::BATCH).unwrap();
     for n in 0..2 {

@@ -1,7 +1,7 @@
 //! Processes and threads that act for the actor: they share its sockets.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -33,6 +33,8 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["worker", command @ ..] => command_worker(actor, &command.join(" ")),
         ["thread", name, command @ ..] => in_thread(actor, name, &command.join(" ")),
         ["spawn", what, program, arguments @ ..] => spawn(actor, what, program, arguments),
+        ["serve", program, arguments @ ..] => serve(actor, program, arguments),
+        ["forward", to] => forward(actor, to),
         ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
         ["busy"] => busy(),
@@ -133,6 +135,25 @@ fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Re
     command.args(arguments.iter().map(|argument| argument.replace('+', " ")));
     let child = command.stdin(Stdio::from(socket()?)).stdout(Stdio::from(socket()?)).spawn()?;
     Ok(child.id().to_string())
+}
+
+/// What a server with CGI does: reads a request from the connection, and runs a program because of it. The program has
+/// nothing of the connection.
+fn serve(actor: &Actor, program: &str, arguments: &[&str]) -> Result<String> {
+    actor.stream()?.read_exact(&mut [0])?;
+    let mut command = Command::new(program);
+    command.args(arguments.iter().map(|argument| argument.replace('+', " ")));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let pid = child.id();
+    child.wait()?;
+    Ok(pid.to_string())
+}
+
+/// What a proxy does: reads from the connection, and makes another one because of it.
+fn forward(actor: &mut Actor, to: &str) -> Result<String> {
+    actor.stream()?.read_exact(&mut [0])?;
+    let onward = std::net::TcpStream::connect(to)?;
+    Ok(actor.push(onward.into()))
 }
 
 /// The process executes another program, with the connection as its standard input and output.

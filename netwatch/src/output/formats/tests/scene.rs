@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::*;
+use crate::alert::{Alert, Level, Rule};
 use crate::clock::BootClock;
 use crate::hash::Map;
 use crate::loss::{Loss, LossReason};
@@ -108,6 +109,26 @@ fn bare(kind: EventKind, proto: Proto, verdict: Verdict, outcome: Outcome) -> It
     Item::Event(at_second(event, 62))
 }
 
+/// An alert about the connection of an event, and one about a process alone.
+fn alerts() -> [Item; 2] {
+    let Item::Event(open) = outgoing(EventKind::Open, Outcome::default()) else { panic!() };
+    let rule = |level, code: Option<&str>| {
+        Arc::new(Rule {
+            id: "a\"b".into(),
+            title: "Title\t\u{202e}of \"it\"\n".into(),
+            level,
+            tags: vec!["attack.execution".into(), "attack.t1059.004".into(), "attack.tx".into()],
+            code: code.map(Into::into),
+        })
+    };
+    let mut first = Alert::of_event(&rule(Level::High, Some("shell-on-socket")), &open, "what\x1b\n");
+    (first.suppressed, first.trace) =
+        (3, serde_json::value::to_raw_value(&json!({"chain": []})).ok().map(Arc::from));
+    let status = crate::process::ExeStatus { state: crate::model::ExeState::Memfd, world_writable: false };
+    let second = Alert::of_process(&rule(Level::Informational, None), open.at, Some((nginx(), status)), "");
+    [first, second].map(|alert| Item::Alert(Box::new(alert)))
+}
+
 pub(in crate::output) fn scene() -> Vec<Item> {
     use EventKind as K;
     let ready = Ready {
@@ -125,6 +146,7 @@ pub(in crate::output) fn scene() -> Vec<Item> {
     let none = Outcome::default;
     let loss = Loss::new(LossReason::Ring, [("open", 3), ("close", 4)].into());
     let time = context().clock.time(ns(63_000_000_000)).unwrap();
+    let [first, second] = alerts();
     vec![
         Item::Ready(ready),
         listener(K::Seed),
@@ -144,6 +166,8 @@ pub(in crate::output) fn scene() -> Vec<Item> {
         bare(K::Open, Proto::Udp, Verdict::IDLE, none()),
         bare(K::Open, Proto::Tcp, Verdict::handshake(Side::Remote), none()),
         Item::Loss(time, loss),
+        first,
+        second,
         outgoing(K::Fail, failed(nix::errno::Errno::ECONNREFUSED)),
         outgoing(K::Fail, failed(nix::errno::Errno::ETIMEDOUT)),
         outgoing(K::Fail, failed(nix::errno::Errno::ENETUNREACH)),
