@@ -16,8 +16,6 @@ pub struct Knobs {
     pub registers: u32,
     /// `bpf_skc_to_unix_sock` is available (since 5.16), and with it the other end of a UNIX socket as a socket.
     pub unix_helper: u32,
-    /// UDP flows are followed.
-    pub udp: u32,
     /// Names of hosts are looked for, so that it matters whether a network namespace has the number of an older one.
     pub names: u32,
     /// Minimum time between two wake-ups of the reader, in nanoseconds; it polls meanwhile. 0: a wake-up for every
@@ -36,21 +34,19 @@ impl Knobs {
         typed_current: 0,
         registers: 0,
         unix_helper: 0,
-        udp: 0,
         names: 0,
         wake_ns: 0,
     };
 
     /// The fields in order.
     #[must_use]
-    pub const fn to_members(&self) -> [u32; 8] {
+    pub const fn to_members(&self) -> [u32; 7] {
         [
             self.all_states,
             self.socket_helpers,
             self.typed_current,
             self.registers,
             self.unix_helper,
-            self.udp,
             self.names,
             self.wake_ns,
         ]
@@ -58,4 +54,4 @@ impl Knobs {
 }
 
 const _: () = assert!(crate::WIRE_VERSION == 5, "Knobs::GLOBAL names the version");
-const _: () = assert!(size_of::<Knobs>() == 32 && align_of::<Knobs>() == 4);
+const _: () = assert!(size_of::<Knobs>() == 28 && align_of::<Knobs>() == 4);

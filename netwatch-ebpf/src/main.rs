@@ -1,7 +1,7 @@
 //! The kernel side of netwatch. Each file is one family of probes: `state` (TCP transitions), `accept`, `listen`,
 //! `connect` (attempts that fail before a SYN is sent), `using` (reads and writes), `udp`, `process` (fork, exec,
 //! exit), `cgroup`, `cookie`, `listed` (iterators), `unix` and `pipe` (messages between processes), `names` (DNS answers, TLS); or a helper: `sock`,
-//! `task`, `files` and `stdio` read kernel structures, `packet` has the programs that see packets, and reads headers, `netns` recognises network namespaces, `mem` reads memory, `act` writes records about the current task,
+//! `task`, `files` and `stdio` read kernel structures, `packet` reads headers, `netns` recognises network namespaces, `mem` reads memory, `act` writes records about the current task,
 //! `budget` limits records in time, `cause` tracks what a thread acts upon, `notes` keeps with a socket what was sent and why, `calls` tracks threads in
 //! connect(), `known` is the state kept per socket, `twice` covers skipped runs, `emit` writes to
 //! the ring.

@@ -9,7 +9,8 @@ use aya_ebpf::btf_maps::LruHashMap;
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes, bpf_tcp_sock,
 };
-use aya_ebpf::macros::btf_map;
+use aya_ebpf::macros::{btf_map, cgroup_skb};
+use aya_ebpf::programs::SkBuffContext;
 use netwatch_common::{ASKED_MAX, NAME_BYTES, NAME_BYTES_MAX, Name, kind, name_source};
 
 use crate::budget::Budget;
@@ -39,10 +40,24 @@ const NAMES_REFILL: u32 = 1000;
 
 static mut BUDGET: Budget = Budget::WHOLE;
 
+const PASS: i32 = 1;
+
 const DNS: u16 = 53;
 
 /// The bit of the third byte that tells an answer from a question (RFC 1035, section 4.1.1).
 const ANSWER: u8 = 0x80;
+
+#[cgroup_skb(egress)]
+fn name_egress(ctx: SkBuffContext) -> i32 {
+    let _ = sent(ctx.skb.skb);
+    PASS
+}
+
+#[cgroup_skb(ingress)]
+fn name_ingress(ctx: SkBuffContext) -> i32 {
+    let _ = received(ctx.skb.skb);
+    PASS
+}
 
 /// The socket of a packet, with its protocol.
 #[inline(always)]
@@ -62,7 +77,7 @@ fn socket(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, u32)> {
 }
 
 #[inline(always)]
-pub(crate) fn sent(skb: *mut __sk_buff) -> Option<()> {
+fn sent(skb: *mut __sk_buff) -> Option<()> {
     let (sk, protocol) = socket(skb)?;
     if protocol == u32::from(IPPROTO_TCP) {
         // SAFETY: the socket of the context.
@@ -77,7 +92,7 @@ pub(crate) fn sent(skb: *mut __sk_buff) -> Option<()> {
     if protocol != u32::from(IPPROTO_UDP) {
         return None;
     }
-    let ends = packet::udp_ends(skb)?;
+    let ends = packet::udp(skb)?;
     if ends.destination_port != DNS {
         return None;
     }
@@ -92,7 +107,7 @@ pub(crate) fn sent(skb: *mut __sk_buff) -> Option<()> {
 }
 
 #[inline(always)]
-pub(crate) fn received(skb: *mut __sk_buff) -> Option<()> {
+fn received(skb: *mut __sk_buff) -> Option<()> {
     let (sk, protocol) = socket(skb)?;
     if protocol == u32::from(IPPROTO_TCP) {
         // SAFETY: the socket of the context.
@@ -106,7 +121,7 @@ pub(crate) fn received(skb: *mut __sk_buff) -> Option<()> {
     if protocol != u32::from(IPPROTO_UDP) {
         return None;
     }
-    let ends = packet::udp_ends(skb)?;
+    let ends = packet::udp(skb)?;
     if ends.source_port != DNS {
         return None;
     }

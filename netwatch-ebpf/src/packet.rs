@@ -1,62 +1,9 @@
-//! What sees packets: `cgroup_skb` at the root of the cgroup tree, whose context begins with the IP header. One program for
-//! each direction serves `udp` and `names`, since running a program costs more than most of what it does.
-
-use core::hint::black_box;
+//! Reads the headers of packets in `cgroup_skb` programs, whose context begins with the IP header.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
-use aya_ebpf::macros::cgroup_skb;
-use aya_ebpf::programs::SkBuffContext;
-use netwatch_common::flow_flags;
 
-use crate::mem::knob;
 use crate::sock::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
-use crate::udp::PASS;
-use crate::{names, udp};
-
-#[cgroup_skb(egress)]
-fn packet_egress(ctx: SkBuffContext) -> i32 {
-    if knob!(names) {
-        name_sent(ctx.skb.skb);
-    }
-    if knob!(udp) {
-        datagram_sent(ctx.skb.skb);
-    }
-    PASS
-}
-
-#[cgroup_skb(ingress)]
-fn packet_ingress(ctx: SkBuffContext) -> i32 {
-    if knob!(names) {
-        name_received(ctx.skb.skb);
-    }
-    if knob!(udp) {
-        datagram_received(ctx.skb.skb);
-    }
-    PASS
-}
-
-// Functions of their own, since together they need more than the 512 bytes of a stack.
-
-#[inline(never)]
-fn name_sent(skb: *mut __sk_buff) {
-    let _ = black_box(names::sent(skb));
-}
-
-#[inline(never)]
-fn name_received(skb: *mut __sk_buff) {
-    let _ = black_box(names::received(skb));
-}
-
-#[inline(never)]
-fn datagram_sent(skb: *mut __sk_buff) {
-    let _ = black_box(udp::datagram(skb, 0));
-}
-
-#[inline(never)]
-fn datagram_received(skb: *mut __sk_buff) {
-    let _ = black_box(udp::datagram(skb, flow_flags::RECEIVED));
-}
 
 /// Lengths of headers: RFC 791, RFC 8200, RFC 768.
 const IPV4_MIN: u32 = 20;
@@ -79,7 +26,7 @@ pub(crate) struct Ends {
 
 /// Parses the headers; `None` if the packet is not UDP.
 #[inline(always)]
-pub(crate) fn udp_ends(skb: *mut __sk_buff) -> Option<Ends> {
+pub(crate) fn udp(skb: *mut __sk_buff) -> Option<Ends> {
     let first: [u8; IPV4_MIN as usize] = load(skb, 0)?;
     let (family, header, source, destination) = match first[0] >> 4 {
         4 if u16::from(first[9]) == IPPROTO_UDP => {

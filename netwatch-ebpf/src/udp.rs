@@ -13,8 +13,8 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock};
-use aya_ebpf::macros::{btf_map, cgroup_sock};
-use aya_ebpf::programs::SockContext;
+use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
+use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{
     FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, Sock, flow_flags, kind,
 };
@@ -41,10 +41,22 @@ static NOT_FOLLOWED_BY: LruHashMap<u64, u64, NOT_FOLLOWED_MAX> = LruHashMap::new
 #[btf_map]
 static SENDING: LruHashMap<u32, u64, 16384> = LruHashMap::new();
 
-pub(crate) const PASS: i32 = 1;
+#[cgroup_skb(egress)]
+fn udp_egress(ctx: SkBuffContext) -> i32 {
+    let _ = datagram(ctx.skb.skb, 0);
+    PASS
+}
+
+#[cgroup_skb(ingress)]
+fn udp_ingress(ctx: SkBuffContext) -> i32 {
+    let _ = datagram(ctx.skb.skb, flow_flags::RECEIVED);
+    PASS
+}
+
+const PASS: i32 = 1;
 
 #[inline(always)]
-pub(crate) fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
+fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     // SAFETY: the context of the hook and its socket, which may be NULL.
     let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() {
@@ -58,7 +70,7 @@ pub(crate) fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     if whole.is_null() || unsafe { (*whole).protocol } != u32::from(IPPROTO_UDP) {
         return None;
     }
-    let ends = packet::udp_ends(skb)?;
+    let ends = packet::udp(skb)?;
     let (local, remote) = if received == 0 {
         ((ends.source, ends.source_port), (ends.destination, ends.destination_port))
     } else {

@@ -100,7 +100,6 @@ pub(super) fn load(
         socket_helpers: u32::from(sockets == Sockets::Helpers),
         typed_current: helpers.typed_current.into(),
         registers: helpers.registers.into(),
-        udp: u32::from(Forced::of(&options.forced, "udp") != Some(None)),
         names: u32::from(Forced::of(&options.forced, "names") != Some(None)),
         unix_helper: u32::from(helpers.unix && sockets == Sockets::Helpers),
         wake_ns: if options.ring_bytes < SMALL_RING { 0 } else { WAKE.as_nanos() as u32 },

@@ -288,8 +288,8 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             probes: &[
                 cgroup("udp_create"),
                 cgroup("udp_release"),
-                named("packet_ingress", Hook::CgroupIngress),
-                named("packet_egress", Hook::CgroupEgress),
+                named("udp_ingress", Hook::CgroupIngress),
+                named("udp_egress", Hook::CgroupEgress),
             ],
             ..RUNG
         }],
@@ -303,9 +303,9 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             key: "cgroup",
             name: "cgroup_skb (DNS over UDP, TLS)",
             probes: &[
-                // The same programs as of `udp`: see `netwatch-ebpf/src/packet.rs`.
-                named("packet_ingress", Hook::CgroupIngress),
-                named("packet_egress", Hook::CgroupEgress),
+                // Before the questions: an answer needs one.
+                named("name_ingress", Hook::CgroupIngress),
+                named("name_egress", Hook::CgroupEgress),
             ],
             unseen: &[
                 "names that a program knows otherwise than by DNS over UDP: from files, caches, DNS over TCP, TLS or HTTPS, or from before the start",

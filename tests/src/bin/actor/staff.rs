@@ -33,7 +33,7 @@ pub(crate) fn obey(actor: &mut Actor, words: &[&str]) -> Option<Result<String>> 
         ["worker", command @ ..] => command_worker(actor, &command.join(" ")),
         ["thread", name, command @ ..] => in_thread(actor, name, &command.join(" ")),
         ["spawn", what, program, arguments @ ..] => spawn(actor, what, program, arguments),
-        ["serve", program, arguments @ ..] => serve(actor, program, arguments),
+        ["cgi", program, arguments @ ..] => cgi(actor, program, arguments),
         ["forward", to] => forward(actor, to),
         ["turns", children, rounds] => take_turns(actor, children, rounds),
         ["become", program] => become_program(actor, program),
@@ -139,7 +139,7 @@ fn spawn(actor: &mut Actor, what: &str, program: &str, arguments: &[&str]) -> Re
 
 /// What a server with CGI does: reads a request from the connection, and runs a program because of it. The program has
 /// nothing of the connection.
-fn serve(actor: &Actor, program: &str, arguments: &[&str]) -> Result<String> {
+fn cgi(actor: &Actor, program: &str, arguments: &[&str]) -> Result<String> {
     actor.stream()?.read_exact(&mut [0])?;
     let mut command = Command::new(program);
     command.args(arguments.iter().map(|argument| argument.replace('+', " ")));

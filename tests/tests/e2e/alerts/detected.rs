@@ -51,8 +51,8 @@ fn shell_because_of_a_request_and_another_program() {
             server.say("close");
             pid
         };
-        ask("serve /bin/true");
-        let shell = ask("serve /bin/sh -c true");
+        ask("cgi /bin/true");
+        let shell = ask("cgi /bin/sh -c true");
         let found = alert(&mut watch, "accept-then-shell");
         assert_has(&found, json!({"process": {"pid": shell}, "local": {"port": 6000}, "side": "remote"}));
         // A shell that nobody asked for.
