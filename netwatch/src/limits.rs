@@ -388,9 +388,9 @@ pub const MOST_DEVICE_NETNS: usize = 1024;
 /// `enrich::devices::tests::names_are_read_once_and_again_when_they_are_old`.
 pub const DEVICE_AGE: Duration = Duration::from_secs(10);
 
-/// The same of an index without a name. Test:
+/// The same of an index without a name: an interface that came since, or another network namespace with the number. Test:
 /// `enrich::devices::tests::names_are_read_once_and_again_when_they_are_old`.
-pub const NO_DEVICE_AGE: Duration = Duration::from_secs(1);
+pub const NO_DEVICE_AGE: Duration = Duration::from_millis(20);
 
 /// WireGuard devices of a network namespace that are asked for their port, and ports of a kind of tunnel. Test:
 /// `snapshot::tunnels::tests::tunnels_are_read_up_to_the_limit`.
