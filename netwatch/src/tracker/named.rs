@@ -13,9 +13,11 @@ impl Tracker {
     pub fn name(&mut self, event: &mut ConnectionEvent, name: HostName) {
         let name = Arc::new(name);
         event.endpoint.names.set_remote(name.clone());
-        if let Some(conn) = self.key_of_event(event).and_then(|key| self.conns.get_mut(&key)) {
+        if let Some(key) = self.key_of_event(event)
+            && let Some(conn) = self.conns.get_mut(&key)
+        {
             conn.endpoint.names.set_remote(name);
-            self.teach_name(Cookie::number(event.endpoint.cookie));
+            self.teach_name(key);
         }
     }
 

@@ -1,6 +1,9 @@
 //! UDP flows.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::names::HostName;
 
 /// A datagram at the client's endpoint (cookie 2) or the server's (cookie 3).
 fn datagram(host: &mut Host, cookie: u64, received: bool, old_socket: bool) -> Vec<ConnectionEvent> {
@@ -80,6 +83,26 @@ fn first_sender_is_the_originator() {
         emitted_all(&receives(&mut host, 3, (SERVER, "10.9.9.9:5"))),
         ["open remote handshake observed - 33 -"]
     );
+}
+
+#[test]
+fn name_of_a_flow_is_that_of_its_server_too() {
+    let mut host = host();
+    sends(&mut host, 2, (CLIENT, SERVER), 24);
+    datagram(&mut host, 3, true, false);
+    let mut opened = host.apply(udp(2, CLIENT, SERVER), Act::Sent(task(24)));
+    let name = HostName::said("www.example.org", opened[0].at);
+    host.tracker.name(&mut opened[0], name);
+    let mut out = Vec::new();
+    let flows: Vec<_> = host.tracker.flows().map(|flow| flow.key).collect();
+    flows.into_iter().for_each(|key| host.tracker.idle(host.now.saturating_add(IDLE), key, &mut out));
+    let names = |cookie| {
+        let event = out.iter().find(|event| event.endpoint.cookie == Cookie::new(cookie)).unwrap();
+        let text = |name: Option<&Arc<HostName>>| name.map(|name| name.name.to_string());
+        (text(event.endpoint.names.remote()), text(event.endpoint.names.local()))
+    };
+    let name = Some("www.example.org".to_owned());
+    assert_eq!((names(2), names(3)), ((name.clone(), None), (None, name)));
 }
 
 #[test]
