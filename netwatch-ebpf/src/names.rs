@@ -6,15 +6,14 @@
 
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::btf_maps::LruHashMap;
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes, bpf_tcp_sock,
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes, bpf_tcp_sock};
 use aya_ebpf::macros::{btf_map, cgroup_skb};
 use aya_ebpf::programs::SkBuffContext;
 use netwatch_common::{ASKED_MAX, NAME_BYTES, NAME_BYTES_MAX, Name, kind, name_source};
 
 use crate::budget::Budget;
 use crate::mem::plain;
+use crate::packet::Ends;
 use crate::sock::{self, IPPROTO_TCP, IPPROTO_UDP};
 use crate::{emit, netns, packet};
 
@@ -59,26 +58,9 @@ fn name_ingress(ctx: SkBuffContext) -> i32 {
     PASS
 }
 
-/// The socket of a packet, with its protocol.
-#[inline(always)]
-fn socket(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, u32)> {
-    // SAFETY: the context of the hook and its socket, which may be NULL.
-    let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return None;
-    }
-    // SAFETY: the socket of the context.
-    let whole = unsafe { bpf_sk_fullsock(sk) };
-    if whole.is_null() {
-        return None;
-    }
-    // SAFETY: returned by the helper.
-    Some((sk, unsafe { (*whole).protocol }))
-}
-
 #[inline(always)]
 fn sent(skb: *mut __sk_buff) -> Option<()> {
-    let (sk, protocol) = socket(skb)?;
+    let (sk, protocol) = packet::socket(skb)?;
     if protocol == u32::from(IPPROTO_TCP) {
         // SAFETY: the socket of the context.
         let tcp = unsafe { bpf_tcp_sock(sk) };
@@ -89,18 +71,11 @@ fn sent(skb: *mut __sk_buff) -> Option<()> {
         }
         return hello(skb, sk, name_source::HELLO_SENT);
     }
-    if protocol != u32::from(IPPROTO_UDP) {
+    let (ends, id, is_answer) = dns(skb, protocol)?;
+    if ends.destination_port != DNS || is_answer {
         return None;
     }
-    let ends = packet::udp(skb)?;
-    if ends.destination_port != DNS {
-        return None;
-    }
-    let [high, low, flags]: [u8; 3] = packet::load(skb, ends.payload_at)?;
-    if flags & ANSWER != 0 {
-        return None;
-    }
-    let question = question(skb, ends.destination, [high, low]);
+    let question = question(skb, ends.destination, id);
     // Without a place the answer is not believed.
     let _ = ASKED.insert(&question, &1, 0);
     None
@@ -108,7 +83,7 @@ fn sent(skb: *mut __sk_buff) -> Option<()> {
 
 #[inline(always)]
 fn received(skb: *mut __sk_buff) -> Option<()> {
-    let (sk, protocol) = socket(skb)?;
+    let (sk, protocol) = packet::socket(skb)?;
     if protocol == u32::from(IPPROTO_TCP) {
         // SAFETY: the socket of the context.
         let tcp = unsafe { bpf_tcp_sock(sk) };
@@ -118,20 +93,28 @@ fn received(skb: *mut __sk_buff) -> Option<()> {
         }
         return hello(skb, sk, name_source::HELLO_RECEIVED);
     }
+    let (ends, id, is_answer) = dns(skb, protocol)?;
+    if ends.source_port != DNS || !is_answer {
+        return None;
+    }
+    // Fails if nobody asked.
+    ASKED.remove(&question(skb, ends.source, id)).ok()?;
+    report(skb, sk, name_source::DNS_ANSWER, ends.payload_at, ends.payload)
+}
+
+/// The ends of a datagram from or to the port of DNS, with the number of the message, and whether it is an answer.
+#[inline(always)]
+fn dns(skb: *mut __sk_buff, protocol: u32) -> Option<(Ends, [u8; 2], bool)> {
     if protocol != u32::from(IPPROTO_UDP) {
         return None;
     }
     let ends = packet::udp(skb)?;
-    if ends.source_port != DNS {
+    if ends.source_port != DNS && ends.destination_port != DNS {
         return None;
     }
+    // Fails if the payload is shorter.
     let [high, low, flags]: [u8; 3] = packet::load(skb, ends.payload_at)?;
-    if flags & ANSWER == 0 || ends.payload == 0 {
-        return None;
-    }
-    // Fails if nobody asked.
-    ASKED.remove(&question(skb, ends.source, [high, low])).ok()?;
-    report(skb, sk, name_source::DNS_ANSWER, ends.payload_at, ends.payload)
+    Some((ends, [high, low], flags & ANSWER != 0))
 }
 
 #[inline(always)]

@@ -1,9 +1,27 @@
 //! Reads the headers of packets in `cgroup_skb` programs, whose context begins with the IP header.
 
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes};
 
 use crate::sock::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+
+/// The socket of a packet, with its protocol, which is cheaper to look at than the packet.
+#[inline(always)]
+pub(crate) fn socket(skb: *mut __sk_buff) -> Option<(*mut bpf_sock, u32)> {
+    // SAFETY: the context of the hook and its socket, which may be NULL.
+    let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: the socket of the context. The kernel runs the hook only for full sockets (kernel/bpf/cgroup.c,
+    // __cgroup_bpf_run_filter_skb(), v6.12).
+    let whole = unsafe { bpf_sk_fullsock(sk) };
+    if whole.is_null() {
+        return None;
+    }
+    // SAFETY: returned by the helper.
+    Some((sk, unsafe { (*whole).protocol }))
+}
 
 /// Lengths of headers: RFC 791, RFC 8200, RFC 768.
 const IPV4_MIN: u32 = 20;

@@ -12,7 +12,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{
@@ -57,17 +57,9 @@ const PASS: i32 = 1;
 
 #[inline(always)]
 fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
-    // SAFETY: the context of the hook and its socket, which may be NULL.
-    let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return None;
-    }
-    // Checking the protocol of the socket is cheaper than parsing the packet, and most packets are TCP.
-    // SAFETY: the socket of the context. The kernel runs the hook only for full sockets (kernel/bpf/cgroup.c,
-    // __cgroup_bpf_run_filter_skb(), v6.12).
-    let whole = unsafe { bpf_sk_fullsock(sk) };
-    // SAFETY: returned by the helper.
-    if whole.is_null() || unsafe { (*whole).protocol } != u32::from(IPPROTO_UDP) {
+    let (sk, protocol) = packet::socket(skb)?;
+    // Most packets are TCP.
+    if protocol != u32::from(IPPROTO_UDP) {
         return None;
     }
     let ends = packet::udp(skb)?;

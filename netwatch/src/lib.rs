@@ -52,4 +52,5 @@ pub mod store;
 pub mod stream;
 pub mod top;
 pub mod tracker;
+pub mod unix_socket;
 pub mod where_it_runs;

@@ -55,12 +55,13 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
                 let bar = Bar::new("reading", false)?;
                 reader.scan(Box::new(move |progress| bar.watch(progress)));
             }
-            traced(&History::new(reader)?, options)?
+            traced(&History::new(reader)?, &options.selector, options.most)?
         }
         None => {
             completion.programs = Some(Executables::patient());
             complain(&format!("no store at {DEFAULT_PATH}: tracing connections that are open now"));
-            traced(&live()?, options).unwrap_or_else(|never: Infallible| match never {})
+            traced(&live()?, &options.selector, options.most)
+                .unwrap_or_else(|never: Infallible| match never {})
         }
     };
     let mut out = BufWriter::new(out);
@@ -82,10 +83,10 @@ pub fn run(options: &TraceOptions, out: &mut dyn Write) -> Result<()> {
 }
 
 /// Adds names of users and services, and the status of the executables of running processes.
-struct Completion {
+pub(super) struct Completion {
     /// `None` for a store, whose events have the status of executables at the time of the event.
-    programs: Option<Executables>,
-    users: Users,
+    pub(super) programs: Option<Executables>,
+    pub(super) users: Users,
 }
 
 impl Complete for Completion {
@@ -107,8 +108,12 @@ impl Complete for Completion {
 
 /// The trace of each selected connection, and whether more match. Of two endpoints of one connection only the
 /// originator's is traced.
-fn traced<P: Past>(past: &P, options: &TraceOptions) -> Result<(Vec<Trace>, bool), P::Error> {
-    let (mut lives, more) = past.select(&options.selector, options.most)?;
+pub(super) fn traced<P: Past>(
+    past: &P,
+    selector: &Selector,
+    most: usize,
+) -> Result<(Vec<Trace>, bool), P::Error> {
+    let (mut lives, more) = past.select(selector, most)?;
     let begun: Vec<_> = lives
         .iter()
         .filter(|life| !life.is_inbound())

@@ -73,9 +73,13 @@ impl HostName {
     /// Whether a process asked for the name itself.
     #[must_use]
     pub fn was_asked_by(&self, process: Option<ProcessKey>) -> bool {
-        let asker = self.asked_by.as_ref().map(|asker| asker.key);
-        asker.zip(process).is_some_and(|(asker, process)| asker.may_be(process))
+        asked(self.asked_by.as_ref(), process)
     }
+}
+
+/// Whether who asked is this process; not if one of them is not known.
+fn asked(asker: Option<&Arc<Process>>, process: Option<ProcessKey>) -> bool {
+    asker.zip(process).is_some_and(|(asker, process)| asker.key.may_be(process))
 }
 
 /// The names of both ends of a connection. One pointer: most connections have none.
@@ -202,10 +206,7 @@ impl AnswerTable {
         let key = self.key(netns, address);
         let names = self.by_address.get(&key)?;
         let valid = || names.iter().filter(|known| known.at <= began && began < known.until);
-        let own = |known: &&Known| {
-            let asker = known.asked_by.as_ref().map(|asker| asker.key);
-            asker.zip(process).is_some_and(|(asker, process)| asker.may_be(process))
-        };
+        let own = |known: &&Known| asked(known.asked_by.as_ref(), process);
         let newest = valid().filter(own).max_by_key(|known| known.at);
         let known = newest.or_else(|| valid().max_by_key(|known| known.at))?;
         let mut all: Vec<_> = valid().map(|known| &known.name).collect();

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use super::limits;
+use crate::unix_socket;
 
 /// Where browsers connect.
 #[derive(Debug)]
@@ -33,12 +34,7 @@ impl Listener {
     /// # Errors
     /// If it cannot be made.
     pub fn unix(path: &Path) -> io::Result<Self> {
-        let is_socket = std::fs::symlink_metadata(path)
-            .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
-        if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-            std::fs::remove_file(path)?;
-        }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        let listener = unix_socket::listen(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         Ok(Self::Unix(listener))
     }
@@ -49,31 +45,33 @@ impl Listener {
 /// # Errors
 /// If the listener cannot be used.
 pub async fn serve(listener: Listener, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(limits::SERVED_CLIENTS));
-    tokio::pin!(end);
     match listener {
         Listener::Tcp(listener) => {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
-            loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted.map(|(stream, _)| stream),
-                    () = &mut end => return Ok(()),
-                };
-                take(accepted, &places, &router).await;
-            }
+            take_all(async || Ok(listener.accept().await?.0), &router, end).await;
         }
         Listener::Unix(listener) => {
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener)?;
-            loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted.map(|(stream, _)| stream),
-                    () = &mut end => return Ok(()),
-                };
-                take(accepted, &places, &router).await;
-            }
+            take_all(async || Ok(listener.accept().await?.0), &router, end).await;
         }
+    }
+    Ok(())
+}
+
+async fn take_all<S>(accept: impl AsyncFn() -> io::Result<S>, router: &Router, end: impl Future<Output = ()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limits::SERVED_CLIENTS));
+    tokio::pin!(end);
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept() => accepted,
+            () = &mut end => return,
+        };
+        take(accepted, &places, router).await;
     }
 }
 

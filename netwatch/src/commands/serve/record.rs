@@ -8,43 +8,42 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::commands::log::narrow;
+use crate::commands::trace::{Completion, traced};
 use crate::enrich::{self, Stage};
-use crate::forensics::{self, Complete, Selector};
-use crate::output::trace::{TraceFormat, Traces, write};
+use crate::forensics::Selector;
+use crate::output::trace::matched;
 use crate::output::{Format, Log, LogOptions};
-use crate::process::Actor;
 use crate::serve::{Found, Histogram, IsGone, Question, Record, Refusal, State, limits};
 use crate::store::{self, History, Reader, StoreError};
 use crate::stream::{Batch, Context, Item};
-use crate::tracker::{ConnectionEvent, EndpointId};
+use crate::tracker::EndpointId;
 use crate::{filter, hash};
 
 /// A store.
 pub(super) struct Store {
     path: PathBuf,
-    /// Names of users and services are asked for once.
+    /// Names of users and services are asked for once: for events, and for walks.
     stages: Mutex<Vec<Box<dyn Stage>>>,
+    completion: Mutex<Completion>,
 }
 
-/// Reads in time, or says why not.
-struct Reading {
-    reader: Reader,
-    is_late: IsGone,
-}
+/// When an answer is late: at a time, or when nobody waits for it any more.
+struct Deadline(IsGone);
 
 impl Store {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, stages: Mutex::new(enrich::recorded()) }
+        let completion = Completion { programs: None, users: enrich::Users::of_host() };
+        Self { path, stages: Mutex::new(enrich::recorded()), completion: Mutex::new(completion) }
     }
 
-    fn open(&self, is_gone: IsGone) -> Result<Reading, Refusal> {
+    fn open(&self, is_gone: IsGone) -> Result<(Reader, Deadline), Refusal> {
         let until = Instant::now() + limits::SERVED_ANSWER;
         let is_late: IsGone = Arc::new(move || is_gone() || Instant::now() >= until);
-        let mut reader = Reader::open(&self.path).map_err(|error| Refusal::Failed(error.to_string()))?;
+        let failed = |error: StoreError| Refusal::Failed(error.to_string());
+        let mut reader = Reader::open(&self.path).map_err(failed)?;
         let own = is_late.clone();
-        let ends = reader.end_when(Box::new(move || own()));
-        ends.map_err(|error| Refusal::Failed(error.to_string()))?;
-        Ok(Reading { reader, is_late })
+        reader.end_when(Box::new(move || own())).map_err(failed)?;
+        Ok((reader, Deadline(is_late)))
     }
 
     /// Events as JSON.
@@ -52,9 +51,9 @@ impl Store {
         let mut text = Vec::new();
         let mut log = Log::dated(&LogOptions { format: Format::Json, ..LogOptions::default() }, &mut text);
         let failed = |error: std::io::Error| Refusal::Failed(error.to_string());
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         for (context, item) in found {
             let mut batch = Batch { context, items: vec![item] };
-            let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
             stages.iter_mut().for_each(|stage| stage.enrich(&mut batch));
             log.batch(&batch).map_err(failed)?;
         }
@@ -65,9 +64,9 @@ impl Store {
     }
 }
 
-impl Reading {
+impl Deadline {
     fn refusal(&self, error: &StoreError) -> Refusal {
-        if (self.is_late)() {
+        if (self.0)() {
             let most = limits::SERVED_ANSWER.as_secs();
             return Refusal::Busy(format!(
                 "the answer took longer than {most} s: ask for less time or fewer events"
@@ -75,6 +74,10 @@ impl Reading {
         }
         Refusal::Failed(error.to_string())
     }
+}
+
+fn none() -> Refusal {
+    Refusal::Missing("the record has no such connection".into())
 }
 
 fn nanoseconds(time: Option<Timestamp>) -> Option<i64> {
@@ -91,10 +94,10 @@ fn id_of(text: &str) -> Result<(String, EndpointId), Refusal> {
 impl Record for Store {
     fn search(&self, question: &Question, is_gone: IsGone) -> Result<Found, Refusal> {
         let filter = filter::by_numbers(&question.filter).map_err(Refusal::Wrong)?.filter;
-        let reading = self.open(is_gone)?;
-        let refused = |error: StoreError| reading.refusal(&error);
+        let (reader, deadline) = self.open(is_gone)?;
+        let refused = |error: StoreError| deadline.refusal(&error);
         let (since, until) = (nanoseconds(question.since), nanoseconds(question.until));
-        let mut events = reading.reader.events(narrow(&filter), since, until, true).map_err(refused)?;
+        let mut events = reader.events(narrow(&filter), since, until, true).map_err(refused)?;
         let (mut found, mut seen) = (Vec::new(), hash::Set::default());
         'pages: while let Some(batch) = events.next_batch().map_err(refused)? {
             for item in batch.items.into_iter().rev() {
@@ -117,22 +120,20 @@ impl Record for Store {
     }
 
     fn histogram(&self, question: &Question, is_gone: IsGone) -> Result<Histogram, Refusal> {
-        let reading = self.open(is_gone)?;
+        let (reader, deadline) = self.open(is_gone)?;
         let span = (nanoseconds(question.since), nanoseconds(question.until));
-        let counted = reading.reader.counts(span, limits::SERVED_BARS);
-        let (span, counts) = counted.map_err(|error| reading.refusal(&error))?;
+        let counted = reader.counts(span, limits::SERVED_BARS);
+        let (span, counts) = counted.map_err(|error| deadline.refusal(&error))?;
         Ok(Histogram { span, counts })
     }
 
     fn connection(&self, id: &str, is_gone: IsGone) -> Result<Vec<Value>, Refusal> {
         let (boot, id) = id_of(id)?;
-        let reading = self.open(is_gone)?;
-        let refused = |error: StoreError| reading.refusal(&error);
-        let none = || Refusal::Missing("the record has no such connection".into());
-        let own = reading.reader.end(&boot, id).map_err(refused)?.ok_or_else(none)?;
+        let (reader, deadline) = self.open(is_gone)?;
+        let refused = |error: StoreError| deadline.refusal(&error);
+        let own = reader.end(&boot, id).map_err(refused)?.ok_or_else(none)?;
         let peer = own.events.iter().rev().find_map(|event| event.endpoint.peer.as_ref());
-        let peer =
-            peer.map(|peer| reading.reader.end(&boot, peer.id)).transpose().map_err(refused)?.flatten();
+        let peer = peer.map(|peer| reader.end(&boot, peer.id)).transpose().map_err(refused)?.flatten();
         let mut events: Vec<_> = std::iter::once(own)
             .chain(peer)
             .flat_map(|end| {
@@ -153,44 +154,22 @@ impl Record for Store {
 
     fn walk(&self, id: &str, is_gone: IsGone) -> Result<Value, Refusal> {
         let (boot, id) = id_of(id)?;
-        let Reading { reader, is_late } = self.open(is_gone)?;
-        let late = is_late.clone();
-        let refused = move |error: StoreError| {
-            if late() {
-                Refusal::Busy("the walk took too long".into())
-            } else {
-                Refusal::Failed(error.to_string())
-            }
-        };
-        let selector = Selector::Id(boot, id);
-        let history = History::new(reader).map_err(&refused)?;
-        let (lives, _) = forensics::Past::select(&history, &selector, 1).map_err(&refused)?;
-        let none = || Refusal::Missing("the record has no such connection".into());
-        let life = lives.into_iter().next().ok_or_else(none)?;
-        let mut trace = forensics::trace(&history, life).map_err(&refused)?;
-        let mut names = Names(enrich::Users::of_host());
-        trace.complete(&mut names);
-        let users = names.0.names();
-        let traces = Traces {
-            selector: &selector,
-            traces: &[trace],
-            more: false,
-            users: &users,
-            zone: &jiff::tz::TimeZone::UTC,
-        };
-        let mut text = Vec::new();
-        write(traces, TraceFormat::Json, false, &mut text)
-            .map_err(|error| Refusal::Failed(error.to_string()))?;
-        let mut value: Value =
-            serde_json::from_slice(&text).map_err(|error| Refusal::Failed(error.to_string()))?;
-        value.pointer_mut("/matches/0").map(Value::take).ok_or_else(none)
+        let (reader, deadline) = self.open(is_gone)?;
+        let walked = History::new(reader).and_then(|past| traced(&past, &Selector::Id(boot, id), 1));
+        let (traces, _) = walked.map_err(|error| deadline.refusal(&error))?;
+        let mut trace = traces.into_iter().next().ok_or_else(none)?;
+        let mut completion = self.completion.lock().unwrap_or_else(PoisonError::into_inner);
+        trace.complete(&mut *completion);
+        let failed = |error: &dyn std::fmt::Display| Refusal::Failed(error.to_string());
+        let text = matched(&trace, &completion.users.names()).map_err(|error| failed(&error))?;
+        serde_json::from_str(text.get()).map_err(|error| failed(&error))
     }
 
     fn state(&self, is_gone: IsGone) -> Result<State, Refusal> {
-        let reading = self.open(is_gone)?;
-        let refused = |error: StoreError| reading.refusal(&error);
-        let newest = store::newest(&reading.reader).map_err(refused)?;
-        let mut losses = reading.reader.losses(i64::MIN, i64::MAX).map_err(refused)?;
+        let (reader, deadline) = self.open(is_gone)?;
+        let refused = |error: StoreError| deadline.refusal(&error);
+        let newest = store::newest(&reader).map_err(refused)?;
+        let mut losses = reader.losses(i64::MIN, i64::MAX).map_err(refused)?;
         losses.reverse();
         losses.truncate(limits::SERVED_ROWS);
         let losses = losses.into_iter().map(|missing| {
@@ -207,20 +186,6 @@ impl Record for Store {
             link: newest.map(|(link, ..)| link.to_string()),
             losses: self.lines(losses.collect())?,
         })
-    }
-}
-
-/// Adds names of users.
-struct Names(enrich::Users);
-
-impl Complete for Names {
-    fn actor(&mut self, actor: &mut Actor) {
-        self.0.ask(actor.process.uid);
-    }
-
-    fn event(&mut self, event: &mut ConnectionEvent) {
-        self.0.ask_for_event(event);
-        enrich::service_of(event);
     }
 }
 

@@ -20,17 +20,22 @@ pub(super) use originators::originators;
 pub(super) use search::search;
 pub(super) use walk::walk;
 
+/// What every page has in its head.
+fn head(title: &str) -> Markup {
+    html! {
+        meta charset="utf-8";
+        meta name="viewport" content="width=device-width, initial-scale=1";
+        title { (title) }
+        link rel="stylesheet" href="/assets/style.css";
+    }
+}
+
 /// A page with its navigation.
 fn whole(title: &str, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " - netwatch" }
-                link rel="stylesheet" href="/assets/style.css";
-            }
+            head { (head(&format!("{title} - netwatch"))) }
             body {
                 a.skip href="#content" { "Skip to the content" }
                 header {
@@ -55,10 +60,7 @@ pub(super) fn enter() -> Markup {
         (DOCTYPE)
         html lang="en" {
             head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "netwatch" }
-                link rel="stylesheet" href="/assets/style.css";
+                (head("netwatch"))
                 script type="module" src="/assets/enter.js" {}
             }
             body {

@@ -2,15 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::MetricsAddress;
-use crate::limits;
+use crate::{limits, unix_socket};
 
 /// Pause after a connection could not be accepted, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -58,22 +56,11 @@ pub(super) fn start(
             thread.spawn(move || serve(|| Ok(listener.accept()?.0), &page))?;
         }
         MetricsAddress::Unix(path) => {
-            let listener = bind(path)?;
+            let listener = unix_socket::listen(path)?;
             thread.spawn(move || serve(|| Ok(listener.accept()?.0), &page))?;
         }
     }
     Ok(())
-}
-
-/// Replaces the socket of a run that has ended, and nothing else.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if is_socket
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
 }
 
 pub(super) fn serve<S: Stream>(mut accept: impl FnMut() -> io::Result<S>, page: &Page) {
