@@ -39,6 +39,7 @@ pub mod pairs;
 pub mod proc;
 pub mod process;
 pub mod relays;
+pub mod replace;
 pub mod rights;
 pub mod rules;
 pub mod seeding;

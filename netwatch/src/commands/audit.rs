@@ -1,7 +1,7 @@
 //! `netwatch audit`: explains each listening port, and reports those that cannot be explained.
 
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::clock::BootClock;
 use crate::inventory::{Inventory, Scope};
 use crate::kernel::Options;
 use crate::output::audit::Writer;
+use crate::replace;
 use crate::rights;
 use crate::snapshot::netns;
 
@@ -104,26 +105,12 @@ pub fn run(mut options: AuditOptions, out: &mut dyn Write) -> Result<ExitCode> {
 /// Mode of a new baseline: world-readable, for review.
 const READABLE: u32 = 0o644;
 
-/// Replaces the file atomically, so that a full disk does not destroy a reviewed baseline.
+/// Replaces the file as a whole: it may have been reviewed.
 fn write_baseline(path: &Path, report: &Report) -> Result<()> {
     let host = rustix::system::uname();
     let now = ZonedDateTime::now().strftime("%F %T %:z").to_string();
     let text = baseline::write(report, &host.nodename().to_string_lossy(), &now);
-    let whole = || {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let beside = path.with_file_name(name);
-        let mode = std::fs::metadata(path).map_or(READABLE, |old| old.mode());
-        // O_EXCL: in a world-writable directory another user may have created a file or link of this name.
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(mode).open(&beside);
-        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-        let written = written.and_then(|()| std::fs::rename(&beside, path));
-        if written.is_err() {
-            // Best effort; the error of the write is returned below.
-            let _ = std::fs::remove_file(&beside);
-        }
-        written
-    };
-    whole().with_context(|| format!("cannot write the baseline {}", path.display()))
+    let mode = std::fs::metadata(path).map_or(READABLE, |old| old.mode());
+    replace::file(path, text.as_bytes(), mode)
+        .with_context(|| format!("cannot write the baseline {}", path.display()))
 }

@@ -4,8 +4,6 @@
 //! silently; later it is added too, and told of once.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{bounded, limits};
+use crate::{blocking, limits, replace};
 
 /// What an entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +71,7 @@ impl Baseline {
     /// # Errors
     /// If there is a file and it cannot be used, or none can be written.
     pub fn open(path: &Path, learn: Duration, now: Timestamp) -> Result<Self, BaselineError> {
-        let text = bounded::text(path, limits::RULE_BASELINE_FILE);
+        let text = blocking::text(path, limits::RULE_BASELINE_FILE, limits::READ_WAIT);
         let content = match text {
             Ok(text) => {
                 serde_json::from_str(&text).map_err(|error| BaselineError::Parse(path.to_owned(), error))?
@@ -141,20 +139,10 @@ impl Baseline {
         if !self.has_changed {
             return Ok(());
         }
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(".new");
-        let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_vec_pretty(&self.content)?;
-            text.push(b'\n');
-            // Whoever can write to the directory can replace the baseline as well.
-            let _ = std::fs::remove_file(&beside);
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &self.path)
-        };
-        write().map_err(|error| BaselineError::Write(self.path.clone(), error))?;
+        let failed = |error: std::io::Error| BaselineError::Write(self.path.clone(), error);
+        let mut text = serde_json::to_vec_pretty(&self.content).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        replace::file(&self.path, &text, 0o600).map_err(failed)?;
         self.has_changed = false;
         Ok(())
     }

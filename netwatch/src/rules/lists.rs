@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::alert::{Alert, Level, Rule};
 use crate::hash::Map;
 use crate::tracker::{ConnectionEvent, EventKind};
-use crate::{bounded, escape, limits};
+use crate::{blocking, escape, limits};
 
 /// Why a list cannot be used.
 #[derive(Debug, Error)]
@@ -65,7 +65,7 @@ impl Lists {
     pub fn read(files: &[PathBuf]) -> Result<Self, ListError> {
         let mut lists = Self::default();
         for file in files {
-            let text = bounded::text(file, limits::LIST_FILE)
+            let text = blocking::text(file, limits::LIST_FILE, limits::READ_WAIT)
                 .map_err(|error| ListError::Read { file: file.clone(), error })?;
             lists.add(file, &text)?;
         }

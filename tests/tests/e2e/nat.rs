@@ -1,4 +1,6 @@
-//! Address translation: both endpoints are on this host, and neither has the address that the other one uses.
+//! Address translation: both endpoints are on this host, and neither has the address that the other one uses. Questions have
+//! a share of the processor time, and where other tests make connections an event may come before its answer, so tests of
+//! events are alone.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -63,7 +65,7 @@ fn redirect_on_loopback_is_one_flow() {
     let Some(debian) = translator("nat::redirect_on_loopback_is_one_flow") else { return };
     in_fresh_netns(|| {
         redirect(&debian, "tcp", 8080);
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::alone(&[]);
         let (mut client, mut server) = (actor(), actor());
         redirected(&mut client, &mut server);
         let at_client = watch.at("open", endpoint(2000, 80));
@@ -92,7 +94,7 @@ fn snapshots_know_translations() {
         redirect(&debian, "tcp", 8080);
         let (mut client, mut server) = (actor(), actor());
         redirected(&mut client, &mut server);
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::alone(&[]);
         let [at_client, at_server] =
             [endpoint(2000, 80), endpoint(8080, 2000)].map(|endpoint| watch.at("seed", endpoint));
         assert_eq!(at_client["nat"], seen("127.0.0.1:2000", "127.0.0.1:8080"));
@@ -171,7 +173,7 @@ fn translation_in_another_namespace_is_followed() {
 fn translations_of_one_tuple_are_told_apart() {
     let Some(debian) = translator("nat::translations_of_one_tuple_are_told_apart") else { return };
     in_fresh_netns(|| {
-        let mut watch = Watch::start(&[]);
+        let mut watch = Watch::alone(&[]);
         let mut servers = [actor(), actor()];
         for (server, port) in servers.iter_mut().zip([8080, 8081]) {
             server.say(&format!("listen 127.0.0.1:{port} 16"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rsigma_parser::{CorrelationRule, FilterRule, LogSource, SigmaCollection, SigmaRule, parse_sigma_yaml};
 use thiserror::Error;
 
-use crate::{bounded, escape, limits};
+use crate::{blocking, escape, limits};
 
 /// Why the paths cannot be used at all.
 #[derive(Debug, Error)]
@@ -142,7 +142,7 @@ impl Pack {
 
     fn file(&mut self, file: &Path) {
         let mut bad = |line, why: String| self.bad.push(Bad { file: file.to_owned(), line, why });
-        let text = match bounded::text(file, limits::RULE_FILE) {
+        let text = match blocking::text(file, limits::RULE_FILE, limits::READ_WAIT) {
             Ok(text) => text,
             Err(error) => return bad(1, format!("cannot be read: {error}")),
         };

@@ -122,6 +122,19 @@ fn listed_addresses_raise_alerts() {
 }
 
 #[test]
+fn file_that_nobody_writes_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = netwatch(&["watch", "--match-list", word(&fifo), "--duration", "1s"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && text.contains("no answer within") && text.lines().count() == 1,
+        "{text}"
+    );
+}
+
+#[test]
 fn wrong_paths_and_lines_end_the_start() {
     let (folder, path) = rules(&[("list", "192.0.2.1\nnot an address\n")]);
     let list = folder.path().join("list");
