@@ -24,6 +24,7 @@ pub mod enrich;
 pub mod errno;
 pub mod escape;
 pub mod filter;
+pub mod fleet;
 pub mod forensics;
 pub mod hash;
 mod inventory;

@@ -9,9 +9,11 @@
 
 use std::time::Duration;
 
+mod fleet;
 mod outputs;
 mod rules;
 
+pub use fleet::*;
 pub use outputs::*;
 pub use rules::*;
 

@@ -9,7 +9,8 @@ use netwatch::cli::{self, Command};
 #[cfg(feature = "test-equipment")]
 use netwatch::commands::generate;
 use netwatch::commands::{
-    alert_exec, audit, check, doctor, is_closed_pipe, list, log, record, serve, top, trace, verify, watch,
+    alert_exec, audit, check, doctor, fleet, is_closed_pipe, list, log, record, serve, top, trace, verify,
+    watch,
 };
 use netwatch::{rights, stderr};
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Audit(options) => audit::run(*options, &mut io::stdout()),
         Command::AlertExec(options) => alert_exec::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Check(options) => check::run(&options, &mut io::stdout()),
+        Command::Fleet(options) => fleet::run(&options, &mut io::stdout()).map(|()| ExitCode::SUCCESS),
         Command::Doctor(options) => doctor::run(&options, &mut io::stdout()),
         Command::Print(text) => io::stdout().write_all(&text).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };

@@ -26,8 +26,21 @@ impl Debian {
     /// If the overlay cannot be mounted.
     #[must_use]
     pub fn of_this_run(test: &str) -> Option<Self> {
-        let Some(root) = std::env::var_os("NETWATCH_DEBIAN").map(PathBuf::from) else {
-            let why = std::env::var("NETWATCH_NO_DEBIAN");
+        Self::of(test, "DEBIAN")
+    }
+
+    /// The same of the Debian that has ClickHouse.
+    ///
+    /// # Panics
+    /// As [`Self::of_this_run`].
+    #[must_use]
+    pub fn with_clickhouse(test: &str) -> Option<Self> {
+        Self::of(test, "CLICKHOUSE")
+    }
+
+    fn of(test: &str, name: &str) -> Option<Self> {
+        let Some(root) = std::env::var_os(format!("NETWATCH_{name}")).map(PathBuf::from) else {
+            let why = std::env::var(format!("NETWATCH_NO_{name}"));
             skip(test, why.as_deref().unwrap_or("no Debian was built for the tests of this run"));
             return None;
         };

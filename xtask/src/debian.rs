@@ -48,24 +48,59 @@ rm -r "$1/var/cache/netwatch/build""#;
 /// File in the root with the recipe that it was built from. If the recipe changes, the root is built again.
 const RECIPE: &str = "var/cache/netwatch/recipe";
 
-/// The path of the root. Builds it if it is missing, which takes a minute or two.
+/// What takes the record of many hosts. Debian has it up to this suite only, so it has a root of its own, whatever the
+/// machine's suite is.
+const CLICKHOUSE: (&str, &str) = ("bookworm", "clickhouse-server,clickhouse-client");
+
+/// A root to build: its name in the cache, its suite and packages, and what is done in it at the end.
+struct Recipe {
+    name: String,
+    suite: String,
+    packages: &'static str,
+    hook: &'static str,
+}
+
+impl Recipe {
+    /// As it is kept in the root.
+    fn text(&self) -> String {
+        format!("{}\n{}\n", self.packages, self.hook)
+    }
+}
+
+/// The path of the root with servers. Builds it if it is missing, which takes a minute or two.
 pub(crate) fn root(verbose: bool) -> Result<PathBuf> {
     let (suite, source) = vm::own_suite()?;
+    let name = format!("debian-{suite}");
+    made(&Recipe { name, suite, packages: PACKAGES, hook: SAMPLE }, &source, verbose)
+}
+
+/// The path of the root with ClickHouse.
+pub(crate) fn clickhouse(verbose: bool) -> Result<PathBuf> {
+    let (_, source) = vm::own_suite()?;
+    let (suite, packages) = CLICKHOUSE;
+    let name = format!("debian-{suite}-clickhouse");
+    made(
+        &Recipe { name, suite: suite.into(), packages, hook: "mkdir -p \"$1/var/cache/netwatch\"" },
+        &source,
+        verbose,
+    )
+}
+
+fn made(recipe: &Recipe, source: &Source, verbose: bool) -> Result<PathBuf> {
     let cache = vm::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
     // Prevents two runs from building it at once. The lock is released when the file is closed.
-    let lock = cache.join(format!("debian-{suite}.lock"));
+    let lock = cache.join(format!("{}.lock", recipe.name));
     let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
     lock.lock().context("cannot lock the cache")?;
-    let root = cache.join(format!("debian-{suite}"));
-    let recipe = format!("{PACKAGES}\n{SAMPLE}\n");
-    if fs::read_to_string(root.join(RECIPE)).is_ok_and(|built| built == recipe) {
+    let root = cache.join(&recipe.name);
+    if fs::read_to_string(root.join(RECIPE)).is_ok_and(|built| built == recipe.text()) {
         return Ok(root);
     }
     // In the same folder, so that the final rename is atomic.
-    let half = cache.join(format!("debian-{suite}.half"));
+    let half = cache.join(format!("{}.half", recipe.name));
     remove(&half, verbose)?;
-    let built = build(&suite, &source, &half, &recipe, verbose);
+    let built = build(recipe, source, &half, verbose);
     if built.is_err() {
         remove(&half, verbose)?;
     }
@@ -75,23 +110,24 @@ pub(crate) fn root(verbose: bool) -> Result<PathBuf> {
     Ok(root)
 }
 
-fn build(suite: &str, source: &Source, into: &Path, recipe: &str, verbose: bool) -> Result<()> {
+fn build(recipe: &Recipe, source: &Source, into: &Path, verbose: bool) -> Result<()> {
+    let Recipe { suite, packages, hook, .. } = recipe;
     if find(BUILDER).is_none() {
         setup::install(&[BUILDER], "tests start servers in a Debian that it builds", verbose)?;
     }
-    step(&format!("building a Debian with {PACKAGES} in {}: tests start them there", into.display()));
+    step(&format!("building a Debian with {packages} in {}: tests start them there", into.display()));
     let signed = source.keyring.as_ref().map(|keyring| format!("[signed-by={keyring}] "));
     let line = format!("deb {}{} {suite} main", signed.unwrap_or_default(), source.uri);
-    let note = format!("cat > \"$1/{RECIPE}\" <<'RECIPE'\n{recipe}RECIPE\n");
+    let note = format!("cat > \"$1/{RECIPE}\" <<'RECIPE'\n{}RECIPE\n", recipe.text());
     let mut command = as_root(BUILDER, &[])?;
-    command.args(["--mode=root", "--variant=minbase"]).arg(format!("--include={PACKAGES}"));
+    command.args(["--mode=root", "--variant=minbase"]).arg(format!("--include={packages}"));
     // No fsync is needed, since an incomplete root is discarded.
     command.arg("--dpkgopt=force-unsafe-io");
     // Fail soon if there is no network.
     for option in ["Acquire::Languages \"none\"", "Acquire::Retries \"1\"", "Acquire::http::Timeout \"20\""] {
         command.arg(format!("--aptopt={option}"));
     }
-    command.arg(format!("--customize-hook={SAMPLE}")).arg(format!("--customize-hook={note}"));
+    command.arg(format!("--customize-hook={hook}")).arg(format!("--customize-hook={note}"));
     vm::said(command.arg(suite).arg(into).arg(line), verbose)
         .with_context(|| format!("{BUILDER} cannot build a Debian"))
 }

@@ -126,6 +126,11 @@ fn e2e(
         Ok(root) => ("NETWATCH_DEBIAN", root.as_os_str().to_owned()),
         Err(error) => ("NETWATCH_NO_DEBIAN", format!("{error:#}").into()),
     };
+    let clickhouse = debian::clickhouse(verbose);
+    let (clickhouse_name, clickhouse_value) = match &clickhouse {
+        Ok(root) => ("NETWATCH_CLICKHOUSE", root.as_os_str().to_owned()),
+        Err(error) => ("NETWATCH_NO_CLICKHOUSE", format!("{error:#}").into()),
+    };
     let judges = judges::python(verbose);
     let (judges_name, judges_value) = match &judges {
         Ok(python) => ("NETWATCH_JUDGES", python.as_os_str().to_owned()),
@@ -136,6 +141,7 @@ fn e2e(
         ("NETWATCH_BIN", programs.netwatch.as_os_str()),
         ("NETWATCH_ACTOR", programs.actor.as_os_str()),
         (name, &value),
+        (clickhouse_name, &clickhouse_value),
         (judges_name, &judges_value),
     ];
     let mut command = as_root(&programs.tests, &variables)?;

@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod doctor;
 mod filter;
+mod fleet;
 #[cfg(any(test, feature = "test-equipment"))]
 mod generate;
 mod generated;
@@ -29,6 +30,7 @@ use crate::commands::alert_exec::AlertExecOptions;
 use crate::commands::audit::AuditOptions;
 use crate::commands::check::CheckOptions;
 use crate::commands::doctor::DoctorOptions;
+use crate::commands::fleet::FleetOptions;
 #[cfg(any(test, feature = "test-equipment"))]
 use crate::commands::generate::GenerateOptions;
 use crate::commands::list::ListOptions;
@@ -70,6 +72,8 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Check rules.
     Check(CheckOptions),
+    /// The record of many hosts.
+    Fleet(FleetOptions),
     /// Run a program for each alert on stdin.
     AlertExec(AlertExecOptions),
     /// Print a text that is generated from the command line.
@@ -109,6 +113,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Sub::Trace(trace) => Command::Trace(trace.options()),
         Sub::Audit(audit) => Command::Audit(Box::new(audit.options().map_err(usage)?)),
         Sub::Doctor(doctor) => Command::Doctor(doctor.options()),
+        Sub::Fleet(fleet) => Command::Fleet(fleet.options().map_err(usage)?),
         Sub::Rules(rules) => Command::Check(rules.options()),
         Sub::Completions(completions) => Command::Print(completions.text()),
         Sub::Man(man) => Command::Print(man.text().map_err(usage)?),
@@ -166,6 +171,8 @@ enum Sub {
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
     Doctor(doctor::DoctorArgs),
+    /// Search and trace the records of many hosts on a ClickHouse server
+    Fleet(fleet::FleetCommand),
     /// Check rules that raise alerts
     Rules(check::RulesCommand),
     /// Print completions for a shell

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::filter::FilterArgs;
+use super::fleet::ShipArgs;
 use super::kernel::KernelArgs;
 use super::output::OutputArgs;
 use super::rules::RulesArgs;
@@ -45,6 +46,8 @@ pub(super) struct RecordArgs {
     filter: FilterArgs,
     #[command(flatten)]
     outputs: OutputArgs,
+    #[command(flatten)]
+    ship: ShipArgs,
 }
 
 impl RecordArgs {
@@ -62,6 +65,7 @@ impl RecordArgs {
             print,
             outputs: self.outputs.outputs,
             metrics: self.outputs.metrics,
+            ship: self.ship.options(),
             rules: self.rules.options(Detect::USUAL)?,
         })
     }

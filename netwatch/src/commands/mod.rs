@@ -6,6 +6,7 @@ pub mod alert_exec;
 pub mod audit;
 pub mod check;
 pub mod doctor;
+pub mod fleet;
 #[cfg(any(test, feature = "test-equipment"))]
 pub mod generate;
 pub mod list;

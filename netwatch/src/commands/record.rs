@@ -13,6 +13,7 @@ use crate::boot;
 use crate::engine::{self, Pipeline, Supervisor, Vitals, complain};
 use crate::enrich;
 use crate::filter::Filter;
+use crate::fleet::{ShipOptions, Shipper};
 use crate::kernel::Options;
 use crate::output::LogOptions;
 use crate::output::metrics::StoreVitals;
@@ -45,6 +46,8 @@ pub struct RecordOptions {
     pub outputs: Vec<OutputOptions>,
     /// Where metrics are served.
     pub metrics: Option<MetricsAddress>,
+    /// Where what is recorded is shipped to.
+    pub ship: Option<ShipOptions>,
     /// Rules that raise alerts.
     pub rules: RulesOptions,
 }
@@ -64,6 +67,7 @@ pub fn run(options: RecordOptions) -> Result<()> {
         print,
         outputs,
         metrics,
+        ship,
         rules,
     } = options;
     let setup = rules.read()?;
@@ -100,10 +104,12 @@ pub fn run(options: RecordOptions) -> Result<()> {
             Some(address) => Some(Metrics::start(address, &outputs, bus)?),
             None => None,
         };
+        let boot = started.boot.to_string();
         let rules = rules::start(setup, started, bus)?;
+        let shipper = ship.map(|ship| Shipper::start(&ship, store.clone(), boot)).transpose()?;
         let watchdog = Watchdog::of_service_manager();
         let status = Status::Well;
-        Ok(RecordSupervisor { recorder, print, outputs, metrics, rules, store, status, watchdog })
+        Ok(RecordSupervisor { recorder, print, outputs, metrics, rules, shipper, store, status, watchdog })
     })
 }
 
@@ -129,6 +135,7 @@ struct RecordSupervisor {
     outputs: Outputs,
     metrics: Option<Metrics>,
     rules: Option<Rules>,
+    shipper: Option<Shipper>,
     store: PathBuf,
     status: Status,
     watchdog: Option<Watchdog>,
@@ -173,6 +180,9 @@ impl Supervisor for RecordSupervisor {
         let written = self.recorder.finish();
         let printed = self.print.map_or(Ok(()), Print::finish);
         self.outputs.finish().iter().for_each(|line| complain(line));
+        if let Some(shipper) = self.shipper {
+            shipper.finish();
+        }
         written?;
         Ok(printed?)
     }

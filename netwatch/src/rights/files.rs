@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
 };
 
 /// The newest interface that is used; of an older kernel what it has.
@@ -44,6 +44,19 @@ pub(super) fn ruleset(readable: &[PathBuf], lacks: &mut Vec<String>) -> Option<O
     not_offered(lacks);
     version().ok()?;
     created(readable).inspect_err(|error| lacks.push(format!("rules for files (Landlock): {error}"))).ok()?
+}
+
+/// From here on this thread, and those that it starts, connect by TCP to this port only, and listen on none. An error:
+/// the kernel does not offer it.
+pub(super) fn connect_to_port_only(port: u16) -> Result<(), landlock::RulesetError> {
+    let tcp = AccessNet::ConnectTcp | AccessNet::BindTcp;
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(tcp)?
+        .create()?
+        .add_rule(NetPort::new(port, AccessNet::ConnectTcp))?
+        .restrict_self()?;
+    Ok(())
 }
 
 fn created(readable: &[PathBuf]) -> Result<Option<OwnedFd>, landlock::RulesetError> {

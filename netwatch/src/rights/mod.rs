@@ -129,6 +129,13 @@ pub fn give_up(stage: &Stage, readable: &[PathBuf], also: Option<Need>) -> Given
     given
 }
 
+/// From here on this thread connects by TCP to this port only, as far as the kernel offers it.
+pub fn connect_to_port_only(port: u16) {
+    if let Err(error) = files::connect_to_port_only(port) {
+        log::debug!("the thread may connect to any port: {error}");
+    }
+}
+
 /// What this kernel does not offer, without giving up anything.
 #[must_use]
 pub fn not_offered() -> Vec<String> {

@@ -29,6 +29,21 @@ impl History {
         Ok(Self { reader, runs })
     }
 
+    /// Asks the history of a store in memory, which is returned.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    #[expect(clippy::type_complexity, reason = "an answer beside the store")]
+    pub fn borrowing<T>(
+        reader: Reader,
+        question: impl FnOnce(&Self) -> Result<T, StoreError>,
+    ) -> Result<(Reader, Result<T, StoreError>), StoreError> {
+        let runs = reader.runs()?;
+        let history = Self { reader, runs };
+        let answer = question(&history);
+        Ok((history.reader, answer))
+    }
+
     fn of_boot(&self, boot: &str) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(move |run| *run.boot == *boot)
     }

@@ -25,6 +25,7 @@ mod predict;
 mod pruned;
 mod query;
 mod ranges;
+mod raw;
 mod read;
 mod readback;
 mod rebuild;
@@ -60,6 +61,7 @@ pub use files::files;
 pub use generate::generate;
 pub use history::History;
 pub use query::{Query, StoredConnection};
+pub use raw::Span;
 pub use read::{Missing, Reader};
 pub use retain::Retention;
 pub use runs::Run;
@@ -68,6 +70,7 @@ pub use search::{Narrow, Segment};
 pub use thread::{Recorder, Status};
 pub use verify::{Anchored, Ask, Broken, Checked, Seals, newest, verify, verify_schema};
 pub use visits::{Visited, Visits};
+pub use words::Words;
 pub use writer::Settings;
 
 /// How far long work is.

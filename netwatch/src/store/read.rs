@@ -64,14 +64,23 @@ impl Reader {
     /// If it does not exist or cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (db, version) = open::for_reading(path)?;
-        Ok(Self {
+        Ok(Self::of(db, version))
+    }
+
+    pub(super) fn of(db: Connection, version: i32) -> Self {
+        Self {
             db,
             version,
             processes: Processes::default(),
             begun: Cell::new(None),
             siblings: RefCell::default(),
             scan: None,
-        })
+        }
+    }
+
+    /// Rows were added.
+    pub(super) fn forget_siblings(&self) {
+        *self.siblings.borrow_mut() = Siblings::default();
     }
 
     /// Opens the given store, which must exist, or else the standard one if it exists.

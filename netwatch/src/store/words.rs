@@ -1,6 +1,8 @@
 //! Words as the small numbers that stand for them in rows: a word in each of a million rows would be most of the store.
 //! The views spell them. A number never changes its meaning.
 
+use std::borrow::Cow;
+
 use crate::model::{ExeState, Family, Proto, State, Stream, StreamKind, Via};
 use crate::origin::{Basis, Confidence, Side};
 use crate::tracker::{ClosedBy, ProcessBasis};
@@ -95,6 +97,67 @@ pub(super) const fn state_code(state: State) -> u8 {
     }
 }
 
+/// A column of numbers that stand for words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Protocols.
+    Proto,
+    /// How a call came.
+    Via,
+    /// Originating sides.
+    Side,
+    /// Evidence.
+    Basis,
+    /// Reliability.
+    Confidence,
+    /// How a process got an endpoint.
+    ProcessBasis,
+    /// Who closed.
+    ClosedBy,
+    /// States of sockets.
+    State,
+}
+
+const fn process_basis(basis: ProcessBasis) -> &'static str {
+    match basis {
+        ProcessBasis::Connect => "connect",
+        ProcessBasis::Accept => "accept",
+        ProcessBasis::Listener => "listener",
+        ProcessBasis::Handover => "handover",
+        ProcessBasis::Seed => "seed",
+    }
+}
+
+impl Words {
+    /// The word of a number; a number without a word as digits.
+    #[must_use]
+    pub fn word(self, code: i64) -> Cow<'static, str> {
+        fn name<W: Word>(code: i64, name: fn(W) -> &'static str) -> Option<&'static str> {
+            W::from_code(code).map(name)
+        }
+        let known = match self {
+            Self::Proto => name(code, Proto::name),
+            Self::Via => name(code, Via::name),
+            Self::Side => name(code, Side::name),
+            Self::Basis => name(code, Basis::name),
+            Self::Confidence => name(code, Confidence::name),
+            Self::ProcessBasis => name(code, process_basis),
+            Self::ClosedBy => name(code, ClosedBy::name),
+            Self::State => u8::try_from(code).ok().map(State::from_kernel).and_then(|state| match state {
+                State::Unknown(_) => None,
+                known => Some(known.name()),
+            }),
+        };
+        known.map_or_else(|| code.to_string().into(), Cow::Borrowed)
+    }
+
+    /// The number of a word.
+    #[must_use]
+    pub fn code(self, word: &str) -> Option<i64> {
+        (0..=255).find(|code| self.word(*code) == word)
+    }
+}
+
 const EXE_STATES: [(ExeState, &str); 5] = [
     (ExeState::Ok, "ok"),
     (ExeState::Deleted, "deleted"),
@@ -127,6 +190,27 @@ mod tests {
             assert_eq!((exe_state(word), exe_state_word(state)), (Some(state), word));
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{word}\""));
         }
+    }
+
+    #[test]
+    fn words_of_columns_come_back() {
+        let all = [
+            Words::Proto,
+            Words::Via,
+            Words::Side,
+            Words::Basis,
+            Words::Confidence,
+            Words::ProcessBasis,
+            Words::ClosedBy,
+            Words::State,
+        ];
+        for words in all {
+            for code in 0..=255 {
+                assert_eq!(words.code(&words.word(code)), Some(code), "{words:?}");
+            }
+        }
+        assert_eq!((&*Words::State.word(10), &*Words::Proto.word(17)), ("LISTEN", "udp"));
+        assert_eq!(&*Words::Basis.word(200), "200");
     }
 
     #[test]

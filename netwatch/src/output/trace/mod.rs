@@ -63,7 +63,8 @@ pub fn matched(trace: &Trace, users: &Arc<UserNames>) -> io::Result<Box<RawValue
 }
 
 /// The verdict in a few words.
-fn verdict(trace: &Trace) -> String {
+#[must_use]
+pub fn verdict(trace: &Trace) -> String {
     let origin = &trace.origin;
     let who = super::text::who(origin.process.as_ref());
     let by = |what: &str| match &origin.process {
