@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory as _, Parser as _};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::record::RecordArgs;
 use super::values::plain;
@@ -46,6 +46,9 @@ pub(super) fn complete(record: RecordArgs, arguments: &[OsString]) -> Result<Rec
 /// The option whose values may be tables.
 const OUTPUT: &str = "output";
 
+/// Options that may be together in a table.
+const SHIP: &str = "ship";
+
 /// Options that set the same value.
 const SAME: [[&str; 2]; 1] = [["format", "json"]];
 
@@ -75,14 +78,19 @@ fn read(text: &str) -> Result<Vec<ReadOption>, String> {
     let command = Cli::command();
     let record = command.find_subcommand("record").ok_or("0: no such command")?;
     let mut options = Vec::new();
-    for (key, value) in pairs {
-        let name: &str = key.get_ref();
+    for (key, value) in unfolded(pairs) {
+        let name = &*key.name;
         let at = |span: std::ops::Range<usize>, what: &str| format!("{}: {name}: {what}", line(span.start));
         let known = record.get_arguments().find(|arg| arg.get_long() == Some(name) && is_key(arg));
-        let known = known.ok_or_else(|| at(key.span(), "no such option: see `netwatch record --help`"))?;
+        let known =
+            known.ok_or_else(|| at(key.span.clone(), "no such option: see `netwatch record --help`"))?;
         let mut words = Vec::new();
         for (span, word) in words_of(known, name, value).map_err(|(span, what)| at(span, &what))? {
-            let alone = ["netwatch".into(), "record".into(), word.clone()];
+            let mut alone = vec!["netwatch".into(), "record".into(), word.clone()];
+            if name.starts_with("ship-") {
+                // They make sense with it only.
+                alone.push("--ship=http://localhost".into());
+            }
             if let Err(error) = Cli::try_parse_from(alone) {
                 return Err(at(span, &complaint(&error)));
             }
@@ -91,6 +99,37 @@ fn read(text: &str) -> Result<Vec<ReadOption>, String> {
         options.push(ReadOption { id: known.get_id().to_string(), words });
     }
     Ok(options)
+}
+
+/// A key of the file as the option that it sets.
+struct Key {
+    name: String,
+    span: Span,
+}
+
+/// A table `[ship]` has the options that begin with its name, and `url`.
+fn unfolded<'t, 'd>(
+    pairs: Vec<(&'t Spanned<DeString<'d>>, &'t Spanned<DeValue<'d>>)>,
+) -> Vec<(Key, &'t Spanned<DeValue<'d>>)> {
+    let mut all = Vec::new();
+    for (key, value) in pairs {
+        let name: &str = key.get_ref();
+        match value.get_ref() {
+            DeValue::Table(table) if name == SHIP => {
+                let start = all.len();
+                for (inner, value) in table.iter() {
+                    let option: &str = inner.get_ref();
+                    let name = if option == "url" { name.to_owned() } else { format!("{name}-{option}") };
+                    all.push((Key { name, span: inner.span() }, value));
+                }
+                if let Some(new) = all.get_mut(start..) {
+                    new.sort_by_key(|(key, _)| key.span.start);
+                }
+            }
+            _ => all.push((Key { name: name.to_owned(), span: key.span() }, value)),
+        }
+    }
+    all
 }
 
 /// Excludes options that only make sense on the command line, and those for tests.
@@ -259,6 +298,31 @@ mod tests {
         ] {
             let error = record(file, "").map(|_| ()).unwrap_err();
             assert!(error.starts_with(&format!("netwatch: FILE:{expected}")), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_the_options_of_shipping() {
+        let file = "port = 22\n[ship]\nurl = 'http://db1/x'\nuser = 'agent'\npassword-file = '/p'\nrate = '1MiB'\n\
+                    label = ['a=b', 'c=d']\n";
+        let ship = record(file, "").unwrap().ship.unwrap();
+        assert_eq!(ship.server.url.to_string(), "http://db1:8123/x");
+        assert_eq!((ship.server.user.as_deref(), ship.rate), (Some("agent"), Some(1 << 20)));
+        assert_eq!(ship.labels, ["a=b", "c=d"]);
+        let ship = record(file, "--ship https://db2").unwrap().ship.unwrap();
+        assert_eq!(ship.server.url.to_string(), "https://db2:8443/netwatch");
+        for (file, expected) in [
+            ("\n[ship]\nurl = 'db1'\n", "3: ship: invalid value"),
+            ("[ship]\nurl = 'http://a'\nlabel = ['x']", "3: ship-label: invalid value"),
+            ("[ship]\nname = 'a'\n", " and the command line: the following required arguments"),
+            ("[ship]\ncolour = 'red'\n", "2: ship-colour: no such option"),
+        ] {
+            let error = record(file, "").map(|_| ()).unwrap_err();
+            assert!(
+                error
+                    .contains(&format!("FILE{}{expected}", if expected.starts_with(' ') { "" } else { ":" })),
+                "{error}"
+            );
         }
     }
 

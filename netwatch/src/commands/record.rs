@@ -146,6 +146,9 @@ impl Supervisor for RecordSupervisor {
         if self.print.is_none() {
             complain(&format!("recording to {}", self.store.display()));
         }
+        if let Some(shipper) = &self.shipper {
+            shipper.begin();
+        }
         notify_service_manager(&[NotifyState::Ready]);
     }
 

@@ -38,11 +38,23 @@ impl Cursor {
         Self { store: store >> 1, server: server.to_owned(), batch: 0, link: String::new(), dropped: 0 }
     }
 
-    /// The cursor of this store. That of another store is not used, and a new server gets everything.
+    /// The cursor of this store, which is written if it is new: rows that are sent twice are known by the name of the
+    /// store.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub(super) fn of(store: &Path, server: &str, reader: &Reader) -> Result<Self, StoreError> {
+    pub(super) fn begin(store: &Path, server: &str, reader: &Reader) -> Result<Self, StoreError> {
+        let cursor = Self::of(store, server, reader)?;
+        if cursor.batch == 0
+            && let Err(error) = cursor.write(store)
+        {
+            log::warn!("the state of shipping cannot be written: {error}");
+        }
+        Ok(cursor)
+    }
+
+    /// That of another store is not used, and a new server gets everything.
+    fn of(store: &Path, server: &str, reader: &Reader) -> Result<Self, StoreError> {
         let text = bounded::text(&path(store), limits::SHIP_FILE).unwrap_or_default();
         let Ok(mut cursor) = serde_json::from_str::<Self>(&text) else { return Ok(Self::new(server)) };
         let newest = reader.newest_batch()?.map_or(0, |(id, _)| id);

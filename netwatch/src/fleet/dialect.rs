@@ -191,3 +191,55 @@ fn connections(dialect: Dialect, database: &str, on: &str) -> String {
         address("remote_ip"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_dialects_have_the_same_columns() {
+        for table in &TABLES {
+            let [old, modern] = [Dialect::Old, Dialect::Modern].map(|dialect| dialect.types(table));
+            let names =
+                |types: &[(&'static str, String)]| types.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            assert_eq!(names(&old), names(&modern));
+            assert_eq!(names(&old), table.names());
+            let mut sorted = names(&old);
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), old.len(), "{}", table.name);
+            assert!(table.indexed.iter().all(|column| sorted.contains(column)), "{}", table.name);
+        }
+        assert_eq!(
+            [Dialect::of_version("18.16.1"), Dialect::of_version("22.3.2.1")],
+            [Dialect::Old, Dialect::Modern]
+        );
+        assert_eq!(Dialect::of_version("26.9"), Dialect::Modern);
+    }
+
+    #[test]
+    fn statements_fit_the_server() {
+        let place = |cluster: Option<&str>| Place {
+            database: "d".into(),
+            cluster: cluster.map(str::to_owned),
+            has_keeper: cluster.is_some(),
+        };
+        let old = statements(Dialect::Old, &place(None)).join("\n");
+        for lacked in
+            ["CODEC", "TTL", "IPv6,", "DateTime64", "LowCardinality", "INDEX", "CLUSTER", "Distributed"]
+        {
+            assert!(!old.contains(lacked), "{lacked}");
+        }
+        let modern = statements(Dialect::Modern, &place(Some("it's"))).join("\n");
+        for had in [
+            "ON CLUSTER 'it\\'s'",
+            "INDEX by_tuple tuple TYPE bloom_filter",
+            "remote_ip IPv6 CODEC",
+            "ENGINE = Distributed('it\\'s', 'd', 'ends_local', sipHash64(host_id))",
+            "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/d/ends_local', '{replica}')",
+            "TTL toDateTime(ts) + INTERVAL 90 DAY",
+        ] {
+            assert!(modern.contains(had), "{had}");
+        }
+    }
+}

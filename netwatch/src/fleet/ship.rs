@@ -31,6 +31,7 @@ pub struct ShipOptions {
 pub struct Shipper {
     thread: JoinHandle<()>,
     end: Arc<AtomicBool>,
+    is_begun: Arc<AtomicBool>,
 }
 
 impl Shipper {
@@ -58,17 +59,28 @@ impl Shipper {
             end: end.clone(),
         };
         let port = options.server.url.port;
+        let is_begun = Arc::new(AtomicBool::new(false));
+        let begun = is_begun.clone();
         let thread = std::thread::Builder::new().name("netwatch-ship".into()).spawn(move || {
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::park();
+            }
             rights::connect_to_port_only(port);
             worker.run();
         })?;
-        Ok(Self { thread, end })
+        Ok(Self { thread, end, is_begun })
+    }
+
+    /// Begins, once recording has.
+    pub fn begin(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
     }
 
     /// Ships what is left, for a limited time. Call it when the store is written.
     pub fn finish(self) {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.thread().unpark();
+        self.begin();
         let deadline = Instant::now() + limits::SHIP_END;
         while !self.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
@@ -159,8 +171,11 @@ impl Worker {
         };
         // The recorder may have begun another file at this path.
         let reader = Reader::open(&self.store)?;
-        let mut cursor = Cursor::of(&self.store, &self.url, &reader)?;
-        let shipment = Shipment::next(&cursor, &self.host, &reader)?;
+        let mut cursor = Cursor::begin(&self.store, &self.url, &reader)?;
+        let is_due = self.signed.is_none_or(|signed| signed.elapsed() >= limits::SHIP_SIGN);
+        // What only shipping causes waits until the host says that it is there.
+        let shipment = Shipment::next(&cursor, &self.host, &reader)?
+            .filter(|shipment| !shipment.is_own || is_due || is_last || shipment.is_full);
         let is_full = shipment.as_ref().is_some_and(|shipment| shipment.is_full);
         if let Some(shipment) = shipment {
             for part in &shipment.parts {
@@ -179,7 +194,6 @@ impl Worker {
                 ));
             }
         }
-        let is_due = self.signed.is_none_or(|signed| signed.elapsed() >= limits::SHIP_SIGN);
         if is_due || is_last {
             self.sign(&cursor, &reader, checked)?;
         }

@@ -33,6 +33,8 @@ pub(super) struct Shipment {
     pub missing: u64,
     /// The store has more.
     pub is_full: bool,
+    /// It has nothing but connections of netwatch itself, of which shipping makes more.
+    pub is_own: bool,
 }
 
 /// What `hosts` has of a host.
@@ -65,7 +67,8 @@ impl Shipment {
             let rows: i64 = spans.iter().map(Span::rows).sum();
             let mut head = Vec::new();
             put_host(host, cursor.store, &mut head);
-            let mut parts = Vec::new();
+            let (mut parts, mut is_own) = (Vec::new(), true);
+            let own = i64::from(std::process::id());
             for table in TABLES.iter().filter(|table| !table.store.is_empty()) {
                 let mut part = Part { table, bytes: Vec::new(), rows: 0 };
                 let range = match table.store {
@@ -77,11 +80,17 @@ impl Shipment {
                     .iter()
                     .position(|column| column.kind == Kind::Tuple)
                     .map(|_| Ends::of(table));
+                let pid = table.columns.iter().position(|column| column.name == "pid");
+                let pid = pid.filter(|_| table.name == "ends");
+                is_own &= pid.is_some() || range.0 > range.1 || OF_ANY.contains(&table.name);
                 if range.0 <= range.1 {
                     reader.each_row(&table.select(), range, &mut |row| {
                         part.bytes.extend_from_slice(&head);
                         put_row(table, tuple.as_ref(), row, &mut part.bytes)?;
                         part.rows += 1;
+                        if let Some(pid) = pid {
+                            is_own &= row.get::<_, Option<i64>>(pid)? == Some(own);
+                        }
                         Ok(())
                     })?;
                 }
@@ -89,10 +98,19 @@ impl Shipment {
                     parts.push(part);
                 }
             }
-            Ok(Some(Self { parts, last: (last.id, last.link), missing, is_full: rows >= limits::SHIP_ROWS }))
+            Ok(Some(Self {
+                parts,
+                last: (last.id, last.link),
+                missing,
+                is_full: rows >= limits::SHIP_ROWS,
+                is_own,
+            }))
         })
     }
 }
+
+/// Tables that have rows for connections of any process.
+const OF_ANY: [&str; 4] = ["segments", "processes", "names", "batches"];
 
 /// The rows of all spans, which are consecutive.
 fn covered(spans: &[Span], store: &str) -> (i64, i64) {
@@ -177,4 +195,69 @@ pub(super) fn sign(host: &Identity, cursor: &Cursor, sign: Sign<'_>) -> Part {
         }
     }
     Part { table, bytes, rows: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::BootClock;
+    use crate::fleet::binary::Bytes;
+    use crate::store::{Retention, Settings, generate};
+
+    #[test]
+    fn rows_of_a_shipment_are_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("netwatch.db");
+        let retention = Retention { age: Duration::from_secs(u64::from(u32::MAX)), size: 1 << 40 };
+        let settings = Settings {
+            retention,
+            boot: "b".into(),
+            filter: None,
+            clock: BootClock::of_boot(1 << 60),
+            seal: false,
+        };
+        generate(&path, settings, 15_000).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let host = Identity { id: "i".into(), name: "n".into(), labels: Vec::new(), kernel: "k".into() };
+        let mut cursor = Cursor::begin(&path, "server", &reader).unwrap();
+        let (mut ends, mut rounds) = (0, 0);
+        while let Some(shipment) = Shipment::next(&cursor, &host, &reader).unwrap() {
+            let of = |name: &str| shipment.parts.iter().find(|part| part.table.name == name);
+            let part = of("ends").unwrap();
+            // A batch has 8192 rows of connections at most, and few others.
+            let most = limits::SHIP_ROWS.cast_unsigned() + 9000;
+            assert!(part.rows <= most, "{}", part.rows);
+            ends += part.rows;
+            rounds += 1;
+            let names: Vec<_> = shipment.parts.iter().map(|part| part.table.name).collect();
+            assert_eq!((names.last(), shipment.missing, shipment.is_own), (Some(&"batches"), 0, false));
+            // What is sent can be read by the columns.
+            let (mut bytes, mut rows) = (Bytes(&part.bytes), 0);
+            while !bytes.is_empty() {
+                assert_eq!((bytes.text().as_deref(), bytes.text().as_deref()), (Some("i"), Some("n")));
+                assert_eq!(bytes.number(HOST[2].1), Some(cursor.store.cast_signed()));
+                assert!(part.table.columns.iter().all(|column| bytes.value(column).is_some()));
+                rows += 1;
+            }
+            assert_eq!(rows, part.rows);
+            cursor.advance(shipment.last.0, shipment.last.1);
+            cursor.write(&path).unwrap();
+        }
+        assert_eq!(ends, 30_000);
+        assert!(rounds > 1);
+        // The state is found again; another server gets everything.
+        assert_eq!(Cursor::begin(&path, "server", &reader).unwrap(), cursor);
+        let other = Cursor::begin(&path, "other", &reader).unwrap();
+        assert_eq!((other.batch, other.store), (0, cursor.store));
+        // Another store at this path is told apart.
+        cursor.link = "0".repeat(64);
+        cursor.write(&path).unwrap();
+        let other = Cursor::begin(&path, "server", &reader).unwrap();
+        assert!(other.batch == 0 && other.store != cursor.store);
+        // What retention deleted before is counted.
+        let behind = Cursor { batch: -3, ..other };
+        assert_eq!(Shipment::next(&behind, &host, &reader).unwrap().unwrap().missing, 3);
+    }
 }

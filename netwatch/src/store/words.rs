@@ -145,7 +145,8 @@ impl Words {
             Self::ClosedBy => name(code, ClosedBy::name),
             Self::State => u8::try_from(code).ok().map(State::from_kernel).and_then(|state| match state {
                 State::Unknown(_) => None,
-                known => Some(known.name()),
+                // The kernel has two numbers for a state; the store writes one.
+                known => (i64::from(state_code(known)) == code).then(|| known.name()),
             }),
         };
         known.map_or_else(|| code.to_string().into(), Cow::Borrowed)

@@ -25,6 +25,7 @@ mod fail;
 mod far;
 mod fastopen;
 mod filter;
+mod fleet;
 mod formats;
 mod gallery;
 mod handover;
