@@ -13,9 +13,7 @@ mod fleet;
 mod outputs;
 mod rules;
 
-pub use fleet::*;
-pub use outputs::*;
-pub use rules::*;
+pub use {fleet::*, outputs::*, rules::*};
 
 /// A file of `/proc/PID` other than `cmdline`, bytes. The longest is `cgroup`: a path of at most 4096 bytes (`PATH_MAX`,
 /// `proc_cgroup_show` in kernel/cgroup/cgroup.c) for each of at most 16 hierarchies. In `status` the user comes before

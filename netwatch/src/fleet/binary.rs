@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rusqlite::types::{Value, ValueRef};
 
-use super::tables::{Column, Kind};
+use super::column::{Column, Kind};
 use crate::model::unmap;
 
 /// Appends text, or bytes.

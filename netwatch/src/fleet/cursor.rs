@@ -55,7 +55,7 @@ impl Cursor {
 
     /// That of another store is not used, and a new server gets everything.
     fn of(store: &Path, server: &str, reader: &Reader) -> Result<Self, StoreError> {
-        let text = bounded::text(&path(store), limits::SHIP_FILE).unwrap_or_default();
+        let text = bounded::text(path(store), limits::SHIP_FILE).unwrap_or_default();
         let Ok(mut cursor) = serde_json::from_str::<Self>(&text) else { return Ok(Self::new(server)) };
         let newest = reader.newest_batch()?.map_or(0, |(id, _)| id);
         let is_of_this = match reader.link_of(cursor.batch)? {

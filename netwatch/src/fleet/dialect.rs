@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::tables::{Column, HOST, Kind, TABLES, Table, VERSION};
+use super::column::{Column, Kind};
+use super::tables::{HOST, TABLES, Table, VERSION};
 
 /// What a server understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use globset::GlobMatcher;
 use serde::Serialize;
 
 use super::binary::Bytes;
+use super::column::Kind;
 use super::mirror::MirrorError;
 use super::narrow;
 use super::server::Server;
-use super::tables::Kind;
 
 /// A host, as it said last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -78,7 +78,7 @@ impl<'s> Log<'s> {
             return Ok(None);
         }
         let found = self.rows()?;
-        self.is_over = found.len() < limits::FLEET_PAGE;
+        self.is_over = found.len() < PAGE;
         // The part of time that this page covers, which losses and alerts are read of.
         let (first, last) = (found.iter().map(|row| row.ts).min(), found.iter().map(|row| row.ts).max());
         let before = self.at;
@@ -207,7 +207,7 @@ impl<'s> Log<'s> {
             };
             let end = if self.question.newest_first { from - DAY } else { from + DAY };
             let (low, high) = (from.min(end), from.max(end));
-            let limit = limits::FLEET_PAGE + self.seen.len() - rows.len();
+            let limit = PAGE + self.seen.len() - rows.len();
             let query = format!(
                 "SELECT {ts}, host_id, store, row FROM {database}.ends WHERE {conditions} AND ts >= {} AND ts <= {} \
                  ORDER BY ts{order}, host_id{order}, store{order}, row{order} LIMIT 1 BY host_id, store, row LIMIT {limit}",
@@ -217,7 +217,7 @@ impl<'s> Log<'s> {
             let bytes = self.server.fetch(&query)?;
             let mut bytes = Bytes(&bytes);
             while let (Some(ts), Some(host_id), Some((store, row))) =
-                (bytes.number(super::tables::Kind::Int64), bytes.text(), bytes.pair())
+                (bytes.number(super::column::Kind::Int64), bytes.text(), bytes.pair())
             {
                 let key = Key { host_id, store: store.cast_unsigned() };
                 let is_known = |(of, number): &(Key, i64)| *of == key && *number == row;
@@ -225,8 +225,8 @@ impl<'s> Log<'s> {
                     rows.push(Found { ts, key, row });
                 }
             }
-            if rows.len() >= limits::FLEET_PAGE {
-                rows.truncate(limits::FLEET_PAGE);
+            if rows.len() >= PAGE {
+                rows.truncate(PAGE);
                 return Ok(rows);
             }
             edge = Some(end);
@@ -260,6 +260,9 @@ impl<'s> Log<'s> {
 }
 
 const DAY: i64 = 86_400_000_000_000;
+
+/// Rows of ends in a page.
+const PAGE: usize = 2048;
 
 /// As in [`super::mirror`].
 const STATEMENT: usize = 200 << 10;

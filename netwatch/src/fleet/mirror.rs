@@ -178,7 +178,7 @@ impl<'s> Mirrors<'s> {
                 Some(Value::Integer(row)) => *row,
                 _ => 0,
             };
-            self.put(&key, &host, table, row, values).map_err(|error| self.damaged(error))?;
+            self.put(&key, &host, table, row, &values).map_err(|error| self.damaged(error))?;
             brought.push(Brought { key, row });
         }
         Ok(brought)
@@ -194,7 +194,7 @@ impl<'s> Mirrors<'s> {
         host: &str,
         table: &'static Table,
         row: i64,
-        values: Vec<Value>,
+        values: &[Value],
     ) -> Result<(), StoreError> {
         let mut all = self.all.borrow_mut();
         if !all.contains_key(key) {
@@ -211,7 +211,7 @@ impl<'s> Mirrors<'s> {
             return Ok(());
         }
         let own: Vec<_> = table.columns.iter().filter(|column| column.back.is_some()).collect();
-        for (column, value) in own.iter().zip(&values) {
+        for (column, value) in own.iter().zip(values) {
             mirror.refer(table.name, column.name, value);
             if column.name == "odd"
                 && let Value::Text(odd) = value
@@ -224,7 +224,7 @@ impl<'s> Mirrors<'s> {
         targets.dedup();
         for target in targets {
             let (mut columns, mut of) = (Vec::new(), Vec::new());
-            for (column, value) in own.iter().zip(&values) {
+            for (column, value) in own.iter().zip(values) {
                 let is_id = target != table.store && column.name == target;
                 match column.back {
                     Some((to, name)) if to == target => {

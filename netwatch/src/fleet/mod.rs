@@ -8,6 +8,8 @@
 //! read back is put into stores in memory, so that events and causes are read by the room `store`, as on one host.
 
 mod binary;
+mod check;
+mod column;
 mod cursor;
 mod dialect;
 mod hosts;
@@ -21,12 +23,14 @@ mod ship;
 mod shipment;
 mod tables;
 mod tuple;
+mod url;
 mod walk;
 
 pub use dialect::{Dialect, Place, note_version, statements};
 pub use hosts::{Host, hosts};
 pub use log::{HostItem, Log, Question};
 pub use mirror::Mirrors;
-pub use server::{DATABASE, Server, ServerError, ServerOptions, ServerUrl};
+pub use server::{Server, ServerError, ServerOptions};
 pub use ship::{ShipOptions, Shipper};
+pub use url::{DATABASE, ServerUrl};
 pub use walk::{Hop, Walk, walks};

@@ -8,10 +8,12 @@ use super::dialect::{Dialect, quoted};
 use super::mirror::{Key, MirrorError, Mirrors};
 use super::narrow::address;
 use crate::forensics::{Gap, Life, Past, Selector};
-use crate::limits;
 use crate::model::{BootTime, Cookie, ProcessKey};
 use crate::store::{History, StoreError};
 use crate::tracker::EndpointId;
+
+/// Ends of a process that are considered, the newest, as in a store.
+const OF_PROCESS: usize = 256;
 
 /// One store of a host.
 pub(super) struct FleetPast<'s> {
@@ -157,7 +159,7 @@ impl Past for FleetPast<'_> {
             quoted(boot),
             at.nanos()
         );
-        self.bring(&self.newest(&condition, limits::FLEET_OF_PROCESS))?;
+        self.bring(&self.newest(&condition, OF_PROCESS))?;
         self.ask(|history| history.of_process(boot, key, at))
     }
 

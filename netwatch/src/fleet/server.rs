@@ -4,11 +4,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clickhouse::{Client, Compression};
-use hyper::Uri;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -19,71 +17,9 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use super::binary::Bytes;
-use super::dialect::{Dialect, quoted};
-use super::tables::{TABLES, VERSION};
+use super::dialect::Dialect;
+use super::url::ServerUrl;
 use crate::{bounded, limits};
-
-/// Where a server is: `http://HOST[:PORT][/DATABASE]`, or `https`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerUrl {
-    is_tls: bool,
-    host: String,
-    /// The port of its HTTP interface.
-    pub port: u16,
-    /// The database.
-    pub database: String,
-}
-
-/// The database, if the URL names none.
-pub const DATABASE: &str = "netwatch";
-
-impl FromStr for ServerUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "expected http://HOST[:PORT][/DATABASE] or https://HOST[:PORT][/DATABASE]";
-        let uri: Uri = text.parse().map_err(|_| FORM)?;
-        let is_tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(FORM),
-        };
-        let authority = uri.authority().ok_or(FORM)?;
-        if authority.as_str().contains('@') {
-            return Err("a URL has no user and no password here: there are options for them");
-        }
-        let database = uri.path().trim_matches('/');
-        let is_name = |name: &str| {
-            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        if uri.query().is_some()
-            || !(database.is_empty() || is_name(database))
-            || uri.host().is_none_or(str::is_empty)
-        {
-            return Err(FORM);
-        }
-        Ok(Self {
-            is_tls,
-            host: authority.host().to_owned(),
-            port: uri.port_u16().unwrap_or(if is_tls { 8443 } else { 8123 }),
-            database: if database.is_empty() { DATABASE } else { database }.to_owned(),
-        })
-    }
-}
-
-impl ServerUrl {
-    fn base(&self) -> String {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        format!("{scheme}://{}:{}", self.host, self.port)
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base(), self.database)
-    }
-}
 
 /// How a server is reached.
 #[derive(Clone, Debug)]
@@ -140,9 +76,9 @@ pub struct Server {
     runtime: Runtime,
     /// It names no database, which may not exist yet: statements do.
     client: Client,
-    url: ServerUrl,
+    pub(super) url: ServerUrl,
     /// Once it is known.
-    dialect: Cell<Option<Dialect>>,
+    pub(super) dialect: Cell<Option<Dialect>>,
 }
 
 impl Server {
@@ -341,84 +277,6 @@ impl Server {
         self.dialect.set(Some(dialect));
         Ok(dialect)
     }
-
-    /// The version of its tables; `None`: it has none.
-    ///
-    /// # Errors
-    /// If the server cannot be reached, or refuses.
-    pub fn version(&self) -> Result<Option<u32>, ServerError> {
-        let database = &self.url.database;
-        let has = format!(
-            "SELECT toString(count()) FROM system.tables WHERE database = {} AND name = 'schema_version'",
-            quoted(database)
-        );
-        if self.text(&has)?.as_deref() != Some("1") {
-            return Ok(None);
-        }
-        let version = self.text(&format!("SELECT toString(max(version)) FROM {database}.schema_version"))?;
-        Ok(version.and_then(|version| version.parse().ok()).filter(|version| *version > 0))
-    }
-
-    /// An error unless its tables are of a version that this netwatch may change.
-    ///
-    /// # Errors
-    /// If they are newer, or the server cannot be asked.
-    pub fn refuse_newer(&self) -> Result<Option<u32>, ServerError> {
-        let version = self.version()?;
-        if let Some(newer) = version.filter(|version| *version > VERSION) {
-            let why = format!(
-                "its tables were made by a newer netwatch (version {newer}, this one supports {VERSION}): use the newer one"
-            );
-            return Err(ServerError::Schema { url: self.url.clone(), why });
-        }
-        Ok(version)
-    }
-
-    /// Compares its tables with those of this netwatch, whose rows the server would take apart wrongly otherwise.
-    ///
-    /// # Errors
-    /// If they differ, or the server cannot be asked.
-    pub fn check(&self) -> Result<Checked, ServerError> {
-        let wrong = |why: String| ServerError::Schema { url: self.url.clone(), why };
-        if self.refuse_newer()?.is_none() {
-            return Err(wrong("it has no tables of netwatch: make them with `netwatch fleet setup`".into()));
-        }
-        self.dialect.set(None);
-        let dialect = self.dialect()?;
-        let database = quoted(&self.url.database);
-        let bytes =
-            self.fetch(&format!("SELECT table, name, type FROM system.columns WHERE database = {database}"))?;
-        let (mut bytes, mut types) = (Bytes(&bytes), std::collections::HashMap::new());
-        while let (Some(table), Some(name), Some(of)) = (bytes.text(), bytes.text(), bytes.text()) {
-            types.insert((table, name), of);
-        }
-        for table in &TABLES {
-            for (name, expected) in dialect.types(table) {
-                let has = types.get(&(table.name.to_owned(), name.to_owned()));
-                if has != Some(&expected) {
-                    return Err(wrong(format!(
-                        "column {}.{name} is {}, not {expected}: select another database, or move it away and run \
-                         `netwatch fleet setup`",
-                        table.name,
-                        has.map_or("missing", |has| has)
-                    )));
-                }
-            }
-        }
-        let engine =
-            format!("SELECT engine FROM system.tables WHERE database = {database} AND name = 'ends'");
-        let is_distributed = self.text(&engine)?.as_deref() == Some("Distributed");
-        Ok(Checked { dialect, is_distributed })
-    }
-}
-
-/// What a check found.
-#[derive(Clone, Copy, Debug)]
-pub struct Checked {
-    /// What the server understands.
-    pub dialect: Dialect,
-    /// Its tables are spread over a cluster.
-    pub is_distributed: bool,
 }
 
 /// How rows are inserted.
@@ -461,26 +319,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_parsed() {
-        for (text, shown) in [
-            ("http://db1", "http://db1:8123/netwatch"),
-            ("http://127.0.0.1:18123/x_1/", "http://127.0.0.1:18123/x_1"),
-            ("https://[::1]/", "https://[::1]:8443/netwatch"),
-        ] {
-            assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), shown);
-        }
-        for bad in [
-            "",
-            "db1",
-            "ftp://db1",
-            "http://",
-            "http://u:p@db1",
-            "http://db1/a;b",
-            "http://db1/?x=1",
-            "http://db1/1x",
-        ] {
-            assert!(bad.parse::<ServerUrl>().is_err(), "{bad}");
-        }
+    fn password_over_the_limit_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let options = ServerOptions {
+            url: "http://localhost".parse().unwrap(),
+            user: Some("agent".into()),
+            password_file: Some(path.clone()),
+            ca: None,
+        };
+        std::fs::write(&path, "x".repeat(limits::PASSWORD_FILE)).unwrap();
+        assert!(Server::new(&options).is_ok());
+        std::fs::write(&path, "x".repeat(limits::PASSWORD_FILE + 1)).unwrap();
+        let error = Server::new(&options).unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
+        // The same file is no certificate.
+        let options = ServerOptions { password_file: None, ca: Some(path), ..options };
+        assert!(Server::new(&options).unwrap_err().to_string().contains("it has no certificate"));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::check::Checked;
 use super::cursor::Cursor;
 use super::identity::Identity;
-use super::server::{Checked, Insertion, Server, ServerError, ServerOptions};
+use super::server::{Insertion, Server, ServerError, ServerOptions};
 use super::shipment::{Part, Shipment, Sign, sign};
 use crate::store::{Reader, StoreError};
 use crate::{limits, rights, stderr};
@@ -249,4 +250,23 @@ fn jittered(pause: Duration) -> Duration {
 
 fn say(line: &str) {
     stderr::print(&format!("netwatch: {line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_order() {
+        // A server that is away costs a round less than it takes to be seen as silent.
+        assert!(limits::FLEET_CONNECT < limits::SHIP_SIGN && limits::FLEET_CONNECT < limits::FLEET_ANSWER);
+        assert!(limits::SHIP_PAUSE < limits::SHIP_SIGN && limits::SHIP_END <= limits::OUTPUT_WAIT);
+        assert!(
+            limits::FLEET_APART < limits::FLEET_APART_AT_MOST && limits::FLEET_ROW > Duration::from_secs(1)
+        );
+        for _ in 0..99 {
+            let pause = jittered(limits::SHIP_PAUSE);
+            assert!((limits::SHIP_PAUSE..limits::SHIP_PAUSE * 3 / 2).contains(&pause), "{pause:?}");
+        }
+    }
 }

@@ -3,9 +3,10 @@
 use rusqlite::Row;
 
 use super::binary::{put, put_list, put_number, put_text};
+use super::column::Kind;
 use super::cursor::Cursor;
 use super::identity::Identity;
-use super::tables::{HOST, Kind, TABLES, Table, table};
+use super::tables::{HOST, TABLES, Table, table};
 use super::tuple::tuple;
 use crate::limits;
 use crate::model::SockAddr;
@@ -256,6 +257,9 @@ mod tests {
         cursor.write(&path).unwrap();
         let other = Cursor::begin(&path, "server", &reader).unwrap();
         assert!(other.batch == 0 && other.store != cursor.store);
+        // A file that is too long is not one of netwatch.
+        std::fs::write(crate::fleet::cursor::path(&path), " ".repeat(limits::SHIP_FILE + 1)).unwrap();
+        assert_eq!(Cursor::begin(&path, "server", &reader).unwrap().batch, 0);
         // What retention deleted before is counted.
         let behind = Cursor { batch: -3, ..other };
         assert_eq!(Shipment::next(&behind, &host, &reader).unwrap().unwrap().missing, 3);

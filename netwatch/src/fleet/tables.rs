@@ -1,48 +1,12 @@
 //! The tables on the server: one description, from which the statements of each dialect, the rows that are sent, and
 //! the rows of a store that is read back are made. See docs/fleet.md.
 
+use super::column::Kind::{Few, Int64, Ip, List, Text, Time, Tuple, Word};
+use super::column::{Column, Kind, column, joined, u};
 use crate::store::Words;
 
 /// The version of the tables.
 pub(super) const VERSION: u32 = 1;
-
-/// How a value is sent, and what type its column has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A signed number.
-    Int64,
-    /// An unsigned number of this many bits.
-    UInt(u8),
-    /// Nanoseconds since the epoch.
-    Time,
-    /// 16 bytes; IPv4 is mapped. No address is `::`.
-    Ip,
-    /// Text of many values.
-    Text,
-    /// Text of few values.
-    Few,
-    /// A number of the store that stands for a word.
-    Word(Words),
-    /// A JSON array of the store.
-    List,
-    /// What both ends of a connection share: see [`super::tuple`].
-    Tuple,
-}
-
-/// A column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
-    pub name: &'static str,
-    /// Its kind.
-    pub kind: Kind,
-    /// Whether it may be missing: a number is Nullable, and a text or an address empty.
-    pub is_null: bool,
-    /// The expression of the store.
-    pub of: &'static str,
-    /// The table and the column of a store that it is read back to.
-    pub back: Option<(&'static str, &'static str)>,
-}
 
 /// A table.
 #[derive(Debug)]
@@ -61,26 +25,6 @@ pub struct Table {
     pub indexed: &'static [&'static str],
 }
 
-const fn column(name: &'static str, kind: Kind, of: &'static str) -> Column {
-    Column { name, kind, is_null: false, of, back: None }
-}
-
-impl Column {
-    const fn null(self) -> Self {
-        Self { is_null: true, ..self }
-    }
-
-    const fn to(self, table: &'static str, column: &'static str) -> Self {
-        Self { back: Some((table, column)), ..self }
-    }
-}
-
-const fn u(bits: u8) -> Kind {
-    Kind::UInt(bits)
-}
-
-use Kind::{Few, Int64, Ip, List, Text, Time, Tuple, Word};
-
 /// The number of the row in the store, and its segment.
 macro_rules! of_row {
     ($table:literal, $row:literal, $segment:literal) => {
@@ -89,20 +33,6 @@ macro_rules! of_row {
             column("segment", Int64, $segment).to($table, "segment"),
         ]
     };
-}
-
-const fn joined<const A: usize, const B: usize, const N: usize>(
-    a: [Column; A],
-    b: [Column; B],
-) -> [Column; N] {
-    assert!(A + B == N, "the length of a table");
-    let mut all = [column("", Text, ""); N];
-    let mut n = 0;
-    while n < N {
-        all[n] = if n < A { a[n] } else { b[n - A] };
-        n += 1;
-    }
-    all
 }
 
 /// Columns that every table begins with, and which no store has: the host, by a hash of its machine id and by its name,

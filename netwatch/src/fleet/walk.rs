@@ -6,11 +6,11 @@ use std::sync::Arc;
 use globset::GlobMatcher;
 
 use super::binary::Bytes;
+use super::column::Kind;
 use super::dialect::quoted;
 use super::mirror::{Key, MirrorError, Mirrors};
 use super::narrow::{self, address};
 use super::past::FleetPast;
-use super::tables::Kind;
 use super::tuple::tuple;
 use crate::forensics::{self, Life, OriginKind, Past as _, Selector, Trace, What};
 use crate::limits;
@@ -29,6 +29,12 @@ pub struct Hop {
     /// How the connection was found that leads here from the host after it; `None` for the first one.
     pub link: Option<Link>,
 }
+
+/// Other ends with the addresses of a connection that are compared.
+const CANDIDATES: usize = 64;
+
+/// Hosts of a walk.
+const HOPS: usize = 64;
 
 /// How the other end of a connection was found.
 #[derive(Clone, Debug)]
@@ -107,7 +113,7 @@ fn walk(mirrors: &Mirrors<'_>, first: &FleetPast<'_>, life: Life) -> Result<Walk
         hops.push(Hop { host: host.clone(), trace, link: link.take() });
         let Some(inbound) = from_elsewhere else { break None };
         let place = (key.clone(), inbound.boot.clone(), inbound.id());
-        if visited.contains(&place) || hops.len() >= limits::MOST_HOPS {
+        if visited.contains(&place) || hops.len() >= HOPS {
             break Some("the chain of hosts has a cycle or is too long".to_owned());
         }
         visited.push(place);
@@ -173,7 +179,7 @@ fn other_end(
         quoted(&key.host_id),
         server.time(from),
         server.time(to),
-        limits::FLEET_CANDIDATES
+        CANDIDATES
     );
     let bytes = server.fetch(&query)?;
     let (mut bytes, mut found) = (Bytes(&bytes), Vec::new());

@@ -33,7 +33,6 @@ impl History {
     ///
     /// # Errors
     /// If the store cannot be read.
-    #[expect(clippy::type_complexity, reason = "an answer beside the store")]
     pub fn borrowing<T>(
         reader: Reader,
         question: impl FnOnce(&Self) -> Result<T, StoreError>,

@@ -162,7 +162,6 @@ impl Reader {
         for (segment, ts) in last {
             insert.execute([segment, ts])?;
         }
-        self.forget_siblings();
         Ok(())
     }
 }

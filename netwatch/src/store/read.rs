@@ -78,11 +78,6 @@ impl Reader {
         }
     }
 
-    /// Rows were added.
-    pub(super) fn forget_siblings(&self) {
-        *self.siblings.borrow_mut() = Siblings::default();
-    }
-
     /// Opens the given store, which must exist, or else the standard one if it exists.
     ///
     /// # Errors

@@ -122,7 +122,7 @@ fn objects(options: &FleetTraceOptions, found: &[Walk], more: bool, out: &mut im
             });
             hops.push(json!({"host": hop.host, "link": link, "trace": trace}));
         }
-        let origin = hops.last().map(|hop| hop["trace"]["origin"].clone());
+        let origin = hops.last().and_then(|hop| hop.pointer("/trace/origin").cloned());
         let host = walk.hops.last().map(|hop| &*hop.host);
         matches.push(json!({
             "host": host,
