@@ -101,7 +101,8 @@ fn text(options: &FleetTraceOptions, found: &[Walk], more: bool, out: &mut impl 
 fn linked(hop: &Hop) -> String {
     let Some(link) = &hop.link else { return String::new() };
     let clock = match link.clock_ahead_ms {
-        Some(ahead) => format!("clock {ahead:+} ms to the next, by {} connections", link.compared),
+        Some(ahead) if link.compared == 1 => format!("clock {ahead:+} ms to the next, by another connection"),
+        Some(ahead) => format!("clock {ahead:+} ms to the next, by {} other connections", link.compared),
         None => "difference to the clock of the next not known".into(),
     };
     match link.others {
