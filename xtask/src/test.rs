@@ -117,13 +117,13 @@ pub(crate) fn packages(folder: &Path, netwatch: PathBuf, verbose: bool) -> Resul
     setup::install_for_packages(verbose)?;
     let (mut summary, output) = (Summary::default(), Output::new()?);
     let (place, programs) = Programs::with(netwatch)?.staged()?;
-    let (debian, judges) = (debian::root(verbose)?, judges::python(verbose)?);
+    let (debian, kubernetes) = (debian::root(verbose)?, judges::kubernetes(verbose)?);
     let variables = [
         ("NETWATCH_BIN", programs.netwatch.as_os_str()),
         ("NETWATCH_ACTOR", programs.actor.as_os_str()),
         ("NETWATCH_PACKAGES", folder.as_os_str()),
         ("NETWATCH_DEBIAN", debian.as_os_str()),
-        ("NETWATCH_JUDGES", judges.as_os_str()),
+        ("NETWATCH_KUBERNETES", kubernetes.as_os_str()),
     ];
     let mut command = as_root(&programs.tests, &variables)?;
     command.current_dir(place.path()).args(["packages::", "--nocapture"]);

@@ -39,6 +39,7 @@ mod names;
 mod namespaces;
 mod nat;
 mod outputs;
+mod packages;
 mod preempted;
 mod process;
 mod processes;
