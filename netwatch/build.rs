@@ -69,16 +69,9 @@ fn main() -> Result<()> {
 /// again at every commit.
 fn describe() {
     println!("cargo:rerun-if-env-changed=NETWATCH_COMMIT");
-    let variable = |name: &str| env::var(name).unwrap_or_default();
     let commit = env::var("NETWATCH_COMMIT").unwrap_or_else(|_| "unknown".into());
-    let is_static = variable("CARGO_CFG_TARGET_FEATURE").split(',').any(|feature| feature == "crt-static");
-    let features =
-        [("static", is_static), ("test-equipment", env::var_os("CARGO_FEATURE_TEST_EQUIPMENT").is_some())];
-    let features: Vec<_> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
-    let features = if features.is_empty() { "none".into() } else { features.join(" ") };
     println!("cargo:rustc-env=NETWATCH_COMMIT={commit}");
-    println!("cargo:rustc-env=NETWATCH_TARGET={}", variable("TARGET"));
-    println!("cargo:rustc-env=NETWATCH_FEATURES={features}");
+    println!("cargo:rustc-env=NETWATCH_TARGET={}", env::var("TARGET").unwrap_or_default());
 }
 
 /// Becomes the rustc that the inner cargo wants to start.
@@ -98,7 +91,9 @@ fn finish(object: &Path) -> Result<()> {
     let mut builder = Builder::read(&*whole).context("cannot read the object of the kernel side")?;
     for section in &mut builder.sections {
         let name = section.name.as_slice();
-        section.delete |= [&b".debug_"[..], b".rel.debug_"].iter().any(|prefix| name.starts_with(prefix));
+        // Relocations of BTF are for linkers.
+        let unused = [&b".debug_"[..], b".rel.debug_", b".rel.BTF"];
+        section.delete |= unused.iter().any(|prefix| name.starts_with(prefix));
     }
     builder.delete_orphans();
     // LLVM has one table for names of sections and of symbols; the writer wants two.

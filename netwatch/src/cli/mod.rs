@@ -136,7 +136,7 @@ pub fn one_line(error: &clap::Error) -> String {
 
 /// Report which process originated each network connection on this host, and on what evidence.
 #[derive(Parser)]
-#[command(name = "netwatch", version = version::SHORT, long_version = version::LONG, disable_help_subcommand = true, arg_required_else_help = false)]
+#[command(name = "netwatch", version = version::SHORT, long_version = version::long(), disable_help_subcommand = true, arg_required_else_help = false)]
 struct Cli {
     #[command(subcommand)]
     command: Sub,

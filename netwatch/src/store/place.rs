@@ -26,8 +26,7 @@ fn untrusted(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Untrusted { path: path.to_owned(), why: why.into() }
 }
 
-/// The user who runs this.
-pub(super) fn own() -> u32 {
+fn own() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 

@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
+use super::StoreError;
 use super::files::beside;
-use super::{StoreError, place};
 use crate::blocking::{self, Patience};
-use crate::limits;
+use crate::{escape, limits};
 
 /// Set-group-ID, and the rights of a group to read and to enter.
 const SHARED: u32 = 0o2050;
@@ -17,6 +17,10 @@ const SHARED: u32 = 0o2050;
 /// Whether a folder is for the members of its group, and only its owner writes to it.
 fn is_shared(folder: &Metadata) -> bool {
     folder.is_dir() && folder.mode() & SHARED == SHARED && folder.mode() & 0o022 == 0
+}
+
+fn own() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -28,19 +32,19 @@ fn folder_of(path: &Path) -> &Path {
 pub(super) fn with_group(path: &Path, suffixes: &[&str]) {
     let Ok(real) = fs::canonicalize(path) else { return };
     let Ok(folder) = fs::metadata(folder_of(&real)) else { return };
-    if !is_shared(&folder) || ![0, place::own()].contains(&folder.uid()) {
+    if !is_shared(&folder) || ![0, own()].contains(&folder.uid()) {
         return;
     }
     for file in suffixes.iter().map(|suffix| beside(&real, suffix)).chain([real.clone()]) {
         if let Err(error) = share(&file, folder.gid()) {
-            log::warn!("{}: {error}", place::shown(&file));
+            log::warn!("{}: {error}", escape::path(&file));
         }
     }
 }
 
 fn share(file: &Path, group: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(file)?;
-    if !found.is_file() || found.uid() != place::own() {
+    if !found.is_file() || found.uid() != own() {
         return Ok(());
     }
     if found.gid() != group {
@@ -74,7 +78,7 @@ fn group_of(path: &Path) -> Option<u32> {
 /// How this user becomes a member. Groups of packages are in group(5); nothing else is asked.
 fn as_member(gid: &u32) -> Option<String> {
     let text = blocking::text(Path::new("/etc/group"), limits::USERS_FILE, limits::COMMAND_WAIT).ok()?;
-    let user = blocking::user_name(place::own(), Patience::Command).flatten()?;
+    let user = blocking::user_name(own(), Patience::Command).flatten()?;
     membership(&text, *gid, &user)
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::build::Arch;
+use crate::cargo::workspace;
 use crate::exec::{quietly, succeeds};
 
 /// A folder beside the program, where cargo-deb and cargo-generate-rpm find it as `target/release/package`.
@@ -39,12 +40,17 @@ impl Staged {
         staged.split(program, arch, verbose)?;
         staged.generate(arch)?;
         let date = output(Command::new("date").args(["-R", "-u", "-d", &format!("@{epoch}")]))?;
-        let changes = "See /usr/share/doc/netwatch/docs/CHANGELOG.md.";
+        let changes = "See /usr/share/doc/netwatch/changelog.gz.";
         let entry = format!(
             "netwatch ({version}-1) unstable; urgency=medium\n\n  * {changes}\n\n -- {maintainer}  {}\n",
             String::from_utf8_lossy(&date).trim()
         );
         staged.write("changelog", entry.as_bytes())?;
+        let changes = fs::read(workspace()?.join("CHANGELOG.md")).context("no CHANGELOG.md")?;
+        staged.write("CHANGELOG.md", &changes)?;
+        let mut pack = Command::new("gzip");
+        pack.args(["-9", "-n"]).args(["changelog", "CHANGELOG.md"].map(|name| staged.folder.join(name)));
+        quietly(&mut pack, verbose)?;
         let mut touch = Command::new("find");
         touch.arg(&staged.folder).args(["-exec", "touch", "-h", "-d", &format!("@{epoch}"), "{}", "+"]);
         quietly(&mut touch, verbose)?;
