@@ -22,24 +22,47 @@ const PACKAGES: [&str; 8] = [
     "typing_extensions==4.16.0",
 ];
 
+/// What validates manifests for Kubernetes, with everything that it needs.
+const KUBERNETES: [&str; 10] = [
+    "kubernetes-validate==1.37.0",
+    "PyYAML==6.0.4",
+    "jsonschema==4.26.0",
+    "attrs==26.1.0",
+    "jsonschema-specifications==2025.9.1",
+    "referencing==0.37.0",
+    "rpds-py==2026.9.1",
+    "typing_extensions==4.16.0",
+    "importlib_resources==7.1.0",
+    "packaging==26.4",
+];
+
 /// File in the environment with the packages that are installed.
 const RECIPE: &str = "netwatch-recipe";
 
 /// The Python of the environment. Makes it if it is missing, which takes some seconds.
 pub(crate) fn python(verbose: bool) -> Result<PathBuf> {
-    let folder = vm::cache()?.join("judges");
+    environment("judges", &PACKAGES, verbose)
+}
+
+/// The program that validates manifests for Kubernetes, in an environment of its own.
+pub(crate) fn kubernetes(verbose: bool) -> Result<PathBuf> {
+    Ok(environment("judges-kubernetes", &KUBERNETES, verbose)?.with_file_name("kubernetes-validate"))
+}
+
+fn environment(name: &str, packages: &[&str], verbose: bool) -> Result<PathBuf> {
+    let folder = vm::cache()?.join(name);
     let python = folder.join("bin/python3");
-    let recipe = PACKAGES.join("\n");
+    let recipe = packages.join("\n");
     let is_made = fs::read_to_string(folder.join(RECIPE)).is_ok_and(|made| made == recipe);
     if is_made && succeeds(Command::new(&python).arg("--version")) {
         return Ok(python);
     }
-    make(&folder, &python, verbose).context("no judges of formats from PyPI")?;
+    make(&folder, &python, packages, verbose).context("no judges of formats from PyPI")?;
     fs::write(folder.join(RECIPE), recipe).context("cannot write to the cache")?;
     Ok(python)
 }
 
-fn make(folder: &Path, python: &Path, verbose: bool) -> Result<()> {
+fn make(folder: &Path, python: &Path, packages: &[&str], verbose: bool) -> Result<()> {
     let has_venv = || {
         let own = find("python3")?;
         succeeds(Command::new(&own).args(["-c", "import venv, ensurepip"])).then_some(own)
@@ -54,7 +77,7 @@ fn make(folder: &Path, python: &Path, verbose: bool) -> Result<()> {
     };
     step(&format!(
         "installing {} from PyPI in {}: tests judge formats with them",
-        PACKAGES[..2].join(" and "),
+        packages.iter().take(2).copied().collect::<Vec<_>>().join(" and "),
         folder.display()
     ));
     quietly(Command::new(own).args(["-m", "venv", "--clear"]).arg(folder), verbose)?;
@@ -69,5 +92,5 @@ fn make(folder: &Path, python: &Path, verbose: bool) -> Result<()> {
         "--retries=1",
         "--timeout=20",
     ]);
-    quietly(pip.arg("--no-deps").args(PACKAGES), verbose)
+    quietly(pip.arg("--no-deps").args(packages), verbose)
 }

@@ -9,6 +9,7 @@ mod exec;
 mod judges;
 mod lint;
 mod output;
+mod package;
 mod programs;
 mod run;
 mod setup;
@@ -42,6 +43,8 @@ enum Task {
     Lint(lint::Args),
     /// Run the end-to-end tests on other kernels, in QEMU
     Vm(vm::Args),
+    /// Make packages: deb, rpm, tarball, container image
+    Package(package::Args),
     /// Measure netwatch's latency, its cost, and what it loses under a flood of connections
     Bench(bench::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args, verbose),
         Task::Lint(args) => lint::run(&args),
         Task::Vm(args) => vm::run(&args, verbose),
+        Task::Package(args) => package::run(&args, verbose),
         Task::Bench(args) => bench::run(&args, verbose),
     };
     result.unwrap_or_else(|error| {

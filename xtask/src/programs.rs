@@ -27,15 +27,16 @@ pub(crate) struct Programs {
 impl Programs {
     /// Builds them as the caller, so that no file in the target directory belongs to root.
     pub(crate) fn build() -> Result<Self> {
+        Self::with(cargo::build(
+            &["build", "--release", "-p", "netwatch", "--features", "test-equipment"],
+            "netwatch",
+        )?)
+    }
+
+    /// The tests of a netwatch that was built.
+    pub(crate) fn with(netwatch: PathBuf) -> Result<Self> {
         let tests = ["test", "--no-run", "-p", "tests", "--test", "e2e"];
-        Ok(Self {
-            netwatch: cargo::build(
-                &["build", "--release", "-p", "netwatch", "--features", "test-equipment"],
-                "netwatch",
-            )?,
-            tests: cargo::build(&tests, "e2e")?,
-            actor: cargo::build(&tests, "actor")?,
-        })
+        Ok(Self { netwatch, tests: cargo::build(&tests, "e2e")?, actor: cargo::build(&tests, "actor")? })
     }
 
     /// Their paths in `folder`.

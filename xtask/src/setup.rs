@@ -6,6 +6,7 @@
 
 mod apt;
 mod linker;
+mod packaging;
 mod programs;
 mod toolchain;
 
@@ -13,7 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use crate::exec::step;
+use crate::exec::{find, step};
+use crate::package::Arch;
 use crate::vm;
 use toolchain::Toolchain;
 
@@ -46,6 +48,17 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<ExitCode> {
 pub(crate) fn ensure_for_tests(verbose: bool) -> Result<()> {
     ensure(verbose)?;
     programs::ensure(verbose)
+}
+
+/// Installs what making packages needs on top of what building needs.
+pub(crate) fn ensure_for_packages(arch: Arch, verbose: bool) -> Result<()> {
+    ensure(verbose)?;
+    packaging::ensure(arch, verbose)
+}
+
+/// Installs what judges packages.
+pub(crate) fn install_for_packages(verbose: bool) -> Result<()> {
+    if find("lintian").is_some() { Ok(()) } else { install(&["lintian"], "it judges the deb", verbose) }
 }
 
 /// Installs packages of Debian's.

@@ -3,6 +3,7 @@
 mod stream;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -108,6 +109,28 @@ fn unit(summary: &mut Summary, output: &Output, libtest: &[String]) -> Result<()
     command.args(NOT_FOR_THE_HOST).arg("--").args(libtest);
     stream::run(&mut command, summary, "unit tests", output, "unit");
     Ok(())
+}
+
+/// Runs the tests of packages, which are in this folder, as root.
+pub(crate) fn packages(folder: &Path, netwatch: PathBuf, verbose: bool) -> Result<ExitCode> {
+    ensure_root()?;
+    setup::install_for_packages(verbose)?;
+    let (mut summary, output) = (Summary::default(), Output::new()?);
+    let (place, programs) = Programs::with(netwatch)?.staged()?;
+    let (debian, kubernetes) = (debian::root(verbose)?, judges::kubernetes(verbose)?);
+    let variables = [
+        ("NETWATCH_BIN", programs.netwatch.as_os_str()),
+        ("NETWATCH_ACTOR", programs.actor.as_os_str()),
+        ("NETWATCH_PACKAGES", folder.as_os_str()),
+        ("NETWATCH_DEBIAN", debian.as_os_str()),
+        ("NETWATCH_KUBERNETES", kubernetes.as_os_str()),
+    ];
+    let mut command = as_root(&programs.tests, &variables)?;
+    command.current_dir(place.path()).args(["packages::", "--nocapture"]);
+    stream::run(&mut command, &mut summary, "tests of packages", &output, "packages");
+    print!("{}", summary.failure_list());
+    println!("{summary}");
+    Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds the end-to-end tests as the caller and runs them as root.

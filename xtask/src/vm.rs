@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Test this program instead of building one, for example that of a package. Tests that need its test equipment fail
+    #[arg(long, value_name = "PROGRAM")]
+    netwatch: Option<PathBuf>,
     /// Arguments for the test program (libtest's); filters replace those of the rungs
     #[arg(last = true)]
     libtest: Vec<String>,
@@ -160,7 +163,8 @@ fn matrix(args: &Args, output: &Output, verbose: bool) -> Result<Vec<Row>> {
         return Ok(rows);
     }
     step("building netwatch and its end-to-end tests");
-    let base = Base::build(&Programs::build()?, verbose)?;
+    let programs = args.netwatch.clone().map_or_else(Programs::build, Programs::with)?;
+    let base = Base::build(&programs, verbose)?;
     let asked = Asked { libtest: &args.libtest, everything: args.everything };
     let (queue, done) = (Mutex::new(queue), Mutex::new(rows));
     std::thread::scope(|scope| {

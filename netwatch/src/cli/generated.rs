@@ -23,6 +23,9 @@ pub(super) struct ManArgs {
     /// Command that the page is about; without it, netwatch itself
     #[arg(value_name = "COMMAND")]
     command: Option<String>,
+    /// Print the names of all pages, each with its command
+    #[arg(long, conflicts_with = "command")]
+    list: bool,
 }
 
 /// The exit statuses of all commands.
@@ -49,6 +52,15 @@ impl ManArgs {
     pub(super) fn text(&self) -> Result<Vec<u8>> {
         let mut all = Cli::command();
         all.build();
+        if self.list {
+            let shown = all.get_subcommands().filter(|command| !command.is_hide_set());
+            let line = |name: &str| format!("netwatch-{name}.1 {name}\n");
+            let lines = shown.map(|command| line(command.get_name()));
+            return Ok(std::iter::once("netwatch.1\n".to_owned())
+                .chain(lines)
+                .collect::<String>()
+                .into_bytes());
+        }
         let command = match &self.command {
             None => all,
             Some(name) => {
@@ -81,6 +93,16 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     if command.has_subcommands() {
         man.render_subcommands_section(&mut text)?;
     }
+    if let Some(examples) = command.get_after_help() {
+        let mut section = Roff::default();
+        section.control("SH", ["EXAMPLES"]);
+        section.control("nf", []);
+        for line in examples.to_string().lines().skip(1) {
+            section.text([line.trim_start().into()]);
+        }
+        section.control("fi", []);
+        section.to_writer(&mut text)?;
+    }
     let mut statuses = Roff::default();
     statuses.control("SH", ["EXIT STATUS"]);
     for (status, meaning) in STATUSES {
@@ -101,14 +123,20 @@ mod tests {
     fn every_command_has_a_page_and_hidden_ones_have_none() {
         let all = Cli::command();
         for command in all.get_subcommands() {
-            let args = ManArgs { command: Some(command.get_name().to_owned()) };
+            let args = ManArgs { command: Some(command.get_name().to_owned()), list: false };
             assert_eq!(args.text().is_err(), command.is_hide_set(), "{}", command.get_name());
         }
-        let page = String::from_utf8(ManArgs { command: None }.text().unwrap()).unwrap();
+        let page = String::from_utf8(ManArgs { command: None, list: false }.text().unwrap()).unwrap();
+        let pages = String::from_utf8(ManArgs { command: None, list: true }.text().unwrap()).unwrap();
+        assert!(
+            pages.starts_with("netwatch.1\nnetwatch-list.1 list\n") && !pages.contains("generate"),
+            "{pages}"
+        );
         for part in [".TH netwatch 1", ".SH NAME", "EXIT STATUS", "verify found something"] {
             assert!(page.contains(part), "{part}: {page}");
         }
-        let unknown = ManArgs { command: Some("top-secret".into()) }.text().unwrap_err().to_string();
+        let unknown =
+            ManArgs { command: Some("top-secret".into()), list: false }.text().unwrap_err().to_string();
         assert!(unknown.contains("one of list, watch"), "{unknown}");
     }
 }

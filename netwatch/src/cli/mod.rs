@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod config;
 mod doctor;
+mod examples;
 mod filter;
 mod fleet;
 #[cfg(any(test, feature = "test-equipment"))]
@@ -20,6 +21,7 @@ mod top;
 mod trace;
 mod values;
 mod verify;
+mod version;
 mod watch;
 
 use std::ffi::OsString;
@@ -132,12 +134,14 @@ pub fn one_line(error: &clap::Error) -> String {
     let words: Vec<_> = complaint.split_whitespace().collect();
     let complaint = words.join(" ");
     let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
-    format!("netwatch: {}; see `netwatch --help`", escape::terminal(complaint))
+    let tip = text.split("\n\n").find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    let tip = tip.and_then(|tip| tip.lines().next()).map(|tip| format!(" ({tip})")).unwrap_or_default();
+    format!("netwatch: {}{}; see `netwatch --help`", escape::terminal(complaint), escape::terminal(&tip))
 }
 
 /// Report which process originated each network connection on this host, and on what evidence.
 #[derive(Parser)]
-#[command(name = "netwatch", version, disable_help_subcommand = true, arg_required_else_help = false)]
+#[command(name = "netwatch", version = version::SHORT, long_version = version::long(), disable_help_subcommand = true, arg_required_else_help = false)]
 struct Cli {
     #[command(subcommand)]
     command: Sub,
@@ -146,38 +150,51 @@ struct Cli {
 #[derive(Subcommand)]
 enum Sub {
     /// List sockets as netstat does, with the originator of each connection
+    #[command(after_help = examples::LIST)]
     List(Box<list::ListArgs>),
     /// Print each connection and its originator as it is made
+    #[command(after_help = examples::WATCH)]
     Watch(Box<watch::WatchArgs>),
     /// Show connections, processes and originators on a live screen
     ///
     /// Screen readers do better with the lines of `netwatch watch` and `netwatch list`.
+    #[command(after_help = examples::TOP)]
     Top(Box<top::TopArgs>),
     /// Record connections to a store
+    #[command(after_help = examples::RECORD)]
     Record(Box<record::RecordArgs>),
     /// Print and search recorded events
+    #[command(after_help = examples::LOG)]
     Log(Box<log::LogArgs>),
     /// Show the record in a browser
+    #[command(after_help = examples::SERVE)]
     Serve(serve::ServeArgs),
     /// Verify that the store has not been altered
+    #[command(after_help = examples::VERIFY)]
     Verify(verify::VerifyArgs),
     /// Generate a store of synthetic connections
     #[cfg(any(test, feature = "test-equipment"))]
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
     /// Trace a connection back to the process that caused it
+    #[command(after_help = examples::TRACE)]
     Trace(trace::TraceArgs),
     /// Audit listening ports: explain each one, and report those that cannot be explained
+    #[command(after_help = examples::AUDIT)]
     Audit(Box<audit::AuditArgs>),
     /// Show which probes this kernel supports and what is not seen, and run a self-test
+    #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::DoctorArgs),
     /// Search and trace the records of many hosts on a ClickHouse server
     Fleet(fleet::FleetCommand),
     /// Check rules that raise alerts
+    #[command(after_help = examples::RULES)]
     Rules(check::RulesCommand),
     /// Print completions for a shell
+    #[command(after_help = examples::COMPLETIONS)]
     Completions(generated::CompletionsArgs),
     /// Print the manual page of netwatch or of one of its commands
+    #[command(after_help = examples::MAN)]
     Man(generated::ManArgs),
 }
 
@@ -274,6 +291,9 @@ mod tests {
             ("list -x", "ss -x"),
             ("list -n --resolve", "--resolve"),
             ("nonsense", "nonsense"),
+            ("lst", "a similar subcommand exists: 'list'"),
+            ("verfy", "'verify'"),
+            ("watch --proces x", "a similar argument exists: '--process'"),
             ("", "subcommand"),
         ] {
             let message = complaint(line);

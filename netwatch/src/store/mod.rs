@@ -37,6 +37,7 @@ mod runs;
 mod scan;
 mod seal;
 mod search;
+mod share;
 mod steady;
 mod sync;
 #[cfg(test)]
@@ -150,6 +151,14 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// This user may not read the store.
+    #[error("you may not read {}: {how}", shown(.path))]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What gives the right.
+        how: String,
     },
     /// A sync failed.
     #[error("cannot sync {}: {why}; what was written last does not count as stored until it was read back", shown(.path))]

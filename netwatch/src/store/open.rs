@@ -145,10 +145,10 @@ pub(super) fn for_reading(path: &Path) -> Result<(Connection, i32), StoreError> 
 }
 
 /// Whether it cannot be read because the shared memory and log files are missing and cannot be created, on a read-only
-/// file system or in another user's directory.
+/// file system or in another user's directory, which may be one that is shared for reading (`ReadOnly`).
 fn is_locked_out(db: &Connection) -> bool {
     let code = is_empty(db).err().and_then(|error| error.sqlite_error_code());
-    code == Some(rusqlite::ErrorCode::CannotOpen)
+    matches!(code, Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly))
 }
 
 /// Opens it without those files (immutable): it was closed in order, and a writer would have created them.

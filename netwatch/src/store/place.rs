@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::files::beside;
-use super::{APPLICATION_ID, DEFAULT_PATH, StoreError, VERSION};
+use super::{APPLICATION_ID, DEFAULT_PATH, StoreError, VERSION, share};
 use crate::escape;
 
 /// The files that SQLite has beside the database.
@@ -112,7 +112,7 @@ pub(super) fn check_readable(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(StoreError::Missing(path.to_owned()));
         }
-        Err(error) => return Err(failed(path)(error)),
+        Err(error) => return Err(share::refused(path, error)),
     };
     if !found.is_file() {
         return Err(StoreError::Foreign(path.to_owned()));
@@ -125,7 +125,7 @@ pub(super) fn check_readable(path: &Path) -> Result<(), StoreError> {
     if found.len() == 0 {
         return Err(StoreError::Empty(path.to_owned()));
     }
-    rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|error| failed(path)(error.into()))
+    rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|error| share::refused(path, error.into()))
 }
 
 /// The application id in the header says whether it is a store, before SQLite reads anything:
@@ -207,6 +207,7 @@ pub(super) fn create_beside(path: &Path) -> Result<(), StoreError> {
             }
         })?;
     }
+    share::with_group(path, &BESIDE);
     Ok(())
 }
 

@@ -40,6 +40,7 @@ mod names;
 mod namespaces;
 mod nat;
 mod outputs;
+mod packages;
 mod preempted;
 mod process;
 mod processes;

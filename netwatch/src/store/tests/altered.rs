@@ -1,5 +1,7 @@
 //! What is in no row: the schema, the content of indexes, and what retention claims.
 
+mod fixtures;
+
 use std::os::unix::fs::FileExt as _;
 
 use rusqlite::Connection;
