@@ -43,6 +43,7 @@ mod preempted;
 mod process;
 mod processes;
 mod race;
+mod raw;
 mod record;
 mod rights;
 mod run;
