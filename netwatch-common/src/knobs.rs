@@ -25,7 +25,7 @@ pub struct Knobs {
 
 impl Knobs {
     /// Name of the global in the object file, which contains the wire version.
-    pub const GLOBAL: &'static str = "KNOBS_V5";
+    pub const GLOBAL: &'static str = "KNOBS_V6";
 
     /// All off: the values in the object file, which the agent overrides.
     pub const ZERO: Self = Self {
@@ -53,5 +53,5 @@ impl Knobs {
     }
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 5, "Knobs::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 6, "Knobs::GLOBAL names the version");
 const _: () = assert!(size_of::<Knobs>() == 28 && align_of::<Knobs>() == 4);

@@ -28,7 +28,7 @@ pub use sock::{Begin, Change, Sock, begin_flags, change_flags, sock_flags};
 pub use udp::{FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, flow_flags};
 
 /// Version of the wire format; the agent rejects an object with another version.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;
 
 /// Length of `task_struct.comm`, including the NUL (`include/linux/sched.h`, `TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;

@@ -59,10 +59,10 @@ impl Offsets {
 
     /// Name of the global in the object file. It contains the wire version, so that an object with another version does
     /// not load.
-    pub const GLOBAL: &'static str = "OFFSETS_V5";
+    pub const GLOBAL: &'static str = "OFFSETS_V6";
 }
 
-const _: () = assert!(crate::WIRE_VERSION == 5, "Offsets::GLOBAL names the version");
+const _: () = assert!(crate::WIRE_VERSION == 6, "Offsets::GLOBAL names the version");
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::MEMBERS.len());
 
 offsets! {
@@ -76,6 +76,7 @@ offsets! {
     sk_cookie = "sock.__sk_common.skc_cookie";
     sk_net = "sock.__sk_common.skc_net.net";
     sk_protocol = "sock.sk_protocol";
+    sk_type = "sock.sk_type";
     sk_err = "sock.sk_err";
     sk_err_soft = "sock.sk_err_soft";
     sk_bound_dev_if = "sock.__sk_common.skc_bound_dev_if";
@@ -96,6 +97,7 @@ offsets! {
     tcp_snd_una = "tcp_sock.snd_una", optional;
     udp_deficit = "udp_sock.forward_deficit", optional;
     inet_sport = "inet_sock.inet_sport";
+    packet_ifindex = "packet_sock.ifindex", optional;
     net_inum = "net.ns.inum";
     net_hash_mix = "net.hash_mix";
     sk_queue = "sock.sk_receive_queue.qlen";

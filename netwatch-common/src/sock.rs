@@ -19,7 +19,7 @@ pub struct Sock {
     pub local_port: u16,
     /// Remote port in host byte order.
     pub remote_port: u16,
-    /// `IPPROTO_TCP` (also for MPTCP) or `IPPROTO_UDP`.
+    /// `IPPROTO_TCP` (also for MPTCP), `IPPROTO_UDP` or `IPPROTO_UDPLITE`; with [`sock_flags::RAW`] any IP protocol.
     pub protocol: u8,
     /// [`sock_flags`].
     pub flags: u8,
@@ -46,6 +46,10 @@ pub mod sock_flags {
     pub const KERNEL: u8 = 8;
     /// `TCP_REPAIR` is on: a process restores a connection, and connect() sends nothing. Set when it connects.
     pub const REPAIR: u8 = 16;
+    /// A raw or ping socket. It has no ports.
+    pub const RAW: u8 = 32;
+    /// A packet socket (`AF_PACKET`), which has neither addresses nor a protocol.
+    pub const PACKET: u8 = 64;
 }
 
 /// An action of the current task on a socket: it connects, listens, accepts, fails to connect, uses or creates it.

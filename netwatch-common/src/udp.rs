@@ -1,4 +1,4 @@
-//! Records about UDP, and the map of its flows, which the agent reads.
+//! Records about flows of datagrams (UDP, UDP-Lite, raw, ping and packet sockets), and their map, which the agent reads.
 
 use crate::{Header, Sock};
 
@@ -29,6 +29,8 @@ pub mod flow_flags {
     pub const RECEIVED: u32 = 1;
     /// The creation of the socket was not observed: it may be older than the probes, and so may the flow.
     pub const OLD: u32 = 2;
+    /// The first datagram answers another one or reports an error about it, so its sender originated nothing.
+    pub const ANSWER: u32 = 4;
 }
 
 /// A UDP socket about which a record was sent is closed.

@@ -20,6 +20,7 @@ mod connect;
 mod cookie;
 mod emit;
 mod files;
+mod frames;
 mod known;
 mod listed;
 mod listen;

@@ -8,7 +8,7 @@ use netwatch_common::{Knobs, Offsets};
 
 /// The agent overrides it before loading and freezes it, so that the verifier sees constants.
 #[unsafe(no_mangle)]
-static OFFSETS_V5: Offsets = Offsets::ZERO;
+static OFFSETS_V6: Offsets = Offsets::ZERO;
 
 /// The offset of a member of [`Offsets`].
 macro_rules! offset {
@@ -21,14 +21,14 @@ pub(crate) use offset;
 /// Reads an offset. Volatile, so that the compiler does not use the zeros of the object file.
 #[inline(always)]
 pub(crate) fn read_only(member: impl FnOnce(*const Offsets) -> *const u32) -> u32 {
-    let member = member(&raw const OFFSETS_V5);
+    let member = member(&raw const OFFSETS_V6);
     // SAFETY: a member of a static.
     unsafe { member.read_volatile() }
 }
 
 /// The agent overrides it as well.
 #[unsafe(no_mangle)]
-static KNOBS_V5: Knobs = Knobs::ZERO;
+static KNOBS_V6: Knobs = Knobs::ZERO;
 
 /// Whether a switch of [`Knobs`] is on.
 macro_rules! knob {
@@ -47,7 +47,7 @@ pub(crate) fn is_on(offset: usize) -> bool {
 /// Reads a value of [`Knobs`], as [`read_only`].
 #[inline(always)]
 pub(crate) fn number(offset: usize) -> u32 {
-    let knobs = &raw const KNOBS_V5;
+    let knobs = &raw const KNOBS_V6;
     // SAFETY: a member of a static; all have this type.
     unsafe { knobs.byte_add(offset).cast::<u32>().read_volatile() }
 }

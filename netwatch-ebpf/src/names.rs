@@ -61,7 +61,7 @@ fn name_ingress(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn sent(skb: *mut __sk_buff) -> Option<()> {
     let (sk, protocol) = packet::socket(skb)?;
-    if protocol == u32::from(IPPROTO_TCP) {
+    if protocol == IPPROTO_TCP {
         // SAFETY: the socket of the context.
         let tcp = unsafe { bpf_tcp_sock(sk) };
         // Nothing but the SYN is acknowledged: this is the beginning of what the socket sends.
@@ -84,7 +84,7 @@ fn sent(skb: *mut __sk_buff) -> Option<()> {
 #[inline(always)]
 fn received(skb: *mut __sk_buff) -> Option<()> {
     let (sk, protocol) = packet::socket(skb)?;
-    if protocol == u32::from(IPPROTO_TCP) {
+    if protocol == IPPROTO_TCP {
         // SAFETY: the socket of the context.
         let tcp = unsafe { bpf_tcp_sock(sk) };
         // SAFETY: returned by the helper.
@@ -104,11 +104,14 @@ fn received(skb: *mut __sk_buff) -> Option<()> {
 
 /// The ends of a datagram from or to the port of DNS, with the number of the message, and whether it is an answer.
 #[inline(always)]
-fn dns(skb: *mut __sk_buff, protocol: u32) -> Option<(Ends, [u8; 2], bool)> {
-    if protocol != u32::from(IPPROTO_UDP) {
+fn dns(skb: *mut __sk_buff, protocol: u16) -> Option<(Ends, [u8; 2], bool)> {
+    if protocol != IPPROTO_UDP {
         return None;
     }
-    let ends = packet::udp(skb)?;
+    let mut ends = Ends::NONE;
+    if packet::ends(skb, protocol, &mut ends) == 0 {
+        return None;
+    }
     if ends.source_port != DNS && ends.destination_port != DNS {
         return None;
     }

@@ -153,7 +153,7 @@ pub(crate) fn connects(sk: *const c_void) {
 /// The current thread sends to a socket.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
+/// `sk` is a typed `struct sock` that is followed, `known` its state.
 #[inline(always)]
 pub(crate) unsafe fn asks(sk: *const c_void, known: *const Known) {
     // SAFETY: guaranteed by the caller; notes and causes are memory of maps.
@@ -181,7 +181,7 @@ pub(crate) unsafe fn asks(sk: *const c_void, known: *const Known) {
 /// which this is the answer.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
+/// `sk` is a typed `struct sock` that is followed, `known` its state.
 #[inline(always)]
 pub(crate) unsafe fn answered(sk: *const c_void, known: Option<*mut Known>) {
     // SAFETY: guaranteed by the caller; notes and causes are memory of maps.
@@ -203,15 +203,15 @@ pub(crate) unsafe fn answered(sk: *const c_void, known: Option<*mut Known>) {
     }
 }
 
-/// Whether this host began the connection, so that what it receives are answers. For UDP: whether the socket is connected.
+/// Whether this host began the connection, so that what it receives are answers. For datagrams: whether the socket is connected.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
+/// `sk` is a typed `struct sock` that is followed, `known` its state.
 #[inline(always)]
 unsafe fn is_asker(sk: *const c_void, known: *const Known) -> bool {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        if sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP {
+        if sock::has_flows(sock::protocol::<Typed>(sk)) {
             return Typed::read::<u16>(sk, offset!(sk_dport)) != 0;
         }
         (*known).flags & change_flags::CONNECTED != 0

@@ -12,6 +12,41 @@ pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const IPPROTO_TCP: u16 = 6;
 pub(crate) const IPPROTO_UDP: u16 = 17;
 pub(crate) const IPPROTO_MPTCP: u16 = 262;
+pub(crate) const IPPROTO_UDPLITE: u16 = 136;
+pub(crate) const IPPROTO_ICMP: u16 = 1;
+pub(crate) const IPPROTO_ICMPV6: u16 = 58;
+/// A raw socket with this protocol never receives and sends packets of any (net/ipv4/raw.c, raw_sendmsg(), v6.12).
+pub(crate) const IPPROTO_RAW: u16 = 255;
+
+/// `include/linux/net.h`, enum sock_type
+const SOCK_RAW: u32 = 3;
+
+/// Set in the protocol of a raw socket, which has nothing else in common with other sockets of its protocol.
+pub(crate) const RAW: u16 = 1 << 15;
+
+/// The protocol of a socket of this type: with [`RAW`] for raw sockets.
+#[inline(always)]
+pub(crate) const fn protocol_of(protocol: u32, kind: u32) -> u16 {
+    if kind == SOCK_RAW { protocol as u16 | RAW } else { protocol as u16 }
+}
+
+/// Whether sockets of this protocol send datagrams with ports.
+#[inline(always)]
+pub(crate) const fn has_ports(protocol: u16) -> bool {
+    matches!(protocol, IPPROTO_UDP | IPPROTO_UDPLITE)
+}
+
+/// Whether it is the protocol of raw or ping sockets.
+#[inline(always)]
+pub(crate) const fn is_raw(protocol: u16) -> bool {
+    protocol & RAW != 0 || matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
+}
+
+/// Whether what these sockets send and receive are flows of datagrams.
+#[inline(always)]
+pub(crate) const fn has_flows(protocol: u16) -> bool {
+    has_ports(protocol) || is_raw(protocol)
+}
 
 /// Bits of `sk_flags` (`include/net/sock.h`, enum sock_flags): no process has the socket any more, and the FIN of the
 /// peer was received.
@@ -177,14 +212,16 @@ pub(crate) unsafe fn cookie(sk: *const c_void) -> u64 {
     }
 }
 
-/// The protocol of a socket.
+/// The protocol of a socket, as [`protocol_of`].
 ///
 /// # Safety
 /// `sk` is a `struct sock`, readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
     // SAFETY: guaranteed by the caller.
-    unsafe { M::read(sk, offset!(sk_protocol)) }
+    let (protocol, kind): (u16, u16) =
+        unsafe { (M::read(sk, offset!(sk_protocol)), M::read(sk, offset!(sk_type))) };
+    protocol_of(protocol.into(), kind.into())
 }
 
 /// Fills `out` from `sk`, except the cookie, which depends on the type of program.
@@ -193,7 +230,7 @@ pub(crate) unsafe fn protocol<M: Memory>(sk: *const c_void) -> u16 {
 /// `inet_sport` is used, which stays (and is stale if the socket is reused).
 ///
 /// # Safety
-/// `sk` is a `struct sock` of TCP, MPTCP or UDP, readable as `M` says.
+/// `sk` is a `struct sock` of TCP, MPTCP or with [`has_flows`], readable as `M` says.
 #[inline(always)]
 pub(crate) unsafe fn fill<M: Memory>(sk: *const c_void, closing: bool, out: &mut Sock) {
     // SAFETY: guaranteed by the caller.
@@ -213,8 +250,12 @@ pub(crate) unsafe fn fill_but_netns<M: Memory>(sk: *const c_void, closing: bool,
     unsafe {
         ends::<M>(sk, out);
         let protocol = protocol::<M>(sk);
-        out.protocol = if protocol == IPPROTO_UDP { IPPROTO_UDP as u8 } else { IPPROTO_TCP as u8 };
-        out.flags = if protocol == IPPROTO_MPTCP { sock_flags::MPTCP } else { 0 };
+        (out.protocol, out.flags) = match protocol {
+            IPPROTO_MPTCP => (IPPROTO_TCP as u8, sock_flags::MPTCP),
+            // The bit is beyond the protocol.
+            _ if is_raw(protocol) => (protocol as u8, sock_flags::RAW),
+            _ => (protocol as u8, 0),
+        };
         let port: u16 = M::read(sk, offset!(sk_num));
         out.local_port = if port == 0 && closing {
             // Outside of `struct sock`, so not accessible as typed.

@@ -1,7 +1,7 @@
 //! UDP has no states: a flow begins with the first datagram between two addresses on a socket, and its sender is
-//! the originator. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
+//! the originator. The same holds for UDP-Lite, raw and ping sockets. `cgroup_skb` at the root of the cgroup tree sees each packet with the cookie of its socket;
 //! `cgroup/sock_create` and `sock_release` (5.9) see who creates a socket and when it is closed; `using` reports the
-//! processes that send and receive. Without these probes UDP is not seen.
+//! processes that send and receive. Without these probes none of it is seen.
 //!
 //! After the first datagram a flow costs one map lookup per packet. Anyone may send datagrams to any number of
 //! addresses, so a flow is reported only once it has a place in the map, each socket has a limited number of places, and
@@ -17,12 +17,12 @@ use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock};
 use aya_ebpf::programs::{SkBuffContext, SockContext};
 use netwatch_common::{
     FLOWS_MAX, Flow, FlowCount, FlowKey, NOT_FOLLOWED_MAX, Release, SOCKET_FLOWS_MAX, Sock, flow_flags, kind,
+    sock_flags,
 };
 
 use crate::known::{BORN, Known, forget, storage_in_cgroup, users};
 use crate::mem::{Memory as _, Untyped, offset, plain};
 use crate::packet::Ends;
-use crate::sock::IPPROTO_UDP;
 use crate::{act, emit, netns, notes, packet, sock, task};
 
 /// Allocated per flow, not in advance.
@@ -59,20 +59,52 @@ const PASS: i32 = 1;
 fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     let (sk, protocol) = packet::socket(skb)?;
     // Most packets are TCP.
-    if protocol != u32::from(IPPROTO_UDP) {
+    if !sock::has_flows(protocol) {
         return None;
     }
-    let ends = packet::udp(skb)?;
+    // The kernel has raw sockets of its own, from which it answers.
+    // SAFETY: the socket of the context.
+    if sock::is_raw(protocol) && unsafe { sock::is_kernels::<Untyped>(plain(sk.cast())) } {
+        return None;
+    }
+    let mut ends = Ends::NONE;
+    if packet::ends(skb, protocol, &mut ends) == 0 {
+        return None;
+    }
+    let ends = &ends;
     let (local, remote) = if received == 0 {
         ((ends.source, ends.source_port), (ends.destination, ends.destination_port))
     } else {
         ((ends.destination, ends.destination_port), (ends.source, ends.source_port))
     };
-    // SAFETY: helpers that take the context of the hook.
-    let (cookie, now) = unsafe { (bpf_get_socket_cookie(skb.cast()), bpf_ktime_get_boot_ns()) };
+    // SAFETY: a helper that takes the context of the hook.
+    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let key = FlowKey { cookie, local: local.0, remote: remote.0, port: remote.1, pad: [0; 6] };
-    let payload = u64::from(ends.payload);
-    if let Some(count) = FLOWS.get_ptr_mut(&key) {
+    let answers = if ends.answers { flow_flags::ANSWER } else { 0 };
+    let state = || storage_in_cgroup(sk.cast(), true);
+    let begun = count(&key, (received, ends.payload.into()), received | answers, state)?;
+    if report(sk.cast(), (cookie, protocol), ends, local, remote, begun).is_none() {
+        not_reported(&key);
+    }
+    None
+}
+
+/// What the record of a flow says of its first datagram: [`flow_flags`], and the thread group and thread that sent it.
+pub(crate) type Begun = (u32, (u32, u32));
+
+/// Counts a datagram of a flow. Returns what is to be reported if that was not done yet. `received`:
+/// [`flow_flags::RECEIVED`] or 0, with the payload; `first`: flags if it is the first one.
+#[inline(always)]
+pub(crate) fn count(
+    key: &FlowKey,
+    (received, payload): (u32, u64),
+    first: u32,
+    state: impl FnOnce() -> Option<*mut Known>,
+) -> Option<Begun> {
+    let cookie = key.cookie;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if let Some(count) = FLOWS.get_ptr_mut(key) {
         // SAFETY: memory of the map.
         unsafe {
             (*count).last = now;
@@ -81,19 +113,16 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
             if (*count).reported == 0 {
                 // The ring was full at the first datagram: send its record now.
                 (*count).reported = 1;
-                let flags = (*count).flags;
-                if report(sk.cast(), cookie, &ends, local, remote, flags, (0, 0)).is_none() {
-                    (*count).reported = 0;
-                }
+                return Some(((*count).flags, (0, 0)));
             }
         }
         return None;
     }
-    let Some(known) = storage_in_cgroup(sk.cast(), true) else {
+    let Some(known) = state() else {
         not_followed(cookie);
         return None;
     };
-    let mut flags = received;
+    let mut flags = first;
     // SAFETY: the state of this socket.
     unsafe {
         if !has_place(cookie, known) {
@@ -106,9 +135,9 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     }
     let (sent, received) = if received == 0 { (payload, 0) } else { (0, payload) };
     let count = FlowCount { sent, received, last: now, flags, reported: 1 };
-    if FLOWS.insert(&key, &count, BPF_NOEXIST.into()).is_err() {
+    if FLOWS.insert(key, &count, BPF_NOEXIST.into()).is_err() {
         // Full, unless another CPU has just inserted the same flow, which is then reported already.
-        if let Some(count) = FLOWS.get_ptr_mut(&key) {
+        if let Some(count) = FLOWS.get_ptr_mut(key) {
             // SAFETY: memory of the map.
             unsafe {
                 emit::add(&raw mut (*count).sent, sent);
@@ -122,13 +151,22 @@ fn datagram(skb: *mut __sk_buff, received: u32) -> Option<()> {
     // SAFETY: the state of this socket.
     unsafe { emit::add(&raw mut (*known).flows, 1) };
     let sender = if flags & flow_flags::RECEIVED == 0 { sending(cookie, known) } else { (0, 0) };
-    if report(sk.cast(), cookie, &ends, local, remote, flags, sender).is_none()
-        && let Some(count) = FLOWS.get_ptr_mut(&key)
-    {
+    Some((flags, sender))
+}
+
+/// The ring was full: the next datagram reports the flow.
+#[inline(always)]
+pub(crate) fn not_reported(key: &FlowKey) {
+    if let Some(count) = FLOWS.get_ptr_mut(key) {
         // SAFETY: memory of the map.
         unsafe { (*count).reported = 0 };
     }
-    None
+}
+
+/// Whether a flow is in the map.
+#[inline(always)]
+pub(crate) fn is_followed(key: &FlowKey) -> bool {
+    FLOWS.get_ptr_mut(key).is_some()
 }
 
 /// Whether a socket may have another flow.
@@ -192,12 +230,11 @@ pub(crate) unsafe fn has_sent(tid: u32, cookie: u64, known: *mut Known) -> bool 
 #[inline(always)]
 fn report(
     sk: *const c_void,
-    cookie: u64,
+    (cookie, protocol): (u64, u16),
     ends: &Ends,
     local: ([u8; 16], u16),
     remote: ([u8; 16], u16),
-    flags: u32,
-    (tgid, tid): (u32, u32),
+    (flags, (tgid, tid)): Begun,
 ) -> Option<()> {
     let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
     let record = entry.as_mut_ptr();
@@ -213,8 +250,12 @@ fn report(
             family: ends.family,
             local_port: local.1,
             remote_port: remote.1,
-            protocol: IPPROTO_UDP as u8,
-            flags: if family == ends.family { 0 } else { netwatch_common::sock_flags::MAPPED },
+            protocol: ends.protocol,
+            flags: {
+                let raw = if sock::has_ports(protocol) { 0 } else { sock_flags::RAW };
+                let mapped = if family == ends.family { 0 } else { sock_flags::MAPPED };
+                raw | mapped
+            },
             device: Untyped::read(sk, offset!(sk_bound_dev_if)),
             local: local.0,
             remote: remote.0,
@@ -238,7 +279,7 @@ fn udp_create(ctx: SockContext) -> i32 {
 fn created(sk: *mut bpf_sock) -> Option<()> {
     // SAFETY: the context of the hook is the socket.
     unsafe {
-        if (*sk).protocol != u32::from(IPPROTO_UDP) {
+        if !sock::has_flows(sock::protocol_of((*sk).protocol, (*sk).type_)) {
             return None;
         }
         // A socket keeps its namespace alive, so that of an older one is known by an older socket, or older than the probes.
@@ -261,7 +302,7 @@ fn udp_release(ctx: SockContext) -> i32 {
 fn released(sk: *mut bpf_sock) -> Option<()> {
     // SAFETY: the context of the hook is the socket.
     unsafe {
-        if (*sk).protocol != u32::from(IPPROTO_UDP) {
+        if !sock::has_flows(sock::protocol_of((*sk).protocol, (*sk).type_)) {
             return None;
         }
         // Without state no record about the socket was sent.

@@ -8,12 +8,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
-use netwatch_common::{begin_flags, kind};
+use netwatch_common::{begin_flags, flow_flags, kind};
 
 use crate::known::{Known, set_users, storage, users};
 use crate::mem::{Current, Memory as _, Typed, Untyped, knob, offset};
 use crate::twice::{self, Pair};
-use crate::{act, cause, emit, notes, sock, task, tcp, udp};
+use crate::{act, cause, emit, frames, notes, sock, task, tcp, udp};
 
 /// Number of records that a socket has in advance, for more alternating processes than [`crate::known::USERS`], and how
 /// many it gets back a second. Uses beyond that are counted.
@@ -22,12 +22,12 @@ const REFILL: u32 = 16;
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    sends(ctx.arg(0))
+    sends(ctx.arg(0), ctx.arg(1))
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
-    sends_again(ctx.arg(0))
+    sends_again(ctx.arg(0), ctx.arg(1))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
@@ -41,15 +41,15 @@ fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn sends(sk: *const c_void) -> i32 {
+fn sends(sk: *const c_void, length: i32) -> i32 {
     twice::first(Pair::Send, what(sk));
-    sent(sk)
+    sent(sk, length)
 }
 
 /// The second program. A user that is known already is not reported again.
 #[inline(always)]
-fn sends_again(sk: *const c_void) -> i32 {
-    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk) } else { 0 }
+fn sends_again(sk: *const c_void, length: i32) -> i32 {
+    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk, length) } else { 0 }
 }
 
 /// An id of the socket: its cookie, or its address, which may be reused, if it has none.
@@ -74,10 +74,13 @@ fn receives_again(sk: *const c_void, length: i32) -> i32 {
 }
 
 #[inline(always)]
-fn sent(sk: *const c_void) -> i32 {
+fn sent(sk: *const c_void, length: i32) -> i32 {
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
-        if is_followed(sk)
+        let family: u16 = Typed::read(sk, offset!(sk_family));
+        if family == frames::AF_PACKET {
+            frames::carried(sk, length, 0);
+        } else if is_followed(sk)
             && let Some(known) = state_of(sk)
         {
             used(sk, known);
@@ -93,7 +96,10 @@ fn sent(sk: *const c_void) -> i32 {
 fn received(sk: *const c_void, length: i32) -> i32 {
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
-        if is_followed(sk) {
+        let family: u16 = Typed::read(sk, offset!(sk_family));
+        if family == frames::AF_PACKET {
+            frames::carried(sk, length, flow_flags::RECEIVED);
+        } else if is_followed(sk) {
             let known = state_of(sk);
             if let Some(known) = known {
                 used(sk, known);
@@ -109,20 +115,20 @@ fn received(sk: *const c_void, length: i32) -> i32 {
 /// The state of a socket that is used.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP.
+/// `sk` is a typed `struct sock` that is followed.
 #[inline(always)]
 unsafe fn state_of(sk: *const c_void) -> Option<*mut Known> {
     // SAFETY: guaranteed by the caller.
     unsafe {
         // In the map by address no entry may be created for a closed connection.
         let create = knob!(socket_helpers)
-            || sock::protocol::<Typed>(sk) == sock::IPPROTO_UDP
+            || sock::has_flows(sock::protocol::<Typed>(sk))
             || sock::state::<Typed>(sk) != tcp::CLOSE;
         storage(sk, create)
     }
 }
 
-/// Whether a socket is TCP, MPTCP or UDP.
+/// Whether connections or flows of a socket are followed.
 ///
 /// # Safety
 /// `sk` is a typed `struct sock`.
@@ -130,11 +136,10 @@ unsafe fn state_of(sk: *const c_void) -> Option<*mut Known> {
 unsafe fn is_followed(sk: *const c_void) -> bool {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        sock::is_inet::<Typed>(sk)
-            && matches!(
-                sock::protocol::<Typed>(sk),
-                sock::IPPROTO_TCP | sock::IPPROTO_MPTCP | sock::IPPROTO_UDP
-            )
+        sock::is_inet::<Typed>(sk) && {
+            let protocol = sock::protocol::<Typed>(sk);
+            matches!(protocol, sock::IPPROTO_TCP | sock::IPPROTO_MPTCP) || sock::has_flows(protocol)
+        }
     }
 }
 
@@ -143,12 +148,12 @@ const RECEIVED: usize = 4;
 
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg(ctx: FExitContext) -> i32 {
-    sends(socket_of(&ctx))
+    sends(socket_of(&ctx), 0)
 }
 
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx))
+    sends_again(socket_of(&ctx), 0)
 }
 
 #[fexit(function = "inet_recvmsg")]
@@ -163,12 +168,12 @@ fn inet_recvmsg_again(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg(ctx: FExitContext) -> i32 {
-    sends(socket_of(&ctx))
+    sends(socket_of(&ctx), 0)
 }
 
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx))
+    sends_again(socket_of(&ctx), 0)
 }
 
 #[fexit(function = "inet6_recvmsg")]
@@ -184,12 +189,12 @@ fn inet6_recvmsg_again(ctx: FExitContext) -> i32 {
 /// sendfile() and splice() into a socket, before 6.5.
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage(ctx: FExitContext) -> i32 {
-    sends(socket_of(&ctx))
+    sends(socket_of(&ctx), 0)
 }
 
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx))
+    sends_again(socket_of(&ctx), 0)
 }
 
 /// The `struct sock` of the first argument, a `struct socket`.
@@ -208,9 +213,9 @@ pub(crate) const fn who(tgid: u32, start: u64) -> u64 {
 /// Reports the current process if it is a new user.
 ///
 /// # Safety
-/// `sk` is a typed `struct sock` of TCP, MPTCP or UDP, `known` its state.
+/// `sk` is a typed `struct sock` that is followed, `known` its state.
 #[inline(always)]
-unsafe fn used(sk: *const c_void, known: *mut Known) -> Option<()> {
+pub(crate) unsafe fn used(sk: *const c_void, known: *mut Known) -> Option<()> {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let current = task::current();
@@ -247,8 +252,12 @@ unsafe fn used(sk: *const c_void, known: *mut Known) -> Option<()> {
         }
         let flags = if has_sent { begin_flags::FIRST_DATAGRAM } else { 0 };
         act::report(emit::header(kind::USE), task::way(current), 0, flags, |out| {
-            out.cookie = cookie;
-            sock::fill::<Typed>(sk, true, out);
+            if Typed::read::<u16>(sk, offset!(sk_family)) == frames::AF_PACKET {
+                frames::fill(sk, cookie, out);
+            } else {
+                out.cookie = cookie;
+                sock::fill::<Typed>(sk, true, out);
+            }
         })
     }
 }

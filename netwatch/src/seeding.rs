@@ -107,9 +107,7 @@ impl Index {
             return Some(match row.proto {
                 // It received its own SYN, which only happens in a simultaneous open.
                 Proto::Tcp => Verdict::handshake(Side::Both),
-                Proto::Udp | Proto::Raw => {
-                    Verdict { side: Side::Both, basis: Basis::Peer, confidence: Confidence::Inferred }
-                }
+                _ => Verdict { side: Side::Both, basis: Basis::Peer, confidence: Confidence::Inferred },
             });
         }
         let listened = self.listeners.owned(row.netns, row.proto, row.local);

@@ -149,7 +149,7 @@ fn filter_hides_no_losses() {
         bus.publish(&mut all);
         taken(&receiver)
     };
-    let udp = Filter::new([Term::any([Condition::Proto(Proto::Udp)])]);
+    let udp = Filter::new([Term::any([Condition::Proto(crate::filter::Protos::One(Proto::Udp))])]);
     assert_eq!(shown(&Filter::new([Term::any([Condition::Port(3)])])), ["ready", "3", "ring {\"open\": 1}"]);
     assert_eq!(shown(&udp), ["ready", "ring {\"open\": 1}"]);
 }

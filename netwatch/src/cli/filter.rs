@@ -9,9 +9,9 @@ use super::values::namespaces;
 use crate::commands::list::Namespaces;
 use crate::escape;
 use crate::filter::{
-    AddressPattern, Condition, Expression, Filter, Lookup, Term, glob, host, kind, proto, side,
+    AddressPattern, Condition, Expression, Filter, Lookup, Protos, Term, glob, host, kind, protos, side,
 };
-use crate::model::{Family, NetnsId, Proto};
+use crate::model::{Family, NetnsId};
 use crate::origin::Side;
 use crate::snapshot::netns;
 
@@ -59,9 +59,10 @@ pub(super) struct WhichArgs {
     /// Show connections originated by this side: local, remote, both or unknown
     #[arg(long, value_name = "SIDE", value_parser = side)]
     origin: Option<Side>,
-    /// Show only tcp or udp; with tcp, the UDP probes are not attached
-    #[arg(long, value_name = "PROTO", value_parser = proto)]
-    proto: Option<Proto>,
+    /// Show only tcp, udp, udplite, icmp, icmpv6, raw:N (an IP protocol), raw (icmp, icmpv6 and every raw:N) or packet;
+    /// with tcp, the probes for others are not attached
+    #[arg(long, value_name = "PROTO", value_parser = protos)]
+    proto: Option<Protos>,
     /// Show sockets that are bound to this network interface, or have link-local addresses of it: a name or an index
     #[arg(long, value_name = "NAME")]
     device: Option<String>,

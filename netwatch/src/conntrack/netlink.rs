@@ -137,7 +137,8 @@ fn spell(tuple: &Tuple) -> Option<ConntrackAttribute> {
     let protocol = match tuple.proto {
         Proto::Tcp => Protocol::Tcp,
         Proto::Udp => Protocol::Udp,
-        Proto::Raw => return None,
+        // Of ICMP it knows echoes and their identifiers, which flows have not.
+        _ => return None,
     };
     Some(ConntrackAttribute::CtaTupleOrig(vec![
         TupleAttribute::Ip(vec![

@@ -85,10 +85,12 @@ pub enum Act {
         received: bool,
         /// The creation of the socket was not observed.
         old_socket: bool,
+        /// It answers another datagram or reports an error about one.
+        answers: bool,
         /// The thread in whose context it was sent, until [`Act::Sent`] confirms it.
         thread: Option<u32>,
     },
-    /// It was closed (UDP).
+    /// It was closed (a socket with flows).
     Release,
     /// TCP state transition, by an unknown task.
     Change(StateChange),
@@ -225,9 +227,11 @@ pub(super) fn change(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
 /// `include/linux/socket.h`
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+const AF_PACKET: u16 = 17;
 
 /// `include/uapi/linux/in.h`
 const IPPROTO_UDP: u8 = 17;
+const IPPROTO_UDPLITE: u8 = 136;
 
 pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, DecodeError> {
     let family = bytes.u16(at + offset_of!(Sock, family))?;
@@ -236,6 +240,8 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
         match (family, octets) {
             (AF_INET, [a, b, c, d, ..]) => Ok(Ipv4Addr::new(a, b, c, d).into()),
             (AF_INET6, octets) => Ok(Ipv6Addr::from(octets).into()),
+            // Frames have no addresses.
+            (AF_PACKET, _) => Ok(Ipv4Addr::UNSPECIFIED.into()),
             (other, _) => Err(DecodeError::Family(other)),
         }
     };
@@ -244,9 +250,15 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
     let flags = bytes.u8(at + offset_of!(Sock, flags))?;
     let mapped = local_mapped || remote_mapped || flags & sock_flags::MAPPED != 0;
     let proto = match bytes.u8(at + offset_of!(Sock, protocol))? {
+        _ if flags & sock_flags::PACKET != 0 => Proto::Packet,
+        protocol if flags & sock_flags::RAW != 0 => Proto::of_raw(protocol),
         IPPROTO_UDP => Proto::Udp,
+        IPPROTO_UDPLITE => Proto::UdpLite,
         _ => Proto::Tcp,
     };
+    // In the places of the ports raw sockets have their protocol, ping sockets an identifier, and both what connect() was
+    // given (net/ipv4/raw.c, raw_sk_init(); net/ipv4/ping.c, ping_get_port(), v6.12).
+    let port = |offset: usize| if proto.has_ports() { bytes.u16(at + offset) } else { Ok(0) };
     let socket = Socket {
         cookie: cookie(bytes, at + offset_of!(Sock, cookie))?,
         inode: bytes.u64(at + offset_of!(Sock, inode))?,
@@ -261,8 +273,8 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
             _ => None,
         },
         device: Device::bound(bytes.u32(at + offset_of!(Sock, device))?),
-        local: SockAddr { ip: local_ip, port: bytes.u16(at + offset_of!(Sock, local_port))? },
-        remote: Some(SockAddr { ip: remote_ip, port: bytes.u16(at + offset_of!(Sock, remote_port))? }),
+        local: SockAddr { ip: local_ip, port: port(offset_of!(Sock, local_port))? },
+        remote: Some(SockAddr { ip: remote_ip, port: port(offset_of!(Sock, remote_port))? }),
     };
     let restored = flags & sock_flags::REPAIR != 0;
     Ok(SocketRecord { key: Cookie::number(socket.cookie), socket, restored })

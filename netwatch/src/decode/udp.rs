@@ -21,6 +21,7 @@ pub(super) fn flow(bytes: Bytes<'_>) -> Result<SocketEvent, DecodeError> {
         act: Act::Datagram {
             received: flags & flow_flags::RECEIVED != 0,
             old_socket: flags & flow_flags::OLD != 0,
+            answers: flags & flow_flags::ANSWER != 0,
             thread: Some(bytes.u32(offset_of!(Flow, tid))?).filter(|tid| *tid != 0),
         },
     })

@@ -76,7 +76,7 @@ const KEYS: [Key; 18] = [
     ("basis", "", |text, _| values::basis(text).map(Condition::Basis)),
     ("confidence", "", |text, _| values::confidence(text).map(Condition::Confidence)),
     ("event", "", |text, _| values::kind(text)),
-    ("proto", "", |text, _| values::proto(text).map(Condition::Proto)),
+    ("proto", "", |text, _| values::protos(text).map(Condition::Proto)),
     ("family", "", |text, _| values::family(text).map(Condition::Family)),
     ("netns", "an inode number or `self`", netns),
     ("device", "a name or an index", |text, _| Ok(Condition::Device(text.to_owned()))),

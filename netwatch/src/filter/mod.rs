@@ -19,7 +19,7 @@ use crate::where_it_runs;
 
 pub use address::AddressPattern;
 pub use expression::{Expression, Lookup, by_numbers};
-pub use values::{glob, host, kind, proto, side};
+pub use values::{Protos, glob, host, kind, protos, side};
 
 /// Terms, combined with AND; the default has none.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ pub enum Condition {
     /// An alert.
     Alert,
     /// Transport.
-    Proto(Proto),
+    Proto(Protos),
     /// IPv4-mapped is IPv4.
     Family(Family),
     /// Container id or a prefix of one, or a name.
@@ -174,8 +174,10 @@ impl Filter {
     /// The protocol, if the filter lets only one pass.
     #[must_use]
     pub fn proto(&self) -> Option<Proto> {
-        let protos =
-            self.one_of(|one| if let Condition::Proto(proto) = one { Some(*proto) } else { None })?;
+        let protos = self.one_of(|one| match one {
+            Condition::Proto(Protos::One(proto)) => Some(*proto),
+            _ => None,
+        })?;
         protos.first().copied().filter(|first| protos.iter().all(|proto| proto == first))
     }
 
@@ -217,7 +219,7 @@ impl Condition {
             Self::Confidence(confidence) => verdict.is_some_and(|verdict| verdict.confidence == *confidence),
             Self::Event(kind) => event.is_some_and(|event| event.kind == *kind),
             Self::Alert => *is_alert,
-            Self::Proto(proto) => socket.is_some_and(|socket| socket.proto == *proto),
+            Self::Proto(proto) => socket.is_some_and(|socket| proto.have(socket.proto)),
             Self::Family(family) => socket.is_some_and(|socket| socket.family == *family),
             Self::Netns(netns) => socket.is_some_and(|socket| socket.netns == *netns),
             Self::Device(wanted) => {

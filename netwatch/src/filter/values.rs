@@ -42,12 +42,44 @@ pub fn kind(text: &str) -> Result<Condition, String> {
     one_of(text, &kinds.collect::<Vec<_>>(), Condition::kind)
 }
 
-/// A transport.
+/// Protocols of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protos {
+    /// This one.
+    One(Proto),
+    /// Those of all raw and ping sockets.
+    Raw,
+}
+
+impl Protos {
+    /// How the filter says it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One(proto) => proto.name(),
+            Self::Raw => "raw",
+        }
+    }
+
+    pub(super) fn have(self, proto: Proto) -> bool {
+        match self {
+            Self::One(one) => one == proto,
+            Self::Raw => proto.is_raw(),
+        }
+    }
+}
+
+/// Protocols.
 ///
 /// # Errors
 /// See [`side`].
-pub fn proto(text: &str) -> Result<Proto, String> {
-    one_of(text, &[Proto::Tcp, Proto::Udp], |proto| proto.name())
+pub fn protos(text: &str) -> Result<Protos, String> {
+    if let Some(number) = text.strip_prefix("raw:") {
+        let number = number.parse().map_err(|_| "raw:N has an IP protocol number up to 255".to_owned())?;
+        return Ok(Protos::One(Proto::of_raw(number)));
+    }
+    let known: Vec<_> = Proto::NAMED.map(Protos::One).into_iter().chain([Protos::Raw]).collect();
+    one_of(text, &known, |protos| protos.name())
 }
 
 pub(super) fn basis(text: &str) -> Result<Basis, String> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use globset::GlobMatcher;
 
 use super::dialect::{Dialect, quoted};
-use crate::filter::{Condition, Filter};
+use crate::filter::{Condition, Filter, Protos};
 
 /// Conditions on rows of `ends`; empty: none.
 #[must_use]
@@ -50,7 +50,10 @@ pub(super) fn on_ends(filter: &Filter, dialect: Dialect) -> Vec<String> {
     );
     any(
         filter.one_of(|one| match one {
-            Condition::Proto(proto) => Some(format!("proto = {}", quoted(proto.name()))),
+            Condition::Proto(Protos::One(proto)) => Some(format!("proto = {}", quoted(proto.name()))),
+            Condition::Proto(Protos::Raw) => {
+                Some("proto IN ('icmp', 'icmpv6') OR proto LIKE 'raw:%'".to_owned())
+            }
             _ => None,
         }),
         false,

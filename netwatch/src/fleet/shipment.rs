@@ -171,7 +171,9 @@ impl Ends {
         else {
             return Ok(None);
         };
-        Ok(tuple(row.get(self.proto)?, local, remote))
+        // Sockets without ports have numbers of their own, and are not joined.
+        let proto = u8::try_from(row.get::<_, i64>(self.proto)?);
+        Ok(proto.ok().and_then(|proto| tuple(proto, local, remote)))
     }
 }
 

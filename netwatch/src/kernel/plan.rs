@@ -148,7 +148,8 @@ pub(super) const NO_REGISTERS: &str = "whether a call was made by io_uring or 32
 pub(super) const NO_MPTCP_COUNTS: &str = "how many bytes an MPTCP connection carried";
 
 /// What no probe sees on any kernel.
-pub(super) const NEVER_SEEN: &[&str] = &["raw and packet sockets"];
+pub(super) const NEVER_SEEN: &[&str] =
+    &["frames that a packet socket receives or sends through shared memory (PACKET_MMAP)"];
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// An address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -23,27 +24,111 @@ impl fmt::Display for SockAddr {
     }
 }
 
-/// Transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// Transport protocol, or what a socket sends in place of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Proto {
     /// TCP
     Tcp,
     /// UDP
     Udp,
-    /// A raw socket; the IP protocol is in the place of the local port. Only `list` shows them.
-    Raw,
+    /// UDP-Lite (RFC 3828)
+    UdpLite,
+    /// ICMP, by a raw or ping socket
+    Icmp,
+    /// ICMPv6, likewise
+    Icmpv6,
+    /// Another IP protocol, by a raw socket
+    Raw(u8),
+    /// Frames, by a packet socket
+    Packet,
 }
 
+/// Names of [`Proto::Raw`].
+static RAW: LazyLock<Vec<String>> =
+    LazyLock::new(|| (0..=u8::MAX).map(|number| format!("raw:{number}")).collect());
+
 impl Proto {
-    /// Name in `/etc/services` and netstat's output.
+    /// Those that have a name of their own.
+    pub const NAMED: [Self; 6] =
+        [Self::Tcp, Self::Udp, Self::UdpLite, Self::Icmp, Self::Icmpv6, Self::Packet];
+
+    /// Of a raw socket with this IP protocol.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn of_raw(protocol: u8) -> Self {
+        match protocol {
+            IPPROTO_ICMP => Self::Icmp,
+            IPPROTO_ICMPV6 => Self::Icmpv6,
+            other => Self::Raw(other),
+        }
+    }
+
+    /// Name in the output; where netstat and `/etc/services` know it, theirs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-            Self::Raw => "raw",
+            Self::UdpLite => "udplite",
+            Self::Icmp => "icmp",
+            Self::Icmpv6 => "icmpv6",
+            Self::Raw(number) => RAW.get(usize::from(number)).map_or("raw", String::as_str),
+            Self::Packet => "packet",
         }
+    }
+
+    /// Number of the IP protocol; `None` for frames.
+    #[must_use]
+    pub const fn number(self) -> Option<u8> {
+        match self {
+            Self::Tcp => Some(IPPROTO_TCP),
+            Self::Udp => Some(IPPROTO_UDP),
+            Self::UdpLite => Some(IPPROTO_UDPLITE),
+            Self::Icmp => Some(IPPROTO_ICMP),
+            Self::Icmpv6 => Some(IPPROTO_ICMPV6),
+            Self::Raw(number) => Some(number),
+            Self::Packet => None,
+        }
+    }
+
+    /// Whether its addresses have ports.
+    #[must_use]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp | Self::UdpLite)
+    }
+
+    /// An address as text: without a port where the protocol has none.
+    #[must_use]
+    pub fn spell(self, address: SockAddr) -> String {
+        match self {
+            Self::Packet => "*".to_owned(),
+            _ if self.has_ports() => address.to_string(),
+            _ => address.ip.to_string(),
+        }
+    }
+
+    /// Whether snapshots have its sockets with their cookies.
+    #[must_use]
+    pub const fn is_in_snapshots(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
+    }
+
+    /// Whether it is that of raw or ping sockets.
+    #[must_use]
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Self::Icmp | Self::Icmpv6 | Self::Raw(_))
+    }
+}
+
+/// `include/uapi/linux/in.h`, `in6.h`
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_UDPLITE: u8 = 136;
+
+impl Serialize for Proto {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -15,7 +15,8 @@ pub(super) fn id(socket: &Socket) -> Option<String> {
     let protocol = match socket.proto {
         Proto::Tcp => TCP,
         Proto::Udp => UDP,
-        Proto::Raw => return None,
+        // That of ICMP is made of types and codes of messages; others have none.
+        _ => return None,
     };
     // The seed that everybody uses unless told otherwise.
     const SEED: u16 = 0;

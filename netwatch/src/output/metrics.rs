@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::alert::Level;
 use crate::loss::Loss;
+use crate::model::Proto;
 use crate::stream::Item;
 use crate::tracker::{ConnectionEvent, EventKind};
 use crate::{errno, origin::Basis};
@@ -77,7 +78,10 @@ impl Counts {
         let errno = event.outcome.errno.map(|number| errno::name(number).into_owned());
         let labels = Labels {
             event: event.kind.name(),
-            proto: endpoint.proto.name(),
+            proto: match endpoint.proto {
+                Proto::Raw(_) => "raw",
+                named => named.name(),
+            },
             side,
             basis,
             errno: errno.unwrap_or_default(),

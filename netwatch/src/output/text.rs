@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use super::{Render, Stamp};
 use crate::alert::{Alert, Level};
 use crate::loss::{Loss, LossReason};
-use crate::model::{DeviceName, SockAddr};
+use crate::model::{DeviceName, Proto, SockAddr};
 use crate::names::{HostName, NameBasis};
 use crate::origin::{Confidence, Side};
 use crate::process::Actor;
@@ -24,6 +24,8 @@ use crate::{errno, escape};
 /// Minimum widths of the columns: they fit most names, and IPv4 addresses with a port.
 const EVENT: usize = 8;
 const WHO: usize = 20;
+/// Length of the name of TCP, and of UDP.
+const TCP: usize = 3;
 const ADDRESS: usize = 21;
 
 pub(super) struct Text {
@@ -85,11 +87,13 @@ impl Render for Text {
                     }
                 };
                 let endpoint = &event.endpoint;
+                let proto = endpoint.proto.name();
+                // A longer name than tcp or udp takes the room of the process.
+                let width = (WHO + TCP).saturating_sub(proto.len());
                 write!(
                     out,
-                    "{} {} {:<WHO$} ",
+                    "{} {proto} {:<width$} ",
                     self.event(event.kind.name(), style),
-                    endpoint.proto.name(),
                     who(endpoint.process.as_ref())
                 )?;
                 out.write_all(sentence(event).trim_end().as_bytes())?;
@@ -132,11 +136,11 @@ fn found(alert: &Alert) -> String {
         let _ = write!(out, " {}", who(Some(actor)));
     }
     if let Some(about) = &alert.about {
-        let (proto, local) = (about.socket.proto.name(), about.socket.local);
-        let _ = match about.socket.remote {
-            Some(remote) => write!(out, " {proto} {local} {} {remote}", arrow(about.verdict.side)),
-            None => write!(out, " {proto} {local}"),
-        };
+        let proto = about.socket.proto;
+        let _ = write!(out, " {} {}", proto.name(), proto.spell(about.socket.local));
+        if let Some(remote) = about.socket.remote {
+            let _ = write!(out, " {} {}", arrow(about.verdict.side), proto.spell(remote));
+        }
     }
     let _ = write!(out, "; {}", escape::terminal(&alert.detail));
     if alert.suppressed > 0 {
@@ -208,14 +212,15 @@ fn sentence(event: &ConnectionEvent) -> String {
     // Writing to a String cannot fail.
     let Some(remote) = endpoint.remote else {
         let verb = if event.kind == EventKind::Unlisten { "listened on" } else { "listens on" };
-        let _ = write!(out, "{verb} {}", on_device(endpoint.local, event.facts.device));
+        let _ = write!(out, "{verb} {}", on_device(endpoint.local, endpoint.proto, event.facts.device));
         if let Some(service) = service(event) {
             let _ = write!(out, "; {service}");
         }
         return out;
     };
     let arrow = arrow(endpoint.verdict.side);
-    let (local, remote) = (on_device(endpoint.local, event.facts.device), remote.to_string());
+    let (local, remote) =
+        (on_device(endpoint.local, endpoint.proto, event.facts.device), endpoint.proto.spell(remote));
     let _ = write!(out, "{local:>ADDRESS$} {arrow} {remote:<ADDRESS$} ");
     // The process of the peer endpoint, if it is on this host.
     let whom = endpoint.peer.as_ref().and_then(|peer| peer.process.as_ref());
@@ -268,9 +273,12 @@ fn sentence(event: &ConnectionEvent) -> String {
 }
 
 /// An address with the interface of its socket, as ss prints it: `0.0.0.0%lo:80`, `[fe80::1%eth0]:22`.
-pub(super) fn on_device(address: SockAddr, device: Option<DeviceName>) -> String {
-    let Some(device) = device else { return address.to_string() };
+pub(super) fn on_device(address: SockAddr, proto: Proto, device: Option<DeviceName>) -> String {
+    let Some(device) = device else { return proto.spell(address) };
     let device = escape::terminal(device.as_str()).into_owned();
+    if !proto.has_ports() {
+        return format!("{}%{device}", proto.spell(address));
+    }
     match address.ip {
         IpAddr::V4(ip) => format!("{ip}%{device}:{}", address.port),
         IpAddr::V6(ip) => format!("[{ip}%{device}]:{}", address.port),

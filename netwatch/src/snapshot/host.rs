@@ -35,9 +35,9 @@ impl HostSnapshot {
                 held.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             Ok::<_, SnapshotError>((listed?, holders, processes))
         })?;
-        let Sockets { rows, port_ranges, mut notes, .. } = listed;
+        let Sockets { rows, port_ranges, packets, mut notes, .. } = listed;
         notes.extend(covered.into_iter().map(Note::of_covered));
-        let sockets = SocketSnapshot { sockets: rows, holders, port_ranges, began };
+        let sockets = SocketSnapshot { sockets: rows, holders, port_ranges, packets, began };
         Ok(Self { sockets, processes, notes })
     }
 

@@ -61,8 +61,17 @@ pub fn net_files(mounts: &Mounts) -> Result<NetFiles, SnapshotError> {
 pub fn raw_sockets(only: Option<NetnsId>) -> Result<Vec<SocketRow>, SnapshotError> {
     in_each(only, ["raw", "raw6"], |netns, bytes| {
         let rows = entries(bytes).unwrap_or_default();
-        rows.iter().map(|entry| row(Proto::Raw, netns, entry)).collect()
+        // The protocol is in the place of the port (net/ipv4/raw.c, raw_sock_seq_show(), v6.12).
+        let proto =
+            |entry: &TcpNetEntry| Proto::of_raw(u8::try_from(entry.local_address.port()).unwrap_or(u8::MAX));
+        rows.iter().map(|entry| row(proto(entry), netns, entry)).collect()
     })
+}
+
+/// Inode numbers of the packet sockets in the network namespace of the calling thread. None if they cannot be read.
+pub(super) fn packets() -> Vec<u64> {
+    let file = bounded::whole("/proc/thread-self/net/packet", limits::NET_FILE).unwrap_or_default();
+    parse::packets(&file).into_iter().map(|(_, _, inode)| inode).collect()
 }
 
 /// Timers of TCP sockets, as [`raw_sockets`].

@@ -8,7 +8,7 @@ use netlink_packet_sock_diag::inet::ExtensionFlags;
 use super::answer::row;
 use super::netns::{self, Netns};
 use super::sock_diag::SockDiag;
-use super::{Note, Scope, SnapshotError};
+use super::{Note, Scope, SnapshotError, net_files};
 use crate::decode::listed;
 use crate::hash::{Map, Set};
 use crate::model::{Lister, Listing, NetnsId, Proto, SocketRow, Via};
@@ -37,6 +37,8 @@ pub struct Sockets {
     pub rows: Vec<SocketRow>,
     /// `ip_local_port_range` of each namespace that was listed.
     pub port_ranges: Map<NetnsId, (u16, u16)>,
+    /// Inode numbers of packet sockets; not for [`Mptcp::Subflows`].
+    pub packets: Set<u64>,
     /// One for each namespace or kind of socket that could not be listed.
     pub notes: Vec<Note>,
     /// Namespaces in which an iterator failed, so that sock_diag was used.
@@ -93,6 +95,7 @@ impl Sockets {
                 self.rows.extend(listed.rows);
                 self.notes.extend(listed.notes);
                 self.unlisted.extend(listed.unlisted.then_some(netns));
+                self.packets.extend(listed.packets);
                 self.port_ranges.extend(listed.port_range.map(|range| (netns, range)));
             }
             // The namespace ended meanwhile.
@@ -113,14 +116,20 @@ fn note(netns: NetnsId, text: String) -> Note {
 struct Listed {
     rows: Vec<SocketRow>,
     port_range: Option<(u16, u16)>,
+    packets: Vec<u64>,
     notes: Vec<Note>,
     unlisted: bool,
 }
 
 /// Lists the sockets of the network namespace of the calling thread.
 fn list(netns: NetnsId, mptcp: Mptcp, lister: Option<&dyn Lister>) -> io::Result<Listed> {
-    let mut listed =
-        Listed { rows: Vec::new(), port_range: netns::port_range(), notes: Vec::new(), unlisted: false };
+    let mut listed = Listed {
+        rows: Vec::new(),
+        port_range: netns::port_range(),
+        packets: if mptcp == Mptcp::Whole { net_files::packets() } else { Vec::new() },
+        notes: Vec::new(),
+        unlisted: false,
+    };
     let (_, udp) = DUMPS.split_at(DUMPS.len() / 2);
     let mut dumps = DUMPS.to_vec();
     if listed.lists(netns, lister, Listing::Tcp, Proto::Tcp) {

@@ -10,10 +10,10 @@ use crate::tracker::{ClosedBy, ProcessBasis};
 /// Something that has a number in the store.
 pub(super) trait Word: Copy + PartialEq + 'static {
     /// All of them, with their numbers.
-    const CODES: &'static [(Self, u8)];
+    const CODES: &'static [(Self, u16)];
 
     /// Its number.
-    fn code(self) -> u8 {
+    fn code(self) -> u16 {
         Self::CODES.iter().find(|(word, _)| *word == self).map_or(0, |(_, code)| *code)
     }
 
@@ -23,16 +23,38 @@ pub(super) trait Word: Copy + PartialEq + 'static {
     }
 }
 
+/// What is added to the IP protocol of a raw socket.
+const RAW: u16 = 256;
+
 impl Word for Proto {
-    const CODES: &'static [(Self, u8)] = &[(Self::Tcp, 6), (Self::Udp, 17)];
+    const CODES: &'static [(Self, u16)] = &[
+        (Self::Icmp, 1),
+        (Self::Tcp, 6),
+        (Self::Udp, 17),
+        (Self::Icmpv6, 58),
+        (Self::UdpLite, 136),
+        (Self::Packet, 512),
+    ];
+
+    fn code(self) -> u16 {
+        match self {
+            Self::Raw(number) => RAW + u16::from(number),
+            named => Self::CODES.iter().find(|(word, _)| *word == named).map_or(0, |(_, code)| *code),
+        }
+    }
+
+    fn from_code(code: i64) -> Option<Self> {
+        let named = Self::CODES.iter().find(|(_, known)| i64::from(*known) == code).map(|(word, _)| *word);
+        named.or_else(|| Some(Self::Raw(code.checked_sub(RAW.into())?.try_into().ok()?)))
+    }
 }
 
 impl Word for Family {
-    const CODES: &'static [(Self, u8)] = &[(Self::Ipv4, 4), (Self::Ipv6, 6)];
+    const CODES: &'static [(Self, u16)] = &[(Self::Ipv4, 4), (Self::Ipv6, 6)];
 }
 
 impl Word for Via {
-    const CODES: &'static [(Self, u8)] = &[
+    const CODES: &'static [(Self, u16)] = &[
         (Self::IoUring, 1),
         (Self::Socketcall, 2),
         (Self::Kernel, 3),
@@ -42,12 +64,12 @@ impl Word for Via {
 }
 
 impl Word for Side {
-    const CODES: &'static [(Self, u8)] =
+    const CODES: &'static [(Self, u16)] =
         &[(Self::Unknown, 0), (Self::Local, 1), (Self::Remote, 2), (Self::Both, 3)];
 }
 
 impl Word for Basis {
-    const CODES: &'static [(Self, u8)] = &[
+    const CODES: &'static [(Self, u16)] = &[
         (Self::None, 0),
         (Self::Connect, 1),
         (Self::Accept, 2),
@@ -55,21 +77,23 @@ impl Word for Basis {
         (Self::Peer, 4),
         (Self::Listener, 5),
         (Self::PortRange, 6),
+        (Self::Repair, 7),
+        (Self::Idle, 8),
     ];
 }
 
 impl Word for Confidence {
-    const CODES: &'static [(Self, u8)] =
+    const CODES: &'static [(Self, u16)] =
         &[(Self::Unknown, 0), (Self::Observed, 1), (Self::Inferred, 2), (Self::Guessed, 3)];
 }
 
 impl Word for ProcessBasis {
-    const CODES: &'static [(Self, u8)] =
+    const CODES: &'static [(Self, u16)] =
         &[(Self::Connect, 1), (Self::Accept, 2), (Self::Listener, 3), (Self::Handover, 4), (Self::Seed, 5)];
 }
 
 impl Word for ClosedBy {
-    const CODES: &'static [(Self, u8)] = &[
+    const CODES: &'static [(Self, u16)] = &[
         (Self::Unknown, 0),
         (Self::Local, 1),
         (Self::Remote, 2),
@@ -118,6 +142,9 @@ pub enum Words {
     State,
 }
 
+/// No word has a higher number.
+const LAST_CODE: i64 = 512;
+
 const fn process_basis(basis: ProcessBasis) -> &'static str {
     match basis {
         ProcessBasis::Connect => "connect",
@@ -155,7 +182,7 @@ impl Words {
     /// The number of a word.
     #[must_use]
     pub fn code(self, word: &str) -> Option<i64> {
-        (0..=255).find(|code| self.word(*code) == word)
+        (0..=LAST_CODE).find(|code| self.word(*code) == word)
     }
 }
 
@@ -206,19 +233,27 @@ mod tests {
             Words::State,
         ];
         for words in all {
-            for code in 0..=255 {
+            for code in 0..=LAST_CODE {
                 assert_eq!(words.code(&words.word(code)), Some(code), "{words:?}");
             }
         }
         assert_eq!((&*Words::State.word(10), &*Words::Proto.word(17)), ("LISTEN", "udp"));
-        assert_eq!(&*Words::Basis.word(200), "200");
+        assert_eq!((&*Words::Basis.word(200), &*Words::Proto.word(512)), ("200", "packet"));
+    }
+
+    #[test]
+    fn protocols_come_back() {
+        for proto in Proto::NAMED.into_iter().chain((0..=u8::MAX).map(Proto::Raw)) {
+            assert_eq!(Proto::from_code(proto.code().into()), Some(proto));
+        }
+        assert_eq!((Proto::from_code(0), Proto::from_code(513), Proto::from_code(-1)), (None, None, None));
     }
 
     #[test]
     fn the_views_spell_the_same() {
         let views = include_str!("views.sql");
         let spells =
-            |code: u8, name: &str| assert!(views.contains(&format!("WHEN {code} THEN '{name}'")), "{name}");
+            |code: u16, name: &str| assert!(views.contains(&format!("WHEN {code} THEN '{name}'")), "{name}");
         Via::CODES.iter().for_each(|(via, code)| spells(*code, via.name()));
         ClosedBy::CODES.iter().for_each(|(by, code)| spells(*code, by.name()));
         Proto::CODES.iter().for_each(|(proto, code)| spells(*code, proto.name()));
@@ -229,7 +264,7 @@ mod tests {
             spells(*code, basis.name());
         }
         for state in (1..=11).map(State::from_kernel) {
-            spells(state_code(state), state.name());
+            spells(state_code(state).into(), state.name());
         }
     }
 }

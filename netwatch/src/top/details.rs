@@ -50,7 +50,10 @@ fn of_row(state: &State, row: &Row) -> Vec<String> {
     let mut out = Vec::new();
     let arrow = arrow(endpoint);
     let what = match endpoint.remote {
-        Some(remote) => format!("{} {} {arrow} {remote}", endpoint.proto.name(), endpoint.local),
+        Some(remote) => {
+            let proto = endpoint.proto;
+            format!("{} {} {arrow} {}", proto.name(), proto.spell(endpoint.local), proto.spell(remote))
+        }
         None => format!("{} listens on {}", endpoint.proto.name(), endpoint.local),
     };
     out.push(format!("{what}  {}", state_word(row)));

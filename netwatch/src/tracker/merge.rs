@@ -43,6 +43,7 @@ impl Tracker {
         let emitted_before = out.len();
         if occasion == Occasion::Start {
             self.began = at;
+            self.udp_packets_found(&snapshot.packets);
         }
         if occasion == Occasion::Loss {
             self.end_what_is_gone(at, snapshot, &touched, out);
@@ -138,6 +139,7 @@ impl Tracker {
         let gone: Vec<u64> = self
             .conns
             .values()
+            .filter(|conn| conn.endpoint.proto.is_in_snapshots())
             .filter(|conn| {
                 !conn
                     .endpoint

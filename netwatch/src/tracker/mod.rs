@@ -120,17 +120,17 @@ impl Tracker {
             (Act::Accept(task), Some(actor)) => self.accept(at, socket, actor, task.via, out),
             (Act::Use(task), Some(actor)) => match socket.proto {
                 Proto::Tcp => self.used(at, socket, actor, task.via, out),
-                Proto::Udp | Proto::Raw => self.udp_used(socket.cookie, at, (task, actor), None, out),
+                _ => self.udp_used(socket.cookie, at, (task, actor), None, out),
             },
             (Act::Sent(task), Some(actor)) => {
                 self.udp_used(socket.cookie, at, (task, actor), Some(cause(task)), out);
             }
-            (Act::Born(_), Some(actor)) => self.udp_born(socket.cookie, actor.clone()),
+            (Act::Born(_), Some(actor)) => self.udp_born(socket, actor.clone()),
             (Act::Fail { task, errno }, Some(actor)) => {
                 self.failed(at, socket, *errno, (actor, cause(task)), out);
             }
-            (&Act::Datagram { received, old_socket, thread }, _) => {
-                self.datagram(Datagram { at, received, old_socket, thread }, socket, out);
+            (&Act::Datagram { received, old_socket, answers, thread }, _) => {
+                self.datagram(Datagram { at, received, old_socket, answers, thread }, socket, out);
             }
             (Act::Release, _) => self.released(at, socket.cookie, out),
             (Act::Change(change), _) => self.change(&Transition { at, socket, change }, processes, out),
@@ -304,7 +304,10 @@ impl Tracker {
     fn insert(&mut self, conn: Box<Conn>) {
         let endpoint = &conn.endpoint;
         if let Some(remote) = endpoint.remote {
-            self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
+            // Raw sockets have no peers.
+            if endpoint.proto.has_ports() {
+                self.pairs.insert(endpoint.netns, endpoint.proto, endpoint.local, remote, conn.key);
+            }
             translated::index(&mut self.pairs, &conn);
         }
         self.conns.insert(conn.key, conn);
@@ -315,7 +318,7 @@ impl Tracker {
         let Some(mut conn) = self.conns.remove(&cookie) else { return };
         let doubtful = match conn.endpoint.proto {
             Proto::Tcp => self.doubtful,
-            Proto::Udp | Proto::Raw => self.udp_doubtful,
+            _ => self.udp_doubtful,
         };
         let other = conn
             .endpoint

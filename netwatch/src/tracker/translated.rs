@@ -63,8 +63,8 @@ impl Tracker {
     pub(super) fn key_of_event(&self, event: &ConnectionEvent) -> Option<u64> {
         let endpoint = &event.endpoint;
         let key = match endpoint.proto {
-            Proto::Udp => self.udp_flow(endpoint.cookie?, &FlowAddresses::of(&endpoint.socket)?)?,
-            Proto::Tcp | Proto::Raw => endpoint.id.cookie,
+            Proto::Tcp => endpoint.id.cookie,
+            _ => self.udp_flow(endpoint.cookie?, &FlowAddresses::of(&endpoint.socket)?)?,
         };
         let conn = self.conns.get(&key)?;
         (conn.endpoint.id == endpoint.id && conn.endpoint.remote == endpoint.remote).then_some(key)

@@ -1,4 +1,5 @@
-//! UDP: a flow is a socket with a local and a remote address, and begins with the first datagram between the two.
+//! UDP, UDP-Lite, raw and ping sockets: a flow is a socket with a local and a remote address, and begins with the first
+//! datagram between the two. A packet socket has one flow, without addresses.
 //!
 //! The sender is known when its call returns, shortly after the datagram and its arrival at an endpoint on this host,
 //! so events are held back briefly ([`Tracker::settle`]).
@@ -25,6 +26,11 @@ use waiting::Waiting;
 /// Default time without a datagram after which a flow ends, in nanoseconds.
 pub const IDLE: u64 = 120_000_000_000;
 
+/// Raw, ping and UDP-Lite sockets without a flow that are kept when the table is compared with a snapshot, which does not
+/// list them. The processes of further ones are known again once they use them. Test:
+/// `tracker::tests::udp::a_limited_number_of_sockets_outside_snapshots_is_kept`.
+pub const MOST_UNLISTED: usize = 4096;
+
 /// Flag in keys of flows, since a cookie can have many; cookies count up from 1.
 const FLOW: u64 = 1 << 63;
 
@@ -32,6 +38,8 @@ const FLOW: u64 = 1 << 63;
 pub(super) struct Udp {
     sockets: UdpSockets,
     waiting: Waiting,
+    /// Inode numbers of packet sockets that are older than the probes, whose creation no probe reports.
+    old_packets: Set<u64>,
     last_key: u64,
 }
 
@@ -41,8 +49,10 @@ pub(super) struct Datagram {
     pub(super) at: BootTime,
     /// It was received; otherwise sent.
     pub(super) received: bool,
-    /// The creation of the socket was not observed.
+    /// The creation of the socket was not observed; that of packet sockets never is.
     pub(super) old_socket: bool,
+    /// It answers another datagram or reports an error about one.
+    pub(super) answers: bool,
     /// The thread that probably sent it.
     pub(super) thread: Option<u32>,
 }
@@ -59,14 +69,21 @@ pub struct TrackedFlow {
 }
 
 impl Tracker {
-    pub(super) fn udp_born(&mut self, cookie: Option<Cookie>, actor: Actor) {
-        let Some(cookie) = cookie else { return };
-        self.udp.sockets.entry(cookie).or_default().owner = Some(actor);
+    pub(super) fn udp_born(&mut self, socket: &SocketRecord, actor: Actor) {
+        let Some(cookie) = socket.cookie else { return };
+        let known = self.udp.sockets.entry(cookie).or_default();
+        known.owner = Some(actor);
+        known.is_in_snapshots = socket.proto.is_in_snapshots();
     }
 
     /// A socket from a snapshot.
     pub(super) fn udp_found(&mut self, cookie: Cookie, owner: Option<Actor>) {
         self.udp.sockets.entry(cookie).or_insert_with(|| UdpSocket::of(owner));
+    }
+
+    /// Packet sockets at the start.
+    pub(super) fn udp_packets_found(&mut self, inodes: &Set<u64>) {
+        self.udp.old_packets.clone_from(inodes);
     }
 
     /// The process that created a UDP socket or used it last.
@@ -91,10 +108,17 @@ impl Tracker {
         self.udp.sockets.contains_key(&cookie)
     }
 
-    /// Forgets sockets that are not in a snapshot, have no record since it began, and have no flow.
+    /// Forgets sockets that are not in a snapshot, have no record since it began, and have no flow. Of those that are in no
+    /// snapshot ([`Proto::is_in_snapshots`]) a limited number is kept.
     pub(super) fn udp_keep_only(&mut self, there: &Set<Cookie>, touched: &Set<Cookie>) {
+        let mut unlisted = 0;
         self.udp.sockets.retain(|cookie, socket| {
-            there.contains(cookie) || touched.contains(cookie) || !socket.is_empty()
+            let is_there = there.contains(cookie) || touched.contains(cookie) || !socket.is_empty();
+            is_there
+                || !socket.is_in_snapshots && {
+                    unlisted += 1;
+                    unlisted <= MOST_UNLISTED
+                }
         });
     }
 
@@ -112,7 +136,7 @@ impl Tracker {
 
     /// Removes a flow from the index of its socket.
     pub(super) fn udp_unlink(&mut self, conn: &Conn) {
-        if conn.endpoint.proto == Proto::Udp
+        if conn.endpoint.proto != Proto::Tcp
             && let Some(Flow { cookie, addresses }) = flow_of(conn)
             && let Some(socket) = self.udp.sockets.get_mut(&cookie)
         {
@@ -130,6 +154,10 @@ impl Tracker {
         let (Some(cookie), Some(addresses)) = (socket.cookie, FlowAddresses::of(&socket.socket)) else {
             return;
         };
+        let old_socket = match socket.proto {
+            Proto::Packet => self.udp.old_packets.contains(&socket.inode),
+            _ => datagram.old_socket,
+        };
         let known = self.udp.sockets.entry(cookie).or_default();
         if known.has(&addresses) {
             return;
@@ -140,7 +168,9 @@ impl Tracker {
         conn.endpoint.process = known.owner.clone();
         conn.endpoint.process_basis = known.owner.as_ref().map(|_| ProcessBasis::Listener);
         // A socket older than the probes may have had an earlier datagram of this flow.
-        conn.endpoint.verdict = if datagram.old_socket && at < self.began.saturating_add(IDLE) {
+        conn.endpoint.verdict = if old_socket && at < self.began.saturating_add(IDLE)
+            || proves_nothing(socket.proto, &datagram)
+        {
             Verdict::UNKNOWN
         } else if known.was_idle(addresses.remote) {
             Verdict::IDLE
@@ -148,7 +178,10 @@ impl Tracker {
             Verdict::handshake(if received { Side::Remote } else { Side::Local })
         };
         let key = self.udp_insert(conn);
-        self.join(key);
+        // Every raw socket of a host receives the same packet.
+        if socket.proto.has_ports() {
+            self.join(key);
+        }
         let peer = self.conns.get(&key).and_then(|conn| conn.peer).map(NonZeroU64::get);
         if received && let Some(peer) = peer {
             self.agree_with_sender(key, peer);
@@ -302,6 +335,13 @@ impl Tracker {
             conn.emit(at, kind, out);
         }
     }
+}
+
+/// Whether the first packet of a raw, ping or packet socket does not tell which side began: it answers another one, or it is one of
+/// those that a socket receives because of its protocol, whoever on this host caused them. Only requests of ICMP are known
+/// to begin something.
+fn proves_nothing(proto: Proto, datagram: &Datagram) -> bool {
+    datagram.answers || datagram.received && matches!(proto, Proto::Raw(_) | Proto::Packet)
 }
 
 fn flow_of(conn: &Conn) -> Option<Flow> {

@@ -45,6 +45,7 @@ mod preempted;
 mod process;
 mod processes;
 mod race;
+mod raw;
 mod record;
 mod rights;
 mod run;

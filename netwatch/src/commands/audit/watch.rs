@@ -15,7 +15,7 @@ use crate::bus::{Bus, Subscription};
 use crate::commands::is_closed_pipe;
 use crate::commands::verify::FOUND;
 use crate::engine::{self, Pipeline, Supervisor};
-use crate::filter::{Condition, Filter, Term};
+use crate::filter::{Condition, Filter, Protos, Term};
 use crate::inventory::Inventory;
 use crate::loss::LossReason;
 use crate::model::Proto;
@@ -55,7 +55,10 @@ pub(super) fn run(watch: Watch, inventory: Inventory, writer: Writer, scope: Sco
 /// socket was bound; the next pass sees it.
 fn listening() -> Filter {
     let kinds = [EventKind::Seed, EventKind::Listen, EventKind::Unlisten];
-    Filter::new([Term::any(kinds.map(Condition::Event)), Term::any([Condition::Proto(Proto::Tcp)])])
+    Filter::new([
+        Term::any(kinds.map(Condition::Event)),
+        Term::any([Condition::Proto(Protos::One(Proto::Tcp))]),
+    ])
 }
 
 /// The thread that audits.

@@ -49,7 +49,7 @@ impl Letters {
         let proto = match row.proto {
             Proto::Tcp => self.tcp || !(self.udp || self.raw),
             Proto::Udp => self.udp || !(self.tcp || self.raw),
-            Proto::Raw => self.raw,
+            Proto::UdpLite | Proto::Icmp | Proto::Icmpv6 | Proto::Raw(_) | Proto::Packet => self.raw,
         };
         let family = if row.is_on_ipv6() { self.ipv6 || !self.ipv4 } else { self.ipv4 || !self.ipv6 };
         proto && family

@@ -160,7 +160,12 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
                     again("inet6_recvmsg_again", Hook::Exit("inet6_recvmsg")),
                     exit("inet6_recvmsg"),
                 ],
-                beside: &[again("inet_sendpage_again", Hook::Exit("inet_sendpage")), exit("inet_sendpage")],
+                beside: &[
+                    again("inet_sendpage_again", Hook::Exit("inet_sendpage")),
+                    exit("inet_sendpage"),
+                    exit("packet_sendmsg"),
+                    exit("packet_recvmsg"),
+                ],
                 unseen: &["a process that only reads, and only with splice()"],
                 ..RUNG
             },
@@ -294,7 +299,29 @@ pub(in crate::kernel) const JOBS: &[Job] = &[
             ..RUNG
         }],
         required: false,
-        without: "UDP flows",
+        without: "flows of UDP, UDP-Lite, raw and ping sockets",
+    },
+    Job {
+        name: "packet",
+        phase: Phase::Sockets,
+        rungs: &[
+            Rung {
+                key: "fentry",
+                name: "fentry/packet_release",
+                probes: &[named("packet_release", Hook::Entry("packet_release"))],
+                only: Some(Sockets::Helpers),
+                ..RUNG
+            },
+            Rung {
+                key: "kprobe",
+                name: "kprobe/packet_release",
+                probes: &[named("packet_release_kprobe", Hook::Kprobe("packet_release"))],
+                only: Some(Sockets::Helpers),
+                ..RUNG
+            },
+        ],
+        required: false,
+        without: "when a packet socket is closed: its flow ends once it has been idle; before 5.12, its frames",
     },
     Job {
         name: "names",

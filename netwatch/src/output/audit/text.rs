@@ -88,7 +88,7 @@ impl Text {
 
     pub(super) fn port(&self, port: &Port, out: &mut dyn Write) -> io::Result<()> {
         let server = &port.server;
-        let local = on_device(server.local, server.device_name);
+        let local = on_device(server.local, server.proto, server.device_name);
         let service = server
             .service
             .as_deref()

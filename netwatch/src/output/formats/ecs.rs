@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, before, command_line, family_name, own, protocol_number, rfc3339, technique,
+    Ends, Objects, asserted, before, command_line, family_name, own, protocol_name, rfc3339, technique,
     user_name, without_nulls,
 };
 use crate::alert::Alert;
@@ -91,9 +91,9 @@ fn about(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Value {
         },
         "error": {"code": outcome.errno.map(errno::name)},
         "network": {
-            "transport": endpoint.proto.name(),
+            "transport": protocol_name(endpoint.proto),
             "type": family_name(endpoint.family),
-            "iana_number": protocol_number(endpoint.proto).map(|number| number.to_string()),
+            "iana_number": endpoint.proto.number().map(|number| number.to_string()),
             "community_id": community::id(endpoint),
             "direction": endpoint.remote.map(|_| match asserted(endpoint) {
                 Some(Side::Local) => "egress",
@@ -138,7 +138,7 @@ fn found(alert: &Alert, context: &Context) -> Value {
             },
         })),
         "tags": (!rule.tags.is_empty()).then_some(&rule.tags),
-        "network": {"transport": about.map(|about| about.socket.proto.name())},
+        "network": {"transport": about.and_then(|about| protocol_name(about.socket.proto))},
         "process": actor.map(|actor| process_object(actor, context)),
         "user": process.map(|process| json!({"id": process.uid.to_string(), "name": user_name(process, context)})),
         "container": {"id": process.and_then(|process| where_it_runs::of_cgroup(&process.cgroup).container)},

@@ -127,12 +127,12 @@ fn id_of(id: EndpointId, context: &Context) -> String {
     format!("{}-{id}", context.boot)
 }
 
-/// `IPPROTO_TCP` and `IPPROTO_UDP` of include/uapi/linux/in.h; `None` for raw sockets, which have no events.
-const fn protocol_number(proto: Proto) -> Option<u8> {
+/// Name of the protocol in the registry of IANA, by which other formats know it; `None` where only its number is known.
+fn protocol_name(proto: Proto) -> Option<&'static str> {
     match proto {
-        Proto::Tcp => Some(6),
-        Proto::Udp => Some(17),
-        Proto::Raw => None,
+        Proto::Icmpv6 => Some("ipv6-icmp"),
+        Proto::Raw(_) | Proto::Packet => None,
+        named => Some(named.name()),
     }
 }
 

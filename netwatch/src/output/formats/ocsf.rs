@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Ends, Objects, asserted, before, command_line, id_of, is_within_host, own, protocol_number, technique,
+    Ends, Objects, asserted, before, command_line, id_of, is_within_host, own, protocol_name, technique,
     user_name, without_nulls,
 };
 use crate::alert::Alert;
@@ -123,8 +123,8 @@ impl Ocsf {
                     Some(Side::Remote) => 1,
                     Some(Side::Both | Side::Unknown) | None => 0,
                 },
-                "protocol_name": about.socket.proto.name(),
-                "protocol_num": protocol_number(about.socket.proto),
+                "protocol_name": protocol_name(about.socket.proto),
+                "protocol_num": about.socket.proto.number(),
             })),
         });
         let id = about.map(|about| id_of(about.id, context));
@@ -173,8 +173,8 @@ impl Ocsf {
                 "community_uid": community::id(endpoint),
                 "direction_id": direction(event),
                 "boundary_id": is_within_host(endpoint).then_some(LOCALHOST),
-                "protocol_name": endpoint.proto.name(),
-                "protocol_num": protocol_number(endpoint.proto),
+                "protocol_name": protocol_name(endpoint.proto),
+                "protocol_num": endpoint.proto.number(),
                 "protocol_ver_id": match endpoint.family {
                     Family::Ipv4 => 4,
                     Family::Ipv6 => 6,

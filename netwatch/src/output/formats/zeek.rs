@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use serde_json::{Map, Value};
 
-use super::{Ends, asserted, id_of, is_within_host, protocol_number};
+use super::{Ends, asserted, id_of, is_within_host};
 use crate::limits;
 use crate::model::Proto;
 use crate::origin::{Confidence, Side};
@@ -176,7 +176,7 @@ fn row(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Option<[C
         Cell::Count(ends.source.port.into()),
         Cell::Address(ends.destination.ip),
         Cell::Count(ends.destination.port.into()),
-        Cell::text(endpoint.proto.name()),
+        Cell::text(transport(endpoint.proto)),
         // An analyzer of Zeek determines it from what is sent; netwatch knows only the port.
         Cell::Unset,
         if is_timed { Cell::Nanoseconds(lasted) } else { Cell::Unset },
@@ -193,7 +193,7 @@ fn row(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Option<[C
         Cell::Unset,
         Cell::Unset,
         Cell::Unset,
-        count(protocol_number(endpoint.proto).map(u64::from)),
+        count(endpoint.proto.number().map(u64::from)),
         Cell::Text(id_of(endpoint.id, context)),
         Cell::text(endpoint.verdict.side.name()),
         Cell::text(endpoint.verdict.basis.name()),
@@ -206,13 +206,22 @@ fn row(event: &ConnectionEvent, time: Timestamp, context: &Context) -> Option<[C
     ])
 }
 
+/// As Zeek names transports: scripts/base/init-bare.zeek, type transport_proto.
+fn transport(proto: Proto) -> &'static str {
+    match proto {
+        Proto::Tcp | Proto::Udp => proto.name(),
+        Proto::Icmp | Proto::Icmpv6 => "icmp",
+        Proto::UdpLite | Proto::Raw(_) | Proto::Packet => "unknown_transport",
+    }
+}
+
 /// The states that Zeek documents; `None` where what it would have seen is not known.
 fn conn_state(event: &ConnectionEvent, ends: &Ends) -> Option<&'static str> {
     const REFUSED: i32 = Errno::ECONNREFUSED as i32;
     const TIMED_OUT: i32 = Errno::ETIMEDOUT as i32;
     const CANCELLED: i32 = Errno::ECANCELED as i32;
     let endpoint = &event.endpoint;
-    if endpoint.proto == Proto::Udp {
+    if endpoint.proto != Proto::Tcp {
         let bytes = event.outcome.bytes.filter(|_| ends.is_known);
         let Some((from_source, from_destination)) =
             bytes.map(|bytes| ends.by_role(bytes.sent, bytes.received))

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use crate::alert::Level;
 use crate::loss::LossReason;
-use crate::model::{ExeState, Family, Nat, Proto, State, Via, Way};
+use crate::model::{ExeState, Family, Nat, State, Via, Way};
 use crate::names::NameBasis;
 use crate::origin::{Basis, Confidence, Side};
 use crate::signs::Sign;
@@ -116,9 +116,9 @@ fn by_serde(word: impl serde::Serialize + Debug) -> String {
 
 pub(in crate::output) const KINDS: fn() -> Vec<String> =
     || EVERY.iter().map(|kind| (*kind).to_owned()).collect();
-/// Those of events: only `list` has raw sockets.
-pub(in crate::output) const PROTOS: fn() -> Vec<String> =
-    || [Proto::Tcp, Proto::Udp].into_iter().map(by_serde).collect();
+/// A test compares them with their names.
+pub(in crate::output) const PROTOS: Is =
+    Is::Matching("^(tcp|udp|udplite|icmp|icmpv6|packet|raw:[0-9]{1,3})$");
 pub(in crate::output) const WAYS: fn() -> Vec<String> =
     || [Way::Unix, Way::Pipe].into_iter().map(|way| way.name().to_owned()).collect();
 /// How translations are known.
@@ -169,4 +169,31 @@ fn kinds_are_the_tracker_s_and_those_of_lines_about_no_socket() {
     assert_eq!(SOCKETS, EventKind::ALL.map(EventKind::name));
     let others: Vec<_> = EVERY.iter().filter(|kind| !SOCKETS.contains(kind)).collect();
     assert_eq!(others, [&"ready", &"loss", &"process", &"alert"]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Proto;
+
+    #[test]
+    fn protocols_match_their_pattern() {
+        let Is::Matching(pattern) = PROTOS else { panic!("a pattern") };
+        let (words, raw) = pattern.trim_matches(['^', '(', ')', '$']).rsplit_once('|').unwrap();
+        assert_eq!(raw, "raw:[0-9]{1,3}");
+        let named: Vec<_> = Proto::NAMED.map(Proto::name).into();
+        assert_eq!(
+            {
+                let mut words: Vec<_> = words.split('|').collect();
+                words.sort_unstable();
+                words
+            },
+            {
+                let mut named = named;
+                named.sort_unstable();
+                named
+            }
+        );
+        assert_eq!(Proto::of_raw(255).name(), "raw:255");
+    }
 }

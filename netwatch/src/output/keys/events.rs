@@ -31,7 +31,7 @@ keys! {
             "The connection endpoint or listener: the same from its first event to its last, unique across runs and boots.";
         Flow "flow" on SOCKETS, ID, Null::Except(CONNECTIONS),
             "The connection. Both endpoints on this host have the same. Null for a listener.";
-        Proto "proto" on SOCKETS, Is::Word(PROTOS), Null::Never,
+        Proto "proto" on SOCKETS, PROTOS, Null::Never,
             "Transport protocol.";
         Family "family" on SOCKETS, Is::Word(FAMILIES), Null::Never,
             "Address family on the wire: `ipv4` for an IPv4-mapped IPv6 address.";
@@ -103,7 +103,7 @@ keys! {
             "What was found, as a sentence.";
         Connection "connection" on &["alert"], ID, Null::Maybe,
             "`id` of the connection endpoint or listener that the alert is about. Null if it is about a process alone.";
-        AlertProto "proto" on &["alert"], Is::Word(PROTOS), Null::Absent,
+        AlertProto "proto" on &["alert"], PROTOS, Null::Absent,
             "Its transport protocol.";
         AlertLocal "local" on &["alert"], Is::Object("endpoint"), Null::Absent,
             "Its address and port on this side.";

@@ -1,13 +1,12 @@
 //! Sockets as JSON, one object per line.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 use super::{Row, state_name};
 use crate::clock::BootClock;
-use crate::model::{Cookie, DeviceName, Family, Holder, Nat, NetnsId, ProcessRow, Proto, SockAddr};
+use crate::model::{Cookie, DeviceName, Family, Holder, Nat, NetnsId, ProcessRow, SockAddr};
 use crate::origin::{Origin, responder};
 use crate::output::ProcessView;
 use crate::process::{Actor, ProcessTable};
@@ -17,7 +16,7 @@ use crate::stream::UserNames;
 /// The keys of the specification, in its order.
 #[derive(Serialize)]
 struct Line<'a> {
-    proto: Cow<'static, str>,
+    proto: &'static str,
     family: Family,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mapped: bool,
@@ -92,10 +91,7 @@ fn line<'a>(
     let holder =
         |Holder { pid, fd }| HolderView { pid, fd, comm: table.present(pid).map(|process| &*process.comm) };
     Line {
-        proto: match socket.proto {
-            Proto::Raw => format!("raw:{}", socket.local.port).into(),
-            named => named.name().into(),
-        },
+        proto: socket.proto.name(),
         family: socket.family,
         mapped: socket.mapped,
         local: socket.local,

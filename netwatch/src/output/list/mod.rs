@@ -63,10 +63,10 @@ pub(crate) struct Names<'a> {
 /// The state as netstat prints it: empty for unconnected UDP.
 fn state_name(socket: &SocketRow) -> &'static str {
     match (socket.proto, socket.state) {
-        (Proto::Udp, State::Close) => "",
+        (Proto::Udp | Proto::UdpLite, State::Close) => "",
         // netstat prints the number.
-        (Proto::Raw, State::Established) => "1",
-        (Proto::Raw, _) => "7",
+        (proto, State::Established) if proto.is_raw() => "1",
+        (proto, _) if proto.is_raw() => "7",
         (_, state) => state.name(),
     }
 }

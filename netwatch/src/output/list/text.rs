@@ -54,8 +54,11 @@ pub(crate) fn write(rows: &[Row<'_>], table: &Columns<'_>, out: &mut impl Write)
             (Proto::Tcp, true) => "tcp6",
             (Proto::Udp, false) => "udp",
             (Proto::Udp, true) => "udp6",
-            (Proto::Raw, false) => "raw",
-            (Proto::Raw, true) => "raw6",
+            (Proto::UdpLite, false) => "udpl",
+            (Proto::UdpLite, true) => "udpl6",
+            (Proto::Packet, _) => "packet",
+            (Proto::Icmp | Proto::Icmpv6 | Proto::Raw(_), false) => "raw",
+            (Proto::Icmp | Proto::Icmpv6 | Proto::Raw(_), true) => "raw6",
         };
         // For a listener sock_diag has the limit of its queue here, which netstat does not print.
         let send_q = if socket.state == State::Listen { 0 } else { socket.send_q };

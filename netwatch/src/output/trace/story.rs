@@ -138,10 +138,12 @@ fn connection(life: &Life) -> String {
     // The acceptor, even if another process had the socket later.
     let took = life.uses().find(|used| used.basis == ProcessBasis::Accept).map(|used| used.actor);
     let here = who(took.or(endpoint.process.as_ref()));
+    let proto = endpoint.proto;
+    let (local, remote) = (proto.spell(endpoint.local), proto.spell(remote));
     if life.is_inbound() {
-        format!("{} {remote} -> {} {here}", endpoint.proto.name(), endpoint.local)
+        format!("{} {remote} -> {local} {here}", proto.name())
     } else {
-        format!("{} {here} {} -> {remote}", endpoint.proto.name(), endpoint.local)
+        format!("{} {here} {local} -> {remote}", proto.name())
     }
 }
 

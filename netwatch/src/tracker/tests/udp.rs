@@ -8,18 +8,21 @@ use crate::names::HostName;
 /// A datagram at the client's endpoint (cookie 2) or the server's (cookie 3).
 fn datagram(host: &mut Host, cookie: u64, received: bool, old_socket: bool) -> Vec<ConnectionEvent> {
     let (local, remote) = if cookie == 2 { (CLIENT, SERVER) } else { (SERVER, CLIENT) };
-    host.apply(udp(cookie, local, remote), Act::Datagram { received, old_socket, thread: None })
+    host.apply(
+        udp(cookie, local, remote),
+        Act::Datagram { received, old_socket, answers: false, thread: None },
+    )
 }
 
 /// The first datagram of a flow, sent by a thread.
 fn sends(host: &mut Host, cookie: u64, (local, remote): (&str, &str), thread: u32) -> Vec<ConnectionEvent> {
-    let act = Act::Datagram { received: false, old_socket: false, thread: Some(thread) };
+    let act = Act::Datagram { received: false, old_socket: false, answers: false, thread: Some(thread) };
     host.apply(udp(cookie, local, remote), act)
 }
 
 /// The first datagram of a flow, received.
 fn receives(host: &mut Host, cookie: u64, (local, remote): (&str, &str)) -> Vec<ConnectionEvent> {
-    let act = Act::Datagram { received: true, old_socket: false, thread: None };
+    let act = Act::Datagram { received: true, old_socket: false, answers: false, thread: None };
     host.apply(udp(cookie, local, remote), act)
 }
 
@@ -217,7 +220,8 @@ fn first_datagram_to_an_older_socket_may_be_an_answer() {
     // After a long time, a flow without a known beginning is a new one.
     host.now = host.now.saturating_add(IDLE + 1);
     let other = udp(3, SERVER, "10.9.9.9:5");
-    let late = host.apply(other, Act::Datagram { received: true, old_socket: true, thread: None });
+    let late =
+        host.apply(other, Act::Datagram { received: true, old_socket: true, answers: false, thread: None });
     assert_eq!(emitted_all(&late), ["open remote handshake observed - - -"]);
 }
 
@@ -231,7 +235,7 @@ fn another_user_of_the_only_flow_is_one_handover() {
     assert!(host.apply(udp(2, CLIENT, SERVER), Act::Use(task(22))).is_empty());
     // With several flows it is unknown which one is used.
     let other = udp(2, CLIENT, "10.9.9.9:5");
-    host.apply(other, Act::Datagram { received: true, old_socket: false, thread: None });
+    host.apply(other, Act::Datagram { received: true, old_socket: false, answers: false, thread: None });
     assert!(host.apply(udp(2, CLIENT, SERVER), Act::Use(task(24))).is_empty());
 }
 
@@ -244,7 +248,59 @@ fn connected_socket_is_a_seed_and_its_first_datagram_no_open() {
     let seeds = host.snapshot(Occasion::Start, &rows, &[(200, 22), (300, 33)]);
     assert_eq!(emitted_all(&seeds), ["seed local port-range guessed 22 22 -"]);
     let known = udp(2, CLIENT, "10.9.9.9:53");
-    assert!(host.apply(known, Act::Datagram { received: true, old_socket: true, thread: None }).is_empty());
+    assert!(
+        host.apply(known, Act::Datagram { received: true, old_socket: true, answers: false, thread: None })
+            .is_empty()
+    );
     let closed = host.apply(udp(2, NOWHERE, NOWHERE), Act::Release);
     assert_eq!((closed[0].kind, closed[0].endpoint.id), (EventKind::Close, seeds[0].endpoint.id));
+}
+
+/// Raw sockets are in no snapshot: those with a flow are kept, and a limited number of others.
+#[test]
+fn a_limited_number_of_sockets_outside_snapshots_is_kept() {
+    let raw = |cookie| {
+        let mut record = udp(cookie, NOWHERE, NOWHERE);
+        record.socket.proto = Proto::Icmp;
+        record
+    };
+    let mut host = Host::default();
+    let last = u64::try_from(super::super::udp::MOST_UNLISTED).unwrap() + 10;
+    for cookie in 1..=last {
+        host.apply(raw(cookie), Act::Born(task(22)));
+    }
+    host.apply(udp(last + 1, NOWHERE, NOWHERE), Act::Born(task(22)));
+    let mut record = udp(2, "10.0.0.1:0", "10.0.0.2:0");
+    record.socket.proto = Proto::Icmp;
+    host.apply(record, Act::Datagram { received: true, old_socket: false, answers: false, thread: None });
+    host.tracker.begin_snapshot();
+    let closed = host.snapshot(Occasion::Loss, &[], &[]);
+    assert!(closed.is_empty(), "{closed:?}");
+    let kept = (1..=last + 1).filter(|cookie| host.tracker.has_udp(Cookie::new(*cookie).unwrap())).count();
+    assert_eq!(kept, super::super::udp::MOST_UNLISTED + 1);
+    assert!(host.tracker.has_udp(Cookie::new(2).unwrap()));
+    assert!(!host.tracker.has_udp(Cookie::new(last + 1).unwrap()));
+}
+
+#[test]
+fn answer_and_raw_packet_prove_no_originator() {
+    for (proto, received, answers, side) in [
+        (Proto::Icmp, true, false, Side::Remote),
+        (Proto::Icmp, true, true, Side::Unknown),
+        (Proto::Icmp, false, true, Side::Unknown),
+        (Proto::Raw(253), true, false, Side::Unknown),
+        (Proto::Raw(253), false, false, Side::Local),
+        (Proto::Packet, true, false, Side::Unknown),
+        (Proto::Udp, true, false, Side::Remote),
+    ] {
+        let mut host = Host::default();
+        let mut record = udp(2, "10.0.0.1:0", "10.0.0.2:0");
+        record.socket.proto = proto;
+        host.apply(record, Act::Datagram { received, old_socket: false, answers, thread: None });
+        let found: Vec<_> = host.tracker.table().iter().map(|event| event.endpoint.verdict.side).collect();
+        let pending = host.tracker.flows().count();
+        assert_eq!(pending, 1);
+        assert!(found.iter().all(|found| *found == side), "{proto:?} {received} {answers}: {found:?}");
+        assert_eq!(found.len(), usize::from(received));
+    }
 }

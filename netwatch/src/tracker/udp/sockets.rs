@@ -6,16 +6,30 @@ use crate::model::{Cookie, FlowAddresses, SockAddr};
 use crate::process::Actor;
 
 /// A UDP socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct UdpSocket {
     /// The creator or last user.
     pub(super) owner: Option<Actor>,
+    /// Whether snapshots list it.
+    pub(super) is_in_snapshots: bool,
     /// Keys in the table of the tracker.
     flows: Map<FlowAddresses, u64>,
     /// Remote addresses of flows that ended because they were idle.
     ended: Set<SockAddr>,
     /// There were more than [`limits::MOST_IDLE_REMOTES`].
     ended_more: bool,
+}
+
+impl Default for UdpSocket {
+    fn default() -> Self {
+        Self {
+            owner: None,
+            is_in_snapshots: true,
+            flows: Map::default(),
+            ended: Set::default(),
+            ended_more: false,
+        }
+    }
 }
 
 impl UdpSocket {

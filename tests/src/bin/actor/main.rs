@@ -12,6 +12,7 @@ mod ia32;
 mod mass;
 mod names;
 mod pass;
+mod raw;
 mod rewrite;
 mod scene;
 mod staff;
@@ -43,6 +44,7 @@ struct Actor {
     listeners: Vec<TcpListener>,
     streams: Vec<TcpStream>,
     datagrams: Vec<UdpSocket>,
+    raw: Vec<OwnedFd>,
     workers: Vec<staff::Worker>,
     mailbox: Option<UnixDatagram>,
     unix_listener: Option<UnixListener>,
@@ -96,6 +98,7 @@ impl Actor {
         let subjects: &[Subject] = &[
             staff::obey,
             pass::obey,
+            raw::obey,
             mass::obey,
             names::obey,
             hold::obey,
