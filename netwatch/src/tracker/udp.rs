@@ -29,7 +29,7 @@ pub const IDLE: u64 = 120_000_000_000;
 /// Raw, ping and UDP-Lite sockets without a flow that are kept when the table is compared with a snapshot, which does not
 /// list them. The processes of further ones are known again once they use them. Test:
 /// `tracker::tests::udp::a_limited_number_of_sockets_outside_snapshots_is_kept`.
-pub const MOST_UNLISTED: usize = 4096;
+pub(super) const MOST_UNLISTED: usize = 4096;
 
 /// Flag in keys of flows, since a cookie can have many; cookies count up from 1.
 const FLOW: u64 = 1 << 63;

@@ -177,7 +177,10 @@ fn packet_socket_is_one_flow() {
             return tests::skip(TEST, "no probe observes uses");
         }
         if probes["state"].as_str().is_some_and(|probe| probe.contains("by address")) {
-            return tests::skip(TEST, "where sockets are known by their addresses packet sockets have no cookie");
+            return tests::skip(
+                TEST,
+                "where sockets are known by their addresses packet sockets have no cookie",
+            );
         }
         let (mut sender, mut sniffer) = (actor(), actor());
         sniffer.say("raw open packet");
