@@ -48,6 +48,12 @@ pub(super) const RULES: &str = "Examples:
   netwatch rules check rules/
   netwatch rules check --against /var/lib/netwatch/netwatch.db rules/";
 
+pub(super) const FLEET: &str = "Examples:
+  netwatch fleet setup http://clickhouse:8123
+  netwatch fleet hosts --server http://clickhouse:8123
+  netwatch fleet log --server http://clickhouse:8123 --host 'web*' --since 1h
+  netwatch fleet trace db1::5432 --server http://clickhouse:8123";
+
 pub(super) const COMPLETIONS: &str = "Examples:
   netwatch completions bash > /etc/bash_completion.d/netwatch";
 

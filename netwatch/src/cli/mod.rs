@@ -186,6 +186,7 @@ enum Sub {
     #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::DoctorArgs),
     /// Search and trace the records of many hosts on a ClickHouse server
+    #[command(after_help = examples::FLEET)]
     Fleet(fleet::FleetCommand),
     /// Check rules that raise alerts
     #[command(after_help = examples::RULES)]

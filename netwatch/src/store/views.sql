@@ -17,8 +17,7 @@ SELECT c.id, c.segment, s.boot, s.clock,
     printf('%s-%x-%x', s.boot, c.cookie, c.began) AS conn,
     printf('%s-%x-%x', s.boot, coalesce(c.flow_cookie, c.cookie), coalesce(c.flow_began, c.began)) AS flow,
     c.cookie, c.began, c.ts, c.events,
-    CASE c.proto WHEN 6 THEN 'tcp' WHEN 17 THEN 'udp' WHEN 1 THEN 'icmp' WHEN 58 THEN 'icmpv6' WHEN 136 THEN 'udplite'
-        WHEN 512 THEN 'packet' ELSE 'raw:' || (c.proto - 256) END AS proto,
+    CASE c.proto WHEN 6 THEN 'tcp' WHEN 17 THEN 'udp' END AS proto,
     c.local_ip, c.local_port, c.remote_ip, c.remote_port, c.netns,
     CASE c.state WHEN 1 THEN 'ESTABLISHED' WHEN 2 THEN 'SYN_SENT' WHEN 3 THEN 'SYN_RECV' WHEN 4 THEN 'FIN_WAIT1'
         WHEN 5 THEN 'FIN_WAIT2' WHEN 6 THEN 'TIME_WAIT' WHEN 7 THEN 'CLOSE' WHEN 8 THEN 'CLOSE_WAIT'
@@ -26,8 +25,7 @@ SELECT c.id, c.segment, s.boot, s.clock,
     CASE WHEN c.remote_ip IS NOT NULL THEN
         CASE c.side WHEN 1 THEN 'local' WHEN 2 THEN 'remote' WHEN 3 THEN 'both' ELSE 'unknown' END END AS side,
     CASE c.basis WHEN 1 THEN 'connect' WHEN 2 THEN 'accept' WHEN 3 THEN 'handshake' WHEN 4 THEN 'peer'
-        WHEN 5 THEN 'listener' WHEN 6 THEN 'port-range' WHEN 7 THEN 'repair' WHEN 8 THEN 'idle'
-        ELSE 'none' END AS basis,
+        WHEN 5 THEN 'listener' WHEN 6 THEN 'port-range' ELSE 'none' END AS basis,
     CASE c.confidence WHEN 1 THEN 'observed' WHEN 2 THEN 'inferred' WHEN 3 THEN 'guessed' ELSE 'unknown' END
         AS confidence,
     c.process, c.originator, c.listener_process, c.peer_process,
