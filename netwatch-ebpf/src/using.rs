@@ -46,10 +46,11 @@ fn sends(sk: *const c_void, length: i32) -> i32 {
     sent(sk, length)
 }
 
-/// The second program. A user that is known already is not reported again.
+/// The second program. A user that is known already is not reported again. It counts no frames: a socket that had no
+/// cookie before the first program looks like another one.
 #[inline(always)]
-fn sends_again(sk: *const c_void, length: i32) -> i32 {
-    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk, length) } else { 0 }
+fn sends_again(sk: *const c_void, _: i32) -> i32 {
+    if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk, 0) } else { 0 }
 }
 
 /// An id of the socket: its cookie, or its address, which may be reused, if it has none.
@@ -65,12 +66,12 @@ fn what(sk: *const c_void) -> u64 {
 #[inline(always)]
 fn receives(sk: *const c_void, length: i32) -> i32 {
     twice::first(Pair::Receive, what(sk));
-    received(sk, length)
+    received(sk, length, length)
 }
 
 #[inline(always)]
 fn receives_again(sk: *const c_void, length: i32) -> i32 {
-    if twice::was_left_out(Pair::Receive, what(sk), kind::USE) { received(sk, length) } else { 0 }
+    if twice::was_left_out(Pair::Receive, what(sk), kind::USE) { received(sk, length, 0) } else { 0 }
 }
 
 #[inline(always)]
@@ -93,12 +94,12 @@ fn sent(sk: *const c_void, length: i32) -> i32 {
 /// Makes this socket, or what caused the question to which this is the answer, the cause of what the thread does next.
 /// End of data (0) and errors are no cause.
 #[inline(always)]
-fn received(sk: *const c_void, length: i32) -> i32 {
+fn received(sk: *const c_void, length: i32, frames: i32) -> i32 {
     // SAFETY: a typed `struct sock` of the probe.
     unsafe {
         let family: u16 = Typed::read(sk, offset!(sk_family));
         if family == frames::AF_PACKET {
-            frames::carried(sk, length, flow_flags::RECEIVED);
+            frames::carried(sk, frames, flow_flags::RECEIVED);
         } else if is_followed(sk) {
             let known = state_of(sk);
             if let Some(known) = known {
