@@ -5,11 +5,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::macros::{fentry, fexit, kprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext};
-use netwatch_common::{Flow, FlowKey, Offsets, Release, Sock, flow_flags, kind, sock_flags};
+use netwatch_common::{FlowKey, Offsets, Sock, flow_flags, sock_flags};
 
 use crate::known::{forget, storage};
 use crate::mem::{Memory as _, Untyped, offset};
-use crate::{emit, sock, udp, using};
+use crate::{sock, udp, using};
 
 pub(crate) const AF_PACKET: u16 = 17;
 
@@ -34,7 +34,7 @@ pub(crate) unsafe fn carried(sk: *const c_void, length: i32, received: u32) -> O
         if length > 0 {
             let key = key(cookie);
             if let Some(begun) = udp::count(&key, (received, length as u64), received, || Some(known))
-                && report(sk, cookie, begun).is_none()
+                && udp::report_flow(begun, 0, |out| fill(sk, cookie, out)).is_none()
             {
                 udp::not_reported(&key);
             }
@@ -49,23 +49,6 @@ pub(crate) unsafe fn carried(sk: *const c_void, length: i32, received: u32) -> O
 #[inline(always)]
 const fn key(cookie: u64) -> FlowKey {
     FlowKey { cookie, local: [0; 16], remote: [0; 16], port: 0, pad: [0; 6] }
-}
-
-#[inline(always)]
-fn report(sk: *const c_void, cookie: u64, (flags, (tgid, tid)): udp::Begun) -> Option<()> {
-    let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: memory of the ring with the size of the record; every byte is written.
-    unsafe {
-        (*record).header = emit::header(kind::FLOW);
-        fill(sk, cookie, &mut (*record).sock);
-        (*record).tgid = tgid;
-        (*record).tid = tid;
-        (*record).flags = flags;
-        (*record).interface = 0;
-    }
-    emit::submit(entry);
-    Some(())
 }
 
 /// # Safety
@@ -114,13 +97,8 @@ fn released(socket: *const c_void) -> Option<()> {
         if cookie == 0 || !udp::is_followed(&key(cookie)) {
             return None;
         }
-        let mut entry = emit::reserve::<Release>(kind::RELEASE)?;
-        let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::RELEASE);
-        fill(sk, cookie, &mut (*record).sock);
-        emit::submit(entry);
+        udp::report_release(|out| fill(sk, cookie, out))
     }
-    Some(())
 }
 
 #[fexit(function = "packet_sendmsg")]

@@ -234,16 +234,13 @@ fn report(
     ends: &Ends,
     local: ([u8; 16], u16),
     remote: ([u8; 16], u16),
-    (flags, (tgid, tid)): Begun,
+    begun: Begun,
 ) -> Option<()> {
-    let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
-    let record = entry.as_mut_ptr();
     let sk = plain(sk);
-    // SAFETY: memory of the ring with the size of the record; every byte is written. `sk` is a socket.
-    unsafe {
-        (*record).header = emit::header(kind::FLOW);
+    // SAFETY: `sk` is a socket.
+    let fill = |out: &mut Sock| unsafe {
         let family: u16 = Untyped::read(sk, offset!(sk_family));
-        (*record).sock = Sock {
+        *out = Sock {
             cookie,
             inode: sock::inode(sk),
             netns: sock::netns(sk),
@@ -260,10 +257,48 @@ fn report(
             local: local.0,
             remote: remote.0,
         };
+    };
+    // SAFETY: the closure writes all.
+    unsafe { report_flow(begun, ends.interface, fill) }
+}
+
+/// Sends a [`Flow`]; `None` if the ring was full, which is counted.
+///
+/// # Safety
+/// `fill` writes every byte of its argument, which is memory of the ring.
+#[inline(always)]
+pub(crate) unsafe fn report_flow(
+    (flags, (tgid, tid)): Begun,
+    interface: u32,
+    fill: impl FnOnce(&mut Sock),
+) -> Option<()> {
+    let mut entry = emit::reserve::<Flow>(kind::FLOW)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: memory of the ring with the size of the record; every byte is written.
+    unsafe {
+        (*record).header = emit::header(kind::FLOW);
+        fill(&mut (*record).sock);
         (*record).tgid = tgid;
         (*record).tid = tid;
         (*record).flags = flags;
-        (*record).interface = ends.interface;
+        (*record).interface = interface;
+    }
+    emit::submit(entry);
+    Some(())
+}
+
+/// Sends a [`Release`], likewise.
+///
+/// # Safety
+/// As [`report_flow`].
+#[inline(always)]
+pub(crate) unsafe fn report_release(fill: impl FnOnce(&mut Sock)) -> Option<()> {
+    let mut entry = emit::reserve::<Release>(kind::RELEASE)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: as above.
+    unsafe {
+        (*record).header = emit::header(kind::RELEASE);
+        fill(&mut (*record).sock);
     }
     emit::submit(entry);
     Some(())
@@ -315,13 +350,8 @@ fn released(sk: *mut bpf_sock) -> Option<()> {
         if flags & BORN == 0 && flows == 0 && user == 0 {
             return None;
         }
-        let mut entry = emit::reserve::<Release>(kind::RELEASE)?;
-        let record = entry.as_mut_ptr();
-        (*record).header = emit::header(kind::RELEASE);
-        fill(sk, true, &mut (*record).sock);
-        emit::submit(entry);
+        report_release(|out| fill(sk, true, out))
     }
-    Some(())
 }
 
 /// # Safety

@@ -27,7 +27,7 @@ fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
-    sends_again(ctx.arg(0), ctx.arg(1))
+    sends_again(ctx.arg(0))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
@@ -42,14 +42,16 @@ fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn sends(sk: *const c_void, length: i32) -> i32 {
+    sent(sk, length);
+    // Afterwards, when the socket has its cookie.
     twice::first(Pair::Send, what(sk));
-    sent(sk, length)
+    0
 }
 
-/// The second program. A user that is known already is not reported again. It counts no frames: a socket that had no
-/// cookie before the first program looks like another one.
+/// The second program. A user that is known already is not reported again. It counts no frames, since it may do
+/// its work twice (`twice.rs`).
 #[inline(always)]
-fn sends_again(sk: *const c_void, _: i32) -> i32 {
+fn sends_again(sk: *const c_void) -> i32 {
     if twice::was_left_out(Pair::Send, what(sk), kind::USE) { sent(sk, 0) } else { 0 }
 }
 
@@ -65,8 +67,9 @@ fn what(sk: *const c_void) -> u64 {
 
 #[inline(always)]
 fn receives(sk: *const c_void, length: i32) -> i32 {
+    received(sk, length, length);
     twice::first(Pair::Receive, what(sk));
-    received(sk, length, length)
+    0
 }
 
 #[inline(always)]
@@ -154,7 +157,7 @@ fn inet_sendmsg(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet_sendmsg")]
 fn inet_sendmsg_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx), 0)
+    sends_again(socket_of(&ctx))
 }
 
 #[fexit(function = "inet_recvmsg")]
@@ -174,7 +177,7 @@ fn inet6_sendmsg(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet6_sendmsg")]
 fn inet6_sendmsg_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx), 0)
+    sends_again(socket_of(&ctx))
 }
 
 #[fexit(function = "inet6_recvmsg")]
@@ -195,7 +198,7 @@ fn inet_sendpage(ctx: FExitContext) -> i32 {
 
 #[fexit(function = "inet_sendpage")]
 fn inet_sendpage_again(ctx: FExitContext) -> i32 {
-    sends_again(socket_of(&ctx), 0)
+    sends_again(socket_of(&ctx))
 }
 
 /// The `struct sock` of the first argument, a `struct socket`.

@@ -41,6 +41,7 @@ pub mod proc;
 pub mod process;
 pub mod relays;
 pub mod replace;
+pub mod retry;
 pub mod rights;
 pub mod rules;
 pub mod seeding;

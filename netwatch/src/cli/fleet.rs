@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
 use globset::GlobMatcher;
-use jiff::Timestamp;
 
 use super::filter::FilterArgs;
-use super::values::{self, FormatArgs, colour, moment, size};
+use super::values::{self, FormatArgs, colour, size};
 use crate::commands::fleet::{FleetLogOptions, FleetOptions, FleetTraceOptions};
 use crate::filter::glob;
 use crate::fleet::{DATABASE, Dialect, Place, ServerOptions, ServerUrl, ShipOptions};
@@ -122,15 +121,8 @@ struct FleetLogArgs {
     /// Show events of hosts whose name matches
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     host: Option<GlobMatcher>,
-    /// Show events at or after this time: 2h (ago), yesterday, 2026-11-24, 2026-11-24T10:00, or RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Timestamp>,
-    /// Show events before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Timestamp>,
-    /// Show only the last N events
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
+    #[command(flatten)]
+    range: values::RangeArgs,
     #[command(flatten)]
     format: values::LinesArgs,
     #[command(flatten)]
@@ -167,9 +159,9 @@ impl FleetCommand {
             FleetSub::Log(log) => FleetOptions::Log(Box::new(FleetLogOptions {
                 server: log.server.options(),
                 host: log.host,
-                since: log.since,
-                until: log.until,
-                count: log.count,
+                since: log.range.since,
+                until: log.range.until,
+                count: log.range.count,
                 log: log.format.log(log.filter.filter()?, None),
             })),
             FleetSub::Trace(trace) => {

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use jiff::Timestamp;
 
 use super::filter::FilterArgs;
-use super::values::{self, moment};
+use super::values;
 use crate::commands::log::SearchOptions;
 use crate::store::DEFAULT_PATH;
 
@@ -16,15 +15,8 @@ pub(super) struct LogArgs {
     /// Path of the store
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
     store: PathBuf,
-    /// Show events at or after this time: 2h (ago), yesterday, 2026-11-24, 2026-11-24T10:00, or RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Timestamp>,
-    /// Show events before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Timestamp>,
-    /// Show only the last N events
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
+    #[command(flatten)]
+    range: values::RangeArgs,
     /// Read the tables without the indexes and views of the store, which may have been altered; slower
     #[arg(long)]
     scan: bool,
@@ -38,9 +30,9 @@ impl LogArgs {
     pub(super) fn options(self) -> Result<SearchOptions> {
         Ok(SearchOptions {
             store: self.store,
-            since: self.since,
-            until: self.until,
-            count: self.count,
+            since: self.range.since,
+            until: self.range.until,
+            count: self.range.count,
             scan: self.scan,
             log: self.format.log(self.filter.filter()?, None),
         })

@@ -39,6 +39,20 @@ impl FormatArgs {
     }
 }
 
+/// The part of a record.
+#[derive(Args)]
+pub(super) struct RangeArgs {
+    /// Show events at or after this time: 2h (ago), yesterday, 2026-11-24, 2026-11-24T10:00, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(super) since: Option<Timestamp>,
+    /// Show events before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(super) until: Option<Timestamp>,
+    /// Show only the last N events
+    #[arg(long, value_name = "N")]
+    pub(super) count: Option<usize>,
+}
+
 /// Output options of the commands that print events.
 #[derive(Args)]
 pub(super) struct LinesArgs {

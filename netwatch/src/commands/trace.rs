@@ -113,14 +113,11 @@ pub(super) fn traced<P: Past>(
     selector: &Selector,
     most: usize,
 ) -> Result<(Vec<Trace>, bool), P::Error> {
-    let (mut lives, more) = past.select(selector, most)?;
-    let begun: Vec<_> = lives
-        .iter()
-        .filter(|life| !life.is_inbound())
-        .map(|life| (life.boot.clone(), life.end().flow))
-        .collect();
-    lives.retain(|life| !(life.is_inbound() && begun.contains(&(life.boot.clone(), life.end().flow))));
-    let traces = lives.into_iter().map(|life| forensics::trace(past, life)).collect::<Result<_, _>>()?;
+    let (lives, more) = past.select(selector, most)?;
+    let traces = forensics::originators(lives)
+        .into_iter()
+        .map(|life| forensics::trace(past, life))
+        .collect::<Result<_, _>>()?;
     Ok((traces, more))
 }
 

@@ -229,10 +229,6 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const AF_PACKET: u16 = 17;
 
-/// `include/uapi/linux/in.h`
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_UDPLITE: u8 = 136;
-
 pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, DecodeError> {
     let family = bytes.u16(at + offset_of!(Sock, family))?;
     let address = |offset: usize| -> Result<IpAddr, DecodeError> {
@@ -252,9 +248,7 @@ pub(super) fn socket(bytes: Bytes<'_>, at: usize) -> Result<SocketRecord, Decode
     let proto = match bytes.u8(at + offset_of!(Sock, protocol))? {
         _ if flags & sock_flags::PACKET != 0 => Proto::Packet,
         protocol if flags & sock_flags::RAW != 0 => Proto::of_raw(protocol),
-        IPPROTO_UDP => Proto::Udp,
-        IPPROTO_UDPLITE => Proto::UdpLite,
-        _ => Proto::Tcp,
+        protocol => Proto::with_ports(protocol),
     };
     // In the places of the ports raw sockets have their protocol, ping sockets an identifier, and both what connect() was
     // given (net/ipv4/raw.c, raw_sk_init(); net/ipv4/ping.c, ping_get_port(), v6.12).

@@ -95,8 +95,13 @@ impl Server {
         http.set_connect_timeout(Some(limits::FLEET_CONNECT));
         http.set_nodelay(true);
         http.enforce_http(false);
-        let builder = hyper_rustls::HttpsConnectorBuilder::new();
         let provider = rustls::crypto::ring::default_provider();
+        let trusting = |roots: RootCertStore| {
+            let config = ClientConfig::builder_with_provider(provider.clone().into());
+            let config = config.with_safe_default_protocol_versions()?;
+            let config = config.with_root_certificates(roots).with_no_client_auth();
+            Ok::<_, rustls::Error>(hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config))
+        };
         let builder = match &options.ca {
             Some(path) => {
                 let mut roots = RootCertStore::empty();
@@ -108,25 +113,13 @@ impl Server {
                 if roots.is_empty() {
                     return Err(file(path, &"it has no certificate"));
                 }
-                let config = ClientConfig::builder_with_provider(provider.into())
-                    .with_safe_default_protocol_versions();
-                let config = config.map_err(|error| file(path, &error))?;
-                builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
+                trusting(roots).map_err(|error| file(path, &error))?
             }
             // A host without certificates can still reach servers without TLS.
-            None => match hyper_rustls::HttpsConnectorBuilder::new()
+            None => hyper_rustls::HttpsConnectorBuilder::new()
                 .with_provider_and_native_roots(provider.clone())
-            {
-                Ok(native) => native,
-                Err(_) => {
-                    let config = ClientConfig::builder_with_provider(provider.into())
-                        .with_safe_default_protocol_versions();
-                    let config = config.map_err(|error| file(&PathBuf::new(), &error))?;
-                    builder.with_tls_config(
-                        config.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
-                    )
-                }
-            },
+                .or_else(|_| trusting(RootCertStore::empty()))
+                .map_err(|error| file(&PathBuf::new(), &error))?,
         };
         let connector = builder.https_or_http().enable_http1().wrap_connector(http);
         let hyper = HyperClient::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);

@@ -11,6 +11,7 @@ use super::cursor::Cursor;
 use super::identity::Identity;
 use super::server::{Insertion, Server, ServerError, ServerOptions};
 use super::shipment::{Part, Shipment, Sign, sign};
+use crate::retry::Retry;
 use crate::store::{Reader, StoreError};
 use crate::{limits, rights, stderr};
 
@@ -54,7 +55,7 @@ impl Shipper {
             rate: options.rate,
             checked: None,
             is_down: false,
-            failures: 0,
+            retry: Retry::default(),
             signed: None,
             has_said_dropped: 0,
             end: end.clone(),
@@ -98,7 +99,7 @@ struct Worker {
     rate: Option<u64>,
     checked: Option<Checked>,
     is_down: bool,
-    failures: u32,
+    retry: Retry,
     /// When the host last said that it is there.
     signed: Option<Instant>,
     has_said_dropped: u64,
@@ -136,7 +137,7 @@ impl Worker {
                         self.is_down = false;
                         say(&format!("ship {}: the server takes rows again", self.url));
                     }
-                    self.failures = 0;
+                    self.retry.succeeded();
                     jittered(limits::SHIP_PAUSE)
                 }
                 Err(stop) => {
@@ -150,9 +151,9 @@ impl Worker {
                         self.is_down = true;
                         say(&format!("ship: {why}; retrying; the store keeps what is not shipped"));
                     }
-                    let grown = limits::OUTPUT_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
-                    self.failures = self.failures.saturating_add(1);
-                    jittered(grown.min(limits::OUTPUT_RETRY_MOST))
+                    let now = Instant::now();
+                    self.retry.failed(now, None);
+                    jittered(self.retry.wait(now))
                 }
             };
             if is_last && (pause > Duration::ZERO || self.is_down) {

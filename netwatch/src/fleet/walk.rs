@@ -82,22 +82,11 @@ pub fn walks(
         let left = most.saturating_sub(walks.len());
         let (lives, is_more) = past.select(selector, left.max(1))?;
         more |= is_more || (left == 0 && !lives.is_empty());
-        for life in originators(lives).into_iter().take(left) {
+        for life in forensics::originators(lives).into_iter().take(left) {
             walks.push(walk(mirrors, &past, life)?);
         }
     }
     Ok((walks, more))
-}
-
-/// Of two ends of one connection on one host the originator's.
-fn originators(mut lives: Vec<Life>) -> Vec<Life> {
-    let begun: Vec<_> = lives
-        .iter()
-        .filter(|life| !life.is_inbound())
-        .map(|life| (life.boot.clone(), life.end().flow))
-        .collect();
-    lives.retain(|life| !(life.is_inbound() && begun.contains(&(life.boot.clone(), life.end().flow))));
-    lives
 }
 
 fn walk(mirrors: &Mirrors<'_>, first: &FleetPast<'_>, life: Life) -> Result<Walk, MirrorError> {

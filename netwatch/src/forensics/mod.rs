@@ -159,6 +159,18 @@ pub struct Origin {
     pub possible: Vec<Life>,
 }
 
+/// Without the responder's end of connections of which the originator's is there as well.
+#[must_use]
+pub fn originators(mut lives: Vec<Life>) -> Vec<Life> {
+    let begun: Vec<_> = lives
+        .iter()
+        .filter(|life| !life.is_inbound())
+        .map(|life| (life.boot.clone(), life.end().flow))
+        .collect();
+    lives.retain(|life| !(life.is_inbound() && begun.contains(&(life.boot.clone(), life.end().flow))));
+    lives
+}
+
 /// Walks back from a connection.
 ///
 /// # Errors

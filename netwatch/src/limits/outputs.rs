@@ -26,11 +26,11 @@ pub const OUTPUT_CONNECT_WAIT: Duration = Duration::from_secs(5);
 pub const OUTPUT_DELIVERY_WAIT: Duration = Duration::from_secs(10);
 
 /// How long the first retry waits; each further one waits twice as long. Test:
-/// `sinks::outputs::retry::tests::pauses_grow_up_to_the_limit`.
+/// `retry::tests::pauses_grow_up_to_the_limit`.
 pub const OUTPUT_RETRY: Duration = Duration::from_millis(500);
 
 /// How long a retry waits at most, also if the receiver asks for more. Test:
-/// `sinks::outputs::retry::tests::pauses_grow_up_to_the_limit`.
+/// `retry::tests::pauses_grow_up_to_the_limit`.
 pub const OUTPUT_RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// How long the end of a run waits for all outputs together. Test:

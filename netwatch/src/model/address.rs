@@ -52,6 +52,16 @@ impl Proto {
     pub const NAMED: [Self; 6] =
         [Self::Tcp, Self::Udp, Self::UdpLite, Self::Icmp, Self::Icmpv6, Self::Packet];
 
+    /// Of a socket with ports and this IP protocol. That of MPTCP is TCP.
+    #[must_use]
+    pub const fn with_ports(protocol: u8) -> Self {
+        match protocol {
+            IPPROTO_UDP => Self::Udp,
+            IPPROTO_UDPLITE => Self::UdpLite,
+            _ => Self::Tcp,
+        }
+    }
+
     /// Of a raw socket with this IP protocol.
     #[must_use]
     pub const fn of_raw(protocol: u8) -> Self {

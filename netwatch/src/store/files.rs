@@ -258,6 +258,16 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     ["", "-wal", "-shm"].map(|suffix| beside(path, suffix)).into()
 }
 
+/// The user whom files of this process belong to.
+pub(super) fn own() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The folder that a path is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The path with a suffix.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

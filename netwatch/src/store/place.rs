@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::files::beside;
+use super::files::{beside, folder_of, own};
 use super::{APPLICATION_ID, DEFAULT_PATH, StoreError, VERSION, share};
 use crate::escape;
 
@@ -24,10 +24,6 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 
 fn untrusted(path: &Path, why: impl Into<String>) -> StoreError {
     StoreError::Untrusted { path: path.to_owned(), why: why.into() }
-}
-
-fn own() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 /// Checks that no link of another user is on the way to `path`, and that the default path is none itself.
@@ -154,7 +150,7 @@ fn check_beside(path: &Path) -> Result<(), StoreError> {
 
 /// Creates a store with this content. It appears at the path whole or not at all.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".new-{}", std::process::id()));

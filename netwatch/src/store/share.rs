@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::StoreError;
-use super::files::beside;
+use super::files::{beside, folder_of, own};
 use crate::blocking::{self, Patience};
 use crate::{escape, limits};
 
@@ -17,14 +17,6 @@ const SHARED: u32 = 0o2050;
 /// Whether a folder is for the members of its group, and only its owner writes to it.
 fn is_shared(folder: &Metadata) -> bool {
     folder.is_dir() && folder.mode() & SHARED == SHARED && folder.mode() & 0o022 == 0
-}
-
-fn own() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Lets the group of the folder read the files of a store, which this user owns. By path, since closing a descriptor

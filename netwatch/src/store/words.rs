@@ -12,14 +12,26 @@ pub(super) trait Word: Copy + PartialEq + 'static {
     /// All of them, with their numbers.
     const CODES: &'static [(Self, u16)];
 
+    /// The number of a word that is not among them.
+    fn other_code(self) -> Option<u16> {
+        None
+    }
+
+    /// The word of such a number.
+    fn of_other_code(_code: i64) -> Option<Self> {
+        None
+    }
+
     /// Its number.
     fn code(self) -> u16 {
-        Self::CODES.iter().find(|(word, _)| *word == self).map_or(0, |(_, code)| *code)
+        let listed = Self::CODES.iter().find(|(word, _)| *word == self).map(|(_, code)| *code);
+        listed.or_else(|| self.other_code()).unwrap_or(0)
     }
 
     /// `None` for a number that means nothing.
     fn from_code(code: i64) -> Option<Self> {
-        Self::CODES.iter().find(|(_, known)| i64::from(*known) == code).map(|(word, _)| *word)
+        let listed = Self::CODES.iter().find(|(_, known)| i64::from(*known) == code).map(|(word, _)| *word);
+        listed.or_else(|| Self::of_other_code(code))
     }
 }
 
@@ -36,16 +48,12 @@ impl Word for Proto {
         (Self::Packet, 512),
     ];
 
-    fn code(self) -> u16 {
-        match self {
-            Self::Raw(number) => RAW + u16::from(number),
-            named => Self::CODES.iter().find(|(word, _)| *word == named).map_or(0, |(_, code)| *code),
-        }
+    fn other_code(self) -> Option<u16> {
+        if let Self::Raw(number) = self { Some(RAW + u16::from(number)) } else { None }
     }
 
-    fn from_code(code: i64) -> Option<Self> {
-        let named = Self::CODES.iter().find(|(_, known)| i64::from(*known) == code).map(|(word, _)| *word);
-        named.or_else(|| Some(Self::Raw(code.checked_sub(RAW.into())?.try_into().ok()?)))
+    fn of_other_code(code: i64) -> Option<Self> {
+        Some(Self::Raw(code.checked_sub(RAW.into())?.try_into().ok()?))
     }
 }
 

@@ -10,7 +10,6 @@
 
 mod file;
 mod net;
-mod retry;
 mod spool;
 mod syslog;
 #[cfg(test)]
@@ -32,6 +31,7 @@ use crate::bus::{Bus, Subscription};
 use crate::loss::{LossReason, OutputKind};
 use crate::output::LogOptions;
 use crate::output::delivery::Facility;
+use crate::retry::Retry;
 use crate::rights::{self, Need};
 use crate::stream::{Context, Item};
 use crate::{clock, limits, stderr};
@@ -248,7 +248,7 @@ impl Outputs {
                 say: Box::new(|line| stderr::print(&format!("netwatch: {line}"))),
                 pending: VecDeque::new(),
                 spool: Spool::default(),
-                retry: retry::Retry::default(),
+                retry: Retry::default(),
                 is_down: false,
                 has_refused: false,
             };

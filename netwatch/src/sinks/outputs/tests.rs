@@ -86,7 +86,7 @@ impl Scene {
             say: Box::new(move |line| says.lock().unwrap().push(line.to_owned())),
             pending: VecDeque::new(),
             spool: Spool::default(),
-            retry: retry::Retry::default(),
+            retry: Retry::default(),
             is_down: false,
             has_refused: false,
         };

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::retry::Retry;
 use super::spool::Spool;
 use super::{Gauges, Output, Undelivered};
 use crate::bus::{self, Missed, Receiver};
 use crate::filter::Filter;
 use crate::limits;
 use crate::loss::{LossReason, OutputKind};
+use crate::retry::Retry;
 use crate::stream::{Batch, Item};
 
 /// How long the thread waits for items; it has no periodic work.

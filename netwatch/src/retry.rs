@@ -1,4 +1,4 @@
-//! When a delivery that failed is tried again.
+//! When something that failed is tried again.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,14 @@ use crate::limits;
 
 /// Pauses between retries.
 #[derive(Debug, Default)]
-pub(super) struct Retry {
+pub struct Retry {
     failures: u32,
     due: Option<Instant>,
 }
 
 impl Retry {
     /// A delivery failed. `asked`: the pause that the receiver asked for.
-    pub(super) fn failed(&mut self, now: Instant, asked: Option<Duration>) {
+    pub fn failed(&mut self, now: Instant, asked: Option<Duration>) {
         let grown = limits::OUTPUT_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
         let pause = asked.unwrap_or_default().max(grown).min(limits::OUTPUT_RETRY_MOST);
         self.failures += 1;
@@ -21,18 +21,18 @@ impl Retry {
     }
 
     /// A delivery succeeded.
-    pub(super) fn succeeded(&mut self) {
+    pub fn succeeded(&mut self) {
         *self = Self::default();
     }
 
     /// The run ends: the next retry is not put off for long.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub fn hurry(&mut self, now: Instant) {
         self.failures = 0;
         self.due = self.due.map(|due| due.min(now));
     }
 
     /// How long until the next try; zero: now.
-    pub(super) fn wait(&self, now: Instant) -> Duration {
+    pub fn wait(&self, now: Instant) -> Duration {
         self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }
 }
